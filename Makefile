@@ -1,0 +1,38 @@
+# Every target sets up what it needs in .venv first; that happens again only when one of the files in $(SETUP) changes.
+PYTHON ?= python3
+RUN := .venv/bin/python
+SETUP := setup_env.py pyproject.toml constraints.txt requirements-assets.txt
+MINI := .venv/.ready-mini
+EVAL := .venv/.ready-mini,eval
+DEV := .venv/.ready-mini,eval,dev
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1  # no look for a newer pyright
+
+.PHONY: help quickstart clean-run test base results corpus
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
+
+quickstart: $(MINI) ## the whole job in a quarter of an hour: evaluate, warm up, GRPO, evaluate again; goes on where it stopped
+	$(RUN) -m f5_tts.scripts.quickstart
+
+clean-run: ## forget the quick start's run, so that the next one starts over
+	rm -rf runs/quickstart
+
+test: $(DEV) ## lint, types and tests
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/pyright
+	$(RUN) -m pytest
+
+base: $(MINI) ## train the base model again, from the corpus on (about an hour on 2 cores)
+	$(RUN) -m f5_tts.scripts.make_corpus base
+	$(RUN) -m f5_tts.scripts.make_base
+
+results: $(EVAL) ## the claim: 3 seeds, measured by the judge
+	$(RUN) -m f5_tts.scripts.results
+
+corpus: $(MINI) ## make the speech that the quick start uses again
+	$(RUN) -m f5_tts.scripts.make_corpus mini
+
+.venv/.ready-%: $(SETUP)
+	@$(PYTHON) setup_env.py --extras $*

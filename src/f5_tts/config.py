@@ -1,0 +1,549 @@
+"""A run's configuration: composed from `configs/*.yaml`, typed and checked here; values live in the YAML alone."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import math
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, is_dataclass
+from functools import cache
+from operator import attrgetter
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
+
+CONFIG_DIR = Path(__file__).parent / "configs"
+Node = Any  # a config that OmegaConf holds; its schema checks it while it runs
+
+
+class ConfigError(ValueError):
+    """What is wrong with a run's configuration and what to type instead, in one sentence."""
+
+
+# --- what a field may hold ---
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """A test that a value of the right type must pass, and the words for both."""
+
+    words: str
+    test: Callable[[Any], bool]
+
+
+def one_of(*names: str) -> Allowed:
+    return Allowed(" or ".join(names), names.__contains__)
+
+
+def is_range(pair: list[float]) -> bool:
+    return len(pair) == 2 and 0 <= pair[0] <= pair[1] <= 1
+
+
+Count = Annotated[int, Allowed("a whole number, 1 or more", lambda n: n >= 1)]
+Natural = Annotated[int, Allowed("a whole number, 0 or more", lambda n: n >= 0)]
+Amount = Annotated[float, Allowed("a number, 0 or more", lambda x: 0 <= x < math.inf)]
+Positive = Annotated[float, Allowed("a number above 0", lambda x: 0 < x < math.inf)]
+Finite = Annotated[float, Allowed("a number", math.isfinite)]
+Fraction = Annotated[float, Allowed("a number from 0 to 1", lambda x: 0 <= x <= 1)]
+Sway = Annotated[float, Allowed("a number from -1 to 1", lambda x: -1 <= x <= 1)]
+Range = Annotated[list[float], Allowed("[low, high] with 0 <= low <= high <= 1", is_range)]
+Amounts = Annotated[list[float], Allowed("a list of numbers, each 0 or more", lambda xs: xs and min(xs) >= 0)]
+PLAIN_WORDS = {bool: "true or false", float: "a number", str: "text", type(None): "null"}
+
+
+def allowed_words(hint: Any) -> str:
+    """What a field with this annotation may hold."""
+    if get_origin(hint) is Annotated:
+        return hint.__metadata__[0].words
+    if get_origin(hint) in (Union, UnionType):
+        return ", or ".join(allowed_words(option) for option in get_args(hint))
+    return PLAIN_WORDS.get(hint, "a list of sections" if get_origin(hint) is list else "a section of keys")
+
+
+# --- sections; what each key means stands beside its value, in configs/_base.yaml and configs/_rl.yaml ---
+
+
+@dataclass(kw_only=True, slots=True)
+class DatasetsConfig:
+    name: str
+    batch_size_per_gpu: Count
+    batch_size_type: Annotated[str, one_of("frame", "sample")]
+    max_samples: Count
+    num_workers: Natural
+    pair_speakers: bool
+
+
+@dataclass(kw_only=True, slots=True)
+class ArchConfig:
+    dim: Count
+    depth: Count
+    heads: Count
+    dim_head: Count
+    ff_mult: Count
+    text_dim: Count
+    conv_layers: Natural
+    text_mask_padding: bool
+    text_embedding_average_upsampling: bool
+    dropout: Fraction
+    checkpoint_activations: bool
+
+
+@dataclass(kw_only=True, slots=True)
+class MelSpecConfig:
+    target_sample_rate: Count
+    n_mel_channels: Count
+    hop_length: Count
+    win_length: Count
+    n_fft: Count
+    mel_spec_type: Annotated[str, one_of("vocos", "bigvgan")]
+
+
+@dataclass(kw_only=True, slots=True)
+class VocoderConfig:
+    name: Annotated[str, one_of("vocos", "griffin_lim")]
+    iterations: Count
+    is_local: bool
+    local_path: str | None
+
+
+@dataclass(kw_only=True, slots=True)
+class ModelConfig:
+    name: str
+    tokenizer: Annotated[str, one_of("custom", "char", "pinyin", "byte")]
+    tokenizer_path: str | None
+    backbone: Annotated[str, one_of("DiT", "UNetT", "MMDiT")]
+    output_dist: Annotated[str, one_of("deterministic", "gaussian")]
+    objective: Annotated[str, one_of("mse", "gaussian_nll", "grpo")]
+    use_rl_head: bool
+    sample_from_dist: bool
+    nll_t2: Amount
+    warmup_scope: Annotated[str, one_of("full", "head")]
+    ln_sigma_init: Finite
+    time_sampling: Annotated[str, one_of("uniform", "sway")]
+    frac_lengths_mask: Range
+    audio_drop_prob: Fraction
+    cond_drop_prob: Fraction
+    arch: ArchConfig
+    mel_spec: MelSpecConfig
+    vocoder: VocoderConfig
+
+
+@dataclass(kw_only=True, slots=True)
+class EmaConfig:
+    beta: Fraction
+    update_after_step: Natural
+    update_every: Count
+    power: Amount
+
+
+@dataclass(kw_only=True, slots=True)
+class OptimConfig:
+    epochs: Count
+    max_updates: Count | None
+    learning_rate: Amount
+    num_warmup_updates: Natural
+    grad_accumulation_steps: Count
+    max_grad_norm: Positive
+    bnb_optimizer: bool
+    mixed_precision: Annotated[str, one_of("auto", "no", "bf16", "fp16")]
+    seed: Natural
+    ema: EmaConfig
+
+
+@dataclass(kw_only=True, slots=True)
+class CkptsConfig:
+    save_dir: str
+    save_per_updates: Count
+    last_per_updates: Count
+    keep_last_n_checkpoints: Annotated[int, Allowed("a whole number, -1 or more", lambda n: n >= -1)]
+    log_samples: bool
+    logger: Annotated[str, one_of("wandb", "tensorboard")] | None
+
+
+@dataclass(kw_only=True, slots=True)
+class EvalConfig:
+    steps: Count
+    sway_sampling_coef: Sway | None
+    cfg_strengths: Amounts
+    batch_size: Count
+    seed: Natural
+
+
+@dataclass(kw_only=True, slots=True)
+class WindowConfig:
+    size: Count
+    t_range: Range
+    schedule: Annotated[str, one_of("fixed", "random")]
+
+
+@dataclass(kw_only=True, slots=True)
+class SdeConfig:
+    a: Amount
+
+
+@dataclass(kw_only=True, slots=True)
+class ProviderConfig:
+    name: str
+    weight: Finite
+    floor: Amount
+    config: dict[str, Any]
+
+
+@dataclass(kw_only=True, slots=True)
+class RewardsConfig:
+    providers: list[ProviderConfig]
+
+
+@dataclass(kw_only=True, slots=True)
+class RLConfig:
+    algorithm: Annotated[str, one_of("gaussian_grpo", "flow_grpo")]
+    group_size: Count | None
+    repeat_count: Count
+    mini_repeat_count: Count
+    steps: Count
+    cfg_strength: Amount
+    sway_sampling_coef: Sway | None
+    kl_weight: Amount
+    temperature: Positive
+    train_sigma: bool
+    shared_noise: bool
+    window: WindowConfig
+    sde: SdeConfig
+    prompt_frac_range: Range | None
+    prompt_length_mode: Annotated[str, one_of("min", "per_sample")]
+    clip_low: Amount
+    clip_high: Amount
+    advantage_clip: Amount
+    rewards: RewardsConfig
+
+
+@dataclass(kw_only=True, slots=True)
+class RunConfig:
+    """A run of stage 1, or of ordinary training."""
+
+    datasets: DatasetsConfig
+    model: ModelConfig
+    optim: OptimConfig
+    ckpts: CkptsConfig
+    eval: EvalConfig
+
+
+@dataclass(kw_only=True, slots=True)
+class RLRunConfig(RunConfig):
+    """A run of stage 2."""
+
+    rl: RLConfig
+
+
+Run = TypeVar("Run", bound=RunConfig)
+
+
+# --- values that follow from several keys ---
+
+
+def dataset_dir(cfg: RunConfig) -> Path:
+    """Where the run's data set lies, relative to the current directory."""
+    return Path("data") / f"{cfg.datasets.name}_{cfg.model.tokenizer}"
+
+
+def vocab_path(cfg: RunConfig) -> Path:
+    """The vocabulary file of the run's custom tokenizer."""
+    return Path(cfg.model.tokenizer_path) if cfg.model.tokenizer_path else dataset_dir(cfg) / "vocab.txt"
+
+
+def group_size(rl: RLConfig) -> int:
+    """How many samples of one prompt are compared with each other."""
+    return rl.group_size or rl.repeat_count * rl.mini_repeat_count
+
+
+# --- loading ---
+
+
+def load_run(argv: list[str], *, default: str, schema: type[Run]) -> Run:
+    """The run that a command line asks for: `-cn NAME` picks the config, `key=value` changes it.
+
+    Raises ConfigError for anything that cannot be run as written; `-h` prints usage and exits.
+    """
+    args = command_line(default).parse_intermixed_args(argv)
+    cfg = compose_run(args.config_name, args.overrides, schema)
+    check_available(cfg)
+    return cfg
+
+
+def compose_run(name: str, overrides: list[str], schema: type[Run]) -> Run:
+    """The config `name` with `overrides` applied, typed as `schema`; every key and value checked."""
+    name = name.removesuffix(".yaml")
+    cfg = read_config(name, schema)
+    for override in overrides:
+        apply_override(cfg, override, name, schema)
+    run = to_object(cfg)
+    check(run)
+    return run
+
+
+def config_names() -> list[str]:
+    """The names that `-cn` takes."""
+    return sorted(path.stem for path in CONFIG_DIR.glob("*.yaml") if not path.stem.startswith("_"))
+
+
+class CommandLine(argparse.ArgumentParser):
+    """argparse, with its errors as ConfigError."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; usage: {self.usage}; -h says more")
+
+
+def command_line(default: str) -> CommandLine:
+    keys = f"Every key with its meaning, unit and range: _base.yaml and _rl.yaml in {CONFIG_DIR}"
+    parser = CommandLine(usage="[-cn NAME] [key=value ...]", epilog=keys, allow_abbrev=False)
+    parser.add_argument(
+        "-cn", "--config-name", metavar="NAME", default=default, help=f"{', '.join(config_names())}; default: {default}"
+    )
+    parser.add_argument("overrides", metavar="key=value", nargs="*", help="e.g. optim.epochs=2")
+    return parser
+
+
+def read_config(name: str, schema: type[RunConfig]) -> Node:
+    """The YAML of `name` merged into the types of `schema`; the values are the file's own."""
+    if name not in config_names():
+        hint = nearest(name, config_names(), cutoff=0.6)
+        raise ConfigError(f"no config is named {name}{hint}; known: {', '.join(config_names())}")
+    values = read_yaml(name)
+    sections = set(get_type_hints(schema))
+    if set(values) != sections:
+        fitting = [other for other in config_names() if set(read_yaml(other)) == sections]
+        odd = ", ".join(sorted(str(key) for key in sections ^ set(values)))
+        found = "has a section" if odd in values else "has no section"
+        raise ConfigError(f"config {name} {found} {odd} and is not for this command; it takes {' or '.join(fitting)}")
+    return OmegaConf.merge(OmegaConf.structured(schema), values)
+
+
+@cache
+def read_yaml(name: str) -> Node:
+    """The values of a config and of those it builds on; shared, so not to be changed."""
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        values = compose(name)
+    OmegaConf.set_struct(values, False)  # the schema decides which keys exist; a provider's config is open
+    return values
+
+
+def apply_override(cfg: Node, override: str, name: str, schema: type[RunConfig]) -> None:
+    """Set one `key=value` in place; hydra's `+key` and `++key` mean the same, since every key already exists."""
+    if override.startswith("~"):
+        raise ConfigError(f"{override} would remove a key, but every key needs a value; to change it write key=value")
+    key, equals, text = override.lstrip("+").partition("=")
+    if not equals:
+        raise ConfigError(f"'{override}' has no '='; write key=value, e.g. optim.epochs=2")
+    if not has_key(cfg, key, schema):
+        raise unknown_key(cfg, key, name)
+    try:
+        OmegaConf.update(cfg, key, parse_value(key, text))
+    except ConfigKeyError as error:
+        raise unknown_key(cfg, key_in(error, key), name) from error
+    except ValidationError as error:
+        place = re.sub(r"\.\d+$", "", key_in(error, key))  # the list, not its entry
+        raise ConfigError(f"{key}={text} does not fit: {place} is {allowed_words(type_at(schema, place))}") from error
+
+
+def parse_value(key: str, text: str) -> Any:
+    """The value that `key=text` means in hydra's grammar."""
+    try:
+        parsed = OverridesParser.create().parse_override(f"{key}={text}")
+    except HydraException as error:
+        raise ConfigError(f"could not read {key}={text}; put the value into quotes: '{key}=\"{text}\"'") from error
+    if parsed.is_sweep_override():
+        raise ConfigError(f"{key}={text} names several values and a run takes one; a list is written {key}=[{text}]")
+    return parsed.value()
+
+
+def to_object(cfg: Node) -> Any:
+    """The dataclasses, interpolations resolved."""
+    try:
+        return OmegaConf.to_object(cfg)
+    except OmegaConfBaseException as error:
+        key, missing = key_in(error, ""), isinstance(error, MissingMandatoryValue)
+        raise ConfigError(f"{key} {'has no value' if missing else 'cannot be resolved'}; write {key}=...") from error
+
+
+def key_in(error: OmegaConfBaseException, key: str) -> str:
+    """The key an error is about, inside the value given for `key`; list entries as in an override."""
+    found = re.sub(r"\[(\d+)\]", r".\1", error.full_key or "")
+    return found if found.startswith(key) else f"{key}.{found}"
+
+
+# --- keys ---
+
+
+def has_key(cfg: Node, key: str, schema: type[RunConfig]) -> bool:
+    """Whether the config has this key, or a section there that takes any (a provider's own `config`)."""
+    paths, parent = key_paths(cfg), parent_key(key)
+    return key in paths or (parent in paths and get_origin(type_at(schema, parent)) is dict)
+
+
+def key_paths(cfg: Any, prefix: str = "") -> list[str]:
+    """Every section and every key as a dotted path; list entries by their index."""
+    node = OmegaConf.to_container(cfg) if OmegaConf.is_config(cfg) else cfg
+    if isinstance(node, list) and any(isinstance(item, dict) for item in node):
+        node = dict(enumerate(node))
+    if not isinstance(node, dict):
+        return []
+    paths = []
+    for name, value in node.items():
+        paths += [f"{prefix}{name}", *key_paths(value, f"{prefix}{name}.")]
+    return paths
+
+
+def unknown_key(cfg: Node, key: str, name: str) -> ConfigError:
+    """The error for a key that does not exist, with the most similar one, else its neighbours."""
+    paths = key_paths(cfg)
+    around = {path for path in map(parent_key, paths) if key.startswith(f"{path}.")}
+    hint = nearest(key, [path for path in paths if path not in around], cutoff=0.75)
+    if not hint:
+        section = max(around, key=len, default="")
+        keys = [path for path in paths if parent_key(path) == section]
+        hint = f"; known there: {', '.join(keys)}"
+    return ConfigError(f"unknown key {key} in {name}{hint}")
+
+
+def parent_key(key: str) -> str:
+    return key.rpartition(".")[0]
+
+
+def nearest(word: str, known: list[str], cutoff: float) -> str:
+    """': did you mean X?' for the most similar known word, or nothing."""
+    found = difflib.get_close_matches(word, known, n=1, cutoff=cutoff)
+    return f": did you mean {found[0]}?" if found else ""
+
+
+def type_at(hint: Any, key: str) -> Any:
+    """The annotation of a key, reached from the schema; Any below a section that takes anything."""
+    for part in key.split("."):
+        if get_origin(hint) is list:
+            hint = get_args(hint)[0]
+            if part.isdigit():
+                continue
+        hint = get_type_hints(hint, include_extras=True)[part] if is_dataclass(hint) else Any
+    return hint
+
+
+# --- checks ---
+
+
+def check(cfg: RunConfig) -> None:
+    """Every value is allowed, and the keys agree with each other."""
+    for key, value, hint in typed_values(cfg):
+        rules = [rule for option in (hint, *get_args(hint)) for rule in getattr(option, "__metadata__", ())]
+        fits = value is None or all(rule.test(value) for rule in rules)
+        require(fits, f"{key}={shown(value)} is not allowed; allowed: {allowed_words(hint)}")
+    check_model(cfg)
+    if isinstance(cfg, RLRunConfig):
+        check_rl(cfg)
+    else:
+        require(
+            cfg.model.objective != "grpo",
+            "model.objective=grpo is stage 2; run python -m f5_tts.train.train_rl with an *_RL config",
+        )
+
+
+def require(fits: bool, sentence: str) -> None:
+    if not fits:
+        raise ConfigError(sentence)
+
+
+def shown(value: Any) -> str:
+    """A value as one would type it."""
+    return json.dumps(value, default=str).strip('"')
+
+
+def typed_values(section: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Key, value and annotation of every field, those of inner sections included."""
+    for name, hint in get_type_hints(type(section), include_extras=True).items():
+        key, value = f"{prefix}{name}", getattr(section, name)
+        if is_dataclass(value):
+            yield from typed_values(value, f"{key}.")
+        elif isinstance(value, list) and any(map(is_dataclass, value)):
+            for index, item in enumerate(value):
+                yield from typed_values(item, f"{key}.{index}.")
+        else:
+            yield key, value, hint
+
+
+def check_model(cfg: RunConfig) -> None:
+    model, arch, mel = cfg.model, cfg.model.arch, cfg.model.mel_spec
+    gaussian = model.output_dist == "gaussian"
+    require(
+        gaussian == (model.objective in ("gaussian_nll", "grpo")),
+        f"model.objective={model.objective} does not go with model.output_dist={model.output_dist}; "
+        "mse needs deterministic, gaussian_nll and grpo need gaussian",
+    )
+    require(
+        gaussian == model.use_rl_head,
+        f"model.use_rl_head={shown(model.use_rl_head)} does not go with model.output_dist={model.output_dist}; "
+        "gaussian needs true, deterministic needs false",
+    )
+    require(
+        gaussian or not model.sample_from_dist,
+        "model.sample_from_dist=true has nothing to draw from with model.output_dist=deterministic; set it to false",
+    )
+    require(
+        arch.text_mask_padding or not arch.text_embedding_average_upsampling,
+        "model.arch.text_embedding_average_upsampling=true needs model.arch.text_mask_padding=true, "
+        "to know where a text ends",
+    )
+    require(
+        mel.win_length <= mel.n_fft,
+        f"model.mel_spec.win_length={mel.win_length} is more than model.mel_spec.n_fft={mel.n_fft}; "
+        "make it n_fft or less",
+    )
+
+
+def check_rl(cfg: RLRunConfig) -> None:
+    rl, prompt = cfg.rl, cfg.rl.prompt_frac_range
+    require(
+        cfg.model.objective == "grpo",
+        f"model.objective={cfg.model.objective} is not stage 2; train_rl needs model.objective=grpo, "
+        "the other objectives run with python -m f5_tts.train.train",
+    )
+    require(
+        group_size(rl) % rl.mini_repeat_count == 0,
+        f"rl.group_size={rl.group_size} is not a multiple of rl.mini_repeat_count={rl.mini_repeat_count}; "
+        "change one of them, or set rl.group_size=null",
+    )
+    require(
+        prompt is not None or cfg.datasets.pair_speakers,
+        "rl.prompt_frac_range=null needs datasets.pair_speakers=true: items have no prompt of their own without it; "
+        "or give a range, e.g. rl.prompt_frac_range=[0.1,0.3]",
+    )
+    require(
+        prompt is None or prompt[1] < 1,
+        f"rl.prompt_frac_range={shown(prompt)} may leave nothing to speak; let it end below 1",
+    )
+    require(
+        bool(rl.rewards.providers), "rl.rewards.providers is empty; name at least one reward, as F5TTS_RL.yaml does"
+    )
+
+
+READY = {
+    "model.tokenizer": "custom",
+    "model.backbone": "DiT",
+    "model.mel_spec.mel_spec_type": "vocos",
+    "optim.bnb_optimizer": False,
+    "ckpts.log_samples": False,
+    "ckpts.logger": None,
+}
+
+
+def check_available(cfg: RunConfig) -> None:
+    """The run asks for nothing that this release would pass over in silence."""
+    for key, ready in READY.items():
+        value = attrgetter(key)(cfg)
+        require(value == ready, f"{key}={shown(value)} comes with a later release; until then use {key}={shown(ready)}")

@@ -1,0 +1,48 @@
+"""An audio file -> one mono waveform at the rate the model wants."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+SHORTEST_S = 0.1  # below this there is no speech, and not enough samples for a mel frame
+
+
+def load_audio(path: str | Path, sample_rate: int) -> Float[Tensor, " nw"]:
+    """A file's mean over channels, about [-1, 1], resampled to `sample_rate` (Hz).
+
+    Audio that nothing can be learnt from (shorter than 0.1 s, silent, not finite) is a ValueError that names the file.
+    """
+    samples, file_rate = read_samples(Path(path))
+    check_samples(samples, file_rate, path)
+    if file_rate != sample_rate:
+        samples = soxr.resample(samples, file_rate, sample_rate, quality="HQ")
+    return torch.from_numpy(samples)
+
+
+def read_samples(path: Path) -> tuple[np.ndarray, int]:
+    """Float32 samples, channels averaged, and the file's own rate in Hz."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no audio file at {path}")
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise ValueError(f"cannot read {path} as audio: {error.error_string}") from error
+    return samples.mean(axis=1), rate
+
+
+def check_samples(samples: np.ndarray, rate: int, path: str | Path) -> None:
+    duration_s = len(samples) / rate
+    if duration_s < SHORTEST_S:
+        raise ValueError(f"{path} lasts {duration_s:.4f} s; at least {SHORTEST_S} s of audio is needed")
+    num_broken = int((~np.isfinite(samples)).sum())
+    if num_broken:
+        raise ValueError(f"{path} holds {num_broken} samples that are NaN or infinite, of {len(samples)}")
+    if not samples.any():
+        raise ValueError(f"{path} is silent: all {len(samples)} samples are zero")

@@ -1,0 +1,128 @@
+"""A row on disk -> one utterance.
+
+Layout: `data/<name>_<tokenizer>/raw` (a data set saved by the `datasets` library with the columns audio_path, text,
+duration and, for pairs, speaker) and `duration.json` beside it ({"duration": [seconds, ...]}).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from f5_tts.data.audio import load_audio
+from f5_tts.types import Utterance
+
+MIN_TARGET_FRAMES = 4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One recording: where it lies, what it says, how long it is (s), and who speaks."""
+
+    audio_path: str
+    text: str
+    duration: float
+    speaker: str | None
+
+
+def read_rows(directory: Path) -> list[Row]:
+    """The rows of a data set folder.
+
+    Raises FileNotFoundError when a part of the layout is missing, ValueError when the parts disagree or are empty.
+    """
+    durations = read_durations(directory / "duration.json")
+    from datasets import load_from_disk  # takes a second to import
+
+    table = load_from_disk(str(directory / "raw"))
+    missing = {"audio_path", "text"} - set(table.column_names)
+    if missing:
+        raise ValueError(f"{directory / 'raw'} has no column {sorted(missing)}: it needs audio_path, text, duration")
+    if len(table) != len(durations):
+        raise ValueError(f"{directory}: raw/ holds {len(table)} rows, duration.json {len(durations)}: make both anew")
+    rows = zip(table.to_list(), durations, strict=True)
+    return [
+        Row(audio_path=row["audio_path"], text=row["text"], duration=seconds, speaker=row.get("speaker"))
+        for row, seconds in rows
+    ]
+
+
+def read_durations(path: Path) -> list[float]:
+    """Seconds of each row, from duration.json."""
+    if not (path.parent / "raw").is_dir():
+        raise FileNotFoundError(
+            f"no data set at {path.parent}: expected {path.parent / 'raw'} and {path} "
+            "(the folder is data/<datasets.name>_<model.tokenizer>, seen from where you stand)"
+        )
+    if not path.is_file():
+        raise FileNotFoundError(f'no {path}: it must hold {{"duration": [seconds of each row]}}')
+    try:
+        durations = json.loads(path.read_text(encoding="utf-8"))["duration"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f'{path} is not {{"duration": [seconds of each row]}}: {error!r}') from error
+    if not durations:
+        raise ValueError(f"{path} lists no durations: the data set is empty")
+    return [float(seconds) for seconds in durations]
+
+
+class SpeechDataset(Dataset[Utterance]):
+    """Utterances by (epoch, index); with pairs, another recording of the same speaker comes first, as the prompt."""
+
+    def __init__(
+        self, rows: list[Row], to_mel: Callable[[str], Float[Tensor, "n d"]], *, pairs: bool, seed: int
+    ) -> None:
+        self.rows, self.to_mel, self.pairs, self.seed = rows, to_mel, pairs, seed
+        self.by_speaker: dict[str | None, list[int]] = defaultdict(list)
+        for index, row in enumerate(rows):
+            self.by_speaker[row.speaker].append(index)
+        alone = sorted(str(who) for who, indices in self.by_speaker.items() if who is None or len(indices) < 2)
+        if pairs and alone:
+            raise ValueError(f"datasets.pair_speakers needs two rows of each speaker; too few for {alone[:5]}")
+
+    def partners(self, epoch: int) -> list[int]:
+        """For each row, the row of the same speaker that is its prompt in this epoch."""
+        draw = np.random.default_rng([self.seed, epoch])
+        partners = []
+        for index, row in enumerate(self.rows):
+            others = self.by_speaker[row.speaker]
+            place = int(draw.integers(len(others) - 1))
+            partners.append(others[place] if others[place] != index else others[-1])
+        return partners
+
+    def durations(self, epoch: int) -> list[float]:
+        """Seconds of each item in this epoch, its prompt included."""
+        own = [row.duration for row in self.rows]
+        return [s + own[p] for s, p in zip(own, self.partners(epoch), strict=True)] if self.pairs else own
+
+    def __getitem__(self, key: tuple[int, int, int]) -> Utterance:
+        """`key` is (index of the row, index of its prompt's row or -1, the batch-wide id of the item)."""
+        index, partner, prompt_id = key
+        row = self.rows[index]
+        mel = self.to_mel(row.audio_path)
+        if partner < 0:
+            return Utterance(mel=mel, prompt_frames=0, text=row.text, target_text=row.text, prompt_id=prompt_id)
+        prompt = self.to_mel(self.rows[partner].audio_path)
+        return Utterance(
+            mel=torch.cat([prompt, mel]),
+            prompt_frames=len(prompt),
+            text=f"{self.rows[partner].text} {row.text}",
+            target_text=row.text,
+            prompt_id=prompt_id,
+        )
+
+
+def mel_reader(to_mel: Callable[[Tensor], Tensor], sample_rate: int) -> Callable[[str], Float[Tensor, "n d"]]:
+    """A function from an audio file to its log-mel."""
+
+    def read(path: str) -> Float[Tensor, "n d"]:
+        return to_mel(load_audio(path, sample_rate)[None])[0]
+
+    return read

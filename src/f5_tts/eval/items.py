@@ -1,0 +1,82 @@
+"""A JSONL list of held-out utterances -> what to speak and with whose voice."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvalItem:
+    """One sentence to be spoken in the voice of one prompt."""
+
+    id: str  # the same item keeps its id in every evaluation, so that two models can be compared item by item
+    prompt_audio: str  # as the list writes it
+    prompt_text: str
+    text: str  # what is to be spoken
+    duration: float  # s, of the speech to be made
+    speaker: str
+    seen: bool  # whether the speaker was in the training data
+
+    def __post_init__(self) -> None:
+        if not self.duration > 0:  # so that NaN is refused as well
+            raise ValueError(f"'duration' is {self.duration}; it must be above 0 seconds")
+        if not self.text.split():
+            raise ValueError("'text' is empty; an error rate needs at least one word")
+
+
+def read_items(path: str | Path) -> list[EvalItem]:
+    """The items in the order of the list; one JSON object per line, with exactly the fields of `EvalItem` as keys."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no evaluation list at {path}")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    items = [read_item(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
+    if not items:
+        raise ValueError(f"{path} holds no items; one JSON object per line is needed")
+    check_ids(items, path)
+    return items
+
+
+def read_item(line: str, where: str) -> EvalItem:
+    """`where` (file and line) opens every error."""
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where}: not JSON ({error.msg} at character {error.pos + 1})") from error
+    if not isinstance(row, dict):
+        raise ValueError(f"{where}: a JSON object is needed, found {type(row).__name__}")
+    check_keys(row, where)
+    values = {key: typed(row[key], kind, f"{where}: '{key}'") for key, kind in KINDS.items()}
+    try:
+        return EvalItem(**values)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+KINDS = {f.name: {"str": str, "float": float, "bool": bool}[str(f.type)] for f in fields(EvalItem)}
+
+
+def check_keys(row: dict[str, object], where: str) -> None:
+    missing, unknown = sorted(KINDS.keys() - row.keys()), sorted(row.keys() - KINDS.keys())
+    if missing or unknown:
+        found = [f"missing {missing}"] * bool(missing) + [f"unknown {unknown}"] * bool(unknown)
+        raise ValueError(f"{where}: keys {' and '.join(found)}; allowed are exactly {list(KINDS)}")
+
+
+def typed(value: object, kind: type, what: str) -> str | float | bool:
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not kind:
+        raise ValueError(f"{what} is {value!r}; a JSON {JSON_NAMES[kind]} is needed")
+    return value
+
+
+JSON_NAMES = {str: "string", float: "number", bool: "true or false"}
+
+
+def check_ids(items: list[EvalItem], path: Path) -> None:
+    ids = [item.id for item in items]
+    if repeated := sorted({i for i in ids if ids.count(i) > 1}):
+        raise ValueError(f"{path}: 'id' must be unique, found more than once: {repeated}")

@@ -1,0 +1,64 @@
+"""The module that users load: a backbone, and classifier-free guidance around it."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from f5_tts.model.backbones.dit import DiT
+from f5_tts.model.heads import Velocity, start_gaussian_head
+
+
+class CFM(nn.Module):
+    """Conditional flow matching model; everything that needs a gradient goes through `forward`.
+
+    Parameter names carry the prefix `transformer.`, as in published checkpoints.
+    """
+
+    def __init__(self, transformer: DiT, ln_sigma_init: float = 0.0) -> None:
+        super().__init__()
+        self.transformer = transformer
+        if transformer.proj_out_ln_sig is not None:
+            start_gaussian_head(transformer.proj_out_ln_sig, ln_sigma_init)
+
+    @property
+    def is_gaussian(self) -> bool:
+        return self.transformer.proj_out_ln_sig is not None
+
+    def forward(
+        self,
+        x: Float[Tensor, "b n d"],
+        cond: Float[Tensor, "b n d"],
+        text: Int[Tensor, "b nt"],
+        time: Float[Tensor, " b"] | Float[Tensor, ""],
+        mask: Bool[Tensor, "b n"] | None = None,
+        *,
+        drop_audio: Bool[Tensor, " b"] | None = None,
+        drop_text: Bool[Tensor, " b"] | None = None,
+        cfg_strength: float = 0.0,
+    ) -> Velocity:
+        """Velocity at flow time `time` (0 noise, 1 speech); with `cfg_strength` w its mean is μ_c + w (μ_c - μ_u).
+
+        Guidance runs both halves in one pass of twice the batch. Its μ_u sees neither prompt nor text; the
+        standard deviation is the conditional one.
+        """
+        num = len(x)
+        time = time.expand(num)
+        no, yes = x.new_zeros(num, dtype=torch.bool), x.new_ones(num, dtype=torch.bool)
+        audio, words = no if drop_audio is None else drop_audio, no if drop_text is None else drop_text
+        if cfg_strength == 0.0:
+            return self.transformer(x, cond, text, time, mask, audio, words)
+        twice = None if mask is None else torch.cat([mask, mask])
+        pairs = (torch.cat([part, part]) for part in (x, cond, text, time))
+        both = self.transformer(*pairs, twice, torch.cat([audio, yes]), torch.cat([words, yes]))
+        given, blank = both.mean.chunk(2)
+        ln_sigma = None if both.ln_sigma is None else both.ln_sigma[:num]
+        return Velocity(given + cfg_strength * (given - blank), ln_sigma)
+
+
+def padding_mask(lens: Int[Tensor, " b"], length: int) -> Bool[Tensor, "b n"] | None:
+    """True on valid frames; None when nothing is padded, which is the faster path through attention."""
+    if bool((lens == length).all()):
+        return None
+    return torch.arange(length, device=lens.device) < lens[:, None]

@@ -1,0 +1,20 @@
+"""What the last layers say about the velocity: its mean, and for a Gaussian policy how sure they are of it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+
+class Velocity(NamedTuple):
+    """Distribution of the velocity at one point of the flow; a tuple, so that parallel wrappers can cast it."""
+
+    mean: Tensor  # b n d
+    ln_sigma: Tensor | None  # b n d, log of the standard deviation; None on a deterministic model
+
+
+def start_gaussian_head(layer: nn.Linear, ln_sigma: float) -> None:
+    """An untrained head says exp(`ln_sigma`) everywhere, whatever it sees."""
+    nn.init.zeros_(layer.weight)
+    nn.init.constant_(layer.bias, ln_sigma)

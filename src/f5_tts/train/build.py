@@ -1,0 +1,145 @@
+"""Config section -> object."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from accelerate import Accelerator
+from ema_pytorch import EMA
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from f5_tts.config import ModelConfig, OptimConfig, RunConfig, dataset_dir, vocab_path
+from f5_tts.data.batching import BatchPlan, load_batches
+from f5_tts.data.dataset import SpeechDataset, mel_reader, read_rows
+from f5_tts.data.text import Vocabulary, read_vocabulary
+from f5_tts.model.backbones.dit import DiT
+from f5_tts.model.cfm import CFM
+from f5_tts.model.mel import LogMel, MelSpec
+from f5_tts.train.state import Trainable
+from f5_tts.types import SpeechBatch
+
+if TYPE_CHECKING:
+    from f5_tts.config import EmaConfig, MelSpecConfig
+
+LOWEST_RATE = 1e-8  # of the learning rate, at the first and after the last update
+
+
+def build_accelerator(optim: OptimConfig) -> Accelerator:
+    """Devices and precision; `auto` leaves precision to ACCELERATE_MIXED_PRECISION."""
+    precision = None if optim.mixed_precision == "auto" else optim.mixed_precision
+    return Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available())
+
+
+def build_vocabulary(run: RunConfig) -> Vocabulary:
+    return read_vocabulary(vocab_path(run))
+
+
+def build_mel(spec: MelSpecConfig) -> LogMel:
+    return LogMel(
+        MelSpec(
+            target_sample_rate=spec.target_sample_rate,
+            n_mel_channels=spec.n_mel_channels,
+            hop_length=spec.hop_length,
+            win_length=spec.win_length,
+            n_fft=spec.n_fft,
+            mel_spec_type=spec.mel_spec_type,
+        )
+    )
+
+
+def build_model(model: ModelConfig, vocabulary: Vocabulary) -> CFM:
+    """A model with random weights; the Gaussian head says model.ln_sigma_init everywhere."""
+    arch = model.arch
+    transformer = DiT(
+        mel_dim=model.mel_spec.n_mel_channels,
+        num_tokens=len(vocabulary),
+        dim=arch.dim,
+        depth=arch.depth,
+        heads=arch.heads,
+        dim_head=arch.dim_head,
+        ff_mult=arch.ff_mult,
+        text_dim=arch.text_dim,
+        conv_layers=arch.conv_layers,
+        average_upsampling=arch.text_embedding_average_upsampling,
+        dropout=arch.dropout,
+        checkpoint_activations=arch.checkpoint_activations,
+        gaussian=model.output_dist == "gaussian",
+    )
+    return CFM(transformer, model.ln_sigma_init)
+
+
+def build_plan(run: RunConfig) -> BatchPlan:
+    """The data set of a run and the order of its batches."""
+    mel = build_mel(run.model.mel_spec)
+    read = mel_reader(mel, run.model.mel_spec.target_sample_rate)
+    rows = read_rows(dataset_dir(run))
+    dataset = SpeechDataset(rows, read, pairs=run.datasets.pair_speakers, seed=run.optim.seed)
+    return BatchPlan(
+        dataset=dataset, settings=run.datasets, frames_per_second=mel.spec.frames_per_second, seed=run.optim.seed
+    )
+
+
+def count_updates(plan: BatchPlan, optim: OptimConfig) -> int:
+    """Updates of a whole run: what its epochs hold, or optim.max_updates if that is fewer."""
+    updates, batches = 0, 0
+    for epoch in range(optim.epochs):
+        batches += len(plan.epoch(epoch))
+        updates = batches // optim.grad_accumulation_steps
+        if optim.max_updates is not None and updates >= optim.max_updates:
+            return optim.max_updates
+    return updates
+
+
+def build_batches(plan: BatchPlan, vocabulary: Vocabulary, optim: OptimConfig, update: int) -> Iterator[SpeechBatch]:
+    """The batches that come after `update` updates."""
+    return load_batches(plan, vocabulary, first=update * optim.grad_accumulation_steps, epochs=optim.epochs)
+
+
+def learning_rate_factor(update: int, warmup: int, total: int) -> float:
+    """Share of the highest rate before update `update`: up from nearly 0 over `warmup`, down to nearly 0 at `total`."""
+    if update < warmup:
+        return LOWEST_RATE + (1 - LOWEST_RATE) * update / warmup
+    return 1 + (LOWEST_RATE - 1) * min(1.0, (update - warmup) / max(1, total - warmup))
+
+
+def build_trainable(run: RunConfig, model: CFM, total: int) -> Trainable:
+    """Model, its running average, optimizer and schedule for a run of `total` updates."""
+    optim = run.optim
+    if optim.num_warmup_updates >= total:
+        raise ValueError(
+            f"optim.num_warmup_updates={optim.num_warmup_updates} does not end before the run, which has {total} "
+            "updates: lower it, or raise optim.epochs or optim.max_updates"
+        )
+    optimizer: Optimizer = AdamW(model.parameters(), lr=optim.learning_rate, fused=True)
+    scheduler = LambdaLR(optimizer, lambda i: learning_rate_factor(i, optim.num_warmup_updates, total))
+    return Trainable(
+        model=model,
+        ema=build_ema(model, optim.ema),
+        optimizer=optimizer,
+        scheduler=scheduler,
+        objective=run.model.objective,
+    )
+
+
+def build_ema(model: CFM, ema: EmaConfig) -> EMA:
+    average = EMA(
+        model,
+        beta=ema.beta,
+        update_after_step=ema.update_after_step,
+        update_every=ema.update_every,
+        power=ema.power,
+        include_online_model=False,
+    )
+    assert isinstance(average, EMA)
+    return average
+
+
+def start_at_mean(model: CFM, plan: BatchPlan, num: int = 64) -> None:
+    """Start an untrained model at the data's mean mel: its first updates need not learn it."""
+    keys = [batch[0] for batch in plan.epoch(0)[:num]]
+    frames = torch.cat([plan.dataset[key].mel for key in keys])
+    with torch.no_grad():
+        model.transformer.proj_out.bias.copy_(frames.mean(dim=0))

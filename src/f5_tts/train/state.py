@@ -1,0 +1,102 @@
+"""The whole of a run: save, find, resume, prune.
+
+Random state needs no place in a checkpoint: every draw of update k comes from a seed made of optim.seed and k, and
+the order of the data from optim.seed and the epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ema_pytorch import EMA
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from f5_tts.config import CkptsConfig
+from f5_tts.model.cfm import CFM
+from f5_tts.model.checkpoint import (
+    Checkpoint,
+    find_checkpoint,
+    load_weights,
+    numbered_checkpoints,
+    read_checkpoint,
+    write_checkpoint,
+)
+
+
+@dataclass(kw_only=True, slots=True)
+class Trainable:
+    """What a checkpoint holds."""
+
+    model: CFM
+    ema: EMA
+    optimizer: Optimizer
+    scheduler: LRScheduler
+    objective: str  # model.objective: which stage this is
+    update: int = 0
+
+    def state(self) -> dict[str, object]:
+        return {
+            "model_state_dict": self.model.state_dict(),
+            "ema_model_state_dict": self.ema.state_dict(),
+            "optimizer_state_dict": self.optimizer.state_dict(),
+            "scheduler_state_dict": self.scheduler.state_dict(),
+            "objective": self.objective,
+            "update": self.update,
+        }
+
+    def resume(self, checkpoint: Checkpoint, say: Callable[[str], None] = print) -> None:
+        """Go on where the same stage stopped; from another stage or a bare file take the weights alone."""
+        load_weights(self.model, checkpoint, say)
+        run = checkpoint.run
+        if run.get("objective") == self.objective:
+            self.ema.load_state_dict(run["ema_model_state_dict"])
+            self.optimizer.load_state_dict(run["optimizer_state_dict"])
+            self.scheduler.load_state_dict(run["scheduler_state_dict"])
+            self.update = run["update"]
+            say(f"resuming {checkpoint.path} at update {self.update}")
+        else:
+            self.ema.copy_params_from_model_to_ema()
+            came_from = run.get("objective", "bare weights")
+            say(f"starting {self.objective} from the weights of {checkpoint.path} ({came_from}), counters at 0")
+
+
+class CheckpointDir:
+    """The folder of a run's checkpoints."""
+
+    def __init__(self, settings: CkptsConfig) -> None:
+        self.settings = settings
+        self.path = Path(settings.save_dir)
+
+    def prepare(self) -> None:
+        """Make the folder and see that it can be written; raises OSError with what to do."""
+        probe = self.path / ".writable"
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise OSError(f"cannot write to ckpts.save_dir={self.path} ({error}): choose a folder of yours") from error
+
+    def newest(self, *, pretrained: bool) -> Checkpoint | None:
+        path = find_checkpoint(self.path, pretrained=pretrained)
+        return None if path is None else read_checkpoint(path)
+
+    def save_if_due(self, trainable: Trainable) -> None:
+        if trainable.update % self.settings.save_per_updates == 0:
+            write_checkpoint(self.path / f"model_{trainable.update}.pt", trainable.state())
+            self.prune()
+        if trainable.update % self.settings.last_per_updates == 0:
+            self.save_last(trainable)
+
+    def save_last(self, trainable: Trainable) -> None:
+        write_checkpoint(self.path / "model_last.pt", trainable.state())
+
+    def prune(self) -> None:
+        """Keep the newest `keep_last_n_checkpoints` numbered files; -1 keeps all."""
+        keep = self.settings.keep_last_n_checkpoints
+        files = numbered_checkpoints(self.path)
+        for path in files[: len(files) - keep] if keep >= 0 else []:
+            path.unlink()

@@ -1,0 +1,61 @@
+"""Stage 1, or plain training: `python -m f5_tts.train.train -cn F5TTS_v1_Base key=value ...`."""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+
+from f5_tts.config import RunConfig, load_run
+from f5_tts.train.build import (
+    build_accelerator,
+    build_batches,
+    build_model,
+    build_plan,
+    build_trainable,
+    build_vocabulary,
+    count_updates,
+    start_at_mean,
+)
+from f5_tts.train.command import command
+from f5_tts.train.loop import fit
+from f5_tts.train.report import Report
+from f5_tts.train.state import CheckpointDir
+from f5_tts.train.warmup import InfillingLoss
+
+
+def train(run: RunConfig) -> bool:
+    """Train by velocity MSE or Gaussian NLL; resumes what ckpts.save_dir holds. False when stopped early."""
+    checkpoints = CheckpointDir(run.ckpts)
+    checkpoints.prepare()
+    vocabulary, plan = build_vocabulary(run), build_plan(run)
+    torch.manual_seed(run.optim.seed)
+    model = build_model(run.model, vocabulary)
+    total = count_updates(plan, run.optim)
+    trainable = build_trainable(run, model, total)
+    checkpoint = checkpoints.newest(pretrained=True)
+    if checkpoint is None:
+        print(f"no checkpoint in {checkpoints.path}: training from random weights")
+        start_at_mean(model, plan)
+        trainable.ema.copy_params_from_model_to_ema()
+    else:
+        trainable.resume(checkpoint)
+    title = f"{run.model.name} {run.model.objective}"
+    return fit(
+        trainable,
+        build_batches(plan, vocabulary, run.optim, trainable.update),
+        InfillingLoss(run.model),
+        accelerator=build_accelerator(run.optim),
+        checkpoints=checkpoints,
+        report=Report(checkpoints.path, first=trainable.update, total=total, title=title),
+        optim=run.optim,
+        total=total,
+    )
+
+
+def main(argv: list[str]) -> bool:
+    return train(load_run(argv, default="F5TTS_v1_Base", schema=RunConfig))
+
+
+if __name__ == "__main__":
+    command(main, sys.argv[1:])

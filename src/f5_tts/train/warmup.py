@@ -1,0 +1,69 @@
+"""SpeechBatch -> loss of stage 1: infilling by velocity MSE, or by Gaussian NLL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from f5_tts.config import ModelConfig
+from f5_tts.data.prompt import random_spans, span_mask
+from f5_tts.model.cfm import CFM, padding_mask
+from f5_tts.model.flow import interpolate, sway
+from f5_tts.model.heads import Velocity
+from f5_tts.model.losses import gaussian_nll, velocity_mse
+from f5_tts.types import LossOutput, SpeechBatch
+
+
+class InfillingLoss:
+    """Blank a span of each utterance, add noise, and ask for the velocity that leads back to speech."""
+
+    def __init__(self, settings: ModelConfig) -> None:
+        self.settings = settings
+
+    def __call__(self, policy: CFM, batch: SpeechBatch) -> Iterator[LossOutput]:
+        speech, settings = batch.mel, self.settings
+        span = self.spans(batch)
+        noise, time = torch.randn_like(speech), self.times(len(speech)).to(speech)
+        blank_both = torch.rand(len(speech), device=speech.device) < settings.cond_drop_prob
+        blank_audio = (torch.rand(len(speech), device=speech.device) < settings.audio_drop_prob) | blank_both
+        velocity = policy(
+            interpolate(noise, speech, time),
+            speech.masked_fill(span[..., None], 0.0),
+            batch.text,
+            time,
+            padding_mask(batch.lens, speech.shape[1]),
+            drop_audio=blank_audio,
+            drop_text=blank_both,
+        )
+        yield self.loss(velocity, speech - noise, time, span)
+
+    def loss(self, velocity: Velocity, target: Tensor, time: Tensor, span: Tensor) -> LossOutput:
+        """MSE or NLL; with warmup_scope=head the mean learns by MSE and σ alone from the detached residual."""
+        settings = self.settings
+        mse = velocity_mse(velocity.mean, target, span)
+        if settings.objective == "mse":
+            return LossOutput(loss=mse, metrics={"loss": mse.detach()})
+        head_only = settings.warmup_scope == "head"
+        mean = velocity.mean.detach() if head_only else velocity.mean
+        nll = gaussian_nll(Velocity(mean, velocity.ln_sigma), target, time, span, settings.nll_t2)
+        loss = nll + mse if head_only else nll
+        assert velocity.ln_sigma is not None
+        sigma = velocity.ln_sigma.detach()[span].exp().mean()
+        parts = {"loss": loss.detach(), "loss/nll": nll.detach(), "loss/mse": mse.detach(), "policy/sigma_mean": sigma}
+        return LossOutput(loss=loss, metrics=parts)
+
+    def times(self, num: int) -> Tensor:
+        """Training times: uniform, or dense near noise as a sway -1 solver visits them."""
+        uniform = torch.rand(num)
+        return sway(uniform, -1.0) if self.settings.time_sampling == "sway" else uniform
+
+    def spans(self, batch: SpeechBatch) -> Tensor:
+        """The blanked frames: random spans; for items with a prompt of their own, every other draw all after it."""
+        num, length, device = len(batch.lens), batch.mel.shape[1], batch.mel.device
+        low, high = self.settings.frac_lengths_mask
+        fractions, places, coin = torch.rand(3, num, device=device)
+        spans = random_spans(batch.lens, low + (high - low) * fractions, places, length)
+        after_prompt = (batch.prompt_lens > 0) & (coin < 0.5)
+        return torch.where(after_prompt[:, None], span_mask(batch.prompt_lens, batch.lens, length), spans)

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from math import pi
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from f5_tts.data.audio import load_audio
+
+
+def sine(rate: int, duration_s: float = 0.5) -> np.ndarray:
+    return (0.5 * np.sin(2 * pi * 440 / rate * np.arange(round(rate * duration_s)))).astype("float32")
+
+
+def test_a_file_at_the_wanted_rate_comes_back_sample_for_sample(tmp_path):
+    soundfile.write(tmp_path / "a.wav", sine(16000), 16000, subtype="FLOAT")
+    assert torch.equal(load_audio(tmp_path / "a.wav", 16000), torch.from_numpy(sine(16000)))
+
+
+def test_channels_are_averaged(tmp_path):
+    stereo = np.stack([sine(16000), np.zeros(8000, dtype="float32")], axis=1)
+    soundfile.write(tmp_path / "a.wav", stereo, 16000, subtype="FLOAT")
+    torch.testing.assert_close(load_audio(tmp_path / "a.wav", 16000), torch.from_numpy(sine(16000) / 2))
+
+
+def test_a_24_khz_sine_read_at_16_khz_is_the_16_khz_sine_within_1e_3(tmp_path):
+    soundfile.write(tmp_path / "a.flac", sine(24000), 24000)
+    wave = load_audio(str(tmp_path / "a.flac"), 16000)
+    assert wave.shape == (8000,) and wave.dtype == torch.float32
+    inner = slice(200, -200)  # the resampler rings where the sine begins and ends
+    torch.testing.assert_close(wave[inner], torch.from_numpy(sine(16000))[inner], atol=1e-3, rtol=0)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no audio file at .*gone\.wav"):
+        load_audio(tmp_path / "gone.wav", 16000)
+
+
+def test_a_file_that_is_not_audio_is_named_with_the_reason(tmp_path):
+    (tmp_path / "a.wav").write_text("not audio at all")
+    with pytest.raises(ValueError, match=r"cannot read .*a\.wav as audio: .+"):
+        load_audio(tmp_path / "a.wav", 16000)
+
+
+@pytest.mark.parametrize(
+    "samples, message",
+    [
+        (sine(16000)[:1599], r"a\.wav lasts 0\.0999 s; at least 0\.1 s"),
+        (sine(16000)[:0], r"a\.wav lasts 0\.0000 s"),
+        (
+            np.where(np.arange(8000) < 3, np.nan, sine(16000)),
+            r"a\.wav holds 3 samples that are NaN or infinite, of 8000",
+        ),
+        (np.zeros(8000), r"a\.wav is silent: all 8000 samples are zero"),
+    ],
+    ids=["short", "empty", "nan", "silent"],
+)
+def test_audio_that_nothing_can_be_learnt_from_is_refused_with_what_was_found(tmp_path, samples, message):
+    soundfile.write(tmp_path / "a.wav", samples, 16000, subtype="FLOAT")
+    with pytest.raises(ValueError, match=message):
+        load_audio(tmp_path / "a.wav", 16000)

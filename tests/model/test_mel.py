@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from math import floor, log, log10, pi
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from f5_tts.model.mel import LogMel, MelSpec, mel_filters
+
+PUBLISHED = MelSpec(
+    target_sample_rate=24000,
+    n_mel_channels=100,
+    hop_length=256,
+    win_length=1024,
+    n_fft=1024,
+    mel_spec_type="vocos",
+)
+MINI = replace(PUBLISHED, target_sample_rate=16000, hop_length=320)
+
+
+@pytest.fixture(scope="module")
+def golden() -> dict[str, Tensor]:
+    """Two seconds of speech and what the published F5-TTS makes of them (torchaudio's mel and filter bank)."""
+    return load_file(Path(__file__).parents[1] / "goldens" / "g5_audio.safetensors")
+
+
+def test_the_mel_of_speech_equals_the_published_models_within_2e_4_nepers(golden):
+    mel = LogMel(PUBLISHED)(golden["wave24k"].reshape(1, -1))
+    torch.testing.assert_close(mel, golden["mel_vocos"].transpose(1, 2), atol=2e-4, rtol=0)
+
+
+def test_the_filter_bank_equals_the_published_one_within_1e_6(golden):
+    torch.testing.assert_close(mel_filters(PUBLISHED), golden["fbank_htk_513x100"], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("spec", [PUBLISHED, MINI], ids=["24 kHz", "16 kHz"])
+def test_a_440_hz_sine_peaks_in_the_filter_whose_centre_is_nearest_in_mel(spec):
+    def mel(hz: float) -> float:
+        return 2595 * log10(1 + hz / 700)
+
+    spacing = mel(spec.target_sample_rate / 2) / (spec.n_mel_channels + 1)
+    nearest = floor(mel(440) / spacing + 0.5) - 1  # filter k is centred on corner k + 1
+    wave = torch.sin(2 * pi * 440 / spec.target_sample_rate * torch.arange(spec.target_sample_rate))
+    peaks = LogMel(spec)(wave[None])[0, 5:-5].argmax(dim=1)
+    assert peaks.unique().tolist() == [nearest]
+
+
+def test_silence_is_the_log_of_the_floor_and_a_frame_comes_every_hop():
+    mel = LogMel(MINI)(torch.zeros(2, 10 * MINI.hop_length + 7))
+    torch.testing.assert_close(mel, torch.full((2, 11, 100), log(1e-5)))
+
+
+def test_one_second_of_the_16_khz_mel_is_fifty_frames():
+    assert MINI.frames_per_second == 50.0
+
+
+def test_a_model_that_holds_a_log_mel_gets_no_state_dict_keys_from_it():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.log_mel = LogMel(MINI)
+
+    assert list(Model().state_dict()) == []
+
+
+def test_a_waveform_too_short_to_mirror_is_refused_with_its_length():
+    with pytest.raises(ValueError, match="512 samples is too short; mel frames need 513"):
+        LogMel(MINI)(torch.zeros(1, 512))
+
+
+@pytest.mark.parametrize(
+    "key, value, message",
+    [
+        ("mel_spec_type", "bigvgan", "mel_spec_type is 'bigvgan'; allowed: vocos"),
+        ("hop_length", 0, "hop_length is 0; it must be at least 1"),
+        ("win_length", 2048, r"win_length is 2048; at most n_fft \(1024\) is allowed"),
+    ],
+)
+def test_a_mel_spec_that_cannot_be_computed_is_refused_with_its_key(key, value, message):
+    with pytest.raises(ValueError, match=f"model.mel_spec.{message}"):
+        replace(MINI, **{key: value})

@@ -1,0 +1,372 @@
+"""What a command line may say, what it gets, and the one sentence it gets otherwise."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from f5_tts.config import (
+    CONFIG_DIR,
+    ConfigError,
+    RLRunConfig,
+    RunConfig,
+    check,
+    check_available,
+    compose_run,
+    config_names,
+    dataset_dir,
+    group_size,
+    load_run,
+    vocab_path,
+)
+
+STAGE_1 = """
+datasets.name=mini_rl datasets.batch_size_per_gpu=1 datasets.batch_size_type=sample datasets.num_workers=1
+model.tokenizer=custom model.tokenizer_path=$PWD/data/Emilia_ZH_EN_pinyin/vocab.txt
+model.output_dist=gaussian model.objective=gaussian_nll model.sample_from_dist=false model.use_rl_head=true
+model.arch.checkpoint_activations=true
+optim.epochs=1 optim.learning_rate=1e-5 optim.num_warmup_updates=0 optim.grad_accumulation_steps=1
+optim.bnb_optimizer=true
+ckpts.save_dir=ckpts/mini_rl_warmup ckpts.log_samples=false
+"""
+
+STAGE_2 = """
+datasets.name=mini_rl datasets.batch_size_per_gpu=1 datasets.batch_size_type=sample datasets.num_workers=1
+model.tokenizer=custom model.tokenizer_path=$PWD/data/Emilia_ZH_EN_pinyin/vocab.txt
+model.output_dist=gaussian model.objective=grpo model.use_rl_head=true model.arch.checkpoint_activations=true
+optim.epochs=1 optim.learning_rate=1e-6 optim.num_warmup_updates=0 optim.grad_accumulation_steps=1
+optim.bnb_optimizer=true
+ckpts.save_dir=ckpts/mini_rl_grpo ckpts.log_samples=false
+rl.steps=2 rl.repeat_count=1 rl.mini_repeat_count=1 rl.prompt_frac_range='[0.1,0.1]'
+rl.prompt_length_mode=min
+rl.cfg_strength=1.0 rl.sway_sampling_coef=null rl.kl_weight=1.0
+rl.rewards.providers.0.config.model_dir=checkpoints/wespeaker/cnceleb_resnet34/cnceleb_resnet34
+rl.rewards.providers.1.config.model_id=$PWD/checkpoints/funasr/SenseVoiceSmall
+"""
+
+
+def words(command: str, folder: str = "/home/someone/f5") -> list[str]:
+    """The arguments a shell would pass, run in `folder`."""
+    return shlex.split(command.replace("$PWD", folder))
+
+
+def mini_rl(*overrides: str) -> RLRunConfig:
+    return load_run(list(overrides), default="F5TTS_Mini_RL", schema=RLRunConfig)
+
+
+def mini(*overrides: str) -> RunConfig:
+    return load_run(list(overrides), default="F5TTS_Mini", schema=RunConfig)
+
+
+def sentence(*overrides: str) -> str:
+    """What a user of the small stage 2 config reads."""
+    with pytest.raises(ConfigError) as caught:
+        mini_rl(*overrides)
+    return str(caught.value)
+
+
+# --- what composes ---
+
+
+def test_the_guides_stage_1_command_composes_and_keeps_every_value():
+    cfg = compose_run("F5TTS_v1_Base", words(STAGE_1), RunConfig)
+    assert cfg.model.tokenizer_path == "/home/someone/f5/data/Emilia_ZH_EN_pinyin/vocab.txt"
+    assert (cfg.model.objective, cfg.model.output_dist, cfg.model.use_rl_head) == ("gaussian_nll", "gaussian", True)
+    assert (cfg.optim.learning_rate, cfg.optim.num_warmup_updates, cfg.optim.bnb_optimizer) == (1e-5, 0, True)
+    assert cfg.ckpts.save_dir == "ckpts/mini_rl_warmup"
+    assert dataset_dir(cfg) == Path("data/mini_rl_custom")
+
+
+def test_the_guides_stage_2_command_composes_and_keeps_every_value():
+    cfg = compose_run("F5TTS_RL", words(STAGE_2), RLRunConfig)
+    speaker, transcript = cfg.rl.rewards.providers
+    assert speaker.config == {"model_dir": "checkpoints/wespeaker/cnceleb_resnet34/cnceleb_resnet34"}
+    assert transcript.config == {"model_id": "/home/someone/f5/checkpoints/funasr/SenseVoiceSmall"}
+    assert (speaker.name, transcript.name) == ("wespeaker_sim", "funasr_wer")
+    assert cfg.rl.prompt_frac_range == [0.1, 0.1]
+    assert (cfg.rl.steps, cfg.rl.cfg_strength, cfg.rl.sway_sampling_coef, cfg.rl.kl_weight) == (2, 1.0, None, 1.0)
+
+
+def test_a_path_with_spaces_needs_no_more_than_the_shells_quotes():
+    command = "model.tokenizer_path='$PWD/my data/vocab.txt'"
+    assert mini(*words(command)).model.tokenizer_path == "/home/someone/f5/my data/vocab.txt"
+
+
+@pytest.mark.parametrize("name", config_names())
+def test_every_config_fits_its_schema_and_its_own_checks(name: str):
+    schema = RLRunConfig if name.endswith("_RL") else RunConfig
+    assert type(compose_run(name, [], schema)) is schema
+
+
+@pytest.mark.parametrize("prefix", ["", "+", "++"])
+def test_hydras_prefixes_set_a_key_as_well(prefix: str):
+    assert mini_rl(f"{prefix}rl.steps=5").rl.steps == 5
+
+
+def test_options_and_overrides_may_come_in_any_order():
+    cfg = mini_rl("optim.epochs=3", "--config-name", "F5TTS_RL.yaml", "model.tokenizer=custom")
+    assert (cfg.model.name, cfg.optim.epochs) == ("F5TTS_v1_Base", 3)
+
+
+def test_the_last_of_two_values_holds():
+    assert mini_rl("rl.steps=5", "rl.steps=6").rl.steps == 6
+
+
+def test_a_section_given_as_a_whole_keeps_the_keys_it_does_not_name():
+    window = mini_rl("rl.window={size: 1, schedule: random}").rl.window
+    assert (window.size, window.t_range, window.schedule) == (1, [0.0, 0.5], "random")
+
+
+def test_a_provider_may_get_any_key_in_its_own_config():
+    assert mini_rl("rl.rewards.providers.1.config.processes=2").rl.rewards.providers[1].config == {"processes": 2}
+
+
+def test_the_list_of_rewards_can_be_replaced():
+    cfg = mini_rl("rl.rewards.providers=[{name: digits_wer, weight: 2, floor: 0.1, config: {}}]")
+    assert [(entry.name, entry.weight, entry.floor) for entry in cfg.rl.rewards.providers] == [("digits_wer", 2.0, 0.1)]
+
+
+def test_the_word_no_is_a_precision_and_not_a_boolean():
+    assert mini("optim.mixed_precision=no").optim.mixed_precision == "no"
+
+
+def test_the_save_folder_follows_the_models_name():
+    assert mini("model.name=Tiny").ckpts.save_dir == "ckpts/Tiny"
+
+
+def test_the_vocabulary_lies_in_the_data_set_unless_the_run_says_otherwise():
+    assert vocab_path(mini("datasets.name=digits")) == Path("data/digits_custom/vocab.txt")
+    assert vocab_path(mini("model.tokenizer_path=a/v.txt")) == Path("a/v.txt")
+
+
+def test_a_group_is_all_repeats_of_a_prompt_unless_its_size_is_given():
+    assert group_size(mini_rl("rl.repeat_count=2", "rl.mini_repeat_count=3").rl) == 6
+    assert group_size(mini_rl("rl.group_size=8", "rl.mini_repeat_count=4").rl) == 8
+
+
+def test_help_names_the_configs_and_where_keys_are_explained(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as stopped:
+        mini_rl("-h")
+    text = capsys.readouterr().out
+    assert stopped.value.code == 0
+    assert all(name in text for name in config_names()) and "_base.yaml" in text
+
+
+# --- what the YAML holds ---
+
+
+def test_stage_2_of_the_published_model_trains_the_model_of_stage_1():
+    base = asdict(compose_run("F5TTS_v1_Base", [], RunConfig))["model"]
+    tuned = asdict(compose_run("F5TTS_RL", [], RLRunConfig))["model"]
+    assert {key for key in base if base[key] != tuned[key]} == {"output_dist", "objective", "use_rl_head"}
+
+
+def test_the_published_architecture_is_that_of_f5tts_v1_base():
+    arch = compose_run("F5TTS_v1_Base", [], RunConfig).model.arch
+    assert (arch.dim, arch.depth, arch.heads, arch.dim_head) == (1024, 22, 16, 64)
+    assert (arch.ff_mult, arch.text_dim, arch.conv_layers) == (2, 512, 4)
+
+
+@pytest.mark.parametrize("name", ["_base.yaml", "_rl.yaml"])
+def test_every_key_has_a_comment_where_it_is_defined(name: str):
+    lines = (CONFIG_DIR / name).read_text(encoding="utf-8").splitlines()
+    leaves = [line for line in lines if re.match(r" *\w+: *[^ #]", line)]
+    assert len(leaves) > 15
+    assert [line for line in leaves if not re.search(r"  # \S", line)] == []
+
+
+def test_run_files_define_no_key_of_their_own():
+    defined = {key for name in ("_base.yaml", "_rl.yaml") for key in keys_of(CONFIG_DIR / name)}
+    entry = {"name", "weight", "floor", "config"}  # of a reward, explained above rl.rewards.providers
+    for name in config_names():
+        assert keys_of(CONFIG_DIR / f"{name}.yaml") - defined - entry == {"defaults"}
+
+
+def keys_of(path: Path) -> set[str]:
+    return set(re.findall(r"^[ -]*(\w+):", path.read_text(encoding="utf-8"), flags=re.MULTILINE))
+
+
+# --- what a user reads instead of a trace ---
+
+
+def test_a_mistyped_key_names_the_nearest_one():
+    assert sentence("rl.stpes=8") == "unknown key rl.stpes in F5TTS_Mini_RL: did you mean rl.steps?"
+    assert (
+        sentence("learning_rate=1") == "unknown key learning_rate in F5TTS_Mini_RL: did you mean optim.learning_rate?"
+    )
+    assert (
+        sentence("rl.window={sise: 1}") == "unknown key rl.window.sise in F5TTS_Mini_RL: did you mean rl.window.size?"
+    )
+
+
+def test_a_key_like_no_other_gets_the_keys_beside_it():
+    assert sentence("rl.window.foo=8") == (
+        "unknown key rl.window.foo in F5TTS_Mini_RL; known there: rl.window.size, rl.window.t_range, rl.window.schedule"
+    )
+    assert sentence("foo=8").endswith("known there: datasets, model, optim, ckpts, eval, rl")
+
+
+def test_a_reward_that_is_not_there_is_an_unknown_key():
+    assert sentence("rl.rewards.providers.2.weight=1").startswith("unknown key rl.rewards.providers.2.weight")
+
+
+def test_an_unknown_key_is_named_even_where_its_value_cannot_be_read():
+    assert sentence("rl.stpes=(").startswith("unknown key rl.stpes")
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "expected"),
+    [
+        ("rl.steps=abc", "rl.steps", "a whole number, 1 or more"),
+        ("rl.steps=8.5", "rl.steps", "a whole number, 1 or more"),
+        ("optim.max_updates=many", "optim.max_updates", "a whole number, 1 or more, or null"),
+        ("rl.train_sigma=maybe", "rl.train_sigma", "true or false"),
+        ("ckpts.save_dir=null", "ckpts.save_dir", "text"),
+        ("rl.window=3", "rl.window", "a section of keys"),
+        ("rl.window={size: abc}", "rl.window.size", "a whole number, 1 or more"),
+        ("rl.window.t_range=0.5", "rl.window.t_range", "[low, high] with 0 <= low <= high <= 1"),
+        ("rl.window.t_range=[a,b]", "rl.window.t_range", "[low, high] with 0 <= low <= high <= 1"),
+        ("rl.rewards.providers=3", "rl.rewards.providers", "a list of sections"),
+        ("rl.rewards.providers.0.weight=x", "rl.rewards.providers.0.weight", "a number"),
+    ],
+)
+def test_a_value_of_the_wrong_type_names_key_value_and_type(override: str, key: str, expected: str):
+    assert sentence(override) == f"{override} does not fit: {key} is {expected}"
+
+
+@pytest.mark.parametrize(
+    ("override", "allowed"),
+    [
+        ("rl.steps=0", "a whole number, 1 or more"),
+        ("rl.algorithm=ppo", "gaussian_grpo or flow_grpo"),
+        ("ckpts.logger=mlflow", "wandb or tensorboard, or null"),
+        ("rl.temperature=0.0", "a number above 0"),
+        ("model.cond_drop_prob=1.5", "a number from 0 to 1"),
+        ("rl.window.t_range=[0.6, 0.1]", "[low, high] with 0 <= low <= high <= 1"),
+        ("model.frac_lengths_mask=[0.7]", "[low, high] with 0 <= low <= high <= 1"),
+        ("eval.cfg_strengths=[]", "a list of numbers, each 0 or more"),
+        ("rl.rewards.providers.0.floor=-1.0", "a number, 0 or more"),
+    ],
+)
+def test_a_value_that_is_not_allowed_names_key_value_and_what_is(override: str, allowed: str):
+    assert sentence(override) == f"{override} is not allowed; allowed: {allowed}"
+
+
+def test_an_infinite_or_undefined_number_is_not_allowed():
+    assert sentence("optim.learning_rate=inf").startswith("optim.learning_rate=Infinity is not allowed")
+    assert sentence("rl.kl_weight=nan").startswith("rl.kl_weight=NaN is not allowed")
+
+
+@pytest.mark.parametrize(
+    ("override", "start"),
+    [
+        ("rl.steps", "'rl.steps' has no '='"),
+        ("~rl.steps", "~rl.steps would remove a key"),
+        ("optim.seed=1,2", "optim.seed=1,2 names several values"),
+        ("datasets.name=/a (b)/c", "could not read datasets.name=/a (b)/c; put the value into quotes"),
+        ("ckpts.save_dir=${nope}", "ckpts.save_dir cannot be resolved"),
+        ("rl.steps=???", "rl.steps has no value"),
+        ("rl.rewards.providers=[{name: a}]", "rl.rewards.providers.0.weight has no value"),
+        ("--multirun", "unrecognized arguments: --multirun; usage: "),
+    ],
+)
+def test_an_override_that_is_no_override_is_said_so(override: str, start: str):
+    assert sentence(override).startswith(start)
+
+
+def test_the_quotes_that_an_unreadable_value_asks_for_make_it_readable():
+    quoted = sentence("datasets.name=/a (b)/c").rpartition("quotes: ")[2]
+    assert mini_rl(*words(quoted)).datasets.name == "/a (b)/c"
+
+
+def test_an_unknown_config_is_answered_with_the_known_ones():
+    assert sentence("-cn", "F5TTS_Mnii_RL") == (
+        "no config is named F5TTS_Mnii_RL: did you mean F5TTS_Mini_RL?; "
+        "known: F5TTS_Mini, F5TTS_Mini_RL, F5TTS_RL, F5TTS_v1_Base"
+    )
+
+
+def test_a_config_of_the_other_stage_is_answered_with_those_that_fit():
+    assert sentence("-cn", "F5TTS_Mini") == (
+        "config F5TTS_Mini has no section rl and is not for this command; it takes F5TTS_Mini_RL or F5TTS_RL"
+    )
+    with pytest.raises(ConfigError, match=r"has a section rl .* it takes F5TTS_Mini or F5TTS_v1_Base"):
+        mini("-cn", "F5TTS_RL")
+
+
+# --- keys that must agree ---
+
+
+@pytest.mark.parametrize(
+    ("override", "start"),
+    [
+        ("model.output_dist=deterministic", "model.objective=grpo does not go with model.output_dist=deterministic"),
+        ("model.use_rl_head=false", "model.use_rl_head=false does not go with model.output_dist=gaussian"),
+        ("model.objective=gaussian_nll", "model.objective=gaussian_nll is not stage 2"),
+        ("model.arch.text_mask_padding=false", "model.arch.text_embedding_average_upsampling=true needs"),
+        ("model.mel_spec.n_fft=512", "model.mel_spec.win_length=1024 is more than model.mel_spec.n_fft=512"),
+        ("rl.group_size=13", "rl.group_size=13 is not a multiple of rl.mini_repeat_count=12"),
+        ("datasets.pair_speakers=false", "rl.prompt_frac_range=null needs datasets.pair_speakers=true"),
+        ("rl.prompt_frac_range=[0.2,1]", "rl.prompt_frac_range=[0.2, 1.0] may leave nothing to speak"),
+        ("rl.rewards.providers=[]", "rl.rewards.providers is empty"),
+    ],
+)
+def test_keys_of_stage_2_that_contradict_each_other_are_refused(override: str, start: str):
+    assert sentence(override).startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "start"),
+    [
+        (["model.objective=gaussian_nll"], "model.objective=gaussian_nll does not go with"),
+        (["model.output_dist=gaussian", "model.use_rl_head=true"], "model.objective=mse does not go with"),
+        (["model.sample_from_dist=true"], "model.sample_from_dist=true has nothing to draw from"),
+        (["model.use_rl_head=true"], "model.use_rl_head=true does not go with"),
+    ],
+)
+def test_keys_of_stage_1_that_contradict_each_other_are_refused(overrides: list[str], start: str):
+    with pytest.raises(ConfigError, match=f"^{re.escape(start)}"):
+        mini(*overrides)
+
+
+def test_stage_1_refuses_the_objective_of_stage_2_and_says_who_runs_it():
+    overrides = ["model.objective=grpo", "model.output_dist=gaussian", "model.use_rl_head=true"]
+    with pytest.raises(ConfigError, match=r"model\.objective=grpo is stage 2; run python -m f5_tts\.train\.train_rl"):
+        mini(*overrides)
+
+
+def test_checks_hold_for_a_config_changed_in_code_too():
+    cfg = mini()
+    cfg.optim.epochs = 0
+    with pytest.raises(ConfigError, match=r"optim\.epochs=0 is not allowed"):
+        check(cfg)
+
+
+# --- what a later release brings ---
+
+
+@pytest.mark.parametrize(
+    ("override", "instead"),
+    [
+        ("model.tokenizer=pinyin", "model.tokenizer=custom"),
+        ("model.backbone=UNetT", "model.backbone=DiT"),
+        ("model.mel_spec.mel_spec_type=bigvgan", "model.mel_spec.mel_spec_type=vocos"),
+        ("optim.bnb_optimizer=true", "optim.bnb_optimizer=false"),
+        ("ckpts.log_samples=true", "ckpts.log_samples=false"),
+        ("ckpts.logger=wandb", "ckpts.logger=null"),
+    ],
+)
+def test_what_is_not_built_yet_is_refused_and_not_passed_over(override: str, instead: str):
+    assert sentence(override) == f"{override} comes with a later release; until then use {instead}"
+    check_available(mini_rl(instead))
+
+
+def test_the_guides_commands_are_only_refused_for_what_is_not_built_yet():
+    with pytest.raises(ConfigError, match=r"^optim\.bnb_optimizer=true comes with a later release"):
+        load_run(words(STAGE_1), default="F5TTS_v1_Base", schema=RunConfig)
+    with pytest.raises(ConfigError, match=r"^optim\.bnb_optimizer=true comes with a later release"):
+        load_run(words(STAGE_2), default="F5TTS_RL", schema=RLRunConfig)
