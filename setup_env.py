@@ -191,7 +191,7 @@ def install_torch(pin: str, index: str | None, install: Callable[..., None] = pi
 # --- the virtual environment ---
 
 
-def make_venv(venv: Path) -> None:
+def make_venv(venv: Path, run: Callable[[list[str]], None] = run) -> None:
     """Leaves a virtual environment with pip at `venv`; a usable one stays, half a one is made anew."""
     if is_usable(venv):
         return

@@ -44,6 +44,10 @@ def one_of(*names: str) -> Allowed:
     return Allowed(" or ".join(names), names.__contains__)
 
 
+def some_recognisers(names: list[str]) -> bool:
+    return bool(names) and set(names) <= {"pocketsphinx", "whisper"}
+
+
 def is_range(pair: list[float]) -> bool:
     return len(pair) == 2 and 0 <= pair[0] <= pair[1] <= 1
 
@@ -176,6 +180,11 @@ class EvalConfig:
     cfg_strengths: Amounts
     batch_size: Count
     seed: Natural
+    items_dir: str
+    ckpt: str | None
+    out: str | None
+    recognisers: Annotated[list[str], Allowed("a list of pocketsphinx, whisper", some_recognisers)]
+    num_wavs: Count
 
 
 @dataclass(kw_only=True, slots=True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 class Utterance:
     """One training item: the prompt (what is given) followed by the target (what is to be spoken)."""
 
+    audio: Float[Tensor, " nw"]  # waveform of both
     mel: Float[Tensor, "n d"]  # log-mel of both, natural log
     prompt_frames: int  # how many frames at the start are prompt; 0 where the stage decides
     text: str  # what is said in all frames, the prompt's included
@@ -34,9 +35,39 @@ class SpeechBatch:
     text: Int[Tensor, "b nt"]  # token ids, padded with -1
     target_texts: list[str]  # what a perfect sample says after the prompt
     group_ids: Int[Tensor, " b"]  # samples of one prompt share an id
+    audio: list[Tensor]  # waveforms, unpadded
 
     def to(self, device: torch.device) -> SpeechBatch:
-        return on_device(self, device)
+        """The same batch with its tensors on `device`; waveforms stay where they are."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{k: v.to(device) for k, v in values.items() if isinstance(v, Tensor)})
+
+    def repeat(self, times: int) -> SpeechBatch:
+        """Each item `times` times, neighbours in the new batch."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        tensors = {k: v.repeat_interleave(times, dim=0) for k, v in values.items() if isinstance(v, Tensor)}
+        lists = {k: [item for item in v for _ in range(times)] for k, v in values.items() if isinstance(v, list)}
+        return replace(self, **tensors, **lists)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rollout:
+    """What the policy drew for a batch of prompts; states and actions of the trained steps only, no gradients."""
+
+    batch: SpeechBatch  # prompts, repeated; their target frames are what the data set holds
+    cond: Float[Tensor, "b n d"]  # mel of the prompt frames, zeros elsewhere: what the policy was shown
+    target: Bool[Tensor, "b n"]  # True on generated frames; False on prompt and padding
+    mel: Float[Tensor, "b n d"]  # finished log-mel, prompt frames included
+    times: Float[Tensor, " s"]  # flow time of each trained step, in [0, 1], ascending
+    next_times: Float[Tensor, " s"]  # where each of them leads
+    states: Float[Tensor, "s b n d"]  # x_t shown to the policy
+    actions: Float[Tensor, "s b n d"]  # what was drawn there
+    old_log_prob: Float[Tensor, "s b"]  # of the action, mean over target entries, by the policy that drew it
+
+    def __post_init__(self) -> None:
+        empty = (~self.target.any(dim=1)).nonzero().flatten().tolist()
+        if empty:
+            raise ValueError(f"samples {empty} have no frames to generate: lower rl.prompt_frac_range")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +81,7 @@ class RewardInput:
     language: str = "en"
 
 
+@runtime_checkable
 class RewardProvider(Protocol):
     """Scores finished clips; higher is better."""
 
@@ -68,14 +100,18 @@ class RewardBatch:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class GRPOBatch:
+    """A rollout with what the objective needs to know of its rewards."""
+
+    rollout: Rollout
+    advantages: Float[Tensor, " b"]
+    share: float  # of the update's samples that are in this batch
+    metrics: dict[str, float]  # of the whole update: rewards, groups, seconds
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class LossOutput:
-    """What an objective returns; `metrics` are detached scalars."""
+    """A slice of an item's loss, and the numbers worth a look."""
 
     loss: Float[Tensor, ""]
-    metrics: dict[str, Float[Tensor, ""]]
-
-
-def on_device(carrier: Any, device: torch.device) -> Any:
-    """The same carrier with its tensors on `device`."""
-    values = {f.name: getattr(carrier, f.name) for f in fields(carrier)}
-    return replace(carrier, **{k: v.to(device) for k, v in values.items() if isinstance(v, Tensor)})
+    metrics: dict[str, float]

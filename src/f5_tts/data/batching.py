@@ -77,6 +77,7 @@ def collate(items: Sequence[Utterance], vocabulary: Vocabulary) -> SpeechBatch:
         text=vocabulary.encode([item.text for item in items]),
         target_texts=[item.target_text for item in items],
         group_ids=torch.tensor([item.prompt_id for item in items]),
+        audio=[item.audio for item in items],
     )
 
 

@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 from f5_tts.data.audio import load_audio
 from f5_tts.types import Utterance
 
-MIN_TARGET_FRAMES = 4
+Reader = Callable[[str], tuple[Tensor, Tensor]]  # a file -> its waveform and log-mel
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,9 +40,9 @@ def read_rows(directory: Path) -> list[Row]:
     Raises FileNotFoundError when a part of the layout is missing, ValueError when the parts disagree or are empty.
     """
     durations = read_durations(directory / "duration.json")
-    from datasets import load_from_disk  # takes a second to import
+    from datasets import Dataset as Table  # takes a second to import
 
-    table = load_from_disk(str(directory / "raw"))
+    table = Table.load_from_disk(str(directory / "raw"))
     missing = {"audio_path", "text"} - set(table.column_names)
     if missing:
         raise ValueError(f"{directory / 'raw'} has no column {sorted(missing)}: it needs audio_path, text, duration")
@@ -76,10 +76,8 @@ def read_durations(path: Path) -> list[float]:
 class SpeechDataset(Dataset[Utterance]):
     """Utterances by (epoch, index); with pairs, another recording of the same speaker comes first, as the prompt."""
 
-    def __init__(
-        self, rows: list[Row], to_mel: Callable[[str], Float[Tensor, "n d"]], *, pairs: bool, seed: int
-    ) -> None:
-        self.rows, self.to_mel, self.pairs, self.seed = rows, to_mel, pairs, seed
+    def __init__(self, rows: list[Row], read: Reader, *, pairs: bool, seed: int) -> None:
+        self.rows, self.read, self.pairs, self.seed = rows, read, pairs, seed
         self.by_speaker: dict[str | None, list[int]] = defaultdict(list)
         for index, row in enumerate(rows):
             self.by_speaker[row.speaker].append(index)
@@ -106,11 +104,13 @@ class SpeechDataset(Dataset[Utterance]):
         """`key` is (index of the row, index of its prompt's row or -1, the batch-wide id of the item)."""
         index, partner, prompt_id = key
         row = self.rows[index]
-        mel = self.to_mel(row.audio_path)
+        audio, mel = self.read(row.audio_path)
         if partner < 0:
-            return Utterance(mel=mel, prompt_frames=0, text=row.text, target_text=row.text, prompt_id=prompt_id)
-        prompt = self.to_mel(self.rows[partner].audio_path)
+            whole = {"text": row.text, "target_text": row.text}
+            return Utterance(audio=audio, mel=mel, prompt_frames=0, prompt_id=prompt_id, **whole)
+        prompt_audio, prompt = self.read(self.rows[partner].audio_path)
         return Utterance(
+            audio=torch.cat([prompt_audio, audio]),
             mel=torch.cat([prompt, mel]),
             prompt_frames=len(prompt),
             text=f"{self.rows[partner].text} {row.text}",
@@ -119,10 +119,11 @@ class SpeechDataset(Dataset[Utterance]):
         )
 
 
-def mel_reader(to_mel: Callable[[Tensor], Tensor], sample_rate: int) -> Callable[[str], Float[Tensor, "n d"]]:
-    """A function from an audio file to its log-mel."""
+def audio_reader(to_mel: Callable[[Tensor], Tensor], sample_rate: int) -> Reader:
+    """A function from an audio file to its waveform and log-mel."""
 
-    def read(path: str) -> Float[Tensor, "n d"]:
-        return to_mel(load_audio(path, sample_rate)[None])[0]
+    def read(path: str) -> tuple[Float[Tensor, " nw"], Float[Tensor, "n d"]]:
+        audio = load_audio(path, sample_rate)
+        return audio, to_mel(audio[None])[0]
 
     return read

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Metrics = Mapping[str, float | int]
 KEYS = ("update", "reward/mean", "reward/digits_wer.acc", "reward/voice_sim.sim", "loss/kl")
 DPI = 130
 DOTS, LINE, MARK = "#9ecae1", "#1f5f99", "#d95f02"  # single updates, their smoothed course, held-out values
 
 
 def draw_run(
-    metrics: Sequence[dict[str, float]],
+    metrics: Sequence[Metrics],
     path: str | Path,
     *,
     algorithm: str,
@@ -30,7 +31,8 @@ def draw_run(
     """A PNG of reward, error rate, similarity and KL over updates.
 
     Args:
-        metrics: a row per update with at least `KEYS`; of rows for the same update (a run taken up again) the last counts.
+        metrics: a row per update with at least `KEYS`; of several rows for one update (a run taken up again) the last
+            counts.
         algorithm: as the title names it.
         held_out: error rates on held-out items before and after the run, drawn at the edges of the error panel.
     """
@@ -41,10 +43,11 @@ def draw_run(
         "mean reward of a rollout": columns["reward/mean"],
         "error rate of rollouts": 1 - columns["reward/digits_wer.acc"],
         "similarity to the prompt's voice": columns["reward/voice_sim.sim"],
-        "KL to the stage-1 model (nats)": columns["loss/kl"],
+        "KL to the reference": columns["loss/kl"],
     }
     for axis, (label, values) in zip(axes, panels.items(), strict=True):
         draw_course(axis, columns["update"], values, label)
+    axes[0].legend(fontsize=8, frameon=False)
     if held_out:
         mark_held_out(axes[1], columns["update"], held_out)
     for axis in axes[2:]:
@@ -53,7 +56,7 @@ def draw_run(
     replace_file(Path(path), lambda part: figure.savefig(part, format="png"))
 
 
-def as_columns(metrics: Sequence[dict[str, float]]) -> dict[str, NDArray[np.float64]]:
+def as_columns(metrics: Sequence[Metrics]) -> dict[str, NDArray[np.float64]]:
     if not metrics:
         raise ValueError("the picture of a run needs the metrics of at least one update, found none")
     for row in metrics:
@@ -85,19 +88,25 @@ def draw_course(axis: Axes, updates: NDArray[np.float64], values: NDArray[np.flo
 
 
 def smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A mean over a centred window of a tenth of the run, at least five updates; at the edges over what there is of it."""
+    """A centred mean over a tenth of the run, at least five updates; at the edges over what there is of the window."""
     half = max(2, len(values) // 20)
     return np.array([values[max(0, i - half) : i + half + 1].mean() for i in range(len(values))])
 
 
 def mark_held_out(axis: Axes, updates: NDArray[np.float64], held_out: tuple[float, float]) -> None:
-    first, last = updates[0], updates[-1]
-    reach = 0.12 * max(last - first, 1)
-    before, after = held_out
-    axis.hlines(before, first - reach, first + reach, color=MARK, linestyle="--", label="held out, before and after")
-    axis.hlines(after, last - reach, last + reach, color=MARK, linestyle="--")
-    axis.annotate(f"{before:.2f}", (first - reach, before), (0, 3), textcoords="offset points", color=MARK, fontsize=9)
-    axis.annotate(
-        f"{after:.2f}", (last + reach, after), (0, 3), textcoords="offset points", color=MARK, fontsize=9, ha="right"
-    )
+    """Short dashes just outside the course, before its first update and after its last."""
+    reach = 0.1 * max(updates[-1] - updates[0], 1)
+    for start, value in zip((updates[0] - reach, updates[-1]), held_out, strict=True):
+        axis.hlines(value, start, start + reach, color=MARK, linestyle="--", linewidth=1.8)
+        place = (start + reach / 2, value)
+        axis.annotate(
+            f"{value:.2f}",
+            place,
+            (0, 4),
+            textcoords="offset points",
+            color=MARK,
+            fontsize=9,
+            horizontalalignment="center",
+        )
+    axis.plot([], [], "--", color=MARK, label="held out, before and after")
     axis.legend(fontsize=8, frameon=False)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from f5_tts.eval.table import HEADER, ResultRow, title
 from f5_tts.model.checkpoint import replace_file
+from f5_tts.rewards.transcript import normalise
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,7 +25,7 @@ class Take:
 
     model: str
     audio: Path
-    heard: str  # words as they are compared with the text, without punctuation
+    heard: str  # by the recogniser
     similarity: float
 
 
@@ -63,9 +64,7 @@ def write_page(rows: Sequence[ListenRow], path: str | Path, results: Results) ->
 def write_wav(path: str | Path, audio: Float[Tensor, " nw"], sample_rate: int) -> None:
     """A 16-bit mono WAV; samples beyond [-1, 1] are clipped."""
     samples = audio.detach().cpu().clamp(-1, 1).numpy()
-    replace_file(
-        Path(path), lambda part: soundfile.write(part, samples, sample_rate, subtype="PCM_16", format="WAV")
-    )
+    replace_file(Path(path), lambda part: soundfile.write(part, samples, sample_rate, subtype="PCM_16", format="WAV"))
 
 
 def results_html(rows: Sequence[ResultRow]) -> str:
@@ -78,10 +77,14 @@ def table_row(tag: str, cells: Sequence[str]) -> str:
 
 
 def listen_html(rows: Sequence[ListenRow], folder: Path) -> str:
+    if not rows:
+        raise ValueError("a page to listen to needs at least one row, found none")
     models = [take.model for take in rows[0].takes]
     for row in rows:
         if [take.model for take in row.takes] != models:
-            raise ValueError(f"takes of {row.text!r} are by {[t.model for t in row.takes]}; the first row's by {models}")
+            raise ValueError(
+                f"takes of {row.text!r} are by {[t.model for t in row.takes]}; the first row's by {models}"
+            )
     head = table_row("th", ["text", "prompt", *models])
     body = "\n".join(listen_row(row, folder) for row in rows)
     return f"<thead>{head}</thead>\n<tbody>\n{body}\n</tbody>"
@@ -90,7 +93,8 @@ def listen_html(rows: Sequence[ListenRow], folder: Path) -> str:
 def listen_row(row: ListenRow, folder: Path) -> str:
     prompt = f"{player(row.prompt_audio, folder)}<p>{escape(row.prompt_text)}</p>"
     takes = [
-        f"{player(take.audio, folder)}<p>{marked(row.text, take.heard)}</p><small>similarity {take.similarity:.2f}</small>"
+        f"{player(take.audio, folder)}<p>{marked(row.text, take.heard)}</p>"
+        f"<small>similarity {take.similarity:.2f}</small>"
         for take in row.takes
     ]
     cells = "".join(f"<td>{cell}</td>" for cell in (prompt, *takes))
@@ -107,8 +111,8 @@ def link(target: Path, folder: Path) -> str:
 
 
 def marked(text: str, heard: str) -> str:
-    """The heard words, with those that differ from the text marked, and those of the text that are missing struck out."""
-    want, got = text.split(), heard.split()
+    """The heard words, marked where they differ from the text; words of the text that are missing are struck out."""
+    want, got = normalise(text).split(), normalise(heard).split()
     pieces = []
     for edit, i, i_end, j, j_end in Levenshtein.opcodes(want, got):
         if edit == "equal":
@@ -149,9 +153,9 @@ PAGE = """<!DOCTYPE html>
 </head>
 <body>
 <h1>Before and after reinforcement learning</h1>
-<p>A small text-to-speech model hears a prompt and speaks other digits in the prompt&rsquo;s voice. It was never trained on
-these digit strings. Below: how well that went before and after the two stages of training, then the clips themselves.
-All models start from the same noise.</p>
+<p>A small text-to-speech model hears a prompt and speaks other digits in the prompt&rsquo;s voice. It was never
+trained on these digit strings. Below: how well that went before and after the two stages of training, then the clips
+themselves. All models start from the same noise.</p>
 <h2>Results</h2>
 <p>{recogniser}</p>
 <div class="wide"><table>

@@ -95,7 +95,7 @@ def paired_interval(
     check_some(before)
     check_some(after)
     top, bottom = quantity(before)
-    after_top, after_bottom = (np.stack(part) for part in zip(*(quantity(matched(before, run)) for run in after)))
+    after_top, after_bottom = np.array([quantity(matched(before, run)) for run in after]).swapaxes(0, 1)
     rng = np.random.default_rng(seed)
     items, seeds = draw_counts(len(before), resamples, rng), draw_counts(len(after), resamples, rng)
     old = (items @ top) / (items @ bottom)

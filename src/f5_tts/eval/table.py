@@ -19,7 +19,7 @@ class ResultRow:
     """What one model did on the voices of one kind."""
 
     model: str
-    guidance: float  # strength of classifier-free guidance
+    guidance: float | int  # strength of classifier-free guidance
     voices: str
     error_rate: Interval
     similarity: Interval
@@ -31,7 +31,7 @@ class ResultRow:
         return (self.model, f"{self.guidance:g}", self.voices, error, voice, str(self.clips))
 
 
-def result_rows(model: str, guidance: float, scores: Sequence[Score]) -> list[ResultRow]:
+def result_rows(model: str, guidance: float | int, scores: Sequence[Score]) -> list[ResultRow]:
     """One row for the voices never trained on, then one for those seen, where there are scores of the kind."""
     kinds = {"never seen": [s for s in scores if not s.seen], "seen": [s for s in scores if s.seen]}
     return [

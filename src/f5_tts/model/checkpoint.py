@@ -116,15 +116,15 @@ def write_checkpoint(path: Path, payload: dict[str, Any]) -> None:
     replace_file(path, lambda part: torch.save(payload, part))
 
 
-def export_weights(model: CFM, path: Path, dtype: torch.dtype) -> None:
+def export_weights(weights: dict[str, Tensor], path: Path, dtype: torch.dtype) -> None:
     """Write bare weights as published models have them: safetensors, prefix `ema_model.`, no Gaussian head."""
-    kept = {name: value for name, value in model.state_dict().items() if not name.startswith(HEAD)}
+    kept = {name: value for name, value in weights.items() if not name.startswith(HEAD)}
     tensors = {EMA_PREFIX + name: value.to(dtype).contiguous() for name, value in kept.items()}
     tensors |= {"initted": torch.tensor(True), "step": torch.tensor(0)}
     replace_file(path, lambda part: save_file(tensors, part))
 
 
-def replace_file(path: Path, write: Callable[[Path], None]) -> None:
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` make the file under another name, then put it in place."""
     part = path.with_name(f".{path.name}.part")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,15 +10,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from f5_tts.data.audio import SHORTEST_S
 from f5_tts.types import RewardInput
 
 HEARD_RATE = 16_000  # Hz
-MIN_DURATION_S = 0.1
 
 
 def is_usable(clip: Float[Tensor, " nw"], sample_rate: int) -> bool:
     """Whether a clip holds a sound to judge: finite, at least 0.1 s long, not all zeros."""
-    long_enough = clip.numel() >= MIN_DURATION_S * sample_rate
+    long_enough = clip.numel() >= SHORTEST_S * sample_rate
     return long_enough and bool(clip.isfinite().all()) and bool(clip.any())
 
 
@@ -31,8 +31,8 @@ def usable_indices(clips: list[Tensor], sample_rate: int) -> list[int]:
 
 
 def at_heard_rate(clip: Float[Tensor, " nw"], sample_rate: int) -> Float[Tensor, " nv"]:
-    """The clip at 16 kHz, in float32 on the CPU."""
-    samples = clip.detach().to("cpu", torch.float32)
+    """The clip at 16 kHz, cut off at full scale (as a player would), in float32 on the CPU."""
+    samples = clip.detach().to("cpu", torch.float32).clamp(-1, 1)
     if sample_rate == HEARD_RATE:
         return samples
     return torch.from_numpy(soxr.resample(samples.numpy(), sample_rate, HEARD_RATE))

@@ -80,7 +80,13 @@ class Worker:
     def __init__(self):
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         command = [sys.executable, "-m", "f5_tts.rewards.sphinx"]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            start_new_session=True,  # Ctrl-C is for the run; the worker ends when its stdin closes
+        )
 
     def transcribe(self, clips: list[bytes]) -> list[str]:
         requests, answers = self.process.stdin, self.process.stdout

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -18,6 +18,7 @@ PROVIDERS = {
 ANNOUNCED = ("funasr_wer", "wespeaker_sim")
 
 
+@runtime_checkable
 class ProviderEntry(Protocol):
     """One item of `rl.rewards.providers`."""
 

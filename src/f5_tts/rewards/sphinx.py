@@ -8,7 +8,6 @@ of `multiprocessing` would import the main module first, and with it torch.
 from __future__ import annotations
 
 import pickle
-import signal
 import sys
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -54,5 +53,4 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which then closes our stdin
     serve(sys.stdin.buffer, sys.stdout.buffer)

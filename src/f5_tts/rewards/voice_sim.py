@@ -35,7 +35,8 @@ KNOWN_REFERENCES = 1024  # embeddings kept, 1 kB each
 class VoiceSim:
     """Cosine between the voices of a clip and of its reference, in [0, 1]; -1 where either holds no sound.
 
-    The same voice gives about 0.8, another about 0.6: compare clips, not the number with 1. Runs on the CPU.
+    The same voice gives about 0.75 in clips of a second, another 0.55: compare clips, not the number with 1. Loudness
+    counts: 6 dB between two clips cost 0.02, unless both are below -30 dBFS. Runs on the CPU.
     """
 
     component = "sim"
@@ -132,6 +133,7 @@ def louder(clip: Float[Tensor, " nw"]) -> Float[Tensor, " nw"]:
 
 
 def fingerprint(clip: Float[Tensor, " nw"], sample_rate: int) -> bytes:
+    """The same for equal samples at one rate, and for nothing else."""
     content = clip.detach().to("cpu", torch.float32).contiguous().numpy().tobytes()
     return hashlib.sha256(content + sample_rate.to_bytes(8, "little")).digest()
 

@@ -11,13 +11,16 @@ from ema_pytorch import EMA
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from f5_tts.config import ModelConfig, OptimConfig, RunConfig, dataset_dir, vocab_path
+from f5_tts.config import ModelConfig, OptimConfig, RLConfig, RunConfig, dataset_dir, group_size, vocab_path
 from f5_tts.data.batching import BatchPlan, load_batches
-from f5_tts.data.dataset import SpeechDataset, mel_reader, read_rows
+from f5_tts.data.dataset import SpeechDataset, audio_reader, read_rows
 from f5_tts.data.text import Vocabulary, read_vocabulary
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.cfm import CFM
 from f5_tts.model.mel import LogMel, MelSpec
+from f5_tts.model.vocoder import GriffinLim
+from f5_tts.rewards.provider import build_providers
+from f5_tts.rl.scoring import Scorer
 from f5_tts.train.state import Trainable
 from f5_tts.types import SpeechBatch
 
@@ -74,7 +77,7 @@ def build_model(model: ModelConfig, vocabulary: Vocabulary) -> CFM:
 def build_plan(run: RunConfig) -> BatchPlan:
     """The data set of a run and the order of its batches."""
     mel = build_mel(run.model.mel_spec)
-    read = mel_reader(mel, run.model.mel_spec.target_sample_rate)
+    read = audio_reader(mel, run.model.mel_spec.target_sample_rate)
     rows = read_rows(dataset_dir(run))
     dataset = SpeechDataset(rows, read, pairs=run.datasets.pair_speakers, seed=run.optim.seed)
     return BatchPlan(
@@ -103,6 +106,21 @@ def learning_rate_factor(update: int, warmup: int, total: int) -> float:
     if update < warmup:
         return LOWEST_RATE + (1 - LOWEST_RATE) * update / warmup
     return 1 + (LOWEST_RATE - 1) * min(1.0, (update - warmup) / max(1, total - warmup))
+
+
+def build_vocoder(model: ModelConfig) -> GriffinLim:
+    return GriffinLim(build_mel(model.mel_spec).spec, model.vocoder.iterations)
+
+
+def build_scorer(model: ModelConfig, rl: RLConfig) -> Scorer:
+    """Vocoder and rewards of a run; refuses a group of one, which nothing can be compared with."""
+    if group_size(rl) < 2:
+        raise ValueError(
+            f"rl.repeat_count={rl.repeat_count} x rl.mini_repeat_count={rl.mini_repeat_count} makes groups of "
+            f"{group_size(rl)}: a sample is compared with others of its prompt, so use at least 2, better 8"
+        )
+    entries = rl.rewards.providers
+    return Scorer(build_vocoder(model), build_providers(entries), entries, model.mel_spec)
 
 
 def build_trainable(run: RunConfig, model: CFM, total: int) -> Trainable:

@@ -25,6 +25,7 @@ ComputeLoss = Callable[[CFM, Item], Iterable[LossOutput]]
 
 def fit(
     trainable: Trainable,
+    policy: CFM,
     items: Iterator[Item],
     compute_loss: ComputeLoss[Item],
     *,
@@ -36,10 +37,13 @@ def fit(
 ) -> bool:
     """Train until update `total`; False when the user stopped it before (the state is saved either way).
 
-    `compute_loss` yields an item's loss in slices that add up to it; each is differentiated before the next is
-    computed. A loss that is not finite never reaches an update or a file: it raises FloatingPointError.
+    `policy` is the trainable's model as the accelerator wrapped it. `compute_loss` yields an item's loss in slices
+    that add up to it; each is differentiated before the next is computed. A loss that is not
+    finite never reaches an update or a file: it raises FloatingPointError.
     """
-    model = accelerator.prepare(trainable.model)
+    if trainable.update >= total:
+        print(f"{checkpoints.path} holds all {total} updates of this run: nothing left to do")
+        return True
     stop = StopSignal()
     while trainable.update < total and not stop.asked:
         started = time.perf_counter()
@@ -49,14 +53,14 @@ def fit(
         if not group:
             break
         for item in group:
-            for output in compute_loss(model, item):
+            for output in compute_loss(policy, item):
                 if not torch.isfinite(output.loss):
                     raise FloatingPointError(non_finite_message(output, trainable.update))
                 accelerator.backward(output.loss / len(group))
-                collected.append({name: float(value) for name, value in output.metrics.items()})
+                collected.append(output.metrics)
         metrics = merge(collected)
-        norm = accelerator.clip_grad_norm_(model.parameters(), optim.max_grad_norm)
-        metrics |= {"grad_norm": float(norm), "lr": float(trainable.scheduler.get_last_lr()[0])}
+        norm = accelerator.clip_grad_norm_(policy.parameters(), optim.max_grad_norm)
+        metrics |= {"grad_norm": torch.as_tensor(norm).item(), "lr": float(trainable.scheduler.get_last_lr()[0])}
         trainable.optimizer.step()
         trainable.scheduler.step()
         trainable.optimizer.zero_grad()
@@ -95,5 +99,5 @@ def merge(slices: list[dict[str, float]]) -> dict[str, float]:
 
 
 def non_finite_message(output: LossOutput, update: int) -> str:
-    seen = ", ".join(f"{name}={float(value):.4g}" for name, value in sorted(output.metrics.items()))
+    seen = ", ".join(f"{name}={value:.4g}" for name, value in sorted(output.metrics.items()))
     return f"loss is {output.loss.item()} after update {update} ({seen}); try a lower optim.learning_rate"

@@ -6,6 +6,7 @@ the order of the data from optim.seed and the epoch.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +84,34 @@ class CheckpointDir:
     def newest(self, *, pretrained: bool) -> Checkpoint | None:
         path = find_checkpoint(self.path, pretrained=pretrained)
         return None if path is None else read_checkpoint(path)
+
+    def start(self, algorithm: str) -> Checkpoint:
+        """The checkpoint that stage 2 starts or goes on from; it takes no `pretrained_*` file.
+
+        Raises FileNotFoundError without one, ValueError when the algorithm needs a Gaussian head that it lacks.
+        """
+        checkpoint = self.newest(pretrained=False)
+        if checkpoint is None:
+            raise FileNotFoundError(
+                f"no model_last.pt or model_<update>.pt in ckpts.save_dir={self.path}: copy the model_last.pt of "
+                "stage 1 there"
+            )
+        if algorithm == "gaussian_grpo" and not checkpoint.has_head:
+            raise ValueError(
+                f"rl.algorithm=gaussian_grpo draws from a Gaussian head, and {checkpoint.path} has none: warm it up "
+                "first (model.objective=gaussian_nll), or use rl.algorithm=flow_grpo"
+            )
+        return checkpoint
+
+    def reference(self, trainable: Trainable) -> CFM:
+        """A frozen copy of the policy as it was when RL started, also after a resume: it is kept beside the run."""
+        path = self.path / "reference.pt"
+        reference = copy.deepcopy(trainable.model).requires_grad_(False)
+        if trainable.update == 0:
+            write_checkpoint(path, {"model_state_dict": reference.state_dict()})
+        else:
+            load_weights(reference, read_checkpoint(path))
+        return reference
 
     def save_if_due(self, trainable: Trainable) -> None:
         if trainable.update % self.settings.save_per_updates == 0:

@@ -40,14 +40,16 @@ def train(run: RunConfig) -> bool:
         trainable.ema.copy_params_from_model_to_ema()
     else:
         trainable.resume(checkpoint)
-    title = f"{run.model.name} {run.model.objective}"
+    accelerator = build_accelerator(run.optim)
+    batches = build_batches(plan, vocabulary, run.optim, trainable.update)
     return fit(
         trainable,
-        build_batches(plan, vocabulary, run.optim, trainable.update),
+        accelerator.prepare(model).train(),
+        (batch.to(accelerator.device) for batch in batches),
         InfillingLoss(run.model),
-        accelerator=build_accelerator(run.optim),
+        accelerator=accelerator,
         checkpoints=checkpoints,
-        report=Report(checkpoints.path, first=trainable.update, total=total, title=title),
+        report=Report(checkpoints.path, first=trainable.update, total=total, title=run.model.objective),
         optim=run.optim,
         total=total,
     )

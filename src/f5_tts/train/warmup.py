@@ -44,15 +44,15 @@ class InfillingLoss:
         settings = self.settings
         mse = velocity_mse(velocity.mean, target, span)
         if settings.objective == "mse":
-            return LossOutput(loss=mse, metrics={"loss": mse.detach()})
+            return LossOutput(loss=mse, metrics={"loss": mse.item()})
         head_only = settings.warmup_scope == "head"
         mean = velocity.mean.detach() if head_only else velocity.mean
         nll = gaussian_nll(Velocity(mean, velocity.ln_sigma), target, time, span, settings.nll_t2)
         loss = nll + mse if head_only else nll
         assert velocity.ln_sigma is not None
         sigma = velocity.ln_sigma.detach()[span].exp().mean()
-        parts = {"loss": loss.detach(), "loss/nll": nll.detach(), "loss/mse": mse.detach(), "policy/sigma_mean": sigma}
-        return LossOutput(loss=loss, metrics=parts)
+        seen = {"loss": loss, "loss/nll": nll, "loss/mse": mse, "policy/sigma_mean": sigma}
+        return LossOutput(loss=loss, metrics={name: value.item() for name, value in seen.items()})
 
     def times(self, num: int) -> Tensor:
         """Training times: uniform, or dense near noise as a sway -1 solver visits them."""

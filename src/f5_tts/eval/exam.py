@@ -1,0 +1,99 @@
+"""A model speaks a list of held-out items, and recognisers and the speaker encoder say how well."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from tqdm import tqdm
+
+from f5_tts.config import EvalConfig
+from f5_tts.data.audio import load_audio
+from f5_tts.data.text import Vocabulary
+from f5_tts.eval.items import EvalItem
+from f5_tts.eval.statistics import Score
+from f5_tts.infer.sample import Request, speak
+from f5_tts.model.cfm import CFM
+from f5_tts.model.flow import time_grid
+from f5_tts.model.mel import LogMel
+from f5_tts.model.vocoder import GriffinLim
+from f5_tts.rewards.transcript import word_errors
+from f5_tts.rewards.voice_sim import VoiceSim
+from f5_tts.types import RewardInput
+
+Transcribe = Callable[[list[Tensor], int], list[str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Voice:
+    """What turns items into audio: the same for every model that is compared."""
+
+    mel: LogMel
+    vocoder: GriffinLim
+    vocabulary: Vocabulary
+    settings: EvalConfig
+
+    @property
+    def sample_rate(self) -> int:
+        return self.mel.spec.target_sample_rate
+
+    def request(self, item: EvalItem, place: int) -> Request:
+        """`place` in the list seeds the noise, so that every model starts an item from the same noise."""
+        return Request(
+            prompt_mel=self.mel(self.prompt(item)[None])[0],
+            prompt_text=item.prompt_text,
+            text=item.text,
+            frames=round(item.duration * self.mel.spec.frames_per_second) + 1,
+            seed=self.settings.seed + place,
+        )
+
+    def prompt(self, item: EvalItem) -> Tensor:
+        return load_audio(item.prompt_audio, self.sample_rate)
+
+    def speak(self, model: CFM, items: Sequence[EvalItem], cfg_strength: float) -> list[Tensor]:
+        """A waveform for each item, batched by length."""
+        requests = [self.request(item, place) for place, item in enumerate(items)]
+        times = time_grid(self.settings.steps, self.settings.sway_sampling_coef)
+        order = sorted(range(len(items)), key=lambda i: requests[i].total)
+        clips: dict[int, Tensor] = {}
+        size = self.settings.batch_size
+        for start in tqdm(range(0, len(order), size), desc=f"speaking, guidance {cfg_strength:g}", unit="batch"):
+            chosen = order[start : start + size]
+            mels = speak(model, [requests[i] for i in chosen], self.vocabulary, times, cfg_strength)
+            lens = torch.tensor([len(mel) for mel in mels])
+            clips |= zip(chosen, self.vocoder(pad_sequence(mels, batch_first=True).cpu(), lens), strict=True)
+        return [clips[i] for i in range(len(items))]
+
+
+def grade(
+    items: Sequence[EvalItem], clips: list[Tensor], voice: Voice, transcribe: Transcribe, encoder: VoiceSim
+) -> list[Score]:
+    """Errors and similarity of each clip."""
+    heard = transcribe(clips, voice.sample_rate)
+    inputs = [
+        RewardInput(audio=clip, sample_rate=voice.sample_rate, text=item.text, reference_audio=voice.prompt(item))
+        for item, clip in zip(items, clips, strict=True)
+    ]
+    scores = []
+    for item, text, similarity in zip(items, heard, encoder.score(inputs).tolist(), strict=True):
+        edits, words = word_errors(item.text, text)
+        scores.append(
+            Score(id=item.id, seen=item.seen, edits=edits, words=words, similarity=similarity, hypothesis=text)
+        )
+    return scores
+
+
+def choose_guidance(
+    model: CFM, items: Sequence[EvalItem], voice: Voice, transcribe: Transcribe
+) -> tuple[float, dict[str, float]]:
+    """The guidance strength with the lowest error rate on items of voices never seen, and the rate of each."""
+    unseen = [item for item in items if not item.seen]
+    rates: dict[str, float] = {}
+    for strength in voice.settings.cfg_strengths:
+        heard = transcribe(voice.speak(model, unseen, strength), voice.sample_rate)
+        counts = [word_errors(item.text, text) for item, text in zip(unseen, heard, strict=True)]
+        rates[f"{strength:g}"] = sum(edits for edits, _ in counts) / sum(words for _, words in counts)
+    return float(min(rates, key=lambda strength: rates[strength])), rates

@@ -1,0 +1,63 @@
+"""What an evaluation leaves behind: `scores.json`, written by one command and read by the next."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from f5_tts.eval.statistics import Score, error_rate, mean_similarity
+from f5_tts.eval.table import ResultRow, result_rows
+from f5_tts.model.checkpoint import replace_file
+
+FILE = "scores.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """One model's evaluation."""
+
+    ckpt: str
+    guidance: float  # chosen on dev
+    dev_error_rates: dict[str, float]  # by guidance
+    scores: dict[str, list[Score]]  # by recogniser, one an item of test
+
+    def rows(self, model: str, recogniser: str) -> list[ResultRow]:
+        return result_rows(model, self.guidance, self.scores[recogniser])
+
+    def unseen(self, recogniser: str) -> list[Score]:
+        """Scores on voices never trained on: what "held-out error rate" is about."""
+        return [score for score in self.scores[recogniser] if not score.seen]
+
+    def summary(self, recogniser: str) -> str:
+        scores = self.unseen(recogniser)
+        return (
+            f"held-out error rate {error_rate(scores):.1%}, similarity {mean_similarity(scores):.3f} "
+            f"at guidance {self.guidance:g} ({recogniser}, {len(scores)} clips of voices never seen)"
+        )
+
+
+def write_result(result: Result, folder: Path) -> None:
+    text = json.dumps(asdict(result), indent=1)
+
+    def write(part: Path) -> None:
+        part.write_text(text, encoding="utf-8")
+
+    replace_file(folder / FILE, write)
+
+
+def read_result(folder: Path) -> Result:
+    """Raises FileNotFoundError with the command that makes the file."""
+    path = folder / FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"no {path}: make it with python -m f5_tts.scripts.evaluate eval.out={folder}")
+    values = json.loads(path.read_text(encoding="utf-8"))
+    scores = {name: [Score(**row) for row in rows] for name, rows in values.pop("scores").items()}
+    return Result(**values, scores=scores)
+
+
+def chosen_examples(scores: Sequence[Score], count: int) -> list[str]:
+    """Ids of items of voices never seen, evenly spread over the list: the clips that an evaluation keeps."""
+    ids = [score.id for score in scores if not score.seen]
+    return ids[:: max(1, len(ids) // count)][:count]

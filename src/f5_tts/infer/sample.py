@@ -1,0 +1,81 @@
+"""Prompt and text -> speech, deterministically from given noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from f5_tts.data.prompt import span_mask
+from f5_tts.data.text import Vocabulary
+from f5_tts.model.cfm import CFM, padding_mask
+from f5_tts.model.flow import solve
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """One thing to say in the voice of a prompt."""
+
+    prompt_mel: Float[Tensor, "p d"]  # log-mel
+    prompt_text: str
+    text: str
+    frames: int  # of the speech to be made
+    seed: int  # of its noise: the same seed gives the same speech, whatever else is in the batch
+
+    @property
+    def total(self) -> int:
+        return len(self.prompt_mel) + self.frames
+
+
+@torch.no_grad()
+def speak(
+    model: CFM, requests: Sequence[Request], vocabulary: Vocabulary, times: Float[Tensor, " s"], cfg_strength: float
+) -> list[Float[Tensor, "n d"]]:
+    """The log-mel of each request, its prompt left out."""
+    device = next(model.parameters()).device
+    mels = sample(
+        model,
+        pad_sequence([request.prompt_mel for request in requests], batch_first=True).to(device),
+        torch.tensor([len(request.prompt_mel) for request in requests], device=device),
+        torch.tensor([request.total for request in requests], device=device),
+        vocabulary.encode([f"{request.prompt_text} {request.text}" for request in requests]).to(device),
+        pad_sequence([noise_of(request) for request in requests], batch_first=True).to(device),
+        times.to(device),
+        cfg_strength,
+    )
+    return [mel[len(r.prompt_mel) : r.total] for mel, r in zip(mels, requests, strict=True)]
+
+
+def noise_of(request: Request) -> Float[Tensor, "n d"]:
+    """The noise that a request's seed stands for."""
+    generator = torch.Generator().manual_seed(request.seed)
+    return torch.randn(request.total, request.prompt_mel.shape[1], generator=generator)
+
+
+@torch.no_grad()
+def sample(
+    model: CFM,
+    prompt: Float[Tensor, "b p d"],
+    prompt_lens: Int[Tensor, " b"],
+    lens: Int[Tensor, " b"],
+    text: Int[Tensor, "b nt"],
+    noise: Float[Tensor, "b n d"],
+    times: Float[Tensor, " s"],
+    cfg_strength: float,
+) -> Float[Tensor, "b n d"]:
+    """Solve the flow from `noise` along `times`; the mean velocity, with prompt frames put back at the end.
+
+    `lens` counts prompt and speech together, in frames; frames past it are noise and mean nothing.
+    """
+    length = noise.shape[1]
+    given = span_mask(torch.zeros_like(prompt_lens), prompt_lens, length)[..., None]
+    cond = torch.zeros_like(noise)
+    cond[:, : prompt.shape[1]] = prompt[:, :length]
+    cond = cond.masked_fill(~given, 0.0)
+    mask = padding_mask(lens, length)
+    speech = solve(lambda x, t: model(x, cond, text, t, mask, cfg_strength=cfg_strength).mean, noise, times)
+    return torch.where(given, cond, speech)

@@ -1,0 +1,56 @@
+"""Rewards -> advantages: how much better a sample is than the others drawn for its prompt (pure)."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+MIN_GROUPS = 8  # from here on the spread over an update is worth dividing by
+
+
+def group_advantages(
+    parts: dict[str, Tensor],
+    group_ids: Int[Tensor, " b"],
+    weights: dict[str, float],
+    floors: dict[str, float],
+    clip: float,
+) -> Float[Tensor, " b"]:
+    """Each reward centred and scaled within its group, then added up by weight (GDPO).
+
+    A = Σ_j w_j (r_j - mean_g r_j) / max(std_g r_j, floor_j), with biased standard deviations; from 8 groups on
+    divided by its standard deviation over all samples; clipped. A group must be here whole. Its advantages sum to
+    zero before clipping; a group whose rewards are all equal gets exactly zero.
+
+    Args:
+        parts: raw scores by reward, each of shape `b`; higher is better.
+        group_ids: which prompt a sample answers; any integers, in any order.
+        weights: of each reward.
+        floors: the least standard deviation to divide by, in units of that reward: noise below it stays small.
+        clip: largest magnitude of an advantage.
+    """
+    total = sum(weights[name] * standardise(score.float(), group_ids, floors[name]) for name, score in parts.items())
+    assert isinstance(total, Tensor)
+    if len(group_ids.unique()) >= MIN_GROUPS:
+        total = total / total.std(correction=0).clamp(min=1e-8)
+    return total.masked_fill(without_spread(parts, group_ids), 0.0).clamp(-clip, clip)
+
+
+def standardise(scores: Float[Tensor, " b"], group_ids: Int[Tensor, " b"], floor: float) -> Float[Tensor, " b"]:
+    """(r - mean) / max(std, floor) within each group."""
+    _, group = torch.unique(group_ids, return_inverse=True)
+    size = torch.bincount(group).to(scores)
+    centred = scores - (torch.zeros_like(size).index_add(0, group, scores) / size)[group]
+    variance = torch.zeros_like(size).index_add(0, group, centred.square()) / size
+    return centred / variance.sqrt().clamp(min=floor)[group]
+
+
+def without_spread(parts: dict[str, Tensor], group_ids: Int[Tensor, " b"]) -> Bool[Tensor, " b"]:
+    """True for samples of a group in which every reward gave every sample the same."""
+    _, group = torch.unique(group_ids, return_inverse=True)
+    equal = torch.ones(len(group_ids), dtype=torch.bool, device=group_ids.device)
+    for score in parts.values():
+        low = torch.full((int(group.max()) + 1,), torch.inf).to(score).scatter_reduce(0, group, score, "amin")
+        high = torch.full_like(low, -torch.inf).scatter_reduce(0, group, score, "amax")
+        equal &= (low == high)[group]
+    return equal

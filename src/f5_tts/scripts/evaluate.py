@@ -1,0 +1,75 @@
+"""Held-out error rate and similarity of one checkpoint.
+
+`python -m f5_tts.scripts.evaluate -cn F5TTS_Mini eval.ckpt=FILE eval.out=DIR` chooses guidance on dev.jsonl, speaks
+test.jsonl with it, and leaves DIR/scores.json and DIR/wavs.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from f5_tts.config import ConfigError, RunConfig, load_run
+from f5_tts.eval.exam import Transcribe, Voice, choose_guidance, grade
+from f5_tts.eval.items import read_items
+from f5_tts.eval.page import write_wav
+from f5_tts.eval.results import Result, chosen_examples, write_result
+from f5_tts.model.checkpoint import load_weights, read_checkpoint
+from f5_tts.rewards.voice_sim import VoiceSim
+from f5_tts.train.build import build_mel, build_model, build_vocabulary, build_vocoder
+from f5_tts.train.command import command
+
+
+def evaluate(run: RunConfig) -> Result:
+    """Choose guidance on dev, speak test, grade by every recogniser, write scores and a few clips."""
+    settings = run.eval
+    if settings.ckpt is None or settings.out is None:
+        raise ConfigError("evaluation needs eval.ckpt=FILE (a checkpoint) and eval.out=FOLDER (for its results)")
+    dev, test = (read_items(Path(settings.items_dir) / f"{split}.jsonl") for split in ("dev", "test"))
+    checkpoint = read_checkpoint(Path(settings.ckpt))
+    run.model.output_dist = "gaussian" if checkpoint.has_head else "deterministic"
+    vocabulary = build_vocabulary(run)
+    model = build_model(run.model, vocabulary).eval()
+    load_weights(model, checkpoint)
+    recognisers = {name: build_recogniser(name) for name in settings.recognisers}
+    voice = Voice(
+        mel=build_mel(run.model.mel_spec), vocoder=build_vocoder(run.model), vocabulary=vocabulary, settings=settings
+    )
+    guidance, rates = choose_guidance(model, dev, voice, recognisers[settings.recognisers[0]])
+    clips = voice.speak(model, test, guidance)
+    encoder = VoiceSim()
+    result = Result(
+        ckpt=settings.ckpt,
+        guidance=guidance,
+        dev_error_rates=rates,
+        scores={name: grade(test, clips, voice, hear, encoder) for name, hear in recognisers.items()},
+    )
+    examples = chosen_examples(result.scores[settings.recognisers[0]], settings.num_wavs)
+    for item, clip in zip(test, clips, strict=True):
+        if item.id in examples:
+            write_wav(Path(settings.out) / "wavs" / f"{item.id}.wav", clip, voice.sample_rate)
+    write_result(result, Path(settings.out))
+    return result
+
+
+def build_recogniser(name: str) -> Transcribe:
+    """pocketsphinx, which is the reward's, or whisper, which never is one."""
+    if name == "whisper":
+        from f5_tts.eval.judge import WhisperJudge
+
+        return WhisperJudge().transcribe
+    from f5_tts.rewards.digits_wer import DigitsWer
+
+    return DigitsWer().transcribe
+
+
+def main(argv: list[str]) -> bool:
+    run = load_run(argv, default="F5TTS_Mini", schema=RunConfig)
+    result = evaluate(run)
+    for recogniser in run.eval.recognisers:
+        print(result.summary(recogniser))
+    return True
+
+
+if __name__ == "__main__":
+    command(main, sys.argv[1:])

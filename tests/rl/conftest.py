@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from f5_tts.config import RLConfig, RLRunConfig, compose_run
+from f5_tts.model.backbones.dit import DiT
+from f5_tts.model.cfm import CFM
+from f5_tts.types import Rollout, SpeechBatch
+
+MEL_BINS = 6
+
+
+@pytest.fixture
+def rl() -> Callable[..., RLConfig]:
+    """The rl section of F5TTS_Mini_RL with changes: rl("steps=4")."""
+
+    def make(*changes: str) -> RLConfig:
+        return compose_run("F5TTS_Mini_RL", [f"rl.{change}" for change in changes], RLRunConfig).rl
+
+    return make
+
+
+@pytest.fixture
+def policy() -> CFM:
+    """A small Gaussian DiT with random weights, as stage 2 runs it: without dropout."""
+    torch.manual_seed(0)
+    sizes = {"dim": 32, "depth": 2, "heads": 2, "dim_head": 16, "ff_mult": 2, "text_dim": 16, "conv_layers": 1}
+    model = CFM(DiT(mel_dim=MEL_BINS, num_tokens=9, gaussian=True, dropout=0.1, **sizes))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model.eval()
+
+
+@pytest.fixture
+def batch() -> SpeechBatch:
+    """Two prompts of three and four frames in clips of different lengths."""
+    torch.manual_seed(1)
+    return SpeechBatch(
+        mel=torch.randn(2, 12, MEL_BINS),
+        lens=torch.tensor([12, 9]),
+        prompt_lens=torch.tensor([3, 4]),
+        text=torch.tensor([[1, 2, 3, 4], [5, 6, -1, -1]]),
+        target_texts=["three four", "six"],
+        group_ids=torch.tensor([7, 2]),
+        audio=[torch.randn(120), torch.randn(90)],
+    )
+
+
+@pytest.fixture
+def rollout_of() -> Callable[..., Rollout]:
+    """A rollout of one trained step with these states and actions; every frame of equal clips is generated."""
+
+    def make(states: Tensor, actions: Tensor, *, time: float = 0.2, next_time: float = 0.5) -> Rollout:
+        num, length, _ = states.shape
+        batch = SpeechBatch(
+            mel=torch.zeros_like(states),
+            lens=torch.full((num,), length),
+            prompt_lens=torch.zeros(num, dtype=torch.long),
+            text=torch.zeros(num, 1, dtype=torch.long),
+            target_texts=["one"] * num,
+            group_ids=torch.zeros(num, dtype=torch.long),
+            audio=[torch.zeros(1)] * num,
+        )
+        return Rollout(
+            batch=batch,
+            cond=torch.zeros_like(states),
+            target=torch.ones(num, length, dtype=torch.bool),
+            mel=actions,
+            times=torch.tensor([time]),
+            next_times=torch.tensor([next_time]),
+            states=states[None],
+            actions=actions[None],
+            old_log_prob=torch.zeros(1, num),
+        )
+
+    return make
