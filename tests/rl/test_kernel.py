@@ -89,17 +89,20 @@ def test_a_point_mass_keeps_its_exact_marginals_on_every_grid(a: float, steps: i
         assert variance == pytest.approx((1 - next_time) ** 2, rel=1e-4)
 
 
-@pytest.mark.parametrize("steps, of_true, of_euler", [(128, 0.02, 0.02), (16, 0.15, 0.03)])
-def test_gaussian_data_keep_their_variance_under_sway(steps: int, of_true: float, of_euler: float):
-    """Data N(0, 4) and their exact velocity, which is linear: the variance follows from one step's slope and noise."""
+@pytest.mark.parametrize("steps, of_euler", [(16, 0.03), (128, 0.005)])
+def test_noise_adds_little_to_eulers_own_error_of_a_gaussians_variance_under_sway(steps: int, of_euler: float):
+    """Data N(0, 4) and their exact velocity, which is linear: the variance follows from each step's slope and noise."""
     euler, noisy = (final_variance(a, steps, data_std=2.0) for a in (0.0, 0.5))
-    assert noisy == pytest.approx(4.0, rel=of_true)
     assert noisy == pytest.approx(euler, rel=of_euler)
 
 
-@pytest.mark.parametrize("steps, of_true, of_euler", [(128, 0.02, 0.02), (16, 0.15, 0.03)])
+def test_the_error_of_a_gaussians_variance_vanishes_on_a_fine_grid():
+    assert final_variance(0.5, 512, data_std=2.0) == pytest.approx(4.0, rel=0.01)
+
+
+@pytest.mark.parametrize("steps, of_true, of_euler", [(16, 0.15, 0.03), (128, 0.02, 0.02)])
 def test_a_mixture_keeps_its_variance_under_sway(steps: int, of_true: float, of_euler: float):
-    """Two modes at ±1 of width 0.3, variance 1.09; 100,000 paths, standard error of the variance 0.2 %."""
+    """Two modes at ±1 of width 0.3, variance 1.09; 50,000 paths, standard error of the variance 0.2 %."""
     euler, noisy = (mixture_variance(a, steps) for a in (0.0, 0.5))
     assert noisy == pytest.approx(1.09, rel=of_true)
     assert noisy == pytest.approx(euler, rel=of_euler)
@@ -132,10 +135,13 @@ def final_variance(a: float, steps: int, data_std: float) -> float:
 
 
 def mixture_variance(a: float, steps: int) -> float:
+    """Of 50,000 paths; the quantiles of the normal distribution, shuffled, are the noise of every step."""
     torch.manual_seed(0)
-    x = torch.randn(100_000)
+    quantiles = torch.special.ndtri((torch.arange(50_000) + 0.5) / 50_000)
+    x = quantiles
     for time, next_time in pairwise(time_grid(steps, -1.0)):
-        x = SdeKernel(a).policy(Velocity(mixture_velocity(x, time), None), x, time, next_time).draw()
+        mean, std = SdeKernel(a).policy(Velocity(mixture_velocity(x, time), None), x, time, next_time)
+        x = mean + std * quantiles[torch.randperm(len(x))]
     return x.var().item()
 
 
@@ -231,8 +237,8 @@ def test_a_window_without_a_step_is_refused_with_the_grid(rl):
 
 
 def test_a_stochastic_step_without_noise_is_refused_with_the_grid(rl):
-    last = rl("algorithm=flow_grpo", "window.t_range=[0.7,1.0]", "window.size=1", "window.schedule=fixed")
-    assert trained_steps(time_grid(8, -1.0), last) == [7]
+    last = rl("algorithm=flow_grpo", "window.t_range=[0.5,1.0]", "window.size=1", "window.schedule=fixed")
+    assert trained_steps(time_grid(8, -1.0), last) == [6]
     for noiseless in (rl("algorithm=flow_grpo", "window.t_range=[0.8,1.0]"), rl("algorithm=flow_grpo", "sde.a=0")):
         with pytest.raises(ValueError, match=f"no noise at step .* of the grid {GRID_OF_8}"):
             trained_steps(time_grid(8, -1.0), noiseless)

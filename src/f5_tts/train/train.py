@@ -28,7 +28,7 @@ def train(run: RunConfig) -> bool:
     """Train by velocity MSE or Gaussian NLL; resumes what ckpts.save_dir holds. False when stopped early."""
     checkpoints = CheckpointDir(run.ckpts)
     checkpoints.prepare()
-    vocabulary, plan = build_vocabulary(run), build_plan(run)
+    plan, vocabulary = build_plan(run), build_vocabulary(run)
     torch.manual_seed(run.optim.seed)
     model = build_model(run.model, vocabulary)
     total = count_updates(plan, run.optim)

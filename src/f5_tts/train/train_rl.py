@@ -31,7 +31,7 @@ def train_rl(run: RLRunConfig) -> bool:
     """
     checkpoints = CheckpointDir(run.ckpts)
     checkpoints.prepare()
-    vocabulary, plan = build_vocabulary(run), build_plan(run)
+    plan, vocabulary = build_plan(run), build_vocabulary(run)
     checkpoint = checkpoints.start(run.rl.algorithm)
     total = count_updates(plan, run.optim)
     torch.manual_seed(run.optim.seed)

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from f5_tts.model.cfm import CFM, padding_mask
+from f5_tts.model.heads import Velocity
+
+
+@pytest.fixture
+def model(golden_model) -> CFM:
+    """A small model with a Gaussian head, every weight random."""
+    return golden_model("dit")
+
+
+@pytest.fixture
+def inputs() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Noisy mel, prompt and text of two items of 15 and 9 frames, and their mask."""
+    torch.manual_seed(4)
+    text = torch.tensor([[3, 14, 15, 9, 26], [5, 3, 5, -1, -1]])
+    frames = torch.arange(15) < torch.tensor([15, 9])[:, None]
+    return torch.randn(2, 15, 20), torch.randn(2, 15, 20), text, frames
+
+
+def velocity(model: CFM, inputs: tuple[Tensor, ...], time: Tensor, **settings: float | Tensor) -> Velocity:
+    x, cond, text, mask = inputs
+    with torch.no_grad():
+        return model(x, cond, text, time, mask, **settings)
+
+
+@pytest.mark.parametrize("strength", [0.5, 2.0])
+def test_guidance_moves_the_mean_away_from_the_unconditional_one(model, inputs, strength):
+    time, yes = torch.tensor([0.2, 0.7]), torch.tensor([True, True])
+    given = velocity(model, inputs, time).mean
+    blank = velocity(model, inputs, time, drop_audio=yes, drop_text=yes).mean
+    guided = velocity(model, inputs, time, cfg_strength=strength).mean
+    assert (given - blank).abs().amax() > 0.1
+    torch.testing.assert_close(guided, given + strength * (given - blank), atol=2e-6, rtol=0)
+
+
+def test_guidance_leaves_the_deviation_at_the_conditional_one(model, inputs):
+    time = torch.tensor([0.2, 0.7])
+    guided, given = velocity(model, inputs, time, cfg_strength=3.0), velocity(model, inputs, time)
+    assert guided.ln_sigma is not None and given.ln_sigma is not None
+    torch.testing.assert_close(guided.ln_sigma, given.ln_sigma, atol=2e-6, rtol=0)
+
+
+def test_guidance_keeps_to_the_conditions_an_item_was_left(model, inputs):
+    time, first, yes = torch.tensor([0.2, 0.7]), torch.tensor([True, False]), torch.tensor([True, True])
+    given = velocity(model, inputs, time, drop_audio=first).mean
+    blank = velocity(model, inputs, time, drop_audio=yes, drop_text=yes).mean
+    guided = velocity(model, inputs, time, drop_audio=first, cfg_strength=2.0).mean
+    torch.testing.assert_close(guided, 3 * given - 2 * blank, atol=2e-6, rtol=0)
+
+
+def test_one_time_for_all_is_the_same_as_that_time_for_each(model, inputs):
+    one, each = (velocity(model, inputs, time, cfg_strength=1.0) for time in (torch.tensor(0.3), torch.full((2,), 0.3)))
+    assert torch.equal(one.mean, each.mean)
+
+
+def test_each_item_sees_its_own_time(model, inputs):
+    both = velocity(model, inputs, torch.tensor([0.1, 0.8])).mean
+    early, late = (velocity(model, inputs, torch.tensor(time)).mean for time in (0.1, 0.8))
+    torch.testing.assert_close(both, torch.stack([early[0], late[1]]), atol=2e-6, rtol=0)
+    assert (early[1] - late[1]).abs().amax() > 0.01
+
+
+@pytest.mark.parametrize("dropped, blanked", [("drop_audio", 1), ("drop_text", 2)])
+def test_a_dropped_condition_is_not_read_for_that_item_only(model, inputs, dropped, blanked):
+    changed = list(inputs)
+    changed[blanked] = torch.where(inputs[blanked] < 0, inputs[blanked], inputs[blanked] + 1) % 30
+    settings = {"time": torch.tensor(0.5), dropped: torch.tensor([True, False])}
+    before, after = velocity(model, inputs, **settings).mean, velocity(model, tuple(changed), **settings).mean
+    assert torch.equal(before[0], after[0])
+    assert not torch.equal(before[1], after[1])
+
+
+def test_a_deterministic_model_gives_no_deviation_with_or_without_guidance(golden_model, inputs):
+    model = golden_model("dit_v1")
+    assert not model.is_gaussian
+    assert velocity(model, inputs, torch.tensor(0.5)).ln_sigma is None
+    assert velocity(model, inputs, torch.tensor(0.5), cfg_strength=2.0).ln_sigma is None
+
+
+def test_gradients_reach_every_weight_through_forward(model, inputs):
+    x, cond, text, mask = inputs
+    out = model(x, cond, text, torch.tensor([0.2, 0.7]), mask, cfg_strength=1.0)
+    (out.mean.square().mean() + out.ln_sigma.square().mean()).backward()
+    still = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert still == []
+
+
+def test_a_batch_without_padding_needs_no_mask():
+    assert padding_mask(torch.tensor([4, 4]), 4) is None
+    mask = padding_mask(torch.tensor([1, 3]), 4)
+    assert mask is not None
+    assert mask.tolist() == [[True, False, False, False], [True, True, True, False]]

@@ -1,0 +1,333 @@
+from __future__ import annotations
+
+import pickle
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from f5_tts.model.checkpoint import (
+    Checkpoint,
+    export_weights,
+    find_checkpoint,
+    load_weights,
+    numbered_checkpoints,
+    read_checkpoint,
+    replace_file,
+    write_checkpoint,
+)
+
+HEAD = "transformer.proj_out_ln_sig."
+FREQUENCIES = "transformer.rotary_embed.inv_freq"
+
+
+class MakesFolder:
+    """Makes a folder when a careless reader unpickles it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return Path.mkdir, (self.path,)
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).touch()
+
+
+def nothing_said(said: str) -> None:
+    raise AssertionError(f"not to be said: {said}")
+
+
+# --- which file ---
+
+
+def test_the_last_checkpoint_comes_before_numbered_and_pretrained_ones(tmp_path):
+    touch(tmp_path, "model_last.pt", "model_100.pt", "pretrained_base.safetensors")
+    assert find_checkpoint(tmp_path, pretrained=True) == tmp_path / "model_last.pt"
+
+
+def test_numbered_checkpoints_go_by_number_not_by_letter(tmp_path):
+    touch(tmp_path, "model_100.pt", "model_90.pt", "model_9.pt", "pretrained_base.pt")
+    assert find_checkpoint(tmp_path, pretrained=True) == tmp_path / "model_100.pt"
+    assert [path.name for path in numbered_checkpoints(tmp_path)] == ["model_9.pt", "model_90.pt", "model_100.pt"]
+
+
+@pytest.mark.parametrize("name", ["pretrained_base.pt", "pretrained_base.safetensors"])
+def test_a_pretrained_file_is_taken_only_where_it_may_be(name, tmp_path):
+    touch(tmp_path, name)
+    assert find_checkpoint(tmp_path, pretrained=True) == tmp_path / name
+    assert find_checkpoint(tmp_path, pretrained=False) is None
+
+
+def test_other_files_and_folders_are_no_checkpoints(tmp_path):
+    touch(tmp_path, "model_.pt", "model_12b.pt", "model_12.pt.old", ".model_3.pt.part", "pretrained_a.txt", "base.pt")
+    (tmp_path / "model_last.pt").mkdir()
+    assert find_checkpoint(tmp_path, pretrained=True) is None
+    assert find_checkpoint(tmp_path / "not there", pretrained=True) is None
+
+
+# --- what a file holds ---
+
+
+def test_a_training_checkpoint_comes_back_as_it_was_written(golden_model, tmp_path):
+    model, path = golden_model("dit"), tmp_path / "new folder" / "model_7.pt"
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    sum(p.square().sum() for p in model.parameters()).backward()
+    optimizer.step()
+    run = {"optimizer_state_dict": optimizer.state_dict(), "objective": "gaussian_nll", "update": 7}
+    write_checkpoint(path, {"model_state_dict": model.state_dict(), "ema_model_state_dict": {}, **run})
+
+    found = read_checkpoint(path)
+    torch.testing.assert_close(found.weights, dict(model.state_dict()), atol=0, rtol=0)
+    assert found.path == path and found.has_head
+    assert found.run["update"] == 7 and found.run["objective"] == "gaussian_nll"
+    moments = found.run["optimizer_state_dict"]["state"][0]
+    torch.testing.assert_close(moments, optimizer.state_dict()["state"][0], atol=0, rtol=0)
+
+
+def test_a_training_checkpoint_gives_its_raw_weights_not_their_average(tmp_path):
+    raw, average = {"transformer.a": torch.ones(1)}, {"ema_model.transformer.a": torch.zeros(1)}
+    write_checkpoint(tmp_path / "a.pt", {"model_state_dict": raw, "ema_model_state_dict": average})
+    found = read_checkpoint(tmp_path / "a.pt")
+    assert found.weights["transformer.a"] == 1
+    assert found.run["ema_model_state_dict"].keys() == average.keys()
+
+
+def published(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights as published files hold them, with counters of the average and buffers of an old mel in between."""
+    extra = {"initted": torch.tensor(True), "step": torch.tensor(0), "ema_model.mel_spec.mel_stft.window": torch.ones(3)}
+    return {f"ema_model.{name}": value for name, value in weights.items()} | extra
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pt"])
+def test_published_files_load_without_their_prefix_counters_and_mel_buffers(suffix, golden_model, tmp_path):
+    model, path = golden_model("dit_v1"), tmp_path / f"pretrained.{suffix}"
+    tensors = published(dict(model.state_dict()))
+    if suffix == "pt":
+        torch.save({"ema_model_state_dict": tensors}, path)
+    else:
+        save_file(tensors, path)
+    torch.testing.assert_close(read_checkpoint(path).weights, dict(model.state_dict()), atol=0, rtol=0)
+
+
+def test_weights_come_back_in_single_precision(tmp_path):
+    write_checkpoint(tmp_path / "a.pt", {"model_state_dict": {"transformer.a": torch.ones(2, dtype=torch.bfloat16)}})
+    assert read_checkpoint(tmp_path / "a.pt").weights["transformer.a"].dtype == torch.float32
+
+
+# --- exported weights ---
+
+
+def test_exported_weights_are_named_as_published_ones_and_leave_the_head_out(golden_model, tmp_path):
+    model, path = golden_model("dit"), tmp_path / "out" / "model.safetensors"
+    export_weights(model, path, torch.float16)
+    tensors = load_file(path)
+    assert tensors["initted"].dtype == torch.bool and tensors["step"].dtype == torch.int64
+    names = {f"ema_model.{name}" for name in model.state_dict() if not name.startswith(HEAD)}
+    assert tensors.keys() == names | {"initted", "step"}
+    assert tensors["ema_model.transformer.proj_out.weight"].dtype == torch.float16
+
+
+def test_exported_weights_come_back_rounded_to_the_chosen_precision(golden_model, tmp_path):
+    model = golden_model("dit_v1")
+    with torch.no_grad():
+        model.transformer.proj_out.weight.mul_(1.2345)
+    export_weights(model, tmp_path / "model.safetensors", torch.bfloat16)
+    found = read_checkpoint(tmp_path / "model.safetensors")
+    rounded = {name: p.detach().bfloat16().float() for name, p in model.named_parameters()}
+    assert found.run.keys() <= {"ema_model_state_dict"}
+    torch.testing.assert_close({name: found.weights[name] for name in rounded}, rounded, atol=0, rtol=0)
+
+
+def test_a_half_precision_export_keeps_the_rotary_frequencies_exact(golden_model, tmp_path):
+    """An angle is frames times frequency: rounded to half precision it is off by radians at the end of a long clip."""
+    model = golden_model("dit_v1")
+    export_weights(model, tmp_path / "model.safetensors", torch.float16)
+    found = read_checkpoint(tmp_path / "model.safetensors").weights[FREQUENCIES]
+    torch.testing.assert_close(found, model.state_dict()[FREQUENCIES], atol=0, rtol=0)
+
+
+# --- from a file into a model ---
+
+
+def checkpoint(tmp_path: Path, weights: dict[str, Tensor]) -> Checkpoint:
+    write_checkpoint(tmp_path / "a.pt", {"model_state_dict": weights})
+    return read_checkpoint(tmp_path / "a.pt")
+
+
+def test_weights_that_fit_are_loaded_without_a_word(golden_model, tmp_path):
+    source, target = golden_model("dit"), golden_model("dit")
+    with torch.no_grad():
+        for parameter in target.parameters():
+            parameter.zero_()
+    load_weights(target, checkpoint(tmp_path, source.state_dict()), say=nothing_said)
+    torch.testing.assert_close(target.state_dict(), source.state_dict(), atol=0, rtol=0)
+
+
+def test_a_missing_gaussian_head_stays_as_it_was_and_that_is_said(golden_model, tmp_path):
+    model, said = golden_model("dit"), []
+    head = {name: value.clone() for name, value in model.state_dict().items() if name.startswith(HEAD)}
+    body = {name: torch.zeros_like(value) for name, value in model.state_dict().items() if name not in head}
+    load_weights(model, checkpoint(tmp_path, body), said.append)
+    assert said == [f"{tmp_path / 'a.pt'} has no Gaussian head: it starts at model.ln_sigma_init"]
+    torch.testing.assert_close(dict(model.state_dict()), body | head, atol=0, rtol=0)
+
+
+def test_a_gaussian_head_too_many_is_left_out_and_that_is_said(golden_model, tmp_path):
+    model, said = golden_model("dit_v1"), []
+    head = {f"{HEAD}weight": torch.zeros(20, 32), f"{HEAD}bias": torch.zeros(20)}
+    load_weights(model, checkpoint(tmp_path, dict(model.state_dict()) | head), said.append)
+    assert len(said) == 1
+    assert "has a Gaussian head, which this deterministic model leaves out" in said[0]
+
+
+def test_weights_of_another_architecture_are_refused_with_file_key_and_both_shapes(golden_model, tmp_path):
+    model, key = golden_model("dit_v1"), "transformer.proj_out.weight"
+    other = dict(model.state_dict()) | {key: torch.zeros(100, 32)}
+    with pytest.raises(ValueError) as error:
+        load_weights(model, checkpoint(tmp_path, other), say=nothing_said)
+    assert f"{tmp_path / 'a.pt'} does not fit this model (1 tensors differ" in str(error.value)
+    assert f"{key}: [20, 32] here, [100, 32] in the file" in str(error.value)
+    assert "model.arch" in str(error.value)
+
+
+def test_a_shallower_models_weights_are_refused_and_the_model_keeps_its_own(golden_model, tmp_path):
+    model, shallower = golden_model("dit_v1"), golden_model("dit_avgup").state_dict()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match=r"transformer_blocks\.2\.attn\S+: \[\d+.*\] here, nothing in the file"):
+        load_weights(model, checkpoint(tmp_path, shallower), say=nothing_said)
+    torch.testing.assert_close(dict(model.state_dict()), before, atol=0, rtol=0)
+
+
+def test_a_left_over_tensor_is_refused_by_name(golden_model, tmp_path):
+    model = golden_model("dit_v1")
+    other = dict(model.state_dict()) | {"transformer.extra.weight": torch.zeros(3)}
+    with pytest.raises(ValueError, match=r"transformer\.extra\.weight: nothing here, \[3\] in the file"):
+        load_weights(model, checkpoint(tmp_path, other), say=nothing_said)
+
+
+# --- files that are not checkpoints ---
+
+
+def refusal(path: Path) -> str:
+    """The sentence that refuses a file: it names the file, and is one line."""
+    with pytest.raises(ValueError) as error:
+        read_checkpoint(path)
+    message = str(error.value)
+    assert message.startswith(str(path))
+    assert "\n" not in message
+    return message
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*gone\.pt"):
+        read_checkpoint(tmp_path / "gone.pt")
+
+
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.95])
+def test_a_file_cut_short_is_refused(suffix, share, tmp_path):
+    path, tensors = tmp_path / f"a.{suffix}", {"transformer.a": torch.arange(1000.0)}
+    if suffix == "pt":
+        write_checkpoint(path, {"model_state_dict": tensors})
+    else:
+        save_file(tensors, path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    assert "cannot be read as a checkpoint" in refusal(path)
+
+
+@pytest.mark.parametrize("how", ["pickle", "torch"])
+def test_a_file_with_code_in_it_is_refused_and_the_code_does_not_run(how, tmp_path):
+    path, harmful = tmp_path / "a.pt", {"model_state_dict": MakesFolder(tmp_path / "made")}
+    if how == "pickle":
+        path.write_bytes(pickle.dumps(harmful, protocol=2))
+    else:
+        torch.save(harmful, path)
+    message = refusal(path)
+    assert "not only weights" in message
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("text", ["version https://git-lfs.github.com/spec/v1", "<!DOCTYPE html>"])
+def test_a_text_that_was_fetched_in_place_of_a_checkpoint_is_refused(text, tmp_path):
+    (tmp_path / "a.pt").write_text(text)
+    assert "cannot be read as a checkpoint" in refusal(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [{"state_dict": {}}, {"model_state_dict": 3}, {"model_state_dict": {}}, [1, 2], torch.zeros(2)],
+    ids=["other name", "a number", "empty", "a list", "a tensor"],
+)
+def test_a_file_without_weights_is_refused(payload, tmp_path):
+    torch.save(payload, tmp_path / "a.pt")
+    assert "holds neither model_state_dict nor ema_model_state_dict" in refusal(tmp_path / "a.pt")
+
+
+# --- writing ---
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """No file may grow past 2 KiB: what writes more gets an error from the system."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2048, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def assert_only_old(path: Path) -> None:
+    assert [found.name for found in path.parent.iterdir()] == [path.name]
+    assert path.read_text() == "old"
+
+
+def test_a_checkpoint_that_does_not_fit_on_the_disk_leaves_the_old_one(tmp_path, full_disk):
+    path = tmp_path / "model_last.pt"
+    path.write_text("old")
+    with pytest.raises(OSError, match=r"cannot write .*model_last\.pt .*is the disk full"):
+        write_checkpoint(path, {"model_state_dict": {"transformer.a": torch.zeros(10_000)}})
+    assert_only_old(path)
+
+
+def test_an_export_that_does_not_fit_on_the_disk_leaves_the_old_one(golden_model, tmp_path, full_disk):
+    path = tmp_path / "model.safetensors"
+    path.write_text("old")
+    with pytest.raises(OSError, match=r"cannot write .*model\.safetensors .*is the disk full"):
+        export_weights(golden_model("dit_v1"), path, torch.float16)
+    assert_only_old(path)
+
+
+def test_a_write_that_fails_half_way_leaves_the_old_file_and_no_part(tmp_path):
+    def write(part: Path) -> None:
+        part.write_text("ne")
+        raise OSError("device went away")
+
+    path = tmp_path / "model_last.pt"
+    path.write_text("old")
+    with pytest.raises(OSError, match=r"cannot write .*model_last\.pt \(device went away\).*ckpts\.save_dir"):
+        replace_file(path, write)
+    assert_only_old(path)
+
+
+def test_a_folder_in_the_way_is_said_and_left_alone(tmp_path):
+    path = tmp_path / "model_last.pt"
+    path.mkdir()
+    with pytest.raises(OSError, match=r"cannot write .*model_last\.pt"):
+        write_checkpoint(path, {})
+    assert list(tmp_path.iterdir()) == [path] and path.is_dir()
+
+
+def test_a_new_file_takes_the_place_of_the_old_one_and_of_a_part_left_by_an_interrupt(tmp_path):
+    path = tmp_path / "model_last.pt"
+    path.write_text("old")
+    (tmp_path / ".model_last.pt.part").write_text("half of an old one")
+    write_checkpoint(path, {"model_state_dict": {"transformer.a": torch.ones(1)}})
+    assert [found.name for found in tmp_path.iterdir()] == [path.name]
+    assert read_checkpoint(path).weights["transformer.a"] == 1

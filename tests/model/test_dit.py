@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from f5_tts.model.backbones.dit import DiT, position_code, stretch_to_frames
+from f5_tts.model.cfm import CFM, padding_mask
+from f5_tts.model.heads import Velocity
+
+PUBLISHED = ["dit_v1", "dit_avgup"]
+DROPS = {  # mode -> (prompt dropped, text dropped), once for each copy of the batch
+    "cond": [(False, False)],
+    "drop_audio": [(True, False)],
+    "drop_text": [(False, True)],
+    "drop_both": [(True, True)],
+    "cfg_infer": [(False, False), (True, True)],
+}
+WHOLE = [("b1", mode) for mode in DROPS]
+WHOLE += [(case, mode) for case in ("b2nomask", "longtext") for mode in ("cond", "drop_both", "cfg_infer")]
+PADDED = [(case, mode) for case in ("b2", "b3") for mode in ("cond", "drop_both", "cfg_infer")]
+FIRST_IS_LONGEST = [*PADDED, ("b2", "drop_audio"), ("b2", "drop_text")]
+
+
+class Batch(NamedTuple):
+    """Inputs of a DiT for items of different lengths."""
+
+    x: Tensor
+    cond: Tensor
+    text: Tensor
+    time: Tensor
+    lens: Tensor
+
+    def item(self, index: int) -> Batch:
+        """One item by itself, without its padding."""
+        frames, tokens = int(self.lens[index]), int((self.text[index] >= 0).sum())
+        alone = self.x[index, :frames], self.cond[index, :frames], self.text[index, :tokens], self.time[index]
+        return Batch(*(part[None] for part in alone), self.lens[index, None])
+
+
+def run(dit: DiT, batch: Batch) -> Velocity:
+    keep = torch.zeros(len(batch.x), dtype=torch.bool)
+    mask = padding_mask(batch.lens, batch.x.shape[1])
+    return dit(batch.x, batch.cond, batch.text, batch.time, mask, keep, keep)
+
+
+def run_case(dit: DiT, inputs: dict[str, Tensor], case: str, mode: str) -> tuple[Velocity, Tensor]:
+    """What the model says of a golden case, and its valid frames."""
+    x, cond, text, time = (inputs[f"in.{case}.{name}"] for name in ("x", "cond", "text", "time"))
+    mask, num, copies = inputs.get(f"in.{case}.mask"), len(x), len(DROPS[mode])
+    twice = (part.repeat(copies, *[1] * (part.ndim - 1)) for part in (x, cond, text, time.expand(num)))
+    audio, words = torch.tensor(DROPS[mode]).repeat_interleave(num, dim=0).unbind(1)
+    with torch.no_grad():
+        velocity = dit(*twice, None if mask is None else mask.repeat(copies, 1), audio, words)
+    frames = torch.ones(num, x.shape[1], dtype=torch.bool) if mask is None else mask
+    return velocity, frames.repeat(copies, 1)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("case, mode", WHOLE)
+def test_the_velocity_of_unpadded_items_is_the_published_one_within_2e_5(name, case, mode, golden_model, tensors):
+    golden = tensors(f"g2_{name}")
+    velocity, _ = run_case(golden_model(name).transformer, golden, case, mode)
+    torch.testing.assert_close(velocity.mean, golden[f"out.{case}.{mode}"], atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("case, mode", PADDED)
+def test_the_velocity_of_padded_items_is_the_published_one_with_texts_embedded_one_by_one_within_2e_5(
+    name, case, mode, golden_model, tensors
+):
+    want = tensors("g2_persample_text")[f"{name}.{case}.{mode}.attnmask"]
+    velocity, valid = run_case(golden_model(name).transformer, tensors(f"g2_{name}"), case, mode)
+    torch.testing.assert_close(velocity.mean[valid], want[valid], atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("case, mode", FIRST_IS_LONGEST)
+def test_the_longest_item_of_a_padded_batch_is_the_published_one_within_2e_5(name, case, mode, golden_model, tensors):
+    golden = tensors(f"g2_{name}")
+    velocity, valid = run_case(golden_model(name).transformer, golden, case, mode)
+    full = valid.all(dim=1)
+    assert full.any()
+    want = golden[f"out.{case}.{mode}.attnmask"]
+    torch.testing.assert_close(velocity.mean[full], want[full], atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("case", ["b1", "b2nomask"])
+@pytest.mark.parametrize("mode", ["cond", "drop_both", "cfg_infer"])
+def test_mean_and_log_deviation_of_the_gaussian_head_are_the_forks_within_2e_5(case, mode, golden_model, tensors):
+    golden, inputs = tensors("g2_gaussian_head"), tensors("g2_dit_v1")
+    velocity, _ = run_case(golden_model("dit").transformer, inputs, case, mode)
+    torch.testing.assert_close(velocity.mean, golden[f"dit.out.{case}.{mode}.mu"], atol=2e-5, rtol=0)
+    torch.testing.assert_close(velocity.ln_sigma, golden[f"dit.out.{case}.{mode}.ln_sig"], atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", [*PUBLISHED, "dit"])
+def test_names_and_shapes_of_weights_are_the_published_ones(name, golden_model, golden_weights):
+    own = {key: value.shape for key, value in golden_model(name).state_dict().items()}
+    assert own == {f"transformer.{key}": value.shape for key, value in golden_weights(name).items()}
+    assert ("transformer.proj_out_ln_sig.weight" in own) == (name == "dit")
+
+
+# --- an item's output does not depend on its batch ---
+
+
+@pytest.fixture
+def uneven() -> Batch:
+    """Four items, the last all frames long; the second has more tokens than frames. Padding is far from zero."""
+    torch.manual_seed(3)
+    lens, tokens = torch.tensor([9, 5, 17, 40]), torch.tensor([4, 12, 6, 11])
+    text = torch.randint(0, 30, (4, 12)).masked_fill(torch.arange(12) >= tokens[:, None], -1)
+    return Batch(3 * torch.randn(4, 40, 20), 3 * torch.randn(4, 40, 20), text, torch.rand(4), lens)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_an_items_velocity_does_not_depend_on_what_it_is_batched_with(name, golden_model, uneven):
+    dit = golden_model(name).transformer
+    together = run(dit, uneven).mean
+    for index, frames in enumerate(uneven.lens):
+        alone = run(dit, uneven.item(index)).mean[0]
+        torch.testing.assert_close(together[index, :frames], alone, atol=5e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("index", range(4))
+def test_an_items_gradients_do_not_depend_on_what_it_is_batched_with(name, index, golden_model, uneven):
+    def gradients(batch: Batch, index: int) -> dict[str, Tensor]:
+        model = golden_model(name)
+        run(model.transformer, batch).mean[index, : batch.lens[index]].square().mean().backward()
+        return {key: p.grad if p.grad is not None else torch.zeros_like(p) for key, p in model.named_parameters()}
+
+    together, alone = gradients(uneven, index), gradients(uneven.item(index), 0)
+    for key, gradient in alone.items():
+        torch.testing.assert_close(together[key], gradient, atol=1e-6, rtol=1e-4, msg=lambda text, k=key: f"{k}: {text}")
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_nothing_flows_back_into_padding_or_into_another_item(name, golden_model, uneven):
+    x = uneven.x.clone().requires_grad_()
+    run(golden_model(name).transformer, uneven._replace(x=x)).mean[2, :17].sum().backward()
+    assert x.grad is not None
+    assert (x.grad[2, :17] != 0).all()
+    x.grad[2, :17] = 0
+    assert (x.grad == 0).all()
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_text_past_an_items_frames_is_not_read(name, golden_model, uneven):
+    dit = golden_model(name).transformer
+    other = uneven.text.clone()
+    other[1, 5:] = (other[1, 5:] + 1) % 30
+    assert torch.equal(run(dit, uneven).mean, run(dit, uneven._replace(text=other)).mean)
+
+
+def test_a_mask_without_padding_changes_nothing(golden_model, uneven):
+    dit, batch, keep = golden_model("dit_v1").transformer, uneven.item(3), torch.tensor([False])
+    frames = torch.ones(1, 40, dtype=torch.bool)
+    masked = dit(batch.x, batch.cond, batch.text, batch.time, frames, keep, keep).mean
+    torch.testing.assert_close(masked, run(dit, batch).mean, atol=2e-6, rtol=0)
+
+
+# --- parts ---
+
+
+def test_upsampling_repeats_tokens_evenly_and_the_last_ones_once_more():
+    tokens = torch.tensor([1.0, 2.0, 3.0, 0.0, 0.0, 0.0, 0.0, 0.0]).expand(3, -1)[..., None]
+    stretched = stretch_to_frames(tokens, torch.tensor([3, 3, 0]), torch.tensor([8, 6, 8]))[..., 0]
+    assert stretched.tolist() == [[1, 1, 2, 2, 2, 3, 3, 3], [1, 1, 2, 2, 3, 3, 0, 0], [0] * 8]
+
+
+def test_the_position_code_is_cosines_then_sines_of_falling_frequency():
+    code = position_code(4, 6, torch.device("cpu"))
+    angles = torch.arange(4.0)[:, None] * torch.tensor([1.0, 10000 ** (-1 / 3), 10000 ** (-2 / 3)])
+    torch.testing.assert_close(code, torch.cat([angles.cos(), angles.sin()], dim=1))
+
+
+def small(**changes: bool) -> DiT:
+    torch.manual_seed(0)
+    sizes = {"mel_dim": 20, "num_tokens": 30, "dim": 32, "depth": 2, "heads": 2, "dim_head": 16, "ff_mult": 2}
+    return DiT(**sizes, text_dim=24, conv_layers=1, **changes)
+
+
+def test_an_untrained_model_says_velocity_zero_and_the_ln_sigma_it_was_given(uneven):
+    velocity = run(CFM(small(gaussian=True), ln_sigma_init=-0.5).transformer, uneven)
+    assert velocity.ln_sigma is not None
+    assert (velocity.mean == 0).all() and (velocity.ln_sigma == -0.5).all()
+
+
+def test_a_model_without_a_gaussian_head_has_no_ln_sigma(uneven):
+    assert run(small(), uneven).ln_sigma is None
+
+
+def test_recomputing_activations_leaves_the_gradients_as_they_are(
+    golden_model: Callable[[str], CFM], uneven: Batch
+):
+    gradients = []
+    for recompute in (False, True):
+        model = golden_model("dit_v1")
+        model.transformer.checkpoint_activations = recompute
+        run(model.transformer, uneven).mean.square().mean().backward()
+        gradients.append([p.grad for p in model.parameters()])
+    torch.testing.assert_close(gradients[1], gradients[0], atol=0, rtol=0)
