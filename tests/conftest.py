@@ -67,6 +67,6 @@ def golden_model(golden_weights) -> Callable[[str], CFM]:
 
 def sizes(name: str) -> dict[str, Any]:
     """The constructor arguments of a golden model's DiT."""
-    found = read_table("g2_gaussian_head" if name == "dit" else "g2_configs")[name]["kwargs"]
+    found: dict[str, Any] = read_table("g2_gaussian_head" if name == "dit" else "g2_configs")[name]["kwargs"]
     names = {"text_num_embeds": "num_tokens", "text_embedding_average_upsampling": "average_upsampling"}
     return {names.get(key, key): value for key, value in found.items() if key != "text_mask_padding"}

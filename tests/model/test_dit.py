@@ -37,8 +37,9 @@ class Batch(NamedTuple):
     def item(self, index: int) -> Batch:
         """One item by itself, without its padding."""
         frames, tokens = int(self.lens[index]), int((self.text[index] >= 0).sum())
-        alone = self.x[index, :frames], self.cond[index, :frames], self.text[index, :tokens], self.time[index]
-        return Batch(*(part[None] for part in alone), self.lens[index, None])
+        one = slice(index, index + 1)
+        words = self.text[one, :tokens]
+        return Batch(self.x[one, :frames], self.cond[one, :frames], words, self.time[one], self.lens[one])
 
 
 def run(dit: DiT, batch: Batch) -> Velocity:
@@ -135,7 +136,9 @@ def test_an_items_gradients_do_not_depend_on_what_it_is_batched_with(name, index
 
     together, alone = gradients(uneven, index), gradients(uneven.item(index), 0)
     for key, gradient in alone.items():
-        torch.testing.assert_close(together[key], gradient, atol=1e-6, rtol=1e-4, msg=lambda text, k=key: f"{k}: {text}")
+        torch.testing.assert_close(
+            together[key], gradient, atol=1e-6, rtol=1e-4, msg=lambda text, k=key: f"{k}: {text}"
+        )
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -194,9 +197,7 @@ def test_a_model_without_a_gaussian_head_has_no_ln_sigma(uneven):
     assert run(small(), uneven).ln_sigma is None
 
 
-def test_recomputing_activations_leaves_the_gradients_as_they_are(
-    golden_model: Callable[[str], CFM], uneven: Batch
-):
+def test_recomputing_activations_leaves_the_gradients_as_they_are(golden_model: Callable[[str], CFM], uneven: Batch):
     gradients = []
     for recompute in (False, True):
         model = golden_model("dit_v1")

@@ -32,8 +32,9 @@ class SeesPadding(Attention):
 
 
 def let_attention_see_padding(model: CFM) -> CFM:
-    for block in model.transformer.transformer_blocks:
-        block.attn.__class__ = SeesPadding
+    for module in model.modules():
+        if isinstance(module, Attention):
+            module.__class__ = SeesPadding
     return model
 
 
@@ -66,7 +67,9 @@ def test_losses_are_the_forks_within_1e_5_where_attention_sees_padding_as_its_di
 
 
 @pytest.mark.parametrize("name", STEPS)
-def test_gradients_are_the_forks_within_1e_4_where_attention_sees_padding_as_its_did(name, golden_model, tensors, table):
+def test_gradients_are_the_forks_within_1e_4_where_attention_sees_padding_as_its_did(
+    name, golden_model, tensors, table
+):
     model, settings = let_attention_see_padding(golden_model("dit")), table("g4_nll")[name]
     train_on(model, tensors("g4_nll"), name, settings["drop_draws"]).loss.backward()
     norms = {key: None if p.grad is None else p.grad.norm().item() for key, p in model.named_parameters()}

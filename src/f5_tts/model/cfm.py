@@ -26,6 +26,12 @@ class CFM(nn.Module):
     def is_gaussian(self) -> bool:
         return self.transformer.proj_out_ln_sig is not None
 
+    def freeze_all_but_head(self) -> None:
+        """Leave only ln σ to be trained: the mean velocity, and so deterministic speech, stays as it is."""
+        self.requires_grad_(False)
+        assert self.transformer.proj_out_ln_sig is not None, "only a Gaussian model has a head"
+        self.transformer.proj_out_ln_sig.requires_grad_(True)
+
     def forward(
         self,
         x: Float[Tensor, "b n d"],

@@ -6,7 +6,7 @@ Time runs from 0 (noise) to 1 (speech). A step goes from t to t' = t + Δ; m is 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -19,6 +19,7 @@ from f5_tts.rl.gaussian import Gaussian
 LN_SIGMA_RANGE = (-4.0, 1.0)  # of a σ that RL trains: its own gradient shrinks or blows it up
 
 
+@runtime_checkable
 class Kernel(Protocol):
     """What an algorithm draws at a trained step."""
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
 
-from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -14,11 +12,7 @@ from f5_tts.rewards.combine import combine
 from f5_tts.rewards.provider import component_weights, score_all
 from f5_tts.types import RewardBatch, RewardInput, RewardProvider, Rollout
 
-
-class Vocoder(Protocol):
-    """Log-mels and their lengths in frames -> one waveform each."""
-
-    def __call__(self, mel: Float[Tensor, "b n d"], lens: Int[Tensor, " b"]) -> list[Tensor]: ...
+Vocoder = Callable[[Tensor, Tensor], list[Tensor]]  # log-mels b n d and their lengths in frames -> waveforms
 
 
 class Scorer:

@@ -32,8 +32,8 @@ RECOGNISER = "pocketsphinx"
 MODELS = {"base": "base", "stage 1": "warmup", "stage 2": "grpo"}
 STAGE_1 = [
     *["-cn", "F5TTS_Mini", "datasets.name=mini", "model.output_dist=gaussian", "model.objective=gaussian_nll"],
-    *["model.use_rl_head=true", "model.nll_t2=0", "model.warmup_scope=head", "optim.max_updates=40"],
-    *["optim.learning_rate=1e-3", "optim.num_warmup_updates=4"],
+    *["model.use_rl_head=true", "model.nll_t2=0", "model.warmup_scope=head", "optim.max_updates=60"],
+    *["optim.learning_rate=1e-2", "optim.num_warmup_updates=4"],
 ]
 
 

@@ -59,10 +59,10 @@ def row(name: str, base: Result, seeds: Sequence[Result], recogniser: str) -> li
         name,
         guidance,
         f"{100 * mean(after, errors):.1f} %",
-        change(wrong, 100),
-        change(relative, 100),
+        change(wrong, 100.0),
+        change(relative, 100.0),
         f"{mean(after, similarities):.3f}",
-        change(voice, 1),
+        change(voice, 1.0),
     ]
 
 
@@ -73,7 +73,7 @@ def mean(runs: Sequence[Sequence[Score]], quantity: Quantity) -> float:
 
 
 def change(interval: Interval, scale: float) -> str:
-    digits = 1 if scale == 100 else 3
+    digits = 1 if scale == 100.0 else 3
     low, high = (f"{scale * bound:+.{digits}f}" for bound in (interval.low, interval.high))
     return f"{scale * interval.value:+.{digits}f} ({low} to {high})"
 

@@ -131,7 +131,8 @@ def build_trainable(run: RunConfig, model: CFM, total: int) -> Trainable:
             f"optim.num_warmup_updates={optim.num_warmup_updates} does not end before the run, which has {total} "
             "updates: lower it, or raise optim.epochs or optim.max_updates"
         )
-    optimizer: Optimizer = AdamW(model.parameters(), lr=optim.learning_rate, fused=True)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer: Optimizer = AdamW(trained, lr=optim.learning_rate, fused=True)
     scheduler = LambdaLR(optimizer, lambda i: learning_rate_factor(i, optim.num_warmup_updates, total))
     return Trainable(
         model=model,

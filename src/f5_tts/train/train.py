@@ -31,6 +31,8 @@ def train(run: RunConfig) -> bool:
     plan, vocabulary = build_plan(run), build_vocabulary(run)
     torch.manual_seed(run.optim.seed)
     model = build_model(run.model, vocabulary)
+    if run.model.objective == "gaussian_nll" and run.model.warmup_scope == "head":
+        model.freeze_all_but_head()
     total = count_updates(plan, run.optim)
     trainable = build_trainable(run, model, total)
     checkpoint = checkpoints.newest(pretrained=True)

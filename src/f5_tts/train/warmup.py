@@ -40,19 +40,15 @@ class InfillingLoss:
         yield self.loss(velocity, speech - noise, time, span)
 
     def loss(self, velocity: Velocity, target: Tensor, time: Tensor, span: Tensor) -> LossOutput:
-        """MSE or NLL; with warmup_scope=head the mean learns by MSE and σ alone from the detached residual."""
-        settings = self.settings
+        """MSE, or NLL with the MSE beside it as a number to watch."""
         mse = velocity_mse(velocity.mean, target, span)
-        if settings.objective == "mse":
+        if self.settings.objective == "mse":
             return LossOutput(loss=mse, metrics={"loss": mse.item()})
-        head_only = settings.warmup_scope == "head"
-        mean = velocity.mean.detach() if head_only else velocity.mean
-        nll = gaussian_nll(Velocity(mean, velocity.ln_sigma), target, time, span, settings.nll_t2)
-        loss = nll + mse if head_only else nll
+        nll = gaussian_nll(velocity, target, time, span, self.settings.nll_t2)
         assert velocity.ln_sigma is not None
         sigma = velocity.ln_sigma.detach()[span].exp().mean()
-        seen = {"loss": loss, "loss/nll": nll, "loss/mse": mse, "policy/sigma_mean": sigma}
-        return LossOutput(loss=loss, metrics={name: value.item() for name, value in seen.items()})
+        seen = {"loss": nll, "loss/nll": nll, "loss/mse": mse, "policy/sigma_mean": sigma}
+        return LossOutput(loss=nll, metrics={name: value.item() for name, value in seen.items()})
 
     def times(self, num: int) -> Tensor:
         """Training times: uniform, or dense near noise as a sway -1 solver visits them."""

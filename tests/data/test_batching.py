@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+from math import pi
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+from torch import Tensor
+
+from f5_tts.config import DatasetsConfig
+from f5_tts.data.batching import BatchPlan, collate, load_batches
+from f5_tts.data.dataset import Row, SpeechDataset, audio_reader
+from f5_tts.data.text import Vocabulary
+from f5_tts.model.mel import LogMel, MelSpec
+from f5_tts.types import SpeechBatch, Utterance
+
+LETTERS = Vocabulary([" ", *"abcdefgh"])
+FRAMES_PER_SECOND = 50.0
+
+
+def settings(**changes: str | int | bool) -> DatasetsConfig:
+    values = {
+        "name": "tiny",
+        "batch_size_per_gpu": 400,
+        "batch_size_type": "frame",
+        "max_samples": 64,
+        "num_workers": 0,
+        "pair_speakers": False,
+    }
+    return DatasetsConfig(**(values | changes))  # pyright: ignore[reportArgumentType]
+
+
+def never_read(path: str) -> tuple[Tensor, Tensor]:
+    raise AssertionError("a plan needs no audio")
+
+
+def plan_of(durations: list[float], *, pairs: bool = False, seed: int = 0, **changes: str | int) -> BatchPlan:
+    """The plan of a data set of two speakers who take turns."""
+    rows = [Row(audio_path="", text="a", duration=s, speaker="xy"[i % 2]) for i, s in enumerate(durations)]
+    dataset = SpeechDataset(rows, never_read, pairs=pairs, seed=seed)
+    chosen = settings(pair_speakers=pairs, **changes)
+    return BatchPlan(dataset=dataset, settings=chosen, frames_per_second=FRAMES_PER_SECOND, seed=seed)
+
+
+def random_durations(num: int) -> list[float]:
+    torch.manual_seed(6)
+    return (torch.rand(num) * 3 + 0.2).tolist()
+
+
+# --- which items form a batch ---
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_a_batch_counted_in_frames_never_holds_more_than_its_budget_padding_included(pairs):
+    plan = plan_of(random_durations(60), pairs=pairs)
+    for epoch in range(3):
+        frames = [seconds * FRAMES_PER_SECOND for seconds in plan.dataset.durations(epoch)]
+        sizes = [len(batch) * max(frames[index] for index, _, _ in batch) for batch in plan.epoch(epoch)]
+        assert max(sizes) <= 400
+        assert sum(sizes) / len(sizes) > 200  # and is more than half full
+
+
+@pytest.mark.parametrize("kind", ["frame", "sample"])
+@pytest.mark.parametrize("pairs", [False, True])
+def test_every_item_comes_once_an_epoch_with_the_epochs_prompt(kind, pairs):
+    size = {"frame": 400, "sample": 7}[kind]
+    plan = plan_of(random_durations(60), pairs=pairs, batch_size_type=kind, batch_size_per_gpu=size)
+    for epoch in (0, 4):
+        partners = plan.dataset.partners(epoch) if pairs else [-1] * 60
+        keys = sorted(key for batch in plan.epoch(epoch) for key in batch)
+        assert keys == [(index, partners[index], index) for index in range(60)]
+
+
+def test_items_of_one_length_fill_the_budget_to_the_last_frame():
+    plan = plan_of([2.0] * 8, batch_size_per_gpu=400)  # 100 frames each
+    assert [len(batch) for batch in plan.epoch(0)] == [4, 4]
+
+
+def test_a_batch_counted_in_frames_never_holds_more_than_max_samples():
+    plan = plan_of([0.2] * 20, max_samples=6)
+    assert sorted(len(batch) for batch in plan.epoch(0)) == [2, 6, 6, 6]
+
+
+def test_a_batch_counted_in_samples_holds_that_many_and_the_last_the_rest():
+    plan = plan_of(random_durations(11), batch_size_type="sample", batch_size_per_gpu=4, max_samples=2)
+    assert [len(batch) for batch in plan.epoch(0)] == [4, 4, 3]
+
+
+def test_a_row_longer_than_the_budget_is_named_with_its_frames():
+    plan = plan_of([1.0, 2.0, 8.02, 1.0])
+    with pytest.raises(ValueError, match=r"row 2 has 401 frames, more than datasets\.batch_size_per_gpu=400 allows"):
+        plan.epoch(0)
+
+
+# --- order ---
+
+
+@pytest.mark.parametrize("kind, size", [("frame", 400), ("sample", 5)])
+def test_the_order_depends_on_seed_and_epoch_alone(kind, size):
+    def order(seed: int, epoch: int) -> list[list[tuple[int, int, int]]]:
+        plan = plan_of(random_durations(60), seed=seed, batch_size_type=kind, batch_size_per_gpu=size)
+        return plan.epoch(epoch)
+
+    assert order(1, 2) == order(1, 2)
+    assert order(1, 2) != order(1, 3)
+    assert order(1, 2) != order(2, 2)
+
+
+@pytest.mark.parametrize("kind, size", [("frame", 400), ("sample", 5)])
+def test_a_run_that_goes_on_at_a_batch_sees_what_the_whole_run_sees_from_there(kind, size):
+    plan = plan_of(random_durations(23), pairs=True, batch_size_type=kind, batch_size_per_gpu=size)
+    whole = list(plan.batches(0, 3))
+    assert whole == [batch for epoch in range(3) for batch in plan.epoch(epoch)]
+    for first in range(len(whole) + 2):
+        assert list(plan.batches(first, 3)) == whole[first:]
+
+
+# --- padding ---
+
+
+def test_utterances_are_padded_with_zeros_to_the_longest():
+    def utterance(frames: int, prompt: int, text: str, number: int) -> Utterance:
+        return Utterance(
+            audio=torch.ones(10 * frames),
+            mel=torch.full((frames, 2), float(number)),
+            prompt_frames=prompt,
+            text=text,
+            target_text=text[-1],
+            prompt_id=number,
+        )
+
+    batch = collate([utterance(2, 1, "a b", 7), utterance(3, 0, "c", 4)], LETTERS)
+    assert batch.mel[..., 0].tolist() == [[7, 7, 0], [4, 4, 4]]
+    assert batch.lens.tolist() == [2, 3] and batch.prompt_lens.tolist() == [1, 0]
+    assert batch.text.tolist() == [[1, 0, 2], [3, -1, -1]] and batch.target_texts == ["b", "c"]
+    assert batch.group_ids.tolist() == [7, 4]
+    assert [len(audio) for audio in batch.audio] == [20, 30]
+
+
+# --- loading ---
+
+
+@pytest.fixture
+def recordings(tmp_path: Path) -> list[Row]:
+    """Six clips of two speakers, sines of 0.3 to 0.8 s."""
+    rows = []
+    for index in range(6):
+        seconds, path = 0.3 + 0.1 * index, str(tmp_path / f"{index}.wav")
+        wave = 0.5 * torch.sin(2 * pi * 200 * (index + 1) / 16000 * torch.arange(round(16000 * seconds)))
+        soundfile.write(path, wave.numpy(), 16000, subtype="FLOAT")
+        rows.append(Row(audio_path=path, text="abcdef"[: index + 1], duration=seconds, speaker="xy"[index % 2]))
+    return rows
+
+
+def loaded(rows: list[Row], *, num_workers: int, first: int = 0) -> Iterator[SpeechBatch]:
+    """Two epochs of pairs, as training reads them."""
+    spec = MelSpec(
+        target_sample_rate=16000,
+        n_mel_channels=10,
+        hop_length=320,
+        win_length=512,
+        n_fft=512,
+        mel_spec_type="vocos",
+    )
+    dataset = SpeechDataset(rows, audio_reader(LogMel(spec), 16000), pairs=True, seed=0)
+    chosen = settings(batch_size_per_gpu=150, num_workers=num_workers, pair_speakers=True)
+    plan = BatchPlan(dataset=dataset, settings=chosen, frames_per_second=spec.frames_per_second, seed=0)
+    return load_batches(plan, LETTERS, first=first, epochs=2)
+
+
+def assert_same(batch: SpeechBatch, other: SpeechBatch) -> None:
+    for field in fields(SpeechBatch):
+        value, same = getattr(batch, field.name), getattr(other, field.name)
+        if isinstance(value, list) and isinstance(value[0], str):
+            assert value == same
+        else:
+            torch.testing.assert_close(value, same, atol=0, rtol=0)
+
+
+def test_a_loaded_batch_holds_whole_pairs(recordings):
+    batches = list(loaded(recordings, num_workers=0))
+    assert sum(len(batch.lens) for batch in batches) == 12
+    for batch in batches:
+        for index, row in enumerate(recordings[i] for i in batch.group_ids):
+            own_frames = round(row.duration * 50) + 1
+            assert batch.lens[index] - batch.prompt_lens[index] == own_frames
+            assert batch.target_texts[index] == row.text
+            assert len(batch.audio[index]) == round(320 * (batch.lens[index].item() - 2))
+
+
+def test_a_resumed_run_reads_the_same_batches(recordings):
+    whole = list(loaded(recordings, num_workers=0))
+    rest = list(loaded(recordings, num_workers=0, first=3))
+    assert len(rest) == len(whole) - 3 > 0
+    for batch, same in zip(rest, whole[3:], strict=True):
+        assert_same(batch, same)
+
+
+@pytest.mark.slow
+def test_a_loading_process_gives_the_same_batches_in_the_same_order(recordings):
+    here, there = list(loaded(recordings, num_workers=0)), list(loaded(recordings, num_workers=1))
+    assert len(here) == len(there)
+    for batch, same in zip(here, there, strict=True):
+        assert_same(batch, same)

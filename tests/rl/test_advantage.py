@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from f5_tts.rl.advantage import MIN_GROUPS, group_advantages, without_spread
+
+ONE_REWARD = {"weights": {"r": 1.0}, "floors": {"r": 0.02}, "clip": 5.0}
+
+
+def advantages(rewards: list[float], group_ids: list[int], **changes) -> Tensor:
+    return group_advantages({"r": torch.tensor(rewards)}, torch.tensor(group_ids), **{**ONE_REWARD, **changes})
+
+
+def test_a_reward_is_centred_and_scaled_by_its_biased_deviation():
+    """Mean 3, deviation √((4 + 0 + 4) / 3)."""
+    deviation = (8 / 3) ** 0.5
+    expected = torch.tensor([-2 / deviation, 0.0, 2 / deviation])
+    torch.testing.assert_close(advantages([1.0, 3.0, 5.0], [4, 4, 4]), expected)
+
+
+def test_each_group_is_scaled_by_its_own_spread_whatever_the_order():
+    expected = torch.tensor([-1.0, -1.0, 1.0, 1.0])
+    torch.testing.assert_close(advantages([1.0, 100.0, 3.0, 300.0], [7, 2, 7, 2]), expected)
+
+
+def test_a_permutation_of_the_samples_permutes_their_advantages():
+    generator = torch.Generator().manual_seed(0)
+    rewards, order = torch.rand(12, generator=generator), torch.randperm(12, generator=generator)
+    ids = torch.arange(12) % 3
+    straight = advantages(rewards.tolist(), ids.tolist())
+    shuffled = advantages(rewards[order].tolist(), ids[order].tolist())
+    torch.testing.assert_close(shuffled, straight[order])
+
+
+def test_rewards_are_scaled_each_by_itself_and_added_by_weight():
+    """acc: mean 0.5, deviation 0.5; sim: mean 0.6, deviation 0.1."""
+    parts = {"acc": torch.tensor([1.0, 0.0, 1.0, 0.0]), "sim": torch.tensor([0.5, 0.5, 0.7, 0.7])}
+    weights, floors = {"acc": 1.0, "sim": 0.5}, {"acc": 0.02, "sim": 0.005}
+    found = group_advantages(parts, torch.zeros(4, dtype=torch.long), weights, floors, clip=5.0)
+    torch.testing.assert_close(found, torch.tensor([0.5, -1.5, 1.5, -0.5]))
+
+
+@pytest.mark.parametrize("num_groups", [1, 3, MIN_GROUPS, 20])
+def test_advantages_of_a_group_sum_to_zero(num_groups: int):
+    generator = torch.Generator().manual_seed(0)
+    rewards, ids = torch.rand(4 * num_groups, generator=generator), torch.arange(4 * num_groups) % num_groups
+    sums = torch.zeros(num_groups).index_add(0, ids, advantages(rewards.tolist(), ids.tolist()))
+    torch.testing.assert_close(sums, torch.zeros(num_groups), atol=1e-5, rtol=0)
+
+
+def test_a_spread_below_the_floor_is_divided_by_the_floor():
+    """Deviation 0.001 below a floor of 0.1."""
+    found = advantages([0.5, 0.502], [1, 1], floors={"r": 0.1})
+    torch.testing.assert_close(found, torch.tensor([-0.01, 0.01]), atol=1e-6, rtol=0)
+
+
+def test_from_eight_groups_on_the_spread_of_the_update_is_one():
+    """Groups of rewards 0 and 2 give plus and minus the weight, 3; divided by their deviation from 8 groups on."""
+    weight = {"r": 3.0}
+    few = advantages([0.0, 2.0] * 7, [i // 2 for i in range(14)], weights=weight)
+    many = advantages([0.0, 2.0] * 8, [i // 2 for i in range(16)], weights=weight)
+    torch.testing.assert_close(few, torch.tensor([-3.0, 3.0] * 7))
+    torch.testing.assert_close(many, torch.tensor([-1.0, 1.0] * 8))
+
+
+@pytest.mark.parametrize("value", [0.1, 1e6 / 3, -7.7])
+@pytest.mark.parametrize("num_groups", [1, MIN_GROUPS])
+def test_a_group_of_equal_rewards_gets_exactly_zero(value: float, num_groups: int):
+    """Three times 1e6 / 3 may have another mean in floating point, far above the floor; no scaling may keep that."""
+    rewards, ids = [value] * 3, [0] * 3
+    for group in range(1, num_groups):
+        rewards, ids = [*rewards, 0.0, 1.0, 2.0], [*ids, group, group, group]
+    found = advantages(rewards, ids)
+    assert found[:3].eq(0).all()
+    assert found[3:].abs().le(5).all()
+
+
+@pytest.mark.parametrize("floor", [0.0, 0.02])
+def test_a_reward_without_spread_adds_nothing_where_another_has_some(floor: float):
+    parts = {"acc": torch.full((3,), 0.1), "sim": torch.tensor([1.0, 3.0, 5.0])}
+    floors = {"acc": floor, "sim": 0.005}
+    found = group_advantages(parts, torch.zeros(3, dtype=torch.long), {"acc": 1.0, "sim": 1.0}, floors, clip=5.0)
+    torch.testing.assert_close(found, advantages([1.0, 3.0, 5.0], [0, 0, 0]), atol=1e-5, rtol=0)
+
+
+def test_advantages_are_clipped_on_both_sides():
+    found = advantages([0.0, 2.0, 0.0, 2.0], [0, 0, 1, 1], weights={"r": 3.0}, clip=2.0)
+    torch.testing.assert_close(found, torch.tensor([-2.0, 2.0, -2.0, 2.0]))
+
+
+def test_a_group_has_no_spread_only_if_every_reward_is_equal_there():
+    parts = {"acc": torch.tensor([1.0, 1.0, 0.0, 0.0]), "sim": torch.tensor([0.5, 0.5, 0.6, 0.7])}
+    assert without_spread(parts, torch.tensor([9, 9, 4, 4])).tolist() == [True, True, False, False]

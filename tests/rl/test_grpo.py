@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from f5_tts.config import ProviderConfig, RLConfig, RLRunConfig, compose_run
+from f5_tts.model.cfm import CFM
+from f5_tts.rl.grpo import GRPOLoss, draw_experience
+from f5_tts.rl.objective import grpo_objective
+from f5_tts.rl.scoring import Scorer
+from f5_tts.types import GRPOBatch, RewardInput, SpeechBatch
+
+
+class MeanFrame:
+    """A vocoder of one sample a frame: its mean."""
+
+    def __call__(self, mel: Tensor, lens: Tensor) -> list[Tensor]:
+        return [frames[:num].mean(dim=1) for frames, num in zip(mel, lens.tolist(), strict=True)]
+
+
+class Loud:
+    """Rewards loud clips."""
+
+    component = "level"
+
+    def score(self, inputs: Sequence[RewardInput]) -> Tensor:
+        return torch.stack([item.audio.square().mean() for item in inputs])
+
+
+class Indifferent:
+    """Rewards all clips alike."""
+
+    component = "level"
+
+    def score(self, inputs: Sequence[RewardInput]) -> Tensor:
+        return torch.full((len(inputs),), 0.3)
+
+
+def scorer(provider: Loud | Indifferent) -> Scorer:
+    entry = ProviderConfig(name="test", weight=1.0, floor=1e-3, config={})
+    return Scorer(
+        MeanFrame(), {"test": provider}, [entry], compose_run("F5TTS_Mini_RL", [], RLRunConfig).model.mel_spec
+    )
+
+
+def experience_of(
+    policy: CFM, batch: SpeechBatch, rl: RLConfig, provider: Loud | Indifferent | None = None
+) -> list[GRPOBatch]:
+    torch.manual_seed(0)
+    (experience,) = draw_experience(policy, [batch], scorer(provider or Loud()), rl)
+    return experience
+
+
+def gradients(policy: CFM) -> dict[str, Tensor]:
+    found = {name: p.grad.clone() for name, p in policy.named_parameters() if p.grad is not None}
+    policy.zero_grad()
+    return found
+
+
+@pytest.fixture
+def small(rl) -> RLConfig:
+    """Groups of four in two passes, three trained steps."""
+    return rl("repeat_count=2", "mini_repeat_count=2", "steps=6", "window.size=3", "kl_weight=0.0")
+
+
+def test_advantages_compare_a_whole_group_also_when_it_takes_several_passes(policy, batch, small):
+    experience = experience_of(policy, batch, small)
+    assert [part.share for part in experience] == [0.5, 0.5]
+    ids = torch.cat([part.rollout.batch.group_ids for part in experience])
+    for group in (7, 2):
+        advantages = torch.cat([part.advantages for part in experience])[ids == group]
+        assert advantages.sum().item() == pytest.approx(0, abs=1e-5)
+        assert advantages.square().mean().item() == pytest.approx(1, abs=1e-3)
+        halves = advantages.view(2, 2).sum(dim=1)
+        assert halves.abs().min() > 1e-3  # no pass is centred by itself
+
+
+def test_the_slices_of_an_update_add_up_to_its_mean_loss(policy, batch, small):
+    """Mean over passes, steps and samples; a slice is one step of one pass."""
+    experience = experience_of(policy, batch, small)
+    slices = list(GRPOLoss(None, small)(policy, experience))
+    assert len(slices) == 2 * 3
+    sum((part.loss for part in slices), torch.zeros(())).backward()
+    in_slices = gradients(policy)
+    whole = [grpo_objective(policy, None, part, step, small).loss for part in experience for step in range(3)]
+    torch.stack(whole).mean().backward()
+    together = gradients(policy)
+    assert in_slices.keys() == together.keys()
+    for name, value in together.items():
+        torch.testing.assert_close(in_slices[name], value, atol=1e-6, rtol=1e-4)
+    assert max(value.abs().max() for value in together.values()) > 1e-3
+
+
+def test_equal_rewards_leave_the_policy_exactly_where_it_is(policy, batch, small):
+    experience = experience_of(policy, batch, small, Indifferent())
+    for output in GRPOLoss(None, small)(policy, experience):
+        output.loss.backward()
+    assert all(value.eq(0).all() for value in gradients(policy).values())
+    assert experience[0].metrics["frac_reward_zero_std"] == 1.0
+
+
+def test_the_first_update_has_no_kl_and_a_moved_policy_has(policy, batch, rl):
+    config = rl("mini_repeat_count=2", "steps=4", "kl_weight=1.0")
+    reference = copy.deepcopy(policy).requires_grad_(False)
+    experience = experience_of(policy, batch, config)
+    assert all(out.metrics["loss/kl"] == 0 for out in GRPOLoss(reference, config)(policy, experience))
+    with torch.no_grad():
+        policy.transformer.proj_out.bias.add_(0.1)
+    moved = experience_of(policy, batch, config)
+    assert all(out.metrics["loss/kl"] > 1e-4 for out in GRPOLoss(reference, config)(policy, moved))
+
+
+def test_a_policy_that_is_not_the_one_that_drew_is_refused(policy, batch, small):
+    experience = experience_of(policy, batch, small)
+    loss = GRPOLoss(None, small)
+    policy.train()  # dropout
+    with pytest.raises(FloatingPointError, match=r"ratio is off by .* \(allowed: 1e-05, .*is dropout on"):
+        list(loss(policy, experience))
+
+
+def test_rewards_are_reported_as_mean_deviation_least_and_most(policy, batch, small):
+    experience = experience_of(policy, batch, small)
+    scores = torch.cat([Loud().score(scorer(Loud()).inputs(part.rollout)) for part in experience])
+    seen = experience[0].metrics
+    assert seen["reward/mean"] == pytest.approx(scores.mean().item())
+    assert seen["reward/std"] == pytest.approx(scores.std(correction=0).item(), rel=1e-4)
+    assert seen["reward/min"] == pytest.approx(scores.min().item())
+    assert seen["reward/max"] == pytest.approx(scores.max().item())
+    assert seen["reward/test.level"] == seen["reward/mean"]
+    assert seen["frac_reward_zero_std"] == 0
+    (output, *_) = GRPOLoss(None, small)(policy, experience)
+    assert output.metrics.keys() >= seen.keys() | {"loss", "loss/kl", "loss/pro_adv"}
+
+
+def test_experience_is_drawn_one_update_at_a_time_by_the_policy_of_that_moment(policy, batch, small):
+    torch.manual_seed(0)
+    updates = draw_experience(policy, [batch, batch], scorer(Loud()), small)
+    next(updates)
+    with torch.no_grad():
+        policy.transformer.proj_out.bias.add_(1.0)
+    for output in GRPOLoss(None, small)(policy, next(updates)):
+        assert output.metrics["ratio/max_dev"] == 0
+
+
+def test_an_update_moves_the_policy_towards_what_was_rewarded(policy, batch, small):
+    """After a small step along the gradient the drawn actions that scored well are likelier, the others less."""
+    experience = experience_of(policy, batch, small)
+    for output in GRPOLoss(None, small)(policy, experience):
+        output.loss.backward()
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            if parameter.grad is not None:
+                parameter.sub_(1e-3 * parameter.grad)
+    wide = replace(small, clip_low=1.0, clip_high=1.0)
+    slices = [grpo_objective(policy, None, part, step, wide) for part in experience for step in range(3)]
+    assert sum(part.metrics["loss/pro_adv"] for part in slices) > 0

@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+from f5_tts.config import RLConfig
+from f5_tts.model.cfm import CFM, padding_mask
+from f5_tts.model.flow import solve, time_grid
+from f5_tts.rl.kernel import build_kernel, trained_steps
+from f5_tts.rl.objective import grpo_objective
+from f5_tts.rl.rollout import draw_group, draw_rollout, with_prompts
+from f5_tts.types import GRPOBatch, Rollout, SpeechBatch
+
+EARLY = ("window.t_range=[0.0,0.5]", "window.schedule=fixed")  # from the first step on
+BOTH = pytest.mark.parametrize("algorithm", ["gaussian_grpo", "flow_grpo"])
+
+
+def group_of(policy: CFM, batch: SpeechBatch, rl: RLConfig, seed: int = 0) -> list[Rollout]:
+    torch.manual_seed(seed)
+    return list(draw_group(policy, batch, rl))
+
+
+def euler(policy: CFM, rollout: Rollout, noise: Tensor, rl: RLConfig) -> Tensor:
+    """Where the mean velocity leads from `noise`."""
+    mask = padding_mask(rollout.batch.lens, noise.shape[1])
+
+    def velocity(x: Tensor, time: Tensor) -> Tensor:
+        return policy(x, rollout.cond, rollout.batch.text, time, mask, cfg_strength=rl.cfg_strength).mean
+
+    with torch.no_grad():
+        return solve(velocity, noise, time_grid(rl.steps, rl.sway_sampling_coef))
+
+
+# --- what a group shares ---
+
+
+def test_a_group_is_drawn_in_as_many_passes_as_it_takes(rl, policy, batch):
+    rollouts = group_of(policy, batch, rl("group_size=6", "mini_repeat_count=2", "steps=3"))
+    assert len(rollouts) == 3
+    assert all(rollout.batch.group_ids.tolist() == [7, 7, 2, 2] for rollout in rollouts)
+    assert all(rollout.batch.target_texts == ["three four", "three four", "six", "six"] for rollout in rollouts)
+
+
+def test_a_group_starts_from_one_noise_and_prompts_from_their_own(rl, policy, batch):
+    first, second = group_of(policy, batch, rl("repeat_count=2", "mini_repeat_count=2", "steps=3", *EARLY))
+    start = torch.cat([first.states[0], second.states[0]])
+    assert start[[1, 4, 5]].eq(start[0]).all() and start[[3, 6, 7]].eq(start[2]).all()
+    assert not start[0].eq(start[2]).any()
+
+
+def test_without_shared_noise_every_sample_starts_elsewhere(rl, policy, batch):
+    config = rl("repeat_count=2", "mini_repeat_count=2", "steps=3", "shared_noise=false", *EARLY)
+    first, second = group_of(policy, batch, config)
+    start = torch.cat([first.states[0], second.states[0]]).flatten(1)
+    assert len(start.unique(dim=0)) == 8
+
+
+@pytest.mark.parametrize("temperature, equal", [(1e-6, True), (1.0, False)])
+def test_samples_of_a_group_differ_by_their_actions_alone(rl, policy, batch, temperature: float, equal: bool):
+    config = rl("algorithm=gaussian_grpo", "mini_repeat_count=3", "steps=4", f"temperature={temperature}")
+    (rollout,) = group_of(policy, batch, config)
+    for sample in (1, 2):
+        assert torch.allclose(rollout.mel[sample], rollout.mel[0], atol=1e-3) == equal
+    assert not torch.allclose(rollout.mel[3], rollout.mel[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("mode", ["min", "per_sample"])
+def test_a_group_shares_the_cut_of_its_prompt(rl, policy, batch, mode: str):
+    config = rl(
+        "prompt_frac_range=[0.1,0.6]", f"prompt_length_mode={mode}", "repeat_count=2", "mini_repeat_count=2", "steps=2"
+    )
+    for seed in range(4):
+        cuts = torch.cat([rollout.batch.prompt_lens for rollout in group_of(policy, batch, config, seed)])
+        assert cuts[[1, 4, 5]].eq(cuts[0]).all() and cuts[[3, 6, 7]].eq(cuts[2]).all()
+        assert mode != "min" or cuts.eq(cuts[0]).all()
+
+
+def test_drawn_prompts_are_within_their_range_and_an_items_own_prompt_is_kept(rl, batch):
+    torch.manual_seed(0)
+    kept = with_prompts(batch, rl("prompt_frac_range=null"))
+    assert kept.prompt_lens.tolist() == [3, 4]
+    config = rl("prompt_frac_range=[0.5,0.8]", "prompt_length_mode=per_sample")
+    for _ in range(9):
+        first, second = with_prompts(batch, config).prompt_lens.tolist()
+        assert 6 <= first <= 9 and 4 <= second <= 7
+
+
+# --- what a rollout holds ---
+
+
+def test_the_prompt_is_copied_and_the_target_is_what_follows_it(rl, policy, batch):
+    (rollout,) = group_of(policy, batch, rl("mini_repeat_count=2", "steps=3"))
+    for sample, (prompt, length) in enumerate([(3, 12), (3, 12), (4, 9), (4, 9)]):
+        frames = torch.arange(12)
+        assert torch.equal(rollout.target[sample], (frames >= prompt) & (frames < length))
+        assert torch.equal(rollout.mel[sample, :prompt], batch.mel[sample // 2, :prompt])
+        assert torch.equal(rollout.cond[sample, :prompt], batch.mel[sample // 2, :prompt])
+        assert rollout.cond[sample, prompt:].eq(0).all()
+
+
+@BOTH
+def test_recorded_actions_lead_from_one_state_to_the_next(rl, policy, batch, algorithm: str):
+    config = rl(f"algorithm={algorithm}", "window.size=3", "steps=8", "mini_repeat_count=2", *EARLY)
+    (rollout,) = group_of(policy, batch, config)
+    grid = time_grid(8, -1.0)
+    assert torch.equal(rollout.times, grid[:3]) and torch.equal(rollout.next_times, grid[1:4])
+    kernel = build_kernel(config)
+    for i, j in pairwise(range(3)):
+        reached = kernel.advance(rollout.actions[i], rollout.states[i], rollout.times[i], rollout.next_times[i])
+        assert torch.equal(reached, rollout.states[j])
+
+
+@pytest.mark.parametrize("guidance", [0.0, 2.0])
+def test_without_noise_a_rollout_is_eulers_method(rl, policy, batch, guidance: float):
+    config = rl("temperature=1e-6", "mini_repeat_count=2", "steps=6", f"cfg_strength={guidance}", *EARLY)
+    (rollout,) = group_of(policy, batch, config)
+    expected = euler(policy, rollout, rollout.states[0], config)
+    torch.testing.assert_close(rollout.mel[rollout.target], expected[rollout.target], atol=1e-4, rtol=1e-4)
+
+
+def test_outside_the_window_a_rollout_follows_the_mean(rl, policy, batch):
+    """Noise in the last step alone: its state is where Euler's method gets to."""
+    config = rl("steps=4", "window.t_range=[0.6,1.0]", "window.size=1", "mini_repeat_count=2", "temperature=5.0")
+    torch.manual_seed(0)
+    noise, grid = torch.randn(2, 12, 6), time_grid(4, -1.0)
+    rollout = draw_rollout(policy, batch, noise, grid, [3], config)
+    mask = padding_mask(batch.lens, 12)
+    with torch.no_grad():
+        expected = solve(lambda x, t: policy(x, rollout.cond, batch.text, t, mask).mean, noise, grid[:-1])
+    torch.testing.assert_close(rollout.states[0], expected)
+
+
+@BOTH
+def test_nothing_of_a_rollout_carries_a_gradient(rl, policy, batch, algorithm: str):
+    (rollout,) = group_of(policy, batch, rl(f"algorithm={algorithm}", "mini_repeat_count=2", "steps=4"))
+    for part in (rollout.states, rollout.actions, rollout.old_log_prob, rollout.mel, rollout.cond):
+        assert not part.requires_grad
+
+
+def test_what_is_recorded_does_not_grow_with_the_steps_of_the_solver(rl, policy, batch):
+    sizes = []
+    for steps in (4, 32):
+        (rollout,) = group_of(policy, batch, rl(f"steps={steps}", "window.size=2", "mini_repeat_count=2", *EARLY))
+        tensors = [getattr(rollout, name) for name in Rollout.__dataclass_fields__]
+        sizes.append([part.numel() for part in tensors if isinstance(part, Tensor)])
+    assert sizes[0] == sizes[1]
+
+
+def test_a_seed_draws_the_same_group_again(rl, policy, batch):
+    config = rl("mini_repeat_count=2", "steps=3", "window.schedule=random", "prompt_frac_range=[0.1,0.6]")
+    (first,), (again,) = (group_of(policy, batch, config, seed=3) for _ in range(2))
+    assert torch.equal(first.mel, again.mel) and torch.equal(first.actions, again.actions)
+
+
+def test_a_prompt_that_leaves_nothing_to_speak_is_refused(rl, policy, batch):
+    batch.prompt_lens.copy_(torch.tensor([12, 4]))
+    with pytest.raises(ValueError, match=r"samples \[0, 1\] have no frames to generate"):
+        group_of(policy, batch, rl("mini_repeat_count=2", "steps=3"))
+
+
+# --- drawing and learning agree ---
+
+
+@BOTH
+@pytest.mark.parametrize("guidance", [0.0, 2.0])
+def test_the_objective_finds_exactly_the_density_that_was_recorded(rl, policy, batch, algorithm: str, guidance: float):
+    """Same weights, same batch, same padding: the ratio is 1 to the last bit."""
+    config = rl(f"algorithm={algorithm}", f"cfg_strength={guidance}", "mini_repeat_count=3", "window.size=3", *EARLY)
+    (rollout,) = group_of(policy, batch, config)
+    experience = GRPOBatch(rollout=rollout, advantages=torch.ones(6), share=1.0, metrics={})
+    for step in range(3):
+        assert grpo_objective(policy, None, experience, step, config).metrics["ratio/max_dev"] == 0.0
+
+
+def test_every_trained_step_of_every_pass_is_recorded(rl, policy, batch):
+    config = rl("group_size=4", "mini_repeat_count=2", "window.size=2", "window.schedule=random")
+    torch.manual_seed(5)
+    rollouts = list(draw_group(policy, batch, config))
+    grid = time_grid(config.steps, config.sway_sampling_coef)
+    torch.manual_seed(5)
+    trained = trained_steps(grid, config)
+    for rollout in rollouts:
+        assert torch.equal(rollout.times, grid[trained])
+        assert rollout.states.shape == rollout.actions.shape == (2, 4, 12, 6)
+        assert rollout.old_log_prob.shape == (2, 4)
+
+
+PEAK = """
+import resource, torch
+from f5_tts.config import RLRunConfig, compose_run
+from f5_tts.model.backbones.dit import DiT
+from f5_tts.model.cfm import CFM
+from f5_tts.rl.grpo import GRPOLoss
+from f5_tts.rl.rollout import draw_group
+from f5_tts.types import GRPOBatch, SpeechBatch
+
+torch.set_num_threads(1)
+torch.manual_seed(0)
+policy = CFM(DiT(mel_dim=8, num_tokens=2, dim=64, depth=3, heads=2, dim_head=32, ff_mult=2, text_dim=8, conv_layers=0,
+                 gaussian=True)).eval()
+batch = SpeechBatch(mel=torch.randn(2, 250, 8), lens=torch.tensor([250, 250]), prompt_lens=torch.tensor([50, 50]),
+                    text=torch.zeros(2, 4, dtype=torch.long), target_texts=["a", "b"], group_ids=torch.tensor([0, 1]),
+                    audio=[torch.zeros(1), torch.zeros(1)])
+
+def update(steps):
+    changes = [f"rl.steps={steps}", "rl.mini_repeat_count=4", "rl.window.size=2"]
+    rl = compose_run("F5TTS_Mini_RL", changes, RLRunConfig).rl
+    for rollout in draw_group(policy, batch, rl):
+        experience = GRPOBatch(rollout=rollout, advantages=torch.randn(8), share=1.0, metrics={})
+        for output in GRPOLoss(policy, rl)(policy, [experience]):
+            output.loss.backward()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(before, update(4), update(32))
+"""
+
+
+@pytest.mark.slow
+def test_peak_memory_of_an_update_is_the_same_at_4_and_at_32_steps():
+    """In a process of its own. The forward pass that is differentiated must show in the peak, 28 more must not."""
+    done = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True)
+    before, few, many = map(int, done.stdout.split())
+    assert few > 1.05 * before
+    assert many < 1.05 * few

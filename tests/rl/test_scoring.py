@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from f5_tts.config import MelSpecConfig, ProviderConfig, RLRunConfig, compose_run
+from f5_tts.rl.scoring import Scorer
+from f5_tts.types import RewardInput, Rollout, SpeechBatch
+
+HOP = 10
+
+
+class Spelling:
+    """A vocoder that says each frame's first bin, HOP samples a frame."""
+
+    def __call__(self, mel: Tensor, lens: Tensor) -> list[Tensor]:
+        return [frames[:num, 0].repeat_interleave(HOP) for frames, num in zip(mel, lens.tolist(), strict=True)]
+
+
+class Listener:
+    """A reward provider that keeps what it was shown and says what it was told to."""
+
+    def __init__(self, component: str, scores: list[float]) -> None:
+        self.component, self.scores = component, torch.tensor(scores)
+        self.shown: list[RewardInput] = []
+
+    def score(self, inputs: Sequence[RewardInput]) -> Tensor:
+        self.shown += inputs
+        return self.scores
+
+
+@pytest.fixture
+def mel_spec() -> MelSpecConfig:
+    changes = [f"model.mel_spec.hop_length={HOP}", "model.mel_spec.target_sample_rate=500"]
+    return compose_run("F5TTS_Mini_RL", changes, RLRunConfig).model.mel_spec
+
+
+@pytest.fixture
+def rollout(batch: SpeechBatch) -> Rollout:
+    """Two samples of each prompt. A frame's first bin is 10 · sample + frame on targets, NaN on prompt and padding."""
+    batch = batch.repeat(2)
+    frames = torch.arange(12)
+    target = (frames >= batch.prompt_lens[:, None]) & (frames < batch.lens[:, None])
+    value = 10.0 * torch.arange(4)[:, None] + frames
+    mel = torch.where(target, value, torch.nan)[..., None].repeat(1, 1, 6)
+    empty = torch.zeros(0, 4, 12, 6)
+    nothing = torch.zeros(0)
+    return Rollout(
+        batch=batch,
+        cond=torch.zeros(4, 12, 6),
+        target=target,
+        mel=mel,
+        times=nothing,
+        next_times=nothing,
+        states=empty,
+        actions=empty,
+        old_log_prob=torch.zeros(0, 4),
+    )
+
+
+def scorer_of(providers: dict[str, Listener], mel_spec: MelSpecConfig) -> Scorer:
+    """Weights 1, 2, ..., floors a hundredth of them."""
+    numbered = enumerate(providers, start=1)
+    entries = [ProviderConfig(name=name, weight=float(i), floor=i / 100, config={}) for i, name in numbered]
+    return Scorer(Spelling(), providers, entries, mel_spec)
+
+
+def test_rewards_hear_the_generated_span_alone(rollout, mel_spec):
+    listener = Listener("acc", [0.0] * 4)
+    scorer_of({"ear": listener}, mel_spec)(rollout)
+    for sample, (prompt, length) in enumerate([(3, 12), (3, 12), (4, 9), (4, 9)]):
+        expected = 10.0 * sample + torch.arange(prompt, length).repeat_interleave(HOP)
+        assert torch.equal(listener.shown[sample].audio, expected)
+
+
+def test_every_clip_comes_with_its_own_text_voice_and_rate(rollout, batch, mel_spec):
+    listener = Listener("acc", [0.0] * 4)
+    scorer_of({"ear": listener}, mel_spec)(rollout)
+    assert [shown.text for shown in listener.shown] == ["three four", "three four", "six", "six"]
+    assert all(shown.sample_rate == 500 for shown in listener.shown)
+    for sample, (item, frames) in enumerate([(0, 3), (0, 3), (1, 4), (1, 4)]):
+        reference = listener.shown[sample].reference_audio
+        assert reference is not None
+        assert torch.equal(reference, batch.audio[item][: frames * HOP])
+
+
+def test_the_voice_to_match_is_that_of_the_cut_that_was_given(rollout, batch, mel_spec):
+    listener = Listener("sim", [0.0] * 4)
+    cut = replace(rollout, batch=replace(rollout.batch, prompt_lens=torch.tensor([2, 2, 1, 1])))
+    scorer_of({"ear": listener}, mel_spec)(cut)
+    assert [len(shown.reference_audio) for shown in listener.shown if shown.reference_audio is not None] == [
+        20,
+        20,
+        10,
+        10,
+    ]
+
+
+def test_scores_keep_their_places_and_add_up_by_weight(rollout, mel_spec):
+    providers = {"ear": Listener("acc", [1.0, 0.0, 0.5, 0.25]), "voice": Listener("sim", [0.1, 0.2, 0.3, 0.4])}
+    scorer = scorer_of(providers, mel_spec)
+    rewards = scorer(rollout)
+    torch.testing.assert_close(rewards.total, torch.tensor([1.2, 0.4, 1.1, 1.05]))
+    torch.testing.assert_close(rewards.parts["ear.acc"], torch.tensor([1.0, 0.0, 0.5, 0.25]))
+    assert rewards.weights == scorer.weights == {"ear.acc": 1.0, "voice.sim": 2.0}
+    assert scorer.floors == {"ear.acc": 0.01, "voice.sim": 0.02}

@@ -1,0 +1,55 @@
+"""A tiny random model through the real evaluation: real prompts, vocoder, recogniser and speaker encoder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+
+from f5_tts.config import ConfigError, RunConfig, compose_run
+from f5_tts.eval.results import read_result
+from f5_tts.model.checkpoint import write_checkpoint
+from f5_tts.scripts.evaluate import evaluate
+from f5_tts.train.build import build_model, build_vocabulary
+
+TINY = ["model.arch.dim=32", "model.arch.depth=1", "model.arch.heads=2", "model.arch.text_dim=16"]
+TINY += ["model.arch.conv_layers=1", "eval.steps=2", "eval.num_wavs=2", "datasets.name=mini"]
+LISTS = Path("data/mini_custom")
+
+
+def few_items(folder: Path) -> None:
+    for name in ("dev", "test"):
+        rows = (LISTS / f"{name}.jsonl").read_text("utf-8").splitlines()
+        unseen = [row for row in rows if not json.loads(row)["seen"]][:3]
+        seen = [row for row in rows if json.loads(row)["seen"]][:1]
+        (folder / f"{name}.jsonl").write_text("\n".join(unseen + seen) + "\n", encoding="utf-8")
+
+
+def tiny_run(tmp_path: Path, *more: str) -> RunConfig:
+    few_items(tmp_path)
+    paths = [f"eval.ckpt={tmp_path / 'model.pt'}", f"eval.out={tmp_path / 'out'}", f"eval.items_dir={tmp_path}"]
+    return compose_run("F5TTS_Mini", [*TINY, *paths, *more], RunConfig)
+
+
+def test_an_evaluation_scores_every_item_and_keeps_some_clips_and_repeats_exactly(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path)
+    torch.manual_seed(0)
+    model = build_model(run.model, build_vocabulary(run))
+    write_checkpoint(tmp_path / "model.pt", {"model_state_dict": model.state_dict()})
+    first = evaluate(run)
+    assert read_result(tmp_path / "out") == first
+    assert first.dev_error_rates.keys() == {"0", "1", "2"}
+    assert first.dev_error_rates[f"{first.guidance:g}"] == min(first.dev_error_rates.values())
+    assert [score.seen for score in first.scores["pocketsphinx"]] == [False, False, False, True]
+    kept = sorted((tmp_path / "out" / "wavs").iterdir())
+    assert len(kept) == 2
+    assert soundfile.info(kept[0]).samplerate == 16_000
+    assert evaluate(run) == first
+
+
+def test_an_evaluation_without_a_checkpoint_says_which_keys_it_needs(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"eval\.ckpt=FILE"):
+        evaluate(compose_run("F5TTS_Mini", ["datasets.name=mini"], RunConfig))

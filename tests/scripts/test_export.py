@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from f5_tts.model.checkpoint import read_checkpoint, write_checkpoint
+from f5_tts.scripts.export import export
+
+WEIGHTS = {
+    "transformer.proj_out.bias": torch.tensor([0.5, -1.25]),
+    "transformer.proj_out_ln_sig.bias": torch.tensor([0.0, 0.0]),
+}
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    path = tmp_path / "model_last.pt"
+    write_checkpoint(path, {"model_state_dict": WEIGHTS, "update": 12})
+    return path
+
+
+@pytest.fixture
+def vocabulary(tmp_path: Path) -> Path:
+    path = tmp_path / "letters.txt"
+    path.write_text(" \na\nb\n", encoding="utf-8")
+    return path
+
+
+def test_an_export_is_named_by_its_update_and_holds_half_precision_weights_without_the_head(
+    checkpoint: Path, vocabulary: Path, tmp_path: Path
+) -> None:
+    path = export(checkpoint, tmp_path / "out", vocabulary)
+    assert path == tmp_path / "out" / "model_12.safetensors"
+    tensors = load_file(path)
+    assert tensors.keys() == {"ema_model.transformer.proj_out.bias", "initted", "step"}
+    assert tensors["ema_model.transformer.proj_out.bias"].dtype == torch.float16
+    assert (tmp_path / "out" / "vocab.txt").read_text("utf-8") == vocabulary.read_text("utf-8")
+
+
+def test_an_export_reads_back_as_the_weights_it_was_made_from(
+    checkpoint: Path, vocabulary: Path, tmp_path: Path
+) -> None:
+    again = read_checkpoint(export(checkpoint, tmp_path / "out", vocabulary))
+    torch.testing.assert_close(again.weights, {"transformer.proj_out.bias": torch.tensor([0.5, -1.25])})
+
+
+def test_an_empty_vocabulary_is_refused_before_anything_is_written(checkpoint: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "vocab.txt"
+    empty.write_text("", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"vocab\.txt is empty"):
+        export(checkpoint, tmp_path / "out", empty)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+from f5_tts.config import EmaConfig, RunConfig, compose_run
+from f5_tts.model.backbones.dit import DiT
+from f5_tts.model.cfm import CFM
+from f5_tts.train.build import build_ema, learning_rate_factor
+
+ROWS = "rows_(update,step,initted,ema)"
+
+
+def ema_settings(run: str) -> EmaConfig:
+    """Our settings for a golden run: those of ema-pytorch, as the published model's config has them, or faster ones."""
+    if run == "ema_default":
+        return compose_run("F5TTS_v1_Base", [], RunConfig).optim.ema
+    return EmaConfig(beta=0.99, update_after_step=3, update_every=1, power=2 / 3)
+
+
+@pytest.fixture
+def model() -> CFM:
+    sizes = {"dim": 16, "depth": 1, "heads": 1, "dim_head": 4, "ff_mult": 1, "text_dim": 2, "conv_layers": 0}
+    return CFM(DiT(mel_dim=2, num_tokens=2, average_upsampling=False, **sizes))
+
+
+def fill(model: CFM, value: float) -> None:
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(value)
+
+
+@pytest.mark.parametrize("run", range(3))
+def test_learning_rates_are_the_published_schedules_to_nine_digits(run, table):
+    want = table("g9_ema_lr")["lr"][run]
+    warmup, total = want["warmup_updates"], want["total_updates"]
+    optimizer = AdamW([torch.nn.Parameter(torch.zeros(1))], lr=want["base"])
+    scheduler = LambdaLR(optimizer, lambda update: learning_rate_factor(update, warmup, total))
+    rates = []
+    for _ in want["lr_before_update_i"]:
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates == pytest.approx(want["lr_before_update_i"], rel=1e-9, abs=1e-18)
+
+
+def test_the_learning_rate_rises_over_the_warm_up_and_falls_to_the_end():
+    factors = [learning_rate_factor(update, 4, 12) for update in range(15)]
+    rise, fall = [0, 0.25, 0.5, 0.75], [1, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125]
+    assert factors == pytest.approx([*rise, *fall, 0, 0, 0], abs=2e-8)
+    assert min(factors) > 0
+
+
+def test_without_a_warm_up_the_first_update_has_the_whole_rate():
+    assert learning_rate_factor(0, 0, 10) == 1
+
+
+@pytest.mark.parametrize("run", ["ema_default", "ema_fast"])
+def test_the_running_average_is_ema_pytorchs_within_1e_6_after_every_update(run, model, table):
+    """The weights are the number of the update."""
+    rows = {row[0]: row[1:] for row in table("g9_ema_lr")[run][ROWS]}
+    names = [f"ema_model.{name}" for name, _ in model.named_parameters()]
+    average = build_ema(model, ema_settings(run))
+    for update in range(1, max(rows) + 1):
+        fill(model, float(update))
+        average.update()
+        if update in rows:
+            step, initted, value = rows[update]
+            state = average.state_dict()
+            assert (state["step"].item(), state["initted"].item()) == (step, initted)
+            for name in names:
+                want = torch.full_like(state[name], value)
+                torch.testing.assert_close(state[name], want, rtol=1e-6, atol=0)
+
+
+def test_the_running_averages_names_are_those_of_published_checkpoints(model):
+    keys = build_ema(model, ema_settings("ema_default")).state_dict().keys()
+    assert keys == {f"ema_model.{name}" for name in model.state_dict()} | {"initted", "step"}
