@@ -37,7 +37,7 @@ HOMOPHONES = {
 
 
 class WhisperJudge:
-    """Whisper tiny.en in 8-bit integers on one CPU thread, greedy. It may write numerals: without them it hears worse."""
+    """Whisper tiny.en in 8-bit integers on one CPU thread, greedy; forbidden to write numerals, it hears worse."""
 
     def __init__(self):
         folder = weights_folder(WEIGHTS)

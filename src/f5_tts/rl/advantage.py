@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 MIN_GROUPS = 8  # from here on the spread over an update is worth dividing by
+TINY = 1e-8  # keeps a division by no spread finite
 
 
 def group_advantages(
@@ -32,7 +33,7 @@ def group_advantages(
     total = sum(weights[name] * standardise(score.float(), group_ids, floors[name]) for name, score in parts.items())
     assert isinstance(total, Tensor)
     if len(group_ids.unique()) >= MIN_GROUPS:
-        total = total / total.std(correction=0).clamp(min=1e-8)
+        total = total / total.std(correction=0).clamp(min=TINY)
     return total.masked_fill(without_spread(parts, group_ids), 0.0).clamp(-clip, clip)
 
 
@@ -42,7 +43,7 @@ def standardise(scores: Float[Tensor, " b"], group_ids: Int[Tensor, " b"], floor
     size = torch.bincount(group).to(scores)
     centred = scores - (torch.zeros_like(size).index_add(0, group, scores) / size)[group]
     variance = torch.zeros_like(size).index_add(0, group, centred.square()) / size
-    return centred / variance.sqrt().clamp(min=floor)[group]
+    return centred / variance.sqrt().clamp(min=max(floor, TINY))[group]
 
 
 def without_spread(parts: dict[str, Tensor], group_ids: Int[Tensor, " b"]) -> Bool[Tensor, " b"]:

@@ -90,15 +90,16 @@ def trained_steps(times: Float[Tensor, " s"], rl: RLConfig) -> list[int]:
     """
     low, high = rl.window.t_range
     inside = [i for i, t in enumerate(times[:-1].tolist()) if low <= t <= high]
-    spare = max(0, len(inside) - rl.window.size)
-    first = int(torch.randint(spare + 1, ())) if rl.window.schedule == "random" else 0
+    is_random = rl.window.schedule == "random"
+    first = int(torch.randint(max(0, len(inside) - rl.window.size) + 1, ())) if is_random else 0
     chosen = inside[first : first + rl.window.size]
+    last = (inside if is_random else chosen)[-1:]  # of all the steps that may ever be chosen
     grid = ", ".join(f"{t:.3f}" for t in times.tolist())
     if not chosen:
         raise ValueError(f"no solver step starts in rl.window.t_range=[{low}, {high}]; the grid is {grid}")
-    if rl.algorithm == "flow_grpo" and (rl.sde.a == 0 or chosen[-1] == len(times) - 2):
+    if rl.algorithm == "flow_grpo" and (rl.sde.a == 0 or last == [len(times) - 2]):
         raise ValueError(
-            f"flow_grpo has no noise at step {chosen[-1]} of the grid {grid}: a trained step needs rl.sde.a > 0 and "
+            f"flow_grpo has no noise at step {last[0]} of the grid {grid}: a trained step needs rl.sde.a > 0 and "
             "must end before 1; lower rl.window.t_range"
         )
     return chosen

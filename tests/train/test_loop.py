@@ -1,0 +1,270 @@
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from ema_pytorch import EMA
+from torch import Tensor, nn
+from torch.optim import SGD
+from torch.optim.lr_scheduler import LambdaLR
+
+from f5_tts.config import OptimConfig, RunConfig, compose_run
+from f5_tts.model.backbones.dit import DiT
+from f5_tts.model.cfm import CFM
+from f5_tts.train.loop import fit, merge, seed_of
+from f5_tts.train.report import Report
+from f5_tts.train.state import CheckpointDir, Trainable
+from f5_tts.types import LossOutput
+
+RATE = 0.1
+Loss = Callable[[CFM, Tensor], Iterator[LossOutput]]
+
+
+class Line(DiT):
+    """y = w x, in the place of a backbone."""
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+        self.w = nn.Parameter(torch.zeros(()))
+        self.proj_out_ln_sig = None
+
+
+def squared_error(policy: CFM, item: Tensor) -> Iterator[LossOutput]:
+    """Mean of (y - w x)² over the item's points, x and y in its rows."""
+    x, y = item
+    loss = (y - policy.transformer.get_parameter("w") * x).square().mean()
+    yield LossOutput(loss=loss, metrics={"loss": loss.item()})
+
+
+@pytest.fixture(autouse=True)
+def own_signals() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+class Run:
+    """A run of w x = y by gradient descent at rate 0.1; `options` change the optim section."""
+
+    def __init__(self, folder: Path, **options: float) -> None:
+        config = compose_run("F5TTS_Mini", [f"ckpts.save_dir={folder}"], RunConfig)
+        self.folder, self.ckpts = folder, config.ckpts
+        self.optim: OptimConfig = replace(config.optim, max_grad_norm=1e9)
+        self.optim = replace(self.optim, **options)
+        self.model = CFM(Line())
+        optimizer = SGD(self.model.parameters(), lr=RATE)
+        average = EMA(self.model, beta=0.5, update_after_step=0, update_every=1, include_online_model=False)
+        self.trainable = Trainable(
+            model=self.model,
+            ema=average,
+            optimizer=optimizer,
+            scheduler=LambdaLR(optimizer, lambda update: 1.0),
+            objective="mse",
+        )
+
+    def fit(self, items: list[Tensor], loss: Loss = squared_error, total: int = 100) -> bool:
+        return fit(
+            self.trainable,
+            self.model,
+            iter(items),
+            loss,
+            accelerator=Accelerator(cpu=True),
+            checkpoints=CheckpointDir(self.ckpts),
+            report=Report(self.folder, first=self.trainable.update, total=total, title="test"),
+            optim=self.optim,
+            total=total,
+        )
+
+    @property
+    def w(self) -> float:
+        return self.model.transformer.get_parameter("w").item()
+
+    def rows(self) -> list[dict[str, float]]:
+        return [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def points(*pairs: tuple[float, float]) -> Tensor:
+    return torch.tensor(pairs).T
+
+
+def test_accumulated_items_make_the_update_of_one_large_batch(tmp_path):
+    """Gradients -2 and -8 of items (1, 1) and (2, 2) at w = 0: mean -5, step 0.5."""
+    small, large = Run(tmp_path / "a", grad_accumulation_steps=2), Run(tmp_path / "b")
+    for folder in (small.folder, large.folder):
+        folder.mkdir()
+    assert small.fit([points((1.0, 1.0)), points((2.0, 2.0))])
+    assert large.fit([points((1.0, 1.0), (2.0, 2.0))])
+    assert small.w == pytest.approx(0.5) and large.w == pytest.approx(0.5)
+    assert small.trainable.update == large.trainable.update == 1
+
+
+def test_the_slices_of_an_items_loss_add_up(tmp_path):
+    def in_slices(policy: CFM, item: Tensor) -> Iterator[LossOutput]:
+        for point in item.T:
+            (whole,) = squared_error(policy, point[:, None])
+            yield LossOutput(loss=whole.loss / item.shape[1], metrics=whole.metrics)
+
+    run = Run(tmp_path)
+    run.fit([points((1.0, 1.0), (2.0, 2.0))], in_slices)
+    assert run.w == pytest.approx(0.5)
+    assert run.rows()[0]["loss"] == pytest.approx(2.5)
+
+
+def test_each_slice_is_differentiated_before_the_next_is_computed(tmp_path):
+    seen: list[bool] = []
+
+    def watched(policy: CFM, item: Tensor) -> Iterator[LossOutput]:
+        for _ in range(2):
+            seen.append(policy.transformer.get_parameter("w").grad is None)
+            yield from squared_error(policy, item)
+
+    Run(tmp_path).fit([points((1.0, 1.0))], watched)
+    assert seen == [True, False]
+
+
+def test_gradients_are_scaled_down_to_the_highest_norm(tmp_path):
+    run = Run(tmp_path, max_grad_norm=0.5)
+    run.fit([points((1.0, 1.0))])
+    assert run.w == pytest.approx(0.5 * RATE, rel=1e-4)
+    assert run.rows()[0]["grad_norm"] == pytest.approx(2.0)
+
+
+def test_a_run_ends_at_its_total_and_with_its_items(tmp_path):
+    run = Run(tmp_path)
+    assert run.fit([points((1.0, 1.0))] * 5, total=3)
+    assert run.trainable.update == 3
+    assert run.fit([points((1.0, 1.0))] * 5, total=100)
+    assert run.trainable.update == 8
+
+
+def test_every_update_is_reported_with_its_norm_rate_and_time(tmp_path):
+    run = Run(tmp_path)
+    run.fit([points((1.0, 1.0))] * 2)
+    assert [row["update"] for row in run.rows()] == [1, 2]
+    assert all(row["lr"] == RATE and row["time/update"] > 0 for row in run.rows())
+
+
+def test_the_running_average_follows_every_update(tmp_path):
+    """Updates move w to 0.2, 0.36; the average starts as a copy of the first, then takes its share."""
+    run = Run(tmp_path)
+    run.fit([points((1.0, 1.0))] * 2)
+    average = run.trainable.ema.ema_model.transformer.get_parameter("w").item()
+    assert run.w == pytest.approx(0.36)
+    assert 0.2 < average < 0.36
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_stops_the_run_before_weights_and_files(tmp_path, value: float):
+    def breaks_at_once(policy: CFM, item: Tensor) -> Iterator[LossOutput]:
+        for output in squared_error(policy, item):
+            yield LossOutput(loss=output.loss * value, metrics={"loss": value, "loss/kl": 0.25})
+
+    run = Run(tmp_path)
+    with pytest.raises(FloatingPointError, match=rf"loss is {value} after update 0 \(loss=.*, loss/kl=0\.25\); try a"):
+        run.fit([points((1.0, 1.0))], breaks_at_once)
+    assert run.w == 0
+    assert not list(tmp_path.glob("*.pt"))
+
+
+def test_a_gradient_that_is_not_finite_does_not_reach_the_weights(tmp_path):
+    """√(w²) at w = 0: the loss is 0, its derivative 0 / 0."""
+
+    def cusp(policy: CFM, item: Tensor) -> Iterator[LossOutput]:
+        loss = policy.transformer.get_parameter("w").square().sqrt()
+        yield LossOutput(loss=loss, metrics={"loss": loss.item()})
+
+    run = Run(tmp_path)
+    with pytest.raises(FloatingPointError, match="grad"):
+        run.fit([points((1.0, 1.0))], cusp)
+    assert run.w == 0
+    assert not list(tmp_path.glob("*.pt"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_is_obeyed_after_the_update_and_saved(tmp_path, number: signal.Signals):
+    def interrupted(policy: CFM, item: Tensor) -> Iterator[LossOutput]:
+        if run.trainable.update == 1:
+            os.kill(os.getpid(), number)
+        yield from squared_error(policy, item)
+
+    run = Run(tmp_path)
+    assert run.fit([points((1.0, 1.0))] * 9, interrupted) is False
+    assert run.trainable.update == 2
+    saved = torch.load(tmp_path / "model_last.pt", weights_only=True)
+    assert saved["update"] == 2
+    assert saved["model_state_dict"]["transformer.w"].item() == pytest.approx(run.w)
+
+
+def test_a_second_stop_is_obeyed_at_once(tmp_path):
+    def twice(policy: CFM, item: Tensor) -> Iterator[LossOutput]:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+        yield from squared_error(policy, item)
+
+    run = Run(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        run.fit([points((1.0, 1.0))], twice)
+    assert run.trainable.update == 0
+
+
+def test_a_run_that_reached_its_total_is_finished_even_if_it_was_asked_to_stop(tmp_path):
+    def interrupted(policy: CFM, item: Tensor) -> Iterator[LossOutput]:
+        os.kill(os.getpid(), signal.SIGINT)
+        yield from squared_error(policy, item)
+
+    assert Run(tmp_path).fit([points((1.0, 1.0))], interrupted, total=1) is True
+
+
+def test_after_a_run_signals_do_what_they_did_before(tmp_path):
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    Run(tmp_path).fit([points((1.0, 1.0))])
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_what_an_update_draws_depends_on_the_seed_and_its_number_alone(tmp_path):
+    def drawing(drawn: list[float]) -> Loss:
+        def loss(policy: CFM, item: Tensor) -> Iterator[LossOutput]:
+            drawn.append(torch.rand(()).item())
+            yield from squared_error(policy, item)
+
+        return loss
+
+    whole, resumed = [], []
+    Run(tmp_path).fit([points((1.0, 1.0))] * 4, drawing(whole))
+    later = Run(tmp_path)
+    later.trainable.update = 2
+    torch.rand(100)
+    later.fit([points((1.0, 1.0))] * 2, drawing(resumed))
+    assert resumed == whole[2:]
+    assert len(set(whole)) == 4
+
+
+def test_seeds_of_updates_and_of_runs_differ():
+    assert len({seed_of(seed, update) for seed in range(10) for update in range(100)}) == 1000
+
+
+def test_metrics_of_slices_are_averaged_and_the_largest_kept_where_the_name_says_max():
+    merged = merge([{"loss": 1.0, "ratio/max_dev": 0.1, "only": 7.0}, {"loss": 2.0, "ratio/max_dev": 0.3}])
+    assert merged == pytest.approx({"loss": 1.5, "ratio/max_dev": 0.3, "only": 7.0})
+    assert merge([{"reward/max": 1.0}, {"reward/max": 3.0}]) == {"reward/max": 3.0}
+
+
+def test_the_least_reward_of_several_items_is_the_least():
+    assert merge([{"reward/min": 1.0}, {"reward/min": 3.0}]) == {"reward/min": 1.0}
+
+
+def test_a_finished_run_says_so_and_leaves_its_files_alone(tmp_path, capsys):
+    run = Run(tmp_path)
+    run.trainable.update = 3
+    assert run.fit([points((1.0, 1.0))], total=3)
+    assert "holds all 3 updates of this run" in capsys.readouterr().out
+    assert not list(tmp_path.glob("*.pt"))

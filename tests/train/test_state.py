@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ema_pytorch import EMA
+from torch import Tensor
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+from f5_tts.config import CkptsConfig, RunConfig, compose_run
+from f5_tts.model.backbones.dit import DiT
+from f5_tts.model.cfm import CFM
+from f5_tts.model.checkpoint import read_checkpoint
+from f5_tts.train.state import CheckpointDir, Trainable
+
+
+def trainable(objective: str = "gaussian_nll", *, gaussian: bool = True, seed: int = 0) -> Trainable:
+    torch.manual_seed(seed)
+    sizes = {"dim": 16, "depth": 1, "heads": 1, "dim_head": 16, "ff_mult": 1, "text_dim": 8, "conv_layers": 0}
+    model = CFM(DiT(mel_dim=2, num_tokens=3, gaussian=gaussian, **sizes))
+    optimizer = AdamW(model.parameters(), lr=1e-2)
+    return Trainable(
+        model=model,
+        ema=EMA(model, beta=0.9, update_after_step=0, update_every=1, include_online_model=False),
+        optimizer=optimizer,
+        scheduler=LambdaLR(optimizer, lambda update: 1 / (1 + update)),
+        objective=objective,
+    )
+
+
+def after(run: Trainable, updates: int) -> Trainable:
+    """The run after that many updates by random gradients."""
+    for _ in range(updates):
+        for parameter in run.model.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        run.optimizer.step()
+        run.scheduler.step()
+        run.update += 1
+        run.ema.update()
+    return run
+
+
+def folder(path: Path, **options: int) -> CheckpointDir:
+    settings: CkptsConfig = compose_run("F5TTS_Mini", [f"ckpts.save_dir={path}"], RunConfig).ckpts
+    return CheckpointDir(replace(settings, **options))
+
+
+def assert_equal(found: Any, expected: Any) -> None:
+    """Nested states are equal bit for bit."""
+    if isinstance(expected, Tensor):
+        assert torch.equal(found, expected)
+    elif isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        for key in expected:
+            assert_equal(found[key], expected[key])
+    elif isinstance(expected, list):
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            assert_equal(one, other)
+    else:
+        assert found == expected
+
+
+def names(path: Path) -> list[str]:
+    return sorted(file.name for file in path.iterdir())
+
+
+# --- resume ---
+
+
+def test_the_same_stage_goes_on_with_everything_where_it_was(tmp_path):
+    stopped, said = after(trainable(), 3), []
+    folder(tmp_path).save_last(stopped)
+    resumed = trainable(seed=1)
+    resumed.resume(read_checkpoint(tmp_path / "model_last.pt"), said.append)
+    assert_equal(resumed.state(), stopped.state())
+    assert said == [f"resuming {tmp_path / 'model_last.pt'} at update 3"]
+
+
+def test_a_resumed_run_makes_the_updates_that_the_whole_run_makes(tmp_path):
+    run = after(trainable(), 3)
+    folder(tmp_path).save_last(run)
+    resumed = trainable(seed=1)
+    resumed.resume(read_checkpoint(tmp_path / "model_last.pt"), lambda line: None)
+    torch.manual_seed(7)
+    expected = after(run, 2).state()
+    torch.manual_seed(7)
+    assert_equal(after(resumed, 2).state(), expected)
+
+
+def test_another_stage_takes_the_weights_alone(tmp_path):
+    before, said = after(trainable("gaussian_nll"), 3), []
+    folder(tmp_path).save_last(before)
+    fresh, later = trainable("grpo", seed=1), trainable("grpo", seed=1)
+    later.resume(read_checkpoint(tmp_path / "model_last.pt"), said.append)
+    assert_equal(later.model.state_dict(), before.model.state_dict())
+    assert_equal(later.ema.ema_model.state_dict(), before.model.state_dict())
+    assert_equal(later.optimizer.state_dict(), fresh.optimizer.state_dict())
+    assert_equal(later.scheduler.state_dict(), fresh.scheduler.state_dict())
+    assert later.update == 0
+    assert said == [
+        f"starting grpo from the weights of {tmp_path / 'model_last.pt'} (gaussian_nll), counters at 0",
+    ]
+
+
+def test_bare_weights_start_a_stage_and_a_missing_head_is_said(tmp_path):
+    base, said = trainable("mse", gaussian=False), []
+    torch.save({"ema_model_state_dict": base.ema.state_dict()}, tmp_path / "pretrained_base.pt")
+    checkpoint = folder(tmp_path).newest(pretrained=True)
+    assert checkpoint is not None
+    warmed = trainable("gaussian_nll", seed=1)
+    warmed.resume(checkpoint, said.append)
+    assert torch.equal(warmed.model.transformer.time_embed.time_mlp[0].weight, first_weight(base))
+    assert warmed.update == 0
+    assert "has no Gaussian head" in said[0] and "(bare weights), counters at 0" in said[1]
+
+
+def first_weight(run: Trainable) -> Tensor:
+    return run.model.transformer.time_embed.time_mlp[0].weight
+
+
+# --- what a folder keeps ---
+
+
+@pytest.mark.parametrize(
+    "keep, kept", [(-1, ["model_10.pt", "model_2.pt", "model_9.pt"]), (2, ["model_10.pt", "model_9.pt"]), (0, [])]
+)
+def test_the_newest_numbered_files_are_kept_and_no_other_is_touched(tmp_path, keep: int, kept: list[str]):
+    for name in ("model_2.pt", "model_9.pt", "model_10.pt", "model_last.pt", "reference.pt", "pretrained_a.pt"):
+        (tmp_path / name).touch()
+    folder(tmp_path, keep_last_n_checkpoints=keep).prune()
+    assert names(tmp_path) == sorted([*kept, "model_last.pt", "reference.pt", "pretrained_a.pt"])
+
+
+def test_fewer_files_than_may_be_kept_are_all_kept(tmp_path):
+    (tmp_path / "model_2.pt").touch()
+    folder(tmp_path, keep_last_n_checkpoints=3).prune()
+    assert names(tmp_path) == ["model_2.pt"]
+
+
+def test_files_are_written_when_they_are_due(tmp_path):
+    checkpoints = folder(tmp_path, save_per_updates=2, last_per_updates=3, keep_last_n_checkpoints=1)
+    run = trainable()
+    seen = []
+    for _ in range(4):
+        checkpoints.save_if_due(after(run, 1))
+        seen.append(names(tmp_path))
+    assert seen == [[], ["model_2.pt"], ["model_2.pt", "model_last.pt"], ["model_4.pt", "model_last.pt"]]
+    assert torch.load(tmp_path / "model_last.pt", weights_only=True)["update"] == 3
+    assert torch.load(tmp_path / "model_4.pt", weights_only=True)["update"] == 4
+
+
+def test_a_folder_is_made_and_left_without_a_trace_of_the_probe(tmp_path):
+    folder(tmp_path / "a" / "b").prepare()
+    assert names(tmp_path / "a" / "b") == []
+
+
+def test_a_folder_that_cannot_be_written_is_named_with_its_key(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"cannot write to ckpts\.save_dir=.*/file .*choose a folder of yours"):
+        folder(tmp_path / "file").prepare()
+
+
+# --- where stage 2 starts ---
+
+
+def test_stage_2_needs_a_checkpoint_and_takes_no_pretrained_file(tmp_path):
+    torch.save({"model_state_dict": trainable().model.state_dict()}, tmp_path / "pretrained_a.pt")
+    with pytest.raises(FileNotFoundError, match=r"no model_last\.pt .* copy the model_last\.pt of stage 1 there"):
+        folder(tmp_path).start("flow_grpo")
+
+
+def test_only_the_gaussian_policy_needs_a_head(tmp_path):
+    folder(tmp_path).save_last(trainable("mse", gaussian=False))
+    with pytest.raises(ValueError, match=r"has none: warm it up first .* or use rl\.algorithm=flow_grpo"):
+        folder(tmp_path).start("gaussian_grpo")
+    assert folder(tmp_path).start("flow_grpo").run["objective"] == "mse"
+    folder(tmp_path).save_last(trainable("gaussian_nll"))
+    assert folder(tmp_path).start("gaussian_grpo").has_head
+
+
+def test_the_reference_is_the_policy_at_the_start_also_after_a_resume(tmp_path):
+    run = trainable("grpo")
+    start = {name: value.clone() for name, value in run.model.state_dict().items()}
+    reference = folder(tmp_path).reference(run)
+    after(run, 2)
+    assert_equal(reference.state_dict(), start)
+    assert_equal(folder(tmp_path).reference(run).state_dict(), start)
+    assert not any(parameter.requires_grad for parameter in reference.parameters())
+    assert all(parameter.requires_grad for parameter in run.model.parameters())
+
+
+def test_a_resumed_run_without_its_reference_is_told_where_it_was_sought(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"reference\.pt"):
+        folder(tmp_path).reference(after(trainable("grpo"), 1))
