@@ -12,7 +12,7 @@ from torch import Tensor
 
 from f5_tts.config import DatasetsConfig
 from f5_tts.data.batching import BatchPlan, collate, load_batches
-from f5_tts.data.dataset import Row, SpeechDataset, audio_reader
+from f5_tts.data.dataset import Row, SpeechDataset, AudioReader
 from f5_tts.data.text import Vocabulary
 from f5_tts.model.mel import LogMel, MelSpec
 from f5_tts.types import SpeechBatch, Utterance
@@ -165,7 +165,7 @@ def loaded(rows: list[Row], *, num_workers: int, first: int = 0) -> Iterator[Spe
         n_fft=512,
         mel_spec_type="vocos",
     )
-    dataset = SpeechDataset(rows, audio_reader(LogMel(spec), 16000), pairs=True, seed=0)
+    dataset = SpeechDataset(rows, AudioReader(LogMel(spec), 16000), pairs=True, seed=0)
     chosen = settings(batch_size_per_gpu=150, num_workers=num_workers, pair_speakers=True)
     plan = BatchPlan(dataset=dataset, settings=chosen, frames_per_second=spec.frames_per_second, seed=0)
     return load_batches(plan, LETTERS, first=first, epochs=2)

@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset as Table
 from torch import Tensor
 
-from f5_tts.data.dataset import Row, SpeechDataset, audio_reader, read_rows
+from f5_tts.data.dataset import Row, SpeechDataset, AudioReader, read_rows
 
 COLUMNS = {
     "audio_path": ["a.wav", "b.wav", "c.wav"],
@@ -167,6 +167,6 @@ def test_a_file_is_read_at_the_models_rate_and_its_mel_is_made_from_that(tmp_pat
         return audio.unfold(1, 100, 100).square().mean(dim=2, keepdim=True)
 
     soundfile.write(tmp_path / "a.wav", torch.sin(2 * pi * 300 / 8000 * torch.arange(1600)).numpy(), 8000)
-    audio, mel = audio_reader(energies, 4000)(str(tmp_path / "a.wav"))
+    audio, mel = AudioReader(energies, 4000)(str(tmp_path / "a.wav"))
     assert audio.shape == (800,) and mel.shape == (8, 1)
     torch.testing.assert_close(mel[1:-1], torch.full((6, 1), 0.5), atol=0.02, rtol=0)

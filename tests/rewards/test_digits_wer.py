@@ -63,8 +63,9 @@ def test_a_transcript_does_not_depend_on_the_clips_before(spoken):
     assert forward == backward[::-1]
 
 
-def test_louder_than_full_scale_is_clipped_not_wrapped():
-    assert pcm16(torch.tensor([2.0, -2.0, 0.5])) == b"\xff\x7f\x01\x80\xff\x3f"  # 32767, -32767, 16383
+def test_louder_than_full_scale_is_clipped_not_wrapped_and_a_tenth_of_a_second_of_quiet_stands_around_it():
+    quiet = bytes(2 * 1600)
+    assert pcm16(torch.tensor([2.0, -2.0, 0.5])) == quiet + b"\xff\x7f\x01\x80\xff\x3f" + quiet  # ±32767, 16383
 
 
 def test_a_worker_ends_when_nobody_can_ask_it_any_more():

@@ -65,12 +65,12 @@ def read_durations(path: Path) -> list[float]:
     if not path.is_file():
         raise FileNotFoundError(f'no {path}: it must hold {{"duration": [seconds of each row]}}')
     try:
-        durations = json.loads(path.read_text(encoding="utf-8"))["duration"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        durations = [float(seconds) for seconds in json.loads(path.read_text(encoding="utf-8"))["duration"]]
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f'{path} is not {{"duration": [seconds of each row]}}: {error!r}') from error
     if not durations:
         raise ValueError(f"{path} lists no durations: the data set is empty")
-    return [float(seconds) for seconds in durations]
+    return durations
 
 
 class SpeechDataset(Dataset[Utterance]):
@@ -119,11 +119,13 @@ class SpeechDataset(Dataset[Utterance]):
         )
 
 
-def audio_reader(to_mel: Callable[[Tensor], Tensor], sample_rate: int) -> Reader:
-    """A function from an audio file to its waveform and log-mel."""
+@dataclass(frozen=True, slots=True)
+class AudioReader:
+    """Reads an audio file into its waveform and log-mel; a class, so that loading processes can be sent one."""
 
-    def read(path: str) -> tuple[Float[Tensor, " nw"], Float[Tensor, "n d"]]:
-        audio = load_audio(path, sample_rate)
-        return audio, to_mel(audio[None])[0]
+    to_mel: Callable[[Tensor], Tensor]
+    sample_rate: int  # Hz
 
-    return read
+    def __call__(self, path: str) -> tuple[Float[Tensor, " nw"], Float[Tensor, "n d"]]:
+        audio = load_audio(path, self.sample_rate)
+        return audio, self.to_mel(audio[None])[0]

@@ -26,7 +26,7 @@ class Vocabulary:
         """One row of ids a text, one id a character, padded with -1."""
         rows = [[self.ids.get(symbol, 0) for symbol in text] for text in texts]
         width = max(map(len, rows))
-        return torch.tensor([row + [PADDING] * (width - len(row)) for row in rows])
+        return torch.tensor([row + [PADDING] * (width - len(row)) for row in rows], dtype=torch.long)
 
 
 def read_vocabulary(path: str | Path) -> Vocabulary:

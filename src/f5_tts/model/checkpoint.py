@@ -71,11 +71,13 @@ def read_checkpoint(path: Path) -> Checkpoint:
         else:
             payload = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError, OSError) as error:
-        raise ValueError(f"{path} cannot be read as a checkpoint: damaged, or not only weights ({error})") from error
-    weights = payload.pop("model_state_dict", None) or payload.get("ema_model_state_dict")
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{path} cannot be read as a checkpoint: damaged, or not only weights ({reason})") from error
+    run = dict(payload) if isinstance(payload, dict) else {}
+    weights = run.pop("model_state_dict", None) or run.get("ema_model_state_dict")
     if not isinstance(weights, dict):
         raise ValueError(f"{path} holds neither model_state_dict nor ema_model_state_dict")
-    return Checkpoint(path=path, weights=plain_weights(weights), run=payload)
+    return Checkpoint(path=path, weights=plain_weights(weights), run=run)
 
 
 def plain_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -117,9 +119,15 @@ def write_checkpoint(path: Path, payload: dict[str, Any]) -> None:
 
 
 def export_weights(weights: dict[str, Tensor], path: Path, dtype: torch.dtype) -> None:
-    """Write bare weights as published models have them: safetensors, prefix `ema_model.`, no Gaussian head."""
+    """Write bare weights as published models have them: safetensors, prefix `ema_model.`, no Gaussian head.
+
+    Rotary frequencies stay in single precision: rounded, they would shift far positions.
+    """
     kept = {name: value for name, value in weights.items() if not name.startswith(HEAD)}
-    tensors = {EMA_PREFIX + name: value.to(dtype).contiguous() for name, value in kept.items()}
+    tensors = {
+        EMA_PREFIX + name: (value if name.endswith("inv_freq") else value.to(dtype)).contiguous()
+        for name, value in kept.items()
+    }
     tensors |= {"initted": torch.tensor(True), "step": torch.tensor(0)}
     replace_file(path, lambda part: save_file(tensors, part))
 
@@ -133,6 +141,6 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         with part.open("rb") as stream:
             os.fsync(stream.fileno())
         part.replace(path)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         part.unlink(missing_ok=True)
         raise OSError(f"cannot write {path} ({error}): is the disk full or ckpts.save_dir read-only?") from error

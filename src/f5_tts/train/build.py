@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from f5_tts.config import ModelConfig, OptimConfig, RLConfig, RunConfig, dataset_dir, group_size, vocab_path
 from f5_tts.data.batching import BatchPlan, load_batches
-from f5_tts.data.dataset import SpeechDataset, audio_reader, read_rows
+from f5_tts.data.dataset import AudioReader, SpeechDataset, read_rows
 from f5_tts.data.text import Vocabulary, read_vocabulary
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.cfm import CFM
@@ -77,7 +77,7 @@ def build_model(model: ModelConfig, vocabulary: Vocabulary) -> CFM:
 def build_plan(run: RunConfig) -> BatchPlan:
     """The data set of a run and the order of its batches."""
     mel = build_mel(run.model.mel_spec)
-    read = audio_reader(mel, run.model.mel_spec.target_sample_rate)
+    read = AudioReader(mel, run.model.mel_spec.target_sample_rate)
     rows = read_rows(dataset_dir(run))
     dataset = SpeechDataset(rows, read, pairs=run.datasets.pair_speakers, seed=run.optim.seed)
     return BatchPlan(
