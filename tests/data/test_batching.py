@@ -12,7 +12,7 @@ from torch import Tensor
 
 from f5_tts.config import DatasetsConfig
 from f5_tts.data.batching import BatchPlan, collate, load_batches
-from f5_tts.data.dataset import Row, SpeechDataset, AudioReader
+from f5_tts.data.dataset import AudioReader, Row, SpeechDataset
 from f5_tts.data.text import Vocabulary
 from f5_tts.model.mel import LogMel, MelSpec
 from f5_tts.types import SpeechBatch, Utterance

@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset as Table
 from torch import Tensor
 
-from f5_tts.data.dataset import Row, SpeechDataset, AudioReader, read_rows
+from f5_tts.data.dataset import AudioReader, Row, SpeechDataset, read_rows
 
 COLUMNS = {
     "audio_path": ["a.wav", "b.wav", "c.wav"],

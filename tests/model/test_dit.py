@@ -8,6 +8,13 @@ import torch
 from torch import Tensor
 
 from f5_tts.model.backbones.dit import DiT, position_code, stretch_to_frames
+from f5_tts.model.backbones.layers import (
+    Attention,
+    ConvNeXtV2Block,
+    ConvPositionEmbedding,
+    GlobalResponseNorm,
+    RotaryEmbedding,
+)
 from f5_tts.model.cfm import CFM, padding_mask
 from f5_tts.model.heads import Velocity
 
@@ -167,6 +174,23 @@ def test_a_mask_without_padding_changes_nothing(golden_model, uneven):
 
 
 # --- parts ---
+
+PARTS = {
+    "positions": (ConvPositionEmbedding(16), ()),
+    "response norm": (GlobalResponseNorm(16), ()),
+    "text block": (ConvNeXtV2Block(16, 24), ()),
+    "attention": (Attention(16, heads=2, dim_head=8, dropout=0.0), (RotaryEmbedding(8)(12),)),
+}
+
+
+@pytest.mark.parametrize("part, more", PARTS.values(), ids=PARTS)
+def test_a_part_that_looks_at_other_frames_looks_past_the_padding(part, more):
+    torch.manual_seed(7)
+    for parameter in part.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    x, mask = 3 * torch.randn(2, 12, 16), torch.arange(12) < torch.tensor([7, 12])[:, None]
+    alone = part(x[:1, :7], None, *[tuple(table[:7] for table in rope) for rope in more])
+    torch.testing.assert_close(part(x, mask, *more)[:1, :7], alone, atol=2e-5, rtol=0)
 
 
 def test_upsampling_repeats_tokens_evenly_and_the_last_ones_once_more():

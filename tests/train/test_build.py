@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch.optim import AdamW
@@ -22,8 +24,8 @@ def ema_settings(run: str) -> EmaConfig:
 
 @pytest.fixture
 def model() -> CFM:
-    sizes = {"dim": 16, "depth": 1, "heads": 1, "dim_head": 4, "ff_mult": 1, "text_dim": 2, "conv_layers": 0}
-    return CFM(DiT(mel_dim=2, num_tokens=2, average_upsampling=False, **sizes))
+    sizes: dict[str, Any] = {"dim": 16, "depth": 1, "heads": 1, "dim_head": 4, "ff_mult": 1, "text_dim": 2}
+    return CFM(DiT(mel_dim=2, num_tokens=2, conv_layers=0, **sizes))
 
 
 def fill(model: CFM, value: float) -> None:

@@ -94,6 +94,7 @@ def load_batches(plan: BatchPlan, vocabulary: Vocabulary, *, first: int, epochs:
         batch_sampler=plan.batches(first, epochs),  # pyright: ignore[reportArgumentType]  # any iterable of key lists
         num_workers=workers,
         collate_fn=partial(collate, vocabulary=vocabulary),
+        generator=torch.Generator(),  # else starting to read draws from the random state of the update at hand
         multiprocessing_context="spawn" if workers else None,
     )
     yield from loader

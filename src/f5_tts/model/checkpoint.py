@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,8 +69,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
     try:
         if path.suffix == ".safetensors":
             payload: dict[str, Any] = {"ema_model_state_dict": load_file(path)}
-        else:
+        elif zipfile.is_zipfile(path):
             payload = torch.load(path, map_location="cpu", weights_only=True)
+        else:
+            raise pickle.UnpicklingError("not an archive as torch.save writes it")
     except (RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError, OSError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{path} cannot be read as a checkpoint: damaged, or not only weights ({reason})") from error

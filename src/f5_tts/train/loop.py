@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import re
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
+from statistics import fmean
 from types import FrameType
 from typing import TypeVar
 
@@ -38,39 +41,51 @@ def fit(
     """Train until update `total`; False when the user stopped it before (the state is saved either way).
 
     `policy` is the trainable's model as the accelerator wrapped it. `compute_loss` yields an item's loss in slices
-    that add up to it; each is differentiated before the next is computed. A loss that is not
-    finite never reaches an update or a file: it raises FloatingPointError.
+    that add up to it; each is differentiated before the next is computed. A loss or
+    gradient that is not finite never reaches an update or a file: it raises FloatingPointError.
     """
     if trainable.update >= total:
         print(f"{checkpoints.path} holds all {total} updates of this run: nothing left to do")
         return True
-    stop = StopSignal()
-    while trainable.update < total and not stop.asked:
-        started = time.perf_counter()
-        torch.manual_seed(seed_of(optim.seed, trainable.update))
-        collected: list[dict[str, float]] = []
-        group = list(islice(items, optim.grad_accumulation_steps))
-        if not group:
-            break
-        for item in group:
-            for output in compute_loss(policy, item):
-                if not torch.isfinite(output.loss):
-                    raise FloatingPointError(non_finite_message(output, trainable.update))
-                accelerator.backward(output.loss / len(group))
-                collected.append(output.metrics)
-        metrics = merge(collected)
-        norm = accelerator.clip_grad_norm_(policy.parameters(), optim.max_grad_norm)
-        metrics |= {"grad_norm": torch.as_tensor(norm).item(), "lr": float(trainable.scheduler.get_last_lr()[0])}
-        trainable.optimizer.step()
-        trainable.scheduler.step()
-        trainable.optimizer.zero_grad()
-        trainable.update += 1
-        trainable.ema.update()
-        report(metrics | {"time/update": time.perf_counter() - started}, trainable.update)
-        checkpoints.save_if_due(trainable)
+    with StopSignal() as stop:
+        while trainable.update < total and not stop.asked:
+            started = time.perf_counter()
+            torch.manual_seed(seed_of(optim.seed, trainable.update))
+            group = list(islice(items, optim.grad_accumulation_steps))
+            if not group:
+                break
+            metrics = improve(trainable, policy, group, compute_loss, accelerator, optim.max_grad_norm)
+            report(metrics | {"time/update": time.perf_counter() - started}, trainable.update)
+            checkpoints.save_if_due(trainable)
     checkpoints.save_last(trainable)
     report.close()
-    return not stop.asked
+    return trainable.update >= total or not stop.asked
+
+
+def improve(
+    trainable: Trainable,
+    policy: CFM,
+    group: list[Item],
+    compute_loss: ComputeLoss[Item],
+    accelerator: Accelerator,
+    max_grad_norm: float,
+) -> dict[str, float]:
+    """One update from a group of items; what their slices measured, merged."""
+    seen: list[dict[str, float]] = []
+    for item in group:
+        for output in compute_loss(policy, item):
+            check_finite("loss", output.loss.item(), output.metrics, trainable.update)
+            accelerator.backward(output.loss / len(group))
+            seen.append(output.metrics)
+    norm = torch.as_tensor(accelerator.clip_grad_norm_(policy.parameters(), max_grad_norm)).item()
+    metrics = merge(seen)
+    check_finite("gradient norm", norm, metrics, trainable.update)
+    trainable.optimizer.step()
+    trainable.scheduler.step()
+    trainable.optimizer.zero_grad()
+    trainable.update += 1
+    trainable.ema.update()
+    return metrics | {"grad_norm": norm, "lr": float(trainable.scheduler.get_last_lr()[0])}
 
 
 class StopSignal:
@@ -78,12 +93,21 @@ class StopSignal:
 
     def __init__(self) -> None:
         self.asked = False
+
+    def __enter__(self) -> StopSignal:
         self.before = {number: signal.signal(number, self.ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
 
     def ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
-        for restored, handler in self.before.items():
-            signal.signal(restored, handler)
+        self.restore()
+
+    def restore(self) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def __exit__(self, *error: object) -> None:
+        self.restore()
 
 
 def seed_of(seed: int, update: int) -> int:
@@ -92,12 +116,19 @@ def seed_of(seed: int, update: int) -> int:
 
 
 def merge(slices: list[dict[str, float]]) -> dict[str, float]:
-    """One number a metric: the mean over slices, the largest where the name says max."""
+    """One number a metric: the mean over slices, or the extreme that its name asks for."""
     names = dict.fromkeys(name for metrics in slices for name in metrics)
     values = {name: [metrics[name] for metrics in slices if name in metrics] for name in names}
-    return {name: max(seen) if "max" in name else sum(seen) / len(seen) for name, seen in values.items()}
+    return {name: reduction(name)(seen) for name, seen in values.items()}
 
 
-def non_finite_message(output: LossOutput, update: int) -> str:
-    seen = ", ".join(f"{name}={value:.4g}" for name, value in sorted(output.metrics.items()))
-    return f"loss is {output.loss.item()} after update {update} ({seen}); try a lower optim.learning_rate"
+def reduction(name: str) -> Callable[[list[float]], float]:
+    words = set(re.split(r"[/_]", name))
+    return max if "max" in words else min if "min" in words else fmean
+
+
+def check_finite(what: str, value: float, metrics: dict[str, float], update: int) -> None:
+    """Raises FloatingPointError with what was measured; weights and files are as the last update left them."""
+    if not math.isfinite(value):
+        seen = ", ".join(f"{name}={number:.4g}" for name, number in sorted(metrics.items()))
+        raise FloatingPointError(f"{what} is {value} after update {update} ({seen}); try a lower optim.learning_rate")
