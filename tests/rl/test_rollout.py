@@ -191,7 +191,7 @@ def test_every_trained_step_of_every_pass_is_recorded(rl, policy, batch):
 
 
 PEAK = """
-import resource, torch
+import pathlib, re, torch
 from f5_tts.config import RLRunConfig, compose_run
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.cfm import CFM
@@ -207,6 +207,9 @@ batch = SpeechBatch(mel=torch.randn(2, 250, 8), lens=torch.tensor([250, 250]), p
                     text=torch.zeros(2, 4, dtype=torch.long), target_texts=["a", "b"], group_ids=torch.tensor([0, 1]),
                     audio=[torch.zeros(1), torch.zeros(1)])
 
+def peak():  # kB; ru_maxrss would start at the parent's
+    return int(re.search(r"VmHWM:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1])
+
 def update(steps):
     changes = [f"rl.steps={steps}", "rl.mini_repeat_count=4", "rl.window.size=2"]
     rl = compose_run("F5TTS_Mini_RL", changes, RLRunConfig).rl
@@ -214,10 +217,9 @@ def update(steps):
         experience = GRPOBatch(rollout=rollout, advantages=torch.randn(8), share=1.0, metrics={})
         for output in GRPOLoss(policy, rl)(policy, [experience]):
             output.loss.backward()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak()
 
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(before, update(4), update(32))
+print(peak(), update(4), update(32))
 """
 
 

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
-from ema_pytorch import EMA
 from torch import Tensor, nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
 
-from f5_tts.config import OptimConfig, RunConfig, compose_run
+from f5_tts.config import EmaConfig, OptimConfig, RunConfig, compose_run
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.cfm import CFM
+from f5_tts.train.build import build_ema
 from f5_tts.train.loop import fit, merge, seed_of
 from f5_tts.train.report import Report
 from f5_tts.train.state import CheckpointDir, Trainable
@@ -62,7 +62,7 @@ class Run:
         self.optim = replace(self.optim, **options)
         self.model = CFM(Line())
         optimizer = SGD(self.model.parameters(), lr=RATE)
-        average = EMA(self.model, beta=0.5, update_after_step=0, update_every=1, include_online_model=False)
+        average = build_ema(self.model, EmaConfig(beta=0.5, update_after_step=0, update_every=1, power=1.0))
         self.trainable = Trainable(
             model=self.model,
             ema=average,
@@ -157,7 +157,7 @@ def test_the_running_average_follows_every_update(tmp_path):
     """Updates move w to 0.2, 0.36; the average starts as a copy of the first, then takes its share."""
     run = Run(tmp_path)
     run.fit([points((1.0, 1.0))] * 2)
-    average = run.trainable.ema.ema_model.transformer.get_parameter("w").item()
+    average = run.trainable.ema.state_dict()["ema_model.transformer.w"].item()
     assert run.w == pytest.approx(0.36)
     assert 0.2 < average < 0.36
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -139,7 +140,15 @@ def test_nll_by_hand_with_the_mse_beside_it(settings, t2: float):
 @pytest.mark.parametrize("scope", ["full", "head"])
 def test_a_warm_up_of_the_head_leaves_the_mean_alone(settings, scope: str):
     torch.manual_seed(0)
-    sizes = {"dim": 16, "depth": 1, "heads": 1, "dim_head": 16, "ff_mult": 1, "text_dim": 8, "conv_layers": 0}
+    sizes: dict[str, Any] = {
+        "dim": 16,
+        "depth": 1,
+        "heads": 1,
+        "dim_head": 16,
+        "ff_mult": 1,
+        "text_dim": 8,
+        "conv_layers": 0,
+    }
     model = CFM(DiT(mel_dim=2, num_tokens=3, gaussian=True, **sizes))
     if scope == "head":
         model.freeze_all_but_head()
