@@ -199,6 +199,12 @@ def test_a_resumed_run_reads_the_same_batches(recordings):
         assert_same(batch, same)
 
 
+def test_reading_draws_nothing_from_the_random_state_of_training(recordings):
+    before = torch.get_rng_state()
+    list(loaded(recordings, num_workers=0))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 @pytest.mark.slow
 def test_a_loading_process_gives_the_same_batches_in_the_same_order(recordings):
     here, there = list(loaded(recordings, num_workers=0)), list(loaded(recordings, num_workers=1))
