@@ -117,8 +117,8 @@ def test_the_last_of_two_values_holds():
 
 
 def test_a_section_given_as_a_whole_keeps_the_keys_it_does_not_name():
-    window = mini_rl("rl.window={size: 1, schedule: random}").rl.window
-    assert (window.size, window.t_range, window.schedule) == (1, [0.0, 0.5], "random")
+    window = mini_rl("rl.window={size: 4, schedule: fixed}").rl.window
+    assert (window.size, window.t_range, window.schedule) == (4, mini_rl().rl.window.t_range, "fixed")
 
 
 def test_a_provider_may_get_any_key_in_its_own_config():

@@ -158,7 +158,7 @@ class OptimConfig:
     grad_accumulation_steps: Count
     max_grad_norm: Positive
     bnb_optimizer: bool
-    mixed_precision: Annotated[str, one_of("auto", "no", "bf16", "fp16")]
+    mixed_precision: Annotated[str, one_of("auto", "no", "bf16")]
     seed: Natural
     ema: EmaConfig
 
@@ -537,6 +537,11 @@ def check_rl(cfg: RLRunConfig) -> None:
         f"rl.prompt_frac_range={shown(prompt)} may leave nothing to speak; let it end below 1",
     )
     require(
+        prompt is None or not cfg.datasets.pair_speakers,
+        f"rl.prompt_frac_range={shown(prompt)} cuts a clip, but datasets.pair_speakers=true makes items that bring their "
+        "own prompt; set one of them to null or false",
+    )
+    require(
         bool(rl.rewards.providers), "rl.rewards.providers is empty; name at least one reward, as F5TTS_RL.yaml does"
     )
 
@@ -544,6 +549,8 @@ def check_rl(cfg: RLRunConfig) -> None:
 READY = {
     "model.tokenizer": "custom",
     "model.backbone": "DiT",
+    "model.sample_from_dist": False,
+    "model.arch.text_mask_padding": True,
     "model.mel_spec.mel_spec_type": "vocos",
     "optim.bnb_optimizer": False,
     "ckpts.log_samples": False,

@@ -77,9 +77,11 @@ def test_a_group_of_equal_rewards_gets_exactly_zero(value: float, num_groups: in
     assert found[3:].abs().le(5).all()
 
 
+@pytest.mark.parametrize("value", [0.0, 0.1, 0.22, 1.0])
 @pytest.mark.parametrize("floor", [0.0, 0.02])
-def test_a_reward_without_spread_adds_nothing_where_another_has_some(floor: float):
-    parts = {"acc": torch.full((3,), 0.1), "sim": torch.tensor([1.0, 3.0, 5.0])}
+def test_a_reward_without_spread_adds_nothing_where_another_has_some(floor: float, value: float):
+    """The mean of three times 0.22 is another number in single precision: rounding is no spread."""
+    parts = {"acc": torch.full((3,), value), "sim": torch.tensor([1.0, 3.0, 5.0])}
     floors = {"acc": floor, "sim": 0.005}
     found = group_advantages(parts, torch.zeros(3, dtype=torch.long), {"acc": 1.0, "sim": 1.0}, floors, clip=5.0)
     torch.testing.assert_close(found, advantages([1.0, 3.0, 5.0], [0, 0, 0]), atol=1e-5, rtol=0)

@@ -11,6 +11,7 @@ from torch import Tensor
 from f5_tts.config import RLConfig
 from f5_tts.model.cfm import CFM, padding_mask
 from f5_tts.model.flow import solve, time_grid
+from f5_tts.model.heads import Velocity
 from f5_tts.rl.kernel import build_kernel, trained_steps
 from f5_tts.rl.objective import grpo_objective
 from f5_tts.rl.rollout import draw_group, draw_rollout, with_prompts
@@ -121,6 +122,32 @@ def test_without_noise_a_rollout_is_eulers_method(rl, policy, batch, guidance: f
     (rollout,) = group_of(policy, batch, config)
     expected = euler(policy, rollout, rollout.states[0], config)
     torch.testing.assert_close(rollout.mel[rollout.target], expected[rollout.target], atol=1e-4, rtol=1e-4)
+
+
+class Counting(CFM):
+    """The policy, and how many samples each of its forward passes held."""
+
+    def __init__(self, policy: CFM) -> None:
+        super().__init__(policy.transformer)
+        self.sizes: list[int] = []
+
+    def forward(self, x, *conditions, **options) -> Velocity:
+        self.sizes.append(len(x))
+        return super().forward(x, *conditions, **options)
+
+
+def test_steps_that_a_group_has_in_common_are_solved_once_a_prompt_and_by_the_mean(rl, policy, batch):
+    """Two prompts, two passes of two samples each; noise that does not show in the third of four steps alone."""
+    window = ("window.t_range=[0.2,0.5]", "window.size=1", "window.schedule=fixed")
+    config = rl("steps=4", "temperature=1e-6", "repeat_count=2", "mini_repeat_count=2", *window)
+    counting = Counting(policy)
+    first, second = group_of(counting, batch, config)
+    assert counting.sizes == [2, 2] + [4, 4] * 2
+    torch.manual_seed(0)
+    noise = torch.randn_like(batch.mel).repeat_interleave(2, dim=0)
+    for rollout in (first, second):
+        expected = euler(policy, rollout, noise, config)
+        torch.testing.assert_close(rollout.mel[rollout.target], expected[rollout.target], atol=1e-4, rtol=1e-4)
 
 
 def test_outside_the_window_a_rollout_follows_the_mean(rl, policy, batch):

@@ -153,6 +153,13 @@ def test_every_update_is_reported_with_its_norm_rate_and_time(tmp_path):
     assert all(row["lr"] == RATE and row["time/update"] > 0 for row in run.rows())
 
 
+def test_the_reported_rate_is_the_one_that_was_used(tmp_path):
+    run = Run(tmp_path)
+    run.trainable.scheduler = LambdaLR(run.trainable.optimizer, lambda update: 1 / (1 + update))
+    run.fit([points((1.0, 1.0))] * 2)
+    assert [row["lr"] for row in run.rows()] == pytest.approx([RATE, RATE / 2])
+
+
 def test_the_running_average_follows_every_update(tmp_path):
     """Updates move w to 0.2, 0.36; the average starts as a copy of the first, then takes its share."""
     run = Run(tmp_path)

@@ -34,24 +34,27 @@ def group_advantages(
     assert isinstance(total, Tensor)
     if len(group_ids.unique()) >= MIN_GROUPS:
         total = total / total.std(correction=0).clamp(min=TINY)
-    return total.masked_fill(without_spread(parts, group_ids), 0.0).clamp(-clip, clip)
+    return total.clamp(-clip, clip)
 
 
 def standardise(scores: Float[Tensor, " b"], group_ids: Int[Tensor, " b"], floor: float) -> Float[Tensor, " b"]:
-    """(r - mean) / max(std, floor) within each group."""
+    """(r - mean) / max(std, floor) within each group; exactly zero where all members scored the same."""
     _, group = torch.unique(group_ids, return_inverse=True)
     size = torch.bincount(group).to(scores)
     centred = scores - (torch.zeros_like(size).index_add(0, group, scores) / size)[group]
     variance = torch.zeros_like(size).index_add(0, group, centred.square()) / size
-    return centred / variance.sqrt().clamp(min=max(floor, TINY))[group]
+    scaled = centred / variance.sqrt().clamp(min=max(floor, TINY))[group]
+    return scaled.masked_fill(is_equal(scores, group), 0.0)
+
+
+def is_equal(scores: Float[Tensor, " b"], group: Int[Tensor, " b"]) -> Bool[Tensor, " b"]:
+    """True for samples whose whole group scored the same; groups are numbered from 0."""
+    low = torch.full((int(group.max()) + 1,), torch.inf).to(scores).scatter_reduce(0, group, scores, "amin")
+    high = torch.full_like(low, -torch.inf).scatter_reduce(0, group, scores, "amax")
+    return (low == high)[group]
 
 
 def without_spread(parts: dict[str, Tensor], group_ids: Int[Tensor, " b"]) -> Bool[Tensor, " b"]:
     """True for samples of a group in which every reward gave every sample the same."""
     _, group = torch.unique(group_ids, return_inverse=True)
-    equal = torch.ones(len(group_ids), dtype=torch.bool, device=group_ids.device)
-    for score in parts.values():
-        low = torch.full((int(group.max()) + 1,), torch.inf).to(score).scatter_reduce(0, group, score, "amin")
-        high = torch.full_like(low, -torch.inf).scatter_reduce(0, group, score, "amax")
-        equal &= (low == high)[group]
-    return equal
+    return torch.stack([is_equal(score, group) for score in parts.values()]).all(dim=0)

@@ -109,6 +109,11 @@ def learning_rate_factor(update: int, warmup: int, total: int) -> float:
 
 
 def build_vocoder(model: ModelConfig) -> GriffinLim:
+    """Griffin-Lim, and only where the config asks for it."""
+    if model.vocoder.name != "griffin_lim":
+        raise ValueError(
+            f"model.vocoder.name={model.vocoder.name} comes with a later release; until then use griffin_lim"
+        )
     return GriffinLim(build_mel(model.mel_spec).spec, model.vocoder.iterations)
 
 

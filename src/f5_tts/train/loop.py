@@ -80,12 +80,13 @@ def improve(
     norm = torch.as_tensor(accelerator.clip_grad_norm_(policy.parameters(), max_grad_norm)).item()
     metrics = merge(seen)
     check_finite("gradient norm", norm, metrics, trainable.update)
+    metrics |= {"grad_norm": norm, "lr": float(trainable.scheduler.get_last_lr()[0])}
     trainable.optimizer.step()
     trainable.scheduler.step()
     trainable.optimizer.zero_grad()
     trainable.update += 1
     trainable.ema.update()
-    return metrics | {"grad_norm": norm, "lr": float(trainable.scheduler.get_last_lr()[0])}
+    return metrics
 
 
 class StopSignal:
