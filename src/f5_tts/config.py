@@ -538,8 +538,8 @@ def check_rl(cfg: RLRunConfig) -> None:
     )
     require(
         prompt is None or not cfg.datasets.pair_speakers,
-        f"rl.prompt_frac_range={shown(prompt)} cuts a clip, but datasets.pair_speakers=true makes items that bring their "
-        "own prompt; set one of them to null or false",
+        f"rl.prompt_frac_range={shown(prompt)} cuts a clip, but datasets.pair_speakers=true makes items that bring "
+        "their own prompt; set the range to null or pair_speakers to false",
     )
     require(
         bool(rl.rewards.providers), "rl.rewards.providers is empty; name at least one reward, as F5TTS_RL.yaml does"
