@@ -23,7 +23,9 @@ def rl() -> Callable[..., RLConfig]:
     """An rl section of fixed settings with changes: rl("steps=4")."""
 
     def make(*changes: str) -> RLConfig:
-        return compose_run("F5TTS_Mini_RL", [f"rl.{change}" for change in (*SETTINGS, *changes)], RLRunConfig).rl
+        pairs = not any(change.startswith("prompt_frac_range=[") for change in changes)  # one or the other
+        overrides = [f"datasets.pair_speakers={pairs}", *(f"rl.{change}" for change in (*SETTINGS, *changes))]
+        return compose_run("F5TTS_Mini_RL", overrides, RLRunConfig).rl
 
     return make
 
