@@ -69,6 +69,13 @@ def test_a_duration_json_that_is_something_else_is_named_with_what_it_must_hold(
         read_rows(tmp_path)
 
 
+@pytest.mark.parametrize("seconds", ["0", "-1", "NaN", "Infinity"])
+def test_a_duration_that_no_recording_has_is_named_with_its_row(seconds, tmp_path):
+    write_layout(tmp_path, COLUMNS, f'{{"duration": [1, {seconds}, 3]}}')
+    with pytest.raises(ValueError, match=r"duration\.json: row 1 lasts .* s; a duration is a number above 0"):
+        read_rows(tmp_path)
+
+
 def test_an_empty_duration_json_is_named(tmp_path):
     write_layout(tmp_path, COLUMNS, {"duration": []})
     with pytest.raises(ValueError, match=r"duration\.json lists no durations: the data set is empty"):

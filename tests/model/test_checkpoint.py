@@ -317,9 +317,16 @@ def test_a_write_that_fails_half_way_leaves_the_old_file_and_no_part(tmp_path):
 
     path = tmp_path / "model_last.pt"
     path.write_text("old")
-    with pytest.raises(OSError, match=r"cannot write .*model_last\.pt \(device went away\).*ckpts\.save_dir"):
+    with pytest.raises(OSError, match=r"cannot write .*model_last\.pt \(device went away\).*not yours to write in"):
         replace_file(path, write)
     assert_only_old(path)
+
+
+def test_an_export_may_be_read_by_whoever_may_read_other_new_files(golden_model, tmp_path):
+    path, plain = tmp_path / "model.safetensors", tmp_path / "plain"
+    plain.touch()
+    export_weights(golden_model("dit_v1").state_dict(), path, torch.float16)
+    assert path.stat().st_mode == plain.stat().st_mode
 
 
 def test_a_folder_in_the_way_is_said_and_left_alone(tmp_path):

@@ -7,6 +7,7 @@ duration and, for pairs, speaker) and `duration.json` beside it ({"duration": [s
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -70,6 +71,9 @@ def read_durations(path: Path) -> list[float]:
         raise ValueError(f'{path} is not {{"duration": [seconds of each row]}}: {error!r}') from error
     if not durations:
         raise ValueError(f"{path} lists no durations: the data set is empty")
+    wrong = [index for index, seconds in enumerate(durations) if not 0 < seconds < math.inf]
+    if wrong:
+        raise ValueError(f"{path}: row {wrong[0]} lasts {durations[wrong[0]]} s; a duration is a number above 0")
     return durations
 
 

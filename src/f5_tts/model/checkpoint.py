@@ -136,14 +136,17 @@ def export_weights(weights: dict[str, Tensor], path: Path, dtype: torch.dtype) -
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make the file under another name, then put it in place."""
+    """Let `write` make the file under another name, then put it in place; others may read it as any new file."""
     part = path.with_name(f".{path.name}.part")
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
+        mode = part.stat().st_mode  # some libraries write files that nobody else may read
         write(part)
+        part.chmod(mode)
         with part.open("rb") as stream:
             os.fsync(stream.fileno())
         part.replace(path)
     except (OSError, RuntimeError, SafetensorError) as error:
         part.unlink(missing_ok=True)
-        raise OSError(f"cannot write {path} ({error}): is the disk full or ckpts.save_dir read-only?") from error
+        raise OSError(f"cannot write {path} ({error}): is the disk full, or is {path.parent} not yours to write in?") from error
