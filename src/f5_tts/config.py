@@ -200,6 +200,11 @@ class SdeConfig:
 
 
 @dataclass(kw_only=True, slots=True)
+class NftConfig:
+    num_times: Count
+
+
+@dataclass(kw_only=True, slots=True)
 class ProviderConfig:
     name: str
     weight: Finite
@@ -214,7 +219,7 @@ class RewardsConfig:
 
 @dataclass(kw_only=True, slots=True)
 class RLConfig:
-    algorithm: Annotated[str, one_of("gaussian_grpo", "flow_grpo")]
+    algorithm: Annotated[str, one_of("gaussian_grpo", "flow_grpo", "nft")]
     group_size: Count | None
     repeat_count: Count
     mini_repeat_count: Count
@@ -227,6 +232,8 @@ class RLConfig:
     shared_noise: bool
     window: WindowConfig
     sde: SdeConfig
+    nft: NftConfig
+    credit: Annotated[str, one_of("sample", "word")]
     prompt_frac_range: Range | None
     prompt_length_mode: Annotated[str, one_of("min", "per_sample")]
     clip_low: Amount
@@ -526,6 +533,11 @@ def check_rl(cfg: RLRunConfig) -> None:
         group_size(rl) % rl.mini_repeat_count == 0,
         f"rl.group_size={rl.group_size} is not a multiple of rl.mini_repeat_count={rl.mini_repeat_count}; "
         "change one of them, or set rl.group_size=null",
+    )
+    require(
+        rl.algorithm != "nft" or not rl.shared_noise,
+        "rl.algorithm=nft adds no noise on the way, so with rl.shared_noise=true all samples of a group would be the "
+        "same; set it to false",
     )
     require(
         prompt is not None or cfg.datasets.pair_speakers,

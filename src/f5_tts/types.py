@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
@@ -39,12 +39,12 @@ class SpeechBatch:
 
     def to(self, device: torch.device) -> SpeechBatch:
         """The same batch with its tensors on `device`; waveforms stay where they are."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         return replace(self, **{k: v.to(device) for k, v in values.items() if isinstance(v, Tensor)})
 
     def repeat(self, times: int) -> SpeechBatch:
         """Each item `times` times, neighbours in the new batch."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         tensors = {k: v.repeat_interleave(times, dim=0) for k, v in values.items() if isinstance(v, Tensor)}
         lists = {k: [item for item in v for _ in range(times)] for k, v in values.items() if isinstance(v, list)}
         return replace(self, **tensors, **lists)
@@ -62,7 +62,7 @@ class Rollout:
     next_times: Float[Tensor, " s"]  # where each of them leads
     states: Float[Tensor, "s b n d"]  # x_t shown to the policy
     actions: Float[Tensor, "s b n d"]  # what was drawn there
-    old_log_prob: Float[Tensor, "s b"]  # of the action, mean over target entries, by the policy that drew it
+    old_log_prob: Float[Tensor, "s b n"]  # of the action, mean over a frame's bins, by the policy that drew it
 
     def __post_init__(self) -> None:
         empty = (~self.target.any(dim=1)).nonzero().flatten().tolist()
@@ -90,6 +90,15 @@ class RewardProvider(Protocol):
     def score(self, inputs: Sequence[RewardInput]) -> Float[Tensor, " b"]: ...
 
 
+@runtime_checkable
+class WordRewardProvider(RewardProvider, Protocol):
+    """A reward that can say which words earned it; a clip's score is the mean over its words, at least 0."""
+
+    def score_words(self, inputs: Sequence[RewardInput]) -> Float[Tensor, "b w"]:
+        """One number for each word of a clip's text, NaN after its last."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RewardBatch:
     """What the reward models said about a rollout."""
@@ -97,6 +106,7 @@ class RewardBatch:
     total: Float[Tensor, " b"]  # weighted sum of the parts
     parts: dict[str, Float[Tensor, " b"]]  # "<provider>.<component>" -> raw score, before weights
     weights: dict[str, float]  # by the same names
+    frames: dict[str, Float[Tensor, "b n"]] = field(default_factory=dict)  # parts that know which word earned them
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,7 +114,7 @@ class GRPOBatch:
     """A rollout with what the objective needs to know of its rewards."""
 
     rollout: Rollout
-    advantages: Float[Tensor, " b"]
+    advantages: Float[Tensor, " b"] | Float[Tensor, "b n"]  # of each sample, or of each of its frames
     share: float  # of the update's samples that are in this batch
     metrics: dict[str, float]  # of the whole update: rewards, groups, seconds
 

@@ -66,7 +66,7 @@ def test_a_wrong_entry_is_named_with_what_is_allowed(entries, message):
 
 def test_scores_and_weights_go_by_provider_and_component():
     providers = {"a": Given(torch.tensor([1.0, 2.0])), "b": Given(torch.tensor([3.0, 4.0]), component="sim")}
-    scores = score_all(providers, clips(2))
+    scores = score_all(providers, clips(2), {})
     assert {name: score.tolist() for name, score in scores.items()} == {"a.acc": [1.0, 2.0], "b.sim": [3.0, 4.0]}
     assert component_weights([Entry("b", 2.0), Entry("a", 0.5)], providers) == {"b.sim": 2.0, "a.acc": 0.5}
 
@@ -81,4 +81,4 @@ def test_scores_and_weights_go_by_provider_and_component():
 )
 def test_scores_of_a_wrong_shape_or_value_are_refused(scores, message):
     with pytest.raises(ValueError, match=message):
-        score_all({"a": Given(scores)}, clips(2))
+        score_all({"a": Given(scores)}, clips(2), {})

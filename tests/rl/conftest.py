@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from f5_tts.config import RLConfig, RLRunConfig, compose_run
+from f5_tts.config import ProviderConfig, RLConfig, RLRunConfig, compose_run
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.cfm import CFM
 from f5_tts.types import Rollout, SpeechBatch
@@ -26,6 +26,22 @@ def rl() -> Callable[..., RLConfig]:
         pairs = not any(change.startswith("prompt_frac_range=[") for change in changes)  # one or the other
         overrides = [f"datasets.pair_speakers={pairs}", *(f"rl.{change}" for change in (*SETTINGS, *changes))]
         return compose_run("F5TTS_Mini_RL", overrides, RLRunConfig).rl
+
+    return make
+
+
+@pytest.fixture
+def rewarded(rl: Callable[..., RLConfig]) -> Callable[..., RLConfig]:
+    """An rl section with these rewards: weights 1, 2, ..., floors a hundredth of them."""
+
+    def make(names: Iterable[str], *changes: str) -> RLConfig:
+        entries = [
+            ProviderConfig(name=name, weight=float(i), floor=i / 100, config={})
+            for i, name in enumerate(names, start=1)
+        ]
+        settings = rl(*changes)
+        settings.rewards.providers = entries
+        return settings
 
     return make
 
@@ -89,7 +105,7 @@ def rollout_of() -> Callable[..., Rollout]:
             next_times=torch.tensor([next_time]),
             states=states[None],
             actions=actions[None],
-            old_log_prob=torch.zeros(1, num),
+            old_log_prob=torch.zeros(1, num, length),
         )
 
     return make

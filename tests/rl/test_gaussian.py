@@ -18,16 +18,16 @@ def random_gaussian(seed: int) -> Gaussian:
     return Gaussian(mean, (0.5 * ln_std).exp())
 
 
-def test_log_prob_is_the_mean_density_per_entry_but_for_the_constant():
+def test_log_prob_is_the_mean_density_over_a_frame_but_for_the_constant():
     policy, action = random_gaussian(0), random_gaussian(1).mean
-    expected = Normal(*policy).log_prob(action).mean(dim=(1, 2)) + log(2 * pi) / 2
-    torch.testing.assert_close(log_prob(action, policy, EVERYWHERE), expected)
+    expected = Normal(*policy).log_prob(action).mean(dim=2) + log(2 * pi) / 2
+    torch.testing.assert_close(log_prob(action, policy), expected)
 
 
 def test_one_standard_deviation_may_serve_all_entries():
     mean, action = random_gaussian(0).mean, random_gaussian(1).mean
     one, each = Gaussian(mean, torch.tensor(0.7)), Gaussian(mean, torch.full_like(mean, 0.7))
-    torch.testing.assert_close(log_prob(action, one, EVERYWHERE), log_prob(action, each, EVERYWHERE))
+    torch.testing.assert_close(log_prob(action, one), log_prob(action, each))
     torch.testing.assert_close(kl_divergence(one, each, EVERYWHERE), torch.zeros(3), atol=1e-6, rtol=0)
 
 
@@ -44,7 +44,7 @@ def test_kl_is_the_mean_log_ratio_of_what_the_policy_draws():
     reference = Gaussian(torch.tensor([[[-0.2]]]), torch.tensor([[[1.1]]]))
     draws = Gaussian(policy.mean.expand(200_000, 1, 1), policy.std).draw()
     everywhere = torch.ones(200_000, 1, dtype=torch.bool)
-    ratios = log_prob(draws, policy, everywhere) - log_prob(draws, reference, everywhere)
+    ratios = log_prob(draws, policy) - log_prob(draws, reference)
     error = ratios.std().item() / 200_000**0.5
     assert kl_divergence(policy, reference, everywhere[:1]).item() == pytest.approx(ratios.mean().item(), abs=4 * error)
 
@@ -65,7 +65,7 @@ def test_densities_are_computed_in_single_precision():
     half = Gaussian(policy.mean.bfloat16(), policy.std.bfloat16())
     same = Gaussian(half.mean.float(), half.std.float())
     coarse = action.bfloat16()
-    assert torch.equal(log_prob(coarse, half, EVERYWHERE), log_prob(coarse.float(), same, EVERYWHERE))
+    assert torch.equal(log_prob(coarse, half), log_prob(coarse.float(), same))
     assert kl_divergence(half, same, EVERYWHERE).dtype == torch.float32
 
 

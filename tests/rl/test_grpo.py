@@ -41,18 +41,17 @@ class Indifferent:
         return torch.full((len(inputs),), 0.3)
 
 
-def scorer(provider: Loud | Indifferent) -> Scorer:
-    entry = ProviderConfig(name="test", weight=1.0, floor=1e-3, config={})
-    return Scorer(
-        MeanFrame(), {"test": provider}, [entry], compose_run("F5TTS_Mini_RL", [], RLRunConfig).model.mel_spec
-    )
+def scorer(provider: Loud | Indifferent, rl: RLConfig) -> Scorer:
+    rl.rewards.providers = [ProviderConfig(name="test", weight=1.0, floor=1e-3, config={})]
+    mel_spec = compose_run("F5TTS_Mini_RL", [], RLRunConfig).model.mel_spec
+    return Scorer(MeanFrame(), {"test": provider}, rl, mel_spec)
 
 
 def experience_of(
     policy: CFM, batch: SpeechBatch, rl: RLConfig, provider: Loud | Indifferent | None = None
 ) -> list[GRPOBatch]:
     torch.manual_seed(0)
-    (experience,) = draw_experience(policy, [batch], scorer(provider or Loud()), rl)
+    (experience,) = draw_experience(policy, [batch], scorer(provider or Loud(), rl), rl)
     return experience
 
 
@@ -125,7 +124,7 @@ def test_a_policy_that_is_not_the_one_that_drew_is_refused(policy, batch, small)
 
 def test_rewards_are_reported_as_mean_deviation_least_and_most(policy, batch, small):
     experience = experience_of(policy, batch, small)
-    scores = torch.cat([Loud().score(scorer(Loud()).inputs(part.rollout)) for part in experience])
+    scores = torch.cat([Loud().score(scorer(Loud(), small).inputs(part.rollout)) for part in experience])
     seen = experience[0].metrics
     assert seen["reward/mean"] == pytest.approx(scores.mean().item())
     assert seen["reward/std"] == pytest.approx(scores.std(correction=0).item(), rel=1e-4)
@@ -139,7 +138,7 @@ def test_rewards_are_reported_as_mean_deviation_least_and_most(policy, batch, sm
 
 def test_experience_is_drawn_one_update_at_a_time_by_the_policy_of_that_moment(policy, batch, small):
     torch.manual_seed(0)
-    updates = draw_experience(policy, [batch, batch], scorer(Loud()), small)
+    updates = draw_experience(policy, [batch, batch], scorer(Loud(), small), small)
     next(updates)
     with torch.no_grad():
         policy.transformer.proj_out.bias.add_(1.0)

@@ -54,7 +54,7 @@ def drawn(rollout_of) -> Callable[[CFM, RLConfig, int], Rollout]:
         with torch.no_grad():
             distribution = policy_at(model, empty, 0, rl)
             actions = distribution.draw()
-        density = log_prob(actions, distribution, empty.target)
+        density = log_prob(actions, distribution)
         return replace(empty, actions=actions[None], old_log_prob=density[None])
 
     return draw
@@ -203,7 +203,7 @@ def test_only_generated_frames_count_and_each_sample_as_much_as_another(rl, roll
     rollout = replace(rollout_of(torch.zeros(2, 4, 1), actions), target=target)
     model, advantages = three_numbers(0.4, ln_sigma=log(0.7)), torch.tensor([1.0, -2.0])
     with torch.no_grad():
-        density = log_prob(actions, policy_at(model, rollout, 0, config), target)
+        density = log_prob(actions, policy_at(model, rollout, 0, config))
     improve(model, replace(rollout, old_log_prob=density[None]), advantages, config)
     expected = (1.0 * (2 - 0.4) - 2.0 * (6 - 0.4)) / 2 / 0.49
     assert gradient(model, "given") == pytest.approx(-expected, rel=1e-5)

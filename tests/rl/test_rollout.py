@@ -214,7 +214,7 @@ def test_every_trained_step_of_every_pass_is_recorded(rl, policy, batch):
     for rollout in rollouts:
         assert torch.equal(rollout.times, grid[trained])
         assert rollout.states.shape == rollout.actions.shape == (2, 4, 12, 6)
-        assert rollout.old_log_prob.shape == (2, 4)
+        assert rollout.old_log_prob.shape == (2, 4, 12)
 
 
 PEAK = """

@@ -1,15 +1,15 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from f5_tts.config import MelSpecConfig, ProviderConfig, RLRunConfig, compose_run
+from f5_tts.config import MelSpecConfig, RLRunConfig, compose_run
 from f5_tts.rl.scoring import Scorer
-from f5_tts.types import RewardInput, Rollout, SpeechBatch
+from f5_tts.types import RewardInput, RewardProvider, Rollout, SpeechBatch
 
 HOP = 10
 
@@ -58,28 +58,29 @@ def rollout(batch: SpeechBatch) -> Rollout:
         next_times=nothing,
         states=empty,
         actions=empty,
-        old_log_prob=torch.zeros(0, 4),
+        old_log_prob=torch.zeros(0, 4, 12),
     )
 
 
-def scorer_of(providers: dict[str, Listener], mel_spec: MelSpecConfig) -> Scorer:
-    """Weights 1, 2, ..., floors a hundredth of them."""
-    numbered = enumerate(providers, start=1)
-    entries = [ProviderConfig(name=name, weight=float(i), floor=i / 100, config={}) for i, name in numbered]
-    return Scorer(Spelling(), providers, entries, mel_spec)
+@pytest.fixture
+def scorer_of(mel_spec, rewarded) -> Callable[..., Scorer]:
+    def make(providers: Mapping[str, RewardProvider], *changes: str) -> Scorer:
+        return Scorer(Spelling(), providers, rewarded(providers, *changes), mel_spec)
+
+    return make
 
 
-def test_rewards_hear_the_generated_span_alone(rollout, mel_spec):
+def test_rewards_hear_the_generated_span_alone(rollout, scorer_of):
     listener = Listener("acc", [0.0] * 4)
-    scorer_of({"ear": listener}, mel_spec)(rollout)
+    scorer_of({"ear": listener})(rollout)
     for sample, (prompt, length) in enumerate([(3, 12), (3, 12), (4, 9), (4, 9)]):
         expected = 10.0 * sample + torch.arange(prompt, length).repeat_interleave(HOP)
         assert torch.equal(listener.shown[sample].audio, expected)
 
 
-def test_every_clip_comes_with_its_own_text_voice_and_rate(rollout, batch, mel_spec):
+def test_every_clip_comes_with_its_own_text_voice_and_rate(rollout, batch, scorer_of):
     listener = Listener("acc", [0.0] * 4)
-    scorer_of({"ear": listener}, mel_spec)(rollout)
+    scorer_of({"ear": listener})(rollout)
     assert [shown.text for shown in listener.shown] == ["three four", "three four", "six", "six"]
     assert all(shown.sample_rate == 500 for shown in listener.shown)
     for sample, (item, frames) in enumerate([(0, 3), (0, 3), (1, 4), (1, 4)]):
@@ -88,10 +89,10 @@ def test_every_clip_comes_with_its_own_text_voice_and_rate(rollout, batch, mel_s
         assert torch.equal(reference, batch.audio[item][: frames * HOP])
 
 
-def test_the_voice_to_match_is_that_of_the_cut_that_was_given(rollout, batch, mel_spec):
+def test_the_voice_to_match_is_that_of_the_cut_that_was_given(rollout, batch, scorer_of):
     listener = Listener("sim", [0.0] * 4)
     cut = replace(rollout, batch=replace(rollout.batch, prompt_lens=torch.tensor([2, 2, 1, 1])))
-    scorer_of({"ear": listener}, mel_spec)(cut)
+    scorer_of({"ear": listener})(cut)
     assert [len(shown.reference_audio) for shown in listener.shown if shown.reference_audio is not None] == [
         20,
         20,
@@ -100,11 +101,44 @@ def test_the_voice_to_match_is_that_of_the_cut_that_was_given(rollout, batch, me
     ]
 
 
-def test_scores_keep_their_places_and_add_up_by_weight(rollout, mel_spec):
+def test_scores_keep_their_places_and_add_up_by_weight(rollout, scorer_of):
     providers = {"ear": Listener("acc", [1.0, 0.0, 0.5, 0.25]), "voice": Listener("sim", [0.1, 0.2, 0.3, 0.4])}
-    scorer = scorer_of(providers, mel_spec)
+    scorer = scorer_of(providers)
     rewards = scorer(rollout)
     torch.testing.assert_close(rewards.total, torch.tensor([1.2, 0.4, 1.1, 1.05]))
     torch.testing.assert_close(rewards.parts["ear.acc"], torch.tensor([1.0, 0.0, 0.5, 0.25]))
     assert rewards.weights == scorer.weights == {"ear.acc": 1.0, "voice.sim": 2.0}
     assert scorer.floors == {"ear.acc": 0.01, "voice.sim": 0.02}
+
+
+class WordListener(Listener):
+    """A provider that scores words: "three four", then "six", twice each."""
+
+    def score_words(self, inputs: Sequence[RewardInput]) -> Tensor:
+        return torch.tensor([[1.0, 0.5], [-1.0, -0.5], [0.25, torch.nan], [0.75, torch.nan]])
+
+
+def test_by_word_the_clips_score_is_the_mean_over_its_words_and_at_least_zero(rollout, scorer_of):
+    providers = {"ear": WordListener("acc", [9.0] * 4), "voice": Listener("sim", [0.1, 0.2, 0.3, 0.4])}
+    rewards = scorer_of(providers, "credit=word")(rollout)
+    torch.testing.assert_close(rewards.parts["ear.acc"], torch.tensor([0.75, 0.0, 0.25, 0.75]))
+    assert list(rewards.frames) == ["ear.acc"]
+
+
+def test_by_sample_words_are_not_asked_for(rollout, scorer_of):
+    rewards = scorer_of({"ear": WordListener("acc", [0.5] * 4)}, "credit=sample")(rollout)
+    assert rewards.parts["ear.acc"].tolist() == [0.5] * 4 and rewards.frames == {}
+
+
+def test_a_word_gets_its_share_of_the_generated_frames_by_its_letters(rollout, scorer_of):
+    """Nine frames for "three " and "four ", 6 to 5: 9 · 6 / 11 = 4.9, so five and four; five frames for "six"."""
+    frames = scorer_of({"ear": WordListener("acc", [0.0] * 4)}, "credit=word")(rollout).frames["ear.acc"]
+    expected = torch.tensor(
+        [
+            [0.0] * 3 + [1.0] * 5 + [0.5] * 4,
+            [0.0] * 3 + [-1.0] * 5 + [-0.5] * 4,
+            [0.0] * 4 + [0.25] * 5 + [0.0] * 3,
+            [0.0] * 4 + [0.75] * 5 + [0.0] * 3,
+        ]
+    )
+    torch.testing.assert_close(frames, expected)

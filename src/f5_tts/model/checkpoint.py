@@ -149,4 +149,6 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         part.replace(path)
     except (OSError, RuntimeError, SafetensorError) as error:
         part.unlink(missing_ok=True)
-        raise OSError(f"cannot write {path} ({error}): is the disk full, or is {path.parent} not yours to write in?") from error
+        raise OSError(
+            f"cannot write {path} ({error}): is the disk full, or is {path.parent} not yours to write in?"
+        ) from error

@@ -17,9 +17,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
 
 from f5_tts.rewards.clips import HEARD_RATE, at_heard_rate, shared_rate, usable_indices
-from f5_tts.rewards.transcript import accuracy
+from f5_tts.rewards.transcript import accuracy, word_scores
 from f5_tts.types import RewardInput
 
 QUIET_S = 0.1  # errors on real recordings: 3.2 % without, 0.6 % with it
@@ -35,8 +36,16 @@ class DigitsWer:
         self.transcribe = DigitsRecognizer(workers).transcribe
 
     def score(self, inputs: Sequence[RewardInput]) -> Float[Tensor, " b"]:
-        heard = self.transcribe([item.audio for item in inputs], shared_rate(inputs))
-        return torch.tensor([accuracy(item.text, text) for item, text in zip(inputs, heard, strict=True)])
+        return torch.tensor([accuracy(item.text, text) for item, text in zip(inputs, self.hear(inputs), strict=True)])
+
+    def score_words(self, inputs: Sequence[RewardInput]) -> Float[Tensor, "b w"]:
+        """What each word of a clip's text earned, NaN after its last; their mean, at least 0, is the clip's score."""
+        pairs = zip(inputs, self.hear(inputs), strict=True)
+        words = [torch.tensor(word_scores(item.text, text)) for item, text in pairs]
+        return pad_sequence(words, batch_first=True, padding_value=math.nan)
+
+    def hear(self, inputs: Sequence[RewardInput]) -> list[str]:
+        return self.transcribe([item.audio for item in inputs], shared_rate(inputs))
 
 
 class DigitsRecognizer:

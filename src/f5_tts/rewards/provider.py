@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from f5_tts.types import RewardInput, RewardProvider
+from f5_tts.types import RewardInput, RewardProvider, WordRewardProvider
 
 PROVIDERS = {
     "digits_wer": "f5_tts.rewards.digits_wer:DigitsWer",
@@ -60,20 +60,32 @@ def provider_path(name: str, where: str) -> str:
     raise ValueError(f"{where}.name: no reward provider is called {name!r}; there are {known}")
 
 
-def score_all(providers: Mapping[str, RewardProvider], inputs: Sequence[RewardInput]) -> dict[str, Tensor]:
-    """Every provider's raw scores of all inputs, by "<provider>.<component>"."""
+def score_words(providers: Mapping[str, RewardProvider], inputs: Sequence[RewardInput]) -> dict[str, Tensor]:
+    """Scores word by word, of the providers that give them, by "<provider>.<component>"."""
+    heard = {name: provider for name, provider in providers.items() if isinstance(provider, WordRewardProvider)}
+    return {f"{name}.{provider.component}": provider.score_words(inputs) for name, provider in heard.items()}
+
+
+def score_all(
+    providers: Mapping[str, RewardProvider], inputs: Sequence[RewardInput], words: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Every provider's raw scores of all inputs, by "<provider>.<component>"; where `words` are known, made of them."""
     scores = {}
     for name, provider in providers.items():
-        score = provider.score(inputs)
-        if score.shape != (len(inputs),):
-            raise ValueError(
-                f"reward provider {name} gave scores of shape {tuple(score.shape)} for {len(inputs)} clips"
-            )
-        if not score.isfinite().all():
-            clips = (~score.isfinite()).nonzero().flatten().tolist()
-            raise ValueError(f"reward provider {name} gave clips {clips} of {len(inputs)} a score that is not finite")
-        scores[f"{name}.{provider.component}"] = score
+        key = f"{name}.{provider.component}"
+        score = words[key].nanmean(dim=1).clamp(min=0) if key in words else provider.score(inputs)
+        scores[key] = checked(score, name, len(inputs))
     return scores
+
+
+def checked(score: Tensor, name: str, num: int) -> Tensor:
+    """One finite number a clip, or a ValueError that names the provider and the clips."""
+    if score.shape != (num,):
+        raise ValueError(f"reward provider {name} gave scores of shape {tuple(score.shape)} for {num} clips")
+    if not score.isfinite().all():
+        clips = (~score.isfinite()).nonzero().flatten().tolist()
+        raise ValueError(f"reward provider {name} gave clips {clips} of {num} a score that is not finite")
+    return score
 
 
 def component_weights(entries: Sequence[ProviderEntry], providers: Mapping[str, RewardProvider]) -> dict[str, float]:

@@ -24,6 +24,25 @@ def word_errors(reference: str, hypothesis: str) -> tuple[int, int]:
     return Levenshtein.distance(want, got), len(want)
 
 
+def word_scores(reference: str, hypothesis: str) -> list[float]:
+    """What each word of the reference earns: 1 if heard in its place, 0 if missed or taken for another.
+
+    An inserted word costs its two neighbours a half each, at an end its only neighbour all; the mean is therefore
+    1 - error rate.
+    """
+    want, got = normalise(reference).split(), normalise(hypothesis).split()
+    scores = [1.0] * len(want)
+    for edit in Levenshtein.opcodes(want, got):
+        if edit.tag == "insert":
+            beside = [k for k in (edit.src_start - 1, edit.src_start) if 0 <= k < len(want)]
+            for k in beside:
+                scores[k] -= (edit.dest_end - edit.dest_start) / len(beside)
+        elif edit.tag != "equal":
+            for k in range(edit.src_start, edit.src_end):
+                scores[k] -= 1.0
+    return scores
+
+
 def accuracy(reference: str, hypothesis: str) -> float:
     """One for a perfect transcript, less one share per edit, never below zero.
 

@@ -23,10 +23,10 @@ class Gaussian(NamedTuple):
         return self.mean + self.std * torch.randn_like(self.mean)
 
 
-def log_prob(action: Float[Tensor, "b n d"], policy: Gaussian, target: Bool[Tensor, "b n"]) -> Float[Tensor, " b"]:
-    """mean_D [ -(a - m)² / (2 s²) - ln s ], the constant ln √2π left out."""
+def log_prob(action: Float[Tensor, "b n d"], policy: Gaussian) -> Float[Tensor, "b n"]:
+    """-(a - m)² / (2 s²) - ln s, the constant ln √2π left out; mean over the bins of each frame."""
     mean, std = policy.mean.float(), policy.std.float()
-    return entry_mean(-(((action.float() - mean) / std).square()) / 2 - std.log(), target)
+    return (-(((action.float() - mean) / std).square()) / 2 - std.log()).mean(dim=-1)
 
 
 def kl_divergence(policy: Gaussian, reference: Gaussian, target: Bool[Tensor, "b n"]) -> Float[Tensor, " b"]:
@@ -38,4 +38,9 @@ def kl_divergence(policy: Gaussian, reference: Gaussian, target: Bool[Tensor, "b
 
 def entry_mean(values: Float[Tensor, "b n d"], target: Bool[Tensor, "b n"]) -> Float[Tensor, " b"]:
     """Mean over the bins of each sample's target frames."""
-    return values.mean(dim=-1).masked_fill(~target, 0.0).sum(dim=1) / target.sum(dim=1)
+    return frame_mean(values.mean(dim=-1), target)
+
+
+def frame_mean(values: Float[Tensor, "b n"], target: Bool[Tensor, "b n"]) -> Float[Tensor, " b"]:
+    """Mean over each sample's target frames."""
+    return values.masked_fill(~target, 0.0).sum(dim=1) / target.sum(dim=1)

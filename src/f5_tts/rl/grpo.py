@@ -2,7 +2,7 @@
 
 One update: a batch of prompts; for each a group of samples (`rollout.py`); what the reward models say of them
 (`scoring.py`); how much better each is than its group (`advantage.py`); then a step of the policy towards what
-scored above its group, held near the reference (`objective.py`, `kernel.py`, `gaussian.py`).
+scored above its group, held near the reference (`objective.py`, `kernel.py`, `gaussian.py`; or `nft.py` alone).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from f5_tts.config import RLConfig
 from f5_tts.model.cfm import CFM
 from f5_tts.rl.advantage import group_advantages, without_spread
+from f5_tts.rl.nft import nft_objective
 from f5_tts.rl.objective import grpo_objective
 from f5_tts.rl.rollout import draw_group
 from f5_tts.rl.scoring import Scorer
@@ -31,7 +32,8 @@ def draw_experience(
         drawn = time.perf_counter()
         rewards = join([scorer(rollout) for rollout in rollouts])
         group_ids = torch.cat([rollout.batch.group_ids for rollout in rollouts]).cpu()
-        advantages = group_advantages(rewards.parts, group_ids, scorer.weights, scorer.floors, rl.advantage_clip)
+        scores = rewards.parts | rewards.frames
+        advantages = group_advantages(scores, group_ids, scorer.weights, scorer.floors, rl.advantage_clip)
         metrics = reward_metrics(rewards, group_ids)
         metrics |= {"time/rollout": drawn - started, "time/reward": time.perf_counter() - drawn}
         sizes = [len(rollout.mel) for rollout in rollouts]
@@ -42,18 +44,20 @@ def draw_experience(
 
 
 class GRPOLoss:
-    """Slices of an update's loss, one trained step of one forward pass each, so that memory holds one at a time."""
+    """Slices of an update's loss, one trained step (nft: fresh time) of one forward pass each: memory holds one."""
 
     def __init__(self, reference: CFM | None, rl: RLConfig) -> None:
         self.reference, self.rl = reference, rl
 
     def __call__(self, policy: CFM, batches: list[GRPOBatch]) -> Iterator[LossOutput]:
+        is_nft = self.rl.algorithm == "nft"
+        objective = nft_objective if is_nft else grpo_objective
         for batch in batches:
-            num_steps = len(batch.rollout.times)
-            for step in range(num_steps):
-                output = grpo_objective(policy, self.reference, batch, step, self.rl)
-                self.check_on_policy(output.metrics["ratio/max_dev"])
-                yield LossOutput(loss=output.loss * batch.share / num_steps, metrics=output.metrics | batch.metrics)
+            num_slices = self.rl.nft.num_times if is_nft else len(batch.rollout.times)
+            for step in range(num_slices):
+                output = objective(policy, self.reference, batch, step, self.rl)
+                self.check_on_policy(output.metrics.get("ratio/max_dev", 0.0))
+                yield LossOutput(loss=output.loss * batch.share / num_slices, metrics=output.metrics | batch.metrics)
 
     def check_on_policy(self, deviation: float) -> None:
         """The policy that drew is the policy that learns: the ratio must be 1, or the gradient is of something else."""
@@ -69,7 +73,9 @@ def join(batches: list[RewardBatch]) -> RewardBatch:
     """The rewards of several rollouts as those of one."""
     first = batches[0]
     parts = {name: torch.cat([batch.parts[name] for batch in batches]) for name in first.parts}
-    return RewardBatch(total=torch.cat([batch.total for batch in batches]), parts=parts, weights=first.weights)
+    frames = {name: torch.cat([batch.frames[name] for batch in batches]) for name in first.frames}
+    total = torch.cat([batch.total for batch in batches])
+    return RewardBatch(total=total, parts=parts, weights=first.weights, frames=frames)
 
 
 def reward_metrics(rewards: RewardBatch, group_ids: torch.Tensor) -> dict[str, float]:

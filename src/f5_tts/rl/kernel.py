@@ -86,8 +86,11 @@ def build_kernel(rl: RLConfig) -> Kernel:
 def trained_steps(times: Float[Tensor, " s"], rl: RLConfig) -> list[int]:
     """Which solver intervals are drawn and trained: `rl.window.size` neighbours that start inside its t_range.
 
-    Raises ValueError with the grid when none does, or when one would be without noise.
+    None for nft, which learns from finished samples alone. Raises ValueError with the grid when no step starts
+    there, or when one would be without noise.
     """
+    if rl.algorithm == "nft":
+        return []
     low, high = rl.window.t_range
     inside = [i for i, t in enumerate(times[:-1].tolist()) if low <= t <= high]
     is_random = rl.window.schedule == "random"

@@ -29,7 +29,7 @@ def draw_group(policy: CFM, batch: SpeechBatch, rl: RLConfig) -> Iterator[Rollou
     batch = with_prompts(batch, rl)
     times = time_grid(rl.steps, rl.sway_sampling_coef).to(batch.mel.device)
     trained = trained_steps(times, rl)
-    first = trained[0] if rl.shared_noise else 0
+    first = trained[0] if trained and rl.shared_noise else 0
     common = follow_mean(policy, batch, torch.randn_like(batch.mel), times[: first + 1], rl)
     for _ in range(group_size(rl) // rl.mini_repeat_count):
         start = common.repeat_interleave(rl.mini_repeat_count, dim=0)
@@ -66,7 +66,7 @@ def draw_rollout(
 ) -> Rollout:
     """Solve from the state `start` at times[0] to speech: `trained` intervals draw their action, the others follow
     the mean."""
-    kernel, length = build_kernel(rl), batch.mel.shape[1]
+    length = batch.mel.shape[1]
     mask, target = padding_mask(batch.lens, length), span_mask(batch.prompt_lens, batch.lens, length)
     prompt = prompt_mask(batch)
     cond = batch.mel.masked_fill(~prompt[..., None], 0.0)
@@ -74,11 +74,12 @@ def draw_rollout(
     for step, (time, next_time) in enumerate(pairwise(times)):
         velocity = policy(x, cond, batch.text, time, mask, cfg_strength=rl.cfg_strength)
         if step in trained:
+            kernel = build_kernel(rl)
             distribution = kernel.policy(velocity, x, time, next_time)
             action = distribution.draw()
             states.append(x)
             actions.append(action)
-            log_probs.append(log_prob(action, distribution, target))
+            log_probs.append(log_prob(action, distribution))
             x = kernel.advance(action, x, time, next_time)
         else:
             x = x + (next_time - time) * velocity.mean
@@ -89,7 +90,12 @@ def draw_rollout(
         mel=torch.where(prompt[..., None], batch.mel, x),
         times=times[trained],
         next_times=times[[step + 1 for step in trained]],
-        states=torch.stack(states),
-        actions=torch.stack(actions),
-        old_log_prob=torch.stack(log_probs),
+        states=stacked(states, x),
+        actions=stacked(actions, x),
+        old_log_prob=stacked(log_probs, x[..., 0]),
     )
+
+
+def stacked(parts: list[Tensor], like: Tensor) -> Tensor:
+    """The parts as one tensor; of no parts an empty one, its other axes those of `like`."""
+    return torch.stack(parts) if parts else like.new_zeros(0, *like.shape)

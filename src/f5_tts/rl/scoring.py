@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
+import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from f5_tts.config import MelSpecConfig, ProviderConfig
+from f5_tts.config import MelSpecConfig, RLConfig
 from f5_tts.rewards.combine import combine
-from f5_tts.rewards.provider import component_weights, score_all
+from f5_tts.rewards.provider import component_weights, score_all, score_words
+from f5_tts.rewards.transcript import normalise
 from f5_tts.types import RewardBatch, RewardInput, RewardProvider, Rollout
 
 Vocoder = Callable[[Tensor, Tensor], list[Tensor]]  # log-mels b n d and their lengths in frames -> waveforms
@@ -19,18 +23,20 @@ class Scorer:
     """Speaks a rollout and asks every reward; rewards see the generated span alone, no prompt, no padding."""
 
     def __init__(
-        self,
-        vocoder: Vocoder,
-        providers: Mapping[str, RewardProvider],
-        entries: Sequence[ProviderConfig],
-        mel_spec: MelSpecConfig,
+        self, vocoder: Vocoder, providers: Mapping[str, RewardProvider], rl: RLConfig, mel_spec: MelSpecConfig
     ) -> None:
         self.vocoder, self.providers, self.mel_spec = vocoder, providers, mel_spec
+        entries = rl.rewards.providers
         self.weights = component_weights(entries, providers)
         self.floors = {name: entry.floor for name, entry in zip(self.weights, entries, strict=True)}
+        self.by_word = rl.credit == "word"
 
     def __call__(self, rollout: Rollout) -> RewardBatch:
-        return combine(score_all(self.providers, self.inputs(rollout)), self.weights)
+        inputs = self.inputs(rollout)
+        words = score_words(self.providers, inputs) if self.by_word else {}
+        texts, target = rollout.batch.target_texts, rollout.target
+        frames = {name: over_frames(scores, texts, target) for name, scores in words.items()}
+        return replace(combine(score_all(self.providers, inputs, words), self.weights), frames=frames)
 
     def inputs(self, rollout: Rollout) -> list[RewardInput]:
         """One clip a sample, with what it should say and the voice it should have."""
@@ -46,3 +52,17 @@ class Scorer:
             )
             for clip, text, audio, frames in zip(clips, batch.target_texts, batch.audio, batch.prompt_lens, strict=True)
         ]
+
+
+def over_frames(words: Float[Tensor, "b w"], texts: Sequence[str], target: Bool[Tensor, "b n"]) -> Float[Tensor, "b n"]:
+    """Each word's score on its share of the generated frames, zero elsewhere.
+
+    Words share the frames by their number of characters, as the text embedding does with average upsampling: a guess
+    at when each is said that needs no alignment.
+    """
+    frames = torch.zeros(target.shape)
+    for row, (scores, text) in enumerate(zip(words, texts, strict=True)):
+        size = torch.tensor([len(word) + 1 for word in normalise(text).split()])
+        ends = (size.cumsum(0) * int(target[row].sum()) / size.sum()).round().long()
+        frames[row, target[row].cpu()] = scores[: len(size)].repeat_interleave(ends.diff(prepend=ends.new_zeros(1)))
+    return frames

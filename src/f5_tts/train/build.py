@@ -124,8 +124,7 @@ def build_scorer(model: ModelConfig, rl: RLConfig) -> Scorer:
             f"rl.repeat_count={rl.repeat_count} x rl.mini_repeat_count={rl.mini_repeat_count} makes groups of "
             f"{group_size(rl)}: a sample is compared with others of its prompt, so use at least 2, better 8"
         )
-    entries = rl.rewards.providers
-    return Scorer(build_vocoder(model), build_providers(entries), entries, model.mel_spec)
+    return Scorer(build_vocoder(model), build_providers(rl.rewards.providers), rl, model.mel_spec)
 
 
 def build_trainable(run: RunConfig, model: CFM, total: int) -> Trainable:
