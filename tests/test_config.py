@@ -242,7 +242,7 @@ def test_a_value_of_the_wrong_type_names_key_value_and_type(override: str, key: 
     ("override", "allowed"),
     [
         ("rl.steps=0", "a whole number, 1 or more"),
-        ("rl.algorithm=ppo", "gaussian_grpo or flow_grpo"),
+        ("rl.algorithm=ppo", "gaussian_grpo or flow_grpo or nft"),
         ("ckpts.logger=mlflow", "wandb or tensorboard, or null"),
         ("rl.temperature=0.0", "a number above 0"),
         ("model.cond_drop_prob=1.5", "a number from 0 to 1"),
@@ -309,7 +309,7 @@ def test_a_config_of_the_other_stage_is_answered_with_those_that_fit():
         ("model.objective=gaussian_nll", "model.objective=gaussian_nll is not stage 2"),
         ("model.arch.text_mask_padding=false", "model.arch.text_embedding_average_upsampling=true needs"),
         ("model.mel_spec.n_fft=512", "model.mel_spec.win_length=1024 is more than model.mel_spec.n_fft=512"),
-        ("rl.group_size=13", "rl.group_size=13 is not a multiple of rl.mini_repeat_count=12"),
+        ("rl.group_size=13", "rl.group_size=13 is not a multiple of rl.mini_repeat_count=8"),
         ("datasets.pair_speakers=false", "rl.prompt_frac_range=null needs datasets.pair_speakers=true"),
         ("rl.prompt_frac_range=[0.2,1]", "rl.prompt_frac_range=[0.2, 1.0] may leave nothing to speak"),
         ("rl.rewards.providers=[]", "rl.rewards.providers is empty"),

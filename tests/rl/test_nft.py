@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from f5_tts.config import RLConfig
+from f5_tts.model.cfm import CFM
+from f5_tts.model.flow import interpolate
+from f5_tts.rl.grpo import GRPOLoss
+from f5_tts.rl.nft import fresh_noise, nft_objective
+from f5_tts.rl.rollout import draw_group
+from f5_tts.types import GRPOBatch, Rollout, SpeechBatch
+
+NFT = ("algorithm=nft", "shared_noise=false", "steps=3", "mini_repeat_count=3", "nft.num_times=2")
+ADVANTAGES = torch.tensor([1.0, -0.5, -0.5, 2.0, 0.0, -1.5])
+
+
+@pytest.fixture
+def settings(rl) -> RLConfig:
+    return rl(*NFT, "kl_weight=0.0")
+
+
+@pytest.fixture
+def rollout(policy, batch, settings) -> Rollout:
+    """Three samples of each of two prompts."""
+    torch.manual_seed(0)
+    (drawn,) = draw_group(policy, batch, settings)
+    return drawn
+
+
+def experience(rollout: Rollout, advantages: Tensor = ADVANTAGES) -> GRPOBatch:
+    return GRPOBatch(rollout=rollout, advantages=advantages, share=1.0, metrics={})
+
+
+def gradients(policy: CFM) -> Tensor:
+    found = torch.cat([p.grad.flatten() for p in policy.parameters() if p.grad is not None])
+    policy.zero_grad(set_to_none=True)
+    return found
+
+
+def learn(policy: CFM, batch: GRPOBatch, rl: RLConfig, reference: CFM | None = None) -> Tensor:
+    torch.manual_seed(3)
+    nft_objective(policy, reference, batch, 0, rl).loss.backward()
+    return gradients(policy)
+
+
+def speech_error(rollout: Rollout, velocity: Tensor, state: Tensor, time: Tensor, power: int) -> Tensor:
+    """mean_D |x̂1 - x1|^power over target entries, where v leads to x̂1 = x + (1-t) v."""
+    speech = state + (1 - time[:, None, None]) * velocity
+    error = (speech - rollout.mel).abs() ** power
+    return torch.stack([row[target].mean() for row, target in zip(error, rollout.target, strict=True)])
+
+
+@pytest.mark.parametrize(("b", "most"), [(1.0, 5.0), (0.1, 2.0)])
+def test_the_gradient_is_that_of_the_published_loss_whatever_its_beta_and_largest_advantage(
+    policy, rollout, settings, b: float, most: float
+):
+    """A_max/b (r ‖x̂1(v+) - x1‖² + (1-r) ‖x̂1(v-) - x1‖²) / w, written out, with v_old the policy as it is."""
+    ours = learn(policy, experience(rollout), settings)
+    torch.manual_seed(3)
+    time, noise = fresh_noise(rollout, 0, settings)
+    state = interpolate(noise, rollout.mel, time)
+    lens = rollout.batch.lens
+    mask = torch.arange(state.shape[1]) < lens[:, None]
+    velocity = policy(state, rollout.cond, rollout.batch.text, time, mask).mean
+    old = velocity.detach()
+    r = (1 + ADVANTAGES / most) / 2
+    weight = speech_error(rollout, old, state, time, 1)
+    positive = speech_error(rollout, old + b * (velocity - old), state, time, 2)
+    negative = speech_error(rollout, old - b * (velocity - old), state, time, 2)
+    (most / b * (r * positive + (1 - r) * negative) / weight).mean().backward()
+    torch.testing.assert_close(ours, gradients(policy), rtol=1e-4, atol=1e-6)
+
+
+def test_a_step_makes_what_scored_well_likelier_and_what_scored_badly_less(policy, rollout, settings):
+    """The squared error of x̂1 falls for the sample above its group and grows for the one below."""
+    batch = experience(rollout, torch.tensor([1.0, -1.0, 0.0, 0.0, 0.0, 0.0]))
+
+    def errors() -> Tensor:
+        torch.manual_seed(3)
+        time, noise = fresh_noise(rollout, 0, settings)
+        state = interpolate(noise, rollout.mel, time)
+        mask = torch.arange(state.shape[1]) < rollout.batch.lens[:, None]
+        with torch.no_grad():
+            velocity = policy(state, rollout.cond, rollout.batch.text, time, mask).mean
+        return speech_error(rollout, velocity, state, time, 2)
+
+    before = errors()
+    torch.manual_seed(3)
+    nft_objective(policy, None, batch, 0, settings).loss.backward()
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter -= 0 if parameter.grad is None else 1e-4 * parameter.grad
+    change = errors() - before
+    assert change[0] - change[1] < 0
+
+
+def test_frames_have_their_own_say_and_what_is_not_generated_has_none(policy, rollout, settings):
+    by_sample = learn(policy, experience(rollout), settings)
+    frames = torch.where(rollout.target, ADVANTAGES[:, None], 99.0)
+    torch.testing.assert_close(learn(policy, experience(rollout, frames), settings), by_sample)
+    half = frames.clone()
+    half[:, :6] = 0.0
+    assert not torch.allclose(learn(policy, experience(rollout, half), settings), by_sample)
+
+
+def test_equal_rewards_teach_nothing(policy, rollout, settings):
+    assert learn(policy, experience(rollout, torch.zeros(6)), settings).eq(0).all()
+
+
+def test_at_the_reference_nothing_pulls_back_and_away_from_it_the_squared_distance_does(policy, rollout, rl):
+    config = rl(*NFT, "kl_weight=10.0")
+    still = experience(rollout, torch.zeros(6))
+    assert learn(policy, still, config, policy).eq(0).all()
+    output = nft_objective(policy, policy, still, 0, config)
+    assert output.metrics["loss/kl"] == 0
+    reference = CFM(policy.transformer)  # the same weights; then moved by 0.5 everywhere
+    moved = torch.nn.Parameter(policy.transformer.proj_out.bias + 0.5)
+    import copy
+
+    reference = copy.deepcopy(policy)
+    reference.transformer.proj_out.bias = moved
+    output = nft_objective(policy, reference, still, 0, config)
+    assert output.metrics["loss/kl"] == pytest.approx(0.25, rel=1e-4)
+    assert output.metrics["loss"] == pytest.approx(2.5, rel=1e-4)
+
+
+def test_a_group_shares_time_and_noise_and_updates_cover_all_times(rollout, settings):
+    for part, (low, high) in enumerate([(0.0, 0.5), (0.5, 1.0)]):
+        time, noise = fresh_noise(rollout, part, replace_sway(settings))
+        assert time[:3].eq(time[0]).all() and noise[:3].eq(noise[0]).all()
+        assert time[0] != time[3] and not noise[0].eq(noise[3]).any()
+        assert low <= time.min() and time.max() < high
+
+
+def replace_sway(settings: RLConfig) -> RLConfig:
+    settings.sway_sampling_coef = None
+    return settings
+
+
+def test_samples_start_apart_and_nothing_is_recorded_on_the_way(rollout):
+    assert len(rollout.times) == 0 and rollout.states.shape == (0, *rollout.mel.shape)
+    target = rollout.target[0]
+    assert not rollout.mel[0][target].eq(rollout.mel[1][target]).any()
+
+
+def test_an_update_has_a_slice_for_each_fresh_time(policy, rollout, settings):
+    whole = experience(rollout)
+    torch.manual_seed(3)
+    outputs = list(GRPOLoss(None, settings)(policy, [whole]))
+    torch.manual_seed(3)
+    expected = [nft_objective(policy, None, whole, part, settings).loss.item() / 2 for part in range(2)]
+    assert [output.loss.item() for output in outputs] == pytest.approx(expected)
+
+
+def test_guidance_is_part_of_the_velocity(policy, rollout, rl):
+    plain, guided = rl(*NFT, "kl_weight=0.0"), rl(*NFT, "kl_weight=0.0", "cfg_strength=2.0")
+    batch = experience(replace(rollout))
+    assert not torch.allclose(learn(policy, batch, plain), learn(policy, batch, guided))
+
+
+def test_one_prompt_without_padding_is_enough(policy, settings, batch: SpeechBatch):
+    single = replace(
+        batch,
+        mel=batch.mel[:1],
+        lens=batch.lens[:1],
+        prompt_lens=batch.prompt_lens[:1],
+        text=batch.text[:1],
+        target_texts=batch.target_texts[:1],
+        group_ids=batch.group_ids[:1],
+        audio=batch.audio[:1],
+    )
+    torch.manual_seed(0)
+    (drawn,) = draw_group(policy, single, settings)
+    assert learn(policy, experience(drawn, torch.tensor([1.0, 0.0, -1.0])), settings).abs().sum() > 0
