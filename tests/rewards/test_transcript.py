@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from f5_tts.rewards.transcript import accuracy, normalise, word_errors
+from f5_tts.rewards.transcript import accuracy, normalise, word_errors, word_scores
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,26 @@ def test_accuracy_loses_a_share_per_edit_and_stops_at_zero():
 
 def test_of_a_reference_without_words_only_silence_is_right():
     assert (accuracy("?", ""), accuracy("?", "one")) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("heard", "scores"),
+    [
+        ("one two three", [1, 1, 1]),
+        ("one three", [1, 0, 1]),
+        ("one four three", [1, 0, 1]),
+        ("one two nine three", [1, 0.5, 0.5]),
+        ("nine one two three", [0, 1, 1]),
+        ("one two three nine nine", [1, 1, -1]),
+        ("nine nine nine", [0, 0, 0]),
+        ("", [0, 0, 0]),
+    ],
+)
+def test_each_word_earns_what_was_heard_of_it_and_their_mean_is_one_less_the_error_rate(heard, scores):
+    assert word_scores("one two three", heard) == scores
+    edits, words = word_errors("one two three", heard)
+    assert sum(scores) / 3 == pytest.approx(1 - edits / words)
+
+
+def test_a_text_without_words_earns_nothing():
+    assert word_scores("...", "one") == []

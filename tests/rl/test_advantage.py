@@ -95,3 +95,18 @@ def test_advantages_are_clipped_on_both_sides():
 def test_a_group_has_no_spread_only_if_every_reward_is_equal_there():
     parts = {"acc": torch.tensor([1.0, 1.0, 0.0, 0.0]), "sim": torch.tensor([0.5, 0.5, 0.6, 0.7])}
     assert without_spread(parts, torch.tensor([9, 9, 4, 4])).tolist() == [True, True, False, False]
+
+
+def test_a_reward_by_frame_is_compared_with_the_same_frame_of_the_others():
+    """Two groups of two, three frames: frame 0 differs by 1, frame 1 not at all, frame 2 by 4, deviation 2."""
+    words = torch.tensor([[1.0, 0.5, 4.0], [0.0, 0.5, 0.0], [7.0, 0.0, 1.0], [7.0, 0.0, 3.0]])
+    found = group_advantages({"r": words}, torch.tensor([5, 5, 1, 1]), **ONE_REWARD)
+    expected = torch.tensor([[1.0, 0.0, 1.0], [-1.0, 0.0, -1.0], [0.0, 0.0, -1.0], [0.0, 0.0, 1.0]])
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_reward_of_the_whole_sample_counts_in_all_its_frames():
+    parts = {"acc": torch.tensor([[1.0, 0.0], [0.0, 0.0]]), "sim": torch.tensor([0.2, 0.4])}
+    weights, floors = {"acc": 1.0, "sim": 0.5}, {"acc": 0.02, "sim": 0.005}
+    found = group_advantages(parts, torch.zeros(2, dtype=torch.long), weights, floors, clip=5.0)
+    torch.testing.assert_close(found, torch.tensor([[0.5, -0.5], [-0.5, 0.5]]))

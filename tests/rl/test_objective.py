@@ -214,3 +214,27 @@ def test_the_spread_of_the_policy_is_reported(rl, drawn):
     output = improve(model, drawn(model, config, 10), torch.zeros(10), config)
     assert output.metrics["policy/sigma_mean"] == pytest.approx(2 * exp(-1))
     assert set(output.metrics) == {"loss", "loss/kl", "loss/pro_adv", "ratio/max_dev", "policy/sigma_mean"}
+
+
+def test_frames_with_advantages_of_their_own_have_ratios_and_clips_of_their_own(rl, rollout_of):
+    """Frames 0 and 1 moved to ratios 1.5 and 0.5, advantages 1 and 3, clip 1.2: gain (1.2 + 1.5) / 2; frame 2 is padding."""
+    config = rl("algorithm=gaussian_grpo", "kl_weight=0", "clip_low=0.1", "clip_high=0.2", "temperature=1.0")
+    model, actions = three_numbers(), torch.zeros(1, 3, 1)
+    rollout = replace(rollout_of(actions, actions), target=torch.tensor([[True, True, False]]))
+    with torch.no_grad():
+        density = log_prob(actions, policy_at(model, rollout, 0, config))
+    rollout = replace(rollout, old_log_prob=(density - torch.tensor([[1.5, 0.5, 9.0]]).log())[None])
+    output = improve(model, rollout, torch.tensor([[1.0, 3.0, 100.0]]), config)
+    assert output.metrics["loss/pro_adv"] == pytest.approx((1.2 + 1.5) / 2)
+
+
+def test_on_policy_equal_advantages_of_frames_give_the_gradient_of_their_sample(rl, drawn):
+    config = rl("algorithm=flow_grpo", "kl_weight=0")
+    found = []
+    for widen in (False, True):
+        model = three_numbers()
+        rollout = drawn(model, config, 100)
+        advantages = standardised(rollout.actions.flatten())
+        improve(model, rollout, advantages[:, None] if widen else advantages, config)
+        found.append(gradient(model, "given"))
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
