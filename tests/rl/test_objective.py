@@ -217,7 +217,7 @@ def test_the_spread_of_the_policy_is_reported(rl, drawn):
 
 
 def test_frames_with_advantages_of_their_own_have_ratios_and_clips_of_their_own(rl, rollout_of):
-    """Frames 0 and 1 moved to ratios 1.5 and 0.5, advantages 1 and 3, clip 1.2: gain (1.2 + 1.5) / 2; frame 2 is padding."""
+    """Ratios 1.5 and 0.5, advantages 1 and 3, clip at 1.2: gain (1.2 + 1.5) / 2; the third frame is padding."""
     config = rl("algorithm=gaussian_grpo", "kl_weight=0", "clip_low=0.1", "clip_high=0.2", "temperature=1.0")
     model, actions = three_numbers(), torch.zeros(1, 3, 1)
     rollout = replace(rollout_of(actions, actions), target=torch.tensor([[True, True, False]]))
