@@ -26,7 +26,7 @@ from f5_tts.eval.table import results_table
 from f5_tts.train.command import command
 
 RUN = Path("runs/quickstart")
-BASE = Path("pretrained/F5TTS_Mini/model_1000.safetensors")
+BASE = Path("pretrained/F5TTS_Mini/model_800.safetensors")
 ITEMS = Path("data/mini_custom/test.jsonl")
 RECOGNISER = "pocketsphinx"
 MODELS = {"base": "base", "stage 1": "warmup", "stage 2": "grpo"}

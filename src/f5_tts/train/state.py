@@ -99,7 +99,7 @@ class CheckpointDir:
         if algorithm == "gaussian_grpo" and not checkpoint.has_head:
             raise ValueError(
                 f"rl.algorithm=gaussian_grpo draws from a Gaussian head, and {checkpoint.path} has none: warm it up "
-                "first (model.objective=gaussian_nll), or use rl.algorithm=flow_grpo"
+                "first (model.objective=gaussian_nll), or use rl.algorithm=flow_grpo or nft"
             )
         return checkpoint
 
