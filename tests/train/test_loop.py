@@ -211,7 +211,15 @@ def test_a_stop_is_obeyed_after_the_update_and_saved(tmp_path, number: signal.Si
     assert saved["model_state_dict"]["transformer.w"].item() == pytest.approx(run.w)
 
 
-def test_a_second_stop_is_obeyed_at_once(tmp_path):
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C raises, as it does in a terminal; a shell starts its background jobs with Ctrl-C ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_second_stop_is_obeyed_at_once(tmp_path, interruptible):
     def twice(policy: CFM, item: Tensor) -> Iterator[LossOutput]:
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGINT)
