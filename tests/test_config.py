@@ -313,6 +313,7 @@ def test_a_config_of_the_other_stage_is_answered_with_those_that_fit():
         ("datasets.pair_speakers=false", "rl.prompt_frac_range=null needs datasets.pair_speakers=true"),
         ("rl.prompt_frac_range=[0.2,1]", "rl.prompt_frac_range=[0.2, 1.0] may leave nothing to speak"),
         ("rl.rewards.providers=[]", "rl.rewards.providers is empty"),
+        ("rl.shared_noise=true", "rl.algorithm=nft adds no noise on the way"),
     ],
 )
 def test_keys_of_stage_2_that_contradict_each_other_are_refused(override: str, start: str):

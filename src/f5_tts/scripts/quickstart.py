@@ -112,22 +112,23 @@ def show(run: Path = RUN) -> None:
     rows = [row for model, result in results.items() for row in result.rows(model, RECOGNISER)]
     table = results_table(rows, RECOGNISER)
     before, after = (results[model].unseen(RECOGNISER) for model in ("base", "stage 2"))
-    (run / "results.md").write_text(table + "\n" + verdict(before, after) + "\n", encoding="utf-8")
-    metrics = [json.loads(line) for line in (run / "grpo" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     settings, picture = compose_run("F5TTS_Mini_RL", [], RLRunConfig), run / "run.png"
+    change = verdict(before, after, settings.rl.algorithm)
+    (run / "results.md").write_text(f"{table}\n{change}\n", encoding="utf-8")
+    metrics = [json.loads(line) for line in (run / "grpo" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     held_out = (error_rate(before), error_rate(after))
     draw_run(metrics, picture, algorithm=settings.rl.algorithm, held_out=held_out)
     examples = listening(results, run, settings.eval.num_wavs)
     write_page(examples, run / "listen.html", Results(rows=rows, recogniser=RECOGNISER, picture=picture))
-    print(f"\n{table}\n{verdict(before, after)}\n")
+    print(f"\n{table}\n{change}\n")
     print(f"table {run / 'results.md'}, picture {picture}, listen: open {run / 'listen.html'} in a browser")
 
 
-def verdict(before: list[Score], after: list[Score]) -> str:
+def verdict(before: list[Score], after: list[Score], algorithm: str) -> str:
     """What stage 2 did to the held-out error rate, item by item."""
     change = paired_interval(before, [after], relative=True)
     return (
-        f"Stage 2 changed the held-out error rate by {change.value:+.0%} of the base's "
+        f"Stage 2 ({algorithm}) changed the held-out error rate by {change.value:+.0%} of the base's "
         f"(95 % interval over items: {change.low:+.0%} to {change.high:+.0%}; one seed)."
     )
 

@@ -1,6 +1,6 @@
 """The claim: the quick start's job with 3 seeds and both algorithms, measured by a judge that was never a reward.
 
-`make results`, or `python -m f5_tts.scripts.results`: about an hour and a half on two cores; a second run goes on
+`make results`, or `python -m f5_tts.scripts.results`: about an hour on two cores; a second run goes on
 where it stopped. Leaves runs/results/results.md.
 """
 
