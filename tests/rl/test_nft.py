@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -115,30 +116,22 @@ def test_at_the_reference_nothing_pulls_back_and_away_from_it_the_squared_distan
     config = rl(*NFT, "kl_weight=10.0")
     still = experience(rollout, torch.zeros(6))
     assert learn(policy, still, config, policy).eq(0).all()
-    output = nft_objective(policy, policy, still, 0, config)
-    assert output.metrics["loss/kl"] == 0
-    reference = CFM(policy.transformer)  # the same weights; then moved by 0.5 everywhere
-    moved = torch.nn.Parameter(policy.transformer.proj_out.bias + 0.5)
-    import copy
-
+    assert nft_objective(policy, policy, still, 0, config).metrics["loss/kl"] == 0
     reference = copy.deepcopy(policy)
-    reference.transformer.proj_out.bias = moved
+    with torch.no_grad():
+        reference.transformer.proj_out.bias += 0.5  # its velocity is 0.5 away everywhere
     output = nft_objective(policy, reference, still, 0, config)
     assert output.metrics["loss/kl"] == pytest.approx(0.25, rel=1e-4)
     assert output.metrics["loss"] == pytest.approx(2.5, rel=1e-4)
 
 
-def test_a_group_shares_time_and_noise_and_updates_cover_all_times(rollout, settings):
+def test_a_group_shares_time_and_noise_and_updates_cover_all_times(rollout, rl):
+    uniform = rl(*NFT, "sway_sampling_coef=null")
     for part, (low, high) in enumerate([(0.0, 0.5), (0.5, 1.0)]):
-        time, noise = fresh_noise(rollout, part, replace_sway(settings))
+        time, noise = fresh_noise(rollout, part, uniform)
         assert time[:3].eq(time[0]).all() and noise[:3].eq(noise[0]).all()
         assert time[0] != time[3] and not noise[0].eq(noise[3]).any()
         assert low <= time.min() and time.max() < high
-
-
-def replace_sway(settings: RLConfig) -> RLConfig:
-    settings.sway_sampling_coef = None
-    return settings
 
 
 def test_samples_start_apart_and_nothing_is_recorded_on_the_way(rollout):
@@ -158,7 +151,7 @@ def test_an_update_has_a_slice_for_each_fresh_time(policy, rollout, settings):
 
 def test_guidance_is_part_of_the_velocity(policy, rollout, rl):
     plain, guided = rl(*NFT, "kl_weight=0.0"), rl(*NFT, "kl_weight=0.0", "cfg_strength=2.0")
-    batch = experience(replace(rollout))
+    batch = experience(rollout)
     assert not torch.allclose(learn(policy, batch, plain), learn(policy, batch, guided))
 
 
