@@ -19,7 +19,7 @@ from f5_tts.train.command import command
 
 RUN = Path("runs/results")
 SEEDS = (1, 2, 3)
-ALGORITHMS = {  # the quick start's, and the other with the settings that were best for it on dev
+ALGORITHMS = {  # the quick start's; the other's settings were found on an earlier base
     "nft": [],
     "gaussian_grpo": ["rl.shared_noise=true", "rl.kl_weight=0.02", "optim.learning_rate=2e-4"],
 }
