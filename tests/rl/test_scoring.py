@@ -142,3 +142,8 @@ def test_a_word_gets_its_share_of_the_generated_frames_by_its_letters(rollout, s
         ]
     )
     torch.testing.assert_close(frames, expected)
+
+
+def test_credit_by_word_is_refused_where_no_reward_knows_words(scorer_of):
+    with pytest.raises(ValueError, match=r"rl\.credit=word, but none of the rewards \(voice\).*rl\.credit=sample"):
+        scorer_of({"voice": Listener("sim", [0.0] * 4)}, "credit=word")

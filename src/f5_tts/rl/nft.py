@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from f5_tts.config import RLConfig
-from f5_tts.model.cfm import CFM, padding_mask
+from f5_tts.model.cfm import CFM
 from f5_tts.model.flow import interpolate, sway
 from f5_tts.rl.advantage import as_rows
 from f5_tts.rl.gaussian import entry_mean
+from f5_tts.rl.objective import velocity_at
 from f5_tts.types import GRPOBatch, LossOutput, Rollout
 
 
@@ -28,7 +29,7 @@ def nft_objective(policy: CFM, reference: CFM | None, batch: GRPOBatch, step: in
     rollout = batch.rollout
     time, noise = fresh_noise(rollout, step, rl)
     state, aim = interpolate(noise, rollout.mel, time), rollout.mel - noise
-    velocity = velocity_at(policy, rollout, state, time, rl)
+    velocity = velocity_at(policy, rollout, state, time, rl).mean.float()
     error = velocity - aim
     scale = entry_mean(error.detach().abs(), rollout.target).clamp(min=1e-5) / (1 - time)
     advantages = as_rows(batch.advantages)[..., None]
@@ -36,7 +37,7 @@ def nft_objective(policy: CFM, reference: CFM | None, batch: GRPOBatch, step: in
     kl = pull.new_zeros(())
     if reference is not None:
         with torch.no_grad():
-            anchor = velocity_at(reference, rollout, state, time, rl)
+            anchor = velocity_at(reference, rollout, state, time, rl).mean.float()
         kl = entry_mean((velocity - anchor).square(), rollout.target).mean()
     loss = pull + rl.kl_weight * kl
     seen = {"loss": loss, "loss/kl": kl, "loss/pro_adv": -pull}
@@ -54,9 +55,3 @@ def fresh_noise(rollout: Rollout, step: int, rl: RLConfig) -> tuple[Tensor, Tens
     time = quantile if rl.sway_sampling_coef is None else sway(quantile, rl.sway_sampling_coef)
     noise = torch.randn(num, *rollout.mel.shape[1:], device=rollout.mel.device)
     return time[group], noise[group]
-
-
-def velocity_at(model: CFM, rollout: Rollout, state: Tensor, time: Tensor, rl: RLConfig) -> Tensor:
-    """The guided mean velocity."""
-    mask = padding_mask(rollout.batch.lens, state.shape[1])
-    return model(state, rollout.cond, rollout.batch.text, time, mask, cfg_strength=rl.cfg_strength).mean.float()

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from f5_tts.config import RLConfig
 from f5_tts.model.cfm import CFM, padding_mask
+from f5_tts.model.heads import Velocity
 from f5_tts.rl.gaussian import Gaussian, entry_mean, frame_mean, kl_divergence, log_prob
 from f5_tts.rl.kernel import build_kernel
 from f5_tts.types import GRPOBatch, LossOutput, Rollout
@@ -46,9 +47,13 @@ def clipped_gain(log_ratio: Tensor, advantages: Tensor, rl: RLConfig) -> Tensor:
 def policy_at(model: CFM, rollout: Rollout, step: int, rl: RLConfig) -> Gaussian:
     """What `model` would draw at a recorded state."""
     x, time, next_time = rollout.states[step], rollout.times[step], rollout.next_times[step]
+    return build_kernel(rl).policy(velocity_at(model, rollout, x, time, rl), x, time, next_time)
+
+
+def velocity_at(model: CFM, rollout: Rollout, x: Tensor, time: Tensor, rl: RLConfig) -> Velocity:
+    """The guided velocity at a state x of the rollout's prompts."""
     mask = padding_mask(rollout.batch.lens, x.shape[1])
-    velocity = model(x, rollout.cond, rollout.batch.text, time, mask, cfg_strength=rl.cfg_strength)
-    return build_kernel(rl).policy(velocity, x, time, next_time)
+    return model(x, rollout.cond, rollout.batch.text, time, mask, cfg_strength=rl.cfg_strength)
 
 
 def kl_to_reference(now: Gaussian, reference: CFM | None, rollout: Rollout, step: int, rl: RLConfig) -> Tensor:

@@ -14,7 +14,7 @@ from f5_tts.config import MelSpecConfig, RLConfig
 from f5_tts.rewards.combine import combine
 from f5_tts.rewards.provider import component_weights, score_all, score_words
 from f5_tts.rewards.transcript import normalise
-from f5_tts.types import RewardBatch, RewardInput, RewardProvider, Rollout
+from f5_tts.types import RewardBatch, RewardInput, RewardProvider, Rollout, WordRewardProvider
 
 Vocoder = Callable[[Tensor, Tensor], list[Tensor]]  # log-mels b n d and their lengths in frames -> waveforms
 
@@ -30,6 +30,11 @@ class Scorer:
         self.weights = component_weights(entries, providers)
         self.floors = {name: entry.floor for name, entry in zip(self.weights, entries, strict=True)}
         self.by_word = rl.credit == "word"
+        if self.by_word and not any(isinstance(provider, WordRewardProvider) for provider in providers.values()):
+            raise ValueError(
+                f"rl.credit=word, but none of the rewards ({', '.join(providers)}) can say which word earned it: "
+                "add one that can, such as digits_wer, or set rl.credit=sample"
+            )
 
     def __call__(self, rollout: Rollout) -> RewardBatch:
         inputs = self.inputs(rollout)
