@@ -9,8 +9,16 @@ from f5_tts.rl.advantage import MIN_GROUPS, group_advantages, without_spread
 ONE_REWARD = {"weights": {"r": 1.0}, "floors": {"r": 0.02}, "clip": 5.0}
 
 
+def everywhere(num: int, length: int = 1) -> Tensor:
+    return torch.ones(num, length, dtype=torch.bool)
+
+
 def advantages(rewards: list[float], group_ids: list[int], **changes) -> Tensor:
-    return group_advantages({"r": torch.tensor(rewards)}, torch.tensor(group_ids), **{**ONE_REWARD, **changes})
+    return group_advantages(
+        {"r": torch.tensor(rewards)},
+        torch.tensor(group_ids),
+        **{**ONE_REWARD, "target": everywhere(len(rewards)), **changes},
+    )
 
 
 def test_a_reward_is_centred_and_scaled_by_its_biased_deviation():
@@ -38,7 +46,7 @@ def test_rewards_are_scaled_each_by_itself_and_added_by_weight():
     """acc: mean 0.5, deviation 0.5; sim: mean 0.6, deviation 0.1."""
     parts = {"acc": torch.tensor([1.0, 0.0, 1.0, 0.0]), "sim": torch.tensor([0.5, 0.5, 0.7, 0.7])}
     weights, floors = {"acc": 1.0, "sim": 0.5}, {"acc": 0.02, "sim": 0.005}
-    found = group_advantages(parts, torch.zeros(4, dtype=torch.long), weights, floors, clip=5.0)
+    found = group_advantages(parts, torch.zeros(4, dtype=torch.long), weights, floors, clip=5.0, target=everywhere(4))
     torch.testing.assert_close(found, torch.tensor([0.5, -1.5, 1.5, -0.5]))
 
 
@@ -83,7 +91,9 @@ def test_a_reward_without_spread_adds_nothing_where_another_has_some(floor: floa
     """The mean of three times 0.22 is another number in single precision: rounding is no spread."""
     parts = {"acc": torch.full((3,), value), "sim": torch.tensor([1.0, 3.0, 5.0])}
     floors = {"acc": floor, "sim": 0.005}
-    found = group_advantages(parts, torch.zeros(3, dtype=torch.long), {"acc": 1.0, "sim": 1.0}, floors, clip=5.0)
+    found = group_advantages(
+        parts, torch.zeros(3, dtype=torch.long), {"acc": 1.0, "sim": 1.0}, floors, 5.0, everywhere(3)
+    )
     torch.testing.assert_close(found, advantages([1.0, 3.0, 5.0], [0, 0, 0]), atol=1e-5, rtol=0)
 
 
@@ -100,7 +110,7 @@ def test_a_group_has_no_spread_only_if_every_reward_is_equal_there():
 def test_a_reward_by_frame_is_compared_with_the_same_frame_of_the_others():
     """Two groups of two, three frames: frame 0 differs by 1, frame 1 not at all, frame 2 by 4, deviation 2."""
     words = torch.tensor([[1.0, 0.5, 4.0], [0.0, 0.5, 0.0], [7.0, 0.0, 1.0], [7.0, 0.0, 3.0]])
-    found = group_advantages({"r": words}, torch.tensor([5, 5, 1, 1]), **ONE_REWARD)
+    found = group_advantages({"r": words}, torch.tensor([5, 5, 1, 1]), **ONE_REWARD, target=everywhere(4, 3))
     expected = torch.tensor([[1.0, 0.0, 1.0], [-1.0, 0.0, -1.0], [0.0, 0.0, -1.0], [0.0, 0.0, 1.0]])
     torch.testing.assert_close(found, expected)
 
@@ -108,5 +118,18 @@ def test_a_reward_by_frame_is_compared_with_the_same_frame_of_the_others():
 def test_a_reward_of_the_whole_sample_counts_in_all_its_frames():
     parts = {"acc": torch.tensor([[1.0, 0.0], [0.0, 0.0]]), "sim": torch.tensor([0.2, 0.4])}
     weights, floors = {"acc": 1.0, "sim": 0.5}, {"acc": 0.02, "sim": 0.005}
-    found = group_advantages(parts, torch.zeros(2, dtype=torch.long), weights, floors, clip=5.0)
+    found = group_advantages(
+        parts, torch.zeros(2, dtype=torch.long), weights, floors, clip=5.0, target=everywhere(2, 2)
+    )
     torch.testing.assert_close(found, torch.tensor([[0.5, -0.5], [-0.5, 0.5]]))
+
+
+def test_padding_and_prompts_change_no_advantage_and_have_none():
+    """Eight groups of two, so the spread is divided by; frame 1 generates nothing and its numbers must not count."""
+    generator = torch.Generator().manual_seed(0)
+    words, ids = torch.rand(16, 1, generator=generator), torch.arange(16) // 2
+    alone = group_advantages({"r": words}, ids, **ONE_REWARD, target=everywhere(16))
+    padded = torch.cat([words, 100 * torch.rand(16, 1, generator=generator)], dim=1)
+    target = torch.tensor([True, False]).expand(16, 2)
+    found = group_advantages({"r": padded}, ids, **ONE_REWARD, target=target)
+    torch.testing.assert_close(found, torch.cat([alone, torch.zeros(16, 1)], dim=1))

@@ -16,12 +16,13 @@ def group_advantages(
     weights: dict[str, float],
     floors: dict[str, float],
     clip: float,
+    target: Bool[Tensor, "b n"],
 ) -> Float[Tensor, " b"] | Float[Tensor, "b n"]:
     """Each reward centred and scaled within its group, then added up by weight (GDPO).
 
     A = Σ_j w_j (r_j - mean_g r_j) / max(std_g r_j, floor_j), with biased standard deviations; from 8 groups on
-    divided by its standard deviation over all samples; clipped. A group must be here whole. Its advantages sum to
-    zero before clipping; a group whose rewards are all equal gets exactly zero.
+    divided by its standard deviation over all samples (or their generated frames); clipped. A group must be here
+    whole. Its advantages sum to zero before clipping; a group whose rewards are all equal gets exactly zero.
 
     Args:
         parts: raw scores by reward, of shape `b`, or `b n` where each frame has its own; higher is better. One such
@@ -30,13 +31,16 @@ def group_advantages(
         weights: of each reward.
         floors: the least standard deviation to divide by, in units of that reward: noise below it stays small.
         clip: largest magnitude of an advantage.
+        target: True on generated frames; the others get zero where frames have advantages of their own.
     """
     scaled = [weights[name] * standardise(score.float(), group_ids, floors[name]) for name, score in parts.items()]
     by_frame = any(score.ndim == 2 for score in scaled)
     total = torch.stack(torch.broadcast_tensors(*(as_rows(part) if by_frame else part for part in scaled))).sum(dim=0)
     if len(group_ids.unique()) >= MIN_GROUPS:
-        total = total / total.std(correction=0).clamp(min=TINY)
-    return total.clamp(-clip, clip)
+        counted = total.expand_as(target)[target] if by_frame else total
+        total = total / counted.std(correction=0).clamp(min=TINY)
+    total = total.clamp(-clip, clip)
+    return total.masked_fill(~target, 0.0) if by_frame else total
 
 
 def as_rows(scores: Tensor) -> Float[Tensor, "b n"]:

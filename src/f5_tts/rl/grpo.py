@@ -33,7 +33,8 @@ def draw_experience(
         rewards = join([scorer(rollout) for rollout in rollouts])
         group_ids = torch.cat([rollout.batch.group_ids for rollout in rollouts]).cpu()
         scores = rewards.parts | rewards.frames
-        advantages = group_advantages(scores, group_ids, scorer.weights, scorer.floors, rl.advantage_clip)
+        target = torch.cat([rollout.target for rollout in rollouts]).cpu()
+        advantages = group_advantages(scores, group_ids, scorer.weights, scorer.floors, rl.advantage_clip, target)
         metrics = reward_metrics(rewards, group_ids)
         metrics |= {"time/rollout": drawn - started, "time/reward": time.perf_counter() - drawn}
         sizes = [len(rollout.mel) for rollout in rollouts]
