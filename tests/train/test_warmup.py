@@ -1,16 +1,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from f5_tts.config import ModelConfig, RunConfig, compose_run
+from f5_tts.data.text import Vocabulary
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.cfm import CFM
 from f5_tts.model.heads import Velocity
+from f5_tts.train.build import build_model
 from f5_tts.train.warmup import InfillingLoss
 from f5_tts.types import SpeechBatch
 
@@ -140,16 +141,8 @@ def test_nll_by_hand_with_the_mse_beside_it(settings, t2: float):
 @pytest.mark.parametrize("scope", ["full", "head"])
 def test_a_warm_up_of_the_head_leaves_the_mean_alone(settings, scope: str):
     torch.manual_seed(0)
-    sizes: dict[str, Any] = {
-        "dim": 16,
-        "depth": 1,
-        "heads": 1,
-        "dim_head": 16,
-        "ff_mult": 1,
-        "text_dim": 8,
-        "conv_layers": 0,
-    }
-    model = CFM(DiT(mel_dim=2, num_tokens=3, gaussian=True, **sizes))
+    small = ("mel_spec.n_mel_channels=2", "arch.dim=16", "arch.depth=1", "arch.heads=1")
+    model = build_model(settings(*NLL, *small), Vocabulary(" ab"))
     if scope == "head":
         model.freeze_all_but_head()
     (output,) = InfillingLoss(settings(*NLL, f"warmup_scope={scope}"))(model, batch_of(4))
