@@ -38,6 +38,7 @@ class SetupError(Exception):
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Set up; 0, or 2 with a sentence."""
     try:
         set_up(parsed_extras(argv))
     except SetupError as error:
@@ -50,6 +51,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def set_up(extras: list[str]) -> None:
+    """Make .venv, torch first, then the package with its extras and the published weights."""
     check_python(sys.version_info[:2])
     with Phase("virtual environment in .venv"):
         make_venv(VENV)

@@ -494,6 +494,7 @@ def typed_values(section: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any
 
 
 def check_model(cfg: RunConfig) -> None:
+    """Keys of model.* that contradict each other."""
     model, arch, mel = cfg.model, cfg.model.arch, cfg.model.mel_spec
     gaussian = model.output_dist == "gaussian"
     require(
@@ -523,6 +524,7 @@ def check_model(cfg: RunConfig) -> None:
 
 
 def check_rl(cfg: RLRunConfig) -> None:
+    """Keys of stage 2 that contradict each other, or ask for what cannot be done."""
     rl, prompt = cfg.rl, cfg.rl.prompt_frac_range
     require(
         cfg.model.objective == "grpo",

@@ -38,6 +38,7 @@ def read_samples(path: Path) -> tuple[np.ndarray, int]:
 
 
 def check_samples(samples: np.ndarray, rate: int, path: str | Path) -> None:
+    """ValueError that names the file, for a recording nothing can be learnt from."""
     duration_s = len(samples) / rate
     if duration_s < SHORTEST_S:
         raise ValueError(f"{path} lasts {duration_s:.4f} s; at least {SHORTEST_S} s of audio is needed")

@@ -77,6 +77,7 @@ def table_row(tag: str, cells: Sequence[str]) -> str:
 
 
 def listen_html(rows: Sequence[ListenRow], folder: Path) -> str:
+    """A table of players, a row each; ValueError when rows show different models, or there are none."""
     if not rows:
         raise ValueError("a page to listen to needs at least one row, found none")
     models = [take.model for take in rows[0].takes]
@@ -91,6 +92,7 @@ def listen_html(rows: Sequence[ListenRow], folder: Path) -> str:
 
 
 def listen_row(row: ListenRow, folder: Path) -> str:
+    """One prompt and what each model made of it, misheard words marked."""
     prompt = f"{player(row.prompt_audio, folder)}<p>{escape(row.prompt_text)}</p>"
     takes = [
         f"{player(take.audio, folder)}<p>{marked(row.text, take.heard)}</p>"

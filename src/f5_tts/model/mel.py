@@ -56,6 +56,7 @@ class LogMel(nn.Module):
         self.register_buffer("filters", mel_filters(spec), persistent=False)
 
     def forward(self, wave: Float[Tensor, "b nw"]) -> Float[Tensor, "b n d"]:
+        """Natural log of the mel magnitudes, a frame every hop; ValueError for n_fft / 2 samples or fewer."""
         spec = self.spec
         if wave.shape[-1] <= spec.n_fft // 2:
             raise ValueError(

@@ -100,6 +100,7 @@ class Worker:
         )
 
     def transcribe(self, clips: list[bytes]) -> list[str]:
+        """The words of each clip (16-bit PCM); RuntimeError when the process is gone."""
         requests, answers = self.process.stdin, self.process.stdout
         assert requests is not None and answers is not None
         try:

@@ -46,6 +46,7 @@ class VoiceSim:
         self._known: dict[bytes, Tensor] = {}
 
     def score(self, inputs: Sequence[RewardInput]) -> Float[Tensor, " b"]:
+        """Cosine in [-1, 1] of each clip to its reference audio; ValueError for an input without one."""
         sample_rate = shared_rate(inputs)
         references = [item.reference_audio for item in inputs if item.reference_audio is not None]
         if len(references) < len(inputs):

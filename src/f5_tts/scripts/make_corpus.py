@@ -349,6 +349,7 @@ def is_complete(out: Path) -> bool:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Make one of the corpora, unless it is there."""
     parser = argparse.ArgumentParser(prog="python -m f5_tts.scripts.make_corpus", description=__doc__)
     parser.add_argument("kind", choices=RECIPES)
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: data/mini_custom or data/mini_base_custom")

@@ -41,6 +41,7 @@ def build_vocabulary(run: RunConfig) -> Vocabulary:
 
 
 def build_mel(spec: MelSpecConfig) -> LogMel:
+    """The front end of model.mel_spec."""
     return LogMel(
         MelSpec(
             target_sample_rate=spec.target_sample_rate,
@@ -148,6 +149,7 @@ def build_trainable(run: RunConfig, model: CFM, total: int) -> Trainable:
 
 
 def build_ema(model: CFM, ema: EmaConfig) -> EMA:
+    """A running average of the model's weights, as optim.ema asks."""
     average = EMA(
         model,
         beta=ema.beta,
