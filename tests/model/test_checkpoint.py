@@ -3,6 +3,7 @@ from __future__ import annotations
 import pickle
 import resource
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -280,13 +281,18 @@ def test_a_file_without_weights_is_refused(payload, tmp_path):
 # --- writing ---
 
 
-@pytest.fixture
+@contextmanager
 def full_disk() -> Iterator[None]:
-    """No file may grow past 2 KiB: what writes more gets an error from the system."""
+    """No file may grow past 2 KiB: what writes more gets an error from the system.
+
+    Around the write alone, no fixture: pytest reports inside a fixture's reach, perhaps to a long file.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2048, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def assert_only_old(path: Path) -> None:
@@ -294,18 +300,18 @@ def assert_only_old(path: Path) -> None:
     assert path.read_text() == "old"
 
 
-def test_a_checkpoint_that_does_not_fit_on_the_disk_leaves_the_old_one(tmp_path, full_disk):
+def test_a_checkpoint_that_does_not_fit_on_the_disk_leaves_the_old_one(tmp_path):
     path = tmp_path / "model_last.pt"
     path.write_text("old")
-    with pytest.raises(OSError, match=r"cannot write .*model_last\.pt .*is the disk full"):
+    with full_disk(), pytest.raises(OSError, match=r"cannot write .*model_last\.pt .*is the disk full"):
         write_checkpoint(path, {"model_state_dict": {"transformer.a": torch.zeros(10_000)}})
     assert_only_old(path)
 
 
-def test_an_export_that_does_not_fit_on_the_disk_leaves_the_old_one(golden_model, tmp_path, full_disk):
+def test_an_export_that_does_not_fit_on_the_disk_leaves_the_old_one(golden_model, tmp_path):
     path = tmp_path / "model.safetensors"
     path.write_text("old")
-    with pytest.raises(OSError, match=r"cannot write .*model\.safetensors .*is the disk full"):
+    with full_disk(), pytest.raises(OSError, match=r"cannot write .*model\.safetensors .*is the disk full"):
         export_weights(golden_model("dit_v1").state_dict(), path, torch.float16)
     assert_only_old(path)
 

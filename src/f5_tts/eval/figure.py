@@ -28,7 +28,7 @@ def draw_run(
     algorithm: str,
     held_out: tuple[float, float] | None = None,
 ) -> None:
-    """A PNG of reward, error rate, similarity and KL over updates.
+    """A PNG of reward, error rate, similarity and KL (nft: squared velocity distance) over updates.
 
     Args:
         metrics: a row per update with at least `KEYS`; of several rows for one update (a run taken up again) the last
@@ -43,7 +43,7 @@ def draw_run(
         "mean reward of a rollout": columns["reward/mean"],
         "error rate of rollouts": 1 - columns["reward/digits_wer.acc"],
         "similarity to the prompt's voice": columns["reward/voice_sim.sim"],
-        "KL to the reference": columns["loss/kl"],
+        "distance to the reference (loss/kl)": columns["loss/kl"],
     }
     for axis, (label, values) in zip(axes, panels.items(), strict=True):
         draw_course(axis, columns["update"], values, label)
