@@ -19,13 +19,14 @@ GRAMMAR = """#JSGF V1.0;
 grammar digits;
 public <digits> = (zero | one | two | three | four | five | six | seven | eight | nine)+;
 """
+WORD_BEAM = 1e-22  # 40 % less time than with pocketsphinx's 7e-29; errors on 800 real clips 0.7 instead of 0.6 %
 
 
 def digit_decoder() -> Decoder:
     """A decoder that hears nothing but digit words, one or more."""
     from pocketsphinx import Decoder
 
-    decoder = Decoder(samprate=16_000, lm=None, loglevel="FATAL")
+    decoder = Decoder(samprate=16_000, lm=None, wbeam=WORD_BEAM, loglevel="FATAL")
     decoder.add_jsgf_string("digits", GRAMMAR)
     decoder.activate_search("digits")
     return decoder

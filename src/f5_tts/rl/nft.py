@@ -47,11 +47,12 @@ def nft_objective(policy: CFM, reference: CFM | None, batch: GRPOBatch, step: in
 def fresh_noise(rollout: Rollout, step: int, rl: RLConfig) -> tuple[Tensor, Tensor]:
     """A time and a noise for each sample, the same within a group: what its samples share then cancels.
 
-    Times are as dense as the solver's steps.
+    Times are as dense as the solver's steps, and the groups divide them among themselves.
     """
     _, group = torch.unique(rollout.batch.group_ids, return_inverse=True)
     num = int(group.max()) + 1
-    quantile = (step + torch.rand(num, device=group.device)) / rl.nft.num_times
+    stratum = torch.randperm(num, device=group.device) + torch.rand(num, device=group.device)
+    quantile = (step + stratum / num) / rl.nft.num_times
     time = quantile if rl.sway_sampling_coef is None else sway(quantile, rl.sway_sampling_coef)
     noise = torch.randn(num, *rollout.mel.shape[1:], device=rollout.mel.device)
     return time[group], noise[group]
