@@ -179,6 +179,7 @@ class EvalConfig:
     sway_sampling_coef: Sway | None
     cfg_strengths: Amounts
     batch_size: Count
+    takes: Count
     seed: Natural
     items_dir: str
     ckpt: str | None

@@ -97,7 +97,7 @@ def test_seeds_that_agree_leave_the_interval_of_the_items():
 
 
 def test_a_comparison_of_other_items_names_them():
-    with pytest.raises(ValueError, match=r"on one side only: \['1', 'x'\]"):
+    with pytest.raises(ValueError, match=r"these differ: \['1', 'x'\]"):
         paired_interval(scores([1, 1]), [[score(0, 1), score("x", 1)]])
     with pytest.raises(ValueError, match="each once"):
         paired_interval(scores([1]), [[score(0, 1), score(0, 2)]])

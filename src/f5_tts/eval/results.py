@@ -21,7 +21,7 @@ class Result:
     ckpt: str
     guidance: float  # chosen on dev
     dev_error_rates: dict[str, float]  # by guidance
-    scores: dict[str, list[Score]]  # by recogniser, one an item of test
+    scores: dict[str, list[Score]]  # by recogniser, one a take of each item of test
 
     def rows(self, model: str, recogniser: str) -> list[ResultRow]:
         return result_rows(model, self.guidance, self.scores[recogniser])
@@ -59,5 +59,5 @@ def read_result(folder: Path) -> Result:
 
 def chosen_examples(scores: Sequence[Score], count: int) -> list[str]:
     """Ids of items of voices never seen, evenly spread over the list: the clips that an evaluation keeps."""
-    ids = [score.id for score in scores if not score.seen]
+    ids = list(dict.fromkeys(score.id for score in scores if not score.seen))
     return ids[:: max(1, len(ids) // count)][:count]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,9 +15,9 @@ TAILS = (2.5, 97.5)  # percent, of a 95 % interval
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Score:
-    """What was measured on one item."""
+    """What was measured on one clip."""
 
-    id: str
+    id: str  # of the item; several takes of an item have the same
     seen: bool  # whether the speaker was in the training data
     edits: int  # words put in, left out or replaced
     words: int  # of the text that was to be spoken
@@ -44,13 +45,19 @@ Quantity = Callable[[Sequence[Score]], tuple[NDArray[np.float64], NDArray[np.flo
 
 
 def errors(scores: Sequence[Score]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Numerators and denominators, item by item, whose sums' ratio is the error rate."""
-    return np.array([s.edits for s in scores], float), np.array([s.words for s in scores], float)
+    """Numerators and denominators, item by item in the order of ids, whose sums' ratio is the error rate."""
+    return by_item(scores, [s.edits for s in scores]), by_item(scores, [s.words for s in scores])
 
 
 def similarities(scores: Sequence[Score]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Numerators and denominators, item by item, whose sums' ratio is the mean similarity."""
-    return np.array([s.similarity for s in scores], float), np.ones(len(scores))
+    """Numerators and denominators, item by item in the order of ids, whose sums' ratio is the mean similarity."""
+    return by_item(scores, [s.similarity for s in scores]), by_item(scores, [1] * len(scores))
+
+
+def by_item(scores: Sequence[Score], values: Sequence[float | int]) -> NDArray[np.float64]:
+    """Sums over the takes of each item: items differ by chance, takes of one item are not independent."""
+    _, item = np.unique([score.id for score in scores], return_inverse=True)
+    return np.bincount(item, weights=values)
 
 
 def error_rate(scores: Sequence[Score]) -> float:
@@ -72,7 +79,7 @@ def bootstrap_interval(
     """Percentile bootstrap over items: what the quantity would be on other items drawn like these."""
     check_some(scores)
     top, bottom = quantity(scores)
-    items = draw_counts(len(scores), resamples, np.random.default_rng(seed))
+    items = draw_counts(len(top), resamples, np.random.default_rng(seed))
     return interval((items @ top) / (items @ bottom))
 
 
@@ -95,9 +102,11 @@ def paired_interval(
     check_some(before)
     check_some(after)
     top, bottom = quantity(before)
-    after_top, after_bottom = np.array([quantity(matched(before, run)) for run in after]).swapaxes(0, 1)
+    for run in after:
+        check_matched(before, run)
+    after_top, after_bottom = np.array([quantity(run) for run in after]).swapaxes(0, 1)
     rng = np.random.default_rng(seed)
-    items, seeds = draw_counts(len(before), resamples, rng), draw_counts(len(after), resamples, rng)
+    items, seeds = draw_counts(len(top), resamples, rng), draw_counts(len(after), resamples, rng)
     old = (items @ top) / (items @ bottom)
     new = ((seeds @ after_top) * items).sum(axis=1) / ((seeds @ after_bottom) * items).sum(axis=1)
     return interval(relative_change(old, new) if relative else new - old)
@@ -108,13 +117,12 @@ def check_some(scores: Sequence[object]) -> None:
         raise ValueError("an interval needs at least one score, found none")
 
 
-def matched(before: Sequence[Score], after: Sequence[Score]) -> list[Score]:
-    """`after` in the order of `before`."""
-    ids, by_id = [score.id for score in before], {score.id: score for score in after}
-    if sorted(ids) != sorted(score.id for score in after) or len(by_id) != len(ids):
-        odd = sorted(by_id.keys() ^ set(ids))
-        raise ValueError(f"a paired comparison needs the same items, each once, on both sides; on one side only: {odd}")
-    return [by_id[i] for i in ids]
+def check_matched(before: Sequence[Score], after: Sequence[Score]) -> None:
+    """Both sides must have as many takes of every item."""
+    ids, others = (Counter(score.id for score in scores) for scores in (before, after))
+    if ids != others:
+        odd = sorted(((ids - others) | (others - ids)).keys())
+        raise ValueError(f"a paired comparison needs the same items, as often on both sides; these differ: {odd}")
 
 
 def draw_counts(size: int, resamples: int, rng: np.random.Generator) -> NDArray[np.float64]:

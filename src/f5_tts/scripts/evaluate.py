@@ -36,16 +36,17 @@ def evaluate(run: RunConfig) -> Result:
         mel=build_mel(run.model.mel_spec), vocoder=build_vocoder(run.model), vocabulary=vocabulary, settings=settings
     )
     guidance, rates = choose_guidance(model, dev, voice, recognisers[settings.recognisers[0]])
-    clips = voice.speak(model, test, guidance)
+    takes = test * settings.takes  # each place in the list has noise of its own
+    clips = voice.speak(model, takes, guidance)
     encoder = VoiceSim()
     result = Result(
         ckpt=settings.ckpt,
         guidance=guidance,
         dev_error_rates=rates,
-        scores={name: grade(test, clips, voice, hear, encoder) for name, hear in recognisers.items()},
+        scores={name: grade(takes, clips, voice, hear, encoder) for name, hear in recognisers.items()},
     )
     examples = chosen_examples(result.scores[settings.recognisers[0]], settings.num_wavs)
-    for item, clip in zip(test, clips, strict=True):
+    for item, clip in zip(test, clips[: len(test)], strict=True):
         if item.id in examples:
             write_wav(Path(settings.out) / "wavs" / f"{item.id}.wav", clip, voice.sample_rate)
     write_result(result, Path(settings.out))

@@ -134,9 +134,10 @@ def verdict(before: list[Score], after: list[Score], algorithm: str) -> str:
 
 
 def listening(results: dict[str, Result], run: Path, count: int) -> list[ListenRow]:
-    """The kept clips, model by model."""
+    """The kept clips, model by model: first takes."""
     items = {item.id: item for item in read_items(ITEMS)}
-    heard = {model: {score.id: score for score in result.unseen(RECOGNISER)} for model, result in results.items()}
+    unseen = {model: result.unseen(RECOGNISER) for model, result in results.items()}
+    heard = {model: {score.id: score for score in reversed(scores)} for model, scores in unseen.items()}
     return [
         ListenRow(
             text=items[name].text,
