@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from f5_tts.eval.statistics import (
+    Interval,
     Score,
     bootstrap_interval,
     error_rate,
@@ -99,8 +100,16 @@ def test_seeds_that_agree_leave_the_interval_of_the_items():
 def test_a_comparison_of_other_items_names_them():
     with pytest.raises(ValueError, match=r"these differ: \['1', 'x'\]"):
         paired_interval(scores([1, 1]), [[score(0, 1), score("x", 1)]])
-    with pytest.raises(ValueError, match="each once"):
+    with pytest.raises(ValueError, match=r"as often on both sides; these differ: \['0'\]"):
         paired_interval(scores([1]), [[score(0, 1), score(0, 2)]])
+
+
+def test_takes_of_an_item_are_drawn_together():
+    before, after = scores([0, 4] * 50), scores([0, 2] * 50)
+    assert bootstrap_interval(before * 3) == bootstrap_interval(before)  # equal takes say nothing new
+    assert paired_interval(before * 3, [after * 3]) == paired_interval(before, [after])
+    takes = [score(0, 0), score(1, 4), score(0, 4), score(1, 0)]  # each item now right, now wrong
+    assert bootstrap_interval(takes) == Interval(0.5, 0.5, 0.5)
 
 
 def test_what_cannot_be_measured_is_refused():

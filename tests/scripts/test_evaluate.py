@@ -16,7 +16,7 @@ from f5_tts.scripts.evaluate import evaluate
 from f5_tts.train.build import build_model, build_vocabulary
 
 TINY = ["model.arch.dim=32", "model.arch.depth=1", "model.arch.heads=2", "model.arch.text_dim=16"]
-TINY += ["model.arch.conv_layers=1", "eval.steps=2", "eval.num_wavs=2", "datasets.name=mini"]
+TINY += ["model.arch.conv_layers=1", "eval.steps=2", "eval.takes=2", "eval.num_wavs=2", "datasets.name=mini"]
 LISTS = Path("data/mini_custom")
 
 
@@ -43,7 +43,10 @@ def test_an_evaluation_scores_every_item_and_keeps_some_clips_and_repeats_exactl
     assert read_result(tmp_path / "out") == first
     assert first.dev_error_rates.keys() == {"0", "1", "2"}
     assert first.dev_error_rates[f"{first.guidance:g}"] == min(first.dev_error_rates.values())
-    assert [score.seen for score in first.scores["pocketsphinx"]] == [False, False, False, True]
+    scores = first.scores["pocketsphinx"]
+    assert [score.seen for score in scores] == [False, False, False, True] * 2
+    takes = zip(scores[:4], scores[4:], strict=True)
+    assert all(one.id == two.id and one.similarity != two.similarity for one, two in takes)
     kept = sorted((tmp_path / "out" / "wavs").iterdir())
     assert len(kept) == 2
     assert soundfile.info(kept[0]).samplerate == 16_000
