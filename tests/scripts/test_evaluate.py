@@ -41,8 +41,9 @@ def test_an_evaluation_scores_every_item_and_keeps_some_clips_and_repeats_exactl
     write_checkpoint(tmp_path / "model.pt", {"model_state_dict": model.state_dict()})
     first = evaluate(run)
     assert read_result(tmp_path / "out") == first
-    assert first.dev_error_rates.keys() == {"0", "1", "2"}
-    assert first.dev_error_rates[f"{first.guidance:g}"] == min(first.dev_error_rates.values())
+    rates = first.dev_error_rates["pocketsphinx"]
+    assert rates.keys() == {"0", "1", "2"}
+    assert rates[f"{first.guidance['pocketsphinx']:g}"] == min(rates.values())
     scores = first.scores["pocketsphinx"]
     assert [score.seen for score in scores] == [False, False, False, True] * 2
     takes = zip(scores[:4], scores[4:], strict=True)

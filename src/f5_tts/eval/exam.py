@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -86,14 +86,13 @@ def grade(
     return scores
 
 
-def choose_guidance(
-    model: CFM, items: Sequence[EvalItem], voice: Voice, transcribe: Transcribe
-) -> tuple[float, dict[str, float]]:
-    """The guidance strength with the lowest error rate on items of voices never seen, and the rate of each."""
-    unseen = [item for item in items if not item.seen]
-    rates: dict[str, float] = {}
-    for strength in voice.settings.cfg_strengths:
-        heard = transcribe(voice.speak(model, unseen, strength), voice.sample_rate)
-        counts = [word_errors(item.text, text) for item, text in zip(unseen, heard, strict=True)]
+def error_rates(
+    items: Sequence[EvalItem], clips: Mapping[float, list[Tensor]], sample_rate: int, transcribe: Transcribe
+) -> dict[str, float]:
+    """The error rate at each guidance strength, from what the model said of the items with it."""
+    rates = {}
+    for strength, spoken in clips.items():
+        heard = transcribe(spoken, sample_rate)
+        counts = [word_errors(item.text, text) for item, text in zip(items, heard, strict=True)]
         rates[f"{strength:g}"] = sum(edits for edits, _ in counts) / sum(words for _, words in counts)
-    return float(min(rates, key=lambda strength: rates[strength])), rates
+    return rates

@@ -19,12 +19,12 @@ class Result:
     """One model's evaluation."""
 
     ckpt: str
-    guidance: float  # chosen on dev
-    dev_error_rates: dict[str, float]  # by guidance
+    guidance: dict[str, float]  # by recogniser, chosen on dev
+    dev_error_rates: dict[str, dict[str, float]]  # by recogniser and guidance
     scores: dict[str, list[Score]]  # by recogniser, one a take of each item of test
 
     def rows(self, model: str, recogniser: str) -> list[ResultRow]:
-        return result_rows(model, self.guidance, self.scores[recogniser])
+        return result_rows(model, self.guidance[recogniser], self.scores[recogniser])
 
     def unseen(self, recogniser: str) -> list[Score]:
         """Scores on voices never trained on: what "held-out error rate" is about."""
@@ -34,7 +34,7 @@ class Result:
         scores = self.unseen(recogniser)
         return (
             f"held-out error rate {error_rate(scores):.1%}, similarity {mean_similarity(scores):.3f} "
-            f"at guidance {self.guidance:g} ({recogniser}, {len(scores)} clips of voices never seen)"
+            f"at guidance {self.guidance[recogniser]:g} ({recogniser}, {len(scores)} clips of voices never seen)"
         )
 
 

@@ -57,7 +57,7 @@ def similarities(scores: Sequence[Score]) -> tuple[NDArray[np.float64], NDArray[
 def by_item(scores: Sequence[Score], values: Sequence[float | int]) -> NDArray[np.float64]:
     """Sums over the takes of each item: items differ by chance, takes of one item are not independent."""
     _, item = np.unique([score.id for score in scores], return_inverse=True)
-    return np.bincount(item, weights=values)
+    return np.bincount(item, weights=values).astype(float)
 
 
 def error_rate(scores: Sequence[Score]) -> float:

@@ -1,7 +1,7 @@
 """Held-out error rate and similarity of one checkpoint.
 
-`python -m f5_tts.scripts.evaluate -cn F5TTS_Mini eval.ckpt=FILE eval.out=DIR` chooses guidance on dev.jsonl, speaks
-test.jsonl with it, and leaves DIR/scores.json and DIR/wavs.
+`python -m f5_tts.scripts.evaluate -cn F5TTS_Mini eval.ckpt=FILE eval.out=DIR` chooses guidance on dev.jsonl, for each
+recogniser by its own ears, speaks test.jsonl with it, and leaves DIR/scores.json and DIR/wavs.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from torch import Tensor
+
 from f5_tts.config import ConfigError, RunConfig, load_run
-from f5_tts.eval.exam import Transcribe, Voice, choose_guidance, grade
-from f5_tts.eval.items import read_items
+from f5_tts.eval.exam import Transcribe, Voice, error_rates, grade
+from f5_tts.eval.items import EvalItem, read_items
 from f5_tts.eval.page import write_wav
 from f5_tts.eval.results import Result, chosen_examples, write_result
 from f5_tts.model.checkpoint import load_weights, read_checkpoint
@@ -35,22 +37,26 @@ def evaluate(run: RunConfig) -> Result:
     voice = Voice(
         mel=build_mel(run.model.mel_spec), vocoder=build_vocoder(run.model), vocabulary=vocabulary, settings=settings
     )
-    guidance, rates = choose_guidance(model, dev, voice, recognisers[settings.recognisers[0]])
+    unseen = [item for item in dev if not item.seen] * settings.takes
+    tried = {strength: voice.speak(model, unseen, strength) for strength in settings.cfg_strengths}
+    rates = {name: error_rates(unseen, tried, voice.sample_rate, hear) for name, hear in recognisers.items()}
+    guidance = {name: float(min(found, key=lambda strength: found[strength])) for name, found in rates.items()}
     takes = test * settings.takes  # each place in the list has noise of its own
-    clips = voice.speak(model, takes, guidance)
+    clips = {strength: voice.speak(model, takes, strength) for strength in sorted(set(guidance.values()))}
     encoder = VoiceSim()
-    result = Result(
-        ckpt=settings.ckpt,
-        guidance=guidance,
-        dev_error_rates=rates,
-        scores={name: grade(takes, clips, voice, hear, encoder) for name, hear in recognisers.items()},
-    )
-    examples = chosen_examples(result.scores[settings.recognisers[0]], settings.num_wavs)
-    for item, clip in zip(test, clips[: len(test)], strict=True):
-        if item.id in examples:
-            write_wav(Path(settings.out) / "wavs" / f"{item.id}.wav", clip, voice.sample_rate)
+    scores = {name: grade(takes, clips[guidance[name]], voice, hear, encoder) for name, hear in recognisers.items()}
+    result = Result(ckpt=settings.ckpt, guidance=guidance, dev_error_rates=rates, scores=scores)
+    first = settings.recognisers[0]
+    keep_examples(test, clips[guidance[first]], chosen_examples(scores[first], settings.num_wavs), voice)
     write_result(result, Path(settings.out))
     return result
+
+
+def keep_examples(items: list[EvalItem], clips: list[Tensor], chosen: list[str], voice: Voice) -> None:
+    """The first takes of the chosen items, as WAV files."""
+    for item, clip in zip(items, clips[: len(items)], strict=True):
+        if item.id in chosen:
+            write_wav(Path(str(voice.settings.out)) / "wavs" / f"{item.id}.wav", clip, voice.sample_rate)
 
 
 def build_recogniser(name: str) -> Transcribe:

@@ -58,7 +58,7 @@ def row(name: str, base: Result, seeds: Sequence[Result], recogniser: str) -> li
     before, after = base.unseen(recogniser), [result.unseen(recogniser) for result in seeds]
     wrong, voice = paired_interval(before, after), paired_interval(before, after, similarities)
     relative = paired_interval(before, after, relative=True)
-    guidance = ", ".join(f"{result.guidance:g}" for result in seeds)
+    guidance = ", ".join(f"{result.guidance[recogniser]:g}" for result in seeds)
     return [
         name,
         guidance,
