@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.torch import load_file
+from tests.tiny import tiny_arch
 from torch import Tensor
 
+from f5_tts.config import ArchConfig
 from f5_tts.model.backbones.dit import DiT
+from f5_tts.model.backbones.unett import UNetT
 from f5_tts.model.cfm import CFM
+from f5_tts.train.build import BACKBONES
 
 GOLDENS = Path(__file__).parent / "goldens"
+MEL_BINS, TOKENS = 20, 30  # of every golden model
+GAUSSIAN = ("dit", "unett")  # golden models with the fork's head
 
 
 @cache
@@ -42,10 +49,10 @@ def table() -> Callable[[str], dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def golden_weights() -> Callable[[str], dict[str, Tensor]]:
-    """The weights of a golden model (dit_v1, dit_avgup, or dit with its Gaussian head), named as its DiT names them."""
+    """The weights of a golden model (those of g2, or dit and unett with a Gaussian head), as its network names them."""
 
     def weights(name: str) -> dict[str, Tensor]:
-        file, prefix = ("g2_gaussian_head", "dit.w.") if name == "dit" else (f"g2_{name}", "w.")
+        file, prefix = ("g2_gaussian_head", f"{name}.w.") if name in GAUSSIAN else (f"g2_{name}", "w.")
         named = {key.removeprefix(prefix): value for key, value in read_tensors(file).items() if key.startswith(prefix)}
         return {key: value.float() for key, value in named.items()}
 
@@ -53,11 +60,12 @@ def golden_weights() -> Callable[[str], dict[str, Tensor]]:
 
 
 @pytest.fixture(scope="session")
-def golden_model(golden_weights) -> Callable[[str], CFM]:
-    """A new model with the weights of a golden one (dit_v1, dit_avgup, or dit with its Gaussian head)."""
+def golden_model(golden_weights) -> Callable[..., CFM]:
+    """A new model with the weights of a golden one (those of g2, or dit and unett with a Gaussian head)."""
 
-    def model(name: str) -> CFM:
-        transformer = DiT(**sizes(name), gaussian=name == "dit")
+    def model(name: str, **changes: bool) -> CFM:
+        backbone, arch = golden_arch(name)
+        transformer = backbone(replace(arch, **changes), MEL_BINS, TOKENS, gaussian=name in GAUSSIAN)
         cfm = CFM(transformer)  # sets the Gaussian head, so the weights come after it
         transformer.load_state_dict(golden_weights(name))
         return cfm
@@ -65,8 +73,9 @@ def golden_model(golden_weights) -> Callable[[str], CFM]:
     return model
 
 
-def sizes(name: str) -> dict[str, Any]:
-    """The constructor arguments of a golden model's DiT."""
-    found: dict[str, Any] = read_table("g2_gaussian_head" if name == "dit" else "g2_configs")[name]["kwargs"]
-    names = {"text_num_embeds": "num_tokens", "text_embedding_average_upsampling": "average_upsampling"}
-    return {names.get(key, key): value for key, value in found.items() if key != "text_mask_padding"}
+def golden_arch(name: str) -> tuple[type[DiT] | type[UNetT], ArchConfig]:
+    """The class and the architecture of a golden model."""
+    found = read_table("g2_gaussian_head" if name in GAUSSIAN else "g2_configs")[name]
+    sizes = {"text_dim": None, "conv_layers": 0} | found["kwargs"]
+    assert (sizes.pop("mel_dim"), sizes.pop("text_num_embeds")) == (MEL_BINS, TOKENS)
+    return BACKBONES[found["backbone"]], tiny_arch(**sizes)

@@ -286,7 +286,8 @@ def test_the_quotes_that_an_unreadable_value_asks_for_make_it_readable():
 def test_an_unknown_config_is_answered_with_the_known_ones():
     assert sentence("-cn", "F5TTS_Mnii_RL") == (
         "no config is named F5TTS_Mnii_RL: did you mean F5TTS_Mini_RL?; "
-        "known: F5TTS_Mini, F5TTS_Mini_RL, F5TTS_RL, F5TTS_v1_Base"
+        "known: E2TTS_Base, E2TTS_Small, F5TTS_Base, F5TTS_Mini, F5TTS_Mini_RL, F5TTS_RL, F5TTS_Small, F5TTS_v1_Base, "
+        "F5TTS_v1_Small"
     )
 
 
@@ -294,7 +295,7 @@ def test_a_config_of_the_other_stage_is_answered_with_those_that_fit():
     assert sentence("-cn", "F5TTS_Mini") == (
         "config F5TTS_Mini has no section rl and is not for this command; it takes F5TTS_Mini_RL or F5TTS_RL"
     )
-    with pytest.raises(ConfigError, match=r"has a section rl .* it takes F5TTS_Mini or F5TTS_v1_Base"):
+    with pytest.raises(ConfigError, match=r"has a section rl .* it takes E2TTS_Base or .* or F5TTS_v1_Small"):
         mini("-cn", "F5TTS_RL")
 
 
@@ -327,6 +328,8 @@ def test_keys_of_stage_2_that_contradict_each_other_are_refused(override: str, s
         (["model.output_dist=gaussian", "model.use_rl_head=true"], "model.objective=mse does not go with"),
         (["model.sample_from_dist=true"], "model.sample_from_dist=true has nothing to draw from"),
         (["model.use_rl_head=true"], "model.use_rl_head=true does not go with"),
+        (["model.arch.pe_attn_head=4"], "model.arch.pe_attn_head=4 is more than model.arch.heads=3"),
+        (["model.backbone=UNetT", "model.arch.depth=5"], "model.arch.depth=5 has no two halves to join"),
     ],
 )
 def test_keys_of_stage_1_that_contradict_each_other_are_refused(overrides: list[str], start: str):
@@ -354,7 +357,6 @@ def test_checks_hold_for_a_config_changed_in_code_too():
     ("override", "instead"),
     [
         ("model.tokenizer=pinyin", "model.tokenizer=custom"),
-        ("model.backbone=UNetT", "model.backbone=DiT"),
         ("model.mel_spec.mel_spec_type=bigvgan", "model.mel_spec.mel_spec_type=vocos"),
         ("optim.bnb_optimizer=true", "optim.bnb_optimizer=false"),
         ("ckpts.log_samples=true", "ckpts.log_samples=false"),

@@ -93,10 +93,15 @@ class ArchConfig:
     heads: Count
     dim_head: Count
     ff_mult: Count
-    text_dim: Count
+    text_dim: Count | None
     conv_layers: Natural
     text_mask_padding: bool
     text_embedding_average_upsampling: bool
+    qk_norm: Annotated[str, one_of("rms_norm")] | None
+    pe_attn_head: Count | None
+    attn_mask_enabled: bool
+    long_skip_connection: bool
+    skip_connect_type: Annotated[str, one_of("concat", "add", "none")]
     dropout: Fraction
     checkpoint_activations: bool
 
@@ -124,7 +129,7 @@ class ModelConfig:
     name: str
     tokenizer: Annotated[str, one_of("custom", "char", "pinyin", "byte")]
     tokenizer_path: str | None
-    backbone: Annotated[str, one_of("DiT", "UNetT", "MMDiT")]
+    backbone: Annotated[str, one_of("DiT", "UNetT")]
     output_dist: Annotated[str, one_of("deterministic", "gaussian")]
     objective: Annotated[str, one_of("mse", "gaussian_nll", "grpo")]
     use_rl_head: bool
@@ -518,6 +523,15 @@ def check_model(cfg: RunConfig) -> None:
         "to know where a text ends",
     )
     require(
+        arch.pe_attn_head is None or arch.pe_attn_head <= arch.heads,
+        f"model.arch.pe_attn_head={arch.pe_attn_head} is more than model.arch.heads={arch.heads}; "
+        "make it heads or less, or null for all",
+    )
+    require(
+        model.backbone != "UNetT" or arch.depth % 2 == 0,
+        f"model.arch.depth={arch.depth} has no two halves to join, as model.backbone=UNetT does; make it even",
+    )
+    require(
         mel.win_length <= mel.n_fft,
         f"model.mel_spec.win_length={mel.win_length} is more than model.mel_spec.n_fft={mel.n_fft}; "
         "make it n_fft or less",
@@ -563,9 +577,7 @@ def check_rl(cfg: RLRunConfig) -> None:
 
 READY = {
     "model.tokenizer": "custom",
-    "model.backbone": "DiT",
     "model.sample_from_dist": False,
-    "model.arch.text_mask_padding": True,
     "model.mel_spec.mel_spec_type": "vocos",
     "optim.bnb_optimizer": False,
     "ckpts.log_samples": False,

@@ -10,17 +10,21 @@ from f5_tts.data.text import Vocabulary
 from f5_tts.infer.sample import Request, noise_of, sample, speak
 from f5_tts.model.flow import time_grid
 
-ALONE = [
-    "dit_v1.s1.steps16.cfg2",
-    "dit_v1.s1.steps8.cfg2",
-    "dit_v1.s1.steps4.cfg2",
-    "dit_v1.s1.steps8.cfg0",
-    "dit_v1.s1.steps7.cfg2.epss",
-    "dit_v1.s1.steps16.cfg2.noepss",
-    "dit_v1.s1.steps8.maxdur20",
-    "dit_v1.clamp.steps4.cfg2",
+DIT_CASES = [
+    "s1.steps16.cfg2",
+    "s1.steps8.cfg2",
+    "s1.steps4.cfg2",
+    "s1.steps8.cfg0",
+    "s1.steps7.cfg2.epss",
+    "s1.steps16.cfg2.noepss",
+    "clamp.steps4.cfg2",
 ]
-TOGETHER = ["dit_v1.s2.steps8.cfg2.attnmask", "dit_v1.s2.steps16.cfg2"]
+ALONE = [f"{model}.{case}" for model in ("dit_v1", "dit_v0") for case in DIT_CASES]
+ALONE += ["dit_v1.s1.steps8.maxdur20", "unett_e2.s1.steps16.cfg2"]
+TOGETHER = [
+    f"{model}.{case}" for model in ("dit_v1", "dit_v0") for case in ("s2.steps8.cfg2.attnmask", "s2.steps16.cfg2")
+]
+TOGETHER += ["unett_e2.s2.steps8.cfg2"]
 LETTERS = Vocabulary([" ", *"abcdefghijklmnopqrstuvwxyz"])
 
 
@@ -43,7 +47,7 @@ def run_case(model, golden: dict[str, Tensor], name: str, settings: dict) -> tup
 @pytest.mark.parametrize("name", ALONE)
 def test_a_whole_sampling_is_the_published_one_within_1e_4(name, golden_model, tensors, table):
     golden, settings = tensors("g3_sample"), table("g3_sample")["cases"][name]
-    mel, lens = run_case(golden_model("dit_v1"), golden, name, settings)
+    mel, lens = run_case(golden_model(name.split(".")[0]), golden, name, settings)
     assert lens.tolist() == [mel.shape[1]]
     torch.testing.assert_close(mel, golden[f"{name}.out"], atol=1e-4, rtol=0)
 
@@ -51,7 +55,7 @@ def test_a_whole_sampling_is_the_published_one_within_1e_4(name, golden_model, t
 @pytest.mark.parametrize("name", TOGETHER)
 def test_the_full_length_item_of_a_batch_is_the_published_one_within_1e_4(name, golden_model, tensors, table):
     golden, settings = tensors("g3_sample"), table("g3_sample")["cases"][name]
-    mel, lens = run_case(golden_model("dit_v1"), golden, name, settings)
+    mel, lens = run_case(golden_model(name.split(".")[0]), golden, name, settings)
     full = lens == mel.shape[1]
     assert full.tolist() == [True, False]
     torch.testing.assert_close(mel[full], golden[f"{name}.out"][full], atol=1e-4, rtol=0)

@@ -1,24 +1,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import NamedTuple
 
 import pytest
 import torch
+from tests.tiny import tiny_arch
 from torch import Tensor
 
-from f5_tts.model.backbones.dit import DiT, position_code, stretch_to_frames
+from f5_tts.config import RLRunConfig, RunConfig, compose_run
+from f5_tts.data.text import Vocabulary
+from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.backbones.layers import (
     Attention,
+    Backbone,
     ConvNeXtV2Block,
     ConvPositionEmbedding,
     GlobalResponseNorm,
     RotaryEmbedding,
+    position_code,
+    stretch_to_frames,
 )
 from f5_tts.model.cfm import CFM, padding_mask
 from f5_tts.model.heads import Velocity
+from f5_tts.train.build import build_model
 
-PUBLISHED = ["dit_v1", "dit_avgup"]
+DITS = ["dit_v1", "dit_v0", "dit_qknorm", "dit_longskip", "dit_noconv", "dit_avgup"]
+GAUSSIAN = ["dit", "unett"]
+PUBLISHED = [*DITS, "unett_e2", "unett_add"]
 DROPS = {  # mode -> (prompt dropped, text dropped), once for each copy of the batch
     "cond": [(False, False)],
     "drop_audio": [(True, False)],
@@ -33,7 +43,7 @@ FIRST_IS_LONGEST = [*PADDED, ("b2", "drop_audio"), ("b2", "drop_text")]
 
 
 class Batch(NamedTuple):
-    """Inputs of a DiT for items of different lengths."""
+    """Inputs of a network for items of different lengths."""
 
     x: Tensor
     cond: Tensor
@@ -49,13 +59,13 @@ class Batch(NamedTuple):
         return Batch(self.x[one, :frames], self.cond[one, :frames], words, self.time[one], self.lens[one])
 
 
-def run(dit: DiT, batch: Batch) -> Velocity:
+def run(dit: Backbone, batch: Batch) -> Velocity:
     keep = torch.zeros(len(batch.x), dtype=torch.bool)
     mask = padding_mask(batch.lens, batch.x.shape[1])
     return dit(batch.x, batch.cond, batch.text, batch.time, mask, keep, keep)
 
 
-def run_case(dit: DiT, inputs: dict[str, Tensor], case: str, mode: str) -> tuple[Velocity, Tensor]:
+def run_case(dit: Backbone, inputs: dict[str, Tensor], case: str, mode: str) -> tuple[Velocity, Tensor]:
     """What the model says of a golden case, and its valid frames."""
     x, cond, text, time = (inputs[f"in.{case}.{name}"] for name in ("x", "cond", "text", "time"))
     mask, num, copies = inputs.get(f"in.{case}.mask"), len(x), len(DROPS[mode])
@@ -75,13 +85,15 @@ def test_the_velocity_of_unpadded_items_is_the_published_one_within_2e_5(name, c
     torch.testing.assert_close(velocity.mean, golden[f"out.{case}.{mode}"], atol=2e-5, rtol=0)
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", DITS)
 @pytest.mark.parametrize("case, mode", PADDED)
+@pytest.mark.parametrize("masked", [True, False])
 def test_the_velocity_of_padded_items_is_the_published_one_with_texts_embedded_one_by_one_within_2e_5(
-    name, case, mode, golden_model, tensors
+    name, case, mode, masked, golden_model, tensors
 ):
-    want = tensors("g2_persample_text")[f"{name}.{case}.{mode}.attnmask"]
-    velocity, valid = run_case(golden_model(name).transformer, tensors(f"g2_{name}"), case, mode)
+    want = tensors("g2_persample_text")[f"{name}.{case}.{mode}" + ".attnmask" * masked]
+    model = golden_model(name, attn_mask_enabled=masked)
+    velocity, valid = run_case(model.transformer, tensors(f"g2_{name}"), case, mode)
     torch.testing.assert_close(velocity.mean[valid], want[valid], atol=2e-5, rtol=0)
 
 
@@ -96,20 +108,21 @@ def test_the_longest_item_of_a_padded_batch_is_the_published_one_within_2e_5(nam
     torch.testing.assert_close(velocity.mean[full], want[full], atol=2e-5, rtol=0)
 
 
+@pytest.mark.parametrize("name", GAUSSIAN)
 @pytest.mark.parametrize("case", ["b1", "b2nomask"])
 @pytest.mark.parametrize("mode", ["cond", "drop_both", "cfg_infer"])
-def test_mean_and_log_deviation_of_the_gaussian_head_are_the_forks_within_2e_5(case, mode, golden_model, tensors):
+def test_mean_and_log_deviation_of_the_gaussian_head_are_the_forks_within_2e_5(name, case, mode, golden_model, tensors):
     golden, inputs = tensors("g2_gaussian_head"), tensors("g2_dit_v1")
-    velocity, _ = run_case(golden_model("dit").transformer, inputs, case, mode)
-    torch.testing.assert_close(velocity.mean, golden[f"dit.out.{case}.{mode}.mu"], atol=2e-5, rtol=0)
-    torch.testing.assert_close(velocity.ln_sigma, golden[f"dit.out.{case}.{mode}.ln_sig"], atol=2e-5, rtol=0)
+    velocity, _ = run_case(golden_model(name).transformer, inputs, case, mode)
+    torch.testing.assert_close(velocity.mean, golden[f"{name}.out.{case}.{mode}.mu"], atol=2e-5, rtol=0)
+    torch.testing.assert_close(velocity.ln_sigma, golden[f"{name}.out.{case}.{mode}.ln_sig"], atol=2e-5, rtol=0)
 
 
-@pytest.mark.parametrize("name", [*PUBLISHED, "dit"])
+@pytest.mark.parametrize("name", [*PUBLISHED, *GAUSSIAN])
 def test_names_and_shapes_of_weights_are_the_published_ones(name, golden_model, golden_weights):
     own = {key: value.shape for key, value in golden_model(name).state_dict().items()}
     assert own == {f"transformer.{key}": value.shape for key, value in golden_weights(name).items()}
-    assert ("transformer.proj_out_ln_sig.weight" in own) == (name == "dit")
+    assert ("transformer.proj_out_ln_sig.weight" in own) == (name in GAUSSIAN)
 
 
 # --- an item's output does not depend on its batch ---
@@ -173,13 +186,40 @@ def test_a_mask_without_padding_changes_nothing(golden_model, uneven):
     torch.testing.assert_close(masked, run(dit, batch).mean, atol=2e-6, rtol=0)
 
 
+# --- the published family ---
+
+CONFIGS = ["F5TTS_v1_Base", "F5TTS_Base", "F5TTS_v1_Small", "F5TTS_Small", "E2TTS_Base", "E2TTS_Small", "F5TTS_RL"]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_config_makes_the_published_network_weight_by_weight(name, table):
+    is_rl = name == "F5TTS_RL"  # stage 2 of the v1 Base: the same network, and the head
+    want = table("g1_state_dicts")["F5TTS_v1_Base" if is_rl else name]
+    run = compose_run(name, [], RLRunConfig if is_rl else RunConfig)
+    with torch.device("meta"):
+        model = build_model(run.model, Vocabulary([str(i) for i in range(2545)]))
+    own = {key: list(value.shape) for key, value in model.state_dict().items() if "proj_out_ln_sig" not in key}
+    assert own == want["model_state_dict"]
+    assert model.is_gaussian == is_rl
+    if not is_rl:
+        assert sum(parameter.numel() for parameter in model.parameters()) == want["n_params"]
+
+
+@pytest.mark.parametrize("name", CONFIGS[:-1])
+def test_a_config_asks_for_the_published_front_end_and_schedule(name, table):
+    want, run = table("g1_state_dicts")[name], compose_run(name, [], RunConfig)
+    assert asdict(run.model.mel_spec) == want["mel_spec"]
+    assert run.model.tokenizer == want["tokenizer"]
+    assert {key: getattr(run.optim, key) for key in want["optim"]} == want["optim"]
+
+
 # --- parts ---
 
 PARTS = {
     "positions": (ConvPositionEmbedding(16), ()),
     "response norm": (GlobalResponseNorm(16), ()),
     "text block": (ConvNeXtV2Block(16, 24), ()),
-    "attention": (Attention(16, heads=2, dim_head=8, dropout=0.0), (RotaryEmbedding(8)(12),)),
+    "attention": (Attention(tiny_arch(dim=16, dim_head=8)), (RotaryEmbedding(8)(12),)),
 }
 
 
@@ -199,16 +239,28 @@ def test_upsampling_repeats_tokens_evenly_and_the_last_ones_once_more():
     assert stretched.tolist() == [[1, 1, 2, 2, 2, 3, 3, 3], [1, 1, 2, 2, 3, 3, 0, 0], [0] * 8]
 
 
+@pytest.mark.parametrize("name", ["dit_v1", "unett_add"])
+def test_more_frames_than_the_published_tables_have_positions_of_their_own(name, golden_model):
+    torch.manual_seed(0)
+    frames, length = torch.randn(2, 1, 1, 20), 8200  # the published table of text positions ends at 8192
+    x, cond = (one.expand(1, length, 20) for one in frames)
+    text, keep = torch.zeros(1, length, dtype=torch.long), torch.tensor([False])
+    with torch.no_grad():
+        words = golden_model(name).transformer.text_embed(text, torch.tensor([length]), length, keep)
+        velocity = golden_model(name).transformer(x, cond, text, torch.tensor([0.5]), None, keep, keep).mean
+    assert velocity.isfinite().all()
+    assert not torch.allclose(words[0, 8191], words[0, 8195], atol=1e-3)
+
+
 def test_the_position_code_is_cosines_then_sines_of_falling_frequency():
     code = position_code(4, 6, torch.device("cpu"))
     angles = torch.arange(4.0)[:, None] * torch.tensor([1.0, 10000 ** (-1 / 3), 10000 ** (-2 / 3)])
     torch.testing.assert_close(code, torch.cat([angles.cos(), angles.sin()], dim=1))
 
 
-def small(**changes: bool) -> DiT:
+def small(gaussian: bool = False, **changes: bool) -> DiT:
     torch.manual_seed(0)
-    sizes = {"mel_dim": 20, "num_tokens": 30, "dim": 32, "depth": 2, "heads": 2, "dim_head": 16, "ff_mult": 2}
-    return DiT(**sizes, text_dim=24, conv_layers=1, **changes)
+    return DiT(tiny_arch(**changes), mel_dim=20, num_tokens=30, gaussian=gaussian)
 
 
 def test_an_untrained_model_says_velocity_zero_and_the_ln_sigma_it_was_given(uneven):
@@ -221,7 +273,7 @@ def test_a_model_without_a_gaussian_head_has_no_ln_sigma(uneven):
     assert run(small(), uneven).ln_sigma is None
 
 
-def test_recomputing_activations_leaves_the_gradients_as_they_are(golden_model: Callable[[str], CFM], uneven: Batch):
+def test_recomputing_activations_leaves_the_gradients_as_they_are(golden_model: Callable[..., CFM], uneven: Batch):
     gradients = []
     for recompute in (False, True):
         model = golden_model("dit_v1")

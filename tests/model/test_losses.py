@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from f5_tts.model.backbones.layers import Attention, silence
 from f5_tts.model.cfm import CFM, padding_mask
 from f5_tts.model.flow import interpolate
 from f5_tts.model.heads import Velocity
 from f5_tts.model.losses import gaussian_nll, velocity_mse
 
+MODELS = ["dit_v1", "dit_v0", "unett_e2"]
 STEPS = ["nll.keep", "nll.drop_audio", "nll.drop_both", "gaussian_model_mse.keep"]
 SCALAR = torch.ones(1, 1, dtype=torch.bool)
 
@@ -22,20 +22,6 @@ class TrainingStep(NamedTuple):
 
     velocity: Velocity
     loss: Tensor
-
-
-class SeesPadding(Attention):
-    """Attention as the fork trained with: padding frames are seen as keys."""
-
-    def forward(self, x: Tensor, mask: Tensor | None, rope: tuple[Tensor, Tensor]) -> Tensor:
-        return silence(super().forward(x, None, rope), mask)
-
-
-def let_attention_see_padding(model: CFM) -> CFM:
-    for module in model.modules():
-        if isinstance(module, Attention):
-            module.__class__ = SeesPadding
-    return model
 
 
 def train_on(model: CFM, golden: dict[str, Tensor], name: str, drop_draws: tuple[float, float]) -> TrainingStep:
@@ -60,7 +46,7 @@ def train_on(model: CFM, golden: dict[str, Tensor], name: str, drop_draws: tuple
 
 @pytest.mark.parametrize("name", STEPS)
 def test_losses_are_the_forks_within_1e_5_where_attention_sees_padding_as_its_did(name, golden_model, tensors, table):
-    model, settings = let_attention_see_padding(golden_model("dit")), table("g4_nll")[name]
+    model, settings = golden_model("dit", attn_mask_enabled=False), table("g4_nll")[name]
     step = train_on(model, tensors("g4_nll"), name, settings["drop_draws"])
     assert step.loss.item() == pytest.approx(settings["loss"], rel=1e-5)
     torch.testing.assert_close(step.velocity.mean, tensors("g4_nll")[f"{name}.pred"], atol=2e-5, rtol=0)
@@ -70,7 +56,7 @@ def test_losses_are_the_forks_within_1e_5_where_attention_sees_padding_as_its_di
 def test_gradients_are_the_forks_within_1e_4_where_attention_sees_padding_as_its_did(
     name, golden_model, tensors, table
 ):
-    model, settings = let_attention_see_padding(golden_model("dit")), table("g4_nll")[name]
+    model, settings = golden_model("dit", attn_mask_enabled=False), table("g4_nll")[name]
     train_on(model, tensors("g4_nll"), name, settings["drop_draws"]).loss.backward()
     norms = {key: None if p.grad is None else p.grad.norm().item() for key, p in model.named_parameters()}
     assert norms == {key: norm and pytest.approx(norm, rel=1e-4) for key, norm in settings["grad_norms"].items()}
@@ -79,7 +65,7 @@ def test_gradients_are_the_forks_within_1e_4_where_attention_sees_padding_as_its
 @pytest.mark.parametrize(
     "file, weights, name",
     [("g4_nll", "dit", name) for name in STEPS]
-    + [("g4_mse", "dit_v1", f"dit_v1.{mode}") for mode in ("keep", "drop_audio", "drop_both")],
+    + [("g4_mse", model, f"{model}.{mode}") for model in MODELS for mode in ("keep", "drop_audio", "drop_both")],
 )
 def test_a_training_step_says_of_full_length_items_what_the_published_one_says_within_2e_5(
     file, weights, name, golden_model, tensors, table

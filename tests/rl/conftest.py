@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import pytest
 import torch
+from tests.tiny import tiny_arch
 from torch import Tensor
 
 from f5_tts.config import ProviderConfig, RLConfig, RLRunConfig, compose_run
@@ -51,16 +51,7 @@ def rewarded(rl: Callable[..., RLConfig]) -> Callable[..., RLConfig]:
 def policy() -> CFM:
     """A small Gaussian DiT with random weights, as stage 2 runs it: without dropout."""
     torch.manual_seed(0)
-    sizes: dict[str, Any] = {
-        "dim": 32,
-        "depth": 2,
-        "heads": 2,
-        "dim_head": 16,
-        "ff_mult": 2,
-        "text_dim": 16,
-        "conv_layers": 1,
-    }
-    model = CFM(DiT(mel_dim=MEL_BINS, num_tokens=9, gaussian=True, dropout=0.1, **sizes))
+    model = CFM(DiT(tiny_arch(dropout=0.1), MEL_BINS, num_tokens=9, gaussian=True))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))

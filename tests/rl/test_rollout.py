@@ -225,11 +225,12 @@ from f5_tts.model.cfm import CFM
 from f5_tts.rl.grpo import GRPOLoss
 from f5_tts.rl.rollout import draw_group
 from f5_tts.types import GRPOBatch, SpeechBatch
+from tests.tiny import tiny_arch
 
 torch.set_num_threads(1)
 torch.manual_seed(0)
-policy = CFM(DiT(mel_dim=8, num_tokens=2, dim=64, depth=3, heads=2, dim_head=32, ff_mult=2, text_dim=8, conv_layers=0,
-                 gaussian=True)).eval()
+arch = tiny_arch(dim=64, depth=3, dim_head=32, text_dim=8, conv_layers=0)
+policy = CFM(DiT(arch, mel_dim=8, num_tokens=2, gaussian=True)).eval()
 batch = SpeechBatch(mel=torch.randn(2, 250, 8), lens=torch.tensor([250, 250]), prompt_lens=torch.tensor([50, 50]),
                     text=torch.zeros(2, 4, dtype=torch.long), target_texts=["a", "b"], group_ids=torch.tensor([0, 1]),
                     audio=[torch.zeros(1), torch.zeros(1)])

@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
+from tests.tiny import tiny_arch
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -24,8 +23,8 @@ def ema_settings(run: str) -> EmaConfig:
 
 @pytest.fixture
 def model() -> CFM:
-    sizes: dict[str, Any] = {"dim": 16, "depth": 1, "heads": 1, "dim_head": 4, "ff_mult": 1, "text_dim": 2}
-    return CFM(DiT(mel_dim=2, num_tokens=2, conv_layers=0, **sizes))
+    arch = tiny_arch(dim=16, depth=1, heads=1, dim_head=4, ff_mult=1, text_dim=2, conv_layers=0)
+    return CFM(DiT(arch, mel_dim=2, num_tokens=2))
 
 
 def fill(model: CFM, value: float) -> None:

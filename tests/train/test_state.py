@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.tiny import tiny_arch
 from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
@@ -20,16 +21,8 @@ from f5_tts.train.state import CheckpointDir, Trainable
 
 def trainable(objective: str = "gaussian_nll", *, gaussian: bool = True, seed: int = 0) -> Trainable:
     torch.manual_seed(seed)
-    sizes: dict[str, Any] = {
-        "dim": 16,
-        "depth": 1,
-        "heads": 1,
-        "dim_head": 16,
-        "ff_mult": 1,
-        "text_dim": 8,
-        "conv_layers": 0,
-    }
-    model = CFM(DiT(mel_dim=2, num_tokens=3, gaussian=gaussian, **sizes))
+    arch = tiny_arch(dim=16, depth=1, heads=1, ff_mult=1, text_dim=8, conv_layers=0)
+    model = CFM(DiT(arch, mel_dim=2, num_tokens=3, gaussian=gaussian))
     optimizer = AdamW(model.parameters(), lr=1e-2)
     return Trainable(
         model=model,

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from f5_tts.model.backbones.dit import DiT
+from f5_tts.model.backbones.layers import Backbone
 from f5_tts.model.heads import Velocity, start_gaussian_head
 
 
@@ -16,7 +16,7 @@ class CFM(nn.Module):
     Parameter names carry the prefix `transformer.`, as in published checkpoints.
     """
 
-    def __init__(self, transformer: DiT, ln_sigma_init: float = 0.0) -> None:
+    def __init__(self, transformer: Backbone, ln_sigma_init: float = 0.0) -> None:
         super().__init__()
         self.transformer = transformer
         if transformer.proj_out_ln_sig is not None:

@@ -14,6 +14,11 @@ class Velocity(NamedTuple):
     ln_sigma: Tensor | None  # b n d, log of the standard deviation; None on a deterministic model
 
 
+def velocity_layers(dim: int, mel_dim: int, gaussian: bool) -> tuple[nn.Linear, nn.Linear | None]:
+    """Features -> mean of the velocity, and for a Gaussian its log standard deviation."""
+    return nn.Linear(dim, mel_dim), nn.Linear(dim, mel_dim) if gaussian else None
+
+
 def start_gaussian_head(layer: nn.Linear, ln_sigma: float) -> None:
     """An untrained head says exp(`ln_sigma`) everywhere, whatever it sees."""
     nn.init.zeros_(layer.weight)

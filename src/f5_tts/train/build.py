@@ -16,6 +16,7 @@ from f5_tts.data.batching import BatchPlan, load_batches
 from f5_tts.data.dataset import AudioReader, SpeechDataset, read_rows
 from f5_tts.data.text import Vocabulary, read_vocabulary
 from f5_tts.model.backbones.dit import DiT
+from f5_tts.model.backbones.unett import UNetT
 from f5_tts.model.cfm import CFM
 from f5_tts.model.mel import LogMel, MelSpec
 from f5_tts.model.vocoder import GriffinLim
@@ -27,6 +28,7 @@ from f5_tts.types import SpeechBatch
 if TYPE_CHECKING:
     from f5_tts.config import EmaConfig, MelSpecConfig
 
+BACKBONES: dict[str, type[DiT] | type[UNetT]] = {"DiT": DiT, "UNetT": UNetT}
 LOWEST_RATE = 1e-8  # of the learning rate, at the first and after the last update
 
 
@@ -56,22 +58,9 @@ def build_mel(spec: MelSpecConfig) -> LogMel:
 
 def build_model(model: ModelConfig, vocabulary: Vocabulary) -> CFM:
     """A model with random weights; the Gaussian head says model.ln_sigma_init everywhere."""
-    arch = model.arch
-    transformer = DiT(
-        mel_dim=model.mel_spec.n_mel_channels,
-        num_tokens=len(vocabulary),
-        dim=arch.dim,
-        depth=arch.depth,
-        heads=arch.heads,
-        dim_head=arch.dim_head,
-        ff_mult=arch.ff_mult,
-        text_dim=arch.text_dim,
-        conv_layers=arch.conv_layers,
-        average_upsampling=arch.text_embedding_average_upsampling,
-        dropout=arch.dropout,
-        checkpoint_activations=arch.checkpoint_activations,
-        gaussian=model.output_dist == "gaussian",
-    )
+    backbone = BACKBONES[model.backbone]
+    mel_dim, gaussian = model.mel_spec.n_mel_channels, model.output_dist == "gaussian"
+    transformer = backbone(model.arch, mel_dim, len(vocabulary), gaussian=gaussian)
     return CFM(transformer, model.ln_sigma_init)
 
 

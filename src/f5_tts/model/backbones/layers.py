@@ -10,8 +10,62 @@ import math
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from f5_tts.config import ArchConfig
+from f5_tts.model.heads import Velocity
+
+
+class Backbone(nn.Module):
+    """What the networks share: noisy mel, prompt, text and time in, the velocity of the flow out.
+
+    A subclass adds its blocks, and `body`, which runs them. With `gaussian` a second output layer gives the log
+    standard deviation of each velocity entry.
+    """
+
+    proj_out: nn.Linear
+    proj_out_ln_sig: nn.Linear | None
+
+    def __init__(self, arch: ArchConfig, mel_dim: int, num_tokens: int) -> None:
+        super().__init__()
+        self.checkpoint_activations = arch.checkpoint_activations
+        text_dim = mel_dim if arch.text_dim is None else arch.text_dim
+        self.time_embed = TimeEmbedding(arch.dim)
+        self.text_embed = TextEmbedding(arch, text_dim, num_tokens)
+        self.input_embed = InputEmbedding(mel_dim, text_dim, arch.dim)
+        self.rotary_embed = RotaryEmbedding(arch.dim_head)
+
+    def body(
+        self, h: Float[Tensor, "b n c"], condition: Float[Tensor, "b c"], mask: Bool[Tensor, "b n"] | None
+    ) -> Float[Tensor, "b n c"]:
+        """The blocks, and the norm after them."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        x: Float[Tensor, "b n d"],
+        cond: Float[Tensor, "b n d"],
+        text: Int[Tensor, "b nt"],
+        time: Float[Tensor, " b"],
+        mask: Bool[Tensor, "b n"] | None,
+        drop_audio: Bool[Tensor, " b"],
+        drop_text: Bool[Tensor, " b"],
+    ) -> Velocity:
+        """`cond` is the prompt's mel, zeros elsewhere; `drop_audio` and `drop_text` blank an item's conditions."""
+        length = x.shape[1]
+        lens = x.new_full((len(x),), length, dtype=torch.long) if mask is None else mask.sum(1)
+        words = self.text_embed(text, lens, length, drop_text)
+        h = self.input_embed(x, cond.masked_fill(drop_audio[:, None, None], 0.0), words, mask)
+        h = self.body(h, self.time_embed(time), mask)
+        return Velocity(self.proj_out(h), None if self.proj_out_ln_sig is None else self.proj_out_ln_sig(h))
+
+    def run(self, block: nn.Module, *inputs: Tensor | None) -> Tensor:
+        """The block's output; with checkpoint_activations its inside is computed again in the backward pass."""
+        if self.checkpoint_activations and torch.is_grad_enabled():
+            return checkpoint(block, *inputs, use_reentrant=False)
+        return block(*inputs)
 
 
 class TimeEmbedding(nn.Module):
@@ -28,6 +82,70 @@ class TimeEmbedding(nn.Module):
         rates = torch.exp(torch.arange(half, device=time.device) * (-math.log(10000) / (half - 1)))
         angles = 1000 * time[:, None] * rates
         return self.time_mlp(torch.cat([angles.sin(), angles.cos()], dim=-1))
+
+
+class TextEmbedding(nn.Module):
+    """Token ids -> one vector per mel frame: each item at its own length, filler after its text.
+
+    Without convolutions there are no positions either, and filler stays as it was embedded (E2-TTS).
+    """
+
+    def __init__(self, arch: ArchConfig, dim: int, num_tokens: int) -> None:
+        super().__init__()
+        self.mask_padding = arch.text_mask_padding and arch.conv_layers > 0
+        self.average_upsampling = arch.text_embedding_average_upsampling
+        self.text_embed = nn.Embedding(num_tokens + 1, dim)  # row 0 is the filler
+        self.text_blocks = nn.ModuleList(ConvNeXtV2Block(dim, dim * 2) for _ in range(arch.conv_layers))
+
+    def forward(
+        self, text: Int[Tensor, "b nt"], lens: Int[Tensor, " b"], length: int, drop: Bool[Tensor, " b"]
+    ) -> Float[Tensor, "b n c"]:
+        """`text` is padded with -1 and cut to an item's frames; `drop` blanks an item's words, not their number."""
+        tokens = nn.functional.pad(text[:, :length] + 1, (0, max(0, length - text.shape[1])))
+        frames = torch.arange(length, device=text.device) < lens[:, None]
+        tokens = tokens.masked_fill(~frames, 0)
+        spoken = tokens > 0
+        kept = spoken if self.mask_padding else None
+        x = self.text_embed(tokens.masked_fill(drop[:, None], 0))
+        if self.text_blocks:
+            x = silence(x + position_code(length, x.shape[-1], x.device), kept)
+        for block in self.text_blocks:
+            x = silence(block(x, frames), kept)
+        return stretch_to_frames(x, spoken.sum(1), lens) if self.average_upsampling else silence(x, frames)
+
+
+def position_code(length: int, dim: int, device: torch.device) -> Float[Tensor, "n c"]:
+    """Cosines, then sines, of position times frequencies 10000^(-2i/dim)."""
+    rates = 10000.0 ** -(torch.arange(0, dim, 2, device=device).float() / dim)
+    angles = torch.arange(length, device=device)[:, None] * rates
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+def stretch_to_frames(
+    x: Float[Tensor, "b n c"], num_tokens: Int[Tensor, " b"], lens: Int[Tensor, " b"]
+) -> Float[Tensor, "b n c"]:
+    """Repeat each item's tokens evenly over its frames; where they don't divide, the last ones stand once longer."""
+    tokens = num_tokens.clamp(min=1)[:, None]
+    repeat, longer = lens[:, None] // tokens, lens[:, None] % tokens
+    frame = torch.arange(x.shape[1], device=x.device)[None]
+    shorter = tokens - longer
+    late = frame - shorter * repeat  # frames since the first longer token
+    index = torch.where(late < 0, frame // repeat.clamp(min=1), shorter + late // (repeat + 1))
+    stretched = x.gather(1, index.clamp(0, x.shape[1] - 1)[..., None].expand_as(x))
+    return silence(stretched, (frame < lens[:, None]) & (num_tokens > 0)[:, None])
+
+
+class InputEmbedding(nn.Module):
+    """Noisy mel, prompt mel and text of each frame -> transformer width, with convolutional positions added."""
+
+    def __init__(self, mel_dim: int, text_dim: int, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(mel_dim * 2 + text_dim, dim)
+        self.conv_pos_embed = ConvPositionEmbedding(dim)
+
+    def forward(self, x: Tensor, cond: Tensor, text: Tensor, mask: Bool[Tensor, "b n"] | None) -> Tensor:
+        h = self.proj(torch.cat([x, cond, text], dim=-1))
+        return self.conv_pos_embed(h, mask) + h
 
 
 class RotaryEmbedding(nn.Module):
@@ -113,34 +231,46 @@ class AdaLayerNorm(nn.Module):
 class FeedForward(nn.Module):
     """Two linear layers around a tanh-approximated GELU."""
 
-    def __init__(self, dim: int, mult: int, dropout: float) -> None:
+    def __init__(self, arch: ArchConfig) -> None:
         super().__init__()
-        expand = nn.Sequential(nn.Linear(dim, dim * mult), nn.GELU(approximate="tanh"))
-        self.ff = nn.Sequential(expand, nn.Dropout(dropout), nn.Linear(dim * mult, dim))
+        inner = arch.dim * arch.ff_mult
+        expand = nn.Sequential(nn.Linear(arch.dim, inner), nn.GELU(approximate="tanh"))
+        self.ff = nn.Sequential(expand, nn.Dropout(arch.dropout), nn.Linear(inner, arch.dim))
 
     def forward(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
         return self.ff(x)
 
 
 class Attention(nn.Module):
-    """Self-attention with rotary positions on every head."""
+    """Self-attention with rotary positions on the first `arch.pe_attn_head` heads, or on all."""
 
-    def __init__(self, dim: int, heads: int, dim_head: int, dropout: float) -> None:
+    def __init__(self, arch: ArchConfig) -> None:
         super().__init__()
-        self.heads = heads
-        inner = heads * dim_head
-        self.to_q, self.to_k, self.to_v = (nn.Linear(dim, inner) for _ in range(3))
-        self.to_out = nn.ModuleList([nn.Linear(inner, dim), nn.Dropout(dropout)])
+        self.heads, self.masked = arch.heads, arch.attn_mask_enabled
+        self.turned = arch.heads if arch.pe_attn_head is None else arch.pe_attn_head
+        inner = arch.heads * arch.dim_head
+        self.to_q, self.to_k, self.to_v = (nn.Linear(arch.dim, inner) for _ in range(3))
+        self.to_out = nn.ModuleList([nn.Linear(inner, arch.dim), nn.Dropout(arch.dropout)])
+        has_norm = arch.qk_norm == "rms_norm"
+        self.q_norm = nn.RMSNorm(arch.dim_head, eps=1e-6) if has_norm else nn.Identity()
+        self.k_norm = nn.RMSNorm(arch.dim_head, eps=1e-6) if has_norm else nn.Identity()
 
     def forward(
         self, x: Float[Tensor, "b n c"], mask: Bool[Tensor, "b n"] | None, rope: tuple[Tensor, Tensor]
     ) -> Float[Tensor, "b n c"]:
         q, k, v = (to(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for to in (self.to_q, self.to_k, self.to_v))
-        keys = None if mask is None else mask[:, None, None]  # broadcast: the fast kernels take it
-        out = F.scaled_dot_product_attention(rotate(q, *rope), rotate(k, *rope), v, attn_mask=keys)
+        q, k = self.place(self.q_norm(q), rope), self.place(self.k_norm(k), rope)
+        keys = mask[:, None, None] if mask is not None and self.masked else None  # broadcast: fast kernels take it
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=keys)
         for layer in self.to_out:
             out = layer(out if out.ndim == 3 else out.transpose(1, 2).flatten(2))
         return silence(out, mask)
+
+    def place(self, x: Float[Tensor, "b heads n d"], rope: tuple[Tensor, Tensor]) -> Float[Tensor, "b heads n d"]:
+        """Positions turned into the heads that get them."""
+        if self.turned == self.heads:
+            return rotate(x, *rope)
+        return torch.cat([rotate(x[:, : self.turned], *rope), x[:, self.turned :]], dim=1)
 
 
 def silence(x: Float[Tensor, "b n c"], mask: Bool[Tensor, "b n"] | None) -> Float[Tensor, "b n c"]:

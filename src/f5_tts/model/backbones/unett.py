@@ -1,0 +1,71 @@
+"""The flat U-Net transformer of E2-TTS: (x_t, prompt, text, time) -> velocity.
+
+Architecture of Eskimez et al., "E2 TTS" (arXiv 2406.18009). Names match published weights.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool
+from torch import Tensor, nn
+
+from f5_tts.config import ArchConfig
+from f5_tts.model.backbones.layers import Attention, Backbone, FeedForward
+from f5_tts.model.heads import velocity_layers
+
+
+class ScaledNorm(nn.Module):
+    """Each vector at length sqrt(dim), times a learnt gain (RMS norm, Zhang & Sennrich 2019)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.g = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.normalize(x, dim=-1) * x.shape[-1] ** 0.5 * self.g
+
+
+class UNetBlock(nn.ModuleList):
+    """Attention, then feed-forward, each normalised; in the second half a skip from the first half comes in before.
+
+    Published weights number its parts: 0 skip, 1 norm, 2 attention, 3 norm, 4 feed-forward.
+    """
+
+    def __init__(self, arch: ArchConfig, joins: bool) -> None:
+        skip = nn.Linear(arch.dim * 2, arch.dim, bias=False) if joins else nn.Identity()
+        norms = (ScaledNorm(arch.dim) for _ in range(2))
+        super().__init__([skip, next(norms), Attention(arch), next(norms), FeedForward(arch)])
+
+    def forward(
+        self, x: Tensor, skip: Tensor | None, mask: Bool[Tensor, "b n"] | None, cos: Tensor, sin: Tensor
+    ) -> Tensor:
+        join, attn_norm, attn, ff_norm, ff = self
+        if skip is not None:
+            x = join(torch.cat([x, skip], dim=-1)) if isinstance(join, nn.Linear) else x + skip
+        x = x + attn(attn_norm(x), mask, (cos, sin))
+        return x + ff(ff_norm(x))
+
+
+class UNetT(Backbone):
+    """Velocity of the flow at (x_t, t), given prompt frames and text; time is a frame before the others."""
+
+    def __init__(self, arch: ArchConfig, mel_dim: int, num_tokens: int, *, gaussian: bool = False) -> None:
+        super().__init__(arch, mel_dim, num_tokens)
+        self.middle = arch.depth // 2
+        joins = arch.skip_connect_type == "concat"
+        self.layers = nn.ModuleList(UNetBlock(arch, joins and i >= self.middle) for i in range(arch.depth))
+        self.adds = arch.skip_connect_type != "none"
+        self.norm_out = ScaledNorm(arch.dim)
+        self.proj_out, self.proj_out_ln_sig = velocity_layers(arch.dim, mel_dim, gaussian)
+
+    def body(self, h: Tensor, condition: Tensor, mask: Bool[Tensor, "b n"] | None) -> Tensor:
+        h = torch.cat([condition[:, None], h], dim=1)
+        mask = None if mask is None else F.pad(mask, (1, 0), value=True)
+        cos, sin = self.rotary_embed(h.shape[1])
+        skips: list[Tensor] = []
+        for index, block in enumerate(self.layers):
+            if index < self.middle:
+                skips.append(h)
+            h = self.run(block, h, skips.pop() if index >= self.middle and self.adds else None, mask, cos, sin)
+        return self.norm_out(h)[:, 1:]
