@@ -50,6 +50,7 @@ class DiT(Backbone):
         nn.init.zeros_(self.proj_out.bias)
 
     def body(self, h: Tensor, condition: Tensor, mask: Bool[Tensor, "b n"] | None) -> Tensor:
+        """The blocks in a row; with the long skip their input once more beside their output."""
         first = h
         cos, sin = self.rotary_embed(h.shape[1])
         for block in self.transformer_blocks:

@@ -55,11 +55,12 @@ class UNetT(Backbone):
         self.middle = arch.depth // 2
         joins = arch.skip_connect_type == "concat"
         self.layers = nn.ModuleList(UNetBlock(arch, joins and i >= self.middle) for i in range(arch.depth))
-        self.adds = arch.skip_connect_type != "none"
+        self.has_skips = arch.skip_connect_type != "none"
         self.norm_out = ScaledNorm(arch.dim)
         self.proj_out, self.proj_out_ln_sig = velocity_layers(arch.dim, mel_dim, gaussian)
 
     def body(self, h: Tensor, condition: Tensor, mask: Bool[Tensor, "b n"] | None) -> Tensor:
+        """Each block of the second half gets what entered its mirror image in the first; time goes in and comes off."""
         h = torch.cat([condition[:, None], h], dim=1)
         mask = None if mask is None else F.pad(mask, (1, 0), value=True)
         cos, sin = self.rotary_embed(h.shape[1])
@@ -67,5 +68,5 @@ class UNetT(Backbone):
         for index, block in enumerate(self.layers):
             if index < self.middle:
                 skips.append(h)
-            h = self.run(block, h, skips.pop() if index >= self.middle and self.adds else None, mask, cos, sin)
+            h = self.run(block, h, skips.pop() if index >= self.middle and self.has_skips else None, mask, cos, sin)
         return self.norm_out(h)[:, 1:]
