@@ -96,9 +96,9 @@ def pip(*arguments: str) -> None:
 
 def run(command: list[str]) -> None:
     """Runs quietly; a failure shows the end of what was printed, and the command."""
-    done = subprocess.run(
-        command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    in_order = {**os.environ, "PYTHONUNBUFFERED": "1"}  # else the reason of a failure may come before what led to it
+    nothing, kept, with_it = subprocess.DEVNULL, subprocess.PIPE, subprocess.STDOUT
+    done = subprocess.run(command, cwd=ROOT, env=in_order, stdin=nothing, stdout=kept, stderr=with_it, text=True)
     if done.returncode != 0:
         raise SetupError(failure(command, done.returncode, done.stdout))
 

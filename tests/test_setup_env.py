@@ -180,7 +180,8 @@ def test_no_virtual_environment_is_not_usable(tmp_path: Path):
     assert not setup_env.is_usable(tmp_path / "none")
 
 
-def test_a_failing_command_is_shown_with_the_last_lines_it_printed():
+def test_a_failing_command_is_shown_with_the_last_lines_it_printed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     program = "import sys\nfor i in range(40): print('line', i)\nsys.exit('the reason')"
     with pytest.raises(SetupError) as caught:
         setup_env.run([sys.executable, "-c", program])
