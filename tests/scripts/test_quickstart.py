@@ -78,4 +78,4 @@ def test_the_results_table_compares_each_algorithm_with_the_base_over_all_seeds(
     text = results.table(tmp_path, "whisper")
     assert "by the judge" in text
     gaussian = next(line for line in text.splitlines() if "gaussian_grpo" in line)
-    assert "| 25.0 % | -25.0 (-25.0 to -25.0) | -50.0 (-50.0 to -50.0) |" in gaussian
+    assert "| 25.0 % | 0.620 | -25.0 (-25.0 to -25.0) | -50.0 (-50.0 to -50.0)" in gaussian

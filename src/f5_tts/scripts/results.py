@@ -25,7 +25,8 @@ ALGORITHMS = {  # the quick start's; the other's settings were found on an earli
     "gaussian_grpo": ["rl.shared_noise=true", "rl.kl_weight=0.02", "optim.learning_rate=2e-4"],
 }
 BOTH = "eval.recognisers=[pocketsphinx,whisper]"
-HEADER = ("model", "guidance", "error rate", "change (95 %)", "relative", "similarity", "change (95 %)")
+CHANGES = ("change of error rate (95 %)", "relative, % (95 %)", "change of similarity (95 %)")
+HEADER = ("model", "guidance", "error rate", "similarity", *CHANGES)
 
 
 def phases(run: Path = RUN) -> list[Phase]:
@@ -33,8 +34,8 @@ def phases(run: Path = RUN) -> list[Phase]:
     folders = {f"optim.seed={seed}": run / f"seed_{seed}" for seed in SEEDS}
     job = [evaluation(BASE, run / "base", BOTH)]
     job += [stage_1(folder / "warmup", seeded) for seeded, folder in folders.items()]
-    for algorithm, changes in ALGORITHMS.items():
-        chosen = [f"rl.algorithm={algorithm}", *changes]
+    for algorithm, settings in ALGORITHMS.items():
+        chosen = [f"rl.algorithm={algorithm}", *settings]
         for seeded, folder in folders.items():
             job.append(stage_2(folder / "warmup", folder / algorithm, seeded, *chosen))
             job.append(evaluation(folder / algorithm / "model_last.pt", folder / "eval" / algorithm, BOTH))
@@ -44,30 +45,27 @@ def phases(run: Path = RUN) -> list[Phase]:
 def table(run: Path, recogniser: str) -> str:
     """Markdown: each model's mean over seeds against the base, on voices never seen."""
     base = read_result(run / "base")
-    rows = [row("base", base, [base], recogniser)]
+    rows = [[*measured("base", [base], recogniser), *[""] * len(CHANGES)]]
     for name in ALGORITHMS:
         seeds = [read_result(run / f"seed_{seed}" / "eval" / name) for seed in SEEDS]
-        rows.append(row(f"stage 2, {name}", base, seeds, recogniser))
+        rows.append([*measured(f"stage 2, {name}", seeds, recogniser), *changes(base, seeds, recogniser)])
     lines = [HEADER, ["---"] * len(HEADER), *rows]
     title = f"Voices never seen, {len(SEEDS)} seeds, measured {RECOGNISERS[recogniser]}:"
     return "\n".join([title, "", *(f"| {' | '.join(line)} |" for line in lines)]) + "\n"
 
 
-def row(name: str, base: Result, seeds: Sequence[Result], recogniser: str) -> list[str]:
-    """Error rate and similarity, mean over seeds, with paired intervals over items and seeds."""
-    before, after = base.unseen(recogniser), [result.unseen(recogniser) for result in seeds]
-    wrong, voice = paired_interval(before, after), paired_interval(before, after, similarities)
-    relative = paired_interval(before, after, relative=True)
+def measured(name: str, seeds: Sequence[Result], recogniser: str) -> list[str]:
+    """Guidance of each seed, error rate and similarity over all."""
+    scores = [result.unseen(recogniser) for result in seeds]
     guidance = ", ".join(f"{result.guidance[recogniser]:g}" for result in seeds)
-    return [
-        name,
-        guidance,
-        f"{100 * mean(after, errors):.1f} %",
-        change(wrong, 100.0),
-        change(relative, 100.0),
-        f"{mean(after, similarities):.3f}",
-        change(voice, 1.0),
-    ]
+    return [name, guidance, f"{100 * mean(scores, errors):.1f} %", f"{mean(scores, similarities):.3f}"]
+
+
+def changes(base: Result, seeds: Sequence[Result], recogniser: str) -> list[str]:
+    """Paired changes against the base, with intervals over items and seeds."""
+    before, after = base.unseen(recogniser), [result.unseen(recogniser) for result in seeds]
+    wrong, relative = (paired_interval(before, after, relative=relative) for relative in (False, True))
+    return [change(wrong, 100.0), change(relative, 100.0), change(paired_interval(before, after, similarities), 1.0)]
 
 
 def mean(runs: Sequence[Sequence[Score]], quantity: Quantity) -> float:
