@@ -17,8 +17,8 @@ from torch import Tensor
 from f5_tts.config import ArchConfig
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.backbones.unett import UNetT
+from f5_tts.model.build import BACKBONES
 from f5_tts.model.cfm import CFM
-from f5_tts.train.build import BACKBONES
 
 GOLDENS = Path(__file__).parent / "goldens"
 MEL_BINS, TOKENS = 20, 30  # of every golden model

@@ -16,7 +16,7 @@ import pytest
 
 SRC = Path(__file__).resolve().parents[1] / "src"
 FLOORS = (
-    ("types", "config"),
+    ("types", "config", "command"),
     ("data",),
     ("model",),
     ("rewards",),
@@ -244,7 +244,7 @@ def test_an_import_of_a_later_room_is_found_however_it_is_written(line: str):
     [
         "from f5_tts import __version__",
         "from f5_tts.types import RewardBatch",
-        "from f5_tts.model.mel import MelSpec",
+        "from f5_tts.model.mel import LogMel",
         "from . import combine",
         "import rl",
     ],

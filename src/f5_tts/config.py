@@ -115,6 +115,10 @@ class MelSpecConfig:
     n_fft: Count
     mel_spec_type: Annotated[str, one_of("vocos", "bigvgan")]
 
+    @property
+    def frames_per_second(self) -> float:
+        return self.target_sample_rate / self.hop_length
+
 
 @dataclass(kw_only=True, slots=True)
 class VocoderConfig:
@@ -278,7 +282,7 @@ def dataset_dir(cfg: RunConfig) -> Path:
 
 
 def vocab_path(cfg: RunConfig) -> Path:
-    """The vocabulary file of the run's custom tokenizer."""
+    """The run's vocabulary file."""
     return Path(cfg.model.tokenizer_path) if cfg.model.tokenizer_path else dataset_dir(cfg) / "vocab.txt"
 
 
@@ -576,7 +580,6 @@ def check_rl(cfg: RLRunConfig) -> None:
 
 
 READY = {
-    "model.tokenizer": "custom",
     "model.sample_from_dist": False,
     "model.mel_spec.mel_spec_type": "vocos",
     "optim.bnb_optimizer": False,

@@ -20,7 +20,7 @@ class Utterance:
     audio: Float[Tensor, " nw"]  # waveform of both
     mel: Float[Tensor, "n d"]  # log-mel of both, natural log
     prompt_frames: int  # how many frames at the start are prompt; 0 where the stage decides
-    text: str  # what is said in all frames, the prompt's included
+    text: str | list[str]  # what is said in all frames, the prompt's included; or its symbols
     target_text: str  # what is said after the prompt
     prompt_id: int  # names the pair (prompt, text); samples drawn for it form a group
 

@@ -10,11 +10,11 @@ import soundfile
 import torch
 from torch import Tensor
 
-from f5_tts.config import DatasetsConfig
+from f5_tts.config import DatasetsConfig, MelSpecConfig
 from f5_tts.data.batching import BatchPlan, collate, load_batches
 from f5_tts.data.dataset import AudioReader, Row, SpeechDataset
 from f5_tts.data.text import Vocabulary
-from f5_tts.model.mel import LogMel, MelSpec
+from f5_tts.model.mel import LogMel
 from f5_tts.types import SpeechBatch, Utterance
 
 LETTERS = Vocabulary([" ", *"abcdefgh"])
@@ -157,7 +157,7 @@ def recordings(tmp_path: Path) -> list[Row]:
 
 def loaded(rows: list[Row], *, num_workers: int, first: int = 0) -> Iterator[SpeechBatch]:
     """Two epochs of pairs, as training reads them."""
-    spec = MelSpec(
+    spec = MelSpecConfig(
         target_sample_rate=16000,
         n_mel_channels=10,
         hop_length=320,

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from hashlib import sha256
+from pathlib import Path
+
 import pytest
 import torch
 
-from f5_tts.data.text import Vocabulary, read_vocabulary
+from f5_tts.data.text import RELEASED, Vocabulary, byte_vocabulary, read_vocabulary
 
 
 def test_a_character_is_the_number_of_its_line_and_an_unknown_one_is_0():
@@ -47,3 +50,51 @@ def test_symbols_that_stand_twice_are_listed(tmp_path):
     (tmp_path / "vocab.txt").write_text(" \nb\na\nb\nc\na\n")
     with pytest.raises(ValueError, match=r"vocabulary .*vocab\.txt holds \['a', 'b'\] more than once"):
         read_vocabulary(tmp_path / "vocab.txt")
+
+
+# --- tokenizers ---
+
+
+@pytest.fixture(scope="module")
+def released() -> Vocabulary:
+    return read_vocabulary(RELEASED, "pinyin")
+
+
+def test_the_released_vocabulary_lies_in_the_package_and_at_the_guides_path(released, table):
+    facts = table("g6_tokenizer")["vocab"]
+    assert sha256(RELEASED.read_bytes()).hexdigest() == facts["sha256"]
+    assert Path("data/Emilia_ZH_EN_pinyin/vocab.txt").read_bytes() == RELEASED.read_bytes()
+    assert (len(released), released.ids[" "]) == (facts["size"], 0)
+
+
+def test_pinyin_symbols_ids_and_unknown_symbols_are_the_published_tokenizers(released, table):
+    for item in table("g6_tokenizer")["items"]:
+        assert released.split(item["text"]) == item["tokens"]
+        assert released.encode([item["text"]]).tolist() == [item["ids"]]
+        assert released.unknown([item["text"]]) == sorted(set(item["oov"]))
+
+
+def test_characters_are_looked_up_as_they_stand(released, table):
+    characters = Vocabulary(released.symbols, "char")
+    for item in table("g6_tokenizer")["items"]:
+        assert characters.encode([item["text"]]).tolist() == [item["raw_char_ids"]]
+
+
+def test_batches_are_padded_as_the_published_tokenizers_pad_them(released, table):
+    batch = table("g6_tokenizer")["batch"]
+    assert released.encode(batch["texts"]).tolist() == batch["ids_padded"]
+    assert byte_vocabulary().encode(batch["texts"]).tolist() == batch["bytes_padded"]
+
+
+def test_every_text_has_as_many_byte_tokens_as_bytes_and_none_is_unknown(table):
+    for item in table("g6_tokenizer")["items"]:
+        assert byte_vocabulary().encode([item["text"]]).shape == (1, item["utf8_len"])
+        assert byte_vocabulary().unknown([item["text"]]) == []
+
+
+def test_a_text_that_comes_as_symbols_is_not_split_again(released):
+    assert released.encode([[" ", "ni2", " ", "hao3"]]).tolist() == released.encode(["你好"]).tolist()
+
+
+def test_a_run_of_east_asian_signs_that_are_no_characters_is_kept_sign_by_sign(released):
+    assert released.split("，，。。") == ["，", "，", "。", "。"]

@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from f5_tts.model.mel import LogMel, MelSpec
+from f5_tts.config import MelSpecConfig
+from f5_tts.model.mel import LogMel
 from f5_tts.model.vocoder import GriffinLim
 
-MINI = MelSpec(
+MINI = MelSpecConfig(
     target_sample_rate=16000,
     n_mel_channels=100,
     hop_length=320,
@@ -22,7 +23,7 @@ PUBLISHED = replace(MINI, target_sample_rate=24000, hop_length=256)
 SPECS = pytest.mark.parametrize("spec", [MINI, PUBLISHED], ids=["16 kHz", "24 kHz"])
 
 
-def vowel(spec: MelSpec, duration_s: float = 1.0, pitch: float = 120.0) -> Tensor:
+def vowel(spec: MelSpecConfig, duration_s: float = 1.0, pitch: float = 120.0) -> Tensor:
     """Twenty harmonics that fall by 1 / k, a gliding pitch, fading in and out."""
     time = torch.arange(int(duration_s * spec.target_sample_rate)) / spec.target_sample_rate
     phase = 2 * pi * pitch * (time + 0.1 * time**2)
@@ -34,7 +35,7 @@ def batch_of(mels: list[Tensor]) -> tuple[Tensor, Tensor]:
     return torch.nn.utils.rnn.pad_sequence(mels, batch_first=True), torch.tensor([len(mel) for mel in mels])
 
 
-def mels_of_three_vowels(spec: MelSpec) -> list[Tensor]:
+def mels_of_three_vowels(spec: MelSpecConfig) -> list[Tensor]:
     log_mel = LogMel(spec)
     return [log_mel(vowel(spec, s, hz)[None])[0] for s, hz in ((0.4, 110.0), (1.0, 150.0), (0.7, 210.0))]
 

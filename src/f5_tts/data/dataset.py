@@ -30,7 +30,7 @@ class Row:
     """One recording: where it lies, what it says, how long it is (s), and who speaks."""
 
     audio_path: str
-    text: str
+    text: str | list[str]  # a list holds the tokenizer's symbols, as F5-TTS's own preparation scripts write them
     duration: float
     speaker: str | None
 
@@ -110,17 +110,26 @@ class SpeechDataset(Dataset[Utterance]):
         row = self.rows[index]
         audio, mel = self.read(row.audio_path)
         if partner < 0:
-            whole = {"text": row.text, "target_text": row.text}
-            return Utterance(audio=audio, mel=mel, prompt_frames=0, prompt_id=prompt_id, **whole)
+            said = "".join(row.text)
+            return Utterance(
+                audio=audio, mel=mel, prompt_frames=0, prompt_id=prompt_id, text=row.text, target_text=said
+            )
         prompt_audio, prompt = self.read(self.rows[partner].audio_path)
         return Utterance(
             audio=torch.cat([prompt_audio, audio]),
             mel=torch.cat([prompt, mel]),
             prompt_frames=len(prompt),
-            text=f"{self.rows[partner].text} {row.text}",
-            target_text=row.text,
+            text=in_a_row(self.rows[partner].text, row.text),
+            target_text="".join(row.text),
             prompt_id=prompt_id,
         )
+
+
+def in_a_row(first: str | list[str], second: str | list[str]) -> str | list[str]:
+    """Two texts with a space between them; of symbols, if either comes as a list."""
+    if isinstance(first, str) and isinstance(second, str):
+        return f"{first} {second}"
+    return [*first, " ", *second]
 
 
 @dataclass(frozen=True, slots=True)

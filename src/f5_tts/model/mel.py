@@ -3,40 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-MEL_SPEC_TYPES = ("vocos",)
+from f5_tts.config import MelSpecConfig
+
 FLOOR = 1e-5  # smallest mel magnitude; its log is what silence looks like
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MelSpec:
-    """What a mel frame means: the keys of `model.mel_spec`."""
-
-    target_sample_rate: int  # Hz
-    n_mel_channels: int
-    hop_length: int  # samples from one frame to the next
-    win_length: int  # samples, at most n_fft
-    n_fft: int  # samples
-    mel_spec_type: str  # one of MEL_SPEC_TYPES
-
-    def __post_init__(self) -> None:
-        if self.mel_spec_type not in MEL_SPEC_TYPES:
-            allowed = ", ".join(MEL_SPEC_TYPES)
-            raise ValueError(f"model.mel_spec.mel_spec_type is {self.mel_spec_type!r}; allowed: {allowed}")
-        for key in ("target_sample_rate", "n_mel_channels", "hop_length", "win_length", "n_fft"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"model.mel_spec.{key} is {getattr(self, key)}; it must be at least 1")
-        if self.win_length > self.n_fft:
-            raise ValueError(f"model.mel_spec.win_length is {self.win_length}; at most n_fft ({self.n_fft}) is allowed")
-
-    @property
-    def frames_per_second(self) -> float:
-        return self.target_sample_rate / self.hop_length
 
 
 class LogMel(nn.Module):
@@ -49,7 +23,7 @@ class LogMel(nn.Module):
     window: Tensor
     filters: Tensor
 
-    def __init__(self, spec: MelSpec):
+    def __init__(self, spec: MelSpecConfig):
         super().__init__()
         self.spec = spec
         self.register_buffer("window", torch.hann_window(spec.win_length), persistent=False)
@@ -69,7 +43,7 @@ class LogMel(nn.Module):
         return mel.clamp(min=FLOOR).log()
 
 
-def mel_filters(spec: MelSpec) -> Float[Tensor, "f d"]:
+def mel_filters(spec: MelSpecConfig) -> Float[Tensor, "f d"]:
     """Triangles of height one from 0 Hz to half the sample rate, evenly spaced on the HTK mel scale.
 
     The triangles are straight in Hz, not in mel: filter k rises from corner k to k + 1 and falls to corner k + 2.

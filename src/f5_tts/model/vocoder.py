@@ -9,7 +9,8 @@ from jaxtyping import Complex, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from f5_tts.model.mel import MelSpec, mel_filters
+from f5_tts.config import MelSpecConfig
+from f5_tts.model.mel import mel_filters
 
 MOMENTUM = 0.99  # of fast Griffin-Lim (Perraudin, Balazs, Søndergaard 2013); from 1 on it need not converge
 ITEMS_AT_ONCE = 4  # as many spectra as stay in a processor's cache: 32 at once cost about a quarter more
@@ -29,7 +30,7 @@ class GriffinLim(nn.Module):
     window: Tensor
     overlap_gain: Tensor
 
-    def __init__(self, mel_spec: MelSpec, iterations: int = 8):
+    def __init__(self, mel_spec: MelSpecConfig, iterations: int = 8):
         super().__init__()
         self.spec = mel_spec
         self.iterations = iterations
@@ -97,7 +98,7 @@ class GriffinLim(nn.Module):
         return torch.fft.rfft(frames * self.window)
 
 
-def centred_window(spec: MelSpec) -> Float[Tensor, " nw"]:
+def centred_window(spec: MelSpecConfig) -> Float[Tensor, " nw"]:
     """The Hann window in the middle of n_fft samples, where the mel's transform has it."""
     margin = spec.n_fft - spec.win_length
     return pad(torch.hann_window(spec.win_length), (margin // 2, margin - margin // 2))

@@ -11,15 +11,17 @@ from pathlib import Path
 
 from torch import Tensor
 
+from f5_tts.command import command
 from f5_tts.config import ConfigError, RunConfig, load_run
 from f5_tts.eval.exam import Transcribe, Voice, error_rates, grade
 from f5_tts.eval.items import EvalItem, read_items
 from f5_tts.eval.page import write_wav
 from f5_tts.eval.results import Result, chosen_examples, write_result
+from f5_tts.model.build import build_model, build_vocoder
 from f5_tts.model.checkpoint import load_weights, read_checkpoint
+from f5_tts.model.mel import LogMel
 from f5_tts.rewards.voice_sim import VoiceSim
-from f5_tts.train.build import build_mel, build_model, build_vocabulary, build_vocoder
-from f5_tts.train.command import command
+from f5_tts.train.build import build_vocabulary
 
 
 def evaluate(run: RunConfig) -> Result:
@@ -35,7 +37,7 @@ def evaluate(run: RunConfig) -> Result:
     load_weights(model, checkpoint)
     recognisers = {name: build_recogniser(name) for name in settings.recognisers}
     voice = Voice(
-        mel=build_mel(run.model.mel_spec), vocoder=build_vocoder(run.model), vocabulary=vocabulary, settings=settings
+        mel=LogMel(run.model.mel_spec), vocoder=build_vocoder(run.model), vocabulary=vocabulary, settings=settings
     )
     unseen = [item for item in dev if not item.seen] * settings.takes
     tried = {strength: voice.speak(model, unseen, strength) for strength in settings.cfg_strengths}

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 
+from f5_tts.command import command
 from f5_tts.data.text import read_vocabulary
 from f5_tts.model.checkpoint import export_weights, read_checkpoint
-from f5_tts.train.command import command
 
 
 def export(checkpoint: Path, folder: Path, vocabulary: Path) -> Path:

@@ -16,6 +16,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from f5_tts.command import command
 from f5_tts.config import RLRunConfig, compose_run
 from f5_tts.eval.figure import draw_run
 from f5_tts.eval.items import read_items
@@ -23,7 +24,6 @@ from f5_tts.eval.page import ListenRow, Results, Take, write_page
 from f5_tts.eval.results import Result, chosen_examples, read_result
 from f5_tts.eval.statistics import Score, error_rate, paired_interval
 from f5_tts.eval.table import results_table
-from f5_tts.train.command import command
 
 RUN = Path("runs/quickstart")
 BASE = Path("pretrained/F5TTS_Mini/model_800.safetensors")

@@ -12,11 +12,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from f5_tts.command import command
 from f5_tts.eval.results import Result, read_result
 from f5_tts.eval.statistics import Interval, Quantity, Score, errors, paired_interval, similarities
 from f5_tts.eval.table import RECOGNISERS
 from f5_tts.scripts.quickstart import BASE, Phase, evaluation, stage_1, stage_2
-from f5_tts.train.command import command
 
 RUN = Path("runs/results")
 SEEDS = (1, 2, 3)

@@ -14,21 +14,18 @@ from torch.optim.lr_scheduler import LambdaLR
 from f5_tts.config import ModelConfig, OptimConfig, RLConfig, RunConfig, dataset_dir, group_size, vocab_path
 from f5_tts.data.batching import BatchPlan, load_batches
 from f5_tts.data.dataset import AudioReader, SpeechDataset, read_rows
-from f5_tts.data.text import Vocabulary, read_vocabulary
-from f5_tts.model.backbones.dit import DiT
-from f5_tts.model.backbones.unett import UNetT
+from f5_tts.data.text import RELEASED, Vocabulary, byte_vocabulary, read_vocabulary
+from f5_tts.model.build import build_vocoder
 from f5_tts.model.cfm import CFM
-from f5_tts.model.mel import LogMel, MelSpec
-from f5_tts.model.vocoder import GriffinLim
+from f5_tts.model.mel import LogMel
 from f5_tts.rewards.provider import build_providers
 from f5_tts.rl.scoring import Scorer
 from f5_tts.train.state import Trainable
 from f5_tts.types import SpeechBatch
 
 if TYPE_CHECKING:
-    from f5_tts.config import EmaConfig, MelSpecConfig
+    from f5_tts.config import EmaConfig
 
-BACKBONES: dict[str, type[DiT] | type[UNetT]] = {"DiT": DiT, "UNetT": UNetT}
 LOWEST_RATE = 1e-8  # of the learning rate, at the first and after the last update
 
 
@@ -39,34 +36,18 @@ def build_accelerator(optim: OptimConfig) -> Accelerator:
 
 
 def build_vocabulary(run: RunConfig) -> Vocabulary:
-    return read_vocabulary(vocab_path(run))
-
-
-def build_mel(spec: MelSpecConfig) -> LogMel:
-    """The front end of model.mel_spec."""
-    return LogMel(
-        MelSpec(
-            target_sample_rate=spec.target_sample_rate,
-            n_mel_channels=spec.n_mel_channels,
-            hop_length=spec.hop_length,
-            win_length=spec.win_length,
-            n_fft=spec.n_fft,
-            mel_spec_type=spec.mel_spec_type,
-        )
-    )
-
-
-def build_model(model: ModelConfig, vocabulary: Vocabulary) -> CFM:
-    """A model with random weights; the Gaussian head says model.ln_sigma_init everywhere."""
-    backbone = BACKBONES[model.backbone]
-    mel_dim, gaussian = model.mel_spec.n_mel_channels, model.output_dist == "gaussian"
-    transformer = backbone(model.arch, mel_dim, len(vocabulary), gaussian=gaussian)
-    return CFM(transformer, model.ln_sigma_init)
+    """The run's vocabulary file; for pinyin the released one unless the run has its own."""
+    model, path = run.model, vocab_path(run)
+    if model.tokenizer == "byte":
+        return byte_vocabulary()
+    if model.tokenizer == "pinyin" and model.tokenizer_path is None and not path.is_file():
+        path = RELEASED
+    return read_vocabulary(path, model.tokenizer)
 
 
 def build_plan(run: RunConfig) -> BatchPlan:
     """The data set of a run and the order of its batches."""
-    mel = build_mel(run.model.mel_spec)
+    mel = LogMel(run.model.mel_spec)
     read = AudioReader(mel, run.model.mel_spec.target_sample_rate)
     rows = read_rows(dataset_dir(run))
     dataset = SpeechDataset(rows, read, pairs=run.datasets.pair_speakers, seed=run.optim.seed)
@@ -96,15 +77,6 @@ def learning_rate_factor(update: int, warmup: int, total: int) -> float:
     if update < warmup:
         return LOWEST_RATE + (1 - LOWEST_RATE) * update / warmup
     return 1 + (LOWEST_RATE - 1) * min(1.0, (update - warmup) / max(1, total - warmup))
-
-
-def build_vocoder(model: ModelConfig) -> GriffinLim:
-    """Griffin-Lim, and only where the config asks for it."""
-    if model.vocoder.name != "griffin_lim":
-        raise ValueError(
-            f"model.vocoder.name={model.vocoder.name} comes with a later release; until then use griffin_lim"
-        )
-    return GriffinLim(build_mel(model.mel_spec).spec, model.vocoder.iterations)
 
 
 def build_scorer(model: ModelConfig, rl: RLConfig) -> Scorer:

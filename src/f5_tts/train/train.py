@@ -6,18 +6,18 @@ import sys
 
 import torch
 
+from f5_tts.command import command
 from f5_tts.config import RunConfig, load_run
+from f5_tts.model.build import build_model
 from f5_tts.train.build import (
     build_accelerator,
     build_batches,
-    build_model,
     build_plan,
     build_trainable,
     build_vocabulary,
     count_updates,
     start_at_mean,
 )
-from f5_tts.train.command import command
 from f5_tts.train.loop import fit
 from f5_tts.train.report import Report
 from f5_tts.train.state import CheckpointDir

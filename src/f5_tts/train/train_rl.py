@@ -6,19 +6,19 @@ import sys
 
 import torch
 
+from f5_tts.command import command
 from f5_tts.config import RLRunConfig, group_size, load_run
+from f5_tts.model.build import build_model
 from f5_tts.rl.grpo import GRPOLoss, draw_experience
 from f5_tts.train.build import (
     build_accelerator,
     build_batches,
-    build_model,
     build_plan,
     build_scorer,
     build_trainable,
     build_vocabulary,
     count_updates,
 )
-from f5_tts.train.command import command
 from f5_tts.train.loop import fit
 from f5_tts.train.report import Report
 from f5_tts.train.state import CheckpointDir

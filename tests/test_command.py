@@ -10,8 +10,8 @@ import pytest
 import torch
 from datasets import Dataset
 
+from f5_tts.command import STOPPED, command
 from f5_tts.train import train, train_rl
-from f5_tts.train.command import STOPPED, command
 
 TINY = [f"model.arch.{size}" for size in ("dim=16", "depth=1", "heads=1", "dim_head=16", "text_dim=8", "conv_layers=0")]
 MINI = ["-cn", "F5TTS_Mini", "datasets.name=mini", *TINY]
