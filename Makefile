@@ -27,7 +27,7 @@ test: $(DEV) ## lint, types and tests
 base: $(MINI) ## train the base model again, from the corpus on (about half an hour on 2 cores)
 	$(RUN) -m f5_tts.scripts.make_corpus base
 	$(RUN) -m f5_tts.train.train -cn F5TTS_Mini ckpts.save_dir=runs/base
-	$(RUN) -m f5_tts.scripts.export runs/base/model_last.pt runs/base/export --vocab data/mini_base_custom/vocab.txt
+	$(RUN) -m f5_tts.scripts.export runs/base/model_last.pt runs/base/export
 	$(RUN) -m f5_tts.scripts.evaluate -cn F5TTS_Mini datasets.name=mini eval.ckpt=runs/base/export/model_800.safetensors eval.out=runs/base/eval
 
 results: $(EVAL) ## the claim: 3 seeds, measured by the judge

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pickle
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from f5_tts.config import RunConfig, compose_run
+from f5_tts.data.text import RELEASED, Vocabulary, read_vocabulary
+from f5_tts.model.build import build_model
 from f5_tts.model.checkpoint import (
     Checkpoint,
+    ModelCard,
+    check_card,
     export_weights,
     find_checkpoint,
     load_weights,
     numbered_checkpoints,
+    published_tensors,
     read_checkpoint,
     replace_file,
     write_checkpoint,
@@ -129,9 +136,18 @@ def test_weights_come_back_in_single_precision(tmp_path):
 # --- exported weights ---
 
 
+def checkpoint(tmp_path: Path, weights: dict[str, Tensor]) -> Checkpoint:
+    write_checkpoint(tmp_path / "a.pt", {"model_state_dict": weights})
+    return read_checkpoint(tmp_path / "a.pt")
+
+
+def bare(weights: dict[str, Tensor]) -> Checkpoint:
+    return Checkpoint(path=Path("model_last.pt"), weights=weights, run={})
+
+
 def test_exported_weights_are_named_as_published_ones_and_leave_the_head_out(golden_model, tmp_path):
     weights, path = golden_model("dit").state_dict(), tmp_path / "out" / "model.safetensors"
-    export_weights(weights, path, torch.float16)
+    export_weights(checkpoint(tmp_path, weights), path, torch.float16)
     tensors = load_file(path)
     assert tensors["initted"].dtype == torch.bool and tensors["step"].dtype == torch.int64
     names = {f"ema_model.{name}" for name in weights if not name.startswith(HEAD)}
@@ -143,7 +159,7 @@ def test_exported_weights_come_back_rounded_to_the_chosen_precision(golden_model
     model = golden_model("dit_v1")
     with torch.no_grad():
         model.transformer.proj_out.weight.mul_(1.2345)
-    export_weights(model.state_dict(), tmp_path / "model.safetensors", torch.bfloat16)
+    export_weights(checkpoint(tmp_path, model.state_dict()), tmp_path / "model.safetensors", torch.bfloat16)
     found = read_checkpoint(tmp_path / "model.safetensors")
     rounded = {name: p.detach().bfloat16().float() for name, p in model.named_parameters()}
     assert found.run.keys() <= {"ema_model_state_dict"}
@@ -153,17 +169,12 @@ def test_exported_weights_come_back_rounded_to_the_chosen_precision(golden_model
 def test_a_half_precision_export_keeps_the_rotary_frequencies_exact(golden_model, tmp_path):
     """An angle is frames times frequency: rounded to half precision it is off by radians at the end of a long clip."""
     model = golden_model("dit_v1")
-    export_weights(model.state_dict(), tmp_path / "model.safetensors", torch.float16)
+    export_weights(checkpoint(tmp_path, model.state_dict()), tmp_path / "model.safetensors", torch.float16)
     found = read_checkpoint(tmp_path / "model.safetensors").weights[FREQUENCIES]
     torch.testing.assert_close(found, model.state_dict()[FREQUENCIES], atol=0, rtol=0)
 
 
 # --- from a file into a model ---
-
-
-def checkpoint(tmp_path: Path, weights: dict[str, Tensor]) -> Checkpoint:
-    write_checkpoint(tmp_path / "a.pt", {"model_state_dict": weights})
-    return read_checkpoint(tmp_path / "a.pt")
 
 
 def test_weights_that_fit_are_loaded_without_a_word(golden_model, tmp_path):
@@ -215,6 +226,122 @@ def test_a_left_over_tensor_is_refused_by_name(golden_model, tmp_path):
     other = dict(model.state_dict()) | {"transformer.extra.weight": torch.zeros(3)}
     with pytest.raises(ValueError, match=r"transformer\.extra\.weight: nothing here, \[3\] in the file"):
         load_weights(model, checkpoint(tmp_path, other), say=nothing_said)
+
+
+def test_another_vocabulary_is_named_as_the_cause_with_both_sizes(golden_model, tmp_path):
+    model, key = golden_model("dit_v1"), "transformer.text_embed.text_embed.weight"
+    other = dict(model.state_dict()) | {key: torch.zeros(2546, 24)}
+    with pytest.raises(ValueError, match=r"its vocabulary has 2545 symbols, this run's 30; set model\.tokenizer_path"):
+        load_weights(model, checkpoint(tmp_path, other), say=nothing_said)
+
+
+def test_a_tensor_beside_the_network_that_is_no_counter_is_refused_by_name(golden_model, tmp_path):
+    model = golden_model("dit_v1")
+    other = published(dict(model.state_dict())) | {"ema_model.duration.weight": torch.zeros(3)}
+    save_file(other, tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match=r"duration\.weight: nothing here, \[3\] in the file"):
+        load_weights(model, read_checkpoint(tmp_path / "a.safetensors"), say=nothing_said)
+
+
+# --- what a file says of its weights ---
+
+
+def card(*overrides: str, symbols: str = " ab") -> ModelCard:
+    return ModelCard.of(compose_run("F5TTS_Mini", list(overrides), RunConfig).model, Vocabulary(symbols))
+
+
+def with_card(tmp_path: Path, made_with: ModelCard) -> Checkpoint:
+    weights = {"transformer.a": torch.ones(1)}
+    write_checkpoint(tmp_path / "a.pt", {"model_state_dict": weights, **asdict(made_with)})
+    return read_checkpoint(tmp_path / "a.pt")
+
+
+def test_a_run_like_the_one_that_made_the_weights_is_told_nothing(tmp_path):
+    check_card(with_card(tmp_path, card()), card(), say=nothing_said)
+
+
+def test_what_another_stage_or_machine_changes_is_no_difference(tmp_path):
+    made = with_card(tmp_path, card("model.tokenizer_path=/there/vocab.txt"))
+    gaussian = ["model.output_dist=gaussian", "model.objective=gaussian_nll", "model.use_rl_head=true"]
+    check_card(made, card(*gaussian, "model.arch.dropout=0.1", "model.arch.checkpoint_activations=true"), nothing_said)
+
+
+def test_every_key_that_gives_weights_another_meaning_is_said(tmp_path):
+    said: list[str] = []
+    made = with_card(tmp_path, card("model.arch.pe_attn_head=1", "model.mel_spec.hop_length=256"))
+    check_card(made, card(), said.append)
+    assert said == [
+        f"{tmp_path / 'a.pt'} was made with model.arch.pe_attn_head=1, this run has None",
+        f"{tmp_path / 'a.pt'} was made with model.mel_spec.hop_length=256, this run has 320",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("symbols", "found"),
+    [
+        (" ba", "3 symbols here, 3 there, and line 2 is 'a' here, 'b' there"),
+        (" abc", "3 symbols here, 4 there, and line 4 is nothing here, 'c' there"),
+    ],
+)
+def test_another_vocabulary_is_refused_with_the_first_line_that_differs(symbols, found, tmp_path):
+    with pytest.raises(ValueError, match=rf"a\.pt has another vocabulary: {found}; set model\.tokenizer_path"):
+        check_card(with_card(tmp_path, card(symbols=symbols)), card(), nothing_said)
+
+
+def test_a_file_that_says_nothing_of_its_weights_is_taken_with_a_notice(tmp_path):
+    said: list[str] = []
+    check_card(checkpoint(tmp_path, {"transformer.a": torch.ones(1)}), card(), said.append)
+    sentence = "does not say which model keys and vocabulary it was made with: this run's are assumed"
+    assert said == [f"{tmp_path / 'a.pt'} {sentence}"]
+
+
+def test_an_export_says_of_its_weights_what_its_source_said(tmp_path):
+    export_weights(with_card(tmp_path, card()), tmp_path / "b.safetensors", torch.float16)
+    assert read_checkpoint(tmp_path / "b.safetensors").card == card()
+
+
+# --- raw weights or their average ---
+
+
+@pytest.fixture
+def both(tmp_path) -> Callable[..., Checkpoint]:
+    """A training checkpoint of raw weight 1 and average 2."""
+
+    def write(**run: str | int) -> Checkpoint:
+        average = {"ema_model.transformer.a": torch.tensor(2.0), "initted": torch.tensor(True), "step": torch.tensor(7)}
+        raw = {"transformer.a": torch.tensor(1.0)}
+        write_checkpoint(tmp_path / "a.pt", {"model_state_dict": raw, "ema_model_state_dict": average, **run})
+        return read_checkpoint(tmp_path / "a.pt")
+
+    return write
+
+
+@pytest.mark.parametrize(("which", "value"), [("raw", 1.0), ("ema", 2.0)])
+def test_weights_are_those_asked_for_else_those_that_the_file_recommends(which, value, both):
+    assert both().using(which).weights == {"transformer.a": value}
+    assert both(recommended=which).using().weights == {"transformer.a": value}
+    assert both().using().weights == {"transformer.a": 1.0}
+
+
+def test_weights_that_a_file_does_not_hold_are_refused(golden_model, tmp_path):
+    save_file(published(golden_model("dit_v1").state_dict()), tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match=r"a\.safetensors holds no raw weights; it has the ema ones"):
+        read_checkpoint(tmp_path / "a.safetensors").using("raw")
+
+
+@pytest.mark.parametrize(("run", "update"), [({"update": 5}, 5), ({"step": 6}, 6), ({}, 7)])
+def test_the_number_of_updates_is_found_under_its_older_names_too(run, update, both):
+    assert both(**run).update == update
+
+
+@pytest.mark.parametrize("name", ["F5TTS_v1_Base", "F5TTS_Base", "E2TTS_Base"])
+def test_an_export_has_the_names_and_shapes_of_the_published_file(name, table):
+    want = table("g1_state_dicts")[name]["model_state_dict"]
+    gaussian = ["model.output_dist=gaussian", "model.objective=gaussian_nll", "model.use_rl_head=true"]
+    with torch.device("meta"):
+        model = build_model(compose_run(name, gaussian, RunConfig).model, read_vocabulary(RELEASED, "pinyin"))
+    found = {key: list(value.shape) for key, value in published_tensors(model.state_dict(), torch.float16).items()}
+    assert found == {f"ema_model.{key}": shape for key, shape in want.items()} | {"initted": [], "step": []}
 
 
 # --- files that are not checkpoints ---
@@ -310,9 +437,10 @@ def test_a_checkpoint_that_does_not_fit_on_the_disk_leaves_the_old_one(tmp_path)
 
 def test_an_export_that_does_not_fit_on_the_disk_leaves_the_old_one(golden_model, tmp_path):
     path = tmp_path / "model.safetensors"
+    source = bare(golden_model("dit_v1").state_dict())
     path.write_text("old")
     with full_disk(), pytest.raises(OSError, match=r"cannot write .*model\.safetensors .*is the disk full"):
-        export_weights(golden_model("dit_v1").state_dict(), path, torch.float16)
+        export_weights(source, path, torch.float16)
     assert_only_old(path)
 
 
@@ -331,7 +459,7 @@ def test_a_write_that_fails_half_way_leaves_the_old_file_and_no_part(tmp_path):
 def test_an_export_may_be_read_by_whoever_may_read_other_new_files(golden_model, tmp_path):
     path, plain = tmp_path / "model.safetensors", tmp_path / "plain"
     plain.touch()
-    export_weights(golden_model("dit_v1").state_dict(), path, torch.float16)
+    export_weights(bare(golden_model("dit_v1").state_dict()), path, torch.float16)
     assert path.stat().st_mode == plain.stat().st_mode
 
 

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from f5_tts.model.checkpoint import read_checkpoint, write_checkpoint
-from f5_tts.scripts.export import export
+from f5_tts.scripts.export import export, main
 
 WEIGHTS = {
     "transformer.proj_out.bias": torch.tensor([0.5, -1.25]),
@@ -32,7 +32,7 @@ def vocabulary(tmp_path: Path) -> Path:
 def test_an_export_is_named_by_its_update_and_holds_half_precision_weights_without_the_head(
     checkpoint: Path, vocabulary: Path, tmp_path: Path
 ) -> None:
-    path = export(checkpoint, tmp_path / "out", vocabulary)
+    path = export(read_checkpoint(checkpoint), tmp_path / "out", vocabulary)
     assert path == tmp_path / "out" / "model_12.safetensors"
     tensors = load_file(path)
     assert tensors.keys() == {"ema_model.transformer.proj_out.bias", "initted", "step"}
@@ -43,7 +43,7 @@ def test_an_export_is_named_by_its_update_and_holds_half_precision_weights_witho
 def test_an_export_reads_back_as_the_weights_it_was_made_from(
     checkpoint: Path, vocabulary: Path, tmp_path: Path
 ) -> None:
-    again = read_checkpoint(export(checkpoint, tmp_path / "out", vocabulary))
+    again = read_checkpoint(export(read_checkpoint(checkpoint), tmp_path / "out", vocabulary))
     torch.testing.assert_close(again.weights, {"transformer.proj_out.bias": torch.tensor([0.5, -1.25])})
 
 
@@ -51,5 +51,23 @@ def test_an_empty_vocabulary_is_refused_before_anything_is_written(checkpoint: P
     empty = tmp_path / "vocab.txt"
     empty.write_text("", encoding="utf-8")
     with pytest.raises(ValueError, match=r"vocab\.txt is empty"):
-        export(checkpoint, tmp_path / "out", empty)
+        export(read_checkpoint(checkpoint), tmp_path / "out", empty)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_with_its_vocabulary_needs_no_file_and_one_without_is_refused(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=r"model_last\.pt does not hold its vocabulary: add --vocab FILE"):
+        export(read_checkpoint(checkpoint), tmp_path / "out")
+    write_checkpoint(checkpoint, {"model_state_dict": WEIGHTS, "model": {}, "vocabulary": [" ", "é"]})
+    export(read_checkpoint(checkpoint), tmp_path / "out")
+    assert (tmp_path / "out" / "vocab.txt").read_text("utf-8") == " \né\n"
+
+
+def test_the_command_exports_the_weights_it_is_asked_for(checkpoint: Path, vocabulary: Path, tmp_path: Path) -> None:
+    average = {f"ema_model.{name}": value + 1 for name, value in WEIGHTS.items()}
+    write_checkpoint(checkpoint, {"model_state_dict": WEIGHTS, "ema_model_state_dict": average, "update": 3})
+    assert main([str(checkpoint), str(tmp_path / "out"), "--vocab", str(vocabulary), "--weights", "ema"])
+    tensors = load_file(tmp_path / "out" / "model_3.safetensors")
+    assert tensors["ema_model.transformer.proj_out.bias"].tolist() == [1.5, -0.25]

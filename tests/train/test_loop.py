@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from f5_tts.config import EmaConfig, OptimConfig, RunConfig, compose_run
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.cfm import CFM
+from f5_tts.model.checkpoint import ModelCard
 from f5_tts.train.build import build_ema
 from f5_tts.train.loop import fit, merge, seed_of
 from f5_tts.train.report import Report
@@ -65,6 +66,7 @@ class Run:
         average = build_ema(self.model, EmaConfig(beta=0.5, update_after_step=0, update_every=1, power=1.0))
         self.trainable = Trainable(
             model=self.model,
+            card=ModelCard(model={}, vocabulary=[" "]),
             ema=average,
             optimizer=optimizer,
             scheduler=LambdaLR(optimizer, lambda update: 1.0),

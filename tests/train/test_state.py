@@ -12,11 +12,14 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from f5_tts.config import CkptsConfig, EmaConfig, RunConfig, compose_run
+from f5_tts.data.text import Vocabulary
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.cfm import CFM
-from f5_tts.model.checkpoint import read_checkpoint
+from f5_tts.model.checkpoint import ModelCard, read_checkpoint
 from f5_tts.train.build import build_ema
 from f5_tts.train.state import CheckpointDir, Trainable
+
+CARD = ModelCard.of(compose_run("F5TTS_Mini", [], RunConfig).model, Vocabulary(" ab"))
 
 
 def trainable(objective: str = "gaussian_nll", *, gaussian: bool = True, seed: int = 0) -> Trainable:
@@ -26,6 +29,7 @@ def trainable(objective: str = "gaussian_nll", *, gaussian: bool = True, seed: i
     optimizer = AdamW(model.parameters(), lr=1e-2)
     return Trainable(
         model=model,
+        card=CARD,
         ema=build_ema(model, EmaConfig(beta=0.9, update_after_step=0, update_every=1, power=1.0)),
         optimizer=optimizer,
         scheduler=LambdaLR(optimizer, lambda update: 1 / (1 + update)),
@@ -125,7 +129,8 @@ def test_bare_weights_start_a_stage_and_a_missing_head_is_said(tmp_path):
     assert_equal(warmed.model.state_dict(), {**base.model.state_dict(), **head})
     assert_equal(averaged(warmed), warmed.model.state_dict())
     assert warmed.update == 0
-    assert "has no Gaussian head" in said[0] and "(bare weights), counters at 0" in said[1]
+    assert "does not say which model keys and vocabulary" in said[0]
+    assert "has no Gaussian head" in said[1] and "(bare weights), counters at 0" in said[2]
 
 
 # --- what a folder keeps ---
@@ -202,3 +207,31 @@ def test_the_reference_is_the_policy_at_the_start_also_after_a_resume(tmp_path):
 def test_a_resumed_run_without_its_reference_is_told_where_it_was_sought(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"reference\.pt"):
         folder(tmp_path).reference(after(trainable("grpo"), 1))
+
+
+# --- what a checkpoint says of itself ---
+
+
+def test_a_checkpoint_carries_its_model_section_and_vocabulary_and_so_does_the_reference(tmp_path):
+    run, place = trainable(), folder(tmp_path)
+    place.save_last(run)
+    place.reference(run)
+    for name in ("model_last.pt", "reference.pt"):
+        assert read_checkpoint(tmp_path / name).card == CARD
+
+
+def test_weights_made_with_another_vocabulary_are_refused(tmp_path):
+    folder(tmp_path).save_last(trainable())
+    other = replace(trainable(), card=ModelCard(model=CARD.model, vocabulary=[" ", "b", "a"]))
+    with pytest.raises(ValueError, match="another vocabulary"):
+        other.resume(read_checkpoint(tmp_path / "model_last.pt"))
+
+
+@pytest.mark.parametrize(("updates", "recommended"), [(90, "raw"), (110, "ema")])
+def test_the_average_is_recommended_once_it_looks_back_over_a_tenth_of_the_run(updates, recommended):
+    """Its weight of the past is at most .9, so it looks back over ten updates."""
+    run = trainable()
+    run.update = updates
+    for _ in range(updates):
+        run.ema.update()
+    assert run.state()["recommended"] == recommended

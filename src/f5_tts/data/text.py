@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -40,10 +41,15 @@ def syllables(word: str) -> list[str]:
     parts = [word] if len(word.encode()) == 3 * len(word) else list(word)
     symbols: list[str] = []
     for part in parts:
-        readings = lazy_pinyin(part, style=Style.TONE3, errors=list, tone_sandhi=True)
+        readings = lazy_pinyin(part, style=Style.TONE3, errors=sign_by_sign, tone_sandhi=True)
         for character, reading in zip(part, readings, strict=True):
             symbols += [" ", reading] if "\u3100" <= character <= "\u9fff" else [character]
     return symbols
+
+
+def sign_by_sign(signs: str) -> Any:  # a list, which pypinyin takes and does not declare
+    """Signs that have no reading stay as they are, each by itself."""
+    return list(signs)
 
 
 def byte_symbols(text: str) -> list[str]:

@@ -6,24 +6,49 @@ In a save dir `model_last.pt` is sought first, then the highest `model_<update>.
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import re
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from f5_tts.config import ModelConfig
+from f5_tts.data.text import Vocabulary
 from f5_tts.model.cfm import CFM
 
+RAW, AVERAGE = "model_state_dict", "ema_model_state_dict"  # the weights in a training checkpoint
 EMA_PREFIX = "ema_model."
 HEAD = "transformer.proj_out_ln_sig."
+SYMBOLS = "transformer.text_embed.text_embed.weight"  # one row a symbol, and the filler's
+NOT_WEIGHTS = ("initted", "step", "update", "mel_spec.")  # what published files hold beside them
+MEANING = ("backbone", "tokenizer", "arch", "mel_spec")  # keys of `model` without which weights mean nothing
+FREE = {"arch.dropout", "arch.checkpoint_activations"}  # of those, what a run may change
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelCard:
+    """What the weights in a file mean: the `model` section of the run that made them, and their vocabulary."""
+
+    model: dict[str, Any]
+    vocabulary: list[str]
+
+    @classmethod
+    def of(cls, model: ModelConfig, vocabulary: Vocabulary) -> ModelCard:
+        return cls(model=asdict(model), vocabulary=list(vocabulary.symbols))
+
+    def meaning(self) -> dict[str, Any]:
+        """The keys that weights are good for, flat: `arch.dim` -> 1024."""
+        flat = flatten({key: self.model[key] for key in MEANING if key in self.model})
+        return {key: value for key, value in flat.items() if key not in FREE}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,11 +57,35 @@ class Checkpoint:
 
     path: Path
     weights: dict[str, Tensor]
-    run: dict[str, Any]  # optimizer_state_dict, update, ...; empty for bare weights
+    run: dict[str, Any]  # optimizer_state_dict, update, ...; of bare weights the average alone
 
     @property
     def has_head(self) -> bool:
         return any(name.startswith(HEAD) for name in self.weights)
+
+    @property
+    def update(self) -> int:
+        """How many updates made it; older files call them steps."""
+        average = self.run.get(AVERAGE, {})
+        return int(self.run.get("update", self.run.get("step", average.get("step", 0))))
+
+    @property
+    def card(self) -> ModelCard | None:
+        """What the file says about its weights; None for files that say nothing."""
+        if not {"model", "vocabulary"} <= self.run.keys():
+            return None
+        return ModelCard(model=self.run["model"], vocabulary=self.run["vocabulary"])
+
+    def using(self, which: str | None = None) -> Checkpoint:
+        """The same file with its `raw` weights or their average, `ema`; None: those that it recommends itself.
+
+        Raises ValueError when the file has no such weights.
+        """
+        which = which or self.run.get("recommended", "raw" if RAW in self.run else "ema")
+        key, other = (RAW, "ema") if which == "raw" else (AVERAGE, "raw")
+        if key not in self.run:
+            raise ValueError(f"{self.path} holds no {which} weights; it has the {other} ones")
+        return replace(self, weights=plain_weights(self.run[key]))
 
 
 def find_checkpoint(save_dir: Path, *, pretrained: bool) -> Path | None:
@@ -68,7 +117,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise FileNotFoundError(f"no checkpoint at {path}")
     try:
         if path.suffix == ".safetensors":
-            payload: dict[str, Any] = {"ema_model_state_dict": load_file(path)}
+            payload: dict[str, Any] = {AVERAGE: load_file(path), **read_header(path)}
         elif zipfile.is_zipfile(path):
             payload = torch.load(path, map_location="cpu", weights_only=True)
         else:
@@ -76,17 +125,17 @@ def read_checkpoint(path: Path) -> Checkpoint:
     except (RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError, OSError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{path} cannot be read as a checkpoint: damaged, or not only weights ({reason})") from error
-    run = dict(payload) if isinstance(payload, dict) else {}
-    weights = run.pop("model_state_dict", None) or run.get("ema_model_state_dict")
+    run = payload if isinstance(payload, dict) else {}
+    weights = run.get(RAW) or run.get(AVERAGE)
     if not isinstance(weights, dict):
-        raise ValueError(f"{path} holds neither model_state_dict nor ema_model_state_dict")
+        raise ValueError(f"{path} holds neither {RAW} nor {AVERAGE}")
     return Checkpoint(path=path, weights=plain_weights(weights), run=run)
 
 
 def plain_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Names as in the model, single precision: without EMA prefix, EMA counters and old mel buffers."""
+    """Names as in the model, single precision: without EMA prefix, counters and old mel buffers."""
     named = {name.removeprefix(EMA_PREFIX): value for name, value in weights.items()}
-    kept = {name: value for name, value in named.items() if name.startswith("transformer.")}
+    kept = {name: value for name, value in named.items() if not name.startswith(NOT_WEIGHTS)}
     return {name: value.float() if value.is_floating_point() else value for name, value in kept.items()}
 
 
@@ -103,13 +152,56 @@ def load_weights(model: CFM, checkpoint: Checkpoint, say: Callable[[str], None] 
         weights = {name: value for name, value in weights.items() if not name.startswith(HEAD)}
         say(f"{checkpoint.path} has a Gaussian head, which this deterministic model leaves out")
     shapes = {name: (shape_of(own.get(name)), shape_of(weights.get(name))) for name in own.keys() | weights.keys()}
-    wrong = [f"{name}: {here} here, {there} in the file" for name, (here, there) in shapes.items() if here != there]
+    wrong = sorted(name for name, (here, there) in shapes.items() if here != there)
     if wrong:
-        raise ValueError(
-            f"{checkpoint.path} does not fit this model ({len(wrong)} tensors differ; {'; '.join(sorted(wrong)[:3])}): "
-            "it was trained with another model.arch, model.mel_spec or vocabulary; choose its config with -cn"
-        )
+        named = "; ".join("{}: {} here, {} in the file".format(name, *shapes[name]) for name in wrong[:3])
+        cause = likely_cause(own, weights, wrong)
+        raise ValueError(f"{checkpoint.path} does not fit this model ({len(wrong)} tensors differ; {named}): {cause}")
     model.load_state_dict(weights)
+
+
+def likely_cause(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], wrong: list[str]) -> str:
+    """Why weights do not fit: another number of symbols where nothing else differs, else another config."""
+    if wrong == [SYMBOLS] and SYMBOLS in weights:
+        here, there = len(own[SYMBOLS]) - 1, len(weights[SYMBOLS]) - 1
+        return f"its vocabulary has {there} symbols, this run's {here}; set model.tokenizer_path to the one it had"
+    return "it was trained with another model.arch, model.mel_spec or vocabulary; choose its config with -cn"
+
+
+def check_card(checkpoint: Checkpoint, card: ModelCard, say: Callable[[str], None] = print) -> None:
+    """See that weights mean in this run what they meant in the run that made them: `card` is this run's.
+
+    Keys that differ are said one by one. Raises ValueError for another vocabulary: every text would be garbled.
+    """
+    theirs = checkpoint.card
+    if theirs is None:
+        say(f"{checkpoint.path} does not say which model keys and vocabulary it was made with: this run's are assumed")
+        return
+    if theirs.vocabulary != card.vocabulary:
+        differ = first_difference(card.vocabulary, theirs.vocabulary)
+        raise ValueError(f"{checkpoint.path} has another vocabulary: {differ}")
+    was, now = theirs.meaning(), card.meaning()
+    for key in sorted(was.keys() | now.keys()):
+        if was.get(key) != now.get(key):
+            say(f"{checkpoint.path} was made with model.{key}={was.get(key)}, this run has {now.get(key)}")
+
+
+def first_difference(here: Sequence[str], there: Sequence[str]) -> str:
+    """Where two vocabularies part, and how to get the other one."""
+    line = next((i for i, (a, b) in enumerate(zip(here, there, strict=False)) if a != b), min(len(here), len(there)))
+    symbols = [repr(symbols[line]) if line < len(symbols) else "nothing" for symbols in (here, there)]
+    return (
+        f"{len(here)} symbols here, {len(there)} there, and line {line + 1} is {symbols[0]} here, {symbols[1]} there; "
+        "set model.tokenizer_path to the vocabulary it was trained with"
+    )
+
+
+def flatten(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested section with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in section.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
 
 
 def shape_of(value: Tensor | None) -> str:
@@ -121,8 +213,23 @@ def write_checkpoint(path: Path, payload: dict[str, Any]) -> None:
     replace_file(path, lambda part: torch.save(payload, part))
 
 
-def export_weights(weights: dict[str, Tensor], path: Path, dtype: torch.dtype) -> None:
-    """Write bare weights as published models have them: safetensors, prefix `ema_model.`, no Gaussian head.
+def export_weights(checkpoint: Checkpoint, path: Path, dtype: torch.dtype) -> None:
+    """Write a checkpoint's weights bare, as published models have them; what it says of them goes into the header."""
+    tensors = published_tensors(checkpoint.weights, dtype) | {"step": torch.tensor(checkpoint.update)}
+    card = {} if checkpoint.card is None else asdict(checkpoint.card)
+    header = {key: json.dumps(value) for key, value in card.items()}
+    replace_file(path, lambda part: save_file(tensors, part, metadata=header))
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """What an exported file says of its weights."""
+    with safe_open(path, framework="pt") as file:
+        header = file.metadata() or {}
+    return {key: json.loads(header[key]) for key in ("model", "vocabulary") if key in header}
+
+
+def published_tensors(weights: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Names as published files have them: prefix `ema_model.`, an EMA's counters, no Gaussian head.
 
     Rotary frequencies stay in single precision: rounded, they would shift far positions.
     """
@@ -131,8 +238,7 @@ def export_weights(weights: dict[str, Tensor], path: Path, dtype: torch.dtype) -
         EMA_PREFIX + name: (value if name.endswith("inv_freq") else value.to(dtype)).contiguous()
         for name, value in kept.items()
     }
-    tensors |= {"initted": torch.tensor(True), "step": torch.tensor(0)}
-    replace_file(path, lambda part: save_file(tensors, part))
+    return tensors | {"initted": torch.tensor(True), "step": torch.tensor(0)}
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:

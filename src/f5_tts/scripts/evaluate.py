@@ -18,7 +18,7 @@ from f5_tts.eval.items import EvalItem, read_items
 from f5_tts.eval.page import write_wav
 from f5_tts.eval.results import Result, chosen_examples, write_result
 from f5_tts.model.build import build_model, build_vocoder
-from f5_tts.model.checkpoint import load_weights, read_checkpoint
+from f5_tts.model.checkpoint import ModelCard, check_card, load_weights, read_checkpoint
 from f5_tts.model.mel import LogMel
 from f5_tts.rewards.voice_sim import VoiceSim
 from f5_tts.train.build import build_vocabulary
@@ -30,10 +30,11 @@ def evaluate(run: RunConfig) -> Result:
     if settings.ckpt is None or settings.out is None:
         raise ConfigError("evaluation needs eval.ckpt=FILE (a checkpoint) and eval.out=FOLDER (for its results)")
     dev, test = (read_items(Path(settings.items_dir) / f"{split}.jsonl") for split in ("dev", "test"))
-    checkpoint = read_checkpoint(Path(settings.ckpt))
+    checkpoint = read_checkpoint(Path(settings.ckpt)).using()
     run.model.output_dist = "gaussian" if checkpoint.has_head else "deterministic"
     vocabulary = build_vocabulary(run)
     model = build_model(run.model, vocabulary).eval()
+    check_card(checkpoint, ModelCard.of(run.model, vocabulary))
     load_weights(model, checkpoint)
     recognisers = {name: build_recogniser(name) for name in settings.recognisers}
     voice = Voice(

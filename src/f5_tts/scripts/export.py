@@ -1,13 +1,12 @@
-"""A training checkpoint -> bare weights as published models have them.
+"""A checkpoint -> bare weights as published models have them.
 
-`python -m f5_tts.scripts.export CKPT FOLDER --vocab FILE` writes FOLDER/model_<update>.safetensors and
-FOLDER/vocab.txt.
+`python -m f5_tts.scripts.export CKPT FOLDER` writes FOLDER/model_<update>.safetensors and FOLDER/vocab.txt, which
+F5-TTS loads as its own.
 """
 
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 from pathlib import Path
 
@@ -15,26 +14,34 @@ import torch
 
 from f5_tts.command import command
 from f5_tts.data.text import read_vocabulary
-from f5_tts.model.checkpoint import export_weights, read_checkpoint
+from f5_tts.model.checkpoint import Checkpoint, export_weights, read_checkpoint, replace_file
 
 
-def export(checkpoint: Path, folder: Path, vocabulary: Path) -> Path:
-    """Half precision, raw weights, no Gaussian head; returns the weights' path."""
-    read_vocabulary(vocabulary)  # so that a broken one is refused here, not by its next user
-    found = read_checkpoint(checkpoint)
-    path = folder / f"model_{found.run.get('update', 0)}.safetensors"
-    export_weights(found.weights, path, torch.float16)
-    shutil.copyfile(vocabulary, folder / "vocab.txt")
+def export(checkpoint: Checkpoint, folder: Path, vocabulary: Path | None = None) -> Path:
+    """Half precision, no Gaussian head; returns the weights' path. `vocabulary` is for files that bring none."""
+    symbols = symbols_of(checkpoint, vocabulary)
+    path = folder / f"model_{checkpoint.update}.safetensors"
+    export_weights(checkpoint, path, torch.float16)
+    replace_file(folder / "vocab.txt", lambda part: part.write_text("\n".join(symbols) + "\n", encoding="utf-8"))
     return path
+
+
+def symbols_of(checkpoint: Checkpoint, vocabulary: Path | None) -> list[str]:
+    if vocabulary is not None:
+        return list(read_vocabulary(vocabulary).symbols)
+    if checkpoint.card is None:
+        raise ValueError(f"{checkpoint.path} does not hold its vocabulary: add --vocab FILE")
+    return checkpoint.card.vocabulary
 
 
 def main(argv: list[str]) -> bool:
     parser = argparse.ArgumentParser(prog="python -m f5_tts.scripts.export", description=__doc__)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--vocab", type=Path, required=True, help="the vocabulary that the model was trained with")
+    parser.add_argument("--weights", choices=["raw", "ema"], help="default: those that the checkpoint recommends")
+    parser.add_argument("--vocab", type=Path, help="the vocabulary, for a checkpoint that does not hold its own")
     arguments = parser.parse_args(argv)
-    path = export(arguments.checkpoint, arguments.folder, arguments.vocab)
+    path = export(read_checkpoint(arguments.checkpoint).using(arguments.weights), arguments.folder, arguments.vocab)
     print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB) and {path.parent / 'vocab.txt'}")
     return True
 

@@ -17,6 +17,7 @@ from f5_tts.data.dataset import AudioReader, SpeechDataset, read_rows
 from f5_tts.data.text import RELEASED, Vocabulary, byte_vocabulary, read_vocabulary
 from f5_tts.model.build import build_vocoder
 from f5_tts.model.cfm import CFM
+from f5_tts.model.checkpoint import ModelCard
 from f5_tts.model.mel import LogMel
 from f5_tts.rewards.provider import build_providers
 from f5_tts.rl.scoring import Scorer
@@ -89,7 +90,7 @@ def build_scorer(model: ModelConfig, rl: RLConfig) -> Scorer:
     return Scorer(build_vocoder(model), build_providers(rl.rewards.providers), rl, model.mel_spec)
 
 
-def build_trainable(run: RunConfig, model: CFM, total: int) -> Trainable:
+def build_trainable(run: RunConfig, model: CFM, vocabulary: Vocabulary, total: int) -> Trainable:
     """Model, its running average, optimizer and schedule for a run of `total` updates."""
     optim = run.optim
     if optim.num_warmup_updates >= total:
@@ -102,6 +103,7 @@ def build_trainable(run: RunConfig, model: CFM, total: int) -> Trainable:
     scheduler = LambdaLR(optimizer, lambda i: learning_rate_factor(i, optim.num_warmup_updates, total))
     return Trainable(
         model=model,
+        card=ModelCard.of(run.model, vocabulary),
         ema=build_ema(model, optim.ema),
         optimizer=optimizer,
         scheduler=scheduler,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ema_pytorch import EMA
@@ -19,6 +19,8 @@ from f5_tts.config import CkptsConfig
 from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import (
     Checkpoint,
+    ModelCard,
+    check_card,
     find_checkpoint,
     load_weights,
     numbered_checkpoints,
@@ -32,6 +34,7 @@ class Trainable:
     """What a checkpoint holds."""
 
     model: CFM
+    card: ModelCard
     ema: EMA
     optimizer: Optimizer
     scheduler: LRScheduler
@@ -46,10 +49,22 @@ class Trainable:
             "scheduler_state_dict": self.scheduler.state_dict(),
             "objective": self.objective,
             "update": self.update,
+            "recommended": self.recommended,
+            **asdict(self.card),
         }
+
+    @property
+    def recommended(self) -> str:
+        """The weights that should speak: `ema` once the average looks back over less than a tenth of the run.
+
+        Before that it lags behind the `raw` ones.
+        """
+        looks_back = self.ema.update_every / (1 - self.ema.get_current_decay())
+        return "ema" if looks_back < 0.1 * self.update else "raw"
 
     def resume(self, checkpoint: Checkpoint, say: Callable[[str], None] = print) -> None:
         """Go on where the same stage stopped; from another stage or a bare file take the weights alone."""
+        check_card(checkpoint, self.card, say)
         load_weights(self.model, checkpoint, say)
         run = checkpoint.run
         if run.get("objective") == self.objective:
@@ -108,7 +123,7 @@ class CheckpointDir:
         path = self.path / "reference.pt"
         reference = copy.deepcopy(trainable.model).requires_grad_(False)
         if trainable.update == 0:
-            write_checkpoint(path, {"model_state_dict": reference.state_dict()})
+            write_checkpoint(path, {"model_state_dict": reference.state_dict(), **asdict(trainable.card)})
         else:
             load_weights(reference, read_checkpoint(path))
         return reference

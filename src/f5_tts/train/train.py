@@ -34,7 +34,7 @@ def train(run: RunConfig) -> bool:
     if run.model.objective == "gaussian_nll" and run.model.warmup_scope == "head":
         model.freeze_all_but_head()
     total = count_updates(plan, run.optim)
-    trainable = build_trainable(run, model, total)
+    trainable = build_trainable(run, model, vocabulary, total)
     checkpoint = checkpoints.newest(pretrained=True)
     if checkpoint is None:
         print(f"no checkpoint in {checkpoints.path}: training from random weights")

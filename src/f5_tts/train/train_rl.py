@@ -36,7 +36,7 @@ def train_rl(run: RLRunConfig) -> bool:
     total = count_updates(plan, run.optim)
     torch.manual_seed(run.optim.seed)
     model = build_model(run.model, vocabulary).eval()  # no dropout, neither drawing nor learning
-    trainable = build_trainable(run, model, total)
+    trainable = build_trainable(run, model, vocabulary, total)
     trainable.resume(checkpoint)
     reference = checkpoints.reference(trainable) if run.rl.kl_weight > 0 else None
     scorer = build_scorer(run.model, run.rl)
