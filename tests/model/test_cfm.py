@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from f5_tts.model.cfm import CFM, padding_mask
+from f5_tts.model.cfm import CFM, padding_mask, velocity_field
 from f5_tts.model.heads import Velocity
 
 
@@ -96,3 +96,17 @@ def test_a_batch_without_padding_needs_no_mask():
     mask = padding_mask(torch.tensor([1, 3]), 4)
     assert mask is not None
     assert mask.tolist() == [[True, False, False, False], [True, True, True, False]]
+
+
+@pytest.mark.parametrize("strength", [0.0, 2.0])
+def test_along_a_path_the_text_is_embedded_once_and_every_velocity_stays_the_same(model, inputs, strength):
+    x, cond, text, mask = inputs
+    embedded = []
+    model.transformer.text_embed.register_forward_hook(lambda *call: embedded.append(call))
+    field = velocity_field(model, cond, text, mask, strength)
+    with torch.no_grad():
+        along = [field(x * scale, torch.tensor(scale)).mean for scale in (0.2, 0.5, 0.8)]
+    assert len(embedded) == 1
+    for scale, found in zip((0.2, 0.5, 0.8), along, strict=True):
+        want = velocity(model, (x * scale, cond, text, mask), torch.tensor(scale), cfg_strength=strength).mean
+        assert torch.equal(found, want)

@@ -52,6 +52,14 @@ def test_euler_multiplies_growth_by_each_interval():
     assert end.item() == (1 + 2 * 0.5) * (1 + 2 * 0.25) * (1 + 2 * 0.25)
 
 
+def test_midpoint_goes_the_whole_interval_with_the_velocity_at_its_middle():
+    """x' = x gives 1 + h + h²/2 an interval; x' = 2 t, whose slope at the middle is the mean slope, is met exactly."""
+    times = torch.tensor([0.0, 0.5, 1.0])
+    growth = solve(lambda x, t: x, torch.ones(1, 1, 1), times, "midpoint")
+    assert growth.item() == (1 + 0.5 + 0.125) ** 2
+    assert solve(lambda x, t: 2 * t * torch.ones_like(x), torch.zeros(1, 1, 1), times, "midpoint").item() == 1
+
+
 def test_the_velocity_is_asked_at_the_start_of_each_interval():
     asked = []
 

@@ -29,7 +29,7 @@ class ThreeNumbers(DiT):
         self.ln_sigma = nn.Parameter(torch.tensor(ln_sigma))
         self.proj_out_ln_sig = None
 
-    def forward(self, x, cond, text, time, mask, drop_audio, drop_text) -> Velocity:
+    def forward(self, x, cond, text, time, mask, drop_audio, drop_text, words=None) -> Velocity:
         mean = torch.where(drop_text, self.blank, self.given)[:, None, None]
         return Velocity(mean.expand_as(x), self.ln_sigma.expand_as(x))
 

@@ -36,7 +36,7 @@ class Witness(DiT):
         self.proj_out_ln_sig = None
         self.shown: dict[str, Tensor] = {}
 
-    def forward(self, x, cond, text, time, mask, drop_audio, drop_text) -> Velocity:
+    def forward(self, x, cond, text, time, mask, drop_audio, drop_text, words=None) -> Velocity:
         self.shown = {"x": x, "cond": cond, "time": time, "drop_audio": drop_audio, "drop_text": drop_text}
         return Velocity(torch.zeros_like(x), torch.zeros_like(x))
 

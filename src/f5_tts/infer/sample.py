@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from f5_tts.data.prompt import span_mask
 from f5_tts.data.text import Vocabulary
-from f5_tts.model.cfm import CFM, padding_mask
+from f5_tts.model.cfm import CFM, padding_mask, velocity_field
 from f5_tts.model.flow import solve
 
 
@@ -66,10 +66,12 @@ def sample(
     noise: Float[Tensor, "b n d"],
     times: Float[Tensor, " s"],
     cfg_strength: float,
+    method: str = "euler",
 ) -> Float[Tensor, "b n d"]:
-    """Solve the flow from `noise` along `times`; the mean velocity, with prompt frames put back at the end.
+    """Solve the flow from `noise` along `times` by `method` (euler or midpoint), following the mean velocity.
 
-    `lens` counts prompt and speech together, in frames; frames past it are noise and mean nothing.
+    Prompt frames are put back at the end. `lens` counts prompt and speech together, in frames; frames past it are
+    noise and mean nothing.
     """
     length = noise.shape[1]
     given = span_mask(torch.zeros_like(prompt_lens), prompt_lens, length)[..., None]
@@ -77,5 +79,6 @@ def sample(
     cond[:, : prompt.shape[1]] = prompt[:, :length]
     cond = cond.masked_fill(~given, 0.0)
     mask = padding_mask(lens, length)
-    speech = solve(lambda x, t: model(x, cond, text, t, mask, cfg_strength=cfg_strength).mean, noise, times)
+    velocity = velocity_field(model, cond, text, mask, cfg_strength)
+    speech = solve(lambda x, t: velocity(x, t).mean, noise, times, method)
     return torch.where(given, cond, speech)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -43,24 +45,44 @@ class CFM(nn.Module):
         drop_audio: Bool[Tensor, " b"] | None = None,
         drop_text: Bool[Tensor, " b"] | None = None,
         cfg_strength: float = 0.0,
+        words: Float[Tensor, "bb n e"] | None = None,
     ) -> Velocity:
         """Velocity at flow time `time` (0 noise, 1 speech); with `cfg_strength` w its mean is μ_c + w (μ_c - μ_u).
 
         Guidance runs both halves in one pass of twice the batch. Its μ_u sees neither prompt nor text; the
-        standard deviation is the conditional one.
+        standard deviation is the conditional one. `words` are those of an earlier velocity of the same items, texts
+        and guidance.
         """
         num = len(x)
         time = time.expand(num)
         no, yes = x.new_zeros(num, dtype=torch.bool), x.new_ones(num, dtype=torch.bool)
-        audio, words = no if drop_audio is None else drop_audio, no if drop_text is None else drop_text
+        audio, blank = no if drop_audio is None else drop_audio, no if drop_text is None else drop_text
         if cfg_strength == 0.0:
-            return self.transformer(x, cond, text, time, mask, audio, words)
+            return self.transformer(x, cond, text, time, mask, audio, blank, words)
         twice = None if mask is None else torch.cat([mask, mask])
         pairs = (torch.cat([part, part]) for part in (x, cond, text, time))
-        both = self.transformer(*pairs, twice, torch.cat([audio, yes]), torch.cat([words, yes]))
-        given, blank = both.mean.chunk(2)
+        both = self.transformer(*pairs, twice, torch.cat([audio, yes]), torch.cat([blank, yes]), words)
+        given, free = both.mean.chunk(2)
         ln_sigma = None if both.ln_sigma is None else both.ln_sigma[:num]
-        return Velocity(given + cfg_strength * (given - blank), ln_sigma)
+        return Velocity(given + cfg_strength * (given - free), ln_sigma, both.words)
+
+
+def velocity_field(
+    model: Callable[..., Velocity], cond: Tensor, text: Tensor, mask: Tensor | None, cfg_strength: float
+) -> Callable[[Tensor, Tensor], Velocity]:
+    """(x, t) -> velocity for these items, along one path: the text is embedded at the first point and then kept.
+
+    For solvers, not for gradients: all points share one embedding.
+    """
+    words: Tensor | None = None
+
+    def velocity(x: Float[Tensor, "b n d"], time: Float[Tensor, ""]) -> Velocity:
+        nonlocal words
+        found = model(x, cond, text, time, mask, cfg_strength=cfg_strength, words=words)
+        words = found.words
+        return found
+
+    return velocity
 
 
 def padding_mask(lens: Int[Tensor, " b"], length: int) -> Bool[Tensor, "b n"] | None:

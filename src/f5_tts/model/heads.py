@@ -12,6 +12,7 @@ class Velocity(NamedTuple):
 
     mean: Tensor  # b n d
     ln_sigma: Tensor | None  # b n d, log of the standard deviation; None on a deterministic model
+    words: Tensor | None = None  # the text as the network embedded it; handed back, it is not embedded again
 
 
 def velocity_layers(dim: int, mel_dim: int, gaussian: bool) -> tuple[nn.Linear, nn.Linear | None]:

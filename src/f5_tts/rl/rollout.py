@@ -12,7 +12,7 @@ from torch import Tensor
 
 from f5_tts.config import RLConfig, group_size
 from f5_tts.data.prompt import prompt_lengths, span_mask
-from f5_tts.model.cfm import CFM, padding_mask
+from f5_tts.model.cfm import CFM, padding_mask, velocity_field
 from f5_tts.model.flow import solve, time_grid
 from f5_tts.rl.gaussian import log_prob
 from f5_tts.rl.kernel import build_kernel, trained_steps
@@ -57,7 +57,8 @@ def follow_mean(
     """The state at the last of `times`, by Euler's method along the mean velocity."""
     cond = batch.mel.masked_fill(~prompt_mask(batch)[..., None], 0.0)
     mask = padding_mask(batch.lens, batch.mel.shape[1])
-    return solve(lambda x, t: policy(x, cond, batch.text, t, mask, cfg_strength=rl.cfg_strength).mean, noise, times)
+    field = velocity_field(policy, cond, batch.text, mask, rl.cfg_strength)
+    return solve(lambda x, t: field(x, t).mean, noise, times)
 
 
 @torch.no_grad()
@@ -70,9 +71,10 @@ def draw_rollout(
     mask, target = padding_mask(batch.lens, length), span_mask(batch.prompt_lens, batch.lens, length)
     prompt = prompt_mask(batch)
     cond = batch.mel.masked_fill(~prompt[..., None], 0.0)
+    field = velocity_field(policy, cond, batch.text, mask, rl.cfg_strength)
     x, states, actions, log_probs = start, [], [], []
     for step, (time, next_time) in enumerate(pairwise(times)):
-        velocity = policy(x, cond, batch.text, time, mask, cfg_strength=rl.cfg_strength)
+        velocity = field(x, time)
         if step in trained:
             kernel = build_kernel(rl)
             distribution = kernel.policy(velocity, x, time, next_time)

@@ -52,14 +52,19 @@ class Backbone(nn.Module):
         mask: Bool[Tensor, "b n"] | None,
         drop_audio: Bool[Tensor, " b"],
         drop_text: Bool[Tensor, " b"],
+        words: Float[Tensor, "b n e"] | None = None,
     ) -> Velocity:
-        """`cond` is the prompt's mel, zeros elsewhere; `drop_audio` and `drop_text` blank an item's conditions."""
-        length = x.shape[1]
-        lens = x.new_full((len(x),), length, dtype=torch.long) if mask is None else mask.sum(1)
-        words = self.text_embed(text, lens, length, drop_text)
+        """`cond` is the prompt's mel, zeros elsewhere; `drop_audio` and `drop_text` blank an item's conditions.
+
+        `words` stands for the text where it was embedded before.
+        """
+        if words is None:
+            length = x.shape[1]
+            lens = x.new_full((len(x),), length, dtype=torch.long) if mask is None else mask.sum(1)
+            words = self.text_embed(text, lens, length, drop_text)
         h = self.input_embed(x, cond.masked_fill(drop_audio[:, None, None], 0.0), words, mask)
         h = self.body(h, self.time_embed(time), mask)
-        return Velocity(self.proj_out(h), None if self.proj_out_ln_sig is None else self.proj_out_ln_sig(h))
+        return Velocity(self.proj_out(h), None if self.proj_out_ln_sig is None else self.proj_out_ln_sig(h), words)
 
     def run(self, block: nn.Module, *inputs: Tensor | None) -> Tensor:
         """The block's output; with checkpoint_activations its inside is computed again in the backward pass."""
