@@ -581,7 +581,6 @@ def check_rl(cfg: RLRunConfig) -> None:
 
 READY = {
     "model.sample_from_dist": False,
-    "model.mel_spec.mel_spec_type": "vocos",
     "optim.bnb_optimizer": False,
     "ckpts.log_samples": False,
     "ckpts.logger": None,

@@ -7,7 +7,7 @@ from f5_tts.data.text import Vocabulary
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.backbones.unett import UNetT
 from f5_tts.model.cfm import CFM
-from f5_tts.model.vocoder import GriffinLim
+from f5_tts.model.griffin_lim import GriffinLim
 
 BACKBONES: dict[str, type[DiT] | type[UNetT]] = {"DiT": DiT, "UNetT": UNetT}
 
