@@ -10,7 +10,7 @@ import os
 import pickle
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,25 +62,42 @@ def numbered_checkpoints(save_dir: Path) -> list[Path]:
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read any file of ours or of a published model: training checkpoints give raw weights, bare files EMA weights.
 
+    Raises what read_file raises, and ValueError for a file without weights.
+    """
+    payload = read_file(path)
+    if path.suffix == ".safetensors":
+        payload = {"ema_model_state_dict": payload}
+    run = dict(payload) if isinstance(payload, dict) else {}
+    weights = run.pop("model_state_dict", None) or run.get("ema_model_state_dict")
+    if not isinstance(weights, dict):
+        raise ValueError(f"{path} holds neither model_state_dict nor ema_model_state_dict")
+    return Checkpoint(path=path, weights=plain_weights(weights), run=run)
+
+
+def read_file(path: Path) -> Any:
+    """What torch.save or safetensors wrote, on the CPU; no code from the file runs.
+
     Raises FileNotFoundError, or ValueError when the file is damaged or holds more than tensors and plain values.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
     try:
         if path.suffix == ".safetensors":
-            payload: dict[str, Any] = {"ema_model_state_dict": load_file(path)}
-        elif zipfile.is_zipfile(path):
-            payload = torch.load(path, map_location="cpu", weights_only=True)
-        else:
-            raise pickle.UnpicklingError("not an archive as torch.save writes it")
+            return load_file(path)
+        if zipfile.is_zipfile(path):
+            return torch.load(path, map_location="cpu", weights_only=True)
+        raise pickle.UnpicklingError("not an archive as torch.save writes it")
     except (RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError, OSError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{path} cannot be read as a checkpoint: damaged, or not only weights ({reason})") from error
-    run = dict(payload) if isinstance(payload, dict) else {}
-    weights = run.pop("model_state_dict", None) or run.get("ema_model_state_dict")
-    if not isinstance(weights, dict):
-        raise ValueError(f"{path} holds neither model_state_dict nor ema_model_state_dict")
-    return Checkpoint(path=path, weights=plain_weights(weights), run=run)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a bare state dict; raises what read_file raises, and ValueError for a file that holds no such."""
+    tensors = read_file(path)
+    if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
+        raise ValueError(f"{path} is no state dict: it should hold tensors by their names and nothing else")
+    return tensors
 
 
 def plain_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -102,14 +119,20 @@ def load_weights(model: CFM, checkpoint: Checkpoint, say: Callable[[str], None] 
     elif checkpoint.has_head and not model.is_gaussian:
         weights = {name: value for name, value in weights.items() if not name.startswith(HEAD)}
         say(f"{checkpoint.path} has a Gaussian head, which this deterministic model leaves out")
-    shapes = {name: (shape_of(own.get(name)), shape_of(weights.get(name))) for name in own.keys() | weights.keys()}
-    wrong = [f"{name}: {here} here, {there} in the file" for name, (here, there) in shapes.items() if here != there]
+    wrong = differences(own, weights)
     if wrong:
         raise ValueError(
-            f"{checkpoint.path} does not fit this model ({len(wrong)} tensors differ; {'; '.join(sorted(wrong)[:3])}): "
+            f"{checkpoint.path} does not fit this model ({len(wrong)} tensors differ; {'; '.join(wrong[:3])}): "
             "it was trained with another model.arch, model.mel_spec or vocabulary; choose its config with -cn"
         )
     model.load_state_dict(weights)
+
+
+def differences(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
+    """The tensors that a model and a file do not share by name and shape, each with both shapes."""
+    names = sorted(own.keys() | weights.keys())
+    shapes = {name: (shape_of(own.get(name)), shape_of(weights.get(name))) for name in names}
+    return [f"{name}: {here} here, {there} in the file" for name, (here, there) in shapes.items() if here != there]
 
 
 def shape_of(value: Tensor | None) -> str:
