@@ -540,6 +540,11 @@ def check_model(cfg: RunConfig) -> None:
         f"model.mel_spec.win_length={mel.win_length} is more than model.mel_spec.n_fft={mel.n_fft}; "
         "make it n_fft or less",
     )
+    require(
+        model.vocoder.is_local == bool(model.vocoder.local_path),
+        f"model.vocoder.is_local={shown(model.vocoder.is_local)} does not go with model.vocoder.local_path="
+        f"{shown(model.vocoder.local_path)}; a vocoder in a folder needs true and the folder, the hub's false and null",
+    )
 
 
 def check_rl(cfg: RLRunConfig) -> None:
@@ -581,7 +586,6 @@ def check_rl(cfg: RLRunConfig) -> None:
 
 READY = {
     "model.sample_from_dist": False,
-    "model.mel_spec.mel_spec_type": "vocos",
     "optim.bnb_optimizer": False,
     "ckpts.log_samples": False,
     "ckpts.logger": None,

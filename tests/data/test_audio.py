@@ -33,6 +33,36 @@ def test_a_24_khz_sine_read_at_16_khz_is_the_16_khz_sine_within_1e_3(tmp_path):
     torch.testing.assert_close(wave[inner], torch.from_numpy(sine(16000))[inner], atol=1e-3, rtol=0)
 
 
+FORMATS = [
+    ("a.wav", "PCM_U8"),
+    ("a.wav", "PCM_24"),
+    ("a.wav", "ULAW"),
+    ("a.flac", "PCM_16"),
+    ("a.ogg", "VORBIS"),
+    ("a.mp3", "MPEG_LAYER_III"),
+    ("a.aiff", "PCM_16"),
+]
+
+
+@pytest.mark.parametrize("rate", [8000, 24000, 44100])
+@pytest.mark.parametrize(("name", "subtype"), FORMATS)
+def test_stereo_of_any_format_and_rate_gives_its_mean_at_the_wanted_rate_within_a_twentieth(
+    name, subtype, rate, tmp_path
+):
+    if subtype not in soundfile.available_subtypes(name.partition(".")[2].upper()):
+        pytest.skip(f"this libsndfile has no {subtype}")
+    stereo = np.stack([sine(rate, 1.0), 0.5 * sine(rate, 1.0)], axis=1)
+    soundfile.write(tmp_path / name, stereo, rate, subtype=subtype)
+    wave = load_audio(tmp_path / name, 16000)
+    assert wave.dtype == torch.float32 and wave.dim() == 1
+    assert abs(len(wave) - 16000) <= 1152  # a frame of MP3, which it may add or drop
+    phase = 2 * pi * 440 / 16000 * torch.arange(8000)
+    middle = wave[4000:12000]  # 220 whole turns
+    amplitude = torch.stack([(middle * phase.sin()).mean(), (middle * phase.cos()).mean()]).norm() * 2
+    assert amplitude.item() == pytest.approx(0.375, rel=0.05)
+    assert middle.square().mean().item() == pytest.approx(0.375**2 / 2, rel=0.1)  # nothing beside the sine
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no audio file at .*gone\.wav"):
         load_audio(tmp_path / "gone.wav", 16000)
@@ -40,8 +70,16 @@ def test_a_missing_file_is_named(tmp_path):
 
 def test_a_file_that_is_not_audio_is_named_with_the_reason(tmp_path):
     (tmp_path / "a.wav").write_text("not audio at all")
-    with pytest.raises(ValueError, match=r"cannot read .*a\.wav as audio: .+"):
+    with pytest.raises(
+        ValueError, match=r"cannot read .*a\.wav as audio: .+[^.]; make it a WAV, FLAC, OGG or MP3 file"
+    ):
         load_audio(tmp_path / "a.wav", 16000)
+
+
+def test_samples_without_a_header_are_refused_by_name(tmp_path):
+    (tmp_path / "a.raw").write_bytes(bytes(20000))
+    with pytest.raises(ValueError, match=r"cannot read .*a\.raw as audio: .+; make it a WAV, FLAC, OGG or MP3 file"):
+        load_audio(tmp_path / "a.raw", 16000)
 
 
 @pytest.mark.parametrize(

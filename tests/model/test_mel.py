@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from f5_tts.config import MelSpecConfig
-from f5_tts.model.mel import LogMel, mel_filters
+from f5_tts.model.mel import LogMel, frames_in, mel_filters
 
 PUBLISHED = MelSpecConfig(
     target_sample_rate=24000,
@@ -21,17 +21,19 @@ PUBLISHED = MelSpecConfig(
     mel_spec_type="vocos",
 )
 MINI = replace(PUBLISHED, target_sample_rate=16000, hop_length=320)
+BIGVGAN = replace(PUBLISHED, mel_spec_type="bigvgan")
 
 
 @pytest.fixture(scope="module")
 def golden() -> dict[str, Tensor]:
-    """Two seconds of speech and what the published F5-TTS makes of them (torchaudio's mel and filter bank)."""
+    """Two seconds of speech and what the published F5-TTS makes of them, for each of its vocoders."""
     return load_file(Path(__file__).parents[1] / "goldens" / "g5_audio.safetensors")
 
 
-def test_the_mel_of_speech_equals_the_published_models_within_2e_4_nepers(golden):
-    mel = LogMel(PUBLISHED)(golden["wave24k"].reshape(1, -1))
-    torch.testing.assert_close(mel, golden["mel_vocos"].transpose(1, 2), atol=2e-4, rtol=0)
+@pytest.mark.parametrize("spec", [PUBLISHED, BIGVGAN], ids=["vocos", "bigvgan"])
+def test_the_mel_of_speech_equals_the_published_models_within_1e_5_nepers(spec, golden):
+    mel = LogMel(spec)(golden["wave24k"].reshape(1, -1))
+    torch.testing.assert_close(mel, golden[f"mel_{spec.mel_spec_type}"].transpose(1, 2), atol=1e-5, rtol=0)
 
 
 def test_the_filter_bank_equals_the_published_one_within_1e_6(golden):
@@ -55,6 +57,26 @@ def test_silence_is_the_log_of_the_floor_and_a_frame_comes_every_hop():
     torch.testing.assert_close(mel, torch.full((2, 11, 100), log(1e-5)))
 
 
+@pytest.mark.parametrize("rate", [16000, 24000])
+def test_each_bigvgan_filter_has_area_one(rate):
+    fine = replace(BIGVGAN, target_sample_rate=rate, n_fft=2**15)  # so that a sum of bins is an area
+    torch.testing.assert_close(mel_filters(fine).sum(dim=0) * rate / fine.n_fft, torch.ones(100), atol=1e-2, rtol=0)
+
+
+def test_a_bigvgan_frame_stands_for_a_whole_hop_and_hears_its_middle():
+    wave = torch.zeros(10 * BIGVGAN.hop_length + 7)
+    assert LogMel(BIGVGAN)(wave[None]).shape == (1, 10, 100)
+    wave[5 * BIGVGAN.hop_length + BIGVGAN.hop_length // 2] = 1.0
+    assert LogMel(BIGVGAN)(wave[None])[0].sum(dim=1).argmax() == 5
+
+
+@pytest.mark.parametrize("spec", [PUBLISHED, BIGVGAN, MINI], ids=["vocos", "bigvgan", "16 kHz"])
+@pytest.mark.parametrize("samples", [25600, 25699])
+def test_the_frames_of_a_duration_are_those_of_its_mel(spec, samples):
+    wave = torch.zeros(1, samples)
+    assert frames_in(samples / spec.target_sample_rate, spec) == LogMel(spec)(wave).shape[1]
+
+
 def test_one_second_of_the_16_khz_mel_is_fifty_frames():
     assert MINI.frames_per_second == 50.0
 
@@ -68,6 +90,8 @@ def test_a_model_that_holds_a_log_mel_gets_no_state_dict_keys_from_it():
     assert list(Model().state_dict()) == []
 
 
-def test_a_waveform_too_short_to_mirror_is_refused_with_its_length():
-    with pytest.raises(ValueError, match="512 samples is too short; mel frames need 513"):
-        LogMel(MINI)(torch.zeros(1, 512))
+@pytest.mark.parametrize(("spec", "needed"), [(PUBLISHED, 513), (BIGVGAN, 385)], ids=["vocos", "bigvgan"])
+def test_a_waveform_too_short_to_mirror_is_refused_with_its_length(spec, needed):
+    assert LogMel(spec)(torch.zeros(1, needed)).shape[1] > 0
+    with pytest.raises(ValueError, match=f"{needed - 1} samples is too short; mel frames need {needed}"):
+        LogMel(spec)(torch.zeros(1, needed - 1))

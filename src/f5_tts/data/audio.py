@@ -32,8 +32,9 @@ def read_samples(path: Path) -> tuple[np.ndarray, int]:
         raise FileNotFoundError(f"no audio file at {path}")
     try:
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise ValueError(f"cannot read {path} as audio: {error.error_string}") from error
+    except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: a name that ends in .raw says nothing of rates
+        reason = getattr(error, "error_string", str(error)).rstrip(".")
+        raise ValueError(f"cannot read {path} as audio: {reason}; make it a WAV, FLAC, OGG or MP3 file") from error
     return samples.mean(axis=1), rate
 
 

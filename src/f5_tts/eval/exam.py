@@ -18,11 +18,10 @@ from f5_tts.eval.statistics import Score
 from f5_tts.infer.sample import Request, speak
 from f5_tts.model.cfm import CFM
 from f5_tts.model.flow import time_grid
-from f5_tts.model.mel import LogMel
-from f5_tts.model.vocoder import GriffinLim
+from f5_tts.model.mel import LogMel, frames_in
 from f5_tts.rewards.transcript import word_errors
 from f5_tts.rewards.voice_sim import VoiceSim
-from f5_tts.types import RewardInput
+from f5_tts.types import RewardInput, Vocoder
 
 Transcribe = Callable[[list[Tensor], int], list[str]]
 
@@ -32,7 +31,7 @@ class Voice:
     """What turns items into audio: the same for every model that is compared."""
 
     mel: LogMel
-    vocoder: GriffinLim
+    vocoder: Vocoder
     vocabulary: Vocabulary
     settings: EvalConfig
 
@@ -46,7 +45,7 @@ class Voice:
             prompt_mel=self.mel(self.prompt(item)[None])[0],
             prompt_text=item.prompt_text,
             text=item.text,
-            frames=round(item.duration * self.mel.spec.frames_per_second) + 1,
+            frames=frames_in(item.duration, self.mel.spec),
             seed=self.settings.seed + place,
         )
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from f5_tts.config import ModelConfig
 from f5_tts.data.text import Vocabulary
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.backbones.unett import UNetT
 from f5_tts.model.cfm import CFM
-from f5_tts.model.vocoder import GriffinLim
+from f5_tts.model.griffin_lim import GriffinLim
+from f5_tts.model.vocos import Vocos, fetch_vocos, read_vocos
 
 BACKBONES: dict[str, type[DiT] | type[UNetT]] = {"DiT": DiT, "UNetT": UNetT}
 
@@ -20,10 +23,19 @@ def build_model(model: ModelConfig, vocabulary: Vocabulary) -> CFM:
     return CFM(transformer, model.ln_sigma_init)
 
 
-def build_vocoder(model: ModelConfig) -> GriffinLim:
-    """Griffin-Lim, and only where the config asks for it."""
-    if model.vocoder.name != "griffin_lim":
+def build_vocoder(model: ModelConfig) -> GriffinLim | Vocos:
+    """The vocoder that the config names, and never another in its place.
+
+    Raises ValueError or FileNotFoundError when its weights are not there or are not for these mels.
+    """
+    vocoder, mel_spec = model.vocoder, model.mel_spec
+    if vocoder.name == "griffin_lim":
+        return GriffinLim(mel_spec, vocoder.iterations)
+    if mel_spec.mel_spec_type != "vocos":
         raise ValueError(
-            f"model.vocoder.name={model.vocoder.name} comes with a later release; until then use griffin_lim"
+            f"model.vocoder.name={vocoder.name} cannot speak mels of model.mel_spec.mel_spec_type="
+            f"{mel_spec.mel_spec_type}, and BigVGAN's decoder is not built in; vocos mels are spoken by vocos and "
+            "griffin_lim, bigvgan mels by griffin_lim: use model.vocoder.name=griffin_lim"
         )
-    return GriffinLim(model.mel_spec, model.vocoder.iterations)
+    folder = Path(vocoder.local_path) if vocoder.local_path else fetch_vocos()
+    return read_vocos(folder, mel_spec)

@@ -111,25 +111,42 @@ def numbered_checkpoints(save_dir: Path) -> list[Path]:
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read any file of ours or of a published model: training checkpoints give raw weights, bare files EMA weights.
 
+    Raises what read_file raises, and ValueError for a file without weights.
+    """
+    payload = read_file(path)
+    if path.suffix == ".safetensors":
+        payload = {AVERAGE: payload, **read_header(path)}
+    run = payload if isinstance(payload, dict) else {}
+    weights = run.get(RAW) or run.get(AVERAGE)
+    if not isinstance(weights, dict):
+        raise ValueError(f"{path} holds neither {RAW} nor {AVERAGE}")
+    return Checkpoint(path=path, weights=plain_weights(weights), run=run)
+
+
+def read_file(path: Path) -> Any:
+    """What torch.save or safetensors wrote, on the CPU; no code from the file runs.
+
     Raises FileNotFoundError, or ValueError when the file is damaged or holds more than tensors and plain values.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
     try:
         if path.suffix == ".safetensors":
-            payload: dict[str, Any] = {AVERAGE: load_file(path), **read_header(path)}
-        elif zipfile.is_zipfile(path):
-            payload = torch.load(path, map_location="cpu", weights_only=True)
-        else:
-            raise pickle.UnpicklingError("not an archive as torch.save writes it")
+            return load_file(path)
+        if zipfile.is_zipfile(path):
+            return torch.load(path, map_location="cpu", weights_only=True)
+        raise pickle.UnpicklingError("not an archive as torch.save writes it")
     except (RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError, OSError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{path} cannot be read as a checkpoint: damaged, or not only weights ({reason})") from error
-    run = payload if isinstance(payload, dict) else {}
-    weights = run.get(RAW) or run.get(AVERAGE)
-    if not isinstance(weights, dict):
-        raise ValueError(f"{path} holds neither {RAW} nor {AVERAGE}")
-    return Checkpoint(path=path, weights=plain_weights(weights), run=run)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a bare state dict; raises what read_file raises, and ValueError for a file that holds no such."""
+    tensors = read_file(path)
+    if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
+        raise ValueError(f"{path} is no state dict: it should hold tensors by their names and nothing else")
+    return tensors
 
 
 def plain_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -151,18 +168,23 @@ def load_weights(model: CFM, checkpoint: Checkpoint, say: Callable[[str], None] 
     elif checkpoint.has_head and not model.is_gaussian:
         weights = {name: value for name, value in weights.items() if not name.startswith(HEAD)}
         say(f"{checkpoint.path} has a Gaussian head, which this deterministic model leaves out")
-    shapes = {name: (shape_of(own.get(name)), shape_of(weights.get(name))) for name in own.keys() | weights.keys()}
-    wrong = sorted(name for name, (here, there) in shapes.items() if here != there)
+    wrong = differences(own, weights)
     if wrong:
-        named = "; ".join("{}: {} here, {} in the file".format(name, *shapes[name]) for name in wrong[:3])
-        cause = likely_cause(own, weights, wrong)
-        raise ValueError(f"{checkpoint.path} does not fit this model ({len(wrong)} tensors differ; {named}): {cause}")
+        shown, cause = "; ".join(wrong[:3]), likely_cause(own, weights, wrong)
+        raise ValueError(f"{checkpoint.path} does not fit this model ({len(wrong)} tensors differ; {shown}): {cause}")
     model.load_state_dict(weights)
+
+
+def differences(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
+    """The tensors that a model and a file do not share by name and shape, each with both shapes."""
+    names = sorted(own.keys() | weights.keys())
+    shapes = {name: (shape_of(own.get(name)), shape_of(weights.get(name))) for name in names}
+    return [f"{name}: {here} here, {there} in the file" for name, (here, there) in shapes.items() if here != there]
 
 
 def likely_cause(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], wrong: list[str]) -> str:
     """Why weights do not fit: another number of symbols where nothing else differs, else another config."""
-    if wrong == [SYMBOLS] and SYMBOLS in weights:
+    if len(wrong) == 1 and wrong[0].startswith(SYMBOLS) and SYMBOLS in weights:
         here, there = len(own[SYMBOLS]) - 1, len(weights[SYMBOLS]) - 1
         return f"its vocabulary has {there} symbols, this run's {here}; set model.tokenizer_path to the one it had"
     return "it was trained with another model.arch, model.mel_spec or vocabulary; choose its config with -cn"
@@ -222,10 +244,13 @@ def export_weights(checkpoint: Checkpoint, path: Path, dtype: torch.dtype) -> No
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """What an exported file says of its weights."""
+    """What an exported file says of its weights; ValueError when it cannot be read."""
     with safe_open(path, framework="pt") as file:
         header = file.metadata() or {}
-    return {key: json.loads(header[key]) for key in ("model", "vocabulary") if key in header}
+    try:
+        return {key: json.loads(header[key]) for key in ("model", "vocabulary") if key in header}
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} has a damaged header ({error}): export it again") from error
 
 
 def published_tensors(weights: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:

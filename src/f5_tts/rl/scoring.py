@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -14,9 +14,7 @@ from f5_tts.config import MelSpecConfig, RLConfig
 from f5_tts.rewards.combine import combine
 from f5_tts.rewards.provider import component_weights, score_all, score_words
 from f5_tts.rewards.transcript import normalise
-from f5_tts.types import RewardBatch, RewardInput, RewardProvider, Rollout, WordRewardProvider
-
-Vocoder = Callable[[Tensor, Tensor], list[Tensor]]  # log-mels b n d and their lengths in frames -> waveforms
+from f5_tts.types import RewardBatch, RewardInput, RewardProvider, Rollout, Vocoder, WordRewardProvider
 
 
 class Scorer:

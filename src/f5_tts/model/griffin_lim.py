@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from f5_tts.config import MelSpecConfig
-from f5_tts.model.mel import mel_filters
+from f5_tts.model.mel import mel_filters, mirrored
 
 MOMENTUM = 0.99  # of fast Griffin-Lim (Perraudin, Balazs, Søndergaard 2013); from 1 on it need not converge
 ITEMS_AT_ONCE = 4  # as many spectra as stay in a processor's cache: 32 at once cost about a quarter more
@@ -44,7 +44,7 @@ class GriffinLim(nn.Module):
 
     @torch.no_grad()
     def forward(self, mel: Float[Tensor, "b n d"], lens: Int[Tensor, " b"]) -> list[Float[Tensor, " nw"]]:
-        """One waveform per item, from the centre of its first frame to that of its last: hop * (len - 1) samples.
+        """One waveform per item, as long as what such a mel is made of: hop * (len - 1) samples, for bigvgan hop * len.
 
         Frames past an item's length are not read. The audio is float32 on the mel's device, not clipped.
         """
@@ -55,8 +55,9 @@ class GriffinLim(nn.Module):
     def waveforms(self, mel: Float[Tensor, "b n d"], lens: Int[Tensor, " b"]) -> list[Float[Tensor, " nw"]]:
         samples = self.synthesise(self.spectrum(self.time_line(mel, lens)))
         starts = (lens + self.gap).cumsum(dim=0) - (lens + self.gap)
-        first = (starts * self.spec.hop_length + self.spec.n_fft // 2).tolist()
-        last = ((starts + lens - 1) * self.spec.hop_length + self.spec.n_fft // 2).tolist()
+        edge = mirrored(self.spec)
+        first = (starts * self.spec.hop_length + edge).tolist()
+        last = ((starts + lens - 1) * self.spec.hop_length + self.spec.n_fft - edge).tolist()
         return [samples[begin:end].clone() for begin, end in zip(first, last, strict=True)]
 
     def time_line(self, mel: Float[Tensor, "b n d"], lens: Int[Tensor, " b"]) -> Float[Tensor, "t f"]:

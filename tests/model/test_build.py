@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import huggingface_hub.constants
+import pytest
+import torch
+import yaml
+
+from f5_tts.config import RunConfig, compose_run
+from f5_tts.model.build import build_vocoder
+from f5_tts.model.griffin_lim import GriffinLim
+from f5_tts.model.vocos import CONFIG, WEIGHTS, Vocos
+
+
+def vocoder(*overrides: str) -> GriffinLim | Vocos:
+    keys = [f"model.{override}" for override in overrides]
+    return build_vocoder(compose_run("F5TTS_v1_Base", keys, RunConfig).model)
+
+
+@pytest.fixture
+def published(tmp_path) -> Path:
+    """A folder as published, with two narrow layers."""
+    config = """
+        feature_extractor:
+          class_path: vocos.feature_extractors.MelSpectrogramFeatures
+          init_args: {sample_rate: 24000, n_fft: 1024, hop_length: 256, n_mels: 100, padding: center}
+        backbone:
+          class_path: vocos.models.VocosBackbone
+          init_args: {input_channels: 100, dim: 8, intermediate_dim: 12, num_layers: 2}
+        head:
+          class_path: vocos.heads.ISTFTHead
+          init_args: {dim: 8, n_fft: 1024, hop_length: 256, padding: center}
+    """
+    (tmp_path / CONFIG).write_text(config)
+    sizes = yaml.safe_load(config)["backbone"]["init_args"]
+    mel_spec = compose_run("F5TTS_v1_Base", [], RunConfig).model.mel_spec
+    network = Vocos(mel_spec, sizes["dim"], sizes["intermediate_dim"], sizes["num_layers"])
+    torch.save(network.state_dict(), tmp_path / WEIGHTS)
+    return tmp_path
+
+
+def test_vocos_in_a_folder_speaks(published):
+    built = vocoder("vocoder.is_local=true", f"vocoder.local_path={published}")
+    assert isinstance(built, Vocos)
+    (wave,) = built(torch.zeros(1, 5, 100), torch.tensor([5]))
+    assert wave.shape == (4 * 256,)
+
+
+def test_griffin_lim_is_built_where_it_is_asked_for_with_its_rounds():
+    built = vocoder("vocoder.name=griffin_lim", "vocoder.iterations=3")
+    assert isinstance(built, GriffinLim) and built.iterations == 3
+
+
+def test_griffin_lim_speaks_bigvgan_mels():
+    built = vocoder("vocoder.name=griffin_lim", "vocoder.iterations=1", "mel_spec.mel_spec_type=bigvgan")
+    (wave,) = built(torch.zeros(1, 5, 100), torch.tensor([5]))
+    assert wave.shape == (5 * 256,)
+
+
+def test_vocos_for_bigvgan_mels_is_refused_with_what_is_supported():
+    with pytest.raises(ValueError) as error:
+        vocoder("mel_spec.mel_spec_type=bigvgan")
+    assert "BigVGAN's decoder is not built in; vocos mels are spoken by vocos and griffin_lim" in str(error.value)
+    assert "bigvgan mels by griffin_lim: use model.vocoder.name=griffin_lim" in str(error.value)
+
+
+def test_vocos_for_other_mels_is_refused(published):
+    with pytest.raises(ValueError, match=r"sample_rate=24000, the run model\.mel_spec\.target_sample_rate=16000"):
+        vocoder("vocoder.is_local=true", f"vocoder.local_path={published}", "mel_spec.target_sample_rate=16000")
+
+
+def test_without_network_vocos_from_the_hub_is_refused_and_griffin_lim_does_not_take_its_place(tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"could not be fetched .*model\.vocoder\.local_path=FOLDER"):
+        vocoder()
