@@ -2,7 +2,7 @@
 
 `python benchmarks/speed.py` prints a table: CPU seconds and peak memory of each job, at 1 and 2 threads, in single
 precision and bfloat16. "Plain" is how such models are usually sampled: guidance as two passes, the text embedded
-again at every step, attention masks written out for every head and query. `--profile` says where the time goes.
+again at every step, positions turned by stacked halves, masks written out for every head and query. `--profile` says where the time goes.
 Every job runs in a process of its own; run it on a machine that does nothing else.
 """
 
@@ -56,7 +56,7 @@ class Job:
             elif self.way == "ours":
                 draw(model, speech)
             else:
-                with written_out_masks():
+                with usual_attention():
                     draw_plainly(model, speech)
 
 
@@ -109,19 +109,24 @@ def noise_like(batch: SpeechBatch) -> Tensor:
 
 
 @contextmanager
-def written_out_masks() -> Iterator[None]:
-    """Attention whose mask has an entry for every head and query."""
-    attend = F.scaled_dot_product_attention
+def usual_attention() -> Iterator[None]:
+    """Positions turned by sines and cosines of stacked halves, masks with an entry for every head and query."""
+    attend, rotate = F.scaled_dot_product_attention, layers.rotate
+
+    def rotate_by_halves(x: Tensor, turns: Tensor) -> Tensor:
+        cos, sin = (part.repeat_interleave(2, dim=-1).to(x.dtype) for part in (turns.real, turns.imag))
+        first, second = x.unflatten(-1, (-1, 2)).unbind(-1)
+        return x * cos + torch.stack([-second, first], dim=-1).flatten(-2) * sin
 
     def attend_with_whole_mask(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None) -> Tensor:
         whole = None if attn_mask is None else attn_mask.expand(*q.shape[:3], k.shape[2]).contiguous()
         return attend(q, k, v, attn_mask=whole)
 
-    layers.F.scaled_dot_product_attention = attend_with_whole_mask
+    layers.F.scaled_dot_product_attention, layers.rotate = attend_with_whole_mask, rotate_by_halves
     try:
         yield
     finally:
-        layers.F.scaled_dot_product_attention = attend
+        layers.F.scaled_dot_product_attention, layers.rotate = attend, rotate
 
 
 def train_step(model: CFM, batch: SpeechBatch) -> None:

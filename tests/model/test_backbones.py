@@ -229,7 +229,7 @@ def test_a_part_that_looks_at_other_frames_looks_past_the_padding(part, more):
     for parameter in part.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     x, mask = 3 * torch.randn(2, 12, 16), torch.arange(12) < torch.tensor([7, 12])[:, None]
-    alone = part(x[:1, :7], None, *[tuple(table[:7] for table in rope) for rope in more])
+    alone = part(x[:1, :7], None, *[turns[:7] for turns in more])
     torch.testing.assert_close(part(x, mask, *more)[:1, :7], alone, atol=2e-5, rtol=0)
 
 

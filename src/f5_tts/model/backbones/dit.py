@@ -23,10 +23,10 @@ class DiTBlock(nn.Module):
         self.attn = Attention(arch)
         self.ff = FeedForward(arch)
 
-    def forward(self, x: Tensor, time: Tensor, mask: Bool[Tensor, "b n"] | None, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, mask: Bool[Tensor, "b n"] | None, turns: Tensor) -> Tensor:
         shift, scale, gate, ff_shift, ff_scale, ff_gate = self.attn_norm(time)
         norm = self.attn_norm.norm
-        x = x + gate * self.attn(norm(x) * (1 + scale) + shift, mask, (cos, sin))
+        x = x + gate * self.attn(norm(x) * (1 + scale) + shift, mask, turns)
         return x + ff_gate * self.ff(norm(x) * (1 + ff_scale) + ff_shift)
 
 
@@ -52,9 +52,9 @@ class DiT(Backbone):
     def body(self, h: Tensor, condition: Tensor, mask: Bool[Tensor, "b n"] | None) -> Tensor:
         """The blocks in a row; with the long skip their input once more beside their output."""
         first = h
-        cos, sin = self.rotary_embed(h.shape[1])
+        turns = self.rotary_embed(h.shape[1])
         for block in self.transformer_blocks:
-            h = self.run(block, h, condition, mask, cos, sin)
+            h = self.run(block, h, condition, mask, turns)
         if self.long_skip_connection is not None:
             h = self.long_skip_connection(torch.cat([h, first], dim=-1))
         scale, shift = self.norm_out(condition)

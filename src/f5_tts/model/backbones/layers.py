@@ -10,7 +10,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Complex, Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -154,7 +154,7 @@ class InputEmbedding(nn.Module):
 
 
 class RotaryEmbedding(nn.Module):
-    """Cosines and sines of the rotary position code, one pair of neighbouring channels a frequency."""
+    """The rotary position code: how far each pair of neighbouring channels is turned at each frame."""
 
     inv_freq: Tensor
 
@@ -162,16 +162,15 @@ class RotaryEmbedding(nn.Module):
         super().__init__()
         self.register_buffer("inv_freq", 1.0 / 10000 ** (torch.arange(0, dim, 2).float() / dim))
 
-    def forward(self, length: int) -> tuple[Float[Tensor, "n h"], Float[Tensor, "n h"]]:
+    def forward(self, length: int) -> Complex[Tensor, "n h"]:
         angles = torch.arange(length, device=self.inv_freq.device)[:, None] * self.inv_freq.float()
-        return angles.cos(), angles.sin()
+        return torch.polar(torch.ones_like(angles), angles)
 
 
-def rotate(x: Float[Tensor, "b heads n d"], cos: Float[Tensor, "n h"], sin: Float[Tensor, "n h"]) -> Tensor:
-    """Turn each pair of neighbouring channels by the angle of its position."""
-    even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
-    cos, sin = cos.to(x.dtype), sin.to(x.dtype)
-    return torch.stack([even * cos - odd * sin, odd * cos + even * sin], dim=-1).flatten(-2)
+def rotate(x: Float[Tensor, "b heads n d"], turns: Complex[Tensor, "n h"]) -> Float[Tensor, "b heads n d"]:
+    """Turn each pair of neighbouring channels, as one complex number: a single pass over the data."""
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * turns).flatten(-2).to(x.dtype)
 
 
 class ConvPositionEmbedding(nn.Module):
@@ -261,21 +260,21 @@ class Attention(nn.Module):
         self.k_norm = nn.RMSNorm(arch.dim_head, eps=1e-6) if has_norm else nn.Identity()
 
     def forward(
-        self, x: Float[Tensor, "b n c"], mask: Bool[Tensor, "b n"] | None, rope: tuple[Tensor, Tensor]
+        self, x: Float[Tensor, "b n c"], mask: Bool[Tensor, "b n"] | None, turns: Complex[Tensor, "n h"]
     ) -> Float[Tensor, "b n c"]:
         q, k, v = (to(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for to in (self.to_q, self.to_k, self.to_v))
-        q, k = self.place(self.q_norm(q), rope), self.place(self.k_norm(k), rope)
+        q, k = self.place(self.q_norm(q), turns), self.place(self.k_norm(k), turns)
         keys = mask[:, None, None] if mask is not None and self.masked else None  # broadcast: fast kernels take it
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=keys)
         for layer in self.to_out:
             out = layer(out if out.ndim == 3 else out.transpose(1, 2).flatten(2))
         return silence(out, mask)
 
-    def place(self, x: Float[Tensor, "b heads n d"], rope: tuple[Tensor, Tensor]) -> Float[Tensor, "b heads n d"]:
+    def place(self, x: Float[Tensor, "b heads n d"], turns: Complex[Tensor, "n h"]) -> Float[Tensor, "b heads n d"]:
         """Positions turned into the heads that get them."""
         if self.turned == self.heads:
-            return rotate(x, *rope)
-        return torch.cat([rotate(x[:, : self.turned], *rope), x[:, self.turned :]], dim=1)
+            return rotate(x, turns)
+        return torch.cat([rotate(x[:, : self.turned], turns), x[:, self.turned :]], dim=1)
 
 
 def silence(x: Float[Tensor, "b n c"], mask: Bool[Tensor, "b n"] | None) -> Float[Tensor, "b n c"]:

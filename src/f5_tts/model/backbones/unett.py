@@ -37,13 +37,11 @@ class UNetBlock(nn.ModuleList):
         norms = (ScaledNorm(arch.dim) for _ in range(2))
         super().__init__([skip, next(norms), Attention(arch), next(norms), FeedForward(arch)])
 
-    def forward(
-        self, x: Tensor, skip: Tensor | None, mask: Bool[Tensor, "b n"] | None, cos: Tensor, sin: Tensor
-    ) -> Tensor:
+    def forward(self, x: Tensor, skip: Tensor | None, mask: Bool[Tensor, "b n"] | None, turns: Tensor) -> Tensor:
         join, attn_norm, attn, ff_norm, ff = self
         if skip is not None:
             x = join(torch.cat([x, skip], dim=-1)) if isinstance(join, nn.Linear) else x + skip
-        x = x + attn(attn_norm(x), mask, (cos, sin))
+        x = x + attn(attn_norm(x), mask, turns)
         return x + ff(ff_norm(x))
 
 
@@ -63,10 +61,10 @@ class UNetT(Backbone):
         """Each block of the second half gets what entered its mirror image in the first; time goes in and comes off."""
         h = torch.cat([condition[:, None], h], dim=1)
         mask = None if mask is None else F.pad(mask, (1, 0), value=True)
-        cos, sin = self.rotary_embed(h.shape[1])
+        turns = self.rotary_embed(h.shape[1])
         skips: list[Tensor] = []
         for index, block in enumerate(self.layers):
             if index < self.middle:
                 skips.append(h)
-            h = self.run(block, h, skips.pop() if index >= self.middle and self.has_skips else None, mask, cos, sin)
+            h = self.run(block, h, skips.pop() if index >= self.middle and self.has_skips else None, mask, turns)
         return self.norm_out(h)[:, 1:]
