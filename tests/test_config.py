@@ -207,7 +207,7 @@ def test_a_key_like_no_other_gets_the_keys_beside_it():
     assert sentence("rl.window.foo=8") == (
         "unknown key rl.window.foo in F5TTS_Mini_RL; known there: rl.window.size, rl.window.t_range, rl.window.schedule"
     )
-    assert sentence("foo=8").endswith("known there: datasets, model, optim, ckpts, eval, rl")
+    assert sentence("foo=8").endswith("known there: datasets, model, optim, ckpts, eval, infer, rl")
 
 
 def test_a_reward_that_is_not_there_is_an_unknown_key():

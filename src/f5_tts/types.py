@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +66,9 @@ class Rollout:
         empty = (~self.target.any(dim=1)).nonzero().flatten().tolist()
         if empty:
             raise ValueError(f"samples {empty} have no frames to generate: lower rl.prompt_frac_range")
+
+
+Vocoder = Callable[[Tensor, Tensor], list[Tensor]]  # log-mels b n d and their lengths b in frames -> waveforms
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

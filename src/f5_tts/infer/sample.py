@@ -21,8 +21,7 @@ class Request:
     """One thing to say in the voice of a prompt."""
 
     prompt_mel: Float[Tensor, "p d"]  # log-mel
-    prompt_text: str
-    text: str
+    text: str  # what the prompt says, and then what is to be said
     frames: int  # of the speech to be made
     seed: int  # of its noise: the same seed gives the same speech, whatever else is in the batch
 
@@ -42,7 +41,7 @@ def speak(
         pad_sequence([request.prompt_mel for request in requests], batch_first=True).to(device),
         torch.tensor([len(request.prompt_mel) for request in requests], device=device),
         torch.tensor([request.total for request in requests], device=device),
-        vocabulary.encode([f"{request.prompt_text} {request.text}" for request in requests]).to(device),
+        vocabulary.encode([request.text for request in requests]).to(device),
         pad_sequence([noise_of(request) for request in requests], batch_first=True).to(device),
         times.to(device),
         cfg_strength,
