@@ -110,6 +110,8 @@ def read_toml(name: str) -> dict[str, Any]:
     check_keys(values, kinds, name)
     if not isinstance(voices, dict) or not all(isinstance(voice, dict) for voice in voices.values()):
         raise ConfigError(f"voices in {path} is not a table of tables; write [voices.NAME]")
+    if MAIN in voices:
+        raise ConfigError(f"[voices.{MAIN}] in {path} is the voice of ref_audio and ref_text; write those at the top")
     for voice, table in voices.items():
         check_keys(table, {key: kinds[key] for key in VOICE_KEYS}, f"{name}, [voices.{voice}]")
     return {**values, "voices": voices}

@@ -23,6 +23,7 @@ from f5_tts.model.mel import LogMel
 from f5_tts.types import Vocoder
 
 SEEDS = 2**31  # as many are drawn from
+LEAST_FRAMES = 2  # of speech; one frame is no sound yet
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,7 +142,7 @@ class Speaker:
                 raise ValueError(
                     f"infer.fix_duration={fixed:g} s leaves no time to speak: the reference takes {seconds:.1f} s of it"
                 )
-        return max(wanted, len(self.vocabulary.split(prompt + text)) + 1 - prompt_frames)
+        return max(wanted, len(self.vocabulary.split(prompt + text)) + 1 - prompt_frames, LEAST_FRAMES)
 
     def mels(self, requests: Sequence[Request]) -> list[Float[Tensor, "n d"]]:
         infer = self.run.infer
