@@ -2,7 +2,8 @@
 
 `python benchmarks/speed.py` prints a table: CPU seconds and peak memory of each job, at 1 and 2 threads, in single
 precision and bfloat16. "Plain" is how such models are usually sampled: guidance as two passes, the text embedded
-again at every step, positions turned by stacked halves, masks written out for every head and query. `--profile` says where the time goes.
+again at every step, positions turned by stacked halves, masks written out for every head and query. `--profile` says
+where the time goes.
 Every job runs in a process of its own; run it on a machine that does nothing else.
 """
 

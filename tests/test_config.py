@@ -14,9 +14,11 @@ from f5_tts.config import (
     ConfigError,
     RLRunConfig,
     RunConfig,
+    changed,
     check,
     check_available,
     compose_run,
+    compose_speech,
     config_names,
     dataset_dir,
     group_size,
@@ -207,7 +209,7 @@ def test_a_key_like_no_other_gets_the_keys_beside_it():
     assert sentence("rl.window.foo=8") == (
         "unknown key rl.window.foo in F5TTS_Mini_RL; known there: rl.window.size, rl.window.t_range, rl.window.schedule"
     )
-    assert sentence("foo=8").endswith("known there: datasets, model, optim, ckpts, eval, rl")
+    assert sentence("foo=8").endswith("known there: datasets, model, optim, ckpts, eval, infer, rl")
 
 
 def test_a_reward_that_is_not_there_is_an_unknown_key():
@@ -350,6 +352,90 @@ def test_checks_hold_for_a_config_changed_in_code_too():
     cfg.optim.epochs = 0
     with pytest.raises(ConfigError, match=r"optim\.epochs=0 is not allowed"):
         check(cfg)
+
+
+# --- speaking ---
+
+UPSTREAM = """
+hydra:
+  run:
+    dir: ckpts/${model.name}_${model.mel_spec.mel_spec_type}/${now:%Y-%m-%d}
+datasets: {name: Emilia_ZH_EN, batch_size_per_gpu: 38400}
+optim: {epochs: 11}
+model:
+  name: E2TTS_Base
+  tokenizer: pinyin
+  tokenizer_path: null
+  backbone: UNetT
+  arch: {dim: 1024, depth: 24, heads: 16, ff_mult: 4, text_mask_padding: False, qk_norm: null, pe_attn_head: 1,
+    attn_backend: torch, attn_mask_enabled: True, checkpoint_activations: False}
+  mel_spec: {target_sample_rate: 24000, n_mel_channels: 100, hop_length: 256, win_length: 1024, n_fft: 1024,
+    mel_spec_type: vocos}
+  vocoder: {is_local: False, local_path: null}
+ckpts: {logger: wandb, wandb_project: CFM-TTS, save_dir: "ckpts/${model.name}"}
+"""
+
+
+def own_file(folder: Path, text: str, *overrides: str):
+    (folder / "own.yaml").write_text(text, encoding="utf-8")
+    return compose_speech("F5TTS_v1_Base", list(overrides), str(folder / "own.yaml"))
+
+
+@pytest.mark.parametrize("name", config_names())
+def test_every_config_says_how_its_model_speaks(name: str):
+    run = compose_run(name, [], RLRunConfig if name.endswith("_RL") else RunConfig)
+    speech = compose_speech(name, [])
+    assert (speech.model, speech.infer) == (run.model, run.infer)
+
+
+def test_a_config_file_of_upstream_is_the_published_model(tmp_path: Path):
+    assert own_file(tmp_path, UPSTREAM) == compose_speech("E2TTS_Base", [])
+
+
+def test_a_file_of_ones_own_may_build_on_a_config_and_say_how_to_speak(tmp_path: Path):
+    text = "defaults: [F5TTS_Mini, _self_]\nmodel: {arch: {depth: 3}}\ninfer: {nfe_step: 9}\n"
+    run = own_file(tmp_path, text, "infer.speed=2")
+    assert (run.model.name, run.model.arch.depth, run.infer.nfe_step, run.infer.speed) == ("F5TTS_Mini", 3, 9, 2.0)
+    assert run.infer.cfg_strength == compose_speech("F5TTS_Mini", []).infer.cfg_strength
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (UPSTREAM.replace("heads:", "heds:"), "unknown key model.arch.heds in {}: did you mean model.arch.heads?"),
+        (UPSTREAM.replace("heads: 16", "heads: many"), "model.arch.heads in {} does not fit: it is a whole number, 1"),
+        (UPSTREAM.replace("heads: 16", "heads: 0"), "model.arch.heads=0 is not allowed"),
+        (UPSTREAM.replace("ckpts:", "ckpt:"), "unknown section ['ckpt'] in {}; known: datasets, model, "),
+        ("model: {arch: 3}", "model.arch in {} does not fit: it is a section of keys"),
+        ("model: {name: a}\ninfer: 3", "infer in {} does not fit: it is a section of keys"),
+        ("defaults: [F5TTS_Mnii]\nmodel: {}", "no config is named F5TTS_Mnii: did you mean F5TTS_Mini?"),
+        ("model: {name: a, tokenizer: char}", "model.arch.dim has no value"),
+        ("- model", "{} has no section model"),
+        ("model: [", "{} cannot be read as YAML: "),
+    ],
+)
+def test_a_mistake_in_a_file_of_ones_own_names_key_and_file(tmp_path: Path, text: str, words: str):
+    with pytest.raises(ConfigError) as caught:
+        own_file(tmp_path, text)
+    assert words.format(tmp_path / "own.yaml") in str(caught.value)
+
+
+def test_a_config_file_that_is_not_there_is_named():
+    with pytest.raises(ConfigError, match=r"no config file at gone\.yaml"):
+        compose_speech("F5TTS_Mini", [], "gone.yaml")
+
+
+def test_changing_a_config_leaves_the_given_one_as_it_is_and_checks():
+    run = compose_speech("F5TTS_Mini", [])
+    other = changed(run, ["infer.seed=3"])
+    assert (run.infer.seed, other.infer.seed, other.model) == (None, 3, run.model)
+    with pytest.raises(ConfigError, match=r"infer\.speed=-1\.0 is not allowed; allowed: a number above 0"):
+        changed(run, ["infer.speed=-1"])
+
+
+def test_a_solver_that_is_not_built_yet_is_refused_where_one_speaks():
+    with pytest.raises(ConfigError, match=r"^infer\.ode_method=midpoint comes with a later release"):
+        compose_speech("F5TTS_Mini", ["infer.ode_method=midpoint"])
 
 
 # --- what a later release brings ---

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from f5_tts.config import RLRunConfig, RunConfig, compose_run
+from f5_tts.infer import cli
 from f5_tts.scripts import quickstart, results
 
 ROOT = Path(__file__).parents[1]
@@ -21,11 +22,23 @@ SCHEMAS = {
 }
 
 
+def documented_lines() -> list[str]:
+    """Each command line in a bash block."""
+    texts = [path.read_text("utf-8") for path in DOCUMENTS]
+    blocks: list[str] = [block for text in texts for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL)]
+    return "\n".join(blocks).replace("\\\n", " ").splitlines()
+
+
 def documented_commands() -> list[list[str]]:
-    """Module and arguments of each `python -m f5_tts...` in a bash block."""
-    blocks = [b for path in DOCUMENTS for b in re.findall(r"```bash\n(.*?)```", path.read_text("utf-8"), re.DOTALL)]
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    return [shlex.split(line.partition(" -m ")[2], comments=True) for line in lines if " -m f5_tts" in line]
+    """Module and arguments of each `python -m f5_tts...`."""
+    lines = [line.partition(" -m ")[2] for line in documented_lines() if " -m f5_tts" in line]
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+def speaking_commands() -> list[list[str]]:
+    """Arguments of each `f5-tts_infer-cli`."""
+    name = ".venv/bin/f5-tts_infer-cli "
+    return [shlex.split(line.removeprefix(name)) for line in documented_lines() if line.startswith(name)]
 
 
 def own_commands() -> list[list[str]]:
@@ -47,6 +60,18 @@ def test_readme_shows_both_stages_for_the_small_model_and_for_a_gpu() -> None:
     modules = [words[0] for words in documented_commands()]
     assert modules.count("f5_tts.train.train") >= 2
     assert modules.count("f5_tts.train.train_rl") >= 2
+
+
+@pytest.mark.parametrize("words", speaking_commands(), ids=" ".join)
+def test_every_speaking_command_that_we_print_is_understood_and_its_files_are_there(words: list[str]) -> None:
+    given = cli.read_settings(words)
+    assert cli.speech_config(given).model.name == given["model"]
+    assert all((ROOT / given[key]).is_file() for key in ("ckpt_file", "ref_audio"))
+
+
+def test_readme_shows_how_to_speak_and_the_command_is_installed() -> None:
+    assert len(speaking_commands()) == 1
+    assert f'f5-tts_infer-cli = "{cli.__name__}:{cli.main.__name__}"' in (ROOT / "pyproject.toml").read_text("utf-8")
 
 
 def test_every_make_target_that_readme_names_exists() -> None:

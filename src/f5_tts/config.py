@@ -15,6 +15,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -198,6 +199,21 @@ class EvalConfig:
 
 
 @dataclass(kw_only=True, slots=True)
+class InferConfig:
+    nfe_step: Count
+    cfg_strength: Amount
+    sway_sampling_coef: Sway | None
+    ode_method: Annotated[str, one_of("euler", "midpoint")]
+    epss: bool
+    speed: Positive
+    target_rms: Positive
+    cross_fade_duration: Amount
+    fix_duration: Positive | None
+    batch_size: Count
+    seed: Natural | None
+
+
+@dataclass(kw_only=True, slots=True)
 class WindowConfig:
     size: Count
     t_range: Range
@@ -261,6 +277,7 @@ class RunConfig:
     optim: OptimConfig
     ckpts: CkptsConfig
     eval: EvalConfig
+    infer: InferConfig
 
 
 @dataclass(kw_only=True, slots=True)
@@ -270,7 +287,16 @@ class RLRunConfig(RunConfig):
     rl: RLConfig
 
 
+@dataclass(kw_only=True, slots=True)
+class SpeechConfig:
+    """What a model needs to speak: these two sections of a run."""
+
+    model: ModelConfig
+    infer: InferConfig
+
+
 Run = TypeVar("Run", bound=RunConfig)
+Config = TypeVar("Config", RunConfig, RLRunConfig, SpeechConfig)
 
 
 # --- values that follow from several keys ---
@@ -308,7 +334,37 @@ def load_run(argv: list[str], *, default: str, schema: type[Run]) -> Run:
 def compose_run(name: str, overrides: list[str], schema: type[Run]) -> Run:
     """The config `name` with `overrides` applied, typed as `schema`; every key and value checked."""
     name = name.removesuffix(".yaml")
-    cfg = read_config(name, schema)
+    return finished(read_config(name, schema), overrides, name, schema)
+
+
+def compose_speech(name: str, overrides: list[str], file: str | None = None) -> SpeechConfig:
+    """What the config `name` says of speaking, or a YAML `file` instead, with `overrides` applied; checked.
+
+    A file may be one of upstream F5-TTS: `model.arch.attn_backend` (how attention is computed, not what) and all
+    sections but `model` and `infer` are for training and are not read. Keys that it leaves out are as in the configs
+    that its `defaults` name, else as in _base.yaml.
+    """
+    name = name.removesuffix(".yaml")
+    cfg = OmegaConf.structured(SpeechConfig)
+    if file is None:
+        require_config(name)
+        cfg = OmegaConf.merge(cfg, speech_sections(read_yaml(name)))
+    else:
+        values = read_file(Path(file))
+        cfg = OmegaConf.merge(cfg, *[speech_sections(base) for base in bases_of(values)])
+        cfg = add_file(cfg, values, file)
+    run = finished(cfg, overrides, file or name, SpeechConfig)
+    check_available(run)
+    return run
+
+
+def changed(cfg: SpeechConfig, overrides: list[str]) -> SpeechConfig:
+    """A config with `overrides` applied; the one given stays as it is."""
+    return finished(OmegaConf.structured(cfg), overrides, cfg.model.name, SpeechConfig)
+
+
+def finished(cfg: Node, overrides: list[str], name: str, schema: type[Config]) -> Config:
+    """The typed object of a config, overrides applied, every key and value checked."""
     for override in overrides:
         apply_override(cfg, override, name, schema)
     run = to_object(cfg)
@@ -340,9 +396,7 @@ def command_line(default: str) -> CommandLine:
 
 def read_config(name: str, schema: type[RunConfig]) -> Node:
     """The YAML of `name` merged into the types of `schema`; the values are the file's own."""
-    if name not in config_names():
-        hint = nearest(name, config_names(), cutoff=0.6)
-        raise ConfigError(f"no config is named {name}{hint}; known: {', '.join(config_names())}")
+    require_config(name)
     values = read_yaml(name)
     sections = set(get_type_hints(schema))
     if set(values) != sections:
@@ -351,6 +405,12 @@ def read_config(name: str, schema: type[RunConfig]) -> Node:
         found = "has a section" if odd in values else "has no section"
         raise ConfigError(f"config {name} {found} {odd} and is not for this command; it takes {' or '.join(fitting)}")
     return OmegaConf.merge(OmegaConf.structured(schema), values)
+
+
+def require_config(name: str) -> None:
+    if name not in config_names():
+        hint = nearest(name, config_names(), cutoff=0.6)
+        raise ConfigError(f"no config is named {name}{hint}; known: {', '.join(config_names())}")
 
 
 @cache
@@ -362,7 +422,52 @@ def read_yaml(name: str) -> Node:
     return values
 
 
-def apply_override(cfg: Node, override: str, name: str, schema: type[RunConfig]) -> None:
+def read_file(path: Path) -> dict[str, Any]:
+    """A config file outside the package; ConfigError where it is none, or has a section that no config has."""
+    if not path.is_file():
+        raise ConfigError(f"no config file at {path}")
+    try:
+        values = OmegaConf.to_container(OmegaConf.load(path))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict) or not isinstance(values.get("model"), dict):
+        raise ConfigError(f"{path} has no section model; write one like that of {CONFIG_DIR / 'F5TTS_v1_Base.yaml'}")
+    sections = {str(key): value for key, value in values.items()}
+    known = [*get_type_hints(RLRunConfig), "hydra", "defaults"]
+    odd = [key for key in sections if key not in known]
+    require(not odd, f"unknown section {odd} in {path}; known: {', '.join(known)}")
+    return sections
+
+
+def bases_of(values: dict[str, Any]) -> list[Node]:
+    """The configs that a config file builds on."""
+    names = [str(name) for name in values.get("defaults", ["_base"])]
+    for name in names:
+        if not name.startswith("_"):
+            require_config(name)
+    return [read_yaml(name) for name in names if name == "_base" or not name.startswith("_")]
+
+
+def speech_sections(values: Node) -> dict[str, Node]:
+    return {section: values[section] for section in get_type_hints(SpeechConfig) if section in values}
+
+
+def add_file(cfg: Node, values: dict[str, Any], file: str) -> Node:
+    """`cfg` with what a config file says of speaking."""
+    arch = values["model"].get("arch")
+    if isinstance(arch, dict):
+        arch.pop("attn_backend", None)
+    try:
+        OmegaConf.merge(OmegaConf.structured(SpeechConfig), speech_sections(values))  # names the key of any error
+        return OmegaConf.merge(cfg, speech_sections(values))
+    except ConfigKeyError as error:
+        raise unknown_key(cfg, key_in(error, ""), file) from error
+    except ValidationError as error:
+        key = key_in(error, "")
+        raise ConfigError(f"{key} in {file} does not fit: it is {allowed_words(type_at(SpeechConfig, key))}") from error
+
+
+def apply_override(cfg: Node, override: str, name: str, schema: type[Config]) -> None:
     """Set one `key=value` in place; hydra's `+key` and `++key` mean the same, since every key already exists."""
     if override.startswith("~"):
         raise ConfigError(f"{override} would remove a key, but every key needs a value; to change it write key=value")
@@ -409,7 +514,7 @@ def key_in(error: OmegaConfBaseException, key: str) -> str:
 # --- keys ---
 
 
-def has_key(cfg: Node, key: str, schema: type[RunConfig]) -> bool:
+def has_key(cfg: Node, key: str, schema: type[Config]) -> bool:
     """Whether the config has this key, or a section there that takes any (a provider's own `config`)."""
     paths, parent = key_paths(cfg), parent_key(key)
     return key in paths or (parent in paths and get_origin(type_at(schema, parent)) is dict)
@@ -464,16 +569,16 @@ def type_at(hint: Any, key: str) -> Any:
 # --- checks ---
 
 
-def check(cfg: RunConfig) -> None:
+def check(cfg: RunConfig | SpeechConfig) -> None:
     """Every value is allowed, and the keys agree with each other."""
     for key, value, hint in typed_values(cfg):
         rules = [rule for option in (hint, *get_args(hint)) for rule in getattr(option, "__metadata__", ())]
         fits = value is None or all(rule.test(value) for rule in rules)
         require(fits, f"{key}={shown(value)} is not allowed; allowed: {allowed_words(hint)}")
-    check_model(cfg)
+    check_model(cfg.model)
     if isinstance(cfg, RLRunConfig):
         check_rl(cfg)
-    else:
+    elif isinstance(cfg, RunConfig):
         require(
             cfg.model.objective != "grpo",
             "model.objective=grpo is stage 2; run python -m f5_tts.train.train_rl with an *_RL config",
@@ -503,9 +608,9 @@ def typed_values(section: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any
             yield key, value, hint
 
 
-def check_model(cfg: RunConfig) -> None:
+def check_model(model: ModelConfig) -> None:
     """Keys of model.* that contradict each other."""
-    model, arch, mel = cfg.model, cfg.model.arch, cfg.model.mel_spec
+    arch, mel = model.arch, model.mel_spec
     gaussian = model.output_dist == "gaussian"
     require(
         gaussian == (model.objective in ("gaussian_nll", "grpo")),
@@ -592,8 +697,10 @@ READY = {
 }
 
 
-def check_available(cfg: RunConfig) -> None:
+def check_available(cfg: RunConfig | SpeechConfig) -> None:
     """The run asks for nothing that this release would pass over in silence."""
     for key, ready in READY.items():
+        if not hasattr(cfg, key.partition(".")[0]):
+            continue
         value = attrgetter(key)(cfg)
         require(value == ready, f"{key}={shown(value)} comes with a later release; until then use {key}={shown(ready)}")

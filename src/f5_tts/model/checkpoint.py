@@ -187,7 +187,7 @@ def likely_cause(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], wrong
     if len(wrong) == 1 and wrong[0].startswith(SYMBOLS) and SYMBOLS in weights:
         here, there = len(own[SYMBOLS]) - 1, len(weights[SYMBOLS]) - 1
         return f"its vocabulary has {there} symbols, this run's {here}; set model.tokenizer_path to the one it had"
-    return "it was trained with another model.arch, model.mel_spec or vocabulary; choose its config with -cn"
+    return "it was trained with another model.arch, model.mel_spec or vocabulary; choose its config (-cn, to speak -m)"
 
 
 def check_card(checkpoint: Checkpoint, card: ModelCard, say: Callable[[str], None] = print) -> None:

@@ -15,8 +15,8 @@ from f5_tts.command import command
 from f5_tts.config import ConfigError, RunConfig, load_run
 from f5_tts.eval.exam import Transcribe, Voice, error_rates, grade
 from f5_tts.eval.items import EvalItem, read_items
-from f5_tts.eval.page import write_wav
 from f5_tts.eval.results import Result, chosen_examples, write_result
+from f5_tts.infer.wav import write_wav
 from f5_tts.model.build import build_model, build_vocoder
 from f5_tts.model.checkpoint import ModelCard, check_card, load_weights, read_checkpoint
 from f5_tts.model.mel import LogMel

