@@ -433,11 +433,6 @@ def test_changing_a_config_leaves_the_given_one_as_it_is_and_checks():
         changed(run, ["infer.speed=-1"])
 
 
-def test_a_solver_that_is_not_built_yet_is_refused_where_one_speaks():
-    with pytest.raises(ConfigError, match=r"^infer\.ode_method=midpoint comes with a later release"):
-        compose_speech("F5TTS_Mini", ["infer.ode_method=midpoint"])
-
-
 # --- what a later release brings ---
 
 

@@ -42,6 +42,9 @@ STATE = {
     "scheduler_state_dict",
     "objective",
     "update",
+    "recommended",
+    "model",
+    "vocabulary",
 }
 
 
