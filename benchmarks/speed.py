@@ -15,14 +15,17 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import product
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from f5_tts.command import keep_freed_memory
 from f5_tts.config import RunConfig, compose_run
 from f5_tts.data.text import Vocabulary
 from f5_tts.infer.sample import sample
@@ -36,7 +39,7 @@ from f5_tts.types import SpeechBatch
 FRAMES, TOKENS, MEL_BINS, SYMBOLS = 300, 60, 100, 256
 STEPS, GUIDANCE = 16, 2.0
 SMALL = {"dim": 256, "depth": 6, "heads": 4, "ff_mult": 2, "text_dim": 128, "conv_layers": 4, "dropout": 0.0}
-MATMULS = ("addmm", "mm", "bmm", "convolution", "flash_attention", "scaled_dot_product")  # in names of operators
+MATMULS = ("mm", "conv", "attention")  # in names of operators
 
 
 @dataclass(frozen=True)
@@ -52,13 +55,19 @@ class Job:
     def run(self) -> None:
         model, speech = small_model(), batch_of(self.batch)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16"):
-            if self.task == "train":
-                train_step(model, speech)
-            elif self.way == "ours":
-                draw(model, speech)
+            if self.way == "ours":
+                keep_freed_memory()  # as every command of ours does
+                train_step(model, speech) if self.task == "train" else draw(model, speech)
             else:
                 with usual_attention():
-                    draw_plainly(model, speech)
+                    train_step(model, speech) if self.task == "train" else draw_plainly(model, speech)
+
+
+class Cost(NamedTuple):
+    """Of a job, in its process."""
+
+    seconds: float  # of CPU time
+    mib: float  # peak memory
 
 
 def small_model() -> CFM:
@@ -137,43 +146,40 @@ def train_step(model: CFM, batch: SpeechBatch) -> None:
         output.loss.backward()
 
 
-def measure(job: Job) -> dict[str, float]:
-    """CPU seconds of the fastest of three runs after one to warm up, and the process's peak memory."""
+def measure(job: Job) -> Cost:
+    """Of one run, after a small one to warm up."""
     torch.set_num_threads(job.threads)
+    replace(job, batch=1).run()
+    started = time.process_time()
     job.run()
-    spent = []
-    for _ in range(3):
-        cpu, wall = time.process_time(), time.perf_counter()
-        job.run()
-        spent.append((time.process_time() - cpu, time.perf_counter() - wall))
-    return {
-        "cpu": min(cpu for cpu, _ in spent),
-        "wall": min(wall for _, wall in spent),
-        "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-    }
+    return Cost(time.process_time() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
-def in_its_own_process(job: Job) -> dict[str, float]:
+def in_its_own_process(job: Job) -> Cost:
     command = [sys.executable, __file__, "--job", json.dumps(vars(job))]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return Cost(*json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
 
 
-def table(show: Callable[[str], None] = print) -> None:
+def compare(job: Job, ways: list[str], rounds: int) -> dict[str, Cost]:
+    """The cheapest of some runs each way, taken in turn: a machine's speed changes from minute to minute."""
+    runs = [{way: in_its_own_process(replace(job, way=way)) for way in ways} for _ in range(rounds)]
+    return {way: min(run[way] for run in runs) for way in ways}
+
+
+def table(precisions: list[str], rounds: int) -> None:
     """One row a job: ours, plain, and how many times faster ours is (by CPU seconds)."""
-    show("| job | threads | precision | ours, CPU s | plain, CPU s | faster | ours, MiB | plain, MiB |")
-    show("|---|---|---|---|---|---|---|---|")
-    for task, batch in (("sample", 1), ("sample", 4), ("sample", 8), ("train", 4)):
-        for threads in (1, 2):
-            for precision in ("fp32", "bf16"):
-                job = Job(task, batch, precision, threads, "ours")
-                ours = in_its_own_process(job)
-                plain = in_its_own_process(replace(job, way="plain")) if task == "sample" else None
-                shown = f"{ours['cpu']:.2f} | " + (
-                    f"{plain['cpu']:.2f} | {plain['cpu'] / ours['cpu']:.2f} | {ours['mib']:.0f} | {plain['mib']:.0f}"
-                    if plain
-                    else f" | | {ours['mib']:.0f} | "
-                )
-                show(f"| {task}, batch {batch} | {threads} | {precision} | {shown} |")
+    print("| job | threads | precision | ours, CPU s | plain, CPU s | faster | ours, MiB | plain, MiB |")
+    print("|---|---|---|---|---|---|---|---|")
+    tasks = [("sample", 1), ("sample", 4), ("sample", 8), ("train", 4)]
+    for (task, batch), threads, precision in product(tasks, (1, 2), precisions):
+        job = Job(task, batch, precision, threads, "ours")
+        found = compare(job, ["ours", "plain"], rounds)
+        ours, plain = found["ours"], found["plain"]
+        print(
+            f"| {task}, batch {batch} | {threads} | {precision} | {ours.seconds:.2f} | {plain.seconds:.2f} | "
+            f"{plain.seconds / ours.seconds:.2f} | {ours.mib:.0f} | {plain.mib:.0f} |",
+            flush=True,
+        )
 
 
 def profile(job: Job) -> str:
@@ -191,16 +197,18 @@ def profile(job: Job) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], choices=["fp32", "bf16"])
+    parser.add_argument("--rounds", type=int, default=2, help="runs of each job; the cheapest counts")
     parser.add_argument("--profile", action="store_true", help="say where the time of sampling goes")
     parser.add_argument("--job", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.job:
         print(json.dumps(measure(Job(**arguments.job))))
     elif arguments.profile:
-        for precision in ("fp32", "bf16"):
+        for precision in arguments.precisions:
             print(profile(Job("sample", 4, precision, 1, "ours")))
     else:
-        table()
+        table(arguments.precisions, arguments.rounds)
 
 
 if __name__ == "__main__":

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
 STOPPED = 130  # the exit code of a run that the user interrupted
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 
 def command(main: Callable[[list[str]], bool], argv: list[str]) -> NoReturn:
     """Run `main`; F5_TTS_TRACE=1 shows the trace behind the sentence."""
+    keep_freed_memory()
     try:
         finished = main(argv)
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
@@ -22,3 +25,15 @@ def command(main: Callable[[list[str]], bool], argv: list[str]) -> NoReturn:
     if not finished:
         print("stopped, and saved: the same command goes on from here", file=sys.stderr)
     sys.exit(0 if finished else STOPPED)
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what torch frees on the CPU, up to 32 MiB a tensor; other systems stay as they are.
+
+    As it comes, glibc gives large blocks back at once, and touching the next ones costs a page fault for every 4 KiB: a
+    fifth of the time of a small model.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, 32 * 2**20)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
