@@ -12,6 +12,7 @@ import pytest
 from f5_tts.config import RLRunConfig, RunConfig, compose_run
 from f5_tts.infer import cli
 from f5_tts.scripts import quickstart, results
+from f5_tts.scripts.export import command_line
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -32,7 +33,13 @@ def documented_lines() -> list[str]:
 def documented_commands() -> list[list[str]]:
     """Module and arguments of each `python -m f5_tts...`."""
     lines = [line.partition(" -m ")[2] for line in documented_lines() if " -m f5_tts" in line]
-    return [shlex.split(line, comments=True) for line in lines]
+    return [words for words in (shlex.split(line, comments=True) for line in lines) if words[0] in SCHEMAS]
+
+
+def exports() -> list[list[str]]:
+    """Arguments of each export."""
+    lines = [line.partition(" -m f5_tts.scripts.export ")[2] for line in documented_lines()]
+    return [shlex.split(line) for line in lines if line]
 
 
 def speaking_commands() -> list[list[str]]:
@@ -54,6 +61,16 @@ def test_every_command_that_we_print_composes(words: list[str]) -> None:
     assert isinstance(run, schema)
     if default == name or "Mini" in name:
         assert find_spec(module) is not None
+
+
+def test_every_module_that_the_documents_run_is_known_here() -> None:
+    modules = {line.partition(" -m ")[2].split()[0] for line in documented_lines() if " -m f5_tts" in line}
+    assert modules == {*SCHEMAS, "f5_tts.scripts.export"}
+
+
+@pytest.mark.parametrize("arguments", exports(), ids=" ".join)
+def test_every_export_that_we_print_is_understood(arguments: list[str]) -> None:
+    assert command_line().parse_args(arguments).checkpoint.suffix == ".pt"
 
 
 def test_readme_shows_both_stages_for_the_small_model_and_for_a_gpu() -> None:

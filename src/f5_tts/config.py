@@ -82,7 +82,7 @@ class DatasetsConfig:
     name: str
     batch_size_per_gpu: Count
     batch_size_type: Annotated[str, one_of("frame", "sample")]
-    max_samples: Count
+    max_samples: Natural
     num_workers: Natural
     pair_speakers: bool
 

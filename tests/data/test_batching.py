@@ -5,13 +5,14 @@ from dataclasses import fields
 from math import pi
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 import torch
 from torch import Tensor
 
 from f5_tts.config import DatasetsConfig, MelSpecConfig
-from f5_tts.data.batching import BatchPlan, collate, load_batches
+from f5_tts.data.batching import BatchPlan, by_frames, collate, load_batches
 from f5_tts.data.dataset import AudioReader, Row, SpeechDataset
 from f5_tts.data.text import Vocabulary
 from f5_tts.model.mel import LogMel
@@ -54,13 +55,24 @@ def random_durations(num: int) -> list[float]:
 
 
 @pytest.mark.parametrize("pairs", [False, True])
-def test_a_batch_counted_in_frames_never_holds_more_than_its_budget_padding_included(pairs):
+def test_a_batch_counted_in_frames_never_holds_more_than_its_budget(pairs):
     plan = plan_of(random_durations(60), pairs=pairs)
     for epoch in range(3):
         frames = [seconds * FRAMES_PER_SECOND for seconds in plan.dataset.durations(epoch)]
-        sizes = [len(batch) * max(frames[index] for index, _, _ in batch) for batch in plan.epoch(epoch)]
+        sizes = [sum(frames[index] for index, _, _ in batch) for batch in plan.epoch(epoch)]
         assert max(sizes) <= 400
         assert sum(sizes) / len(sizes) > 200  # and is more than half full
+
+
+def test_batches_of_frames_and_their_order_are_those_of_f5_tts(table):
+    golden = table("g7_batch_sampler")
+    lengths, runs = np.array(golden["frame_lengths"]), [c for c in golden["cases"] if not c["drop_residual"]]
+    assert len(runs) == 16
+    for case in runs:
+        chosen = settings(batch_size_per_gpu=case["frames_threshold"], max_samples=case["max_samples"])
+        for epoch, order in case["order_seed666"].items():
+            want = [case["batches_sorted"][place] for place in order]
+            assert by_frames(lengths, chosen, 666, int(epoch)) == want
 
 
 @pytest.mark.parametrize("kind", ["frame", "sample"])
@@ -89,10 +101,18 @@ def test_a_batch_counted_in_samples_holds_that_many_and_the_last_the_rest():
     assert [len(batch) for batch in plan.epoch(0)] == [4, 4, 3]
 
 
-def test_a_row_longer_than_the_budget_is_named_with_its_frames():
+def test_items_longer_than_a_whole_batch_are_left_out_and_counted():
     plan = plan_of([1.0, 2.0, 8.02, 1.0])
-    with pytest.raises(ValueError, match=r"row 2 has 401 frames, more than datasets\.batch_size_per_gpu=400 allows"):
-        plan.epoch(0)
+    assert sorted(index for batch in plan.epoch(0) for index, _, _ in batch) == [0, 1, 3]
+    assert plan.too_long() == 1
+    assert plan_of([8.02, 1.0], batch_size_type="sample", batch_size_per_gpu=2).too_long() == 0
+
+
+def test_a_budget_that_no_item_fits_is_refused():
+    with pytest.raises(
+        ValueError, match=r"datasets\.batch_size_per_gpu=400 frames; the shortest item has 401: raise it"
+    ):
+        plan_of([8.02, 9.0]).too_long()
 
 
 # --- order ---

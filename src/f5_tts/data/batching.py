@@ -33,11 +33,28 @@ class BatchPlan:
 
     def epoch(self, epoch: int) -> list[list[tuple[int, int, int]]]:
         """The batches of one epoch, in order."""
-        frames = np.array(self.dataset.durations(epoch)) * self.frames_per_second
-        draw = np.random.default_rng([self.seed, epoch, 1])
         split = by_frames if self.settings.batch_size_type == "frame" else by_count
+        frames = self.frames(epoch)
         partners = self.dataset.partners(epoch) if self.dataset.pairs else [-1] * len(frames)
-        return [[(i, partners[i], i) for i in batch] for batch in split(frames, self.settings, draw)]
+        return [[(i, partners[i], i) for i in batch] for batch in split(frames, self.settings, self.seed, epoch)]
+
+    def frames(self, epoch: int) -> np.ndarray:
+        """The length of each item in this epoch, its prompt included."""
+        return np.array(self.dataset.durations(epoch)) * self.frames_per_second
+
+    def too_long(self) -> int:
+        """How many items of the first epoch exceed a whole batch's frames and are left out.
+
+        Raises ValueError when nothing is left.
+        """
+        budget, frames = self.settings.batch_size_per_gpu, self.frames(0)
+        if self.settings.batch_size_type != "frame":
+            return 0
+        if frames.min() > budget:
+            raise ValueError(
+                f"datasets.batch_size_per_gpu={budget} frames; the shortest item has {frames.min():.0f}: raise it"
+            )
+        return int((frames > budget).sum())
 
     def batches(self, first: int, epochs: int) -> Iterator[list[tuple[int, int, int]]]:
         """All batches of a run of `epochs`, from number `first` on."""
@@ -47,30 +64,32 @@ class BatchPlan:
             first = max(0, first - len(batches))
 
 
-def by_count(frames: np.ndarray, settings: DatasetsConfig, draw: np.random.Generator) -> list[list[int]]:
+def by_count(frames: np.ndarray, settings: DatasetsConfig, seed: int, epoch: int) -> list[list[int]]:
     """Shuffled items, `batch_size_per_gpu` a batch, one batch perhaps smaller; neighbours in length, to pad less."""
-    size = settings.batch_size_per_gpu
+    size, draw = settings.batch_size_per_gpu, np.random.default_rng([seed, epoch, 1])
     pools = np.split(draw.permutation(len(frames)), range(POOL * size, len(frames), POOL * size))
     order = np.concatenate([pool[np.argsort(frames[pool], kind="stable")] for pool in pools])
     batches = [order[start : start + size].tolist() for start in range(0, len(order), size)]
     return [batches[i] for i in draw.permutation(len(batches))]
 
 
-def by_frames(frames: np.ndarray, settings: DatasetsConfig, draw: np.random.Generator) -> list[list[int]]:
-    """Items of like length, as many as fit `batch_size_per_gpu` frames and `max_samples`; batches shuffled."""
-    longest = int(frames.argmax())
-    if frames[longest] > settings.batch_size_per_gpu:
-        raise ValueError(
-            f"row {longest} has {frames[longest]:.0f} frames, more than datasets.batch_size_per_gpu="
-            f"{settings.batch_size_per_gpu} allows in a batch: raise it or leave the row out"
-        )
-    batches: list[list[int]] = [[]]
+def by_frames(frames: np.ndarray, settings: DatasetsConfig, seed: int, epoch: int) -> list[list[int]]:
+    """The batches of F5-TTS in its order: items of like length, up to `batch_size_per_gpu` frames and `max_samples`.
+
+    Frames are counted without padding, which is little among neighbours in length. Items longer than the whole budget
+    are left out (`BatchPlan.too_long` counts them).
+    """
+    budget, batches, total = settings.batch_size_per_gpu, [[]], 0.0
     for index in np.argsort(frames, kind="stable").tolist():
-        full = (len(batches[-1]) + 1) * frames[index] > settings.batch_size_per_gpu
-        if batches[-1] and (full or len(batches[-1]) == settings.max_samples > 0):
+        full = total + frames[index] > budget or len(batches[-1]) == settings.max_samples > 0
+        if full and batches[-1]:
             batches.append([])
-        batches[-1].append(index)
-    return [batches[i] for i in draw.permutation(len(batches))]
+            total = 0.0
+        if frames[index] <= budget:
+            batches[-1].append(index)
+            total += frames[index]
+    filled = [batch for batch in batches if batch]
+    return [filled[i] for i in torch.randperm(len(filled), generator=torch.Generator().manual_seed(seed + epoch))]
 
 
 def collate(items: Sequence[Utterance], vocabulary: Vocabulary) -> SpeechBatch:

@@ -34,13 +34,17 @@ def symbols_of(checkpoint: Checkpoint, vocabulary: Path | None) -> list[str]:
     return checkpoint.card.vocabulary
 
 
-def main(argv: list[str]) -> bool:
+def command_line() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m f5_tts.scripts.export", description=__doc__)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--weights", choices=["raw", "ema"], help="default: those that the checkpoint recommends")
     parser.add_argument("--vocab", type=Path, help="the vocabulary, for a checkpoint that does not hold its own")
-    arguments = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str]) -> bool:
+    arguments = command_line().parse_args(argv)
     path = export(read_checkpoint(arguments.checkpoint).using(arguments.weights), arguments.folder, arguments.vocab)
     print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB) and {path.parent / 'vocab.txt'}")
     return True

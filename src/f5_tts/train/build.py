@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -46,15 +46,18 @@ def build_vocabulary(run: RunConfig) -> Vocabulary:
     return read_vocabulary(path, model.tokenizer)
 
 
-def build_plan(run: RunConfig) -> BatchPlan:
-    """The data set of a run and the order of its batches."""
-    mel = LogMel(run.model.mel_spec)
-    read = AudioReader(mel, run.model.mel_spec.target_sample_rate)
+def build_plan(run: RunConfig, say: Callable[[str], None] = print) -> BatchPlan:
+    """The data set of a run and the order of its batches; says how many items are too long for any."""
+    spec = run.model.mel_spec
+    read = AudioReader(LogMel(spec), spec.target_sample_rate)
     rows = read_rows(dataset_dir(run))
     dataset = SpeechDataset(rows, read, pairs=run.datasets.pair_speakers, seed=run.optim.seed)
-    return BatchPlan(
-        dataset=dataset, settings=run.datasets, frames_per_second=mel.spec.frames_per_second, seed=run.optim.seed
-    )
+    frames_per_second = spec.frames_per_second
+    plan = BatchPlan(dataset=dataset, settings=run.datasets, frames_per_second=frames_per_second, seed=run.optim.seed)
+    if num := plan.too_long():
+        budget = run.datasets.batch_size_per_gpu
+        say(f"{num} of {len(rows)} items are longer than datasets.batch_size_per_gpu={budget} frames and left out")
+    return plan
 
 
 def count_updates(plan: BatchPlan, optim: OptimConfig) -> int:
