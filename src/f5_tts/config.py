@@ -190,6 +190,7 @@ class EvalConfig:
     cfg_strengths: Amounts
     batch_size: Count
     takes: Count
+    dev_takes: Count
     seed: Natural
     items_dir: str
     ckpt: str | None

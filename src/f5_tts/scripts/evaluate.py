@@ -40,7 +40,7 @@ def evaluate(run: RunConfig) -> Result:
     voice = Voice(
         mel=LogMel(run.model.mel_spec), vocoder=build_vocoder(run.model), vocabulary=vocabulary, settings=settings
     )
-    unseen = [item for item in dev if not item.seen] * settings.takes
+    unseen = [item for item in dev if not item.seen] * settings.dev_takes
     tried = {strength: voice.speak(model, unseen, strength) for strength in settings.cfg_strengths}
     rates = {name: error_rates(unseen, tried, voice.sample_rate, hear) for name, hear in recognisers.items()}
     guidance = {name: float(min(found, key=lambda strength: found[strength])) for name, found in rates.items()}
