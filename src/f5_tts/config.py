@@ -195,6 +195,7 @@ class EvalConfig:
     items_dir: str
     ckpt: str | None
     out: str | None
+    known: str | None
     recognisers: Annotated[list[str], Allowed("a list of pocketsphinx, whisper", some_recognisers)]
     num_wavs: Count
 

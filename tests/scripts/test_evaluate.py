@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import soundfile
 import torch
 
 from f5_tts.config import ConfigError, RunConfig, compose_run
-from f5_tts.eval.results import read_result
+from f5_tts.eval.results import Result, read_result
 from f5_tts.model.build import build_model
 from f5_tts.model.checkpoint import write_checkpoint
 from f5_tts.scripts.evaluate import evaluate
@@ -18,6 +19,7 @@ from f5_tts.train.build import build_vocabulary
 
 TINY = ["model.arch.dim=32", "model.arch.depth=1", "model.arch.heads=2", "model.arch.text_dim=16"]
 TINY += ["model.arch.conv_layers=1", "eval.steps=2", "eval.takes=2", "eval.num_wavs=2", "datasets.name=mini"]
+SIZES = {"weight": (100, 32), "bias": (100,)}
 LISTS = Path("data/mini_custom")
 
 
@@ -53,6 +55,31 @@ def test_an_evaluation_scores_every_item_and_keeps_some_clips_and_repeats_exactl
     assert len(kept) == 2
     assert soundfile.info(kept[0]).samplerate == 16_000
     assert evaluate(run) == first
+
+
+def test_weights_that_spoke_before_are_not_heard_again_but_for_a_change_that_can_be_heard(
+    tmp_path: Path, capsys
+) -> None:
+    """A Gaussian head, which says nothing of the mean, is no such change."""
+    run = tiny_run(tmp_path)
+    torch.manual_seed(0)
+    weights = build_model(run.model, build_vocabulary(run)).state_dict()
+    write_checkpoint(tmp_path / "model.pt", {"model_state_dict": weights})
+    first = evaluate(run)
+
+    def again(weights: dict[str, torch.Tensor]) -> Result:
+        write_checkpoint(tmp_path / "later.pt", {"model_state_dict": weights})
+        paths = [f"eval.ckpt={tmp_path / 'later.pt'}", f"eval.out={tmp_path / 'b'}", f"eval.known={tmp_path / 'out'}"]
+        return evaluate(tiny_run(tmp_path, *paths))
+
+    head = {f"transformer.proj_out_ln_sig.{name}": torch.ones(size) for name, size in SIZES.items()}
+    assert again(weights | head) == replace(first, ckpt=str(tmp_path / "later.pt"))
+    assert "bit for bit" in capsys.readouterr().out
+    assert len(list((tmp_path / "b" / "wavs").iterdir())) == 2
+
+    name = "transformer.proj_out.bias"
+    assert again(weights | {name: weights[name] + 1e-3}).mark != first.mark
+    assert "bit for bit" not in capsys.readouterr().out
 
 
 def test_an_evaluation_without_a_checkpoint_says_which_keys_it_needs(tmp_path: Path) -> None:

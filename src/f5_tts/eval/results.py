@@ -22,6 +22,7 @@ class Result:
     guidance: dict[str, float]  # by recogniser, chosen on dev
     dev_error_rates: dict[str, dict[str, float]]  # by recogniser and guidance
     scores: dict[str, list[Score]]  # by recogniser, one a take of each item of test
+    mark: str = ""  # of weights, settings and items: evaluations with the same one are the same
 
     def rows(self, model: str, recogniser: str) -> list[ResultRow]:
         return result_rows(model, self.guidance[recogniser], self.scores[recogniser])

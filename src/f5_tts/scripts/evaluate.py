@@ -6,35 +6,53 @@ recogniser by its own ears, speaks test.jsonl with it, and leaves DIR/scores.jso
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
+from dataclasses import asdict, replace
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from f5_tts.command import command
 from f5_tts.config import ConfigError, RunConfig, load_run
+from f5_tts.data.text import Vocabulary
 from f5_tts.eval.exam import Transcribe, Voice, error_rates, grade
 from f5_tts.eval.items import EvalItem, read_items
-from f5_tts.eval.results import Result, chosen_examples, write_result
+from f5_tts.eval.results import FILE, Result, chosen_examples, read_result, write_result
 from f5_tts.infer.wav import write_wav
 from f5_tts.model.build import build_model, build_vocoder
-from f5_tts.model.checkpoint import ModelCard, check_card, load_weights, read_checkpoint
+from f5_tts.model.checkpoint import HEAD, Checkpoint, ModelCard, check_card, load_weights, read_checkpoint
 from f5_tts.model.mel import LogMel
 from f5_tts.rewards.voice_sim import VoiceSim
 from f5_tts.train.build import build_vocabulary
 
 
 def evaluate(run: RunConfig) -> Result:
-    """Choose guidance on dev, speak test, grade by every recogniser, write scores and a few clips."""
+    """What an earlier evaluation found of the same weights, else a new one; its scores and a few clips are written."""
     settings = run.eval
     if settings.ckpt is None or settings.out is None:
         raise ConfigError("evaluation needs eval.ckpt=FILE (a checkpoint) and eval.out=FOLDER (for its results)")
     dev, test = (read_items(Path(settings.items_dir) / f"{split}.jsonl") for split in ("dev", "test"))
-    checkpoint = read_checkpoint(Path(settings.ckpt)).using()
-    run.model.output_dist = "gaussian" if checkpoint.has_head else "deterministic"
-    vocabulary = build_vocabulary(run)
-    model = build_model(run.model, vocabulary).eval()
+    checkpoint, vocabulary = read_checkpoint(Path(settings.ckpt)).using(), build_vocabulary(run)
     check_card(checkpoint, ModelCard.of(run.model, vocabulary))
+    mark = fingerprint(run, checkpoint, vocabulary, dev + test)
+    result = found_before(run, mark) or Result(
+        ckpt=settings.ckpt, mark=mark, **grades(run, checkpoint, vocabulary, dev, test)
+    )
+    write_result(result, Path(settings.out))
+    return result
+
+
+def grades(
+    run: RunConfig, checkpoint: Checkpoint, vocabulary: Vocabulary, dev: list[EvalItem], test: list[EvalItem]
+) -> dict[str, Any]:
+    """Guidance chosen on dev, and the scores of test by every recogniser."""
+    settings = run.eval
+    run.model.output_dist = "gaussian" if checkpoint.has_head else "deterministic"
+    model = build_model(run.model, vocabulary).eval()
     load_weights(model, checkpoint)
     recognisers = {name: build_recogniser(name) for name in settings.recognisers}
     voice = Voice(
@@ -48,11 +66,37 @@ def evaluate(run: RunConfig) -> Result:
     clips = {strength: voice.speak(model, takes, strength) for strength in sorted(set(guidance.values()))}
     encoder = VoiceSim()
     scores = {name: grade(takes, clips[guidance[name]], voice, hear, encoder) for name, hear in recognisers.items()}
-    result = Result(ckpt=settings.ckpt, guidance=guidance, dev_error_rates=rates, scores=scores)
     first = settings.recognisers[0]
     keep_examples(test, clips[guidance[first]], chosen_examples(scores[first], settings.num_wavs), voice)
-    write_result(result, Path(settings.out))
-    return result
+    return {"guidance": guidance, "dev_error_rates": rates, "scores": scores}
+
+
+def fingerprint(run: RunConfig, checkpoint: Checkpoint, vocabulary: Vocabulary, items: list[EvalItem]) -> str:
+    """A digest of all that decides what is spoken and how it is graded; of the weights those that give the mean."""
+    digest = sha256()
+    for name, value in sorted(checkpoint.weights.items()):
+        if not name.startswith(HEAD):
+            digest.update(name.encode() + value.contiguous().numpy().tobytes())
+    free = ("ckpt", "out", "known")
+    settings = {key: value for key, value in asdict(run.eval).items() if key not in free}
+    texts = [asdict(run.model), settings, vocabulary.symbols, [asdict(item) for item in items]]
+    digest.update(json.dumps(texts).encode())
+    return digest.hexdigest()
+
+
+def found_before(run: RunConfig, mark: str) -> Result | None:
+    """The result in eval.known, with its clips, if it is of the same mean velocity, measured in the same way."""
+    settings = run.eval
+    if settings.known is None or not (Path(settings.known) / FILE).is_file():
+        return None
+    known = read_result(Path(settings.known))
+    if known.mark != mark:
+        return None
+    print(
+        f"{settings.ckpt} speaks with the weights of {known.ckpt}, bit for bit: its scores are those in {settings.known}"
+    )
+    shutil.copytree(Path(settings.known) / "wavs", Path(str(settings.out)) / "wavs", dirs_exist_ok=True)
+    return replace(known, ckpt=str(settings.ckpt))
 
 
 def keep_examples(items: list[EvalItem], clips: list[Tensor], chosen: list[str], voice: Voice) -> None:

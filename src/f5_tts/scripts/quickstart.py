@@ -73,7 +73,7 @@ def phases(run: Path = RUN) -> list[Phase]:
     return [
         evaluation(BASE, run / "eval" / "base"),
         stage_1(warmup),
-        evaluation(warmup / "model_last.pt", run / "eval" / "warmup"),
+        evaluation(warmup / "model_last.pt", run / "eval" / "warmup", f"eval.known={run / 'eval' / 'base'}"),
         stage_2(warmup, grpo),
         evaluation(grpo / "model_last.pt", run / "eval" / "grpo"),
     ]
