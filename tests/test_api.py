@@ -9,6 +9,7 @@ import pytest
 import soundfile
 
 from f5_tts.api import F5TTS
+from f5_tts.infer import silence
 
 ROOT = Path(__file__).parents[1]
 BASE = str(ROOT / "pretrained/F5TTS_Mini/model_800.safetensors")
@@ -64,3 +65,15 @@ def test_mistakes_get_a_sentence(tts: F5TTS, tmp_path: Path):
 
 def test_a_recording_is_transcribed(tts: F5TTS):
     assert tts.transcribe(VOICE[0]).strip(".") in ("724", "7, 2, 4", "Seven two four")
+
+
+def test_pauses_are_shortened_and_paths_are_taken(monkeypatch):
+    monkeypatch.setattr(silence, "LONGEST_PAUSE_S", 0.02)  # as long as those between two words
+    tts = F5TTS("F5TTS_Mini", Path(BASE), device="cpu")
+    waves = [tts.infer(*VOICE, "nine four eight", seed=1, remove_silence=switch)[0] for switch in (False, True)]
+    assert 0.2 * len(waves[0]) < len(waves[1]) < len(waves[0])
+
+
+def test_a_vocoder_of_ones_own_is_refused_where_the_config_names_another_kind(tmp_path: Path):
+    with pytest.raises(ValueError, match="is for vocos alone"):
+        F5TTS("F5TTS_Mini", BASE, vocoder_local_path=str(tmp_path))

@@ -429,7 +429,7 @@ def test_changing_a_config_leaves_the_given_one_as_it_is_and_checks():
     run = compose_speech("F5TTS_Mini", [])
     other = changed(run, ["infer.seed=3"])
     assert (run.infer.seed, other.infer.seed, other.model) == (None, 3, run.model)
-    with pytest.raises(ConfigError, match=r"infer\.speed=-1\.0 is not allowed; allowed: a number above 0"):
+    with pytest.raises(ConfigError, match=r"infer\.speed=-1\.0 is not allowed; allowed: a number from 0\.01 on"):
         changed(run, ["infer.speed=-1"])
 
 
@@ -454,3 +454,23 @@ def test_the_guides_commands_are_only_refused_for_what_is_not_built_yet():
         load_run(words(STAGE_1), default="F5TTS_v1_Base", schema=RunConfig)
     with pytest.raises(ConfigError, match=r"^optim\.bnb_optimizer=true comes with a later release"):
         load_run(words(STAGE_2), default="F5TTS_RL", schema=RLRunConfig)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["model.arch.dim=100"], "model.arch.dim=100 is not a multiple of 16"),
+        (["model.arch.dim_head=7"], "model.arch.dim_head=7 is odd"),
+        (["model.arch.text_dim=9"], "model.arch.text_dim=9 is odd"),
+        (["model.vocoder.is_local=true", "model.vocoder.local_path=a"], "is for vocos alone"),
+    ],
+)
+def test_sizes_that_no_network_can_have_are_refused_before_it_is_built(overrides: list[str], words: str):
+    assert words in sentence(*overrides)
+
+
+@pytest.mark.parametrize("text", ["defaults: 3", "defaults: [[a]]", "defaults: [F5TTS_Mini]\nmodel: {name: '${'}"])
+def test_a_file_of_ones_own_that_makes_no_sense_is_a_sentence(tmp_path: Path, text: str):
+    (tmp_path / "own.yaml").write_text(text if "model:" in text else f"{text}\nmodel: {{}}", encoding="utf-8")
+    with pytest.raises(ConfigError):
+        compose_speech("F5TTS_Mini", [], str(tmp_path / "own.yaml"))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from f5_tts.config import compose_speech, shown
+from f5_tts.config import check, compose_speech, shown
 from f5_tts.infer.load import load_speaker
 from f5_tts.infer.reference import read_reference
 from f5_tts.infer.silence import pauses_shortened
@@ -20,8 +20,8 @@ class F5TTS:
     def __init__(
         self,
         model: str = "F5TTS_v1_Base",
-        ckpt_file: str = "",
-        vocab_file: str = "",
+        ckpt_file: str | Path = "",
+        vocab_file: str | Path = "",
         ode_method: str | None = None,
         vocoder_local_path: str | None = None,
         device: str | None = None,
@@ -35,7 +35,8 @@ class F5TTS:
         run = compose_speech(model, overrides)
         if vocoder_local_path is not None:
             run.model.vocoder.is_local, run.model.vocoder.local_path = True, vocoder_local_path
-        self.speaker = load_speaker(run, ckpt_file, vocab_file, device)
+            check(run)
+        self.speaker = load_speaker(run, str(ckpt_file), str(vocab_file), device)
         self.target_sample_rate = self.speaker.sample_rate
         self.seed: int | None = None  # of the last call
 

@@ -57,6 +57,9 @@ Count = Annotated[int, Allowed("a whole number, 1 or more", lambda n: n >= 1)]
 Natural = Annotated[int, Allowed("a whole number, 0 or more", lambda n: n >= 0)]
 Amount = Annotated[float, Allowed("a number, 0 or more", lambda x: 0 <= x < math.inf)]
 Positive = Annotated[float, Allowed("a number above 0", lambda x: 0 < x < math.inf)]
+Speed = Annotated[float, Allowed("a number from 0.01 on", lambda x: 0.01 <= x < math.inf)]
+Minutes = Annotated[float, Allowed("a number above 0 and at most 600", lambda x: 0 < x <= 600)]
+Seed = Annotated[int, Allowed("a whole number from 0 to 2^31", lambda n: 0 <= n <= 2**31)]
 Finite = Annotated[float, Allowed("a number", math.isfinite)]
 Fraction = Annotated[float, Allowed("a number from 0 to 1", lambda x: 0 <= x <= 1)]
 Sway = Annotated[float, Allowed("a number from -1 to 1", lambda x: -1 <= x <= 1)]
@@ -207,12 +210,12 @@ class InferConfig:
     sway_sampling_coef: Sway | None
     ode_method: Annotated[str, one_of("euler", "midpoint")]
     epss: bool
-    speed: Positive
+    speed: Speed
     target_rms: Positive
     cross_fade_duration: Amount
-    fix_duration: Positive | None
+    fix_duration: Minutes | None
     batch_size: Count
-    seed: Natural | None
+    seed: Seed | None
 
 
 @dataclass(kw_only=True, slots=True)
@@ -443,7 +446,9 @@ def read_file(path: Path) -> dict[str, Any]:
 
 def bases_of(values: dict[str, Any]) -> list[Node]:
     """The configs that a config file builds on."""
-    names = [str(name) for name in values.get("defaults", ["_base"])]
+    names = values.get("defaults", ["_base"])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"defaults: {names} is not a list of config names, such as [F5TTS_v1_Base, _self_]")
     for name in names:
         if not name.startswith("_"):
             require_config(name)
@@ -467,6 +472,8 @@ def add_file(cfg: Node, values: dict[str, Any], file: str) -> Node:
     except ValidationError as error:
         key = key_in(error, "")
         raise ConfigError(f"{key} in {file} does not fit: it is {allowed_words(type_at(SpeechConfig, key))}") from error
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{file} cannot be read: {str(error).partition(chr(10))[0]}") from error
 
 
 def apply_override(cfg: Node, override: str, name: str, schema: type[Config]) -> None:
@@ -637,6 +644,17 @@ def check_model(model: ModelConfig) -> None:
         arch.pe_attn_head is None or arch.pe_attn_head <= arch.heads,
         f"model.arch.pe_attn_head={arch.pe_attn_head} is more than model.arch.heads={arch.heads}; "
         "make it heads or less, or null for all",
+    )
+    require(arch.dim % 16 == 0, f"model.arch.dim={arch.dim} is not a multiple of 16, the groups of its convolutions")
+    require(arch.dim_head % 2 == 0, f"model.arch.dim_head={arch.dim_head} is odd; positions turn pairs of channels")
+    text_dim = mel.n_mel_channels if arch.text_dim is None else arch.text_dim
+    require(
+        arch.conv_layers == 0 or text_dim % 2 == 0,
+        f"model.arch.text_dim={text_dim} is odd; positions are pairs of a sine and a cosine",
+    )
+    require(
+        model.vocoder.name == "vocos" or not model.vocoder.is_local,
+        f"model.vocoder.is_local=true is for vocos alone; model.vocoder.name={model.vocoder.name} has no weights",
     )
     require(
         model.backbone != "UNetT" or arch.depth % 2 == 0,

@@ -98,3 +98,9 @@ def test_a_text_that_comes_as_symbols_is_not_split_again(released):
 
 def test_a_run_of_east_asian_signs_that_are_no_characters_is_kept_sign_by_sign(released):
     assert released.split("，，。。") == ["，", "，", "。", "。"]
+
+
+def test_a_file_in_another_encoding_is_named(tmp_path):
+    (tmp_path / "vocab.txt").write_bytes(b" \n\xff\n")
+    with pytest.raises(ValueError, match=r"vocabulary .*vocab\.txt is not text in UTF-8 \(.* at byte 2\)"):
+        read_vocabulary(tmp_path / "vocab.txt")

@@ -44,11 +44,15 @@ def test_a_checkpoint_with_a_gaussian_head_speaks_without_being_told(checkpoint:
 
 def test_a_model_that_was_trained_on_padding_speaks_without_it(checkpoint: Path):
     speaker = load_speaker(tiny("model.arch.attn_mask_enabled=false"), str(checkpoint))
+    with torch.no_grad():
+        for parameter in speaker.model.parameters():  # a new model says zero whatever it attends to
+            parameter.normal_(std=0.1)
     x, lens = torch.randn(2, 9, 100), torch.tensor([9, 5])
     text, time = torch.tensor([[1, 2], [3, 1]]), torch.tensor(0.5)
     mask = torch.arange(9) < lens[:, None]
     both = speaker.model(x, x, text, time, mask).mean
     alone = speaker.model(x[1:, :5], x[1:, :5], text[1:], time, None).mean
+    assert alone.abs().mean() > 0.01
     torch.testing.assert_close(both[1, :5], alone[0], atol=1e-5, rtol=0)
 
 
@@ -63,6 +67,31 @@ def test_the_vocabulary_is_the_one_given_then_the_one_beside_then_for_pinyin_the
         find_vocabulary("", bare, model)
     assert len(find_vocabulary("", bare, compose_speech("F5TTS_v1_Base", []).model)) == 2545
     assert len(find_vocabulary("", bare, tiny("model.tokenizer=byte").model)) == 256
+
+
+def test_the_configs_own_vocabulary_comes_before_the_checkpoints(checkpoint: Path):
+    other = checkpoint.with_name("other.txt")
+    other.write_text(" \nx\n", encoding="utf-8")
+    made = replace(read_checkpoint(checkpoint), run={"model": {}, "vocabulary": [" ", "z"]})
+    assert find_vocabulary("", made, tiny(f"model.tokenizer_path={other}").model).symbols == (" ", "x")
+
+
+def test_the_weights_that_a_checkpoint_recommends_speak(checkpoint: Path):
+    raw = read_checkpoint(checkpoint).run["model_state_dict"]
+    average = {f"ema_model.{name}": torch.full_like(value, 0.5) for name, value in raw.items()}
+    for run, value in (({"recommended": "ema"}, 0.5), ({}, 0.5), ({"recommended": "raw"}, 0.0)):
+        write_checkpoint(checkpoint, {"model_state_dict": raw, "ema_model_state_dict": average, **run})
+        bias = load_speaker(tiny(), str(checkpoint)).model.transformer.proj_out.bias
+        assert bias.unique().tolist() == [value]
+
+
+def test_a_vocabulary_that_the_checkpoint_does_not_know_is_refused(checkpoint: Path):
+    raw = read_checkpoint(checkpoint).run["model_state_dict"]
+    write_checkpoint(checkpoint, {"model_state_dict": raw, "model": {}, "vocabulary": [" ", *"cba"]})
+    with pytest.raises(
+        ValueError, match="another vocabulary: 4 symbols here, 4 there, and line 2 is 'a' here, 'c'"
+    ):
+        load_speaker(tiny(), str(checkpoint), str(checkpoint.with_name("vocab.txt")))
 
 
 def test_a_vocabulary_inside_the_checkpoint_comes_before_the_file_beside_it(checkpoint: Path):

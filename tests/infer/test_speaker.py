@@ -13,8 +13,10 @@ from f5_tts.data.text import Vocabulary, read_vocabulary
 from f5_tts.infer import chunks
 from f5_tts.infer.load import load_speaker
 from f5_tts.infer.reference import Reference, read_reference
-from f5_tts.infer.speaker import Line, Speaker, chosen_seed
+from f5_tts.infer.sample import speak
+from f5_tts.infer.speaker import Line, Speaker, batches_by_length, chosen_seed
 from f5_tts.model.build import build_model
+from f5_tts.model.flow import time_grid
 
 ROOT = Path(__file__).parents[2]
 BASE = str(ROOT / "pretrained/F5TTS_Mini/model_800.safetensors")
@@ -205,3 +207,33 @@ def test_a_seed_is_the_one_asked_for_or_a_new_one():
     infer = compose_speech("F5TTS_Mini", []).infer
     assert chosen_seed(replace(infer, seed=3)) == 3
     assert chosen_seed(infer) != chosen_seed(infer)
+
+
+# --- the solver ---
+
+
+def test_the_solver_that_is_asked_for_is_the_one_that_speaks(humming, voice):
+    one = line(voice, "nine four eight")
+    (request,) = humming.script(one).requests
+    for method in ("euler", "midpoint"):
+        want = speak(humming.model, [request], humming.vocabulary, time_grid(4, -1.0), 1.0, method)[0]
+        spoken = humming.changed([f"infer.ode_method={method}"]).speak([one])[0].mel
+        torch.testing.assert_close(spoken[1:], want, atol=1e-5, rtol=0)
+    assert (spoken - humming.speak([one])[0].mel).abs().mean() > 0.01
+
+
+def test_the_pruned_time_grid_is_used_unless_switched_off(humming, voice):
+    grids = [humming.changed(["infer.nfe_step=5", f"infer.epss={epss}"]) for epss in ("true", "false")]
+    pruned, plain = (speaker.speak([line(voice, "nine four eight")])[0].mel for speaker in grids)
+    assert (pruned - plain).abs().mean() > 0.01
+
+
+# --- batches ---
+
+
+def test_a_batch_is_of_like_lengths_and_no_larger_than_asked_for():
+    assert batches_by_length([10, 30, 11, 12], 3) == [[0, 2, 3], [1]]
+    assert batches_by_length([10] * 5, 2) == [[0, 1], [2, 3], [4]]
+    assert batches_by_length([10, 20], 8) == [[0, 1]]  # 40 frames for 30
+    assert batches_by_length([10, 10, 31], 8) == [[0, 1], [2]]  # 93 frames for 51
+    assert batches_by_length([], 8) == []

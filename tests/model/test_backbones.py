@@ -206,6 +206,15 @@ def test_a_config_makes_the_published_network_weight_by_weight(name, table):
 
 
 @pytest.mark.parametrize("name", CONFIGS[:-1])
+def test_a_config_has_the_published_settings_of_its_network(name, table):
+    """But for padding, which published models were trained to attend to and ours look past."""
+    arch = asdict(compose_run(name, [], RunConfig).model.arch)
+    want = {key: value for key, value in table("g1_state_dicts")[name]["arch"].items() if key != "attn_backend"}
+    assert want.pop("attn_mask_enabled", False) is False
+    assert {key: arch[key] for key in want} == want
+
+
+@pytest.mark.parametrize("name", CONFIGS[:-1])
 def test_a_config_asks_for_the_published_front_end_and_schedule(name, table):
     want, run = table("g1_state_dicts")[name], compose_run(name, [], RunConfig)
     assert asdict(run.model.mel_spec) == want["mel_spec"]

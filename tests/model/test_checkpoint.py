@@ -320,7 +320,8 @@ def both(tmp_path) -> Callable[..., Checkpoint]:
 def test_weights_are_those_asked_for_else_those_that_the_file_recommends(which, value, both):
     assert both().using(which).weights == {"transformer.a": value}
     assert both(recommended=which).using().weights == {"transformer.a": value}
-    assert both().using().weights == {"transformer.a": 1.0}
+    assert both().using().weights == {"transformer.a": 2.0}  # as in F5-TTS
+    assert both().weights == {"transformer.a": 1.0}  # training goes on from the raw ones
 
 
 def test_weights_that_a_file_does_not_hold_are_refused(golden_model, tmp_path):
@@ -403,6 +404,17 @@ def test_a_text_that_was_fetched_in_place_of_a_checkpoint_is_refused(text, tmp_p
 def test_a_file_without_weights_is_refused(payload, tmp_path):
     torch.save(payload, tmp_path / "a.pt")
     assert "holds neither model_state_dict nor ema_model_state_dict" in refusal(tmp_path / "a.pt")
+
+
+def test_weights_that_are_no_tensors_are_refused(tmp_path):
+    torch.save({"model_state_dict": {"transformer.a": 3}}, tmp_path / "a.pt")
+    assert "is no state dict" in refusal(tmp_path / "a.pt")
+
+
+def test_a_write_below_a_file_is_a_sentence(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"cannot write .*file/a\.pt"):
+        write_checkpoint(tmp_path / "file" / "a.pt", {})
 
 
 # --- writing ---

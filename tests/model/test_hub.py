@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from huggingface_hub.errors import HTTPError  # pyright: ignore[reportPrivateImportUsage]
 
 from f5_tts.model.hub import find_file
 
@@ -37,3 +38,12 @@ def test_without_a_network_a_sentence_says_what_to_bring_and_who_takes_it(tmp_pa
     wanted = r"bring https://huggingface\.co/org/repo/resolve/main/sub/a\.txt here and give its path as vocab_file"
     with pytest.raises(FileNotFoundError, match=wanted):
         find_file("hf://org/repo/sub/a.txt", "vocab_file")
+
+
+def test_a_download_that_breaks_off_is_a_sentence_with_its_reason(monkeypatch):
+    def fails(repository: str, path: str) -> str:
+        raise HTTPError("connection dropped.")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fails)
+    with pytest.raises(FileNotFoundError, match=r"a\.txt of org/repo could not be fetched \(connection dropped\)"):
+        find_file("hf://org/repo/a.txt", "vocab_file")

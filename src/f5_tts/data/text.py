@@ -99,7 +99,10 @@ def read_vocabulary(path: str | Path, tokenizer: str = "custom") -> Vocabulary:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no vocabulary at {path}: set model.tokenizer_path to one symbol a line")
-    symbols = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    try:
+        symbols = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"vocabulary {path} is not text in UTF-8 ({error.reason} at byte {error.start})") from error
     if symbols == [""]:
         raise ValueError(f"vocabulary {path} is empty: it needs one symbol a line, space first")
     twice = sorted({symbol for symbol in symbols if symbols.count(symbol) > 1})

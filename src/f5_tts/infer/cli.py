@@ -19,6 +19,7 @@ from f5_tts.config import (
     InferConfig,
     SpeechConfig,
     changed,
+    check,
     compose_speech,
     config_names,
     nearest,
@@ -28,6 +29,7 @@ from f5_tts.infer.reference import Reference, read_reference
 from f5_tts.infer.silence import pauses_shortened
 from f5_tts.infer.speaker import Line, Speech, chosen_seed
 from f5_tts.infer.wav import write_wav
+from f5_tts.model.checkpoint import make_folder
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -47,7 +49,7 @@ TEXTS = {
     "-p/--ckpt_file": "weights: a path or hf://org/repo/path; default: the published ones of the model",
     "-v/--vocab_file": "vocabulary: as for weights; default: vocab.txt beside them, else the released one",
     "-r/--ref_audio": "a recording of the voice, 3 to 12 s, any format",
-    "-s/--ref_text": "what it says; without it, it is transcribed",
+    "-s/--ref_text": "what it says; without it, Whisper transcribes it (English, extra eval)",
     "-t/--gen_text": "what to say; [NAME] goes on in the voice of [voices.NAME] of the TOML file, [main] in the first",
     "-f/--gen_file": "a text file with what to say, instead of gen_text",
     "-o/--output_dir": f"default: {FOLDER}",
@@ -108,11 +110,14 @@ def read_toml(name: str) -> dict[str, Any]:
     voices = values.pop("voices", {})
     kinds = toml_kinds()
     check_keys(values, kinds, name)
+    values = {key: value for key, value in values.items() if value != "" or key == "ref_text"}
     if not isinstance(voices, dict) or not all(isinstance(voice, dict) for voice in voices.values()):
         raise ConfigError(f"voices in {path} is not a table of tables; write [voices.NAME]")
     if MAIN in voices:
         raise ConfigError(f"[voices.{MAIN}] in {path} is the voice of ref_audio and ref_text; write those at the top")
     for voice, table in voices.items():
+        if not re.fullmatch(r"\w+", voice):
+            raise ConfigError(f"[voices.{voice}] in {path}: a voice's name is letters, digits and _ alone")
         check_keys(table, {key: kinds[key] for key in VOICE_KEYS}, f"{name}, [voices.{voice}]")
     return {**values, "voices": voices}
 
@@ -143,6 +148,7 @@ def speech_config(given: dict[str, Any]) -> SpeechConfig:
     if given.get("load_vocoder_from_local"):
         run.model.vocoder.is_local = True
         run.model.vocoder.local_path = run.model.vocoder.local_path or LOCAL_VOCOS
+        check(run)
     return run
 
 
@@ -200,8 +206,13 @@ def read_voice(name: str, table: dict[str, Any], run: SpeechConfig) -> Voice:
 
 
 def output_path(given: dict[str, Any]) -> Path:
+    """Where the WAV goes, a folder that can be written."""
     name = given.get("output_file") or f"infer_cli_{datetime.now():%Y%m%d_%H%M%S}.wav"
-    return Path(given.get("output_dir") or FOLDER) / name
+    path = Path(given.get("output_dir") or FOLDER) / name
+    if path.suffix.lower() != ".wav":
+        raise ValueError(f"output_file={name} is no name of a WAV file: let it end with .wav")
+    make_folder(path.parent, "output_dir")
+    return path
 
 
 def write_chunks(spoken: list[Speech], out: Path, sample_rate: int, *, ascii_names: bool) -> None:

@@ -69,12 +69,17 @@ def find_checkpoint(model_name: str, ckpt_file: str) -> Path:
 
 
 def find_vocabulary(vocab_file: str, checkpoint: Checkpoint, model: ModelConfig) -> Vocabulary:
-    """The file given, else the checkpoint's own, vocab.txt beside it, for pinyin the released one; bytes need none."""
+    """The file given, the config's, else the checkpoint's own, vocab.txt beside it, for pinyin the released one.
+
+    Bytes need none.
+    """
     beside = checkpoint.path.with_name("vocab.txt")
     if model.tokenizer == "byte":
         return byte_vocabulary()
     if vocab_file:
         return read_vocabulary(find_file(vocab_file, "vocab_file"), model.tokenizer)
+    if model.tokenizer_path:
+        return read_vocabulary(model.tokenizer_path, model.tokenizer)
     if checkpoint.card is not None:
         return Vocabulary(checkpoint.card.vocabulary, model.tokenizer)
     if beside.is_file():

@@ -13,7 +13,7 @@ from f5_tts.data.audio import load_audio
 from f5_tts.infer.silence import cut_at_pause, level_db, trimmed
 from f5_tts.infer.whisper import transcribe
 
-SHORTEST_S, LONGEST_S = 0.3, 12.0  # of the part that is used
+SHORTEST_S, USED_S = 0.3, 12.0  # of the part that is used
 MARGIN_S = 0.05  # silence that stays at either end
 FAINTEST_DB = -60.0  # level that some 10 ms must reach; below is hiss
 
@@ -49,7 +49,7 @@ def read_reference(
     if loudest < FAINTEST_DB:
         raise ValueError(f"{path} is as good as silent: its loudest moment has {loudest:.0f} dB of full scale")
     sound = trimmed(whole, sample_rate, MARGIN_S)
-    wave = cut_at_pause(sound, sample_rate, LONGEST_S)
+    wave = cut_at_pause(sound, sample_rate, USED_S)
     seconds = len(wave) / sample_rate
     if seconds < SHORTEST_S:
         raise ValueError(f"{path} holds {seconds:.2f} s of sound; a reference needs {SHORTEST_S} s, better 3 to 12 s")

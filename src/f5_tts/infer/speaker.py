@@ -23,6 +23,7 @@ from f5_tts.model.mel import LogMel, frames_in
 from f5_tts.types import Vocoder
 
 SEEDS = 2**31  # as many are drawn from
+MOST_PADDED = 1.5  # frames in a batch, for each one that is spoken
 LEAST_FRAMES = 2  # of speech; one frame is no sound yet
 
 
@@ -176,13 +177,26 @@ def render(
     title: str,  # of the progress bar
 ) -> list[Sound]:
     """What `mels` makes of each request and how that sounds, in order, on the CPU; batched by length."""
-    order = sorted(range(len(requests)), key=lambda i: requests[i].total)
     sounds: dict[int, Sound] = {}
-    for start in tqdm(range(0, len(order), batch_size), desc=title, unit="batch"):
-        chosen = order[start : start + batch_size]
+    batches = batches_by_length([request.total for request in requests], batch_size)
+    for chosen in tqdm(batches, desc=title, unit="batch"):
         made = mels([requests[i] for i in chosen])
         lens = torch.tensor([len(mel) for mel in made], device=made[0].device)
         waves = vocoder(pad_sequence(made, batch_first=True), lens)
         for i, mel, wave in zip(chosen, made, waves, strict=True):
             sounds[i] = Sound(mel=mel.cpu(), wave=wave.cpu())
     return [sounds[i] for i in range(len(requests))]
+
+
+def batches_by_length(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Places in the list, shortest first, `batch_size` a batch; fewer where more than a third would be padding."""
+    batches: list[list[int]] = []
+    total = 0
+    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        padded = lengths[i] * (len(batches[-1]) + 1) if batches else 0
+        if not batches or len(batches[-1]) == batch_size or padded > MOST_PADDED * (total + lengths[i]):
+            batches.append([])
+            total = 0
+        batches[-1].append(i)
+        total += lengths[i]
+    return batches

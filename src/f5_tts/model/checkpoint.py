@@ -12,6 +12,7 @@ import pickle
 import re
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -79,9 +80,11 @@ class Checkpoint:
     def using(self, which: str | None = None) -> Checkpoint:
         """The same file with its `raw` weights or their average, `ema`; None: those that it recommends itself.
 
+        A file that recommends none speaks with its average, as in F5-TTS.
+
         Raises ValueError when the file has no such weights.
         """
-        which = which or self.run.get("recommended", "raw" if RAW in self.run else "ema")
+        which = which or self.run.get("recommended", "ema" if AVERAGE in self.run else "raw")
         key, other = (RAW, "ema") if which == "raw" else (AVERAGE, "raw")
         if key not in self.run:
             raise ValueError(f"{self.path} holds no {which} weights; it has the {other} ones")
@@ -120,6 +123,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     weights = run.get(RAW) or run.get(AVERAGE)
     if not isinstance(weights, dict):
         raise ValueError(f"{path} holds neither {RAW} nor {AVERAGE}")
+    check_tensors(weights, path)
     return Checkpoint(path=path, weights=plain_weights(weights), run=run)
 
 
@@ -135,18 +139,25 @@ def read_file(path: Path) -> Any:
             return load_file(path)
         if zipfile.is_zipfile(path):
             return torch.load(path, map_location="cpu", weights_only=True)
-        raise pickle.UnpicklingError("not an archive as torch.save writes it")
+        raise RuntimeError("no archive as torch.save writes it since PyTorch 1.6")
     except (RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError, OSError) as error:
-        reason = str(error).partition("\n")[0]
+        is_code = isinstance(error, pickle.UnpicklingError)
+        reason = "objects that only code could restore" if is_code else str(error).partition("\n")[0]
         raise ValueError(f"{path} cannot be read as a checkpoint: damaged, or not only weights ({reason})") from error
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a bare state dict; raises what read_file raises, and ValueError for a file that holds no such."""
     tensors = read_file(path)
-    if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
-        raise ValueError(f"{path} is no state dict: it should hold tensors by their names and nothing else")
+    check_tensors(tensors, path)
     return tensors
+
+
+def check_tensors(tensors: Any, path: Path) -> None:
+    if not isinstance(tensors, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in tensors.items()
+    ):
+        raise ValueError(f"{path} is no state dict: it should hold tensors by their names and nothing else")
 
 
 def plain_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -185,8 +196,8 @@ def differences(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> lis
 def likely_cause(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], wrong: list[str]) -> str:
     """Why weights do not fit: another number of symbols where nothing else differs, else another config."""
     if len(wrong) == 1 and wrong[0].startswith(SYMBOLS) and SYMBOLS in weights:
-        here, there = len(own[SYMBOLS]) - 1, len(weights[SYMBOLS]) - 1
-        return f"its vocabulary has {there} symbols, this run's {here}; set model.tokenizer_path to the one it had"
+        here, there = num_symbols(own), num_symbols(weights)
+        return f"its vocabulary has {there} symbols, this run's {here}; set model.tokenizer_path (to speak: -v)"
     return "it was trained with another model.arch, model.mel_spec or vocabulary; choose its config (-cn, to speak -m)"
 
 
@@ -208,13 +219,18 @@ def check_card(checkpoint: Checkpoint, card: ModelCard, say: Callable[[str], Non
             say(f"{checkpoint.path} was made with model.{key}={was.get(key)}, this run has {now.get(key)}")
 
 
+def num_symbols(weights: Mapping[str, Tensor]) -> int:
+    """The size of the vocabulary that weights index; one row of the embedding is filler."""
+    return len(weights[SYMBOLS]) - 1 if SYMBOLS in weights else 0
+
+
 def first_difference(here: Sequence[str], there: Sequence[str]) -> str:
     """Where two vocabularies part, and how to get the other one."""
     line = next((i for i, (a, b) in enumerate(zip(here, there, strict=False)) if a != b), min(len(here), len(there)))
     symbols = [repr(symbols[line]) if line < len(symbols) else "nothing" for symbols in (here, there)]
     return (
         f"{len(here)} symbols here, {len(there)} there, and line {line + 1} is {symbols[0]} here, {symbols[1]} there; "
-        "set model.tokenizer_path to the vocabulary it was trained with"
+        "set model.tokenizer_path (to speak: -v) to the vocabulary it was trained with"
     )
 
 
@@ -266,6 +282,17 @@ def published_tensors(weights: Mapping[str, Tensor], dtype: torch.dtype) -> dict
     return tensors | {"initted": torch.tensor(True), "step": torch.tensor(0)}
 
 
+def make_folder(path: Path, key: str) -> None:
+    """Make a folder and see that it can be written; raises OSError with what to do. `key` is what names it."""
+    probe = path / ".writable"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OSError(f"cannot write to {key}={path} ({error}): choose a folder of yours") from error
+
+
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` make the file under another name, then put it in place; others may read it as any new file."""
     part = path.with_name(f".{path.name}.part")
@@ -279,7 +306,8 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
             os.fsync(stream.fileno())
         part.replace(path)
     except (OSError, RuntimeError, SafetensorError) as error:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
         raise OSError(
             f"cannot write {path} ({error}): is the disk full, or is {path.parent} not yours to write in?"
         ) from error

@@ -19,17 +19,29 @@ def find_file(name: str, key: str) -> Path:
 
 
 def hub_file(name: str, key: str) -> Path:
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache  # takes a second to import
-
     org, _, rest = name.removeprefix(HUB).partition("/")
     repo, _, path = rest.partition("/")
     if not (org and repo and path):
         raise ValueError(f"{key}={name} is not of the form {HUB}org/repo/path")
     try:
-        cached = try_to_load_from_cache(f"{org}/{repo}", path)
-        return Path(cached if isinstance(cached, str) else hf_hub_download(f"{org}/{repo}", path))
-    except (OSError, ValueError) as error:
+        return fetch(f"{org}/{repo}", path)
+    except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"cannot fetch {name} ({type(error).__name__}): is the hub in reach, and the name right? Without it, bring "
+            f"{error}: is the hub in reach, and the name right? Without it, bring "
             f"https://huggingface.co/{org}/{repo}/resolve/main/{path} here and give its path as {key}"
         ) from error
+
+
+def fetch(repository: str, path: str) -> Path:
+    """A file of the hub, from its cache on this machine where it lies there; FileNotFoundError with the reason."""
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache  # takes a second to import
+
+    # What a dropped connection raises belongs to requests, httpx or httpx2, by the version of the hub's library.
+    from huggingface_hub.errors import HTTPError  # pyright: ignore[reportPrivateImportUsage]
+
+    try:
+        cached = try_to_load_from_cache(repository, path)
+        return Path(cached if isinstance(cached, str) else hf_hub_download(repository, path))
+    except (OSError, ValueError, HTTPError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise FileNotFoundError(f"{path} of {repository} could not be fetched ({reason})") from error

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 import yaml
-from huggingface_hub import hf_hub_download
 from jaxtyping import Bool, Complex, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import gelu
@@ -16,6 +15,7 @@ from torch.nn.functional import gelu
 from f5_tts.config import MelSpecConfig
 from f5_tts.model.backbones.layers import silence
 from f5_tts.model.checkpoint import differences, read_tensors
+from f5_tts.model.hub import fetch
 
 REPOSITORY = "charactr/vocos-mel-24khz"  # on the Hugging Face hub
 CONFIG, WEIGHTS = "config.yaml", "pytorch_model.bin"
@@ -147,15 +147,11 @@ def fetch_vocos() -> Path:
 
     Raises FileNotFoundError that says what to do by hand when that fails.
     """
-    # What a dropped connection raises belongs to requests, httpx or httpx2, by the version of the hub's library.
-    from huggingface_hub.errors import HTTPError  # pyright: ignore[reportPrivateImportUsage]
-
     try:
-        files = [Path(hf_hub_download(REPOSITORY, name)) for name in (CONFIG, WEIGHTS)]
-    except (OSError, HTTPError) as error:
-        reason = str(error).partition("\n")[0].rstrip(".")
-        raise FileNotFoundError(f"the vocoder {REPOSITORY} could not be fetched ({reason}): {STEPS}") from error
-    return files[0].parent
+        config, _ = (fetch(REPOSITORY, name) for name in (CONFIG, WEIGHTS))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"the vocoder's {error}: {STEPS}") from error
+    return config.parent
 
 
 def read_vocos(folder: Path, mel_spec: MelSpecConfig) -> Vocos:

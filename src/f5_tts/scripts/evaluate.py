@@ -39,9 +39,9 @@ def evaluate(run: RunConfig) -> Result:
     checkpoint, vocabulary = read_checkpoint(Path(settings.ckpt)).using(), build_vocabulary(run)
     check_card(checkpoint, ModelCard.of(run.model, vocabulary))
     mark = fingerprint(run, checkpoint, vocabulary, dev + test)
-    result = found_before(run, mark) or Result(
-        ckpt=settings.ckpt, mark=mark, **grades(run, checkpoint, vocabulary, dev, test)
-    )
+    result = found_before(run, mark)
+    if result is None:
+        result = Result(ckpt=settings.ckpt, mark=mark, **grades(run, checkpoint, vocabulary, dev, test))
     write_result(result, Path(settings.out))
     return result
 
@@ -92,9 +92,7 @@ def found_before(run: RunConfig, mark: str) -> Result | None:
     known = read_result(Path(settings.known))
     if known.mark != mark:
         return None
-    print(
-        f"{settings.ckpt} speaks with the weights of {known.ckpt}, bit for bit: its scores are those in {settings.known}"
-    )
+    print(f"{settings.ckpt} speaks with the weights of {known.ckpt}, bit for bit: scores as in {settings.known}")
     shutil.copytree(Path(settings.known) / "wavs", Path(str(settings.out)) / "wavs", dirs_exist_ok=True)
     return replace(known, ckpt=str(settings.ckpt))
 

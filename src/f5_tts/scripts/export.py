@@ -14,24 +14,29 @@ import torch
 
 from f5_tts.command import command
 from f5_tts.data.text import read_vocabulary
-from f5_tts.model.checkpoint import Checkpoint, export_weights, read_checkpoint, replace_file
+from f5_tts.model.checkpoint import Checkpoint, export_weights, num_symbols, read_checkpoint, replace_file
 
 
 def export(checkpoint: Checkpoint, folder: Path, vocabulary: Path | None = None) -> Path:
     """Half precision, no Gaussian head; returns the weights' path. `vocabulary` is for files that bring none."""
     symbols = symbols_of(checkpoint, vocabulary)
+    trained = num_symbols(checkpoint.weights)
+    if len(symbols) != trained:
+        raise ValueError(f"{checkpoint.path} was trained with {trained} symbols, {vocabulary} has {len(symbols)}")
     path = folder / f"model_{checkpoint.update}.safetensors"
     export_weights(checkpoint, path, torch.float16)
-    replace_file(folder / "vocab.txt", lambda part: part.write_text("\n".join(symbols) + "\n", encoding="utf-8"))
+    if "\n" not in symbols:  # bytes, whose vocabulary needs no file
+        replace_file(folder / "vocab.txt", lambda part: part.write_text("\n".join(symbols) + "\n", encoding="utf-8"))
     return path
 
 
 def symbols_of(checkpoint: Checkpoint, vocabulary: Path | None) -> list[str]:
-    if vocabulary is not None:
-        return list(read_vocabulary(vocabulary).symbols)
-    if checkpoint.card is None:
+    """The checkpoint's own vocabulary, else that in the file."""
+    if checkpoint.card is not None:
+        return checkpoint.card.vocabulary
+    if vocabulary is None:
         raise ValueError(f"{checkpoint.path} does not hold its vocabulary: add --vocab FILE")
-    return checkpoint.card.vocabulary
+    return list(read_vocabulary(vocabulary).symbols)
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -46,7 +51,7 @@ def command_line() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> bool:
     arguments = command_line().parse_args(argv)
     path = export(read_checkpoint(arguments.checkpoint).using(arguments.weights), arguments.folder, arguments.vocab)
-    print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB) and {path.parent / 'vocab.txt'}")
+    print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB) and its vocabulary beside it")
     return True
 
 

@@ -23,6 +23,7 @@ from f5_tts.model.checkpoint import (
     check_card,
     find_checkpoint,
     load_weights,
+    make_folder,
     numbered_checkpoints,
     read_checkpoint,
     write_checkpoint,
@@ -75,7 +76,7 @@ class Trainable:
             say(f"resuming {checkpoint.path} at update {self.update}")
         else:
             self.ema.copy_params_from_model_to_ema()
-            came_from = run.get("objective", "bare weights")
+            came_from = run.get("objective", "no run of ours")
             say(f"starting {self.objective} from the weights of {checkpoint.path} ({came_from}), counters at 0")
 
 
@@ -87,14 +88,7 @@ class CheckpointDir:
         self.path = Path(settings.save_dir)
 
     def prepare(self) -> None:
-        """Make the folder and see that it can be written; raises OSError with what to do."""
-        probe = self.path / ".writable"
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            probe.touch()
-            probe.unlink()
-        except OSError as error:
-            raise OSError(f"cannot write to ckpts.save_dir={self.path} ({error}): choose a folder of yours") from error
+        make_folder(self.path, "ckpts.save_dir")
 
     def newest(self, *, pretrained: bool) -> Checkpoint | None:
         path = find_checkpoint(self.path, pretrained=pretrained)
