@@ -433,7 +433,7 @@ def read_file(path: Path) -> dict[str, Any]:
         raise ConfigError(f"no config file at {path}")
     try:
         values = OmegaConf.to_container(OmegaConf.load(path))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
         raise ConfigError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict) or not isinstance(values.get("model"), dict):
         raise ConfigError(f"{path} has no section model; write one like that of {CONFIG_DIR / 'F5TTS_v1_Base.yaml'}")
@@ -653,10 +653,6 @@ def check_model(model: ModelConfig) -> None:
         f"model.arch.text_dim={text_dim} is odd; positions are pairs of a sine and a cosine",
     )
     require(
-        model.vocoder.name == "vocos" or not model.vocoder.is_local,
-        f"model.vocoder.is_local=true is for vocos alone; model.vocoder.name={model.vocoder.name} has no weights",
-    )
-    require(
         model.backbone != "UNetT" or arch.depth % 2 == 0,
         f"model.arch.depth={arch.depth} has no two halves to join, as model.backbone=UNetT does; make it even",
     )
@@ -669,6 +665,10 @@ def check_model(model: ModelConfig) -> None:
         model.vocoder.is_local == bool(model.vocoder.local_path),
         f"model.vocoder.is_local={shown(model.vocoder.is_local)} does not go with model.vocoder.local_path="
         f"{shown(model.vocoder.local_path)}; a vocoder in a folder needs true and the folder, the hub's false and null",
+    )
+    require(
+        model.vocoder.name == "vocos" or not model.vocoder.is_local,
+        f"model.vocoder.is_local=true is for vocos alone; model.vocoder.name={model.vocoder.name} has no weights",
     )
 
 

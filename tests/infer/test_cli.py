@@ -83,12 +83,12 @@ def test_a_switch_shortens_the_pauses_of_the_result(tmp_path: Path, monkeypatch)
 # --- what is asked for ---
 
 
-def test_every_flag_of_f5_tts_is_understood_and_changes_the_config():
-    flags = """-c {example} -m F5TTS_Mini -p a.pt -v v.txt -r r.wav -s said -t say -f f.txt -o out -w w.wav --save_chunk
-    --no_legacy_text --remove_silence --load_vocoder_from_local --vocoder_name griffin_lim --target_rms 0.2
+def test_every_flag_of_f5_tts_is_understood_and_changes_the_config(tmp_path: Path):
+    flags = """-c {example} -m F5TTS_Mini -p a.pt -v v.txt -r r.wav -s said -t say -f f.txt -o {out} -w w.wav
+    --save_chunk --no_legacy_text --remove_silence --load_vocoder_from_local --vocoder_name vocos --target_rms 0.2
     --cross_fade_duration 0.1 --nfe_step 8 --cfg_strength 1.5 --sway_sampling_coef -0.5 --speed 1.1 --fix_duration 4
     --device cpu --seed 5 --batch_size 2"""
-    given = read_settings(shlex.split(flags.format(example=EXAMPLE)))
+    given = read_settings(shlex.split(flags.format(example=EXAMPLE, out=tmp_path / "out")))
     cfg = speech_config(given)
     assert (given["ckpt_file"], given["vocab_file"], given["ref_audio"], given["ref_text"]) == (
         "a.pt",
@@ -98,7 +98,7 @@ def test_every_flag_of_f5_tts_is_understood_and_changes_the_config():
     )
     assert (given["gen_text"], given["gen_file"], given["device"]) == ("say", "f.txt", "cpu")
     assert given["save_chunk"] and given["no_legacy_text"] and given["remove_silence"]
-    assert output_path(given) == Path("out/w.wav")
+    assert output_path(given) == tmp_path / "out" / "w.wav"
     assert (cfg.infer.target_rms, cfg.infer.cross_fade_duration, cfg.infer.nfe_step) == (0.2, 0.1, 8)
     assert (cfg.infer.cfg_strength, cfg.infer.sway_sampling_coef, cfg.infer.speed) == (1.5, -0.5, 1.1)
     assert (cfg.infer.fix_duration, cfg.infer.seed, cfg.infer.batch_size) == (4.0, 5, 2)
@@ -117,9 +117,9 @@ def test_flags_come_before_the_file_and_the_file_before_the_config(tmp_path: Pat
 
 
 def test_a_model_can_be_described_by_a_file_of_ones_own(tmp_path: Path):
-    (tmp_path / "mine.yaml").write_text("model: {name: Mine, tokenizer: char, arch: {dim: 8, depth: 2, heads: 1}}")
+    (tmp_path / "mine.yaml").write_text("model: {name: Mine, tokenizer: char, arch: {dim: 16, depth: 2, heads: 1}}")
     cfg = speech_config(read_settings(["-mc", str(tmp_path / "mine.yaml"), "--nfe_step", "3"]))
-    assert (cfg.model.name, cfg.model.arch.dim, cfg.infer.nfe_step) == ("Mine", 8, 3)
+    assert (cfg.model.name, cfg.model.arch.dim, cfg.infer.nfe_step) == ("Mine", 16, 3)
 
 
 def test_a_file_of_text_comes_before_a_text(tmp_path: Path):

@@ -88,9 +88,7 @@ def test_the_weights_that_a_checkpoint_recommends_speak(checkpoint: Path):
 def test_a_vocabulary_that_the_checkpoint_does_not_know_is_refused(checkpoint: Path):
     raw = read_checkpoint(checkpoint).run["model_state_dict"]
     write_checkpoint(checkpoint, {"model_state_dict": raw, "model": {}, "vocabulary": [" ", *"cba"]})
-    with pytest.raises(
-        ValueError, match="another vocabulary: 4 symbols here, 4 there, and line 2 is 'a' here, 'c'"
-    ):
+    with pytest.raises(ValueError, match="another vocabulary: 4 symbols here, 4 there, and line 2 is 'a' here, 'c'"):
         load_speaker(tiny(), str(checkpoint), str(checkpoint.with_name("vocab.txt")))
 
 

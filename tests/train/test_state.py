@@ -130,7 +130,7 @@ def test_bare_weights_start_a_stage_and_a_missing_head_is_said(tmp_path):
     assert_equal(averaged(warmed), warmed.model.state_dict())
     assert warmed.update == 0
     assert "does not say which model keys and vocabulary" in said[0]
-    assert "has no Gaussian head" in said[1] and "(bare weights), counters at 0" in said[2]
+    assert "has no Gaussian head" in said[1] and "(no run of ours), counters at 0" in said[2]
 
 
 # --- what a folder keeps ---
