@@ -15,8 +15,8 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import NamedTuple
@@ -52,15 +52,20 @@ class Job:
     threads: int
     way: str  # ours or plain
 
-    def run(self) -> None:
+    def ready(self) -> Callable[[], object]:
+        """What is to be timed: the model and its batch are made before."""
         model, speech = small_model(), batch_of(self.batch)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16"):
-            if self.way == "ours":
-                keep_freed_memory()  # as every command of ours does
-                train_step(model, speech) if self.task == "train" else draw(model, speech)
-            else:
-                with usual_attention():
-                    train_step(model, speech) if self.task == "train" else draw_plainly(model, speech)
+        if self.way == "ours":
+            keep_freed_memory()  # as every command of ours does
+        draw_it = draw if self.way == "ours" else draw_plainly
+        work = train_step if self.task == "train" else draw_it
+
+        def run() -> None:
+            usual = usual_attention() if self.way == "plain" else nullcontext()
+            with usual, torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16"):
+                work(model, speech)
+
+        return run
 
 
 class Cost(NamedTuple):
@@ -149,9 +154,10 @@ def train_step(model: CFM, batch: SpeechBatch) -> None:
 def measure(job: Job) -> Cost:
     """Of one run, after a small one to warm up."""
     torch.set_num_threads(job.threads)
-    replace(job, batch=1).run()
+    replace(job, batch=1).ready()()
+    run = job.ready()
     started = time.process_time()
-    job.run()
+    run()
     return Cost(time.process_time() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
@@ -185,9 +191,10 @@ def table(precisions: list[str], rounds: int) -> None:
 def profile(job: Job) -> str:
     """Where the CPU time of a job goes, and the share of matrix multiplications."""
     torch.set_num_threads(job.threads)
-    job.run()
+    run = job.ready()
+    run()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
-        job.run()
+        run()
     spent = {event.key: event.self_cpu_time_total for event in seen.key_averages()}
     share = sum(us for name, us in spent.items() if any(part in name for part in MATMULS)) / sum(spent.values())
     top = sorted(spent, key=lambda name: -spent[name])[:12]
