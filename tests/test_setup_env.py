@@ -102,10 +102,18 @@ def pins(python: str) -> dict[str, list[str]]:
     return found
 
 
+def requirements(python: str) -> list[Requirement]:
+    """What the package and its extras need on that Python."""
+    found = map(Requirement, metadata.requires("f5-tts-rl") or [])
+    extras = ["", *(metadata.metadata("f5-tts-rl").get_all("Provides-Extra") or [])]
+    places = [{"python_version": python, "extra": extra} for extra in extras]
+    return [r for r in found if r.marker is None or any(r.marker.evaluate(place) for place in places)]
+
+
 @pytest.mark.parametrize("python", PYTHONS)
 def test_every_requirement_has_one_pin_within_its_range(python: str):
     pinned = pins(python)
-    for requirement in map(Requirement, metadata.requires("f5-tts-rl") or []):
+    for requirement in requirements(python):
         (version,) = pinned[canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(version), f"{requirement} but pinned to {version}"
     assert [name for name, versions in pinned.items() if len(versions) != 1] == []
