@@ -1,4 +1,4 @@
-"""Small networks for tests: the settings of a config with other sizes."""
+"""What many tests are made of: mel settings, and small networks with the settings of a config."""
 
 from __future__ import annotations
 
@@ -6,8 +6,18 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from f5_tts.config import ArchConfig, RunConfig, compose_run
+from f5_tts.config import ArchConfig, MelSpecConfig, RunConfig, compose_run
 
+PUBLISHED_MEL = MelSpecConfig(
+    target_sample_rate=24000,
+    n_mel_channels=100,
+    hop_length=256,
+    win_length=1024,
+    n_fft=1024,
+    mel_spec_type="vocos",
+)
+MINI_MEL = replace(PUBLISHED_MEL, target_sample_rate=16000, hop_length=320)
+BIGVGAN_MEL = replace(PUBLISHED_MEL, mel_spec_type="bigvgan")
 SIZES: dict[str, Any] = {
     "dim": 32,
     "depth": 2,

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from math import pi
 from pathlib import Path
 
@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from tests.tiny import MINI_MEL
 from torch import Tensor
 
-from f5_tts.config import DatasetsConfig, MelSpecConfig
+from f5_tts.config import DatasetsConfig
 from f5_tts.data.batching import BatchPlan, by_frames, collate, load_batches
 from f5_tts.data.dataset import AudioReader, Row, SpeechDataset
 from f5_tts.data.text import Vocabulary
@@ -177,14 +178,7 @@ def recordings(tmp_path: Path) -> list[Row]:
 
 def loaded(rows: list[Row], *, num_workers: int, first: int = 0) -> Iterator[SpeechBatch]:
     """Two epochs of pairs, as training reads them."""
-    spec = MelSpecConfig(
-        target_sample_rate=16000,
-        n_mel_channels=10,
-        hop_length=320,
-        win_length=512,
-        n_fft=512,
-        mel_spec_type="vocos",
-    )
+    spec = replace(MINI_MEL, n_mel_channels=10, win_length=512, n_fft=512)
     dataset = SpeechDataset(rows, AudioReader(LogMel(spec), 16000), pairs=True, seed=0)
     chosen = settings(batch_size_per_gpu=150, num_workers=num_workers, pair_speakers=True)
     plan = BatchPlan(dataset=dataset, settings=chosen, frames_per_second=spec.frames_per_second, seed=0)

@@ -1,26 +1,18 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from math import log, pi
 
 import pytest
 import torch
+from tests.tiny import BIGVGAN_MEL as BIGVGAN
+from tests.tiny import MINI_MEL as MINI
+from tests.tiny import PUBLISHED_MEL as PUBLISHED
 from torch import Tensor
 
 from f5_tts.config import MelSpecConfig
 from f5_tts.model.griffin_lim import GriffinLim
 from f5_tts.model.mel import LogMel
 
-MINI = MelSpecConfig(
-    target_sample_rate=16000,
-    n_mel_channels=100,
-    hop_length=320,
-    win_length=1024,
-    n_fft=1024,
-    mel_spec_type="vocos",
-)
-PUBLISHED = replace(MINI, target_sample_rate=24000, hop_length=256)
-BIGVGAN = replace(PUBLISHED, mel_spec_type="bigvgan")
 SPECS = pytest.mark.parametrize("spec", [MINI, PUBLISHED, BIGVGAN], ids=["16 kHz", "24 kHz", "bigvgan"])
 
 

@@ -7,21 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.tiny import BIGVGAN_MEL as BIGVGAN
+from tests.tiny import MINI_MEL as MINI
+from tests.tiny import PUBLISHED_MEL as PUBLISHED
 from torch import Tensor, nn
 
-from f5_tts.config import MelSpecConfig
 from f5_tts.model.mel import LogMel, frames_in, mel_filters
-
-PUBLISHED = MelSpecConfig(
-    target_sample_rate=24000,
-    n_mel_channels=100,
-    hop_length=256,
-    win_length=1024,
-    n_fft=1024,
-    mel_spec_type="vocos",
-)
-MINI = replace(PUBLISHED, target_sample_rate=16000, hop_length=320)
-BIGVGAN = replace(PUBLISHED, mel_spec_type="bigvgan")
 
 
 @pytest.fixture(scope="module")

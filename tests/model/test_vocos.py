@@ -12,19 +12,12 @@ import pytest
 import torch
 import yaml
 from huggingface_hub.errors import HTTPError  # pyright: ignore[reportPrivateImportUsage]
+from tests.tiny import PUBLISHED_MEL as PUBLISHED
 from torch import Tensor
 
 from f5_tts.config import MelSpecConfig
 from f5_tts.model.vocos import CONFIG, REPOSITORY, WEIGHTS, Vocos, fetch_vocos, read_vocos
 
-PUBLISHED = MelSpecConfig(
-    target_sample_rate=24000,
-    n_mel_channels=100,
-    hop_length=256,
-    win_length=1024,
-    n_fft=1024,
-    mel_spec_type="vocos",
-)
 TINY = replace(PUBLISHED, n_mel_channels=6, hop_length=4, win_length=16, n_fft=16)
 SIZES = {"dim": 8, "intermediate_dim": 12, "num_layers": 2}
 

@@ -191,6 +191,7 @@ def read_voices(given: dict[str, Any], names: set[str], run: SpeechConfig) -> di
 
 
 def read_voice(name: str, table: dict[str, Any], run: SpeechConfig) -> Voice:
+    """The voice in a table with ref_audio, ref_text, speed; ValueError without a recording."""
     if not table.get("ref_audio"):
         place = "give one with --ref_audio" if name == MAIN else f"write it into [voices.{name}]"
         raise ValueError(f"the voice {name} has no ref_audio, a recording of it: {place}")

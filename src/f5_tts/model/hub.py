@@ -19,6 +19,7 @@ def find_file(name: str, key: str) -> Path:
 
 
 def hub_file(name: str, key: str) -> Path:
+    """The file that hf://org/repo/path names, here; raises as find_file does."""
     org, _, rest = name.removeprefix(HUB).partition("/")
     repo, _, path = rest.partition("/")
     if not (org and repo and path):
