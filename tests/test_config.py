@@ -9,22 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from f5_tts.config import (
-    CONFIG_DIR,
-    ConfigError,
-    RLRunConfig,
-    RunConfig,
-    changed,
-    check,
-    check_available,
-    compose_run,
-    compose_speech,
-    config_names,
-    dataset_dir,
-    group_size,
-    load_run,
-    vocab_path,
-)
+from f5_tts.checks import check, check_available
+from f5_tts.config import CONFIG_DIR, changed, compose_run, compose_speech, config_names, load_run
+from f5_tts.sections import ConfigError, RLRunConfig, RunConfig, dataset_dir, group_size, vocab_path
 
 STAGE_1 = """
 datasets.name=mini_rl datasets.batch_size_per_gpu=1 datasets.batch_size_type=sample datasets.num_workers=1

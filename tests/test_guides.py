@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from f5_tts.config import RLRunConfig, RunConfig, compose_run
+from f5_tts.config import compose_run
 from f5_tts.infer import cli
 from f5_tts.scripts import quickstart, results
 from f5_tts.scripts.export import command_line
+from f5_tts.sections import RLRunConfig, RunConfig
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -16,7 +16,7 @@ import pytest
 
 SRC = Path(__file__).resolve().parents[1] / "src"
 FLOORS = (
-    ("types", "config", "command"),
+    ("types", "sections", "checks", "config", "command"),
     ("data",),
     ("model",),
     ("rewards",),

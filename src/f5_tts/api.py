@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from f5_tts.config import check, compose_speech, shown
+from f5_tts.checks import check, shown
+from f5_tts.config import compose_speech
 from f5_tts.infer.load import load_speaker
 from f5_tts.infer.reference import read_reference
 from f5_tts.infer.silence import pauses_shortened

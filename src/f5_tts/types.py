@@ -60,7 +60,8 @@ class Rollout:
     next_times: Float[Tensor, " s"]  # where each of them leads
     states: Float[Tensor, "s b n d"]  # x_t shown to the policy
     actions: Float[Tensor, "s b n d"]  # what was drawn there
-    old_log_prob: Float[Tensor, "s b n"]  # of the action, mean over a frame's bins, by the policy that drew it
+    means: Float[Tensor, "s b n d"]  # of the Gaussian that it was drawn from
+    stds: Float[Tensor, "s ..."]  # and its standard deviation: s b n d, or one number a step, s 1 1 1
 
     def __post_init__(self) -> None:
         empty = (~self.target.any(dim=1)).nonzero().flatten().tolist()
@@ -116,8 +117,27 @@ class GRPOBatch:
 
     rollout: Rollout
     advantages: Float[Tensor, " b"] | Float[Tensor, "b n"]  # of each sample, or of each of its frames
-    share: float  # of the update's samples that are in this batch
+    share: float  # of the update's samples that are in this batch, times the number of processes
     metrics: dict[str, float]  # of the whole update: rewards, groups, seconds
+    is_fresh: bool = True  # no update has learnt from it yet, so the policy is still the one that drew
+
+
+@runtime_checkable
+class Peers(Protocol):
+    """All processes of a run, when samples of one are compared with those of the others."""
+
+    @property
+    def world(self) -> int:
+        """How many there are."""
+        ...
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """The rows of every process, in their order; frames are padded to the longest."""
+        ...
+
+    def own(self, rows: Tensor) -> Tensor:
+        """Of gathered rows those of this process, padding included."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

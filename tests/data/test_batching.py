@@ -12,11 +12,11 @@ import torch
 from tests.tiny import MINI_MEL
 from torch import Tensor
 
-from f5_tts.config import DatasetsConfig
 from f5_tts.data.batching import BatchPlan, by_frames, collate, load_batches
 from f5_tts.data.dataset import AudioReader, Row, SpeechDataset
 from f5_tts.data.text import Vocabulary
 from f5_tts.model.mel import LogMel
+from f5_tts.sections import DatasetsConfig
 from f5_tts.types import SpeechBatch, Utterance
 
 LETTERS = Vocabulary([" ", *"abcdefgh"])

@@ -12,12 +12,12 @@ from tests.test_guides import speaking_commands
 
 from f5_tts import infer
 from f5_tts.command import command
-from f5_tts.config import ConfigError
 from f5_tts.data.audio import load_audio
 from f5_tts.infer import silence
 from f5_tts.infer.cli import file_name, output_path, read_settings, run, speech_config, text_of, turns
 from f5_tts.rewards.digits_wer import DigitsWer
 from f5_tts.rewards.transcript import word_errors
+from f5_tts.sections import ConfigError
 
 ROOT = Path(__file__).parents[2]
 BASE = "pretrained/F5TTS_Mini/model_800.safetensors"

@@ -9,7 +9,7 @@ import torch
 from tests.tiny import tiny_arch
 from torch import Tensor
 
-from f5_tts.config import RLRunConfig, RunConfig, compose_run
+from f5_tts.config import compose_run
 from f5_tts.data.text import Vocabulary
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.backbones.layers import (
@@ -25,6 +25,7 @@ from f5_tts.model.backbones.layers import (
 from f5_tts.model.build import build_model
 from f5_tts.model.cfm import CFM, padding_mask
 from f5_tts.model.heads import Velocity
+from f5_tts.sections import RLRunConfig, RunConfig
 
 DITS = ["dit_v1", "dit_v0", "dit_qknorm", "dit_longskip", "dit_noconv", "dit_avgup"]
 GAUSSIAN = ["dit", "unett"]

@@ -7,10 +7,11 @@ import pytest
 import torch
 import yaml
 
-from f5_tts.config import RunConfig, compose_run
+from f5_tts.config import compose_run
 from f5_tts.model.build import build_vocoder
 from f5_tts.model.griffin_lim import GriffinLim
 from f5_tts.model.vocos import CONFIG, WEIGHTS, Vocos
+from f5_tts.sections import RunConfig
 
 
 def vocoder(*overrides: str) -> GriffinLim | Vocos:

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from f5_tts.config import RunConfig, compose_run
+from f5_tts.config import compose_run
 from f5_tts.data.text import RELEASED, Vocabulary, read_vocabulary
 from f5_tts.model.build import build_model
 from f5_tts.model.checkpoint import (
@@ -28,6 +28,7 @@ from f5_tts.model.checkpoint import (
     replace_file,
     write_checkpoint,
 )
+from f5_tts.sections import RunConfig
 
 HEAD = "transformer.proj_out_ln_sig."
 FREQUENCIES = "transformer.rotary_embed.inv_freq"

@@ -9,9 +9,9 @@ from tests.tiny import MINI_MEL as MINI
 from tests.tiny import PUBLISHED_MEL as PUBLISHED
 from torch import Tensor
 
-from f5_tts.config import MelSpecConfig
 from f5_tts.model.griffin_lim import GriffinLim
 from f5_tts.model.mel import LogMel
+from f5_tts.sections import MelSpecConfig
 
 SPECS = pytest.mark.parametrize("spec", [MINI, PUBLISHED, BIGVGAN], ids=["16 kHz", "24 kHz", "bigvgan"])
 

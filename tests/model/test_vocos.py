@@ -15,8 +15,8 @@ from huggingface_hub.errors import HTTPError  # pyright: ignore[reportPrivateImp
 from tests.tiny import PUBLISHED_MEL as PUBLISHED
 from torch import Tensor
 
-from f5_tts.config import MelSpecConfig
 from f5_tts.model.vocos import CONFIG, REPOSITORY, WEIGHTS, Vocos, fetch_vocos, read_vocos
+from f5_tts.sections import MelSpecConfig
 
 TINY = replace(PUBLISHED, n_mel_channels=6, hop_length=4, win_length=16, n_fft=16)
 SIZES = {"dim": 8, "intermediate_dim": 12, "num_layers": 2}

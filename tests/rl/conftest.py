@@ -7,9 +7,10 @@ import torch
 from tests.tiny import tiny_arch
 from torch import Tensor
 
-from f5_tts.config import ProviderConfig, RLConfig, RLRunConfig, compose_run
+from f5_tts.config import compose_run
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.cfm import CFM
+from f5_tts.sections import ProviderConfig, RLConfig, RLRunConfig
 from f5_tts.types import Rollout, SpeechBatch
 
 MEL_BINS = 6
@@ -77,7 +78,9 @@ def batch() -> SpeechBatch:
 def rollout_of() -> Callable[..., Rollout]:
     """A rollout of one trained step with these states and actions; every frame of equal clips is generated."""
 
-    def make(states: Tensor, actions: Tensor, *, time: float = 0.2, next_time: float = 0.5) -> Rollout:
+    def make(
+        states: Tensor, actions: Tensor, means: Tensor, std: float, *, time: float = 0.2, next_time: float = 0.5
+    ) -> Rollout:
         num, length, _ = states.shape
         batch = SpeechBatch(
             mel=torch.zeros_like(states),
@@ -97,7 +100,8 @@ def rollout_of() -> Callable[..., Rollout]:
             next_times=torch.tensor([next_time]),
             states=states[None],
             actions=actions[None],
-            old_log_prob=torch.zeros(1, num, length),
+            means=means[None],
+            stds=torch.as_tensor(std).view(1, 1, 1, 1),
         )
 
     return make

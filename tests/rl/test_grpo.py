@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from f5_tts.config import ProviderConfig, RLConfig, RLRunConfig, compose_run
+from f5_tts.config import compose_run
 from f5_tts.model.cfm import CFM
 from f5_tts.rl.grpo import GRPOLoss, draw_experience
 from f5_tts.rl.objective import grpo_objective
 from f5_tts.rl.scoring import Scorer
+from f5_tts.sections import ProviderConfig, RLConfig, RLRunConfig
 from f5_tts.types import GRPOBatch, RewardInput, SpeechBatch
 
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from f5_tts.config import RLConfig
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.cfm import CFM
 from f5_tts.model.heads import Velocity
 from f5_tts.rl.gaussian import log_prob
 from f5_tts.rl.objective import grpo_objective, policy_at
+from f5_tts.sections import RLConfig
 from f5_tts.types import GRPOBatch, LossOutput, Rollout
 
 NUM = 40_000  # draws of a Monte Carlo gradient

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from f5_tts.config import RLConfig
 from f5_tts.model.cfm import CFM, padding_mask
 from f5_tts.model.flow import solve, time_grid
 from f5_tts.model.heads import Velocity
 from f5_tts.rl.kernel import build_kernel, trained_steps
 from f5_tts.rl.objective import grpo_objective
 from f5_tts.rl.rollout import draw_group, draw_rollout, with_prompts
+from f5_tts.sections import RLConfig
 from f5_tts.types import GRPOBatch, Rollout, SpeechBatch
 
 EARLY = ("window.t_range=[0.0,0.5]", "window.schedule=fixed")  # from the first step on
@@ -219,7 +219,8 @@ def test_every_trained_step_of_every_pass_is_recorded(rl, policy, batch):
 
 PEAK = """
 import pathlib, re, torch
-from f5_tts.config import RLRunConfig, compose_run
+from f5_tts.config import compose_run
+from f5_tts.sections import RLRunConfig
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.cfm import CFM
 from f5_tts.rl.grpo import GRPOLoss

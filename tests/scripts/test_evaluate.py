@@ -10,11 +10,12 @@ import pytest
 import soundfile
 import torch
 
-from f5_tts.config import ConfigError, RunConfig, compose_run
+from f5_tts.config import compose_run
 from f5_tts.eval.results import Result, read_result
 from f5_tts.model.build import build_model
 from f5_tts.model.checkpoint import write_checkpoint
 from f5_tts.scripts.evaluate import evaluate
+from f5_tts.sections import ConfigError, RunConfig
 from f5_tts.train.build import build_vocabulary
 
 TINY = ["model.arch.dim=32", "model.arch.depth=1", "model.arch.heads=2", "model.arch.text_dim=16"]

@@ -6,9 +6,10 @@ from tests.tiny import tiny_arch
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from f5_tts.config import EmaConfig, RunConfig, compose_run
+from f5_tts.config import compose_run
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.cfm import CFM
+from f5_tts.sections import EmaConfig, RunConfig
 from f5_tts.train.build import build_ema, learning_rate_factor
 
 ROWS = "rows_(update,step,initted,ema)"

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
 
-from f5_tts.config import EmaConfig, OptimConfig, RunConfig, compose_run
+from f5_tts.config import compose_run
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import ModelCard
+from f5_tts.sections import EmaConfig, OptimConfig, RunConfig
 from f5_tts.train.build import build_ema
 from f5_tts.train.loop import fit, merge, seed_of
 from f5_tts.train.report import Report

@@ -11,11 +11,12 @@ from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from f5_tts.config import CkptsConfig, EmaConfig, RunConfig, compose_run
+from f5_tts.config import compose_run
 from f5_tts.data.text import Vocabulary
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import ModelCard, read_checkpoint
+from f5_tts.sections import CkptsConfig, EmaConfig, RunConfig
 from f5_tts.train.build import build_ema
 from f5_tts.train.state import CheckpointDir, Trainable
 

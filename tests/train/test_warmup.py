@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from f5_tts.config import ModelConfig, RunConfig, compose_run
+from f5_tts.config import compose_run
 from f5_tts.data.text import Vocabulary
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.build import build_model
 from f5_tts.model.cfm import CFM
 from f5_tts.model.heads import Velocity
+from f5_tts.sections import ModelConfig, RunConfig
 from f5_tts.train.warmup import InfillingLoss
 from f5_tts.types import SpeechBatch
 

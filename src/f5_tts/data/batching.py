@@ -8,15 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 
-from f5_tts.config import DatasetsConfig
 from f5_tts.data.dataset import SpeechDataset
 from f5_tts.data.text import Vocabulary
+from f5_tts.sections import DatasetsConfig
 from f5_tts.types import SpeechBatch, Utterance
 
 POOL = 16  # batches drawn at random together and cut by length among themselves
@@ -105,12 +106,18 @@ def collate(items: Sequence[Utterance], vocabulary: Vocabulary) -> SpeechBatch:
     )
 
 
-def load_batches(plan: BatchPlan, vocabulary: Vocabulary, *, first: int, epochs: int) -> Iterator[SpeechBatch]:
-    """The batches of a run from number `first` on, read by `datasets.num_workers` processes."""
+def load_batches(
+    plan: BatchPlan, vocabulary: Vocabulary, *, first: int, epochs: int, rank: int = 0, world: int = 1
+) -> Iterator[SpeechBatch]:
+    """The batches of a run from number `first` on, read by `datasets.num_workers` processes.
+
+    Of `world` training processes that of number `rank` gets every so manieth batch; `first` counts its own.
+    """
     workers = plan.settings.num_workers
+    batches = islice(plan.batches(first * world, epochs), rank, None, world)
     loader = DataLoader(
         plan.dataset,
-        batch_sampler=plan.batches(first, epochs),  # pyright: ignore[reportArgumentType]  # any iterable of key lists
+        batch_sampler=batches,  # pyright: ignore[reportArgumentType]  # any iterable of key lists
         num_workers=workers,
         collate_fn=partial(collate, vocabulary=vocabulary),
         generator=torch.Generator(),  # else starting to read draws from the random state of the update at hand

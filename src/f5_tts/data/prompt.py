@@ -7,9 +7,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
-def prompt_lengths(lens: Int[Tensor, " b"], fractions: Float[Tensor, " b"], mode: str) -> Int[Tensor, " b"]:
-    """Frames of each prompt: that fraction of its clip, at least one; with mode `min` the smallest for all."""
-    frames = (lens * fractions).long().clamp(min=1)
+def prompt_lengths(
+    lens: Int[Tensor, " b"], fractions: Float[Tensor, " b"], places: Float[Tensor, " b"], mode: str
+) -> Int[Tensor, " b"]:
+    """Frames of each prompt, perhaps none: with mode `range` that fraction of its clip, with `per_sample` a part of
+    that (`places`, in [0, 1)), with `min` the least of those for all of the batch, as in F5R-TTS."""
+    most = (lens * fractions).long()
+    if mode == "range":
+        return most
+    frames = (most * places).long()
     return frames.min().expand_as(frames) if mode == "min" else frames
 
 

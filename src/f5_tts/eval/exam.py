@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from f5_tts.config import EvalConfig
 from f5_tts.data.audio import load_audio
 from f5_tts.data.text import Vocabulary
 from f5_tts.eval.items import EvalItem
@@ -19,6 +18,7 @@ from f5_tts.model.flow import time_grid
 from f5_tts.model.mel import LogMel, frames_in
 from f5_tts.rewards.transcript import word_errors
 from f5_tts.rewards.voice_sim import VoiceSim
+from f5_tts.sections import EvalConfig
 from f5_tts.types import RewardInput, Vocoder
 
 Transcribe = Callable[[list[Tensor], int], list[str]]

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 
-from f5_tts.config import ModelConfig, SpeechConfig
 from f5_tts.data.text import RELEASED, Vocabulary, byte_vocabulary, read_vocabulary
 from f5_tts.infer.speaker import Speaker
 from f5_tts.model.build import build_model, build_vocoder
 from f5_tts.model.checkpoint import Checkpoint, ModelCard, check_card, load_weights, read_checkpoint
 from f5_tts.model.hub import find_file
+from f5_tts.sections import ModelConfig, SpeechConfig
 
 PUBLISHED = {
     "F5TTS_v1_Base": "hf://SWivid/F5-TTS/F5TTS_v1_Base/model_1250000.safetensors",

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
-from f5_tts.config import InferConfig, SpeechConfig, changed
+from f5_tts.config import changed
 from f5_tts.data.text import Vocabulary
 from f5_tts.infer.chunks import chunk_size, cross_fade, finished, gain, spaced, speech_frames, split_text
 from f5_tts.infer.reference import Reference
@@ -20,6 +20,7 @@ from f5_tts.infer.sample import Request, speak
 from f5_tts.model.cfm import CFM
 from f5_tts.model.flow import time_grid
 from f5_tts.model.mel import LogMel, frames_in
+from f5_tts.sections import InferConfig, SpeechConfig
 from f5_tts.types import Vocoder
 
 SEEDS = 2**31  # as many are drawn from

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from f5_tts.config import ModelConfig
 from f5_tts.data.text import Vocabulary
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.backbones.unett import UNetT
 from f5_tts.model.cfm import CFM
 from f5_tts.model.griffin_lim import GriffinLim
 from f5_tts.model.vocos import Vocos, fetch_vocos, read_vocos
+from f5_tts.sections import ModelConfig
 
 BACKBONES: dict[str, type[DiT] | type[UNetT]] = {"DiT": DiT, "UNetT": UNetT}
 

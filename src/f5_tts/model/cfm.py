@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from f5_tts.model.backbones.layers import Backbone
-from f5_tts.model.heads import Velocity, start_gaussian_head
+from f5_tts.model.heads import Velocity, VelocityModel, start_gaussian_head
 
 
 class CFM(nn.Module):
@@ -45,13 +45,14 @@ class CFM(nn.Module):
         drop_audio: Bool[Tensor, " b"] | None = None,
         drop_text: Bool[Tensor, " b"] | None = None,
         cfg_strength: float = 0.0,
+        grad_uncond: bool = True,
         words: Float[Tensor, "bb n e"] | None = None,
     ) -> Velocity:
         """Velocity at flow time `time` (0 noise, 1 speech); with `cfg_strength` w its mean is μ_c + w (μ_c - μ_u).
 
         Guidance runs both halves in one pass of twice the batch. Its μ_u sees neither prompt nor text; the
-        standard deviation is the conditional one. `words` are those of an earlier velocity of the same items, texts
-        and guidance.
+        standard deviation is the conditional one; without `grad_uncond` μ_u gets no gradient. `words` are those of an
+        earlier velocity of the same items, texts and guidance.
         """
         num = len(x)
         time = time.expand(num)
@@ -63,12 +64,13 @@ class CFM(nn.Module):
         pairs = (torch.cat([part, part]) for part in (x, cond, text, time))
         both = self.transformer(*pairs, twice, torch.cat([audio, yes]), torch.cat([blank, yes]), words)
         given, free = both.mean.chunk(2)
+        free = free if grad_uncond else free.detach()
         ln_sigma = None if both.ln_sigma is None else both.ln_sigma[:num]
         return Velocity(given + cfg_strength * (given - free), ln_sigma, both.words)
 
 
 def velocity_field(
-    model: Callable[..., Velocity], cond: Tensor, text: Tensor, mask: Tensor | None, cfg_strength: float
+    model: VelocityModel, cond: Tensor, text: Tensor, mask: Tensor | None, cfg_strength: float
 ) -> Callable[[Tensor, Tensor], Velocity]:
     """(x, t) -> velocity for these items, along one path: the text is embedded at the first point and then kept.
 

@@ -22,9 +22,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from f5_tts.config import ModelConfig
 from f5_tts.data.text import Vocabulary
 from f5_tts.model.cfm import CFM
+from f5_tts.sections import ModelConfig
 
 RAW, AVERAGE = "model_state_dict", "ema_model_state_dict"  # the weights in a training checkpoint
 EMA_PREFIX = "ema_model."
@@ -63,6 +63,12 @@ class Checkpoint:
     @property
     def has_head(self) -> bool:
         return any(name.startswith(HEAD) for name in self.weights)
+
+    @property
+    def has_trained_head(self) -> bool:
+        """Whether its Gaussian head has learnt anything: a new one says the same everywhere, by weights of zero."""
+        weight = self.weights.get(f"{HEAD}weight")
+        return weight is not None and bool(weight.any())
 
     @property
     def update(self) -> int:
@@ -168,7 +174,13 @@ def plain_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_weights(model: CFM, checkpoint: Checkpoint, say: Callable[[str], None] = print) -> None:
-    """Load weights strictly; only a Gaussian head may be missing or left over, and that is said.
+    """Load weights strictly, as `matched_weights` gives them."""
+    model.load_state_dict(matched_weights(model, checkpoint, say))
+
+
+def matched_weights(model: CFM, checkpoint: Checkpoint, say: Callable[[str], None] = print) -> dict[str, Tensor]:
+    """A checkpoint's weights, for every tensor of the model; only a Gaussian head may be missing or left over, and
+    that is said.
 
     Raises ValueError that names the first keys that differ, with both shapes.
     """
@@ -183,7 +195,7 @@ def load_weights(model: CFM, checkpoint: Checkpoint, say: Callable[[str], None] 
     if wrong:
         shown, cause = "; ".join(wrong[:3]), likely_cause(own, weights, wrong)
         raise ValueError(f"{checkpoint.path} does not fit this model ({len(wrong)} tensors differ; {shown}): {cause}")
-    model.load_state_dict(weights)
+    return weights
 
 
 def differences(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:

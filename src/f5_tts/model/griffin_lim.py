@@ -9,8 +9,8 @@ from jaxtyping import Complex, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from f5_tts.config import MelSpecConfig
 from f5_tts.model.mel import mel_filters, mirrored
+from f5_tts.sections import MelSpecConfig
 
 MOMENTUM = 0.99  # of fast Griffin-Lim (Perraudin, Balazs, Søndergaard 2013); from 1 on it need not converge
 ITEMS_AT_ONCE = 4  # as many spectra as stay in a processor's cache: 32 at once cost about a quarter more

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -13,6 +14,9 @@ class Velocity(NamedTuple):
     mean: Tensor  # b n d
     ln_sigma: Tensor | None  # b n d, log of the standard deviation; None on a deterministic model
     words: Tensor | None = None  # the text as the network embedded it; handed back, it is not embedded again
+
+
+VelocityModel = Callable[..., Velocity]  # a model, wrapped or not: called as CFM.forward
 
 
 def velocity_layers(dim: int, mel_dim: int, gaussian: bool) -> tuple[nn.Linear, nn.Linear | None]:

@@ -12,10 +12,10 @@ from jaxtyping import Bool, Complex, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
-from f5_tts.config import MelSpecConfig
 from f5_tts.model.backbones.layers import silence
 from f5_tts.model.checkpoint import differences, read_tensors
 from f5_tts.model.hub import fetch
+from f5_tts.sections import MelSpecConfig
 
 REPOSITORY = "charactr/vocos-mel-24khz"  # on the Hugging Face hub
 CONFIG, WEIGHTS = "config.yaml", "pytorch_model.bin"

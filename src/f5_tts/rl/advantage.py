@@ -2,12 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 MIN_GROUPS = 8  # from here on the spread over an update is worth dividing by
 TINY = 1e-8  # keeps a division by no spread finite
+EPS = 1e-4  # grpo: added to a group's standard deviation, in units of the total reward
+MEMORY = 64  # samples that a running baseline looks back over
+
+Scale = Callable[[Float[Tensor, "b ..."], Int[Tensor, " b"], float], Float[Tensor, "b ..."]]
+
+
+@runtime_checkable
+class Compare(Protocol):
+    """Scores by reward of a whole update, group ids and generated frames -> advantages, of samples or of frames."""
+
+    def __call__(
+        self, parts: dict[str, Tensor], group_ids: Int[Tensor, " b"], target: Bool[Tensor, "b n"]
+    ) -> Float[Tensor, " b"] | Float[Tensor, "b n"]: ...
+
+
+class GroupComparison:
+    """Each sample against the others of its prompt: `group_advantages` with a run's settings."""
+
+    def __init__(self, weights: dict[str, float], floors: dict[str, float], *, method: str, clip: float) -> None:
+        self.weights, self.floors, self.method, self.clip = weights, floors, method, clip
+
+    def __call__(self, parts: dict[str, Tensor], group_ids: Tensor, target: Tensor) -> Tensor:
+        return group_advantages(parts, group_ids, self.weights, self.floors, target, method=self.method, clip=self.clip)
 
 
 def group_advantages(
@@ -15,31 +41,31 @@ def group_advantages(
     group_ids: Int[Tensor, " b"],
     weights: dict[str, float],
     floors: dict[str, float],
-    clip: float,
     target: Bool[Tensor, "b n"],
+    *,
+    method: str,
+    clip: float,
 ) -> Float[Tensor, " b"] | Float[Tensor, "b n"]:
-    """Each reward centred and scaled within its group, then added up by weight (GDPO).
+    """Rewards compared within groups, by `method`, which METHODS explains; clipped to plus and minus `clip`.
 
-    A = Σ_j w_j (r_j - mean_g r_j) / max(std_g r_j, floor_j), with biased standard deviations; from 8 groups on
-    divided by its standard deviation over all samples (or their generated frames); clipped. A group must be here
-    whole. Its advantages sum to zero before clipping; a group whose rewards are all equal gets exactly zero.
+    A group must be here whole. Its advantages sum to zero before clipping; a group whose rewards are all equal gets
+    exactly zero.
 
     Args:
         parts: raw scores by reward, of shape `b`, or `b n` where each frame has its own; higher is better. One such
             reward gives every frame its own advantage: each is compared with the same frame of the other samples.
         group_ids: which prompt a sample answers; any integers, in any order.
         weights: of each reward.
-        floors: the least standard deviation to divide by, in units of that reward: noise below it stays small.
-        clip: largest magnitude of an advantage.
+        floors: gdpo: the least standard deviation to divide by, in units of that reward: noise below it stays small.
         target: True on generated frames; the others get zero where frames have advantages of their own.
     """
-    scaled = [weights[name] * standardise(score.float(), group_ids, floors[name]) for name, score in parts.items()]
+    scale_part, scale_total = METHODS[method]
+    _, group = torch.unique(group_ids, return_inverse=True)
+    scaled = [weights[name] * scale_part(score.float(), group, floors[name]) for name, score in parts.items()]
     by_frame = any(score.ndim == 2 for score in scaled)
     total = torch.stack(torch.broadcast_tensors(*(as_rows(part) if by_frame else part for part in scaled))).sum(dim=0)
-    if len(group_ids.unique()) >= MIN_GROUPS:
-        counted = total.expand_as(target)[target] if by_frame else total
-        total = total / counted.std(correction=0).clamp(min=TINY)
-    total = total.clamp(-clip, clip)
+    counted = total.expand_as(target)[target] if by_frame else total
+    total = scale_total(total, group, counted.std(correction=0).clamp(min=TINY).item()).clamp(-clip, clip)
     return total.masked_fill(~target, 0.0) if by_frame else total
 
 
@@ -48,23 +74,69 @@ def as_rows(scores: Tensor) -> Float[Tensor, "b n"]:
     return scores[:, None] if scores.ndim == 1 else scores
 
 
-def standardise(scores: Float[Tensor, "b ..."], group_ids: Int[Tensor, " b"], floor: float) -> Float[Tensor, "b ..."]:
-    """(r - mean) / max(std, floor) within each group; exactly zero where all members scored the same."""
-    _, group = torch.unique(group_ids, return_inverse=True)
-    centred = scores - group_mean(scores, group)[group]
-    deviation = group_mean(centred.square(), group).sqrt()
-    scaled = centred / deviation.clamp(min=max(floor, TINY))[group]
-    return scaled.masked_fill(is_equal(scores, group), 0.0)
+# --- how a reward, or their sum, is scaled; groups are numbered from 0 ---
+
+
+def as_it_is(scores: Float[Tensor, "b ..."], group: Int[Tensor, " b"], _: float) -> Float[Tensor, "b ..."]:
+    return scores
+
+
+def centre(scores: Float[Tensor, "b ..."], group: Int[Tensor, " b"], _: float) -> Float[Tensor, "b ..."]:
+    """r - mean_g, exactly zero where all of a group scored the same."""
+    return (scores - group_mean(scores, group)[group]).masked_fill(is_equal(scores, group), 0.0)
+
+
+def standardise(scores: Float[Tensor, "b ..."], group: Int[Tensor, " b"], floor: float) -> Float[Tensor, "b ..."]:
+    """(r - mean_g) / max(std_g, floor), with biased standard deviations."""
+    return centre(scores, group, floor) / deviation(scores, group).clamp(min=max(floor, TINY))[group]
+
+
+def standardise_softly(scores: Float[Tensor, "b ..."], group: Int[Tensor, " b"], _: float) -> Float[Tensor, "b ..."]:
+    """(r - mean_g) / (std_g + ε)."""
+    return centre(scores, group, EPS) / (deviation(scores, group)[group] + EPS)
+
+
+def beat_the_others(scores: Float[Tensor, "b ..."], group: Int[Tensor, " b"], _: float) -> Float[Tensor, "b ..."]:
+    """r - mean of the group's other samples = (r - mean_g) G / (G - 1)."""
+    size = torch.bincount(group)[group].view(-1, *[1] * (scores.ndim - 1))
+    return centre(scores, group, 0.0) * size / (size - 1).clamp(min=1)
+
+
+def over_spread(scores: Float[Tensor, "b ..."], group: Int[Tensor, " b"], spread: float) -> Float[Tensor, "b ..."]:
+    """Scores that are centred already, over the update's spread if there are enough groups to know it."""
+    return scores / spread if int(group.max()) + 1 >= MIN_GROUPS else scores
+
+
+def centre_over_spread(
+    scores: Float[Tensor, "b ..."], group: Int[Tensor, " b"], spread: float
+) -> Float[Tensor, "b ..."]:
+    """(r - mean_g) / std over all samples of the update."""
+    return centre(scores, group, spread) / spread
+
+
+# rl.advantage -> how each reward is scaled, given its floor, and how their weighted sum is, given the update's spread.
+METHODS: dict[str, tuple[Scale, Scale]] = {
+    "gdpo": (standardise, over_spread),  # each reward counts alike, whatever its spread (arXiv 2601.05242)
+    "grpo": (as_it_is, standardise_softly),  # Shao et al. 2024, arXiv 2402.03300
+    "dr_grpo": (as_it_is, centre),  # no bias towards groups of little spread (Liu et al. 2025, arXiv 2503.20783)
+    "global_std": (as_it_is, centre_over_spread),
+    "rloo": (as_it_is, beat_the_others),  # Ahmadian et al. 2024, arXiv 2402.14740
+}
+
+
+def deviation(scores: Float[Tensor, "b ..."], group: Int[Tensor, " b"]) -> Float[Tensor, "g ..."]:
+    """Standard deviation of each group, biased: divided by the group's size."""
+    return group_mean((scores - group_mean(scores, group)[group]).square(), group).sqrt()
 
 
 def group_mean(scores: Float[Tensor, "b ..."], group: Int[Tensor, " b"]) -> Float[Tensor, "g ..."]:
-    """Mean over each group; groups are numbered from 0."""
+    """Mean over each group."""
     sums = scores.new_zeros(int(group.max()) + 1, *scores.shape[1:]).index_add(0, group, scores)
     return (sums.movedim(0, -1) / torch.bincount(group)).movedim(-1, 0)
 
 
 def is_equal(scores: Float[Tensor, "b ..."], group: Int[Tensor, " b"]) -> Bool[Tensor, "b ..."]:
-    """True where all of a sample's group scored the same; groups are numbered from 0."""
+    """True where all of a sample's group scored the same."""
     empty = scores.new_empty(int(group.max()) + 1, *scores.shape[1:])
     place = group.view(-1, *[1] * (scores.ndim - 1)).expand_as(scores)
     low = empty.scatter_reduce(0, place, scores, "amin", include_self=False)
@@ -76,3 +148,56 @@ def without_spread(parts: dict[str, Tensor], group_ids: Int[Tensor, " b"]) -> Bo
     """True for samples of a group in which every reward gave every sample the same."""
     _, group = torch.unique(group_ids, return_inverse=True)
     return torch.stack([is_equal(score, group) for score in parts.values()]).all(dim=0)
+
+
+# --- without a group ---
+
+
+class RunningBaseline:
+    """For groups of one: each reward against its own running mean and standard deviation, over about MEMORY samples.
+
+    A = Σ_j w_j (r_j - mean_j) / max(std_j, floor_j), clipped; mean and deviation are those before the update, and the
+    first update of all is compared with itself. Noisier than a group: what is hard about a prompt does not cancel.
+    """
+
+    def __init__(self, weights: dict[str, float], floors: dict[str, float], *, clip: float) -> None:
+        self.weights, self.floors, self.clip = weights, floors, clip
+        self.moments: dict[str, list[float]] = {}  # of each reward: samples so far, mean, mean square
+
+    def __call__(self, parts: dict[str, Tensor], group_ids: Tensor, target: Tensor) -> Tensor:
+        scores = {name: sample_mean(score.double(), target) for name, score in parts.items()}
+        for name, score in scores.items():
+            self.moments.setdefault(name, [0.0, *moments(score)])
+        total = torch.stack([self.weights[name] * self.standardise(name, score) for name, score in scores.items()])
+        for name, score in scores.items():
+            self.add(name, score)
+        return total.sum(dim=0).clamp(-self.clip, self.clip).float()
+
+    def standardise(self, name: str, score: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+        _, mean, square = self.moments[name]
+        return (score - mean) / max((square - mean**2) ** 0.5 if square > mean**2 else 0.0, self.floors[name], TINY)
+
+    def add(self, name: str, score: Float[Tensor, " b"]) -> None:
+        """Averages of all samples so far, later of the last MEMORY: an older one fades."""
+        count, *old = self.moments[name]
+        share = len(score) / min(count + len(score), max(MEMORY, len(score)))
+        new = [(1 - share) * was + share * now for was, now in zip(old, moments(score), strict=True)]
+        self.moments[name] = [count + len(score), *new]
+
+    def state_dict(self) -> dict[str, list[float]]:
+        return dict(self.moments)
+
+    def load_state_dict(self, state: dict[str, list[float]]) -> None:
+        self.moments = dict(state)
+
+
+def moments(score: Float[Tensor, " b"]) -> tuple[float, float]:
+    """Mean, and mean of the squares."""
+    return score.mean().item(), score.square().mean().item()
+
+
+def sample_mean(score: Float[Tensor, "b ..."], target: Bool[Tensor, "b n"]) -> Float[Tensor, " b"]:
+    """One number a sample: of frames the mean over those that were generated."""
+    if score.ndim == 1:
+        return score
+    return score.masked_fill(~target, 0.0).sum(dim=1) / target.sum(dim=1)

@@ -23,10 +23,26 @@ class Gaussian(NamedTuple):
         return self.mean + self.std * torch.randn_like(self.mean)
 
 
-def log_prob(action: Float[Tensor, "b n d"], policy: Gaussian) -> Float[Tensor, "b n"]:
-    """-(a - m)² / (2 s²) - ln s, the constant ln √2π left out; mean over the bins of each frame."""
+def log_density(action: Float[Tensor, "b n d"], policy: Gaussian) -> Float[Tensor, "b n d"]:
+    """-(a - m)² / (2 s²) - ln s, the constant ln √2π left out."""
     mean, std = policy.mean.float(), policy.std.float()
-    return (-(((action.float() - mean) / std).square()) / 2 - std.log()).mean(dim=-1)
+    return -(((action.float() - mean) / std).square()) / 2 - std.log()
+
+
+def log_ratio(action: Float[Tensor, "b n d"], now: Gaussian, then: Gaussian) -> Float[Tensor, "b n"]:
+    """ln π(a) - ln π_then(a), mean over the bins of each frame."""
+    return (log_density(action, now) - log_density(action, then)).mean(dim=-1)
+
+
+def guarded_log_ratio(action: Float[Tensor, "b n d"], now: Gaussian, then: Gaussian) -> Float[Tensor, "b n"]:
+    """mean_D [ s (ln r + Δm² / (2 s²)) ]: centred, and weighed by s (GRPO-Guard, Wang et al. 2025, arXiv 2510.22319).
+
+    An average of log-ratios is negative off policy, about -Δm² / (2 s²), so that an upper clip never acts; without
+    that part it is centred at 0, and clips on both sides act alike at every step. Δm = m - m_then, s that of `then`.
+    """
+    shift, std = (now.mean - then.mean).float(), then.std.float()
+    ratio = log_density(action, now) - log_density(action, then)
+    return (std * (ratio + (shift / std).square() / 2)).mean(dim=-1)
 
 
 def kl_divergence(policy: Gaussian, reference: Gaussian, target: Bool[Tensor, "b n"]) -> Float[Tensor, " b"]:
@@ -34,6 +50,12 @@ def kl_divergence(policy: Gaussian, reference: Gaussian, target: Bool[Tensor, "b
     mean, std, mean_r, std_r = (part.float() for part in (*policy, *reference))
     spread = (std_r / std).log() + (std.square() + (mean - mean_r).square()) / (2 * std_r.square())
     return entry_mean(spread - 0.5, target)
+
+
+def entropy(policy: Gaussian, target: Bool[Tensor, "b n"]) -> Float[Tensor, " b"]:
+    """mean_D [ ln s + (1 + ln 2π) / 2 ], in nats per mel entry."""
+    spread = (policy.std.float().log() + (1 + torch.tensor(2 * torch.pi).log()) / 2).expand_as(policy.mean)
+    return entry_mean(spread, target)
 
 
 def entry_mean(values: Float[Tensor, "b n d"], target: Bool[Tensor, "b n"]) -> Float[Tensor, " b"]:

@@ -8,78 +8,136 @@ scored above its group, held near the reference (`objective.py`, `kernel.py`, `g
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 
 import torch
+from torch import Tensor
 
-from f5_tts.config import RLConfig
-from f5_tts.model.cfm import CFM
-from f5_tts.rl.advantage import group_advantages, without_spread
-from f5_tts.rl.nft import nft_objective
-from f5_tts.rl.objective import grpo_objective
+from f5_tts.model.heads import VelocityModel
+from f5_tts.rl.advantage import Compare, without_spread
+from f5_tts.rl.nft import OldPolicy, nft_objective
+from f5_tts.rl.objective import Models, anchor_objective, grpo_objective
 from f5_tts.rl.rollout import draw_group
 from f5_tts.rl.scoring import Scorer
-from f5_tts.types import GRPOBatch, LossOutput, RewardBatch, SpeechBatch
+from f5_tts.sections import RLConfig
+from f5_tts.types import GRPOBatch, LossOutput, Peers, RewardBatch, Rollout, SpeechBatch
+
+Objective = Callable[[Models, GRPOBatch, int, RLConfig], LossOutput]
 
 
 def draw_experience(
-    policy: CFM, batches: Iterable[SpeechBatch], scorer: Scorer, rl: RLConfig
+    policy: VelocityModel,
+    updates: Iterable[list[SpeechBatch]],
+    scorer: Scorer,
+    compare: Compare,
+    rl: RLConfig,
+    *,
+    old: OldPolicy | None = None,
+    peers: Peers | None = None,
 ) -> Iterator[list[GRPOBatch]]:
-    """For every batch of prompts what one update learns from: whole groups, scored, with their advantages."""
-    for batch in batches:
+    """For every list of prompt batches what an update learns from: whole groups, scored, with their advantages.
+
+    `rl.updates_per_rollout` updates get the same. `old`, if given, draws in the policy's place. `peers` are the other
+    processes: samples are compared among all of them, by prompt.
+    """
+    peers = peers or Alone()
+    for batches in updates:
         started = time.perf_counter()
-        rollouts = list(draw_group(policy, batch, rl))
+        if old is not None:
+            old.follow()
+        rollouts = [rollout for batch in batches for rollout in draw_group(old or policy, batch, rl)]
         drawn = time.perf_counter()
         rewards = join([scorer(rollout) for rollout in rollouts])
-        group_ids = torch.cat([rollout.batch.group_ids for rollout in rollouts]).cpu()
-        scores = rewards.parts | rewards.frames
-        target = torch.cat([rollout.target for rollout in rollouts]).cpu()
-        advantages = group_advantages(scores, group_ids, scorer.weights, scorer.floors, rl.advantage_clip, target)
-        metrics = reward_metrics(rewards, group_ids)
-        metrics |= {"time/rollout": drawn - started, "time/reward": time.perf_counter() - drawn}
+        metrics = {"time/rollout": drawn - started, "time/reward": time.perf_counter() - drawn}
+        group_ids = peers.gather(torch.cat([rollout.batch.group_ids for rollout in rollouts]).cpu())
+        target = peers.gather(padded([rollout.target.cpu() for rollout in rollouts]))
+        parts, frames = (
+            {name: peers.gather(score) for name, score in kind.items()} for kind in (rewards.parts, rewards.frames)
+        )
+        advantages = peers.own(compare(parts | frames, group_ids, target))
+        metrics |= reward_metrics(replace(rewards, total=peers.gather(rewards.total), parts=parts), group_ids)
         sizes = [len(rollout.mel) for rollout in rollouts]
-        yield [
-            GRPOBatch(rollout=rollout, advantages=part.to(rollout.mel), share=len(part) / sum(sizes), metrics=metrics)
+        share = peers.world / len(group_ids)  # processes' gradients are averaged, not added
+        experience = [
+            GRPOBatch(rollout=rollout, advantages=fitted(part, rollout), share=len(part) * share, metrics=metrics)
             for rollout, part in zip(rollouts, advantages.split(sizes), strict=True)
         ]
+        for use in range(rl.updates_per_rollout):
+            yield [replace(batch, is_fresh=use == 0) for batch in experience]
+
+
+class Alone:
+    """One process: its samples are all."""
+
+    world = 1
+
+    def gather(self, rows: Tensor) -> Tensor:
+        return rows
+
+    def own(self, rows: Tensor) -> Tensor:
+        return rows
 
 
 class GRPOLoss:
     """Slices of an update's loss, one trained step (nft: fresh time) of one forward pass each: memory holds one."""
 
-    def __init__(self, reference: CFM | None, rl: RLConfig) -> None:
-        self.reference, self.rl = reference, rl
+    def __init__(self, rl: RLConfig, reference: VelocityModel | None = None, old: OldPolicy | None = None) -> None:
+        self.rl, self.reference, self.old = rl, reference, old
 
-    def __call__(self, policy: CFM, batches: list[GRPOBatch]) -> Iterator[LossOutput]:
-        is_nft = self.rl.algorithm == "nft"
-        objective = nft_objective if is_nft else grpo_objective
+    def __call__(self, policy: VelocityModel, batches: list[GRPOBatch]) -> Iterator[LossOutput]:
+        models = Models(policy, self.reference, self.old)
         for batch in batches:
-            num_slices = self.rl.nft.num_times if is_nft else len(batch.rollout.times)
-            for step in range(num_slices):
-                output = objective(policy, self.reference, batch, step, self.rl)
-                self.check_on_policy(output.metrics.get("ratio/max_dev", 0.0))
-                yield LossOutput(loss=output.loss * batch.share / num_slices, metrics=output.metrics | batch.metrics)
+            for objective, step, weight in self.slices(batch):
+                output = objective(models, batch, step, self.rl)
+                metrics = output.metrics | batch.metrics
+                if batch.is_fresh:
+                    metrics |= self.check_on_policy(output.metrics)
+                yield LossOutput(loss=output.loss * batch.share * weight, metrics=metrics)
 
-    def check_on_policy(self, deviation: float) -> None:
+    def slices(self, batch: GRPOBatch) -> list[tuple[Objective, int, float]]:
+        """Objective, step and weight of each part of a batch's loss."""
+        if self.rl.algorithm == "nft":
+            return [(nft_objective, step, 1 / self.rl.nft.num_times) for step in range(self.rl.nft.num_times)]
+        num = len(batch.rollout.times)
+        steps: list[tuple[Objective, int, float]] = [(grpo_objective, step, 1 / num) for step in range(num)]
+        anchored = self.reference is not None and self.rl.anchor_weight > 0
+        return [*steps, (anchor_objective, 0, 1.0)] if anchored else steps
+
+    def check_on_policy(self, metrics: dict[str, float]) -> dict[str, float]:
         """The policy that drew is the policy that learns: the ratio must be 1, or the gradient is of something else."""
-        limit = min(self.rl.clip_low, self.rl.clip_high) / 10
+        if "ratio/max_dev" not in metrics:
+            return {}
+        deviation, limit = metrics["ratio/max_dev"], min(self.rl.clip_low, self.rl.clip_high) / 10
         if deviation > limit:
             raise FloatingPointError(
                 f"the ratio is off by {deviation:.2g} before any update (allowed: {limit:.2g}, a tenth of rl.clip_low "
                 "and rl.clip_high): drawing and training disagree; is dropout on, or optim.mixed_precision too coarse?"
             )
+        return {"ratio/initial_max_dev": deviation}
 
 
 def join(batches: list[RewardBatch]) -> RewardBatch:
     """The rewards of several rollouts as those of one."""
     first = batches[0]
     parts = {name: torch.cat([batch.parts[name] for batch in batches]) for name in first.parts}
-    frames = {name: torch.cat([batch.frames[name] for batch in batches]) for name in first.frames}
+    frames = {name: padded([batch.frames[name] for batch in batches]) for name in first.frames}
     total = torch.cat([batch.total for batch in batches])
     return RewardBatch(total=total, parts=parts, weights=first.weights, frames=frames)
 
 
-def reward_metrics(rewards: RewardBatch, group_ids: torch.Tensor) -> dict[str, float]:
+def padded(rows: list[Tensor]) -> Tensor:
+    """Rows of frames of several rollouts as one tensor, of the longest's length."""
+    length = max(part.shape[1] for part in rows)
+    return torch.cat([torch.nn.functional.pad(part, (0, length - part.shape[1])) for part in rows])
+
+
+def fitted(advantages: Tensor, rollout: Rollout) -> Tensor:
+    """Advantages where the rollout is, those of frames cut to its length."""
+    return (advantages if advantages.ndim == 1 else advantages[:, : rollout.mel.shape[1]]).to(rollout.mel)
+
+
+def reward_metrics(rewards: RewardBatch, group_ids: Tensor) -> dict[str, float]:
     """What an update's rewards look like; names as in docs/metrics.md."""
     total = rewards.total
     seen = {

@@ -1,10 +1,12 @@
-"""The two policies: how a velocity becomes an action that is drawn, and where the action leads.
+"""The policies: how a velocity becomes an action that is drawn, and where the action leads.
 
-Time runs from 0 (noise) to 1 (speech). A step goes from t to t' = t + Δ; m is the guided mean velocity.
+Time runs from 0 (noise) to 1 (speech). A step goes from t to t' = t + Δ. From a state x with velocity v,
+x̂1 = x + (1-t) v is the speech it heads for and x̂0 = x - t v the noise it came from.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -12,9 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from f5_tts.config import RLConfig
 from f5_tts.model.heads import Velocity
 from f5_tts.rl.gaussian import Gaussian
+from f5_tts.sections import RLConfig
 
 LN_SIGMA_RANGE = (-4.0, 1.0)  # of a σ that RL trains: its own gradient shrinks or blows it up
 
@@ -29,6 +31,10 @@ class Kernel(Protocol):
 
     def advance(self, action: Tensor, x: Tensor, time: Tensor, next_time: Tensor) -> Tensor:
         """The state at t' after that action."""
+        ...
+
+    def is_noisy(self, time: Tensor, next_time: Tensor) -> bool:
+        """Whether that step draws anything."""
         ...
 
 
@@ -48,61 +54,116 @@ class VelocityKernel:
     def advance(self, action: Tensor, x: Tensor, time: Tensor, next_time: Tensor) -> Tensor:
         return x + (next_time - time) * action
 
+    def is_noisy(self, time: Tensor, next_time: Tensor) -> bool:
+        return True
 
-@dataclass(frozen=True)
-class SdeKernel:
-    """flow_grpo: the action is the next state, drawn by a stochastic step that keeps the flow's marginals.
 
-    With x̂1 = x + (1-t) v (the speech it heads for) and x̂0 = x - t v (the noise it came from),
-    x' ~ N(t' x̂1 + (1-t') ρ x̂0, (1-t')² (1-ρ²)), where ρ = (o_t / o_t')^(a²/2) and o = t / (1-t): part of the
-    old noise is replaced by fresh noise. a = 0 is Euler's step; exact for a point mass on every grid.
+class StateKernel:
+    """flow_grpo: the action is the next state, drawn by a stochastic step: part of the old noise becomes fresh.
+
+    x' ~ N(t' x̂1 + (1-t') ρ x̂0, (1-t')² (1-ρ²)), where ρ, the share of the noise that stays, is the subclass's; ρ = 1
+    is Euler's step, and at t' = 1 nothing is left of the noise either way.
     """
 
-    a: float
+    def kept_noise(self, time: Tensor, next_time: Tensor) -> Float[Tensor, ""]:
+        raise NotImplementedError
 
     def policy(self, velocity: Velocity, x: Tensor, time: Tensor, next_time: Tensor) -> Gaussian:
         kept = self.kept_noise(time, next_time)
         speech, noise = x + (1 - time) * velocity.mean, x - time * velocity.mean
-        return Gaussian(
-            next_time * speech + (1 - next_time) * kept * noise, (1 - next_time) * (1 - kept.square()).sqrt()
-        )
+        return Gaussian(next_time * speech + (1 - next_time) * kept * noise, self.std(time, next_time))
 
-    def kept_noise(self, time: Tensor, next_time: Tensor) -> Float[Tensor, ""]:
-        """ρ: at t' = 1 nothing is left of the noise either way, and the step is Euler's."""
-        odds_ratio = time * (1 - next_time) / ((1 - time) * next_time)
-        return odds_ratio ** (self.a**2 / 2)
+    def std(self, time: Tensor, next_time: Tensor) -> Float[Tensor, ""]:
+        return (1 - next_time) * (1 - self.kept_noise(time, next_time).square()).sqrt()
 
     def advance(self, action: Tensor, x: Tensor, time: Tensor, next_time: Tensor) -> Tensor:
         return action
 
+    def is_noisy(self, time: Tensor, next_time: Tensor) -> bool:
+        return self.std(time, next_time).item() > 0
+
+
+@dataclass(frozen=True)
+class ExactKernel(StateKernel):
+    """ρ = (o_t / o_t')^(a²/2) with o = t / (1-t): keeps the flow's marginals, exactly for a point mass on any grid."""
+
+    a: float
+
+    def kept_noise(self, time: Tensor, next_time: Tensor) -> Float[Tensor, ""]:
+        odds_ratio = time * (1 - next_time) / ((1 - time) * next_time)
+        return odds_ratio ** (self.a**2 / 2)
+
+
+@dataclass(frozen=True)
+class CpsKernel(StateKernel):
+    """ρ = cos(η π/2) at every step (coefficients-preserving sampling): simple, but it contracts what is drawn."""
+
+    eta: float
+
+    def kept_noise(self, time: Tensor, next_time: Tensor) -> Float[Tensor, ""]:
+        return torch.full_like(time, math.cos(self.eta * math.pi / 2))
+
+
+@dataclass(frozen=True)
+class EulerMaruyamaKernel(StateKernel):
+    """Flow-GRPO's step (Liu et al. 2025, arXiv 2505.05470): dx = [v + σ²/(2(1-t)) (t v - x)] dt + σ dW, one Euler step.
+
+    σ = a √((1-t)/t); at t = 0 it is taken at the next time of the grid. Its variance is right for small steps only.
+    """
+
+    a: float
+
+    def sigma(self, time: Tensor, next_time: Tensor) -> Float[Tensor, ""]:
+        at = torch.where(time > 0, time, next_time)
+        return self.a * ((1 - at) / at).sqrt()
+
+    def policy(self, velocity: Velocity, x: Tensor, time: Tensor, next_time: Tensor) -> Gaussian:
+        drift = self.sigma(time, next_time).square() / (2 * (1 - time)) * (time * velocity.mean - x)
+        mean = x + (next_time - time) * (velocity.mean + drift)
+        return Gaussian(mean, self.std(time, next_time))
+
+    def std(self, time: Tensor, next_time: Tensor) -> Float[Tensor, ""]:
+        return self.sigma(time, next_time) * (next_time - time).sqrt()
+
 
 def build_kernel(rl: RLConfig) -> Kernel:
-    """The policy of rl.algorithm."""
-    if rl.algorithm == "flow_grpo":
-        return SdeKernel(rl.sde.a)
-    return VelocityKernel(rl.temperature, rl.train_sigma)
+    """The policy of rl.algorithm, which is no longer auto."""
+    sde = rl.sde
+    if rl.algorithm != "flow_grpo":
+        return VelocityKernel(rl.temperature, rl.train_sigma)
+    kernels = {"exact": ExactKernel(sde.a), "em": EulerMaruyamaKernel(sde.a), "cps": CpsKernel(sde.eta)}
+    return kernels[sde.kernel]
 
 
 def trained_steps(times: Float[Tensor, " s"], rl: RLConfig) -> list[int]:
     """Which solver intervals are drawn and trained: `rl.window.size` neighbours that start inside its t_range.
 
-    None for nft, which learns from finished samples alone. Raises ValueError with the grid when no step starts
-    there, or when one would be without noise.
+    None for nft, which learns from finished samples alone. Raises ValueError as `window` does.
     """
     if rl.algorithm == "nft":
         return []
-    low, high = rl.window.t_range
-    inside = [i for i, t in enumerate(times[:-1].tolist()) if low <= t <= high]
+    inside = window(times, rl)
     is_random = rl.window.schedule == "random"
     first = int(torch.randint(max(0, len(inside) - rl.window.size) + 1, ())) if is_random else 0
-    chosen = inside[first : first + rl.window.size]
-    last = (inside if is_random else chosen)[-1:]  # of all the steps that may ever be chosen
-    grid = ", ".join(f"{t:.3f}" for t in times.tolist())
-    if not chosen:
+    return inside[first : first + rl.window.size]
+
+
+def window(times: Float[Tensor, " s"], rl: RLConfig) -> list[int]:
+    """The intervals that may ever be trained.
+
+    Raises ValueError with the grid when no step starts in rl.window.t_range, or when one would be without noise.
+    """
+    low, high = rl.window.t_range
+    inside = [i for i, t in enumerate(times[:-1].tolist()) if low <= t <= high]
+    if rl.window.schedule == "fixed":
+        inside = inside[: rl.window.size]
+    kernel, grid = build_kernel(rl), ", ".join(f"{t:.3f}" for t in times.tolist())
+    silent = [i for i in inside if not kernel.is_noisy(times[i], times[i + 1])]
+    if not inside:
         raise ValueError(f"no solver step starts in rl.window.t_range=[{low}, {high}]; the grid is {grid}")
-    if rl.algorithm == "flow_grpo" and (rl.sde.a == 0 or last == [len(times) - 2]):
+    if silent:
         raise ValueError(
-            f"flow_grpo has no noise at step {last[0]} of the grid {grid}: a trained step needs rl.sde.a > 0 and "
-            "must end before 1; lower rl.window.t_range"
+            f"flow_grpo has no noise at step {silent[0]} of the grid {grid}: a trained step needs rl.sde.a > 0 (cps: "
+            "rl.sde.eta > 0) and must end before 1; lower rl.window.t_range"
         )
-    return chosen
+    return inside

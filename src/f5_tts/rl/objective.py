@@ -1,22 +1,43 @@
 """GRPOBatch -> loss: the clipped policy gradient and the KL to the reference, one trained step at a time.
 
-`nft.py` holds the objective that needs no trained steps.
+`nft.py` holds the objective that needs no trained steps, `f5r.py` the published one.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from f5_tts.config import RLConfig
-from f5_tts.model.cfm import CFM, padding_mask
-from f5_tts.model.heads import Velocity
-from f5_tts.rl.gaussian import Gaussian, entry_mean, frame_mean, kl_divergence, log_prob
+from f5_tts.model.cfm import padding_mask
+from f5_tts.model.flow import interpolate
+from f5_tts.model.heads import Velocity, VelocityModel
+from f5_tts.rl.gaussian import (
+    Gaussian,
+    entropy,
+    entry_mean,
+    frame_mean,
+    guarded_log_ratio,
+    kl_divergence,
+    log_ratio,
+)
 from f5_tts.rl.kernel import build_kernel
+from f5_tts.sections import RLConfig
 from f5_tts.types import GRPOBatch, LossOutput, Rollout
 
+RATIOS = {"mean": log_ratio, "guard": guarded_log_ratio}  # rl.ratio
 
-def grpo_objective(policy: CFM, reference: CFM | None, batch: GRPOBatch, step: int, rl: RLConfig) -> LossOutput:
+
+class Models(NamedTuple):
+    """What an objective may ask: the policy that learns, and as they stood earlier, without gradients, the others."""
+
+    policy: VelocityModel
+    reference: VelocityModel | None = None  # the policy when stage 2 began; None without rl.kl_weight
+    old: VelocityModel | None = None  # nft: the policy that drew; None where that is the policy itself
+
+
+def grpo_objective(models: Models, batch: GRPOBatch, step: int, rl: RLConfig) -> LossOutput:
     """mean_b [ -min(r A, clip(r, 1 - ε_low, 1 + ε_high) A) + β KL ] of one trained step.
 
     r = exp(log π - log π_old), of the action that was drawn, on the state it was drawn at (Shao et al. 2024,
@@ -24,17 +45,23 @@ def grpo_objective(policy: CFM, reference: CFM | None, batch: GRPOBatch, step: i
     Where frames have advantages of their own, r and its clip are theirs too, as of tokens in a language model.
     """
     rollout = batch.rollout
-    now = policy_at(policy, rollout, step, rl)
-    log_ratio = log_prob(rollout.actions[step], now) - rollout.old_log_prob[step]
-    whole = frame_mean(log_ratio, rollout.target)
+    then = Gaussian(rollout.means[step], rollout.stds[step])
+    reference = None if models.reference is None else held(models.reference, rollout, step, rl)  # before any graph
+    now = policy_at(models.policy, rollout, step, rl)
+    if not rl.train_sigma:
+        now = Gaussian(now.mean, then.std)  # σ is frozen: what was drawn with, even where features moved its head
+    by_frame = RATIOS[rl.ratio](rollout.actions[step], now, then)
+    whole = frame_mean(by_frame, rollout.target)
     if batch.advantages.ndim == 1:
         gain = clipped_gain(whole, batch.advantages, rl).mean()
     else:
-        gain = frame_mean(clipped_gain(log_ratio, batch.advantages, rl), rollout.target).mean()
-    kl = kl_to_reference(now, reference, rollout, step, rl)
+        gain = frame_mean(clipped_gain(by_frame, batch.advantages, rl), rollout.target).mean()
+    kl = gain.new_zeros(())
+    if reference is not None:
+        then_std = reference.std if rl.train_sigma else now.std
+        kl = kl_divergence(now, Gaussian(reference.mean, then_std), rollout.target).mean()
     loss = -gain + rl.kl_weight * kl
-    seen = {"loss": loss, "loss/kl": kl, "loss/pro_adv": gain, "ratio/max_dev": (whole.exp() - 1).abs().max()}
-    seen["policy/sigma_mean"] = entry_mean(now.std.expand_as(now.mean), rollout.target).mean()
+    seen = {"loss": loss, "loss/kl": kl, "loss/pro_adv": gain, **policy_metrics(now, whole.detach(), rollout, rl)}
     return LossOutput(loss=loss, metrics={name: value.item() for name, value in seen.items()})
 
 
@@ -44,22 +71,50 @@ def clipped_gain(log_ratio: Tensor, advantages: Tensor, rl: RLConfig) -> Tensor:
     return torch.minimum(ratio * advantages, ratio.clamp(1 - rl.clip_low, 1 + rl.clip_high) * advantages)
 
 
-def policy_at(model: CFM, rollout: Rollout, step: int, rl: RLConfig) -> Gaussian:
+@torch.no_grad()
+def policy_metrics(now: Gaussian, log_ratio: Tensor, rollout: Rollout, rl: RLConfig) -> dict[str, Tensor]:
+    """What a trust region looks like from outside; names as in docs/metrics.md."""
+    away = log_ratio.exp() - 1
+    outside = (away < -rl.clip_low) | (away > rl.clip_high)
+    std = entry_mean(now.std.expand_as(now.mean), rollout.target)
+    return {
+        "ratio/mean": 1 + away.mean(),
+        "ratio/max_dev": away.abs().max(),
+        "clip_ratio/region_mean": outside.float().mean(),
+        "approx_kl": (away - log_ratio).mean(),
+        "policy/sigma_mean": std.mean(),
+        "policy/sigma_min": std.min(),
+        "policy/entropy": entropy(now, rollout.target).mean(),
+    }
+
+
+def anchor_objective(models: Models, batch: GRPOBatch, step: int, rl: RLConfig) -> LossOutput:
+    """λ_v mean_D (v - v_ref)² at a random time of each finished sample: trained steps hold the policy only in their
+    window, this holds it everywhere."""
+    rollout = batch.rollout
+    assert models.reference is not None, "an anchor needs a reference"
+    time = torch.rand(len(rollout.mel), device=rollout.mel.device)
+    state = interpolate(torch.randn_like(rollout.mel), rollout.mel, time)
+    with torch.no_grad():
+        anchor = velocity_at(models.reference, rollout, state, time, rl).mean.float()
+    velocity = velocity_at(models.policy, rollout, state, time, rl).mean.float()
+    distance = entry_mean((velocity - anchor).square(), rollout.target).mean()
+    return LossOutput(loss=rl.anchor_weight * distance, metrics={"loss/anchor": distance.item()})
+
+
+@torch.no_grad()
+def held(model: VelocityModel, rollout: Rollout, step: int, rl: RLConfig) -> Gaussian:
+    return policy_at(model, rollout, step, rl)
+
+
+def policy_at(model: VelocityModel, rollout: Rollout, step: int, rl: RLConfig) -> Gaussian:
     """What `model` would draw at a recorded state."""
     x, time, next_time = rollout.states[step], rollout.times[step], rollout.next_times[step]
     return build_kernel(rl).policy(velocity_at(model, rollout, x, time, rl), x, time, next_time)
 
 
-def velocity_at(model: CFM, rollout: Rollout, x: Tensor, time: Tensor, rl: RLConfig) -> Velocity:
+def velocity_at(model: VelocityModel, rollout: Rollout, x: Tensor, time: Tensor, rl: RLConfig) -> Velocity:
     """The guided velocity at a state x of the rollout's prompts."""
     mask = padding_mask(rollout.batch.lens, x.shape[1])
-    return model(x, rollout.cond, rollout.batch.text, time, mask, cfg_strength=rl.cfg_strength)
-
-
-def kl_to_reference(now: Gaussian, reference: CFM | None, rollout: Rollout, step: int, rl: RLConfig) -> Tensor:
-    """Mean over samples of KL(policy || reference) at the same state; zero without a reference."""
-    if reference is None:
-        return now.mean.new_zeros(())
-    with torch.no_grad():
-        then = policy_at(reference, rollout, step, rl)
-    return kl_divergence(now, then, rollout.target).mean()
+    guidance = {"cfg_strength": rl.cfg_strength, "grad_uncond": rl.cfg_grad_uncond}
+    return model(x, rollout.cond, rollout.batch.text, time, mask, **guidance)

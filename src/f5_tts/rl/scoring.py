@@ -10,10 +10,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from f5_tts.config import MelSpecConfig, RLConfig
 from f5_tts.rewards.combine import combine
 from f5_tts.rewards.provider import component_weights, score_all, score_words
 from f5_tts.rewards.transcript import normalise
+from f5_tts.sections import MelSpecConfig, RLConfig
 from f5_tts.types import RewardBatch, RewardInput, RewardProvider, Rollout, Vocoder, WordRewardProvider
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from f5_tts.command import command
-from f5_tts.config import ConfigError, RunConfig, load_run
+from f5_tts.config import load_run
 from f5_tts.data.text import Vocabulary
 from f5_tts.eval.exam import Transcribe, Voice, error_rates, grade
 from f5_tts.eval.items import EvalItem, read_items
@@ -27,6 +27,7 @@ from f5_tts.model.build import build_model, build_vocoder
 from f5_tts.model.checkpoint import HEAD, Checkpoint, ModelCard, check_card, load_weights, read_checkpoint
 from f5_tts.model.mel import LogMel
 from f5_tts.rewards.voice_sim import VoiceSim
+from f5_tts.sections import ConfigError, RunConfig
 from f5_tts.train.build import build_vocabulary
 
 

@@ -17,13 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from f5_tts.command import command
-from f5_tts.config import RLRunConfig, compose_run
+from f5_tts.config import compose_run
 from f5_tts.eval.figure import draw_run
 from f5_tts.eval.items import read_items
 from f5_tts.eval.page import ListenRow, Results, Take, write_page
 from f5_tts.eval.results import Result, chosen_examples, read_result
 from f5_tts.eval.statistics import Score, error_rate, paired_interval
 from f5_tts.eval.table import results_table
+from f5_tts.sections import RLRunConfig
 
 RUN = Path("runs/quickstart")
 BASE = Path("pretrained/F5TTS_Mini/model_800.safetensors")

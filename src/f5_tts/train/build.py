@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,21 +12,18 @@ from ema_pytorch import EMA
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from f5_tts.config import ModelConfig, OptimConfig, RLConfig, RunConfig, dataset_dir, group_size, vocab_path
 from f5_tts.data.batching import BatchPlan, load_batches
 from f5_tts.data.dataset import AudioReader, SpeechDataset, read_rows
 from f5_tts.data.text import RELEASED, Vocabulary, byte_vocabulary, read_vocabulary
-from f5_tts.model.build import build_vocoder
 from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import ModelCard
 from f5_tts.model.mel import LogMel
-from f5_tts.rewards.provider import build_providers
-from f5_tts.rl.scoring import Scorer
+from f5_tts.sections import OptimConfig, RunConfig, dataset_dir, vocab_path
 from f5_tts.train.state import Trainable
 from f5_tts.types import SpeechBatch
 
 if TYPE_CHECKING:
-    from f5_tts.config import EmaConfig
+    from f5_tts.sections import EmaConfig
 
 LOWEST_RATE = 1e-8  # of the learning rate, at the first and after the last update
 
@@ -34,6 +32,13 @@ def build_accelerator(optim: OptimConfig) -> Accelerator:
     """Devices and precision; `auto` leaves precision to ACCELERATE_MIXED_PRECISION."""
     precision = None if optim.mixed_precision == "auto" else optim.mixed_precision
     return Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available())
+
+
+def prepare(model: CFM, accelerator: Accelerator) -> CFM:
+    """The model on its device and in the run's precision; gradients of several processes are averaged in the loop."""
+    prepared = accelerator.prepare_model(model, evaluation_mode=True)
+    assert isinstance(prepared, CFM)
+    return prepared
 
 
 def build_vocabulary(run: RunConfig) -> Vocabulary:
@@ -60,20 +65,34 @@ def build_plan(run: RunConfig, say: Callable[[str], None] = print) -> BatchPlan:
     return plan
 
 
-def count_updates(plan: BatchPlan, optim: OptimConfig) -> int:
-    """Updates of a whole run: what its epochs hold, or optim.max_updates if that is fewer."""
+def count_updates(plan: BatchPlan, optim: OptimConfig, uses: int = 1, world: int = 1) -> int:
+    """Updates of a whole run of `world` processes: what its epochs hold, or optim.max_updates if that is fewer.
+
+    `uses` updates learn from the same batches.
+    """
     updates, batches = 0, 0
     for epoch in range(optim.epochs):
         batches += len(plan.epoch(epoch))
-        updates = batches // optim.grad_accumulation_steps
+        updates = batches // (optim.grad_accumulation_steps * world) * uses
         if optim.max_updates is not None and updates >= optim.max_updates:
             return optim.max_updates
     return updates
 
 
-def build_batches(plan: BatchPlan, vocabulary: Vocabulary, optim: OptimConfig, update: int) -> Iterator[SpeechBatch]:
-    """The batches that come after `update` updates."""
-    return load_batches(plan, vocabulary, first=update * optim.grad_accumulation_steps, epochs=optim.epochs)
+def build_batches(
+    plan: BatchPlan, vocabulary: Vocabulary, optim: OptimConfig, update: int, accelerator: Accelerator
+) -> Iterator[SpeechBatch]:
+    """This process's batches that come after `update` updates, on its device."""
+    world, rank = accelerator.num_processes, accelerator.process_index
+    first = update * optim.grad_accumulation_steps
+    batches = load_batches(plan, vocabulary, first=first, epochs=optim.epochs, rank=rank, world=world)
+    return (batch.to(accelerator.device) for batch in batches)
+
+
+def lists_of(size: int, batches: Iterator[SpeechBatch]) -> Iterator[list[SpeechBatch]]:
+    """The batches of one update after another; the last ones that do not fill one are left."""
+    while len(found := list(islice(batches, size))) == size:
+        yield found
 
 
 def learning_rate_factor(update: int, warmup: int, total: int) -> float:
@@ -81,16 +100,6 @@ def learning_rate_factor(update: int, warmup: int, total: int) -> float:
     if update < warmup:
         return LOWEST_RATE + (1 - LOWEST_RATE) * update / warmup
     return 1 + (LOWEST_RATE - 1) * min(1.0, (update - warmup) / max(1, total - warmup))
-
-
-def build_scorer(model: ModelConfig, rl: RLConfig) -> Scorer:
-    """Vocoder and rewards of a run; refuses a group of one, which nothing can be compared with."""
-    if group_size(rl) < 2:
-        raise ValueError(
-            f"rl.repeat_count={rl.repeat_count} x rl.mini_repeat_count={rl.mini_repeat_count} makes groups of "
-            f"{group_size(rl)}: a sample is compared with others of its prompt, so use at least 2, better 8"
-        )
-    return Scorer(build_vocoder(model), build_providers(rl.rewards.providers), rl, model.mel_spec)
 
 
 def build_trainable(run: RunConfig, model: CFM, vocabulary: Vocabulary, total: int) -> Trainable:

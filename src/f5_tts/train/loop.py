@@ -7,7 +7,6 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
 from statistics import fmean
 from types import FrameType
 from typing import TypeVar
@@ -16,8 +15,8 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from f5_tts.config import OptimConfig
 from f5_tts.model.cfm import CFM
+from f5_tts.sections import OptimConfig
 from f5_tts.train.report import Report
 from f5_tts.train.state import CheckpointDir, Trainable
 from f5_tts.types import LossOutput
@@ -37,26 +36,29 @@ def fit(
     report: Report,
     optim: OptimConfig,
     total: int,
+    together: int = 1,
 ) -> bool:
     """Train until update `total`; False when the user stopped it before (the state is saved either way).
 
-    `policy` is the trainable's model as the accelerator wrapped it. `compute_loss` yields an item's loss in slices
-    that add up to it; each is differentiated before the next is computed. A loss or
-    gradient that is not finite never reaches an update or a file: it raises FloatingPointError.
+    An item is what one update learns from. `policy` is the trainable's model as the accelerator prepared it.
+    `compute_loss` yields an item's loss in slices that add up to it; each is differentiated before the next is
+    computed. So many updates belong `together`, that learn from one rollout: a run is saved and stops between them. A
+    loss or gradient that is not finite never reaches an update or a file: it raises FloatingPointError.
     """
     if trainable.update >= total:
         print(f"{checkpoints.path} holds all {total} updates of this run: nothing left to do")
         return True
     with StopSignal() as stop:
-        while trainable.update < total and not stop.asked:
+        while trainable.update < total and not (stop.asked and trainable.update % together == 0):
             started = time.perf_counter()
             torch.manual_seed(seed_of(optim.seed, trainable.update))
-            group = list(islice(items, optim.grad_accumulation_steps))
-            if not group:
+            item = next(items, None)
+            if item is None:
                 break
-            metrics = improve(trainable, policy, group, compute_loss, accelerator, optim.max_grad_norm)
+            metrics = improve(trainable, policy, item, compute_loss, accelerator, optim.max_grad_norm)
             report(metrics | {"time/update": time.perf_counter() - started}, trainable.update)
-            checkpoints.save_if_due(trainable)
+            if trainable.update % together == 0:
+                checkpoints.save_if_due(trainable)
     checkpoints.save_last(trainable)
     report.close()
     return trainable.update >= total or not stop.asked
@@ -65,18 +67,18 @@ def fit(
 def improve(
     trainable: Trainable,
     policy: CFM,
-    group: list[Item],
+    item: Item,
     compute_loss: ComputeLoss[Item],
     accelerator: Accelerator,
     max_grad_norm: float,
 ) -> dict[str, float]:
-    """One update from a group of items; what their slices measured, merged."""
+    """One update from an item; what its slices measured, merged."""
     seen: list[dict[str, float]] = []
-    for item in group:
-        for output in compute_loss(policy, item):
-            check_finite("loss", output.loss.item(), output.metrics, trainable.update)
-            accelerator.backward(output.loss / len(group))
-            seen.append(output.metrics)
+    for output in compute_loss(policy, item):
+        check_finite("loss", output.loss.item(), output.metrics, trainable.update)
+        accelerator.backward(output.loss)
+        seen.append(output.metrics)
+    average_gradients(trainable.model, accelerator)
     norm = torch.as_tensor(accelerator.clip_grad_norm_(policy.parameters(), max_grad_norm)).item()
     metrics = merge(seen)
     check_finite("gradient norm", norm, metrics, trainable.update)
@@ -87,6 +89,14 @@ def improve(
     trainable.update += 1
     trainable.ema.update()
     return metrics
+
+
+def average_gradients(model: torch.nn.Module, accelerator: Accelerator) -> None:
+    """The mean over all processes, once an update, however many slices each of them had."""
+    if accelerator.num_processes > 1:
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter.grad = accelerator.reduce(parameter.grad, reduction="mean")  # pyright: ignore
 
 
 class StopSignal:

@@ -6,16 +6,16 @@ the order of the data from optim.seed and the epoch.
 
 from __future__ import annotations
 
-import copy
+import hashlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 from ema_pytorch import EMA
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from f5_tts.config import CkptsConfig
 from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import (
     Checkpoint,
@@ -28,6 +28,16 @@ from f5_tts.model.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
+from f5_tts.sections import CkptsConfig
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """Something that remembers, and whose memory is plain values and tensors."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> object: ...
 
 
 @dataclass(kw_only=True, slots=True)
@@ -41,6 +51,8 @@ class Trainable:
     scheduler: LRScheduler
     objective: str  # model.objective: which stage this is
     update: int = 0
+    extras: dict[str, Stateful] = field(default_factory=dict)  # what else a stage has to remember, by name
+    origin: dict[str, str] | None = None  # file and sha256 of the weights that RL started from, beside the checkpoints
 
     def state(self) -> dict[str, object]:
         return {
@@ -51,6 +63,8 @@ class Trainable:
             "objective": self.objective,
             "update": self.update,
             "recommended": self.recommended,
+            **({} if self.origin is None else {"origin": self.origin}),
+            **{f"{name}_state_dict": part.state_dict() for name, part in self.extras.items()},
             **asdict(self.card),
         }
 
@@ -73,6 +87,9 @@ class Trainable:
             self.optimizer.load_state_dict(run["optimizer_state_dict"])
             self.scheduler.load_state_dict(run["scheduler_state_dict"])
             self.update = run["update"]
+            for name, part in self.extras.items():
+                if f"{name}_state_dict" in run:
+                    part.load_state_dict(run[f"{name}_state_dict"])
             say(f"resuming {checkpoint.path} at update {self.update}")
         else:
             self.ema.copy_params_from_model_to_ema()
@@ -94,10 +111,10 @@ class CheckpointDir:
         path = find_checkpoint(self.path, pretrained=pretrained)
         return None if path is None else read_checkpoint(path)
 
-    def start(self, algorithm: str) -> Checkpoint:
+    def start(self) -> Checkpoint:
         """The checkpoint that stage 2 starts or goes on from; it takes no `pretrained_*` file.
 
-        Raises FileNotFoundError without one, ValueError when the algorithm needs a Gaussian head that it lacks.
+        Raises FileNotFoundError without one.
         """
         checkpoint = self.newest(pretrained=False)
         if checkpoint is None:
@@ -105,22 +122,32 @@ class CheckpointDir:
                 f"no model_last.pt or model_<update>.pt in ckpts.save_dir={self.path}: copy the model_last.pt of "
                 "stage 1 there"
             )
-        if algorithm == "gaussian_grpo" and not checkpoint.has_head:
-            raise ValueError(
-                f"rl.algorithm=gaussian_grpo draws from a Gaussian head, and {checkpoint.path} has none: warm it up "
-                "first (model.objective=gaussian_nll), or use rl.algorithm=flow_grpo or nft"
-            )
         return checkpoint
 
-    def reference(self, trainable: Trainable) -> CFM:
-        """A frozen copy of the policy as it was when RL started, also after a resume: it is kept beside the run."""
+    def origin(self, checkpoint: Checkpoint) -> Checkpoint:
+        """The weights that stage 2 started from: `checkpoint` itself at the start, on a resume those kept beside it.
+
+        Raises FileNotFoundError or ValueError when they are gone or no longer the same.
+        """
+        kept = checkpoint.run.get("origin")
+        if kept is None:
+            return checkpoint
+        path = self.path / kept["file"]
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{checkpoint.path} goes on from {path}, the policy as it was when stage 2 started, and that is gone: "
+                "put it back, or start anew in another ckpts.save_dir"
+            )
+        if sha256_of(path) != kept["sha256"]:
+            raise ValueError(f"{path} is not the file that {checkpoint.path} started from (sha256 {kept['sha256']})")
+        return read_checkpoint(path)
+
+    def keep_origin(self, trainable: Trainable) -> None:
+        """At the start of stage 2: write down what it starts from, once."""
         path = self.path / "reference.pt"
-        reference = copy.deepcopy(trainable.model).requires_grad_(False)
         if trainable.update == 0:
-            write_checkpoint(path, {"model_state_dict": reference.state_dict(), **asdict(trainable.card)})
-        else:
-            load_weights(reference, read_checkpoint(path))
-        return reference
+            write_checkpoint(path, {"model_state_dict": trainable.model.state_dict(), **asdict(trainable.card)})
+        trainable.origin = {"file": path.name, "sha256": sha256_of(path)}
 
     def save_if_due(self, trainable: Trainable) -> None:
         if trainable.update % self.settings.save_per_updates == 0:
@@ -138,3 +165,11 @@ class CheckpointDir:
         files = numbered_checkpoints(self.path)
         for path in files[: len(files) - keep] if keep >= 0 else []:
             path.unlink()
+
+
+def sha256_of(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

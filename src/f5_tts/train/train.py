@@ -7,8 +7,9 @@ import sys
 import torch
 
 from f5_tts.command import command
-from f5_tts.config import RunConfig, load_run
+from f5_tts.config import load_run
 from f5_tts.model.build import build_model
+from f5_tts.sections import RunConfig
 from f5_tts.train.build import (
     build_accelerator,
     build_batches,
@@ -16,6 +17,8 @@ from f5_tts.train.build import (
     build_trainable,
     build_vocabulary,
     count_updates,
+    lists_of,
+    prepare,
     start_at_mean,
 )
 from f5_tts.train.loop import fit
@@ -33,7 +36,9 @@ def train(run: RunConfig) -> bool:
     model = build_model(run.model, vocabulary)
     if run.model.objective == "gaussian_nll" and run.model.warmup_scope == "head":
         model.freeze_all_but_head()
-    total = count_updates(plan, run.optim)
+    accelerator = build_accelerator(run.optim)
+    policy = prepare(model, accelerator)
+    total = count_updates(plan, run.optim, world=accelerator.num_processes)
     trainable = build_trainable(run, model, vocabulary, total)
     checkpoint = checkpoints.newest(pretrained=True)
     if checkpoint is None:
@@ -42,12 +47,11 @@ def train(run: RunConfig) -> bool:
         trainable.ema.copy_params_from_model_to_ema()
     else:
         trainable.resume(checkpoint)
-    accelerator = build_accelerator(run.optim)
-    batches = build_batches(plan, vocabulary, run.optim, trainable.update)
+    batches = build_batches(plan, vocabulary, run.optim, trainable.update, accelerator)
     return fit(
         trainable,
-        accelerator.prepare(model).train(),
-        (batch.to(accelerator.device) for batch in batches),
+        policy.train(),
+        lists_of(run.optim.grad_accumulation_steps, batches),
         InfillingLoss(run.model),
         accelerator=accelerator,
         checkpoints=checkpoints,

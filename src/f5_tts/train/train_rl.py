@@ -7,19 +7,33 @@ import sys
 import torch
 
 from f5_tts.command import command
-from f5_tts.config import RLRunConfig, group_size, load_run
+from f5_tts.config import load_run
 from f5_tts.model.build import build_model
+from f5_tts.model.checkpoint import load_weights
 from f5_tts.rl.grpo import GRPOLoss, draw_experience
+from f5_tts.sections import RLRunConfig
 from f5_tts.train.build import (
     build_accelerator,
     build_batches,
     build_plan,
-    build_scorer,
     build_trainable,
     build_vocabulary,
     count_updates,
+    lists_of,
+    prepare,
+)
+from f5_tts.train.build_rl import (
+    build_comparison,
+    build_old_policy,
+    build_reference,
+    build_scorer,
+    check_window,
+    chosen_algorithm,
+    is_kept,
+    rollout_plan,
 )
 from f5_tts.train.loop import fit
+from f5_tts.train.peers import Together
 from f5_tts.train.report import Report
 from f5_tts.train.state import CheckpointDir
 
@@ -29,36 +43,39 @@ def train_rl(run: RLRunConfig) -> bool:
 
     Raises FileNotFoundError when the folder has no checkpoint: RL starts from a model that speaks.
     """
-    checkpoints = CheckpointDir(run.ckpts)
+    rl, checkpoints, accelerator = run.rl, CheckpointDir(run.ckpts), build_accelerator(run.optim)
     checkpoints.prepare()
     plan, vocabulary = build_plan(run), build_vocabulary(run)
-    checkpoint = checkpoints.start(run.rl.algorithm)
-    total = count_updates(plan, run.optim)
+    checkpoint = checkpoints.start()
+    rl.algorithm = chosen_algorithm(rl.algorithm, checkpoint)
+    check_window(rl)
+    world, uses = accelerator.num_processes, rl.updates_per_rollout
+    print(rollout_plan(run, len(plan.frames(0)), world))
+    total = count_updates(plan, run.optim, uses, world)
     torch.manual_seed(run.optim.seed)
     model = build_model(run.model, vocabulary).eval()  # no dropout, neither drawing nor learning
+    load_weights(model, checkpoints.origin(checkpoint))
+    policy = prepare(model, accelerator)
     trainable = build_trainable(run, model, vocabulary, total)
+    reference, old = build_reference(model, rl), build_old_policy(model, rl)
+    scorer = build_scorer(run.model, rl)
+    compare = build_comparison(scorer, rl)
+    trainable.extras = {name: part for name, part in (("old_policy", old), ("baseline", compare)) if is_kept(part)}
     trainable.resume(checkpoint)
-    reference = checkpoints.reference(trainable) if run.rl.kl_weight > 0 else None
-    scorer = build_scorer(run.model, run.rl)
-    prompts, size = run.datasets.batch_size_per_gpu, group_size(run.rl)
-    print(
-        f"{run.rl.algorithm}: {prompts} prompts x {size} samples = {prompts * size} rollouts per update, "
-        f"{prompts * run.rl.mini_repeat_count} per forward"
-    )
-    accelerator = build_accelerator(run.optim)
-    policy = accelerator.prepare(model)
-    batches = build_batches(plan, vocabulary, run.optim, trainable.update)
-    on_device = (batch.to(accelerator.device) for batch in batches)
+    checkpoints.keep_origin(trainable)
+    batches = build_batches(plan, vocabulary, run.optim, trainable.update // uses, accelerator)
+    updates = lists_of(run.optim.grad_accumulation_steps, batches)
     return fit(
         trainable,
         policy,
-        draw_experience(policy, on_device, scorer, run.rl),
-        GRPOLoss(reference and accelerator.prepare(reference), run.rl),
+        draw_experience(policy, updates, scorer, compare, rl, old=old, peers=Together(accelerator)),
+        GRPOLoss(rl, reference, old),
         accelerator=accelerator,
         checkpoints=checkpoints,
-        report=Report(checkpoints.path, first=trainable.update, total=total, title=run.rl.algorithm),
+        report=Report(checkpoints.path, first=trainable.update, total=total, title=rl.algorithm),
         optim=run.optim,
         total=total,
+        together=uses,
     )
 
 

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from f5_tts.config import ModelConfig
 from f5_tts.data.prompt import random_spans, span_mask
 from f5_tts.model.cfm import CFM, padding_mask
 from f5_tts.model.flow import interpolate, sway
 from f5_tts.model.heads import Velocity
 from f5_tts.model.losses import gaussian_nll, velocity_mse
+from f5_tts.sections import ModelConfig
 from f5_tts.types import LossOutput, SpeechBatch
 
 
@@ -22,7 +22,13 @@ class InfillingLoss:
     def __init__(self, settings: ModelConfig) -> None:
         self.settings = settings
 
-    def __call__(self, policy: CFM, batch: SpeechBatch) -> Iterator[LossOutput]:
+    def __call__(self, policy: CFM, batches: list[SpeechBatch]) -> Iterator[LossOutput]:
+        """The loss of one update in slices, one a batch."""
+        for batch in batches:
+            output = self.of_batch(policy, batch)
+            yield LossOutput(loss=output.loss / len(batches), metrics=output.metrics)
+
+    def of_batch(self, policy: CFM, batch: SpeechBatch) -> LossOutput:
         speech, settings = batch.mel, self.settings
         span = self.spans(batch)
         noise, time = torch.randn_like(speech), self.times(len(speech)).to(speech)
@@ -37,7 +43,7 @@ class InfillingLoss:
             drop_audio=blank_audio,
             drop_text=blank_both,
         )
-        yield self.loss(velocity, speech - noise, time, span)
+        return self.loss(velocity, speech - noise, time, span)
 
     def loss(self, velocity: Velocity, target: Tensor, time: Tensor, span: Tensor) -> LossOutput:
         """MSE, or NLL with the MSE beside it as a number to watch."""

@@ -1,0 +1,175 @@
+"""Checks of a composed configuration: each value by itself, keys against each other, and what this release can do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import is_dataclass
+from operator import attrgetter
+from typing import Any, get_args, get_type_hints
+
+from f5_tts.sections import ConfigError, ModelConfig, RLRunConfig, RunConfig, SpeechConfig, allowed_words, group_size
+
+
+def check(cfg: RunConfig | SpeechConfig) -> None:
+    """Every value is allowed, and the keys agree with each other."""
+    for key, value, hint in typed_values(cfg):
+        rules = [rule for option in (hint, *get_args(hint)) for rule in getattr(option, "__metadata__", ())]
+        fits = value is None or all(rule.test(value) for rule in rules)
+        require(fits, f"{key}={shown(value)} is not allowed; allowed: {allowed_words(hint)}")
+    check_model(cfg.model)
+    if isinstance(cfg, RLRunConfig):
+        check_rl(cfg)
+    elif isinstance(cfg, RunConfig):
+        require(
+            cfg.model.objective != "grpo",
+            "model.objective=grpo is stage 2; run python -m f5_tts.train.train_rl with an *_RL config",
+        )
+
+
+def require(fits: bool, sentence: str) -> None:
+    if not fits:
+        raise ConfigError(sentence)
+
+
+def shown(value: Any) -> str:
+    """A value as one would type it."""
+    return json.dumps(value, default=str).strip('"')
+
+
+def typed_values(section: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Key, value and annotation of every field, those of inner sections included."""
+    for name, hint in get_type_hints(type(section), include_extras=True).items():
+        key, value = f"{prefix}{name}", getattr(section, name)
+        if is_dataclass(value):
+            yield from typed_values(value, f"{key}.")
+        elif isinstance(value, list) and any(map(is_dataclass, value)):
+            for index, item in enumerate(value):
+                yield from typed_values(item, f"{key}.{index}.")
+        else:
+            yield key, value, hint
+
+
+def check_model(model: ModelConfig) -> None:
+    """Keys of model.* that contradict each other."""
+    arch, mel = model.arch, model.mel_spec
+    gaussian = model.output_dist == "gaussian"
+    require(
+        gaussian == (model.objective in ("gaussian_nll", "grpo")),
+        f"model.objective={model.objective} does not go with model.output_dist={model.output_dist}; "
+        "mse needs deterministic, gaussian_nll and grpo need gaussian",
+    )
+    require(
+        gaussian == model.use_rl_head,
+        f"model.use_rl_head={shown(model.use_rl_head)} does not go with model.output_dist={model.output_dist}; "
+        "gaussian needs true, deterministic needs false",
+    )
+    require(
+        gaussian or not model.sample_from_dist,
+        "model.sample_from_dist=true has nothing to draw from with model.output_dist=deterministic; set it to false",
+    )
+    require(
+        arch.text_mask_padding or not arch.text_embedding_average_upsampling,
+        "model.arch.text_embedding_average_upsampling=true needs model.arch.text_mask_padding=true, "
+        "to know where a text ends",
+    )
+    require(
+        arch.pe_attn_head is None or arch.pe_attn_head <= arch.heads,
+        f"model.arch.pe_attn_head={arch.pe_attn_head} is more than model.arch.heads={arch.heads}; "
+        "make it heads or less, or null for all",
+    )
+    require(arch.dim % 16 == 0, f"model.arch.dim={arch.dim} is not a multiple of 16, the groups of its convolutions")
+    require(arch.dim_head % 2 == 0, f"model.arch.dim_head={arch.dim_head} is odd; positions turn pairs of channels")
+    text_dim = mel.n_mel_channels if arch.text_dim is None else arch.text_dim
+    require(
+        arch.conv_layers == 0 or text_dim % 2 == 0,
+        f"model.arch.text_dim={text_dim} is odd; positions are pairs of a sine and a cosine",
+    )
+    require(
+        model.backbone != "UNetT" or arch.depth % 2 == 0,
+        f"model.arch.depth={arch.depth} has no two halves to join, as model.backbone=UNetT does; make it even",
+    )
+    require(
+        mel.win_length <= mel.n_fft,
+        f"model.mel_spec.win_length={mel.win_length} is more than model.mel_spec.n_fft={mel.n_fft}; "
+        "make it n_fft or less",
+    )
+    require(
+        model.vocoder.is_local == bool(model.vocoder.local_path),
+        f"model.vocoder.is_local={shown(model.vocoder.is_local)} does not go with model.vocoder.local_path="
+        f"{shown(model.vocoder.local_path)}; a vocoder in a folder needs true and the folder, the hub's false and null",
+    )
+    require(
+        model.vocoder.name == "vocos" or not model.vocoder.is_local,
+        f"model.vocoder.is_local=true is for vocos alone; model.vocoder.name={model.vocoder.name} has no weights",
+    )
+
+
+def check_rl(cfg: RLRunConfig) -> None:
+    """Keys of stage 2 that contradict each other, or ask for what cannot be done."""
+    rl, prompt = cfg.rl, cfg.rl.prompt_frac_range
+    require(
+        cfg.model.objective == "grpo",
+        f"model.objective={cfg.model.objective} is not stage 2; train_rl needs model.objective=grpo, "
+        "the other objectives run with python -m f5_tts.train.train",
+    )
+    require(
+        group_size(rl) % rl.mini_repeat_count == 0,
+        f"rl.group_size={rl.group_size} is not a multiple of rl.mini_repeat_count={rl.mini_repeat_count}; "
+        "change one of them, or set rl.group_size=null",
+    )
+    require(
+        rl.algorithm != "nft" or not rl.shared_noise,
+        "rl.algorithm=nft adds no noise on the way, so with rl.shared_noise=true all samples of a group would be the "
+        "same; set it to false",
+    )
+    require(
+        prompt is not None or cfg.datasets.pair_speakers,
+        "rl.prompt_frac_range=null needs datasets.pair_speakers=true: items have no prompt of their own without it; "
+        "or give a range, e.g. rl.prompt_frac_range=[0.1,0.3]",
+    )
+    require(
+        prompt is None or prompt[1] < 1,
+        f"rl.prompt_frac_range={shown(prompt)} may leave nothing to speak; let it end below 1",
+    )
+    require(
+        prompt is None or not cfg.datasets.pair_speakers,
+        f"rl.prompt_frac_range={shown(prompt)} cuts a clip, but datasets.pair_speakers=true makes items that bring "
+        "their own prompt; set the range to null or pair_speakers to false",
+    )
+    require(
+        rl.ref_model_ckpt is not None or not rl.ref_model_use_ema,
+        "rl.ref_model_use_ema=true is for rl.ref_model_ckpt, which is null: the policy's own start is its reference",
+    )
+    require(
+        cfg.lora.dropout == 0,
+        f"lora.dropout={cfg.lora.dropout}: stage 2 draws and learns without dropout, or the ratio would not be 1; "
+        "set it to 0",
+    )
+    per = rl.updates_per_rollout
+    for key in ("optim.max_updates", "ckpts.save_per_updates", "ckpts.last_per_updates"):
+        value = attrgetter(key)(cfg)
+        require(
+            value is None or value % per == 0,
+            f"{key}={value} is not a multiple of rl.updates_per_rollout={per}; a run saves and ends between rollouts",
+        )
+    require(
+        bool(rl.rewards.providers), "rl.rewards.providers is empty; name at least one reward, as F5TTS_RL.yaml does"
+    )
+
+
+READY = {
+    "model.sample_from_dist": False,
+    "optim.bnb_optimizer": False,
+    "ckpts.log_samples": False,
+    "ckpts.logger": None,
+}
+
+
+def check_available(cfg: RunConfig | SpeechConfig) -> None:
+    """The run asks for nothing that this release would pass over in silence."""
+    for key, ready in READY.items():
+        if not hasattr(cfg, key.partition(".")[0]):
+            continue
+        value = attrgetter(key)(cfg)
+        require(value == ready, f"{key}={shown(value)} comes with a later release; until then use {key}={shown(ready)}")

@@ -1,0 +1,46 @@
+"""A model as it was at some moment, beside the model as it is: the reference of stage 2, and the policy that drew."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from f5_tts.model.cfm import CFM
+from f5_tts.model.heads import Velocity
+
+
+class Snapshot:
+    """Answers as the model did when it was taken; use it without gradients.
+
+    It holds a copy of what is trained and shares everything else with the model: with LoRA a few million numbers, and
+    no second model. `device` is where the copy waits; each use brings it to where the model is.
+    """
+
+    def __init__(self, model: CFM, device: str | None = None) -> None:
+        self.model, self.device = model, device
+        trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
+        self.tensors = {name: value.detach().to(device, copy=True) for name, value in trained.items()}
+
+    def __call__(self, *inputs: Any, **options: Any) -> Velocity:
+        now = dict(self.model.named_parameters())
+        tensors = {name: value.to(now[name].device) for name, value in self.tensors.items()}
+        return functional_call(self.model, tensors, inputs, options)
+
+    @torch.no_grad()
+    def follow(self, decay: float) -> None:
+        """Move towards the model: decay times what it was plus (1 - decay) times what the model is."""
+        now = dict(self.model.named_parameters())
+        for name, value in self.tensors.items():
+            value.lerp_(now[name].detach().to(value.device), 1 - decay)
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take the values of another snapshot, by the same names."""
+        if tensors.keys() != self.tensors.keys():
+            odd = sorted(tensors.keys() ^ self.tensors.keys())[:3]
+            raise ValueError(f"a snapshot holds other tensors than this model trains, e.g. {odd}")
+        for name, value in self.tensors.items():
+            value.copy_(tensors[name])

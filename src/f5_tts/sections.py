@@ -1,0 +1,336 @@
+"""The typed sections of a run's configuration: which keys there are and what each may hold.
+
+What a key means stands beside its value, in configs/_base.yaml and configs/_rl.yaml.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+
+class ConfigError(ValueError):
+    """What is wrong with a run's configuration and what to type instead, in one sentence."""
+
+
+# --- what a field may hold ---
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """A test that a value of the right type must pass, and the words for both."""
+
+    words: str
+    test: Callable[[Any], bool]
+
+
+def one_of(*names: str) -> Allowed:
+    return Allowed(" or ".join(names), names.__contains__)
+
+
+def some_recognisers(names: list[str]) -> bool:
+    return bool(names) and set(names) <= {"pocketsphinx", "whisper"}
+
+
+def is_range(pair: list[float]) -> bool:
+    return len(pair) == 2 and 0 <= pair[0] <= pair[1] <= 1
+
+
+Count = Annotated[int, Allowed("a whole number, 1 or more", lambda n: n >= 1)]
+Natural = Annotated[int, Allowed("a whole number, 0 or more", lambda n: n >= 0)]
+Amount = Annotated[float, Allowed("a number, 0 or more", lambda x: 0 <= x < math.inf)]
+Positive = Annotated[float, Allowed("a number above 0", lambda x: 0 < x < math.inf)]
+Speed = Annotated[float, Allowed("a number from 0.01 on", lambda x: 0.01 <= x < math.inf)]
+Minutes = Annotated[float, Allowed("a number above 0 and at most 600", lambda x: 0 < x <= 600)]
+Seed = Annotated[int, Allowed("a whole number from 0 to 2^31", lambda n: 0 <= n <= 2**31)]
+Finite = Annotated[float, Allowed("a number", math.isfinite)]
+Fraction = Annotated[float, Allowed("a number from 0 to 1", lambda x: 0 <= x <= 1)]
+Sway = Annotated[float, Allowed("a number from -1 to 1", lambda x: -1 <= x <= 1)]
+Range = Annotated[list[float], Allowed("[low, high] with 0 <= low <= high <= 1", is_range)]
+Amounts = Annotated[list[float], Allowed("a list of numbers, each 0 or more", lambda xs: xs and min(xs) >= 0)]
+PLAIN_WORDS = {bool: "true or false", float: "a number", str: "text", type(None): "null"}
+
+
+def allowed_words(hint: Any) -> str:
+    """What a field with this annotation may hold."""
+    if get_origin(hint) is Annotated:
+        return hint.__metadata__[0].words
+    if get_origin(hint) in (Union, UnionType):
+        return ", or ".join(allowed_words(option) for option in get_args(hint))
+    return PLAIN_WORDS.get(hint, "a list of sections" if get_origin(hint) is list else "a section of keys")
+
+
+# --- sections ---
+
+
+@dataclass(kw_only=True, slots=True)
+class DatasetsConfig:
+    name: str
+    batch_size_per_gpu: Count
+    batch_size_type: Annotated[str, one_of("frame", "sample")]
+    max_samples: Natural
+    num_workers: Natural
+    pair_speakers: bool
+
+
+@dataclass(kw_only=True, slots=True)
+class ArchConfig:
+    dim: Count
+    depth: Count
+    heads: Count
+    dim_head: Count
+    ff_mult: Count
+    text_dim: Count | None
+    conv_layers: Natural
+    text_mask_padding: bool
+    text_embedding_average_upsampling: bool
+    qk_norm: Annotated[str, one_of("rms_norm")] | None
+    pe_attn_head: Count | None
+    attn_mask_enabled: bool
+    long_skip_connection: bool
+    skip_connect_type: Annotated[str, one_of("concat", "add", "none")]
+    dropout: Fraction
+    checkpoint_activations: bool
+
+
+@dataclass(kw_only=True, slots=True)
+class MelSpecConfig:
+    target_sample_rate: Count
+    n_mel_channels: Count
+    hop_length: Count
+    win_length: Count
+    n_fft: Count
+    mel_spec_type: Annotated[str, one_of("vocos", "bigvgan")]
+
+    @property
+    def frames_per_second(self) -> float:
+        return self.target_sample_rate / self.hop_length
+
+
+@dataclass(kw_only=True, slots=True)
+class VocoderConfig:
+    name: Annotated[str, one_of("vocos", "griffin_lim")]
+    iterations: Count
+    is_local: bool
+    local_path: str | None
+
+
+@dataclass(kw_only=True, slots=True)
+class ModelConfig:
+    name: str
+    tokenizer: Annotated[str, one_of("custom", "char", "pinyin", "byte")]
+    tokenizer_path: str | None
+    backbone: Annotated[str, one_of("DiT", "UNetT")]
+    output_dist: Annotated[str, one_of("deterministic", "gaussian")]
+    objective: Annotated[str, one_of("mse", "gaussian_nll", "grpo")]
+    use_rl_head: bool
+    sample_from_dist: bool
+    nll_t2: Amount
+    warmup_scope: Annotated[str, one_of("full", "head")]
+    ln_sigma_init: Finite
+    time_sampling: Annotated[str, one_of("uniform", "sway")]
+    frac_lengths_mask: Range
+    audio_drop_prob: Fraction
+    cond_drop_prob: Fraction
+    arch: ArchConfig
+    mel_spec: MelSpecConfig
+    vocoder: VocoderConfig
+
+
+@dataclass(kw_only=True, slots=True)
+class EmaConfig:
+    beta: Fraction
+    update_after_step: Natural
+    update_every: Count
+    power: Amount
+    device: Annotated[str, one_of("cpu")] | None
+
+
+@dataclass(kw_only=True, slots=True)
+class OptimConfig:
+    epochs: Count
+    max_updates: Count | None
+    learning_rate: Amount
+    num_warmup_updates: Natural
+    grad_accumulation_steps: Count
+    max_grad_norm: Positive
+    max_skips: Natural
+    bnb_optimizer: bool
+    mixed_precision: Annotated[str, one_of("auto", "no", "bf16")]
+    seed: Natural
+    ema: EmaConfig
+
+
+@dataclass(kw_only=True, slots=True)
+class CkptsConfig:
+    save_dir: str
+    save_per_updates: Count
+    last_per_updates: Count
+    keep_last_n_checkpoints: Annotated[int, Allowed("a whole number, -1 or more", lambda n: n >= -1)]
+    log_samples: bool
+    logger: Annotated[str, one_of("wandb", "tensorboard")] | None
+
+
+@dataclass(kw_only=True, slots=True)
+class EvalConfig:
+    steps: Count
+    sway_sampling_coef: Sway | None
+    cfg_strengths: Amounts
+    batch_size: Count
+    takes: Count
+    dev_takes: Count
+    seed: Natural
+    items_dir: str
+    every_updates: Natural
+    ckpt: str | None
+    out: str | None
+    known: str | None
+    recognisers: Annotated[list[str], Allowed("a list of pocketsphinx, whisper", some_recognisers)]
+    num_wavs: Count
+
+
+@dataclass(kw_only=True, slots=True)
+class InferConfig:
+    nfe_step: Count
+    cfg_strength: Amount
+    sway_sampling_coef: Sway | None
+    ode_method: Annotated[str, one_of("euler", "midpoint")]
+    epss: bool
+    speed: Speed
+    target_rms: Positive
+    cross_fade_duration: Amount
+    fix_duration: Minutes | None
+    batch_size: Count
+    seed: Seed | None
+
+
+@dataclass(kw_only=True, slots=True)
+class WindowConfig:
+    size: Count
+    t_range: Range
+    schedule: Annotated[str, one_of("fixed", "random")]
+
+
+@dataclass(kw_only=True, slots=True)
+class SdeConfig:
+    kernel: Annotated[str, one_of("exact", "em", "cps")]
+    a: Amount
+    eta: Annotated[float, Allowed("a number from 0 to below 1", lambda x: 0 <= x < 1)]
+
+
+@dataclass(kw_only=True, slots=True)
+class NftConfig:
+    beta: Positive
+    num_times: Count
+    adv_max: Positive
+    old_decay: Fraction
+
+
+@dataclass(kw_only=True, slots=True)
+class ProviderConfig:
+    name: str
+    weight: Finite
+    floor: Amount
+    config: dict[str, Any]
+
+
+@dataclass(kw_only=True, slots=True)
+class RewardsConfig:
+    providers: list[ProviderConfig]
+
+
+@dataclass(kw_only=True, slots=True)
+class RLConfig:
+    algorithm: Annotated[str, one_of("auto", "gaussian_grpo", "flow_grpo", "nft", "f5r")]
+    group_size: Count | None
+    repeat_count: Count
+    mini_repeat_count: Count
+    updates_per_rollout: Count
+    steps: Count
+    cfg_strength: Amount
+    cfg_grad_uncond: bool
+    sway_sampling_coef: Sway | None
+    epss: bool
+    kl_weight: Amount
+    anchor_weight: Amount
+    temperature: Positive
+    train_sigma: bool
+    shared_noise: bool
+    window: WindowConfig
+    sde: SdeConfig
+    nft: NftConfig
+    credit: Annotated[str, one_of("sample", "word")]
+    advantage: Annotated[str, one_of("gdpo", "grpo", "dr_grpo", "global_std", "rloo")]
+    advantage_clip: Amount
+    ratio: Annotated[str, one_of("mean", "guard")]
+    clip_low: Amount
+    clip_high: Amount
+    prompt_frac_range: Range | None
+    prompt_length_mode: Annotated[str, one_of("min", "per_sample", "range")]
+    duration_jitter: Annotated[float, Allowed("a number from 0 to 0.5", lambda x: 0 <= x <= 0.5)]
+    ref_model_ckpt: str | None
+    ref_model_use_ema: bool
+    ref_model_device: Annotated[str, one_of("cpu")] | None
+    skip_grad_prob: Fraction
+    max_grad_steps: Count | None
+    density_eps: Amount
+    kl_eps: Amount
+    rewards: RewardsConfig
+
+
+@dataclass(kw_only=True, slots=True)
+class LoraConfig:
+    rank: Natural
+    alpha: Positive
+    dropout: Fraction
+    target_modules: Annotated[list[str], Allowed("a list of names of layers, at least one", bool)]
+
+
+@dataclass(kw_only=True, slots=True)
+class RunConfig:
+    """A run of stage 1, or of ordinary training."""
+
+    datasets: DatasetsConfig
+    model: ModelConfig
+    optim: OptimConfig
+    ckpts: CkptsConfig
+    eval: EvalConfig
+    infer: InferConfig
+
+
+@dataclass(kw_only=True, slots=True)
+class RLRunConfig(RunConfig):
+    """A run of stage 2."""
+
+    lora: LoraConfig
+    rl: RLConfig
+
+
+@dataclass(kw_only=True, slots=True)
+class SpeechConfig:
+    """What a model needs to speak: these two sections of a run."""
+
+    model: ModelConfig
+    infer: InferConfig
+
+
+# --- values that follow from several keys ---
+
+
+def dataset_dir(cfg: RunConfig) -> Path:
+    """Where the run's data set lies, relative to the current directory."""
+    return Path("data") / f"{cfg.datasets.name}_{cfg.model.tokenizer}"
+
+
+def vocab_path(cfg: RunConfig) -> Path:
+    """The run's vocabulary file."""
+    return Path(cfg.model.tokenizer_path) if cfg.model.tokenizer_path else dataset_dir(cfg) / "vocab.txt"
+
+
+def group_size(rl: RLConfig) -> int:
+    """How many samples of one prompt are compared with each other."""
+    return rl.group_size or rl.repeat_count * rl.mini_repeat_count

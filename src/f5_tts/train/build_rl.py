@@ -1,0 +1,107 @@
+"""Sections of a stage-2 config -> what stage 2 needs besides a model and data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeGuard
+
+from f5_tts.model.build import build_vocoder
+from f5_tts.model.cfm import CFM
+from f5_tts.model.checkpoint import Checkpoint, matched_weights, read_checkpoint
+from f5_tts.model.snapshot import Snapshot
+from f5_tts.rewards.provider import build_providers
+from f5_tts.rl.advantage import GroupComparison, RunningBaseline
+from f5_tts.rl.kernel import window
+from f5_tts.rl.nft import OldPolicy
+from f5_tts.rl.rollout import rollout_grid
+from f5_tts.rl.scoring import Scorer
+from f5_tts.sections import ModelConfig, RLConfig, RLRunConfig, group_size
+
+
+def build_scorer(model: ModelConfig, rl: RLConfig) -> Scorer:
+    """Vocoder and rewards of a run."""
+    return Scorer(build_vocoder(model), build_providers(rl.rewards.providers), rl, model.mel_spec)
+
+
+def build_comparison(
+    scorer: Scorer, rl: RLConfig, say: Callable[[str], None] = print
+) -> GroupComparison | RunningBaseline:
+    """How rewards become advantages; a group of one has nobody to be compared with but its past."""
+    if group_size(rl) > 1:
+        return GroupComparison(scorer.weights, scorer.floors, method=rl.advantage, clip=rl.advantage_clip)
+    say(
+        f"warning: rl.repeat_count={rl.repeat_count} x rl.mini_repeat_count={rl.mini_repeat_count} makes groups of "
+        "one; each reward is compared with its running mean instead, which learns more slowly: better "
+        "rl.mini_repeat_count=8"
+    )
+    return RunningBaseline(scorer.weights, scorer.floors, clip=rl.advantage_clip)
+
+
+def build_old_policy(model: CFM, rl: RLConfig) -> OldPolicy | None:
+    """nft's policy that draws, where it is not the one that learns at that moment."""
+    apart = rl.nft.old_decay > 0 or rl.updates_per_rollout > 1
+    return OldPolicy(model, rl.nft.old_decay) if rl.algorithm == "nft" and apart else None
+
+
+def build_reference(model: CFM, rl: RLConfig, say: Callable[[str], None] = print) -> Snapshot | None:
+    """What the KL is measured to: the model as it is now, or rl.ref_model_ckpt; none without rl.kl_weight."""
+    if rl.kl_weight == 0:
+        return None
+    reference = Snapshot(model, rl.ref_model_device)
+    if rl.ref_model_ckpt is not None:
+        checkpoint = read_checkpoint(Path(rl.ref_model_ckpt)).using("ema" if rl.ref_model_use_ema else "raw")
+        reference.tensors = matched_weights(model, checkpoint, say)
+    return reference
+
+
+def chosen_algorithm(asked: str, checkpoint: Checkpoint, say: Callable[[str], None] = print) -> str:
+    """`rl.algorithm`, with `auto` decided by what the checkpoint can do.
+
+    Raises ValueError when the algorithm needs a trained Gaussian head that the checkpoint lacks.
+    """
+    trained = checkpoint.has_trained_head
+    if asked == "auto":
+        chosen, why = ("gaussian_grpo", "a") if trained else ("flow_grpo", "no")
+        say(f"rl.algorithm=auto: {checkpoint.path} has {why} trained Gaussian head, so {chosen}")
+        return chosen
+    if asked in ("gaussian_grpo", "f5r") and not trained:
+        raise ValueError(
+            f"rl.algorithm={asked} draws from a trained Gaussian head, and {checkpoint.path} has none: warm it up "
+            "first (model.objective=gaussian_nll), or use rl.algorithm=flow_grpo or nft"
+        )
+    return asked
+
+
+def check_window(rl: RLConfig) -> None:
+    """Raises ValueError with the grid when rl.window holds no step that could be trained."""
+    if rl.algorithm in ("gaussian_grpo", "flow_grpo"):
+        window(rollout_grid(rl), rl)
+
+
+def is_kept(part: OldPolicy | GroupComparison | RunningBaseline | None) -> TypeGuard[OldPolicy | RunningBaseline]:
+    """Whether a part of stage 2 has a memory that must survive a resume."""
+    return isinstance(part, OldPolicy | RunningBaseline)
+
+
+def rollout_plan(run: RLRunConfig, num_items: int, world: int) -> str:
+    """One line that says what an update draws.
+
+    Raises ValueError when the data set cannot fill one update.
+    """
+    rl, datasets = run.rl, run.datasets
+    batches, size = run.optim.grad_accumulation_steps * world, group_size(rl)
+    on = f"on {world} process{'es' if world > 1 else ''}"
+    if datasets.batch_size_type == "frame":
+        return f"{rl.algorithm}: {batches} batches of prompts x {size} samples per update, {on}"
+    prompts = datasets.batch_size_per_gpu * batches
+    if prompts > num_items:
+        raise ValueError(
+            f"an update needs datasets.batch_size_per_gpu={datasets.batch_size_per_gpu} x optim.grad_accumulation_steps"
+            f"={run.optim.grad_accumulation_steps} x {world} processes = {prompts} prompts, and the data set has "
+            f"{num_items}: lower one of them"
+        )
+    return (
+        f"{rl.algorithm}: {prompts} prompts x {size} samples = {prompts * size} rollouts per update, "
+        f"{datasets.batch_size_per_gpu * rl.mini_repeat_count} per forward, {on}"
+    )
