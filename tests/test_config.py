@@ -196,7 +196,7 @@ def test_a_key_like_no_other_gets_the_keys_beside_it():
     assert sentence("rl.window.foo=8") == (
         "unknown key rl.window.foo in F5TTS_Mini_RL; known there: rl.window.size, rl.window.t_range, rl.window.schedule"
     )
-    assert sentence("foo=8").endswith("known there: datasets, model, optim, ckpts, eval, infer, rl")
+    assert sentence("foo=8").endswith("known there: datasets, model, optim, ckpts, eval, infer, lora, rl")
 
 
 def test_a_reward_that_is_not_there_is_an_unknown_key():
@@ -231,7 +231,10 @@ def test_a_value_of_the_wrong_type_names_key_value_and_type(override: str, key: 
     ("override", "allowed"),
     [
         ("rl.steps=0", "a whole number, 1 or more"),
-        ("rl.algorithm=ppo", "gaussian_grpo or flow_grpo or nft"),
+        ("rl.algorithm=ppo", "auto or gaussian_grpo or flow_grpo or nft or f5r"),
+        ("rl.duration_jitter=0.6", "a number from 0 to 0.5"),
+        ("rl.sde.eta=1.5", "a number from 0 to below 1"),
+        ("lora.target_modules=[]", "a list of names of layers, at least one"),
         ("ckpts.logger=mlflow", "wandb or tensorboard, or null"),
         ("rl.temperature=0.0", "a number above 0"),
         ("model.cond_drop_prob=1.5", "a number from 0 to 1"),
@@ -282,7 +285,7 @@ def test_an_unknown_config_is_answered_with_the_known_ones():
 
 def test_a_config_of_the_other_stage_is_answered_with_those_that_fit():
     assert sentence("-cn", "F5TTS_Mini") == (
-        "config F5TTS_Mini has no section rl and is not for this command; it takes F5TTS_Mini_RL or F5TTS_RL"
+        "config F5TTS_Mini has no section lora, rl and is not for this command; it takes F5TTS_Mini_RL or F5TTS_RL"
     )
     with pytest.raises(ConfigError, match=r"has a section rl .* it takes E2TTS_Base or .* or F5TTS_v1_Small"):
         mini("-cn", "F5TTS_RL")
@@ -304,6 +307,10 @@ def test_a_config_of_the_other_stage_is_answered_with_those_that_fit():
         ("rl.prompt_frac_range=[0.2,1]", "rl.prompt_frac_range=[0.2, 1.0] may leave nothing to speak"),
         ("rl.rewards.providers=[]", "rl.rewards.providers is empty"),
         ("rl.shared_noise=true", "rl.algorithm=nft adds no noise on the way"),
+        ("rl.ref_model_use_ema=true", "rl.ref_model_use_ema=true is for rl.ref_model_ckpt, which is null"),
+        ("lora.dropout=0.1", "lora.dropout=0.1: stage 2 draws and learns without dropout"),
+        ("rl.updates_per_rollout=7", "optim.max_updates=180 is not a multiple of rl.updates_per_rollout=7"),
+        ("rl.updates_per_rollout=4", "ckpts.save_per_updates=50 is not a multiple of rl.updates_per_rollout=4"),
     ],
 )
 def test_keys_of_stage_2_that_contradict_each_other_are_refused(override: str, start: str):

@@ -16,7 +16,14 @@ from f5_tts.types import Rollout, SpeechBatch
 MEL_BINS = 6
 # What the tests were worked out for, whatever the shipped settings become.
 SETTINGS = ("algorithm=gaussian_grpo", "steps=8", "cfg_strength=0.0", "kl_weight=0.01", "temperature=2.0", "sde.a=0.5")
-SETTINGS += ("shared_noise=true", "credit=sample", "advantage_clip=5.0", "nft.num_times=2")
+SETTINGS += (
+    "anchor_weight=0.0",
+    "nft.old_decay=0.0",
+    "shared_noise=true",
+    "credit=sample",
+    "advantage_clip=5.0",
+    "nft.num_times=2",
+)
 SETTINGS += ("mini_repeat_count=12", "window.size=3", "window.t_range=[0.0,0.5]", "window.schedule=fixed")
 
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from f5_tts.rl.advantage import MIN_GROUPS, group_advantages, without_spread
+from f5_tts.rl.advantage import METHODS, MIN_GROUPS, RunningBaseline, group_advantages, without_spread
 
-ONE_REWARD = {"weights": {"r": 1.0}, "floors": {"r": 0.02}, "clip": 5.0}
+ONE_REWARD = {"weights": {"r": 1.0}, "floors": {"r": 0.02}, "clip": 5.0, "method": "gdpo"}
 
 
 def everywhere(num: int, length: int = 1) -> Tensor:
@@ -46,7 +46,9 @@ def test_rewards_are_scaled_each_by_itself_and_added_by_weight():
     """acc: mean 0.5, deviation 0.5; sim: mean 0.6, deviation 0.1."""
     parts = {"acc": torch.tensor([1.0, 0.0, 1.0, 0.0]), "sim": torch.tensor([0.5, 0.5, 0.7, 0.7])}
     weights, floors = {"acc": 1.0, "sim": 0.5}, {"acc": 0.02, "sim": 0.005}
-    found = group_advantages(parts, torch.zeros(4, dtype=torch.long), weights, floors, clip=5.0, target=everywhere(4))
+    found = group_advantages(
+        parts, torch.zeros(4, dtype=torch.long), weights, floors, everywhere(4), method="gdpo", clip=5.0
+    )
     torch.testing.assert_close(found, torch.tensor([0.5, -1.5, 1.5, -0.5]))
 
 
@@ -73,14 +75,15 @@ def test_from_eight_groups_on_the_spread_of_the_update_is_one():
     torch.testing.assert_close(many, torch.tensor([-1.0, 1.0] * 8))
 
 
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("value", [0.1, 1e6 / 3, -7.7])
 @pytest.mark.parametrize("num_groups", [1, MIN_GROUPS])
-def test_a_group_of_equal_rewards_gets_exactly_zero(value: float, num_groups: int):
+def test_a_group_of_equal_rewards_gets_exactly_zero(method: str, value: float, num_groups: int):
     """Three times 1e6 / 3 may have another mean in floating point, far above the floor; no scaling may keep that."""
     rewards, ids = [value] * 3, [0] * 3
     for group in range(1, num_groups):
         rewards, ids = [*rewards, 0.0, 1.0, 2.0], [*ids, group, group, group]
-    found = advantages(rewards, ids)
+    found = advantages(rewards, ids, method=method)
     assert found[:3].eq(0).all()
     assert found[3:].abs().le(5).all()
 
@@ -92,7 +95,13 @@ def test_a_reward_without_spread_adds_nothing_where_another_has_some(floor: floa
     parts = {"acc": torch.full((3,), value), "sim": torch.tensor([1.0, 3.0, 5.0])}
     floors = {"acc": floor, "sim": 0.005}
     found = group_advantages(
-        parts, torch.zeros(3, dtype=torch.long), {"acc": 1.0, "sim": 1.0}, floors, 5.0, everywhere(3)
+        parts,
+        torch.zeros(3, dtype=torch.long),
+        {"acc": 1.0, "sim": 1.0},
+        floors,
+        everywhere(3),
+        method="gdpo",
+        clip=5.0,
     )
     torch.testing.assert_close(found, advantages([1.0, 3.0, 5.0], [0, 0, 0]), atol=1e-5, rtol=0)
 
@@ -119,7 +128,7 @@ def test_a_reward_of_the_whole_sample_counts_in_all_its_frames():
     parts = {"acc": torch.tensor([[1.0, 0.0], [0.0, 0.0]]), "sim": torch.tensor([0.2, 0.4])}
     weights, floors = {"acc": 1.0, "sim": 0.5}, {"acc": 0.02, "sim": 0.005}
     found = group_advantages(
-        parts, torch.zeros(2, dtype=torch.long), weights, floors, clip=5.0, target=everywhere(2, 2)
+        parts, torch.zeros(2, dtype=torch.long), weights, floors, everywhere(2, 2), method="gdpo", clip=5.0
     )
     torch.testing.assert_close(found, torch.tensor([[0.5, -0.5], [-0.5, 0.5]]))
 
@@ -133,3 +142,91 @@ def test_padding_and_prompts_change_no_advantage_and_have_none():
     target = torch.tensor([True, False]).expand(16, 2)
     found = group_advantages({"r": padded}, ids, **ONE_REWARD, target=target)
     torch.testing.assert_close(found, torch.cat([alone, torch.zeros(16, 1)], dim=1))
+
+
+# --- other ways to compare; two rewards of weights 1 and 2, group 0 totals 1, 2, 6 and group 1 totals 0, 4 ---
+
+TWO_REWARDS = {"r": torch.tensor([1.0, 0.0, 2.0, 0.0, 2.0]), "q": torch.tensor([0.0, 1.0, 2.0, 0.0, 1.0])}
+GROUPS = torch.tensor([3, 3, 3, 8, 8])
+DEVIATIONS = (14 / 3) ** 0.5, 2.0  # of 1, 2, 6 and of 0, 4
+SPREAD = (((1 - 2.6) ** 2 + (2 - 2.6) ** 2 + (6 - 2.6) ** 2 + 2.6**2 + 1.4**2) / 5) ** 0.5  # of all five; mean 2.6
+
+
+@pytest.mark.parametrize(
+    "method, expected",
+    [
+        ("dr_grpo", [-2.0, -1.0, 3.0, -2.0, 2.0]),
+        ("rloo", [-3.0, -1.5, 4.5, -4.0, 4.0]),  # against the mean of the others: 1 - 4, 2 - 3.5, 6 - 1.5
+        ("global_std", [part / SPREAD for part in (-2.0, -1.0, 3.0, -2.0, 2.0)]),
+        ("grpo", [*(part / (DEVIATIONS[0] + 1e-4) for part in (-2.0, -1.0, 3.0)), -2 / 2.0001, 2 / 2.0001]),
+    ],
+)
+def test_methods_that_add_rewards_first_compare_their_weighted_sum(method: str, expected: list[float]):
+    weights, floors = {"r": 1.0, "q": 2.0}, {"r": 9.0, "q": 9.0}
+    found = group_advantages(TWO_REWARDS, GROUPS, weights, floors, everywhere(5), method=method, clip=5.0)
+    torch.testing.assert_close(found, torch.tensor(expected))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_whole_groups_in_any_order_and_company_get_the_same_advantages_below_eight_groups(method: str):
+    """Keyed by prompt id: interleaved or not. (global_std looks at the whole update, and so at the company.)"""
+    order = torch.tensor([4, 0, 3, 2, 1])
+    weights, floors = {"r": 1.0, "q": 2.0}, {"r": 0.0, "q": 0.0}
+    settings = {"method": method, "clip": 5.0}
+    whole = group_advantages(TWO_REWARDS, GROUPS, weights, floors, everywhere(5), **settings)
+    shuffled = {name: score[order] for name, score in TWO_REWARDS.items()}
+    found = group_advantages(shuffled, GROUPS[order], weights, floors, everywhere(5), **settings)
+    torch.testing.assert_close(found, whole[order])
+    if method != "global_std":
+        alone = {name: score[:3] for name, score in TWO_REWARDS.items()}
+        found = group_advantages(alone, GROUPS[:3], weights, floors, everywhere(3), **settings)
+        torch.testing.assert_close(found, whole[:3])
+
+
+# --- without a group ---
+
+
+def baseline(**changes) -> RunningBaseline:
+    return RunningBaseline(**{"weights": {"r": 1.0}, "floors": {"r": 0.02}, "clip": 5.0, **changes})
+
+
+def compared(line: RunningBaseline, *rewards: float) -> list[float]:
+    return line({"r": torch.tensor(rewards)}, torch.arange(len(rewards)), everywhere(len(rewards))).tolist()
+
+
+def test_a_sample_alone_is_compared_with_those_before_it():
+    """First 1 and 3 with themselves: mean 2, deviation 1. Then 4 with that; then 0 with mean 8/3, variance 14/9."""
+    line = baseline()
+    assert compared(line, 1.0, 3.0) == pytest.approx([-1.0, 1.0])
+    assert compared(line, 4.0) == pytest.approx([2.0])
+    assert compared(line, 0.0) == pytest.approx([-(8 / 3) / (14 / 9) ** 0.5])
+
+
+def test_the_first_sample_of_all_and_equal_rewards_teach_nothing():
+    line = baseline()
+    assert compared(line, 0.7) == [0.0]
+    assert compared(line, 0.7) == [0.0]
+
+
+def test_old_samples_fade_from_the_baseline():
+    line = baseline()
+    for _ in range(100):
+        compared(line, 0.0, 1.0)
+    for _ in range(400):
+        compared(line, 10.0, 11.0)
+    assert compared(line, 11.0) == pytest.approx([1.0], abs=0.02)
+
+
+def test_a_baseline_goes_on_from_its_state_and_knows_floors_weights_and_clip():
+    line = baseline(weights={"r": 2.0}, floors={"r": 4.0}, clip=0.5)
+    assert compared(line, 1.0, 3.0) == pytest.approx([-0.5, 0.5])
+    other = baseline(weights={"r": 2.0}, floors={"r": 4.0}, clip=5.0)
+    other.load_state_dict(line.state_dict())
+    assert compared(other, 3.0) == pytest.approx([2.0 * 1.0 / 4.0])
+
+
+def test_a_reward_by_frame_counts_as_its_mean_over_generated_frames():
+    line = baseline()
+    target = torch.tensor([[True, True, False], [True, False, False]])
+    found = line({"r": torch.tensor([[0.0, 2.0, 9.0], [3.0, 9.0, 9.0]])}, torch.arange(2), target)
+    assert found.tolist() == pytest.approx([-1.0, 1.0])

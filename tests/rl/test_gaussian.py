@@ -7,7 +7,15 @@ import torch
 from torch.distributions import Normal
 from torch.distributions import kl_divergence as exact_kl
 
-from f5_tts.rl.gaussian import Gaussian, entry_mean, kl_divergence, log_prob
+from f5_tts.rl.gaussian import (
+    Gaussian,
+    entropy,
+    entry_mean,
+    guarded_log_ratio,
+    kl_divergence,
+    log_density,
+    log_ratio,
+)
 
 EVERYWHERE = torch.ones(3, 5, dtype=torch.bool)
 
@@ -18,16 +26,37 @@ def random_gaussian(seed: int) -> Gaussian:
     return Gaussian(mean, (0.5 * ln_std).exp())
 
 
-def test_log_prob_is_the_mean_density_over_a_frame_but_for_the_constant():
+def test_a_log_density_is_that_of_torch_but_for_the_constant():
     policy, action = random_gaussian(0), random_gaussian(1).mean
-    expected = Normal(*policy).log_prob(action).mean(dim=2) + log(2 * pi) / 2
-    torch.testing.assert_close(log_prob(action, policy), expected)
+    expected = Normal(*policy).log_prob(action) + log(2 * pi) / 2
+    torch.testing.assert_close(log_density(action, policy), expected)
+
+
+def test_a_log_ratio_is_the_mean_over_a_frames_bins():
+    now, then, action = random_gaussian(0), random_gaussian(1), random_gaussian(2).mean
+    expected = (Normal(*now).log_prob(action) - Normal(*then).log_prob(action)).mean(dim=2)
+    torch.testing.assert_close(log_ratio(action, now, then), expected)
+
+
+def test_a_guarded_log_ratio_of_equal_spreads_is_noise_times_shift():
+    """s (ln r + Δm² / (2 s²)) = ε Δm with ε = (a - m_then) / s, by expanding the squares."""
+    then, action, shift = random_gaussian(0), random_gaussian(1).mean, 0.1 * random_gaussian(2).mean
+    found = guarded_log_ratio(action, Gaussian(then.mean + shift, then.std), then)
+    torch.testing.assert_close(found, ((action - then.mean) / then.std * shift).mean(dim=2), atol=1e-5, rtol=1e-4)
+
+
+def test_entropy_is_the_mean_of_torchs_over_entries():
+    policy = random_gaussian(0)
+    torch.testing.assert_close(entropy(policy, EVERYWHERE), Normal(*policy).entropy().mean(dim=(1, 2)))
+    one = Gaussian(policy.mean, torch.tensor(0.7))
+    expected = torch.full((3,), log(0.7) + (1 + log(2 * pi)) / 2)
+    torch.testing.assert_close(entropy(one, EVERYWHERE), expected)
 
 
 def test_one_standard_deviation_may_serve_all_entries():
     mean, action = random_gaussian(0).mean, random_gaussian(1).mean
     one, each = Gaussian(mean, torch.tensor(0.7)), Gaussian(mean, torch.full_like(mean, 0.7))
-    torch.testing.assert_close(log_prob(action, one), log_prob(action, each))
+    torch.testing.assert_close(log_density(action, one), log_density(action, each))
     torch.testing.assert_close(kl_divergence(one, each, EVERYWHERE), torch.zeros(3), atol=1e-6, rtol=0)
 
 
@@ -44,7 +73,7 @@ def test_kl_is_the_mean_log_ratio_of_what_the_policy_draws():
     reference = Gaussian(torch.tensor([[[-0.2]]]), torch.tensor([[[1.1]]]))
     draws = Gaussian(policy.mean.expand(200_000, 1, 1), policy.std).draw()
     everywhere = torch.ones(200_000, 1, dtype=torch.bool)
-    ratios = log_prob(draws, policy) - log_prob(draws, reference)
+    ratios = log_ratio(draws, policy, reference)
     error = ratios.std().item() / 200_000**0.5
     assert kl_divergence(policy, reference, everywhere[:1]).item() == pytest.approx(ratios.mean().item(), abs=4 * error)
 
@@ -65,7 +94,7 @@ def test_densities_are_computed_in_single_precision():
     half = Gaussian(policy.mean.bfloat16(), policy.std.bfloat16())
     same = Gaussian(half.mean.float(), half.std.float())
     coarse = action.bfloat16()
-    assert torch.equal(log_prob(coarse, half), log_prob(coarse.float(), same))
+    assert torch.equal(log_density(coarse, half), log_density(coarse.float(), same))
     assert kl_divergence(half, same, EVERYWHERE).dtype == torch.float32
 
 

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from f5_tts.config import compose_run
 from f5_tts.model.cfm import CFM
+from f5_tts.rl.advantage import GroupComparison
 from f5_tts.rl.grpo import GRPOLoss, draw_experience
-from f5_tts.rl.objective import grpo_objective
+from f5_tts.rl.nft import OldPolicy
+from f5_tts.rl.objective import Models, grpo_objective
 from f5_tts.rl.scoring import Scorer
 from f5_tts.sections import ProviderConfig, RLConfig, RLRunConfig
 from f5_tts.types import GRPOBatch, RewardInput, SpeechBatch
@@ -52,8 +54,13 @@ def experience_of(
     policy: CFM, batch: SpeechBatch, rl: RLConfig, provider: Loud | Indifferent | None = None
 ) -> list[GRPOBatch]:
     torch.manual_seed(0)
-    (experience,) = draw_experience(policy, [batch], scorer(provider or Loud(), rl), rl)
+    judge = scorer(provider or Loud(), rl)
+    (experience,) = draw_experience(policy, [[batch]], judge, comparison(judge), rl)
     return experience
+
+
+def comparison(judge: Scorer) -> GroupComparison:
+    return GroupComparison(judge.weights, judge.floors, method="gdpo", clip=5.0)
 
 
 def gradients(policy: CFM) -> dict[str, Tensor]:
@@ -83,11 +90,11 @@ def test_advantages_compare_a_whole_group_also_when_it_takes_several_passes(poli
 def test_the_slices_of_an_update_add_up_to_its_mean_loss(policy, batch, small):
     """Mean over passes, steps and samples; a slice is one step of one pass."""
     experience = experience_of(policy, batch, small)
-    slices = list(GRPOLoss(None, small)(policy, experience))
+    slices = list(GRPOLoss(small)(policy, experience))
     assert len(slices) == 2 * 3
     sum((part.loss for part in slices), torch.zeros(())).backward()
     in_slices = gradients(policy)
-    whole = [grpo_objective(policy, None, part, step, small).loss for part in experience for step in range(3)]
+    whole = [grpo_objective(Models(policy), part, step, small).loss for part in experience for step in range(3)]
     torch.stack(whole).mean().backward()
     together = gradients(policy)
     assert in_slices.keys() == together.keys()
@@ -98,7 +105,7 @@ def test_the_slices_of_an_update_add_up_to_its_mean_loss(policy, batch, small):
 
 def test_equal_rewards_leave_the_policy_exactly_where_it_is(policy, batch, small):
     experience = experience_of(policy, batch, small, Indifferent())
-    for output in GRPOLoss(None, small)(policy, experience):
+    for output in GRPOLoss(small)(policy, experience):
         output.loss.backward()
     assert all(value.eq(0).all() for value in gradients(policy).values())
     assert experience[0].metrics["frac_reward_zero_std"] == 1.0
@@ -108,16 +115,16 @@ def test_the_first_update_has_no_kl_and_a_moved_policy_has(policy, batch, rl):
     config = rl("mini_repeat_count=2", "steps=4", "kl_weight=1.0")
     reference = copy.deepcopy(policy).requires_grad_(False)
     experience = experience_of(policy, batch, config)
-    assert all(out.metrics["loss/kl"] == 0 for out in GRPOLoss(reference, config)(policy, experience))
+    assert all(out.metrics["loss/kl"] == 0 for out in GRPOLoss(config, reference)(policy, experience))
     with torch.no_grad():
         policy.transformer.proj_out.bias.add_(0.1)
     moved = experience_of(policy, batch, config)
-    assert all(out.metrics["loss/kl"] > 1e-4 for out in GRPOLoss(reference, config)(policy, moved))
+    assert all(out.metrics["loss/kl"] > 1e-4 for out in GRPOLoss(config, reference)(policy, moved))
 
 
 def test_a_policy_that_is_not_the_one_that_drew_is_refused(policy, batch, small):
     experience = experience_of(policy, batch, small)
-    loss = GRPOLoss(None, small)
+    loss = GRPOLoss(small)
     policy.train()  # dropout
     with pytest.raises(FloatingPointError, match=r"ratio is off by .* \(allowed: 1e-05, .*is dropout on"):
         list(loss(policy, experience))
@@ -133,29 +140,112 @@ def test_rewards_are_reported_as_mean_deviation_least_and_most(policy, batch, sm
     assert seen["reward/max"] == pytest.approx(scores.max().item())
     assert seen["reward/test.level"] == seen["reward/mean"]
     assert seen["frac_reward_zero_std"] == 0
-    (output, *_) = GRPOLoss(None, small)(policy, experience)
+    (output, *_) = GRPOLoss(small)(policy, experience)
     assert output.metrics.keys() >= seen.keys() | {"loss", "loss/kl", "loss/pro_adv"}
 
 
 def test_experience_is_drawn_one_update_at_a_time_by_the_policy_of_that_moment(policy, batch, small):
     torch.manual_seed(0)
-    updates = draw_experience(policy, [batch, batch], scorer(Loud(), small), small)
+    judge = scorer(Loud(), small)
+    updates = draw_experience(policy, [[batch], [batch]], judge, comparison(judge), small)
     next(updates)
     with torch.no_grad():
         policy.transformer.proj_out.bias.add_(1.0)
-    for output in GRPOLoss(None, small)(policy, next(updates)):
+    for output in GRPOLoss(small)(policy, next(updates)):
         assert output.metrics["ratio/max_dev"] == 0
+
+
+def test_a_rollout_serves_several_updates_and_only_the_first_must_find_the_ratio_at_one(policy, batch, small):
+    config = replace(small, updates_per_rollout=2)
+    judge = scorer(Loud(), config)
+    updates = draw_experience(policy, [[batch]], judge, comparison(judge), config)
+    first, second = next(updates), next(updates)
+    assert next(updates, None) is None
+    assert all(torch.equal(a.rollout.actions, b.rollout.actions) for a, b in zip(first, second, strict=True))
+    fresh = [output.metrics for output in GRPOLoss(config)(policy, first)]
+    assert {metrics["ratio/initial_max_dev"] for metrics in fresh} == {0.0}
+    with torch.no_grad():
+        policy.transformer.proj_out.bias.add_(0.1)
+    later = [output.metrics for output in GRPOLoss(config)(policy, second)]
+    assert all("ratio/initial_max_dev" not in metrics and metrics["ratio/max_dev"] > 1e-5 for metrics in later)
+    with pytest.raises(FloatingPointError, match="before any update"):
+        list(GRPOLoss(config)(policy, first))
+
+
+def test_an_anchor_is_one_slice_more_a_pass_where_there_is_a_reference(policy, batch, small):
+    config = replace(small, anchor_weight=0.5)
+    experience = experience_of(policy, batch, config)
+    assert len(list(GRPOLoss(config)(policy, experience))) == 2 * 3
+    anchored = list(GRPOLoss(config, policy)(policy, experience))
+    assert len(anchored) == 2 * (3 + 1)
+    assert [output.metrics["loss/anchor"] for output in anchored[3::4]] == [0.0, 0.0]
+
+
+def test_groups_of_all_batches_of_an_update_are_compared_together(policy, batch, small):
+    """Eight groups from four batches: the update's spread is divided by, as of one batch of eight."""
+    others = [replace(batch, group_ids=batch.group_ids + 10 * i) for i in range(4)]
+    judge = scorer(Loud(), small)
+    torch.manual_seed(0)
+    (experience,) = draw_experience(policy, [others], judge, comparison(judge), small)
+    assert len(experience) == 4 * 2 and sum(part.share for part in experience) == pytest.approx(1)
+    advantages = torch.cat([part.advantages for part in experience])
+    assert advantages.std(correction=0).item() == pytest.approx(1, abs=1e-5)
+
+
+def test_an_old_policy_draws_in_the_place_of_the_one_that_learns(policy, batch, rl):
+    """At the first rollout it is the policy; moved since, the policy no longer matters to what is drawn."""
+    config = rl("algorithm=nft", "shared_noise=false", "mini_repeat_count=2", "steps=3")
+    judge, old = scorer(Loud(), config), OldPolicy(policy, most=1.0)
+    drawn = []
+    for shift in (0.0, 0.5):
+        with torch.no_grad():
+            policy.transformer.proj_out.bias.add_(shift)
+        old.rollouts = 1000 if shift else 0
+        torch.manual_seed(0)
+        (experience,) = draw_experience(policy, [[batch]], judge, comparison(judge), config, old=old)
+        drawn.append(experience[0].rollout.mel)
+    assert torch.equal(drawn[0], drawn[1])
+
+
+class Elsewhere:
+    """Another process that drew these scores for prompt 7, in front of ours."""
+
+    world = 2
+
+    def __init__(self, num: int, scores: Tensor) -> None:
+        self.num, self.scores = num, scores
+
+    def gather(self, rows: Tensor) -> Tensor:
+        kind = torch.full((len(self.scores), *rows.shape[1:]), 7).to(rows)
+        return torch.cat([self.scores.to(rows) if rows.is_floating_point() else kind, rows])
+
+    def own(self, rows: Tensor) -> Tensor:
+        return rows[-self.num :]
+
+
+def test_samples_are_compared_with_those_of_other_processes_by_prompt(policy, batch, small):
+    """Prompt 7 has two samples of reward 0 more elsewhere: ours of it are above their group, those of 2 as before."""
+    judge = scorer(Loud(), small)
+    alone = experience_of(policy, batch, small)
+    torch.manual_seed(0)
+    peers = Elsewhere(8, torch.zeros(2))
+    (experience,) = draw_experience(policy, [[batch]], judge, comparison(judge), small, peers=peers)
+    ids = torch.cat([part.rollout.batch.group_ids for part in experience])
+    before, after = (torch.cat([part.advantages for part in parts]) for parts in (alone, experience))
+    torch.testing.assert_close(after[ids == 2], before[ids == 2])
+    assert after[ids == 7].sum() > 0.5 and abs(before[ids == 7].sum()) < 1e-5
+    assert [part.share for part in experience] == [4 * 2 / 10] * 2
 
 
 def test_an_update_moves_the_policy_towards_what_was_rewarded(policy, batch, small):
     """After a small step along the gradient the drawn actions that scored well are likelier, the others less."""
     experience = experience_of(policy, batch, small)
-    for output in GRPOLoss(None, small)(policy, experience):
+    for output in GRPOLoss(small)(policy, experience):
         output.loss.backward()
     with torch.no_grad():
         for parameter in policy.parameters():
             if parameter.grad is not None:
                 parameter.sub_(1e-3 * parameter.grad)
     wide = replace(small, clip_low=1.0, clip_high=1.0)
-    slices = [grpo_objective(policy, None, part, step, wide) for part in experience for step in range(3)]
+    slices = [grpo_objective(Models(policy), part, step, wide) for part in experience for step in range(3)]
     assert sum(part.metrics["loss/pro_adv"] for part in slices) > 0

@@ -10,7 +10,16 @@ from torch import Tensor
 from f5_tts.model.flow import time_grid
 from f5_tts.model.heads import Velocity
 from f5_tts.rl.gaussian import Gaussian
-from f5_tts.rl.kernel import SdeKernel, VelocityKernel, build_kernel, trained_steps
+from f5_tts.rl.kernel import (
+    CpsKernel,
+    EulerMaruyamaKernel,
+    ExactKernel,
+    Kernel,
+    StateKernel,
+    VelocityKernel,
+    build_kernel,
+    trained_steps,
+)
 
 GRID_OF_8 = "0.000, 0.019, 0.076, 0.169, 0.293, 0.444, 0.617, 0.805, 1.000"  # 1 - cos(π k / 16)
 
@@ -20,7 +29,7 @@ def at(*times: float) -> tuple[Tensor, ...]:
 
 
 def step(a: float, x: Tensor, velocity: Tensor, time: float, next_time: float) -> Gaussian:
-    return SdeKernel(a).policy(Velocity(velocity, None), x, *at(time, next_time))
+    return ExactKernel(a).policy(Velocity(velocity, None), x, *at(time, next_time))
 
 
 def some_points() -> tuple[Tensor, Tensor]:
@@ -42,8 +51,8 @@ def test_a_step_without_noise_is_eulers(time: float, next_time: float):
 
 def test_kept_noise_is_a_power_of_the_ratio_of_odds():
     """Odds 1/4 at t = 0.2 and 1 at t' = 0.5; a = 1 takes the square root of their ratio."""
-    assert SdeKernel(1.0).kept_noise(*at(0.2, 0.5)).item() == pytest.approx(0.5)
-    assert SdeKernel(0.5).kept_noise(*at(0.2, 0.5)).item() == pytest.approx(0.25**0.125)
+    assert ExactKernel(1.0).kept_noise(*at(0.2, 0.5)).item() == pytest.approx(0.5)
+    assert ExactKernel(0.5).kept_noise(*at(0.2, 0.5)).item() == pytest.approx(0.25**0.125)
 
 
 def test_mean_and_noise_of_a_step_by_hand():
@@ -140,7 +149,7 @@ def mixture_variance(a: float, steps: int) -> float:
     quantiles = torch.special.ndtri((torch.arange(50_000) + 0.5) / 50_000)
     x = quantiles
     for time, next_time in pairwise(time_grid(steps, -1.0)):
-        mean, std = SdeKernel(a).policy(Velocity(mixture_velocity(x, time), None), x, time, next_time)
+        mean, std = ExactKernel(a).policy(Velocity(mixture_velocity(x, time), None), x, time, next_time)
         x = mean + std * quantiles[torch.randperm(len(x))]
     return x.var().item()
 
@@ -153,6 +162,71 @@ def mixture_velocity(x: Tensor, time: Tensor, width: float = 0.3) -> Tensor:
     for mode, weight in ((1.0, upper), (-1.0, 1 - upper)):
         velocity += weight * (mode + (time * width**2 - (1 - time)) * (x - time * mode) / variance)
     return velocity
+
+
+# --- other stochastic steps ---
+
+ONE, THREE = torch.tensor([[[1.0]]]), torch.tensor([[[3.0]]])
+
+
+def test_euler_maruyama_by_hand():
+    """x = 1, v = 3, a = 1: σ² = 0.8 / 0.2 = 4, drift 4 / (2·0.8) (0.2·3 - 1) = -1; m = 1 + 0.3 (3 - 1), s = 2 √0.3."""
+    mean, std = EulerMaruyamaKernel(1.0).policy(Velocity(THREE, None), ONE, *at(0.2, 0.5))
+    assert mean.item() == pytest.approx(1.6)
+    assert std.item() == pytest.approx(2 * 0.3**0.5)
+
+
+def test_euler_maruyama_takes_its_noise_from_the_next_time_at_the_start():
+    """σ² = 0.9 / 0.1 = 9 at 0.1: m = 1 + 0.1 (3 - 9/2), s = 3 √0.1."""
+    mean, std = EulerMaruyamaKernel(1.0).policy(Velocity(THREE, None), ONE, *at(0.0, 0.1))
+    assert mean.item() == pytest.approx(0.85)
+    assert std.item() == pytest.approx(3 * 0.1**0.5)
+
+
+def test_a_short_euler_maruyama_step_is_the_exact_one():
+    x, velocity = some_points()
+    exact, em = (k.policy(Velocity(velocity, None), x, *at(0.3, 0.3 + 1e-6)) for k in KERNELS_OF_A)
+    torch.testing.assert_close(em.std / exact.std, torch.tensor(1.0, dtype=torch.float64), atol=1e-5, rtol=0)
+    torch.testing.assert_close((em.mean - x) / 1e-6, (exact.mean - x) / 1e-6, atol=1e-4, rtol=0)
+
+
+KERNELS_OF_A = (ExactKernel(0.7), EulerMaruyamaKernel(0.7))
+
+
+def test_on_the_sway_grid_euler_maruyama_spreads_too_wide_on_the_way_however_fine_the_grid():
+    """Largest variance on the way over the true one, data N(0, 1), a = 0.7: exact within 2 %, em about +55 %."""
+    for steps in (64, 512):
+        exact, em = (widest_on_the_way(kernel, steps) for kernel in KERNELS_OF_A)
+        assert exact == pytest.approx(1.0, abs=0.02)
+        assert em == pytest.approx(1.55, abs=0.15)
+
+
+def widest_on_the_way(kernel: StateKernel, steps: int) -> float:
+    """Data N(0, 1), exact velocity k x, the variance followed step by step."""
+    variance, widest = 1.0, 1.0
+    for time, next_time in pairwise(time_grid(steps, -1.0).double()[:-1]):
+        k = exact_slope(time.item(), 1.0)
+        one = torch.ones(1, 1, 1, dtype=torch.float64)
+        slope, std = kernel.policy(Velocity(k * one, None), one, time, next_time)
+        variance = slope.item() ** 2 * variance + std.item() ** 2
+        widest = max(widest, variance / marginal_variance(next_time.item(), 1.0))
+    return widest
+
+
+def test_coefficients_preserving_sampling_by_hand_and_as_the_exact_step_of_the_same_kept_noise():
+    """η = 1/2 keeps cos(π/4) of the noise: x̂1 = 3.4, x̂0 = 0.4. From odds 1/4 to 1, a² = 1/2 keeps √(1/2) as well."""
+    cps = CpsKernel(0.5).policy(Velocity(THREE, None), ONE, *at(0.2, 0.5))
+    assert cps.mean.item() == pytest.approx(0.5 * 3.4 + 0.5 * 0.5**0.5 * 0.4)
+    assert cps.std.item() == pytest.approx(0.5 * 0.5**0.5)
+    exact = ExactKernel(0.5**0.5).policy(Velocity(THREE, None), ONE, *at(0.2, 0.5))
+    torch.testing.assert_close(cps.mean, exact.mean)
+    torch.testing.assert_close(cps.std, exact.std)
+
+
+@pytest.mark.parametrize("kernel", [ExactKernel(0.5), EulerMaruyamaKernel(0.5), CpsKernel(0.5)])
+def test_a_kernel_knows_where_it_draws_nothing(kernel: Kernel):
+    assert kernel.is_noisy(*at(0.2, 0.5))
+    assert kernel.is_noisy(*at(0.8, 1.0)) == isinstance(kernel, EulerMaruyamaKernel)
 
 
 # --- the Gaussian head's step ---
@@ -172,7 +246,7 @@ def test_the_drawn_velocity_is_followed():
 
 def test_the_drawn_state_is_where_the_stochastic_step_leads():
     x, action = some_points()
-    assert SdeKernel(0.5).advance(action, x, *at(0.2, 0.5)) is action
+    assert ExactKernel(0.5).advance(action, x, *at(0.2, 0.5)) is action
 
 
 @pytest.mark.parametrize("train_sigma", [False, True])
@@ -200,7 +274,9 @@ def test_a_model_without_a_head_is_told_what_it_can_run():
 
 def test_the_algorithm_picks_the_policy(rl):
     assert build_kernel(rl("algorithm=gaussian_grpo", "temperature=3.0")) == VelocityKernel(3.0, False)
-    assert build_kernel(rl("algorithm=flow_grpo", "sde.a=0.7")) == SdeKernel(0.7)
+    assert build_kernel(rl("algorithm=flow_grpo", "sde.a=0.7")) == ExactKernel(0.7)
+    assert build_kernel(rl("algorithm=flow_grpo", "sde.a=0.7", "sde.kernel=em")) == EulerMaruyamaKernel(0.7)
+    assert build_kernel(rl("algorithm=flow_grpo", "sde.eta=0.7", "sde.kernel=cps")) == CpsKernel(0.7)
 
 
 # --- which steps are trained ---
@@ -239,9 +315,15 @@ def test_a_window_without_a_step_is_refused_with_the_grid(rl):
 def test_a_stochastic_step_without_noise_is_refused_with_the_grid(rl):
     last = rl("algorithm=flow_grpo", "window.t_range=[0.5,1.0]", "window.size=1", "window.schedule=fixed")
     assert trained_steps(time_grid(8, -1.0), last) == [6]
-    for noiseless in (rl("algorithm=flow_grpo", "window.t_range=[0.8,1.0]"), rl("algorithm=flow_grpo", "sde.a=0")):
+    noiseless = [
+        ["window.t_range=[0.8,1.0]"],
+        ["sde.a=0"],
+        ["sde.kernel=em", "sde.a=0"],
+        ["sde.kernel=cps", "sde.eta=0"],
+    ]
+    for settings in noiseless:
         with pytest.raises(ValueError, match=f"no noise at step .* of the grid {GRID_OF_8}"):
-            trained_steps(time_grid(8, -1.0), noiseless)
+            trained_steps(time_grid(8, -1.0), rl("algorithm=flow_grpo", *settings))
 
 
 def test_a_random_window_that_may_reach_the_last_step_is_refused_at_once_not_when_it_does(rl):

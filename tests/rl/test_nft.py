@@ -10,7 +10,8 @@ from torch import Tensor
 from f5_tts.model.cfm import CFM
 from f5_tts.model.flow import interpolate
 from f5_tts.rl.grpo import GRPOLoss
-from f5_tts.rl.nft import fresh_noise, nft_objective
+from f5_tts.rl.nft import OldPolicy, fresh_noise, nft_objective
+from f5_tts.rl.objective import Models
 from f5_tts.rl.rollout import draw_group
 from f5_tts.sections import RLConfig
 from f5_tts.types import GRPOBatch, Rollout, SpeechBatch
@@ -42,9 +43,9 @@ def gradients(policy: CFM) -> Tensor:
     return found
 
 
-def learn(policy: CFM, batch: GRPOBatch, rl: RLConfig, reference: CFM | None = None) -> Tensor:
+def learn(policy: CFM, batch: GRPOBatch, rl: RLConfig, reference: CFM | None = None, old: CFM | None = None) -> Tensor:
     torch.manual_seed(3)
-    nft_objective(policy, reference, batch, 0, rl).loss.backward()
+    nft_objective(Models(policy, reference, old), batch, 0, rl).loss.backward()
     return gradients(policy)
 
 
@@ -60,20 +61,61 @@ def test_the_gradient_is_that_of_the_published_loss_whatever_its_beta_and_larges
     policy, rollout, settings, b: float, most: float
 ):
     """A_max/b (r ‖x̂1(v+) - x1‖² + (1-r) ‖x̂1(v-) - x1‖²) / w, written out, with v_old the policy as it is."""
+    settings.nft.beta, settings.nft.adv_max = 0.7, 3.0
     ours = learn(policy, experience(rollout), settings)
+    torch.testing.assert_close(
+        ours, published_gradient(policy, policy, rollout, settings, b, most), rtol=1e-4, atol=1e-6
+    )
+
+
+def test_away_from_the_policy_that_drew_the_gradient_is_the_published_one(policy, rollout, settings):
+    """Then beta and A_max matter, and r is clipped: the largest advantage is beyond A_max."""
+    drew = copy.deepcopy(policy)
+    with torch.no_grad():
+        drew.transformer.proj_out.bias += 0.3 * torch.randn(6)
+    settings.nft.beta, settings.nft.adv_max = 0.7, 1.2
+    ours = learn(policy, experience(rollout), settings, old=drew)
+    expected = published_gradient(policy, drew, rollout, settings, 0.7, 1.2)
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-6)
+    still = learn(policy, experience(rollout, torch.zeros(6)), settings, old=drew)
+    assert still.abs().sum() > 0  # what says nothing holds the policy to the one that drew
+
+
+def published_gradient(policy: CFM, drew: CFM, rollout: Rollout, rl: RLConfig, b: float, most: float) -> Tensor:
     torch.manual_seed(3)
-    time, noise = fresh_noise(rollout, 0, settings)
+    time, noise = fresh_noise(rollout, 0, rl)
     state = interpolate(noise, rollout.mel, time)
     lens = rollout.batch.lens
     mask = torch.arange(state.shape[1]) < lens[:, None]
-    velocity = policy(state, rollout.cond, rollout.batch.text, time, mask).mean
-    old = velocity.detach()
-    r = (1 + ADVANTAGES / most) / 2
-    weight = speech_error(rollout, old, state, time, 1)
-    positive = speech_error(rollout, old + b * (velocity - old), state, time, 2)
-    negative = speech_error(rollout, old - b * (velocity - old), state, time, 2)
-    (most / b * (r * positive + (1 - r) * negative) / weight).mean().backward()
-    torch.testing.assert_close(ours, gradients(policy), rtol=1e-4, atol=1e-6)
+    velocity, old = (model(state, rollout.cond, rollout.batch.text, time, mask).mean for model in (policy, drew))
+    old = old.detach()
+    r = (1 + (ADVANTAGES / most).clamp(-1, 1)) / 2
+    sides = []
+    for share, velocity_then in ((r, old + b * (velocity - old)), (1 - r, old - b * (velocity - old))):
+        weight = speech_error(rollout, velocity_then.detach(), state, time, 1)
+        sides.append(share * speech_error(rollout, velocity_then, state, time, 2) / weight)
+    (most / b * sum(sides, torch.zeros(6))).mean().backward()
+    return gradients(policy)
+
+
+def test_the_old_policy_is_a_running_average_whose_memory_grows(policy):
+    """Weights 1, 2, 3 before rollouts 0, 1, 2 with η = 0, 0.001, 0.002; then, far on, η stops at 0.5."""
+    bias = policy.transformer.proj_out.bias
+    old = OldPolicy(policy, most=0.5)
+    seen = []
+    for value in (1.0, 2.0, 3.0):
+        with torch.no_grad():
+            bias.fill_(value)
+        old.follow()
+        seen.append(old.snapshot.tensors["transformer.proj_out.bias"][0].item())
+    second = 0.001 * 1 + 0.999 * 2
+    assert seen == pytest.approx([1.0, second, 0.002 * second + 0.998 * 3])
+    copy_of_it = OldPolicy(policy, most=0.5)
+    copy_of_it.load_state_dict({**old.state_dict(), "rollouts": 9000})
+    with torch.no_grad():
+        bias.fill_(0.0)
+    copy_of_it.follow()
+    assert copy_of_it.snapshot.tensors["transformer.proj_out.bias"][0].item() == pytest.approx(seen[2] / 2)
 
 
 def test_a_step_makes_what_scored_well_likelier_and_what_scored_badly_less(policy, rollout, settings):
@@ -91,7 +133,7 @@ def test_a_step_makes_what_scored_well_likelier_and_what_scored_badly_less(polic
 
     before = errors()
     torch.manual_seed(3)
-    nft_objective(policy, None, batch, 0, settings).loss.backward()
+    nft_objective(Models(policy), batch, 0, settings).loss.backward()
     with torch.no_grad():
         for parameter in policy.parameters():
             parameter -= 0 if parameter.grad is None else 1e-4 * parameter.grad
@@ -116,13 +158,13 @@ def test_at_the_reference_nothing_pulls_back_and_away_from_it_the_squared_distan
     config = rl(*NFT, "kl_weight=10.0")
     still = experience(rollout, torch.zeros(6))
     assert learn(policy, still, config, policy).eq(0).all()
-    assert nft_objective(policy, policy, still, 0, config).metrics["loss/kl"] == 0
+    assert nft_objective(Models(policy, policy), still, 0, config).metrics["loss/kl"] == 0
     reference = copy.deepcopy(policy)
     with torch.no_grad():
         reference.transformer.proj_out.bias += 0.5  # its velocity is 0.5 away everywhere
-    output = nft_objective(policy, reference, still, 0, config)
+    output = nft_objective(Models(policy, reference), still, 0, config)
     assert output.metrics["loss/kl"] == pytest.approx(0.25, rel=1e-4)
-    assert output.metrics["loss"] == pytest.approx(2.5, rel=1e-4)
+    assert output.metrics["loss"] + output.metrics["loss/pro_adv"] == pytest.approx(2.5, rel=1e-4)
 
 
 def test_a_group_shares_time_and_noise_and_updates_cover_all_times(rollout, rl):
@@ -143,9 +185,9 @@ def test_samples_start_apart_and_nothing_is_recorded_on_the_way(rollout):
 def test_an_update_has_a_slice_for_each_fresh_time(policy, rollout, settings):
     whole = experience(rollout)
     torch.manual_seed(3)
-    outputs = list(GRPOLoss(None, settings)(policy, [whole]))
+    outputs = list(GRPOLoss(settings)(policy, [whole]))
     torch.manual_seed(3)
-    expected = [nft_objective(policy, None, whole, part, settings).loss.item() / 2 for part in range(2)]
+    expected = [nft_objective(Models(policy), whole, part, settings).loss.item() / 2 for part in range(2)]
     assert [output.loss.item() for output in outputs] == pytest.approx(expected)
 
 

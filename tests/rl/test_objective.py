@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from math import exp, log
+from math import exp, log, pi
 
 import pytest
 import torch
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.cfm import CFM
 from f5_tts.model.heads import Velocity
-from f5_tts.rl.gaussian import log_prob
-from f5_tts.rl.objective import grpo_objective, policy_at
+from f5_tts.rl.gaussian import Gaussian
+from f5_tts.rl.objective import Models, anchor_objective, grpo_objective, policy_at
 from f5_tts.sections import RLConfig
 from f5_tts.types import GRPOBatch, LossOutput, Rollout
 
@@ -50,14 +50,18 @@ def drawn(rollout_of) -> Callable[[CFM, RLConfig, int], Rollout]:
     def draw(model: CFM, rl: RLConfig, num: int = NUM) -> Rollout:
         torch.manual_seed(0)
         states = torch.full((num, 1, 1), 0.5)
-        empty = rollout_of(states, states)
+        empty = rollout_of(states, states, states, 1.0)
         with torch.no_grad():
             distribution = policy_at(model, empty, 0, rl)
             actions = distribution.draw()
-        density = log_prob(actions, distribution)
-        return replace(empty, actions=actions[None], old_log_prob=density[None])
+        return drawn_from(empty, distribution, actions)
 
     return draw
+
+
+def drawn_from(rollout: Rollout, policy: Gaussian, actions: Tensor) -> Rollout:
+    std = policy.std if policy.std.ndim else policy.std.view(1, 1, 1)
+    return replace(rollout, actions=actions[None], means=policy.mean[None], stds=std[None])
 
 
 def standardised(rewards: Tensor) -> Tensor:
@@ -69,7 +73,7 @@ def improve(
 ) -> LossOutput:
     """The objective of one trained step, differentiated."""
     batch = GRPOBatch(rollout=rollout, advantages=advantages, share=1.0, metrics={})
-    output = grpo_objective(model, reference, batch, step, rl)
+    output = grpo_objective(Models(model, reference), batch, step, rl)
     output.loss.backward()
     return output
 
@@ -144,14 +148,24 @@ def test_off_policy_a_ratio_out_of_range_stops_only_what_would_take_it_further(r
     """Clip to [0.9, 1.2]: min(r A, clip(r) A), by hand."""
     config = rl("algorithm=gaussian_grpo", "kl_weight=0", "clip_low=0.1", "clip_high=0.2")
     model = three_numbers()
-    rollout = drawn(model, config, 1)
-    rollout = replace(rollout, old_log_prob=rollout.old_log_prob - log(ratio))
+    rollout = with_ratios(drawn(model, config, 1), [[ratio]])
     output = improve(model, rollout, torch.tensor([advantage]), config)
     clipped = min(max(ratio, 0.9), 1.2)
     assert output.metrics["loss/pro_adv"] == pytest.approx(min(ratio * advantage, clipped * advantage))
     assert output.metrics["ratio/max_dev"] == pytest.approx(abs(ratio - 1))
     further = (ratio > 1) == (advantage > 0)
     assert (gradient(model, "given") == 0) == further
+
+
+def with_ratios(rollout: Rollout, ratios: list[list[float]]) -> Rollout:
+    """Drawn two deviations above a policy's mean, by one of another mean m', such that these are the ratios now.
+
+    ln r = ((2s + m - m')² - (2s)²) / (2s²), so m' = m + 2s - s √(4 + 2 ln r).
+    """
+    mean, std = rollout.means[0], rollout.stds[0]
+    log_ratios = torch.tensor(ratios).log()[..., None].expand_as(mean)
+    old = mean + 2 * std - std * (4 + 2 * log_ratios).sqrt()
+    return replace(rollout, actions=(mean + 2 * std)[None], means=old[None])
 
 
 # --- the reference ---
@@ -168,13 +182,29 @@ def test_at_the_reference_kl_and_its_gradient_are_zero(rl, drawn, algorithm: str
 def test_kl_of_the_gaussian_policy_is_of_the_guided_and_widened_velocity(rl, drawn):
     """w = 2: means 3·0.4 + 0.6 and 3·0.1 + 0.6, 0.9 apart; s = 2·0.7 and s_r = 2·0.5."""
     model, reference = three_numbers(0.4), three_numbers(0.1, ln_sigma=log(0.5))
-    config = rl("algorithm=gaussian_grpo", "kl_weight=0.02", "cfg_strength=2.0", "temperature=2.0")
+    config = rl("algorithm=gaussian_grpo", "kl_weight=0.02", "cfg_strength=2.0", "temperature=2.0", "train_sigma=true")
     output = improve(model, drawn(model, config, 10), torch.zeros(10), config, reference)
     kl = log(1 / 1.4) + (1.4**2 + 0.9**2) / 2 - 0.5
     assert output.metrics["loss/kl"] == pytest.approx(kl, rel=1e-5)
     assert output.metrics["loss"] == pytest.approx(0.02 * kl, rel=1e-5)
     assert gradient(model, "given") == pytest.approx(0.02 * 3 * 0.9, rel=1e-5)
     assert all(parameter.grad is None for parameter in reference.parameters())
+
+
+def test_where_sigma_is_frozen_the_kl_is_of_the_means_alone(rl, drawn):
+    """Means 0.3 apart, s = 0.7 of the policy that drew, whatever the reference's head says."""
+    config = rl("algorithm=gaussian_grpo", "kl_weight=1.0", "temperature=1.0", "train_sigma=false")
+    model, reference = three_numbers(0.4), three_numbers(0.1, ln_sigma=log(0.5))
+    output = improve(model, drawn(model, config, 10), torch.zeros(10), config, reference)
+    assert output.metrics["loss/kl"] == pytest.approx(0.3**2 / (2 * 0.7**2), rel=1e-5)
+
+
+def test_a_frozen_sigma_is_that_of_the_draw_though_its_head_has_moved(rl, drawn):
+    config = rl("algorithm=gaussian_grpo", "kl_weight=0", "temperature=1.0", "train_sigma=false")
+    rollout = drawn(three_numbers(ln_sigma=log(0.7)), config, 100)
+    output = improve(three_numbers(ln_sigma=log(0.5)), rollout, torch.ones(100), config)
+    assert output.metrics["ratio/max_dev"] == 0
+    assert output.metrics["policy/sigma_mean"] == pytest.approx(0.7)
 
 
 def test_kl_of_the_stochastic_solver_is_half_the_squared_leverage_times_velocities_apart(rl, drawn):
@@ -200,11 +230,9 @@ def test_only_generated_frames_count_and_each_sample_as_much_as_another(rl, roll
     config = rl("algorithm=gaussian_grpo", "kl_weight=0", "temperature=1.0")
     actions = torch.arange(8.0).view(2, 4, 1)
     target = torch.tensor([[False, False, True, False], [False, True, True, True]])
-    rollout = replace(rollout_of(torch.zeros(2, 4, 1), actions), target=target)
+    rollout = replace(rollout_of(torch.zeros(2, 4, 1), actions, torch.full((2, 4, 1), 0.4), 0.7), target=target)
     model, advantages = three_numbers(0.4, ln_sigma=log(0.7)), torch.tensor([1.0, -2.0])
-    with torch.no_grad():
-        density = log_prob(actions, policy_at(model, rollout, 0, config))
-    improve(model, replace(rollout, old_log_prob=density[None]), advantages, config)
+    improve(model, rollout, advantages, config)
     expected = (1.0 * (2 - 0.4) - 2.0 * (6 - 0.4)) / 2 / 0.49
     assert gradient(model, "given") == pytest.approx(-expected, rel=1e-5)
 
@@ -213,17 +241,15 @@ def test_the_spread_of_the_policy_is_reported(rl, drawn):
     model, config = three_numbers(ln_sigma=-1.0), rl("algorithm=gaussian_grpo", "temperature=2.0")
     output = improve(model, drawn(model, config, 10), torch.zeros(10), config)
     assert output.metrics["policy/sigma_mean"] == pytest.approx(2 * exp(-1))
-    assert set(output.metrics) == {"loss", "loss/kl", "loss/pro_adv", "ratio/max_dev", "policy/sigma_mean"}
+    assert output.metrics["policy/entropy"] == pytest.approx(log(2 * exp(-1)) + (1 + log(2 * pi)) / 2)
 
 
 def test_frames_with_advantages_of_their_own_have_ratios_and_clips_of_their_own(rl, rollout_of):
     """Ratios 1.5 and 0.5, advantages 1 and 3, clip at 1.2: gain (1.2 + 1.5) / 2; the third frame is padding."""
     config = rl("algorithm=gaussian_grpo", "kl_weight=0", "clip_low=0.1", "clip_high=0.2", "temperature=1.0")
-    model, actions = three_numbers(), torch.zeros(1, 3, 1)
-    rollout = replace(rollout_of(actions, actions), target=torch.tensor([[True, True, False]]))
-    with torch.no_grad():
-        density = log_prob(actions, policy_at(model, rollout, 0, config))
-    rollout = replace(rollout, old_log_prob=(density - torch.tensor([[1.5, 0.5, 9.0]]).log())[None])
+    model, means = three_numbers(0.4, ln_sigma=log(0.7)), torch.full((1, 3, 1), 0.4)
+    rollout = replace(rollout_of(means, means, means, 0.7), target=torch.tensor([[True, True, False]]))
+    rollout = with_ratios(rollout, [[1.5, 0.5, 9.0]])
     output = improve(model, rollout, torch.tensor([[1.0, 3.0, 100.0]]), config)
     assert output.metrics["loss/pro_adv"] == pytest.approx((1.2 + 1.5) / 2)
 
@@ -238,3 +264,48 @@ def test_on_policy_equal_advantages_of_frames_give_the_gradient_of_their_sample(
         improve(model, rollout, advantages[:, None] if widen else advantages, config)
         found.append(gradient(model, "given"))
     assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
+# --- guidance, guard, anchor ---
+
+
+def test_the_unconditional_half_may_be_held(rl, drawn):
+    config = rl("algorithm=gaussian_grpo", "cfg_strength=2.0", "cfg_grad_uncond=false", "kl_weight=0")
+    model = three_numbers()
+    rollout = drawn(model, config, 100)
+    improve(model, rollout, standardised(rollout.actions.flatten()), config)
+    assert abs(gradient(model, "given") or 0) > 0.1
+    assert gradient(model, "blank") is None or gradient(model, "blank") == 0
+
+
+def test_the_guard_is_one_on_policy_and_centred_off_it(rl, drawn):
+    """Off policy by Δm = 0.1: plain log-ratios have the mean -Δm²/(2s²), guarded ones 0, and s ε Δm / s = ε Δm each."""
+    plain = rl("algorithm=gaussian_grpo", "kl_weight=0", "temperature=1.0", "clip_low=1", "clip_high=1")
+    guard = replace(plain, ratio="guard")
+    rollout = drawn(three_numbers(0.4), plain)
+    assert improve(three_numbers(0.4), rollout, torch.ones(NUM), guard).metrics["ratio/max_dev"] == 0
+    moved = [improve(three_numbers(0.5), rollout, torch.ones(NUM), config) for config in (plain, guard)]
+    kl = 0.1**2 / (2 * 0.7**2)
+    assert moved[0].metrics["approx_kl"] == pytest.approx(kl, rel=0.1)
+    noise = (rollout.actions - 0.4) / 0.7
+    expected = (0.1 * noise).exp().mean().item()
+    assert moved[1].metrics["ratio/mean"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_share_of_ratios_beyond_the_clip_is_reported(rl, drawn):
+    config = rl("algorithm=gaussian_grpo", "kl_weight=0", "clip_low=0.1", "clip_high=0.2")
+    model = three_numbers()
+    rollout = with_ratios(drawn(model, config, 4), [[1.15], [1.3], [0.95], [0.8]])
+    assert improve(model, rollout, torch.ones(4), config).metrics["clip_ratio/region_mean"] == 0.5
+
+
+def test_the_anchor_is_the_squared_distance_of_guided_velocities_wherever_it_looks(rl, drawn):
+    """w = 2: 3·0.4 + 0.6 against 3·0.1 + 0.6."""
+    config = rl("algorithm=flow_grpo", "cfg_strength=2.0", "anchor_weight=0.5")
+    model = three_numbers(0.4)
+    batch = GRPOBatch(rollout=drawn(model, config, 10), advantages=torch.ones(10), share=1.0, metrics={})
+    output = anchor_objective(Models(model, three_numbers(0.1)), batch, 0, config)
+    output.loss.backward()
+    assert output.metrics["loss/anchor"] == pytest.approx(0.81, rel=1e-5)
+    assert output.loss.item() == pytest.approx(0.5 * 0.81, rel=1e-5)
+    assert gradient(model, "given") == pytest.approx(0.5 * 2 * 0.9 * 3, rel=1e-5)

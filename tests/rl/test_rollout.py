@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -12,8 +13,8 @@ from f5_tts.model.cfm import CFM, padding_mask
 from f5_tts.model.flow import solve, time_grid
 from f5_tts.model.heads import Velocity
 from f5_tts.rl.kernel import build_kernel, trained_steps
-from f5_tts.rl.objective import grpo_objective
-from f5_tts.rl.rollout import draw_group, draw_rollout, with_prompts
+from f5_tts.rl.objective import Models, grpo_objective
+from f5_tts.rl.rollout import draw_group, draw_rollout, rollout_grid, with_prompts
 from f5_tts.sections import RLConfig
 from f5_tts.types import GRPOBatch, Rollout, SpeechBatch
 
@@ -85,7 +86,7 @@ def test_drawn_prompts_are_within_their_range_and_an_items_own_prompt_is_kept(rl
     torch.manual_seed(0)
     kept = with_prompts(batch, rl("prompt_frac_range=null"))
     assert kept.prompt_lens.tolist() == [3, 4]
-    config = rl("prompt_frac_range=[0.5,0.8]", "prompt_length_mode=per_sample")
+    config = rl("prompt_frac_range=[0.5,0.8]", "prompt_length_mode=range")
     for _ in range(9):
         first, second = with_prompts(batch, config).prompt_lens.tolist()
         assert 6 <= first <= 9 and 4 <= second <= 7
@@ -165,7 +166,7 @@ def test_outside_the_window_a_rollout_follows_the_mean(rl, policy, batch):
 @BOTH
 def test_nothing_of_a_rollout_carries_a_gradient(rl, policy, batch, algorithm: str):
     (rollout,) = group_of(policy, batch, rl(f"algorithm={algorithm}", "mini_repeat_count=2", "steps=4"))
-    for part in (rollout.states, rollout.actions, rollout.old_log_prob, rollout.mel, rollout.cond):
+    for part in (rollout.states, rollout.actions, rollout.means, rollout.stds, rollout.mel, rollout.cond):
         assert not part.requires_grad
 
 
@@ -190,6 +191,63 @@ def test_a_prompt_that_leaves_nothing_to_speak_is_refused(rl, policy, batch):
         group_of(policy, batch, rl("mini_repeat_count=2", "steps=3"))
 
 
+@pytest.mark.parametrize("mode", ["min", "per_sample", "range"])
+def test_a_prompt_has_a_frame_at_least_unless_none_is_asked_for(rl, batch, mode: str):
+    torch.manual_seed(0)
+    for _ in range(9):
+        short = with_prompts(batch, rl("prompt_frac_range=[0.0,0.1]", f"prompt_length_mode={mode}"))
+        assert short.prompt_lens.min() >= 1
+    nothing = with_prompts(batch, rl("prompt_frac_range=[0.0,0.0]", f"prompt_length_mode={mode}"))
+    assert nothing.prompt_lens.tolist() == [0, 0]
+
+
+def test_a_text_longer_than_its_mel_is_spoken_all_the_same(rl, policy, batch):
+    long = replace(batch, text=torch.randint(9, (2, 40)))
+    (rollout,) = group_of(policy, long, rl("mini_repeat_count=2", "steps=3"))
+    assert rollout.mel.isfinite().all() and rollout.mel[rollout.target].ne(0).all()
+
+
+def test_generated_frames_are_the_solvers_own_to_the_last(rl, policy, batch):
+    """Nothing is written into them: where they end padding begins, and no frame of them is zero."""
+    (rollout,) = group_of(policy, batch, rl("mini_repeat_count=2", "steps=3"))
+    assert rollout.target.sum(dim=1).tolist() == [9, 9, 5, 5]
+    assert rollout.mel[rollout.target].ne(0).all()
+
+
+def test_the_pruned_grid_is_one_of_the_grids(rl):
+    assert torch.equal(rollout_grid(rl("steps=5", "epss=true")), time_grid(5, -1.0, epss=True))
+    assert not torch.equal(rollout_grid(rl("steps=5", "epss=true")), rollout_grid(rl("steps=5")))
+
+
+# --- duration as an action ---
+
+
+def test_with_jitter_members_of_a_group_differ_in_length_but_not_in_prompt(rl, policy, batch):
+    """Up to a quarter either way: clips of 12 and 9 frames get 9 to 15 and 7 to 11, padded to 15."""
+    config = rl("duration_jitter=0.25", "mini_repeat_count=20", "steps=3")
+    (rollout,) = group_of(policy, batch, config)
+    assert rollout.mel.shape[1] == 15
+    first, second = rollout.batch.lens[:20], rollout.batch.lens[20:]
+    assert set(first.tolist()) <= set(range(9, 16)) and len(set(first.tolist())) > 3
+    assert set(second.tolist()) <= set(range(7, 12)) and len(set(second.tolist())) > 2
+    assert rollout.batch.prompt_lens.tolist() == [3] * 20 + [4] * 20
+    assert torch.equal(rollout.target.sum(1), rollout.batch.lens - rollout.batch.prompt_lens)
+    assert rollout.mel[rollout.target].ne(0).all()
+
+
+def test_with_jitter_every_sample_keeps_a_frame_to_speak(rl, policy, batch):
+    tight = replace(batch, prompt_lens=torch.tensor([11, 8]))
+    (rollout,) = group_of(policy, tight, rl("duration_jitter=0.5", "mini_repeat_count=20", "steps=3"))
+    assert rollout.target.sum(1).min() == 1
+
+
+def test_with_jitter_the_ratio_is_one_still(rl, policy, batch):
+    config = rl("duration_jitter=0.25", "mini_repeat_count=3", "steps=4")
+    (rollout,) = group_of(policy, batch, config)
+    experience = GRPOBatch(rollout=rollout, advantages=torch.ones(6), share=1.0, metrics={})
+    assert grpo_objective(Models(policy), experience, 0, config).metrics["ratio/max_dev"] == 0
+
+
 # --- drawing and learning agree ---
 
 
@@ -201,7 +259,7 @@ def test_the_objective_finds_exactly_the_density_that_was_recorded(rl, policy, b
     (rollout,) = group_of(policy, batch, config)
     experience = GRPOBatch(rollout=rollout, advantages=torch.ones(6), share=1.0, metrics={})
     for step in range(3):
-        assert grpo_objective(policy, None, experience, step, config).metrics["ratio/max_dev"] == 0.0
+        assert grpo_objective(Models(policy), experience, step, config).metrics["ratio/max_dev"] == 0.0
 
 
 def test_every_trained_step_of_every_pass_is_recorded(rl, policy, batch):
@@ -214,7 +272,7 @@ def test_every_trained_step_of_every_pass_is_recorded(rl, policy, batch):
     for rollout in rollouts:
         assert torch.equal(rollout.times, grid[trained])
         assert rollout.states.shape == rollout.actions.shape == (2, 4, 12, 6)
-        assert rollout.old_log_prob.shape == (2, 4, 12)
+        assert rollout.means.shape == rollout.stds.shape == (2, 4, 12, 6)
 
 
 PEAK = """
@@ -244,7 +302,7 @@ def update(steps):
     rl = compose_run("F5TTS_Mini_RL", changes, RLRunConfig).rl
     for rollout in draw_group(policy, batch, rl):
         experience = GRPOBatch(rollout=rollout, advantages=torch.randn(8), share=1.0, metrics={})
-        for output in GRPOLoss(policy, rl)(policy, [experience]):
+        for output in GRPOLoss(rl, policy)(policy, [experience]):
             output.loss.backward()
     return peak()
 

@@ -59,7 +59,8 @@ def rollout(batch: SpeechBatch) -> Rollout:
         next_times=nothing,
         states=empty,
         actions=empty,
-        old_log_prob=torch.zeros(0, 4, 12),
+        means=torch.zeros(0, 4, 12, 6),
+        stds=torch.zeros(0, 4, 12, 6),
     )
 
 

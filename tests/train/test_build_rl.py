@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from f5_tts.config import compose_run
+from f5_tts.model.checkpoint import HEAD, Checkpoint
+from f5_tts.rl.advantage import GroupComparison, RunningBaseline
+from f5_tts.rl.scoring import Scorer
+from f5_tts.sections import ProviderConfig, RLRunConfig
+from f5_tts.train.build_rl import build_comparison, check_window, chosen_algorithm, rollout_plan
+
+
+def run_of(*overrides: str) -> RLRunConfig:
+    return compose_run("F5TTS_Mini_RL", list(overrides), RLRunConfig)
+
+
+def checkpoint(head: Tensor | None) -> Checkpoint:
+    """Of a model without a head, or with one of these weights."""
+    weights = {} if head is None else {f"{HEAD}weight": head, f"{HEAD}bias": torch.ones(2)}
+    return Checkpoint(path=Path("model_last.pt"), weights=weights, run={})
+
+
+NO_HEAD, NEW_HEAD, TRAINED = checkpoint(None), checkpoint(torch.zeros(2, 3)), checkpoint(torch.ones(2, 3))
+
+
+@pytest.mark.parametrize("found, chosen", [(TRAINED, "gaussian_grpo"), (NEW_HEAD, "flow_grpo"), (NO_HEAD, "flow_grpo")])
+def test_auto_goes_by_what_the_checkpoint_can_do_and_says_so(found: Checkpoint, chosen: str):
+    said: list[str] = []
+    assert chosen_algorithm("auto", found, said.append) == chosen
+    (line,) = said
+    assert line.startswith("rl.algorithm=auto: model_last.pt has ") and line.endswith(f", so {chosen}")
+
+
+@pytest.mark.parametrize("asked", ["gaussian_grpo", "f5r"])
+@pytest.mark.parametrize("found", [NO_HEAD, NEW_HEAD])
+def test_a_policy_of_the_head_is_refused_where_none_was_trained(asked: str, found: Checkpoint):
+    with pytest.raises(ValueError, match=f"rl.algorithm={asked} draws from a trained Gaussian head, .* has none: warm"):
+        chosen_algorithm(asked, found)
+
+
+@pytest.mark.parametrize("asked", ["flow_grpo", "nft"])
+def test_other_algorithms_take_any_checkpoint(asked: str):
+    assert chosen_algorithm(asked, NO_HEAD) == asked == chosen_algorithm(asked, TRAINED)
+
+
+def test_the_plan_of_an_update_is_said_in_one_line():
+    run = run_of("optim.grad_accumulation_steps=2", "rl.group_size=16", "rl.mini_repeat_count=8")
+    assert rollout_plan(run, 100, world=2) == (
+        "nft: 16 prompts x 16 samples = 256 rollouts per update, 32 per forward, on 2 processes"
+    )
+    by_frames = run_of("datasets.batch_size_type=frame", "rl.mini_repeat_count=8")
+    assert rollout_plan(by_frames, 100, world=1) == ("nft: 1 batches of prompts x 8 samples per update, on 1 process")
+
+
+def test_a_plan_with_more_prompts_than_there_are_is_refused_with_the_numbers():
+    run = run_of("optim.grad_accumulation_steps=2")
+    assert rollout_plan(run, 16, world=2)
+    with pytest.raises(ValueError, match=r"=4 x .*=2 x 2 processes = 16 prompts, and the data set has 15"):
+        rollout_plan(run, 15, world=2)
+
+
+def test_a_window_without_a_trainable_step_is_refused_before_anything_is_drawn():
+    with pytest.raises(ValueError, match=r"no solver step starts in rl\.window\.t_range=\[0\.9, 0\.95\]; the grid is"):
+        check_window(run_of("rl.algorithm=flow_grpo", "rl.shared_noise=true", "rl.window.t_range=[0.9,0.95]").rl)
+    check_window(run_of("rl.window.t_range=[0.9,0.95]").rl)  # nft has no window
+
+
+class Silent:
+    component = "r"
+
+    def score(self, inputs) -> Tensor:
+        return torch.zeros(len(inputs))
+
+
+def test_a_group_of_one_is_compared_with_its_past_and_a_warning_is_said():
+    said: list[str] = []
+    run = run_of("rl.repeat_count=1", "rl.mini_repeat_count=1", "rl.credit=sample")
+    run.rl.rewards.providers = [ProviderConfig(name="test", weight=1.0, floor=0.1, config={})]
+    scorer = Scorer(lambda mel, lens: [], {"test": Silent()}, run.rl, run.model.mel_spec)
+    assert isinstance(build_comparison(scorer, run.rl, said.append), RunningBaseline)
+    (line,) = said
+    assert line.startswith("warning: rl.repeat_count=1 x rl.mini_repeat_count=1 makes groups of one")
+    run.rl.mini_repeat_count = 2
+    assert isinstance(build_comparison(scorer, run.rl, said.append), GroupComparison)
+    assert len(said) == 1
