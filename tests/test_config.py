@@ -287,7 +287,7 @@ def test_a_config_of_the_other_stage_is_answered_with_those_that_fit():
     assert sentence("-cn", "F5TTS_Mini") == (
         "config F5TTS_Mini has no section lora, rl and is not for this command; it takes F5TTS_Mini_RL or F5TTS_RL"
     )
-    with pytest.raises(ConfigError, match=r"has a section rl .* it takes E2TTS_Base or .* or F5TTS_v1_Small"):
+    with pytest.raises(ConfigError, match=r"has a section lora, rl .* it takes E2TTS_Base or .* or F5TTS_v1_Small"):
         mini("-cn", "F5TTS_RL")
 
 

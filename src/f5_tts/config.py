@@ -110,9 +110,11 @@ def read_config(name: str, schema: type[RunConfig]) -> Node:
     sections = set(get_type_hints(schema))
     if set(values) != sections:
         fitting = [other for other in config_names() if set(read_yaml(other)) == sections]
-        odd = ", ".join(sorted(str(key) for key in sections ^ set(values)))
-        found = "has a section" if odd in values else "has no section"
-        raise ConfigError(f"config {name} {found} {odd} and is not for this command; it takes {' or '.join(fitting)}")
+        odd = sorted(str(key) for key in sections ^ set(values))
+        found = "has a section" if odd[0] in values else "has no section"
+        raise ConfigError(
+            f"config {name} {found} {', '.join(odd)} and is not for this command; it takes {' or '.join(fitting)}"
+        )
     return OmegaConf.merge(OmegaConf.structured(schema), values)
 
 
