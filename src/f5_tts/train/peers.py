@@ -22,12 +22,12 @@ class Together:
             return rows
         counts = gather_object([len(rows)])
         self.counts = counts
-        filled = rows.to(self.accelerator.device)
+        filled = (rows.byte() if rows.dtype == torch.bool else rows).to(self.accelerator.device)
         for dim in range(rows.ndim):
             filled = self.accelerator.pad_across_processes(filled, dim=dim)
         every = self.accelerator.gather(filled)
         assert isinstance(every, Tensor)
-        blocks = every.cpu().split(max(counts))
+        blocks = every.to("cpu", rows.dtype).split(max(counts))
         return torch.cat([block[:count] for block, count in zip(blocks, counts, strict=True)])
 
     def own(self, rows: Tensor) -> Tensor:
