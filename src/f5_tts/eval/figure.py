@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Metrics = Mapping[str, float | int | None]
+Metrics = Mapping[str, Any]  # numbers; None where one was not finite
 KEYS = ("update", "reward/mean", "reward/digits_wer.acc", "reward/voice_sim.sim", "loss/kl")
 DPI = 130
 DOTS, LINE, MARK = "#9ecae1", "#1f5f99", "#d95f02"  # single updates, their smoothed course, held-out values
@@ -31,7 +31,7 @@ def draw_run(
     """A PNG of reward, error rate, similarity and KL (nft: squared velocity distance) over updates.
 
     Args:
-        metrics: a row per update with at least `KEYS`, None where a number was not finite; of several rows for one
+        metrics: a row per update with at least `KEYS`; of several rows for one
             update (a run taken up again) the last counts. Row 0, of a validation before the run, is not drawn.
         algorithm: as the title names it.
         held_out: error rates on held-out items before and after the run, drawn at the edges of the error panel.

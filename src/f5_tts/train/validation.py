@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from f5_tts.eval.exam import Exam
+from f5_tts.model.cfm import CFM
 from f5_tts.train.state import CheckpointDir, Trainable
 
 MOST_SIMILARITY_LOST = 0.02  # of eval/sim since the start: clearer speech in a voice less like the prompt's is no gain
@@ -65,7 +66,9 @@ class Validation:
         if trainable.update % self.every:
             return {}
         started = time.perf_counter()
-        raw, averaged = self.exam(trainable.model), self.exam(trainable.ema.ema_model)
+        average = trainable.ema.ema_model
+        assert isinstance(average, CFM)
+        raw, averaged = self.exam(trainable.model), self.exam(average)
         metrics = raw | {f"{name}_ema": value for name, value in averaged.items()}
         is_best = self.best.takes(raw, trainable.update)
         if is_best:
