@@ -43,7 +43,7 @@ def made(name: str, update: int) -> dict[str, float]:
     elif name == "no_spread":
         row["frac_reward_zero_std"] = 1.0
     elif name == "reward_hacked" and "judge/wer" in row:
-        row["judge/wer"] = 0.4 + 0.005 * late
+        row["judge/wer"] = 0.45 + 0.008 * late
     return row
 
 
@@ -98,7 +98,7 @@ def test_a_kl_that_grows_tenfold_in_five_updates_rings_before_it_is_large():
 
 
 def test_a_judge_that_gets_worse_with_the_reward_is_no_hacked_reward():
-    rows = [{"reward/mean": 0.5 - 0.01 * update, "judge/wer": 0.4 + 0.01 * update} for update in range(20)]
+    rows = [{"reward/mean": 0.5 - 0.01 * update, "judge/wer": 0.4 + 0.1 * update} for update in range(20)]
     assert rung(rows)[1] == []
 
 

@@ -31,8 +31,8 @@ def draw_run(
     """A PNG of reward, error rate, similarity and KL (nft: squared velocity distance) over updates.
 
     Args:
-        metrics: a row per update with at least `KEYS`; of several rows for one
-            update (a run taken up again) the last counts. Row 0, of a validation before the run, is not drawn.
+        metrics: a row per update with at least `KEYS`; of several rows for one update (a run taken up again) the last
+            counts. Row 0, a validation before the run, is not drawn.
         algorithm: as the title names it.
         held_out: error rates on held-out items before and after the run, drawn at the edges of the error panel.
     """
