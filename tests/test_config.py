@@ -341,6 +341,12 @@ def test_stage_1_refuses_the_objective_of_stage_2_and_says_who_runs_it():
         mini(*overrides)
 
 
+def test_stage_1_refuses_a_validation_that_it_would_not_make():
+    with pytest.raises(ConfigError, match=r"^eval\.every_updates=5 is for stage 2 \(train_rl\); elsewhere leave it 0"):
+        mini("eval.every_updates=5")
+    assert mini_rl("eval.every_updates=5").eval.every_updates == 5
+
+
 def test_checks_hold_for_a_config_changed_in_code_too():
     cfg = mini()
     cfg.optim.epochs = 0

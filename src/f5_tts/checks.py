@@ -25,6 +25,10 @@ def check(cfg: RunConfig | SpeechConfig) -> None:
             cfg.model.objective != "grpo",
             "model.objective=grpo is stage 2; run python -m f5_tts.train.train_rl with an *_RL config",
         )
+        require(
+            cfg.eval.every_updates == 0,
+            f"eval.every_updates={cfg.eval.every_updates} is for stage 2 (train_rl); elsewhere leave it 0",
+        )
 
 
 def require(fits: bool, sentence: str) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from f5_tts.train import train, train_rl
 
+REPOSITORY = Path(__file__).parents[2]
 STAGE_1 = ["-cn", "F5TTS_Mini", "model.output_dist=gaussian", "model.objective=gaussian_nll", "model.use_rl_head=true"]
 SMALL_BATCHES = "datasets.batch_size_per_gpu=500"
 STAGE_2 = ["-cn", "F5TTS_Mini_RL", "datasets.batch_size_per_gpu=2", "rl.mini_repeat_count=2", "rl.steps=4"]
@@ -43,6 +44,7 @@ STATE = {
     "scheduler_state_dict",
     "objective",
     "update",
+    "skips",
     "recommended",
     "model",
     "vocabulary",
@@ -69,9 +71,9 @@ def tensors(state: Any, path: str = "") -> dict[str, Any]:
     return {path: state}
 
 
-def assert_equal(found: Path, expected: Path) -> None:
-    """Two checkpoints are equal bit for bit."""
-    one, other = tensors(read(found)), tensors(read(expected))
+def assert_equal(found: Path, expected: Path, but_for: str | None = None) -> None:
+    """Two checkpoints are equal bit for bit, but for one entry that `expected` need not have."""
+    one, other = tensors({key: part for key, part in read(found).items() if key != but_for}), tensors(read(expected))
     assert one.keys() == other.keys()
     differing = [name for name, leaf in other.items() if not equal(one[name], leaf)]
     assert differing == []
@@ -99,12 +101,12 @@ def stage_1(tmp_path_factory, tiny, at_home) -> Path:
 
 
 @pytest.fixture(scope="module", params=list(ALGORITHMS))
-def stage_2(request, tmp_path_factory, stage_1, tiny) -> tuple[Path, Callable[[Path], bool]]:
+def stage_2(request, tmp_path_factory, stage_1, tiny) -> tuple[Path, Callable[..., bool]]:
     """The folder of a run of stage 2, and the command that makes one in another folder."""
     options = [*STAGE_2, *tiny, *ALGORITHMS[request.param]]
 
-    def run(folder: Path) -> bool:
-        return train_rl.main([*options, f"ckpts.save_dir={folder}"])
+    def run(folder: Path, *more: str) -> bool:
+        return train_rl.main([*options, *more, f"ckpts.save_dir={folder}"])
 
     folder = tmp_path_factory.mktemp(request.param)
     shutil.copy(stage_1 / "model_last.pt", folder)
@@ -164,6 +166,39 @@ def test_stage_2_goes_on_bit_for_bit_and_against_the_same_reference(stage_2, tmp
     assert run(copy)
     assert without_times(copy) == without_times(folder)
     assert_equal(copy / "model_last.pt", folder / "model_last.pt")
+
+
+@pytest.fixture(scope="module")
+def few_items(tmp_path_factory) -> Path:
+    """A folder with two dev items in voices never seen."""
+    folder = tmp_path_factory.mktemp("items")
+    lines = (REPOSITORY / "data/mini_custom/dev.jsonl").read_text("utf-8").splitlines()
+    unseen = [line for line in lines if not json.loads(line)["seen"]]
+    (folder / "dev.jsonl").write_text("\n".join(unseen[:2]) + "\n", encoding="utf-8")
+    return folder
+
+
+def test_a_validated_run_makes_the_same_weights_and_goes_on_with_its_best(stage_2, few_items, stage_1, tmp_path):
+    folder, run = stage_2
+    validated = tmp_path / "validated"
+    validated.mkdir()
+    shutil.copy(stage_1 / "model_last.pt", validated)
+    watch = ["eval.every_updates=2", f"eval.items_dir={few_items}", "eval.steps=2", "eval.dev_takes=1"]
+    assert run(validated, *watch)
+    for name in ("model_2.pt", "model_last.pt"):
+        assert_equal(validated / name, folder / name, but_for="best_state_dict")
+    seen = {"eval/wer", "eval/sim", "eval/wer_ema", "eval/sim_ema"}
+    assert [row["update"] for row in rows(validated)] == [0, 1, 2, 3, 4]
+    assert [seen <= row.keys() for row in rows(validated)] == [True, False, True, False, True]
+    plain = [{k: v for k, v in row.items() if not k.startswith("eval/")} for row in without_times(validated)[1:]]
+    assert plain == without_times(folder)
+    best, state = read(validated / "model_best.pt"), read(validated / "model_last.pt")["best_state_dict"]
+    assert best["update"] == state["update"] and best["recommended"] == "raw"
+
+    copy = interrupted_copy(validated, tmp_path / "resumed")
+    assert run(copy, *watch)
+    assert without_times(copy) == without_times(validated)
+    assert_equal(copy / "model_last.pt", validated / "model_last.pt")
 
 
 def test_a_finished_run_has_nothing_left_to_do(stage_1, tiny, capsys):

@@ -48,3 +48,9 @@ def test_metrics_that_lack_a_key_are_named_with_their_update(tmp_path: Path):
         draw_run([row(6), broken], tmp_path / "run.png", algorithm="GRPO")
     with pytest.raises(ValueError, match="at least one update, found none"):
         draw_run([], tmp_path / "run.png", algorithm="GRPO")
+
+
+def test_a_validation_before_the_run_is_not_drawn_and_a_number_that_is_not_finite_leaves_a_gap():
+    columns = as_columns([{"update": 0, "eval/wer": 0.5}, row(1), {**row(2), "loss/kl": None}])
+    assert columns["update"].tolist() == [1, 2]
+    assert np.isnan(columns["loss/kl"]).tolist() == [False, True]

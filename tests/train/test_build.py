@@ -19,7 +19,7 @@ def ema_settings(run: str) -> EmaConfig:
     """Our settings for a golden run: those of ema-pytorch, as the published model's config has them, or faster ones."""
     if run == "ema_default":
         return compose_run("F5TTS_v1_Base", [], RunConfig).optim.ema
-    return EmaConfig(beta=0.99, update_after_step=3, update_every=1, power=2 / 3)
+    return EmaConfig(beta=0.99, update_after_step=3, update_every=1, power=2 / 3, device=None)
 
 
 @pytest.fixture

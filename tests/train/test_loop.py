@@ -1,32 +1,35 @@
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.optim import SGD
+from torch.optim import SGD, AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from f5_tts.config import compose_run
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.cfm import CFM
-from f5_tts.model.checkpoint import ModelCard
+from f5_tts.model.checkpoint import ModelCard, read_checkpoint
 from f5_tts.sections import EmaConfig, OptimConfig, RunConfig
 from f5_tts.train.build import build_ema
-from f5_tts.train.loop import fit, merge, seed_of
+from f5_tts.train.loop import fit, merge, nothing_due, seed_of
 from f5_tts.train.report import Report
 from f5_tts.train.state import CheckpointDir, Trainable
 from f5_tts.types import LossOutput
 
 RATE = 0.1
+AVERAGE = EmaConfig(beta=0.5, update_after_step=0, update_every=1, power=1.0, device=None)
 Loss = Callable[[CFM, Tensor], Iterator[LossOutput]]
 
 
@@ -55,7 +58,7 @@ def own_signals() -> Iterator[None]:
 
 
 class Run:
-    """A run of w x = y by gradient descent at rate 0.1; `options` change the optim section."""
+    """A run of w x = y by gradient descent at rate 0.1, with an update an item; `options` change the optim section."""
 
     def __init__(self, folder: Path, **options: float) -> None:
         config = compose_run("F5TTS_Mini", [f"ckpts.save_dir={folder}"], RunConfig)
@@ -64,7 +67,7 @@ class Run:
         self.optim = replace(self.optim, **options)
         self.model = CFM(Line())
         optimizer = SGD(self.model.parameters(), lr=RATE)
-        average = build_ema(self.model, EmaConfig(beta=0.5, update_after_step=0, update_every=1, power=1.0))
+        average = build_ema(self.model, AVERAGE)
         self.trainable = Trainable(
             model=self.model,
             card=ModelCard(model={}, vocabulary=[" "]),
@@ -74,7 +77,13 @@ class Run:
             objective="mse",
         )
 
-    def fit(self, items: list[Tensor], loss: Loss = squared_error, total: int = 100) -> bool:
+    def fit(
+        self,
+        items: list[Tensor],
+        loss: Loss = squared_error,
+        total: int = 100,
+        validate: Callable[[Trainable], dict[str, float]] = nothing_due,
+    ) -> bool:
         return fit(
             self.trainable,
             self.model,
@@ -85,6 +94,7 @@ class Run:
             report=Report(self.folder, first=self.trainable.update, total=total, title="test"),
             optim=self.optim,
             total=total,
+            validate=validate,
         )
 
     @property
@@ -97,17 +107,6 @@ class Run:
 
 def points(*pairs: tuple[float, float]) -> Tensor:
     return torch.tensor(pairs).T
-
-
-def test_accumulated_items_make_the_update_of_one_large_batch(tmp_path):
-    """Gradients -2 and -8 of items (1, 1) and (2, 2) at w = 0: mean -5, step 0.5."""
-    small, large = Run(tmp_path / "a", grad_accumulation_steps=2), Run(tmp_path / "b")
-    for folder in (small.folder, large.folder):
-        folder.mkdir()
-    assert small.fit([points((1.0, 1.0)), points((2.0, 2.0))])
-    assert large.fit([points((1.0, 1.0), (2.0, 2.0))])
-    assert small.w == pytest.approx(0.5) and large.w == pytest.approx(0.5)
-    assert small.trainable.update == large.trainable.update == 1
 
 
 def test_the_slices_of_an_items_loss_add_up(tmp_path):
@@ -172,20 +171,45 @@ def test_the_running_average_follows_every_update(tmp_path):
     assert 0.2 < average < 0.36
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_stops_the_run_before_weights_and_files(tmp_path, value: float):
-    def breaks_at_once(policy: CFM, item: Tensor) -> Iterator[LossOutput]:
+def times(factor: float, *updates: int) -> Loss:
+    """The squared error, times `factor` in these updates, counted from 0."""
+    made = count()
+
+    def loss(policy: CFM, item: Tensor) -> Iterator[LossOutput]:
+        by = factor if next(made) in updates else 1.0
         for output in squared_error(policy, item):
-            yield LossOutput(loss=output.loss * value, metrics={"loss": value, "loss/kl": 0.25})
+            yield LossOutput(loss=output.loss * by, metrics={"loss": output.loss.item() * by, "loss/kl": 0.25})
 
+    return loss
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_an_update_whose_loss_is_not_finite_is_skipped_counted_and_said(tmp_path, capsys, value: float):
+    """Steps of 0.2, 0.16 and, after the second update is skipped, 0.128: w = 0.2, 0.2, 0.36."""
     run = Run(tmp_path)
-    with pytest.raises(FloatingPointError, match=rf"loss is {value} after update 0 \(loss=.*, loss/kl=0\.25\); try a"):
-        run.fit([points((1.0, 1.0))], breaks_at_once)
-    assert run.w == 0
-    assert not list(tmp_path.glob("*.pt"))
+    run.fit([points((1.0, 1.0))] * 3, times(value, 1))
+    assert run.w == pytest.approx(0.36)
+    assert [row["health/nonfinite_skips"] for row in run.rows()] == [0, 1, 1]
+    assert [row["loss"] for row in run.rows()] == [1.0, None, pytest.approx(0.64)]
+    said = capsys.readouterr().out
+    assert f"update 2 skipped, 1 in a row of at most optim.max_skips=10: loss is {value} after update 1 (" in said
+    assert said.count("skipped") == 1
 
 
-def test_a_gradient_that_is_not_finite_does_not_reach_the_weights(tmp_path):
+def test_of_a_skipped_update_counter_schedule_and_average_go_on_and_weights_and_optimizer_stay(tmp_path):
+    run = Run(tmp_path)
+    run.trainable.optimizer = optimizer = AdamW(run.model.parameters(), lr=RATE)
+    run.trainable.scheduler = LambdaLR(optimizer, lambda update: 1 / (1 + update))
+    run.fit([points((1.0, 1.0))], times(math.nan), total=1)
+    w, moments = run.w, copy.deepcopy(optimizer.state_dict()["state"])
+    run.fit([points((1.0, 1.0))], times(math.nan, 0), total=2)
+    assert run.w == w and optimizer.state_dict()["state"] == moments
+    assert run.trainable.update == 2 and run.trainable.ema.state_dict()["step"] == 2
+    assert run.rows()[-1]["lr"] == pytest.approx(RATE / 2)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(RATE / 3)
+
+
+def test_a_gradient_that_is_not_finite_does_not_reach_weights_or_files(tmp_path):
     """√(w²) at w = 0: the loss is 0, its derivative 0 / 0."""
 
     def cusp(policy: CFM, item: Tensor) -> Iterator[LossOutput]:
@@ -193,10 +217,77 @@ def test_a_gradient_that_is_not_finite_does_not_reach_the_weights(tmp_path):
         yield LossOutput(loss=loss, metrics={"loss": loss.item()})
 
     run = Run(tmp_path)
-    with pytest.raises(FloatingPointError, match="grad"):
-        run.fit([points((1.0, 1.0))], cusp)
-    assert run.w == 0
+    run.fit([points((1.0, 1.0))], cusp)
+    saved = torch.load(tmp_path / "model_last.pt", weights_only=True)
+    assert run.w == 0 and saved["model_state_dict"]["transformer.w"] == 0
+    assert saved["ema_model_state_dict"]["ema_model.transformer.w"] == 0
+    assert saved["skips"] == {"total": 1, "in_a_row": 1}
+    assert run.rows()[0]["grad_norm"] is None
+
+
+def test_slices_of_opposite_infinity_are_no_finite_loss(tmp_path):
+    def opposite(policy: CFM, item: Tensor) -> Iterator[LossOutput]:
+        for factor in (math.inf, -math.inf):
+            for output in squared_error(policy, item):
+                yield LossOutput(loss=output.loss * factor, metrics={"loss": factor})
+
+    run = Run(tmp_path)
+    run.fit([points((1.0, 1.0))], opposite)
+    assert run.w == 0 and run.trainable.skips.total == 1
+
+
+@pytest.mark.parametrize("most", [0, 2])
+def test_one_skip_too_many_in_a_row_stops_the_run_with_files_as_they_were(tmp_path, most: int):
+    run = Run(tmp_path, max_skips=most)
+    with pytest.raises(
+        FloatingPointError, match=rf"loss is nan after update {most} \(loss=nan, loss/kl=0\.25\); try a"
+    ):
+        run.fit([points((1.0, 1.0))] * 5, times(math.nan, *range(5)))
+    assert run.w == 0 and len(run.rows()) == most
     assert not list(tmp_path.glob("*.pt"))
+
+
+def test_only_skips_in_a_row_stop_a_run(tmp_path):
+    run = Run(tmp_path, max_skips=1)
+    run.fit([points((1.0, 1.0))] * 6, times(math.nan, 0, 2, 4))
+    assert run.trainable.update == 6 and run.trainable.skips.total == 3
+
+
+def test_a_resumed_run_counts_its_skips_on(tmp_path):
+    run = Run(tmp_path, max_skips=2)
+    run.fit([points((1.0, 1.0))] * 2, times(math.nan, 0, 1))
+    later = Run(tmp_path, max_skips=2)
+    later.trainable.resume(read_checkpoint(tmp_path / "model_last.pt"))
+    with pytest.raises(FloatingPointError, match="after update 2"):
+        later.fit([points((1.0, 1.0))], times(math.nan, 0))
+    again = Run(tmp_path)
+    again.trainable.resume(read_checkpoint(tmp_path / "model_last.pt"))
+    again.fit([points((1.0, 1.0))], times(math.nan, 0))
+    assert again.rows()[-1]["health/nonfinite_skips"] == 3
+
+
+# --- validation ---
+
+
+def test_what_is_measured_joins_the_row_of_its_update_and_a_measure_before_the_first_is_row_0(tmp_path):
+    def every_second(trainable: Trainable) -> dict[str, float]:
+        return {} if trainable.update % 2 else {"eval/wer": 0.1 * trainable.update}
+
+    run = Run(tmp_path)
+    run.fit([points((1.0, 1.0))] * 3, validate=every_second)
+    assert [row.get("eval/wer") for row in run.rows()] == [0.0, None, pytest.approx(0.2), None]
+    assert run.rows()[0] == {"update": 0, "eval/wer": 0.0}
+    assert run.rows()[2].keys() >= {"loss", "eval/wer", "time/update"}
+
+
+def test_a_resumed_run_has_no_second_start(tmp_path):
+    run = Run(tmp_path)
+    run.trainable.update = 4
+    run.fit([points((1.0, 1.0))], validate=lambda trainable: {"seen": float(trainable.update)})
+    assert [row["seen"] for row in run.rows()] == [5.0]
+
+
+# --- stops ---
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

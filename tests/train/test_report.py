@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
+from f5_tts.train.alarms import History, values
 from f5_tts.train.report import Report
 
 
@@ -50,3 +52,45 @@ def test_metrics_that_the_bar_does_not_show_are_in_the_file(tmp_path):
     one({"reward/digits_wer.acc": 0.75}, 1)
     one.close()
     assert rows(tmp_path) == [{"update": 1, "reward/digits_wer.acc": 0.75}]
+
+
+def test_numbers_that_are_not_finite_are_null_in_the_file(tmp_path):
+    one = report(tmp_path, first=0)
+    one({"loss": math.nan, "grad_norm": math.inf, "lr": 0.5}, 1)
+    one.close()
+    assert rows(tmp_path) == [{"update": 1, "loss": None, "grad_norm": None, "lr": 0.5}]
+
+
+def test_what_is_measured_before_the_first_update_is_a_row_and_no_update(tmp_path):
+    one = report(tmp_path, first=0)
+    one({"eval/wer": 0.5}, 0)
+    assert one.bar.n == 0
+    one({"loss": 0.5}, 1)
+    assert one.bar.n == 1
+    one.close()
+    assert [row["update"] for row in rows(tmp_path)] == [0, 1]
+    report(tmp_path, first=0).close()
+    assert rows(tmp_path) == []
+
+
+def test_an_alarm_is_in_the_rows_while_it_rings_and_on_the_console_once(tmp_path, capsys):
+    def too_high(history: History) -> str | None:
+        return "lower it" if values(history.recent, "loss")[-1] > 1 else None
+
+    one = Report(tmp_path, first=0, total=9, title="test", alarms={"loss": too_high})
+    for update, loss in enumerate([0.5, 2.0, 2.0, 0.5], 1):
+        one({"loss": loss}, update)
+    one.close()
+    assert [row.get("health/alarm_loss") for row in rows(tmp_path)] == [None, 1.0, 1.0, None]
+    assert capsys.readouterr().out == "update 2: alarm loss: lower it\n"
+
+
+def test_alarms_of_a_resumed_run_know_the_rows_before_it(tmp_path):
+    def three(history: History) -> str | None:
+        return "three" if len(history.start) == 3 else None
+
+    write(tmp_path, first=0, updates=range(1, 5), loss=0.5)
+    one = Report(tmp_path, first=2, total=9, title="test", alarms={"three": three})
+    one({"loss": 0.5}, 3)
+    one.close()
+    assert "health/alarm_three" in rows(tmp_path)[-1]

@@ -15,9 +15,10 @@ from f5_tts.config import compose_run
 from f5_tts.data.text import Vocabulary
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.cfm import CFM
-from f5_tts.model.checkpoint import ModelCard, read_checkpoint
+from f5_tts.model.checkpoint import ModelCard, numbered_checkpoints, read_checkpoint
 from f5_tts.sections import CkptsConfig, EmaConfig, RunConfig
 from f5_tts.train.build import build_ema
+from f5_tts.train.build_rl import chosen_algorithm
 from f5_tts.train.state import CheckpointDir, Trainable
 
 CARD = ModelCard.of(compose_run("F5TTS_Mini", [], RunConfig).model, Vocabulary(" ab"))
@@ -31,7 +32,7 @@ def trainable(objective: str = "gaussian_nll", *, gaussian: bool = True, seed: i
     return Trainable(
         model=model,
         card=CARD,
-        ema=build_ema(model, EmaConfig(beta=0.9, update_after_step=0, update_every=1, power=1.0)),
+        ema=build_ema(model, EmaConfig(beta=0.9, update_after_step=0, update_every=1, power=1.0, device=None)),
         optimizer=optimizer,
         scheduler=LambdaLR(optimizer, lambda update: 1 / (1 + update)),
         objective=objective,
@@ -141,10 +142,11 @@ def test_bare_weights_start_a_stage_and_a_missing_head_is_said(tmp_path):
     "keep, kept", [(-1, ["model_10.pt", "model_2.pt", "model_9.pt"]), (2, ["model_10.pt", "model_9.pt"]), (0, [])]
 )
 def test_the_newest_numbered_files_are_kept_and_no_other_is_touched(tmp_path, keep: int, kept: list[str]):
-    for name in ("model_2.pt", "model_9.pt", "model_10.pt", "model_last.pt", "reference.pt", "pretrained_a.pt"):
+    others = ["model_best.pt", "model_last.pt", "pretrained_a.pt", "reference.pt"]
+    for name in ("model_2.pt", "model_9.pt", "model_10.pt", *others):
         (tmp_path / name).touch()
     folder(tmp_path, keep_last_n_checkpoints=keep).prune()
-    assert names(tmp_path) == sorted([*kept, "model_last.pt", "reference.pt", "pretrained_a.pt"])
+    assert names(tmp_path) == sorted([*kept, *others])
 
 
 def test_fewer_files_than_may_be_kept_are_all_kept(tmp_path):
@@ -182,32 +184,64 @@ def test_a_folder_that_cannot_be_written_is_named_with_its_key(tmp_path):
 def test_stage_2_needs_a_checkpoint_and_takes_no_pretrained_file(tmp_path):
     torch.save({"model_state_dict": trainable().model.state_dict()}, tmp_path / "pretrained_a.pt")
     with pytest.raises(FileNotFoundError, match=r"no model_last\.pt .* copy the model_last\.pt of stage 1 there"):
-        folder(tmp_path).start("flow_grpo")
+        folder(tmp_path).start()
 
 
-def test_only_the_gaussian_policy_needs_a_head(tmp_path):
-    folder(tmp_path).save_last(trainable("mse", gaussian=False))
+def test_only_policies_that_draw_from_the_head_need_a_trained_one(tmp_path):
+    """A new head has weights of zero."""
+    run = trainable("gaussian_nll")
+    folder(tmp_path).save_last(run)
+    said: list[str] = []
     with pytest.raises(ValueError, match=r"has none: warm it up first .* or use rl\.algorithm=flow_grpo"):
-        folder(tmp_path).start("gaussian_grpo")
-    assert folder(tmp_path).start("flow_grpo").run["objective"] == "mse"
-    folder(tmp_path).save_last(trainable("gaussian_nll"))
-    assert folder(tmp_path).start("gaussian_grpo").has_head
+        chosen_algorithm("gaussian_grpo", folder(tmp_path).start(), said.append)
+    assert chosen_algorithm("auto", folder(tmp_path).start(), said.append) == "flow_grpo"
+    folder(tmp_path).save_last(after(run, 1))
+    assert chosen_algorithm("gaussian_grpo", folder(tmp_path).start(), said.append) == "gaussian_grpo"
+    assert chosen_algorithm("auto", folder(tmp_path).start(), said.append) == "gaussian_grpo"
+    assert [line.rpartition("has ")[2] for line in said] == [
+        "no trained Gaussian head, so flow_grpo",
+        "a trained Gaussian head, so gaussian_grpo",
+    ]
 
 
-def test_the_reference_is_the_policy_at_the_start_also_after_a_resume(tmp_path):
-    run = trainable("grpo")
+def test_a_resumed_run_has_the_weights_it_started_from(tmp_path):
+    run, place = trainable("grpo"), folder(tmp_path)
     start = {name: value.clone() for name, value in run.model.state_dict().items()}
-    reference = folder(tmp_path).reference(run)
-    after(run, 2)
-    assert_equal(reference.state_dict(), start)
-    assert_equal(folder(tmp_path).reference(run).state_dict(), start)
-    assert not any(parameter.requires_grad for parameter in reference.parameters())
-    assert all(parameter.requires_grad for parameter in run.model.parameters())
+    place.save_last(run)
+    place.keep_origin(run)
+    place.save_last(after(run, 2))
+    assert_equal(place.origin(place.start()).weights, start)
 
 
-def test_a_resumed_run_without_its_reference_is_told_where_it_was_sought(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"reference\.pt"):
-        folder(tmp_path).reference(after(trainable("grpo"), 1))
+def test_without_what_it_started_from_or_with_another_a_run_does_not_go_on(tmp_path):
+    run, place = trainable("grpo"), folder(tmp_path)
+    place.keep_origin(run)
+    place.save_last(after(run, 1))
+    torch.save({}, tmp_path / "reference.pt")
+    with pytest.raises(ValueError, match=r"reference\.pt is not the file that .*model_last\.pt started from"):
+        place.origin(place.start())
+    (tmp_path / "reference.pt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"goes on from .*reference\.pt, .* and that is gone"):
+        place.origin(place.start())
+
+
+# --- the best ---
+
+
+def test_the_best_is_no_checkpoint_that_a_run_goes_on_from(tmp_path):
+    folder(tmp_path).save_best(after(trainable(), 3))
+    assert names(tmp_path) == ["model_best.pt"]
+    assert folder(tmp_path).newest(pretrained=True) is None
+    assert numbered_checkpoints(tmp_path) == []
+
+
+def test_the_best_speaks_with_the_raw_weights_which_were_measured(tmp_path):
+    run = after(trainable(), 300)
+    assert run.recommended == "ema"
+    folder(tmp_path).save_best(run)
+    best = read_checkpoint(tmp_path / "model_best.pt").using()
+    assert_equal(best.weights, run.model.state_dict())
+    assert best.update == 300
 
 
 # --- what a checkpoint says of itself ---
@@ -216,7 +250,7 @@ def test_a_resumed_run_without_its_reference_is_told_where_it_was_sought(tmp_pat
 def test_a_checkpoint_carries_its_model_section_and_vocabulary_and_so_does_the_reference(tmp_path):
     run, place = trainable(), folder(tmp_path)
     place.save_last(run)
-    place.reference(run)
+    place.keep_origin(run)
     for name in ("model_last.pt", "reference.pt"):
         assert read_checkpoint(tmp_path / name).card == CARD
 

@@ -85,7 +85,7 @@ def test_the_model_is_shown_noise_on_the_way_to_speech_and_the_prompt_alone(sett
     """x_t = (1 - t) x0 + t · 5; the condition is 5 outside the blanked span, 0 in it and in padding."""
     torch.manual_seed(0)
     witness, batch = Witness(), batch_of(400)
-    list(InfillingLoss(settings("objective=mse"))(CFM(witness), batch))
+    list(InfillingLoss(settings("objective=mse"))(CFM(witness), [batch]))
     shown, frames = witness.shown, torch.arange(40) < batch.lens[:, None]
     noise = (shown["x"] - shown["time"][:, None, None] * 5) / (1 - shown["time"])[:, None, None]
     real = noise[frames][torch.isfinite(noise[frames])]
@@ -100,7 +100,7 @@ def test_text_is_never_dropped_without_the_prompt(settings):
     torch.manual_seed(0)
     witness = Witness()
     loss = InfillingLoss(settings("objective=mse", "cond_drop_prob=0.3", "audio_drop_prob=0.5"))
-    list(loss(CFM(witness), batch_of(4000)))
+    list(loss(CFM(witness), [batch_of(4000)]))
     audio, text = witness.shown["drop_audio"], witness.shown["drop_text"]
     assert not (text & ~audio).any()
     assert text.float().mean().item() == pytest.approx(0.3, abs=0.03)
@@ -146,8 +146,19 @@ def test_a_warm_up_of_the_head_leaves_the_mean_alone(settings, scope: str):
     model = build_model(settings(*NLL, *small), Vocabulary(" ab"))
     if scope == "head":
         model.freeze_all_but_head()
-    (output,) = InfillingLoss(settings(*NLL, f"warmup_scope={scope}"))(model, batch_of(4))
+    (output,) = InfillingLoss(settings(*NLL, f"warmup_scope={scope}"))(model, [batch_of(4)])
     output.loss.backward()
     moved = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
     head = {"transformer.proj_out_ln_sig.weight", "transformer.proj_out_ln_sig.bias"}
     assert moved == head if scope == "head" else moved > head
+
+
+def test_the_batches_of_one_update_count_alike(settings):
+    """Level 5 and level 1 against a velocity of zero: the loss is the mean of both, each drawn by itself."""
+    batches = [batch_of(4), batch_of(4, level=1.0)]
+    loss = InfillingLoss(settings("objective=mse"))
+    torch.manual_seed(0)
+    slices = [output.loss.item() for output in loss(CFM(Witness()), batches)]
+    torch.manual_seed(0)
+    alone = [loss.of_batch(CFM(Witness()), batch).loss.item() for batch in batches]
+    assert slices == pytest.approx([value / 2 for value in alone])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from torch import Tensor
 
@@ -17,9 +18,8 @@ from f5_tts.model.cfm import CFM
 from f5_tts.model.flow import time_grid
 from f5_tts.model.mel import LogMel, frames_in
 from f5_tts.rewards.transcript import word_errors
-from f5_tts.rewards.voice_sim import VoiceSim
 from f5_tts.sections import EvalConfig
-from f5_tts.types import RewardInput, Vocoder
+from f5_tts.types import RewardInput, RewardProvider, Vocoder
 
 Transcribe = Callable[[list[Tensor], int], list[str]]
 
@@ -49,30 +49,26 @@ class Voice:
     def prompt(self, item: EvalItem) -> Tensor:
         return load_audio(item.prompt_audio, self.sample_rate)
 
-    def speak(self, model: CFM, items: Sequence[EvalItem], cfg_strength: float) -> list[Tensor]:
-        """A waveform for each item, batched by length."""
+    def speak(self, model: CFM, items: Sequence[EvalItem], cfg_strength: float, *, quiet: bool = False) -> list[Tensor]:
+        """A waveform for each item, batched by length; `quiet`: without a progress bar."""
         requests = [self.request(item, place) for place, item in enumerate(items)]
         times = time_grid(self.settings.steps, self.settings.sway_sampling_coef)
 
         def mels(batch: list[Request]) -> list[Tensor]:
             return speak(model, batch, self.vocabulary, times, cfg_strength)
 
-        title = f"speaking, guidance {cfg_strength:g}"
+        title = None if quiet else f"speaking, guidance {cfg_strength:g}"
         sounds = render(requests, mels, self.vocoder, batch_size=self.settings.batch_size, title=title)
         return [sound.wave for sound in sounds]
 
 
 def grade(
-    items: Sequence[EvalItem], clips: list[Tensor], voice: Voice, transcribe: Transcribe, encoder: VoiceSim
+    items: Sequence[EvalItem], clips: list[Tensor], voice: Voice, transcribe: Transcribe, encoder: RewardProvider
 ) -> list[Score]:
     """Errors and similarity of each clip."""
     heard = transcribe(clips, voice.sample_rate)
-    inputs = [
-        RewardInput(audio=clip, sample_rate=voice.sample_rate, text=item.text, reference_audio=voice.prompt(item))
-        for item, clip in zip(items, clips, strict=True)
-    ]
     scores = []
-    for item, text, similarity in zip(items, heard, encoder.score(inputs).tolist(), strict=True):
+    for item, text, similarity in zip(items, heard, similarities(items, clips, voice, encoder), strict=True):
         edits, words = word_errors(item.text, text)
         scores.append(
             Score(id=item.id, seen=item.seen, edits=edits, words=words, similarity=similarity, hypothesis=text)
@@ -80,13 +76,58 @@ def grade(
     return scores
 
 
+def similarities(items: Sequence[EvalItem], clips: list[Tensor], voice: Voice, encoder: RewardProvider) -> list[float]:
+    """Of each clip's voice to its prompt's."""
+    inputs = [
+        RewardInput(audio=clip, sample_rate=voice.sample_rate, text=item.text, reference_audio=voice.prompt(item))
+        for item, clip in zip(items, clips, strict=True)
+    ]
+    return encoder.score(inputs).tolist()
+
+
 def error_rates(
     items: Sequence[EvalItem], clips: Mapping[float, list[Tensor]], sample_rate: int, transcribe: Transcribe
 ) -> dict[str, float]:
     """The error rate at each guidance strength, from what the model said of the items with it."""
-    rates = {}
-    for strength, spoken in clips.items():
-        heard = transcribe(spoken, sample_rate)
-        counts = [word_errors(item.text, text) for item, text in zip(items, heard, strict=True)]
-        rates[f"{strength:g}"] = sum(edits for edits, _ in counts) / sum(words for _, words in counts)
-    return rates
+    return {f"{strength:g}": error_rate(items, spoken, sample_rate, transcribe) for strength, spoken in clips.items()}
+
+
+def error_rate(items: Sequence[EvalItem], clips: list[Tensor], sample_rate: int, transcribe: Transcribe) -> float:
+    """All edits over all words."""
+    heard = transcribe(clips, sample_rate)
+    counts = [word_errors(item.text, text) for item, text in zip(items, heard, strict=True)]
+    return sum(edits for edits, _ in counts) / sum(words for _, words in counts)
+
+
+def build_recogniser(name: str) -> Transcribe:
+    """pocketsphinx, which is the reward's, or whisper, which never is one."""
+    if name == "whisper":
+        from f5_tts.eval.judge import WhisperJudge
+
+        return WhisperJudge().transcribe
+    from f5_tts.rewards.digits_wer import DigitsWer
+
+    return DigitsWer().transcribe
+
+
+HEARD_AS = {"pocketsphinx": "eval/wer", "whisper": "judge/wer"}  # what an error rate is called, by who listens
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exam:
+    """The same items, noise and guidance for whatever model comes, in a few numbers."""
+
+    items: Sequence[EvalItem]
+    voice: Voice
+    recognisers: Mapping[str, Transcribe]  # by their names in eval.recognisers
+    encoder: RewardProvider  # of voices
+    cfg_strength: float
+
+    def __call__(self, model: CFM) -> dict[str, float]:
+        """Error rates in [0, inf) and mean similarity, named as in docs/metrics.md; reads no random state."""
+        voice, items = self.voice, self.items
+        clips = voice.speak(model, items, self.cfg_strength, quiet=True)
+        rates = {
+            HEARD_AS[name]: error_rate(items, clips, voice.sample_rate, hear) for name, hear in self.recognisers.items()
+        }
+        return rates | {"eval/sim": fmean(similarities(items, clips, voice, self.encoder))}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Metrics = Mapping[str, float | int]
+Metrics = Mapping[str, Any]  # numbers; None where one was not finite
 KEYS = ("update", "reward/mean", "reward/digits_wer.acc", "reward/voice_sim.sim", "loss/kl")
 DPI = 130
 DOTS, LINE, MARK = "#9ecae1", "#1f5f99", "#d95f02"  # single updates, their smoothed course, held-out values
@@ -32,7 +32,7 @@ def draw_run(
 
     Args:
         metrics: a row per update with at least `KEYS`; of several rows for one update (a run taken up again) the last
-            counts.
+            counts. Row 0, a validation before the run, is not drawn.
         algorithm: as the title names it.
         held_out: error rates on held-out items before and after the run, drawn at the edges of the error panel.
     """
@@ -57,6 +57,7 @@ def draw_run(
 
 
 def as_columns(metrics: Sequence[Metrics]) -> dict[str, NDArray[np.float64]]:
+    metrics = [row for row in metrics if row.get("update") != 0]
     if not metrics:
         raise ValueError("the picture of a run needs the metrics of at least one update, found none")
     for row in metrics:

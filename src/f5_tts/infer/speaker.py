@@ -175,12 +175,12 @@ def render(
     vocoder: Vocoder,
     *,
     batch_size: int,
-    title: str,  # of the progress bar
+    title: str | None,  # of the progress bar; None: without one
 ) -> list[Sound]:
     """What `mels` makes of each request and how that sounds, in order, on the CPU; batched by length."""
     sounds: dict[int, Sound] = {}
     batches = batches_by_length([request.total for request in requests], batch_size)
-    for chosen in tqdm(batches, desc=title, unit="batch"):
+    for chosen in tqdm(batches, desc=title, unit="batch", disable=title is None):
         made = mels([requests[i] for i in chosen])
         lens = torch.tensor([len(mel) for mel in made], device=made[0].device)
         waves = vocoder(pad_sequence(made, batch_first=True), lens)

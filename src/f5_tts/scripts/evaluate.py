@@ -19,7 +19,7 @@ from torch import Tensor
 from f5_tts.command import command
 from f5_tts.config import load_run
 from f5_tts.data.text import Vocabulary
-from f5_tts.eval.exam import Transcribe, Voice, error_rates, grade
+from f5_tts.eval.exam import Voice, build_recogniser, error_rates, grade
 from f5_tts.eval.items import EvalItem, read_items
 from f5_tts.eval.results import FILE, Result, chosen_examples, read_result, write_result
 from f5_tts.infer.wav import write_wav
@@ -103,17 +103,6 @@ def keep_examples(items: list[EvalItem], clips: list[Tensor], chosen: list[str],
     for item, clip in zip(items, clips[: len(items)], strict=True):
         if item.id in chosen:
             write_wav(Path(str(voice.settings.out)) / "wavs" / f"{item.id}.wav", clip, voice.sample_rate)
-
-
-def build_recogniser(name: str) -> Transcribe:
-    """pocketsphinx, which is the reward's, or whisper, which never is one."""
-    if name == "whisper":
-        from f5_tts.eval.judge import WhisperJudge
-
-        return WhisperJudge().transcribe
-    from f5_tts.rewards.digits_wer import DigitsWer
-
-    return DigitsWer().transcribe
 
 
 def main(argv: list[str]) -> bool:

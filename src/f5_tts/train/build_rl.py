@@ -6,17 +6,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeGuard
 
+from f5_tts.data.text import Vocabulary
+from f5_tts.eval.exam import Exam, Voice, build_recogniser
+from f5_tts.eval.items import read_items
 from f5_tts.model.build import build_vocoder
 from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import Checkpoint, matched_weights, read_checkpoint
+from f5_tts.model.mel import LogMel
 from f5_tts.model.snapshot import Snapshot
 from f5_tts.rewards.provider import build_providers
+from f5_tts.rewards.voice_sim import VoiceSim
 from f5_tts.rl.advantage import GroupComparison, RunningBaseline
 from f5_tts.rl.kernel import window
 from f5_tts.rl.nft import OldPolicy
 from f5_tts.rl.rollout import rollout_grid
 from f5_tts.rl.scoring import Scorer
 from f5_tts.sections import ModelConfig, RLConfig, RLRunConfig, group_size
+from f5_tts.train.alarms import ALARMS, Look
+from f5_tts.train.validation import Best
+from f5_tts.types import Vocoder
 
 WHAT_IS_WRONG_WITH_F5R = (
     "warning: rl.algorithm=f5r is the published objective, here to compare with, and wrong: its samples are not "
@@ -87,9 +95,34 @@ def check_window(rl: RLConfig) -> None:
         window(rollout_grid(rl), rl)
 
 
-def is_kept(part: OldPolicy | GroupComparison | RunningBaseline | None) -> TypeGuard[OldPolicy | RunningBaseline]:
+def build_exam(run: RLRunConfig, vocabulary: Vocabulary, vocoder: Vocoder) -> Exam:
+    """What a run is validated by: dev items in voices never seen, at the guidance that the policy is trained with."""
+    path = Path(run.eval.items_dir) / "dev.jsonl"
+    items = [item for item in read_items(path) if not item.seen] * run.eval.dev_takes
+    if not items:
+        raise ValueError(
+            f"eval.every_updates={run.eval.every_updates} validates on voices never seen, and {path} has none "
+            '("seen": false): give a list with some in eval.items_dir, or set eval.every_updates=0'
+        )
+    return Exam(
+        items=items,
+        voice=Voice(mel=LogMel(run.model.mel_spec), vocoder=vocoder, vocabulary=vocabulary, settings=run.eval),
+        recognisers={name: build_recogniser(name) for name in run.eval.recognisers},
+        encoder=VoiceSim(),
+        cfg_strength=run.rl.cfg_strength,
+    )
+
+
+def build_alarms(rl: RLConfig) -> dict[str, Look]:
+    """All alarms that mean something for this run: a group of one never has a spread."""
+    return {name: look for name, look in ALARMS.items() if name != "no_spread" or group_size(rl) > 1}
+
+
+def is_kept(
+    part: OldPolicy | GroupComparison | RunningBaseline | Best | None,
+) -> TypeGuard[OldPolicy | RunningBaseline | Best]:
     """Whether a part of stage 2 has a memory that must survive a resume."""
-    return isinstance(part, OldPolicy | RunningBaseline)
+    return isinstance(part, OldPolicy | RunningBaseline | Best)
 
 
 def rollout_plan(run: RLRunConfig, num_items: int, world: int) -> str:

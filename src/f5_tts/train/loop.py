@@ -7,7 +7,6 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
-from statistics import fmean
 from types import FrameType
 from typing import TypeVar
 
@@ -23,6 +22,11 @@ from f5_tts.types import LossOutput
 
 Item = TypeVar("Item")
 ComputeLoss = Callable[[CFM, Item], Iterable[LossOutput]]
+Validate = Callable[[Trainable], dict[str, float]]
+
+
+def nothing_due(trainable: Trainable) -> dict[str, float]:
+    return {}
 
 
 def fit(
@@ -37,26 +41,32 @@ def fit(
     optim: OptimConfig,
     total: int,
     together: int = 1,
+    validate: Validate = nothing_due,
 ) -> bool:
     """Train until update `total`; False when the user stopped it before (the state is saved either way).
 
     An item is what one update learns from. `policy` is the trainable's model as the accelerator prepared it.
     `compute_loss` yields an item's loss in slices that add up to it; each is differentiated before the next is
-    computed. So many updates belong `together`, that learn from one rollout: a run is saved and stops between them. A
-    loss or gradient that is not finite never reaches an update or a file: it raises FloatingPointError.
+    computed. So many updates belong `together`, that learn from one rollout: a run is saved and stops between them.
+    `validate` is asked before the first update and after each: what it measures joins that update's metrics. A loss or
+    gradient that is not finite never reaches weights or a file: its update is skipped, and after more than
+    `optim.max_skips` of them in a row FloatingPointError ends the run.
     """
     if trainable.update >= total:
         print(f"{checkpoints.path} holds all {total} updates of this run: nothing left to do")
         return True
     with StopSignal() as stop:
+        if trainable.update == 0 and (measured := validate(trainable)):
+            report(measured, 0)
         while trainable.update < total and not (stop.asked and trainable.update % together == 0):
             started = time.perf_counter()
             torch.manual_seed(seed_of(optim.seed, trainable.update))
             item = next(items, None)
             if item is None:
                 break
-            metrics = improve(trainable, policy, item, compute_loss, accelerator, optim.max_grad_norm)
-            report(metrics | {"time/update": time.perf_counter() - started}, trainable.update)
+            metrics = improve(trainable, policy, item, compute_loss, accelerator, optim, report.say)
+            metrics["time/update"] = time.perf_counter() - started
+            report(metrics | validate(trainable), trainable.update)
             if trainable.update % together == 0:
                 checkpoints.save_if_due(trainable)
     checkpoints.save_last(trainable)
@@ -70,25 +80,59 @@ def improve(
     item: Item,
     compute_loss: ComputeLoss[Item],
     accelerator: Accelerator,
-    max_grad_norm: float,
+    optim: OptimConfig,
+    say: Callable[[str], None],
 ) -> dict[str, float]:
-    """One update from an item; what its slices measured, merged."""
+    """One update from an item; what its slices measured, merged.
+
+    Where a loss or the gradient is not finite, on any process, none takes the step; counter, schedule and average go
+    on, so that a resumed run meets the same updates.
+    """
+    losses: list[float] = []
     seen: list[dict[str, float]] = []
     for output in compute_loss(policy, item):
-        check_finite("loss", output.loss.item(), output.metrics, trainable.update)
         accelerator.backward(output.loss)
+        losses.append(output.loss.item())
         seen.append(output.metrics)
     average_gradients(trainable.model, accelerator)
-    norm = torch.as_tensor(accelerator.clip_grad_norm_(policy.parameters(), max_grad_norm)).item()
+    norm = torch.as_tensor(accelerator.clip_grad_norm_(policy.parameters(), optim.max_grad_norm)).item()
     metrics = merge(seen)
-    check_finite("gradient norm", norm, metrics, trainable.update)
+    if is_finite_everywhere(sum(losses), norm, accelerator):
+        trainable.skips.count(False)
+        trainable.optimizer.step()
+    else:
+        skip(trainable, non_finite_message(sum(losses), norm, metrics, trainable.update), optim.max_skips, say)
     metrics |= {"grad_norm": norm, "lr": float(trainable.scheduler.get_last_lr()[0])}
-    trainable.optimizer.step()
+    metrics["health/nonfinite_skips"] = float(trainable.skips.total)
     trainable.scheduler.step()
     trainable.optimizer.zero_grad()
     trainable.update += 1
     trainable.ema.update()
     return metrics
+
+
+def is_finite_everywhere(loss: float, norm: float, accelerator: Accelerator) -> bool:
+    """Whether loss and gradient norm are finite, on every process."""
+    broken = torch.tensor(float(not math.isfinite(loss + norm)), device=accelerator.device)
+    return torch.as_tensor(accelerator.reduce(broken, reduction="sum")).item() == 0  # pyright: ignore
+
+
+def skip(trainable: Trainable, message: str, most: int, say: Callable[[str], None]) -> None:
+    """Count an update that is left out, and say so; raises FloatingPointError for one in a row too many."""
+    trainable.skips.count(True)
+    in_a_row = trainable.skips.in_a_row
+    if in_a_row > most:
+        raise FloatingPointError(message)
+    say(f"update {trainable.update + 1} skipped, {in_a_row} in a row of at most optim.max_skips={most}: {message}")
+
+
+def non_finite_message(loss: float, norm: float, metrics: dict[str, float], update: int) -> str:
+    """What was not finite, when, and what else was measured then."""
+    values = {"loss": loss, "gradient norm": norm}
+    broken = next((f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)), None)
+    seen = ", ".join(f"{name}={number:.4g}" for name, number in sorted(metrics.items()))
+    what = broken or "a loss or gradient of another process is not finite"
+    return f"{what} after update {update} ({seen}); try a lower optim.learning_rate"
 
 
 def average_gradients(model: torch.nn.Module, accelerator: Accelerator) -> None:
@@ -135,11 +179,9 @@ def merge(slices: list[dict[str, float]]) -> dict[str, float]:
 
 def reduction(name: str) -> Callable[[list[float]], float]:
     words = set(re.split(r"[/_]", name))
-    return max if "max" in words else min if "min" in words else fmean
+    return max if "max" in words else min if "min" in words else mean
 
 
-def check_finite(what: str, value: float, metrics: dict[str, float], update: int) -> None:
-    """Raises FloatingPointError with what was measured; weights and files are as the last update left them."""
-    if not math.isfinite(value):
-        seen = ", ".join(f"{name}={number:.4g}" for name, number in sorted(metrics.items()))
-        raise FloatingPointError(f"{what} is {value} after update {update} ({seen}); try a lower optim.learning_rate")
+def mean(values: list[float]) -> float:
+    """NaN of inf and -inf, where statistics.fmean raises."""
+    return sum(values) / len(values)

@@ -1,11 +1,15 @@
-"""Metrics -> the progress bar and `metrics.jsonl`, one row an update."""
+"""Metrics -> the progress bar and `metrics.jsonl`, one row an update; alarms over them -> console and the same row."""
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 
 from tqdm import tqdm
+
+from f5_tts.train.alarms import Look, Watch
 
 SHOWN = ("loss", "reward/mean", "loss/kl")  # on the progress bar; the file has all
 
@@ -13,12 +17,15 @@ SHOWN = ("loss", "reward/mean", "loss/kl")  # on the progress bar; the file has 
 class Report:
     """Writes each update once: rows past the update that a run resumes at are dropped."""
 
-    def __init__(self, folder: Path, *, first: int, total: int, title: str) -> None:
+    def __init__(
+        self, folder: Path, *, first: int, total: int, title: str, alarms: Mapping[str, Look] | None = None
+    ) -> None:
         self.path = folder / "metrics.jsonl"
-        kept = [line for line in self.lines() if json.loads(line)["update"] <= first]
+        kept = [line for line in self.lines() if json.loads(line)["update"] <= first] if first else []
         part = self.path.with_suffix(".part")
         part.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
         part.replace(self.path)
+        self.watch = Watch(alarms or {}, [json.loads(line) for line in kept])
         self.bar = tqdm(total=total, initial=first, desc=title, unit="update", mininterval=1.0)
 
     def lines(self) -> list[str]:
@@ -27,11 +34,20 @@ class Report:
             return []
         return [line for line in self.path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
 
-    def __call__(self, metrics: dict[str, float], update: int) -> None:
+    def __call__(self, metrics: Mapping[str, float], update: int) -> None:
+        """`update` 0 is what was measured before the first; numbers that are not finite are written as null."""
+        ringing, lines = self.watch(metrics)
+        row = {name: value if math.isfinite(value) else None for name, value in {**metrics, **ringing}.items()}
         with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"update": update, **metrics}) + "\n")
+            stream.write(json.dumps({"update": update, **row}, allow_nan=False) + "\n")
+        for line in lines:
+            self.say(f"update {update}: {line}")
         self.bar.set_postfix({name: f"{metrics[name]:.4g}" for name in SHOWN if name in metrics}, refresh=False)
-        self.bar.update()
+        self.bar.update(update - self.bar.n)
+
+    def say(self, line: str) -> None:
+        """A line on the console, above the bar."""
+        self.bar.write(line)
 
     def close(self) -> None:
         self.bar.close()

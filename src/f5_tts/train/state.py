@@ -41,6 +41,18 @@ class Stateful(Protocol):
 
 
 @dataclass(kw_only=True, slots=True)
+class Skips:
+    """Updates left out because a loss or the gradient was not finite."""
+
+    total: int = 0
+    in_a_row: int = 0
+
+    def count(self, skipped: bool) -> None:
+        self.total += skipped
+        self.in_a_row = self.in_a_row + 1 if skipped else 0
+
+
+@dataclass(kw_only=True, slots=True)
 class Trainable:
     """What a checkpoint holds."""
 
@@ -51,6 +63,7 @@ class Trainable:
     scheduler: LRScheduler
     objective: str  # model.objective: which stage this is
     update: int = 0
+    skips: Skips = field(default_factory=Skips)
     extras: dict[str, Stateful] = field(default_factory=dict)  # what else a stage has to remember, by name
     origin: dict[str, str] | None = None  # file and sha256 of the weights that RL started from, beside the checkpoints
 
@@ -62,6 +75,7 @@ class Trainable:
             "scheduler_state_dict": self.scheduler.state_dict(),
             "objective": self.objective,
             "update": self.update,
+            "skips": asdict(self.skips),
             "recommended": self.recommended,
             **({} if self.origin is None else {"origin": self.origin}),
             **{f"{name}_state_dict": part.state_dict() for name, part in self.extras.items()},
@@ -87,6 +101,7 @@ class Trainable:
             self.optimizer.load_state_dict(run["optimizer_state_dict"])
             self.scheduler.load_state_dict(run["scheduler_state_dict"])
             self.update = run["update"]
+            self.skips = Skips(**run.get("skips", {}))
             for name, part in self.extras.items():
                 if f"{name}_state_dict" in run:
                     part.load_state_dict(run[f"{name}_state_dict"])
@@ -158,6 +173,10 @@ class CheckpointDir:
 
     def save_last(self, trainable: Trainable) -> None:
         write_checkpoint(self.path / "model_last.pt", trainable.state())
+
+    def save_best(self, trainable: Trainable) -> None:
+        """A copy to speak from, by the raw weights; no run seeks it, and none prunes it."""
+        write_checkpoint(self.path / "model_best.pt", trainable.state() | {"recommended": "raw"})
 
     def prune(self) -> None:
         """Keep the newest `keep_last_n_checkpoints` numbered files; -1 keeps all."""

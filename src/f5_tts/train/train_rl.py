@@ -23,7 +23,9 @@ from f5_tts.train.build import (
     prepare,
 )
 from f5_tts.train.build_rl import (
+    build_alarms,
     build_comparison,
+    build_exam,
     build_old_policy,
     build_reference,
     build_scorer,
@@ -32,10 +34,11 @@ from f5_tts.train.build_rl import (
     is_kept,
     rollout_plan,
 )
-from f5_tts.train.loop import fit
+from f5_tts.train.loop import fit, nothing_due
 from f5_tts.train.peers import Together
 from f5_tts.train.report import Report
 from f5_tts.train.state import CheckpointDir
+from f5_tts.train.validation import Best, Validation
 
 
 def train_rl(run: RLRunConfig) -> bool:
@@ -60,11 +63,16 @@ def train_rl(run: RLRunConfig) -> bool:
     reference, old = build_reference(model, rl), build_old_policy(model, rl)
     scorer = build_scorer(run.model, rl)
     compare = build_comparison(scorer, rl)
-    trainable.extras = {name: part for name, part in (("old_policy", old), ("baseline", compare)) if is_kept(part)}
+    best = Best() if run.eval.every_updates else None
+    memories = ("old_policy", old), ("baseline", compare), ("best", best)
+    trainable.extras = {name: part for name, part in memories if is_kept(part)}
     trainable.resume(checkpoint)
     checkpoints.keep_origin(trainable)
     batches = build_batches(plan, vocabulary, run.optim, trainable.update // uses, accelerator)
     updates = lists_of(run.optim.grad_accumulation_steps, batches)
+    exam = build_exam(run, vocabulary, scorer.vocoder) if best and accelerator.is_main_process else None
+    report = Report(checkpoints.path, first=trainable.update, total=total, title=rl.algorithm, alarms=build_alarms(rl))
+    validation = Validation(exam, run.eval.every_updates, best, checkpoints, report.say) if exam and best else None
     return fit(
         trainable,
         policy,
@@ -72,10 +80,11 @@ def train_rl(run: RLRunConfig) -> bool:
         GRPOLoss(rl, reference, old),
         accelerator=accelerator,
         checkpoints=checkpoints,
-        report=Report(checkpoints.path, first=trainable.update, total=total, title=rl.algorithm),
+        report=report,
         optim=run.optim,
         total=total,
         together=uses,
+        validate=validation or nothing_due,
     )
 
 

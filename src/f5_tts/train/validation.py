@@ -1,0 +1,79 @@
+"""Held-out speech while stage 2 trains: what is said of it, and which weights were best."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from f5_tts.eval.exam import Exam
+from f5_tts.model.cfm import CFM
+from f5_tts.train.state import CheckpointDir, Trainable
+
+MOST_SIMILARITY_LOST = 0.02  # of eval/sim since the start: clearer speech in a voice less like the prompt's is no gain
+
+
+class Best:
+    """The best validation of a run so far: `model_best.pt` holds its weights.
+
+    It has the lowest judge/wer (eval/wer where no judge listens) of all whose eval/sim is at most 0.02 below the run's
+    first; of equals the oldest. All three are of the raw weights.
+    """
+
+    def __init__(self) -> None:
+        self.measure = ""  # the metric that decides
+        self.value = 0.0  # its lowest value
+        self.update = -1  # at which update
+        self.first_similarity = 0.0
+
+    def takes(self, metrics: Mapping[str, float], update: int) -> bool:
+        """Whether this validation is the new best; the first is, and one that another metric decides than before."""
+        measure = "judge/wer" if "judge/wer" in metrics else "eval/wer"
+        similarity = metrics["eval/sim"]
+        if measure != self.measure:
+            self.measure, self.first_similarity = measure, similarity
+        elif metrics[measure] >= self.value or similarity < self.first_similarity - MOST_SIMILARITY_LOST:
+            return False
+        self.value, self.update = metrics[measure], update
+        return True
+
+    def __str__(self) -> str:
+        return (
+            f"lowest {self.measure} so far with eval/sim at least {self.first_similarity - MOST_SIMILARITY_LOST:.3f}"
+            f" ({MOST_SIMILARITY_LOST} below the start)"
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+
+
+class Validation:
+    """Every so many updates, the start included: the exam of raw and averaged weights, and `model_best.pt`.
+
+    It draws nothing and changes nothing that learns, so a run with it makes the updates of a run without.
+    """
+
+    def __init__(
+        self, exam: Exam, every: int, best: Best, checkpoints: CheckpointDir, say: Callable[[str], None]
+    ) -> None:
+        self.exam, self.every, self.best, self.checkpoints, self.say = exam, every, best, checkpoints, say
+
+    def __call__(self, trainable: Trainable) -> dict[str, float]:
+        """What was measured; nothing where none is due."""
+        if trainable.update % self.every:
+            return {}
+        started = time.perf_counter()
+        average = trainable.ema.ema_model
+        assert isinstance(average, CFM)
+        raw, averaged = self.exam(trainable.model), self.exam(average)
+        metrics = raw | {f"{name}_ema": value for name, value in averaged.items()}
+        is_best = self.best.takes(raw, trainable.update)
+        if is_best:
+            self.checkpoints.save_best(trainable)
+        seen = ", ".join(f"{name}={value:.4f}" for name, value in metrics.items())
+        kept = f"{self.best}: written to model_best.pt" if is_best else f"model_best.pt stays at {self.best.update}"
+        self.say(f"validation at update {trainable.update}: {seen}; {kept}")
+        return metrics | {"time/validation": time.perf_counter() - started}

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from f5_tts.train.alarms import ALARMS, Row, Watch
+
+BAD = {
+    "sigma_collapsed": "rl.train_sigma=false",
+    "ratio_out_of_range": "lower rl.updates_per_rollout",
+    "kl_out_of_range": "raise rl.kl_weight",
+    "no_spread": "raise rl.mini_repeat_count",
+    "reward_hacked": "raise rl.kl_weight",
+}  # each alarm, and the knob that it names
+
+
+def healthy(update: int) -> dict[str, float]:
+    """Two updates a rollout: sigma, KL, reward and the judge as in a run that learns."""
+    row = {
+        "policy/sigma_mean": 0.5 - 0.002 * update + 0.05 * math.sin(update),
+        "clip_ratio/region_mean": 0.2 if update % 2 else 0.0,
+        "ratio/max_dev": 2e-4 if update % 2 else 0.0,
+        "loss/kl": 2e-5 * update**2,
+        "frac_reward_zero_std": 0.25,
+        "reward/mean": 0.5 + 0.002 * update,
+    }
+    row |= {} if update % 2 else {"ratio/initial_max_dev": 0.0}
+    return row | ({} if update % 10 else {"judge/wer": 0.4 - 0.001 * update})
+
+
+def made(name: str, update: int) -> dict[str, float]:
+    """The healthy run, but that one thing goes wrong from update 40 on."""
+    row, late = healthy(update), update - 40
+    if late < 0:
+        return row
+    if name == "sigma_collapsed":
+        row["policy/sigma_mean"] = 0.1
+    elif name == "ratio_out_of_range" and update % 2:
+        row["clip_ratio/region_mean"] = 0.9
+    elif name == "kl_out_of_range":
+        row["loss/kl"] = 0.6
+    elif name == "no_spread":
+        row["frac_reward_zero_std"] = 1.0
+    elif name == "reward_hacked" and "judge/wer" in row:
+        row["judge/wer"] = 0.45 + 0.008 * late
+    return row
+
+
+def rung(rows: list[dict[str, float]]) -> tuple[list[set[str]], list[str]]:
+    """What rings after each row, and all lines."""
+    watch, ringing, said = Watch(ALARMS), list[set[str]](), list[str]()
+    for row in rows:
+        found, lines = watch(row)
+        assert set(found.values()) <= {1.0}
+        ringing.append({name.removeprefix("health/alarm_") for name in found})
+        said += lines
+    return ringing, said
+
+
+def test_a_healthy_run_is_silent():
+    ringing, said = rung([healthy(update) for update in range(100)])
+    assert ringing == [set()] * 100 and said == []
+
+
+def test_there_is_a_made_history_for_every_alarm():
+    assert BAD.keys() == ALARMS.keys()
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_an_alarm_rings_alone_soon_after_what_it_watches_for_and_says_once_which_knob_to_turn(name: str):
+    ringing, said = rung([made(name, update) for update in range(80)])
+    first = next(update for update, found in enumerate(ringing) if found)
+    assert 40 <= first <= 60
+    assert ringing[first:] == [{name}] * (80 - first)
+    assert len(said) == 1 and said[0].startswith(f"alarm {name}: ") and BAD[name] in said[0]
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_it_stops_when_all_is_well_again_and_is_said_anew_when_not(name: str):
+    bad = [made(name, update) for update in range(120)]
+    ringing, said = rung(bad[:80] + [healthy(update) for update in range(80, 140)] + bad[40:])
+    assert ringing[139] == set() and len(said) == 2
+
+
+def test_one_update_is_no_alarm():
+    rows = [healthy(update) for update in range(50)]
+    odd = {"clip_ratio/region_mean": 1.0, "ratio/max_dev": 1.0, "loss/kl": 0.04, "frac_reward_zero_std": 1.0}
+    rows[41] |= odd | {"policy/sigma_mean": 0.01}
+    assert rung(rows)[1] == []
+
+
+def test_a_kl_that_grows_tenfold_in_five_updates_rings_before_it_is_large():
+    """Means of 0.004 and then 0.06."""
+    ringing, said = rung([{"loss/kl": value} for value in [0.004] * 10 + [0.06] * 5])
+    assert ringing[-2:] == [set(), {"kl_out_of_range"}]
+    assert "rose from 0.004 to 0.06 within 5 updates" in said[0]
+
+
+def test_a_judge_that_gets_worse_with_the_reward_is_no_hacked_reward():
+    rows = [{"reward/mean": 0.5 - 0.01 * update, "judge/wer": 0.4 + 0.1 * update} for update in range(20)]
+    assert rung(rows)[1] == []
+
+
+def test_without_the_metrics_an_alarm_looks_at_it_is_silent():
+    assert rung([{"loss": 1.0}] * 30)[1] == []
+
+
+def test_numbers_that_are_not_finite_are_passed_over():
+    rows: list[Row] = [{"loss/kl": value} for value in [0.6, math.nan, 0.6, None, 0.6, 0.6, math.inf]]
+    watch = Watch(ALARMS, rows)
+    assert watch({"loss/kl": 0.6})[0] == {"health/alarm_kl_out_of_range": 1.0}
+
+
+def test_a_resumed_run_rings_as_the_whole_one():
+    rows = [made("sigma_collapsed", update) for update in range(60)]
+    whole, _ = rung(rows)
+    watch = Watch(ALARMS, rows[:45])
+    later = [{name.removeprefix("health/alarm_") for name in watch(row)[0]} for row in rows[45:]]
+    assert later == whole[45:] and {"sigma_collapsed"} in later

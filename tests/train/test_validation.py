@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from tests.tiny import MINI_MEL, tiny_arch
+from torch import Tensor
+from torch.optim import SGD
+from torch.optim.lr_scheduler import LambdaLR
+
+from f5_tts.config import compose_run
+from f5_tts.data.text import Vocabulary
+from f5_tts.eval.exam import Exam, Voice
+from f5_tts.eval.items import EvalItem
+from f5_tts.model.backbones.dit import DiT
+from f5_tts.model.cfm import CFM
+from f5_tts.model.checkpoint import ModelCard, read_checkpoint
+from f5_tts.model.mel import LogMel
+from f5_tts.sections import EmaConfig, RunConfig
+from f5_tts.train.build import build_ema
+from f5_tts.train.state import CheckpointDir, Trainable
+from f5_tts.train.validation import Best, Validation
+from f5_tts.types import RewardInput
+
+PROMPT = "data/mini_custom/wavs/dev_00_dev_prompt_0.flac"
+ITEMS = [
+    EvalItem(id=str(i), prompt_audio=PROMPT, prompt_text="a", text="b a", duration=0.1, speaker="s", seen=False)
+    for i in range(3)
+]
+
+
+class Loudness:
+    """A clip's mean absolute value, in the place of a voice's similarity."""
+
+    component = "sim"
+
+    def score(self, inputs: Sequence[RewardInput]) -> Tensor:
+        return torch.stack([item.audio.abs().mean() for item in inputs])
+
+
+def vocoder(mels: Tensor, lens: Tensor) -> list[Tensor]:
+    return [mel[:length].mean(dim=1) for mel, length in zip(mels, lens.tolist(), strict=True)]
+
+
+def half_right(clips: list[Tensor], sample_rate: int) -> list[str]:
+    """One of two words."""
+    return ["b"] * len(clips)
+
+
+@pytest.fixture
+def run() -> RunConfig:
+    return compose_run("F5TTS_Mini", ["eval.steps=2"], RunConfig)
+
+
+@pytest.fixture
+def trainable(run) -> Trainable:
+    torch.manual_seed(0)
+    model = CFM(DiT(tiny_arch(dim=16, depth=1, heads=1, ff_mult=1), mel_dim=100, num_tokens=3)).eval()
+    ema = build_ema(model, EmaConfig(beta=0.5, update_after_step=0, update_every=1, power=1.0, device=None))
+    optimizer = SGD(model.parameters(), lr=0.1)
+    return Trainable(
+        model=model,
+        card=ModelCard.of(run.model, Vocabulary(" ab")),
+        ema=ema,
+        optimizer=optimizer,
+        scheduler=LambdaLR(optimizer, lambda update: 1.0),
+        objective="grpo",
+    )
+
+
+@pytest.fixture
+def exam(run) -> Exam:
+    voice = Voice(mel=LogMel(MINI_MEL), vocoder=vocoder, vocabulary=Vocabulary(" ab"), settings=run.eval)
+    return Exam(
+        items=ITEMS,
+        voice=voice,
+        recognisers={"pocketsphinx": half_right, "whisper": lambda clips, rate: ["b a"] * len(clips)},
+        encoder=Loudness(),
+        cfg_strength=0.0,
+    )
+
+
+# --- the exam ---
+
+
+def test_the_rewards_ears_are_eval_and_the_judges_are_judge(exam, trainable):
+    found = exam(trainable.model)
+    assert found.keys() == {"eval/wer", "judge/wer", "eval/sim"}
+    assert found["eval/wer"] == 0.5 and found["judge/wer"] == 0.0
+
+
+def test_an_exam_repeats_exactly_and_reads_no_random_state(exam, trainable):
+    torch.manual_seed(1)
+    first = exam(trainable.model)
+    after = torch.rand(3)
+    torch.manual_seed(1)
+    assert torch.equal(torch.rand(3), after)
+    assert exam(trainable.model) == first
+
+
+# --- the best ---
+
+
+def metrics(wer: float, sim: float = 0.7, judge: float | None = None) -> dict[str, float]:
+    return {"eval/wer": wer, "eval/sim": sim} | ({} if judge is None else {"judge/wer": judge})
+
+
+def taken(*seen: dict[str, float]) -> list[bool]:
+    best = Best()
+    return [best.takes(one, update) for update, one in enumerate(seen)]
+
+
+def test_the_start_is_the_first_best_then_the_lowest_error_and_of_equals_the_oldest():
+    assert taken(metrics(0.4), metrics(0.5), metrics(0.3), metrics(0.3), metrics(0.2)) == [
+        True,
+        False,
+        True,
+        False,
+        True,
+    ]
+
+
+def test_where_the_judge_listens_it_decides():
+    assert taken(metrics(0.4, judge=0.4), metrics(0.1, judge=0.5), metrics(0.9, judge=0.3)) == [True, False, True]
+
+
+def test_similarity_more_than_two_hundredths_below_the_start_is_never_best():
+    """Measured from the start, not from the best."""
+    seen = metrics(0.5, 0.7), metrics(0.3, 0.679), metrics(0.4, 0.69), metrics(0.39, 0.675), metrics(0.38, 0.681)
+    assert taken(*seen) == [True, False, True, False, True]
+
+
+def test_the_best_goes_on_where_it_was():
+    best, later = Best(), Best()
+    assert best.takes(metrics(0.4), 0) and best.takes(metrics(0.3), 2)
+    later.load_state_dict(best.state_dict())
+    assert not later.takes(metrics(0.35), 4) and not later.takes(metrics(0.2, 0.67), 6)
+    assert later.takes(metrics(0.2), 8) and later.update == 8
+
+
+def test_another_metric_that_decides_starts_anew():
+    best = Best()
+    assert best.takes(metrics(0.1), 0) and best.takes(metrics(0.1, judge=0.9), 2)
+
+
+# --- validation ---
+
+
+def validation(exam: Exam, folder: Path, said: list[str]) -> Validation:
+    settings = compose_run("F5TTS_Mini", [f"ckpts.save_dir={folder}"], RunConfig).ckpts
+    return Validation(exam, 2, Best(), CheckpointDir(settings), said.append)
+
+
+def test_raw_and_averaged_weights_are_heard_when_it_is_due_and_nothing_is_changed(exam, trainable, tmp_path):
+    with torch.no_grad():
+        trainable.ema.ema_model.transformer.proj_out.bias.add_(1.0)
+    before = {name: value.clone() for name, value in trainable.model.state_dict().items()}
+    validate = validation(exam, tmp_path, said := [])
+    found = validate(trainable)
+    measured = {f"{name}{of}" for name in ("eval/wer", "judge/wer", "eval/sim") for of in ("", "_ema")}
+    assert found.keys() == measured | {"time/validation"}
+    assert found["eval/sim"] == exam(trainable.model)["eval/sim"] != found["eval/sim_ema"]
+    assert all(torch.equal(value, before[name]) for name, value in trainable.model.state_dict().items())
+    trainable.update = 1
+    assert validate(trainable) == {}
+    assert len(said) == 1 and "validation at update 0: eval/wer=0.5000" in said[0]
+
+
+def test_the_best_weights_are_written_with_the_rule_that_chose_them_and_stay(exam, trainable, tmp_path):
+    validate = validation(exam, tmp_path, said := [])
+    validate(trainable)
+    start = trainable.model.state_dict()["transformer.proj_out.bias"].clone()
+    with torch.no_grad():
+        trainable.model.transformer.proj_out.bias.add_(1.0)
+    trainable.update = 2
+    validate(trainable)
+    kept = read_checkpoint(tmp_path / "model_best.pt")
+    assert torch.equal(kept.weights["transformer.proj_out.bias"], start) and kept.update == 0
+    assert "lowest judge/wer so far with eval/sim at least" in said[0] and "written to model_best.pt" in said[0]
+    assert said[1].endswith("model_best.pt stays at 0")
