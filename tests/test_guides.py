@@ -21,6 +21,7 @@ SCHEMAS = {
     "f5_tts.train.train": ("F5TTS_v1_Base", RunConfig),
     "f5_tts.train.train_rl": ("F5TTS_RL", RLRunConfig),
     "f5_tts.scripts.evaluate": ("F5TTS_Mini", RunConfig),
+    "f5_tts.scripts.best_of": ("F5TTS_Mini_RL", RLRunConfig),
 }
 
 
@@ -50,7 +51,7 @@ def speaking_commands() -> list[list[str]]:
 
 
 def own_commands() -> list[list[str]]:
-    return [[phase.module, *phase.arguments] for phase in [*quickstart.phases(), *results.phases()]]
+    return [[phase.module, *phase.arguments] for phase in [*quickstart.phases(), *results.phases([1])]]
 
 
 @pytest.mark.parametrize("words", documented_commands() + own_commands(), ids=" ".join)

@@ -183,6 +183,7 @@ class EvalConfig:
     batch_size: Count
     takes: Count
     dev_takes: Count
+    best_of: Count
     seed: Natural
     items_dir: str
     every_updates: Natural

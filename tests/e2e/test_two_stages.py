@@ -60,7 +60,9 @@ def rows(folder: Path) -> list[dict[str, float]]:
 
 
 def without_times(folder: Path) -> list[dict[str, float]]:
-    return [{name: value for name, value in row.items() if not name.startswith("time/")} for row in rows(folder)]
+    return [
+        {name: value for name, value in row.items() if not name.startswith(("time/", "mem/"))} for row in rows(folder)
+    ]
 
 
 def tensors(state: Any, path: str = "") -> dict[str, Any]:

@@ -78,11 +78,15 @@ def grade(
 
 def similarities(items: Sequence[EvalItem], clips: list[Tensor], voice: Voice, encoder: RewardProvider) -> list[float]:
     """Of each clip's voice to its prompt's."""
-    inputs = [
+    return encoder.score(reward_inputs(items, clips, voice)).tolist()
+
+
+def reward_inputs(items: Sequence[EvalItem], clips: list[Tensor], voice: Voice) -> list[RewardInput]:
+    """Each clip with what it should say, and in whose voice."""
+    return [
         RewardInput(audio=clip, sample_rate=voice.sample_rate, text=item.text, reference_audio=voice.prompt(item))
         for item, clip in zip(items, clips, strict=True)
     ]
-    return encoder.score(inputs).tolist()
 
 
 def error_rates(

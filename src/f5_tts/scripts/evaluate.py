@@ -24,6 +24,7 @@ from f5_tts.eval.items import EvalItem, read_items
 from f5_tts.eval.results import FILE, Result, chosen_examples, read_result, write_result
 from f5_tts.infer.wav import write_wav
 from f5_tts.model.build import build_model, build_vocoder
+from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import HEAD, Checkpoint, ModelCard, check_card, load_weights, read_checkpoint
 from f5_tts.model.mel import LogMel
 from f5_tts.rewards.voice_sim import VoiceSim
@@ -52,13 +53,8 @@ def grades(
 ) -> dict[str, Any]:
     """Guidance chosen on dev, and the scores of test by every recogniser."""
     settings = run.eval
-    run.model.output_dist = "gaussian" if checkpoint.has_head else "deterministic"
-    model = build_model(run.model, vocabulary).eval()
-    load_weights(model, checkpoint)
+    model, voice = speaking_model(run, checkpoint, vocabulary), build_voice(run, vocabulary)
     recognisers = {name: build_recogniser(name) for name in settings.recognisers}
-    voice = Voice(
-        mel=LogMel(run.model.mel_spec), vocoder=build_vocoder(run.model), vocabulary=vocabulary, settings=settings
-    )
     unseen = [item for item in dev if not item.seen] * settings.dev_takes
     tried = {strength: voice.speak(model, unseen, strength) for strength in settings.cfg_strengths}
     rates = {name: error_rates(unseen, tried, voice.sample_rate, hear) for name, hear in recognisers.items()}
@@ -72,13 +68,26 @@ def grades(
     return {"guidance": guidance, "dev_error_rates": rates, "scores": scores}
 
 
+def speaking_model(run: RunConfig, checkpoint: Checkpoint, vocabulary: Vocabulary) -> CFM:
+    """The checkpoint's model, with a head if it has one."""
+    run.model.output_dist = "gaussian" if checkpoint.has_head else "deterministic"
+    model = build_model(run.model, vocabulary).eval()
+    load_weights(model, checkpoint)
+    return model
+
+
+def build_voice(run: RunConfig, vocabulary: Vocabulary) -> Voice:
+    mel_spec = run.model.mel_spec
+    return Voice(mel=LogMel(mel_spec), vocoder=build_vocoder(run.model), vocabulary=vocabulary, settings=run.eval)
+
+
 def fingerprint(run: RunConfig, checkpoint: Checkpoint, vocabulary: Vocabulary, items: list[EvalItem]) -> str:
     """A digest of all that decides what is spoken and how it is graded; of the weights those that give the mean."""
     digest = sha256()
     for name, value in sorted(checkpoint.weights.items()):
         if not name.startswith(HEAD):
             digest.update(name.encode() + value.contiguous().numpy().tobytes())
-    free = ("ckpt", "out", "known")
+    free = ("ckpt", "out", "known", "best_of", "every_updates")
     settings = {key: value for key, value in asdict(run.eval).items() if key not in free}
     texts = [asdict(run.model), settings, vocabulary.symbols, [asdict(item) for item in items]]
     digest.update(json.dumps(texts).encode())

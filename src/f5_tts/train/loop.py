@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
@@ -65,7 +66,7 @@ def fit(
             if item is None:
                 break
             metrics = improve(trainable, policy, item, compute_loss, accelerator, optim, report.say)
-            metrics["time/update"] = time.perf_counter() - started
+            metrics |= {"time/update": time.perf_counter() - started, "mem/peak_mb": peak_memory_mb()}
             report(metrics | validate(trainable), trainable.update)
             if trainable.update % together == 0:
                 checkpoints.save_if_due(trainable)
@@ -141,6 +142,18 @@ def average_gradients(model: torch.nn.Module, accelerator: Accelerator) -> None:
         for parameter in model.parameters():
             if parameter.grad is not None:
                 parameter.grad = accelerator.reduce(parameter.grad, reduction="mean")  # pyright: ignore
+
+
+def peak_memory_mb() -> float:
+    """MiB, the most so far: of the GPU's tensors, else of this process where the system counts it (not on Windows)."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    if sys.platform == "win32":
+        return math.nan
+    import resource
+
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 class StopSignal:
