@@ -10,7 +10,6 @@ import pytest
 from f5_tts.eval.items import read_items
 from f5_tts.eval.results import Result, write_result
 from f5_tts.eval.statistics import Score
-from f5_tts.scripts import results
 from f5_tts.scripts.quickstart import ITEMS, Phase, phases, show
 
 HEARD = ("pocketsphinx", "whisper")
@@ -68,14 +67,3 @@ def test_a_complete_run_leaves_table_picture_and_page(tmp_path: Path, capsys: py
     assert (tmp_path / "results.md").read_text("utf-8").count("never seen") == 3
     assert (tmp_path / "run.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "listen.html").read_text("utf-8").count("<audio") == 8 * 4
-
-
-def test_the_results_table_compares_each_algorithm_with_the_base_over_all_seeds(tmp_path: Path) -> None:
-    write_result(result(2), tmp_path / "base")
-    for seed in results.SEEDS:
-        for name, edits in {"gaussian_grpo": 1, "nft": 0}.items():
-            write_result(result(edits), tmp_path / f"seed_{seed}" / "eval" / name)
-    text = results.table(tmp_path, "whisper")
-    assert "by the judge" in text
-    gaussian = next(line for line in text.splitlines() if "gaussian_grpo" in line)
-    assert "| 25.0 % | 0.620 | -25.0 (-25.0 to -25.0) | -50.0 (-50.0 to -50.0)" in gaussian
