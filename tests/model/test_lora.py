@@ -12,9 +12,12 @@ from tests.tiny import tiny_arch
 from torch import Tensor, nn
 
 from f5_tts.config import compose_run
+from f5_tts.data.text import RELEASED, read_vocabulary
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.backbones.unett import UNetT
+from f5_tts.model.build import build_model
 from f5_tts.model.cfm import CFM
+from f5_tts.model.checkpoint import export_weights, load_weights, published_tensors, read_checkpoint, write_checkpoint
 from f5_tts.model.heads import Velocity
 from f5_tts.model.lora import (
     adapter_weights,
@@ -26,13 +29,15 @@ from f5_tts.model.lora import (
     unchanged,
 )
 from f5_tts.model.snapshot import Snapshot
-from f5_tts.sections import LoraConfig, RLRunConfig
+from f5_tts.sections import LoraConfig, RLRunConfig, RunConfig
 
 MEL_BINS, RANK = 6, 3
 
 
 def settings(*changes: str) -> LoraConfig:
-    return compose_run("F5TTS_Mini_RL", [f"lora.rank={RANK}", *(f"lora.{change}" for change in changes)], RLRunConfig).lora
+    return compose_run(
+        "F5TTS_Mini_RL", [f"lora.rank={RANK}", *(f"lora.{change}" for change in changes)], RLRunConfig
+    ).lora
 
 
 def model(backbone: Any = DiT, *, gaussian: bool = True) -> CFM:
@@ -198,3 +203,24 @@ def test_adapters_beside_a_checkpoint_without_are_refused_and_the_order_of_targe
         check_same_lora(tmp_path, lora_settings(None), lora_settings(settings()))
     one, other = (lora_settings(settings(f"target_modules=[{names}]")) for names in ("to_q,to_k", "to_k,to_q"))
     check_same_lora(tmp_path, one, other)
+
+
+@pytest.mark.parametrize(
+    "name, changes", [("F5TTS_v1_Base", []), ("E2TTS_Base", ["target_modules=[to_q,ff.0.0,ff.2]"])]
+)
+def test_an_export_of_merged_weights_has_the_names_and_shapes_of_the_published_file(name, changes: list[str], table):
+    want = table("g1_state_dicts")[name]["model_state_dict"]
+    gaussian = ["model.output_dist=gaussian", "model.objective=gaussian_nll", "model.use_rl_head=true"]
+    with torch.device("meta"):
+        made = build_model(compose_run(name, gaussian, RunConfig).model, read_vocabulary(RELEASED, "pinyin"))
+        add_adapters(made, settings("rank=16", *changes), lambda line: None)
+    found = {key: list(value.shape) for key, value in published_tensors(merged_weights(made), torch.float16).items()}
+    assert found == {f"ema_model.{key}": shape for key, shape in want.items()} | {"initted": [], "step": []}
+
+
+def test_an_exported_file_speaks_as_the_adapters_did(tmp_path):
+    made, plain = trained(adapted(gaussian=False)), model(gaussian=False)
+    write_checkpoint(tmp_path / "a.pt", {"model_state_dict": merged_weights(made), "update": 4})
+    export_weights(read_checkpoint(tmp_path / "a.pt"), tmp_path / "a.safetensors", torch.float32)
+    load_weights(plain, read_checkpoint(tmp_path / "a.safetensors"))
+    torch.testing.assert_close(said(plain), said(made), atol=1e-5, rtol=0)
