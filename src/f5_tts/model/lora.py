@@ -7,6 +7,7 @@ so a run goes on from the weights it froze and the adapters themselves: `load_ad
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -57,10 +58,10 @@ def target_layers(model: CFM, targets: list[str]) -> list[str]:
     names = [name for name, layer in model.named_modules() if isinstance(layer, nn.Linear) and layer is not head]
     for target in targets:
         if not any(ends_with(name, target) for name in names):
-            endings = sorted({".".join(name.split(".")[-3:]) for name in names})
+            endings = sorted({re.sub(r"^.*\.\d+\.(?=[a-z])", "", name) for name in names})
             raise ValueError(
                 f"lora.target_modules has {target}, and no linear layer that could have an adapter has a name that "
-                f"ends so; some that there are: {', '.join(endings[:12])}"
+                f"ends so; there are {', '.join(endings)}"
             )
     return [name for name in names if any(ends_with(name, target) for target in targets)]
 
@@ -78,11 +79,14 @@ def merged_weights(module: nn.Module) -> dict[str, Tensor]:
     """The state of a model, or of what holds one, as if there had never been adapters: their change is inside W."""
     state = module.state_dict()
     merged = {plain(name): value for name, value in state.items() if CHANGE not in name}
-    for name, layer in module.named_modules():
-        if hasattr(layer, "base_layer"):
-            change: Tensor = layer.get_delta_weight(ADAPTER)  # pyright: ignore: a layer of peft's
-            merged[f"{name}.weight"] = merged[f"{name}.weight"] + change
+    for name, layer in adapted_layers(module):
+        merged[f"{name}.weight"] = merged[f"{name}.weight"] + layer.get_delta_weight(ADAPTER)
     return merged
+
+
+def adapted_layers(module: nn.Module) -> list[tuple[str, Any]]:
+    """The layers that peft has put in the place of others, with their names."""
+    return [(name, layer) for name, layer in module.named_modules() if hasattr(layer, "base_layer")]
 
 
 def adapter_weights(module: nn.Module) -> dict[str, Tensor]:

@@ -74,7 +74,7 @@ class Trainable:
         }
 
     def adapters(self) -> dict[str, object]:
-        """What a run with LoRA goes on from, since weights in a file are merged: its settings, and the adapters apart."""
+        """What a run with LoRA goes on from, as weights in a file are merged: its settings, and the adapters apart."""
         settings = lora_settings(self.lora)
         raw, average = adapter_weights(self.model), adapter_weights(self.ema)
         return {LORA: {"settings": settings, "raw": raw, "ema": average}} if raw else {}
