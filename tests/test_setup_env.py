@@ -161,7 +161,8 @@ def test_a_larger_set_up_covers_the_smaller_ones():
 def test_make_waits_for_stamps_that_the_set_up_writes():
     makefile = (setup_env.ROOT / "Makefile").read_text(encoding="utf-8")
     written = {str(stamp) for stamp in setup_env.stamps(Path(".venv"), list(setup_env.EXTRAS))}
-    assert {word for word in makefile.split() if word.startswith(".venv/.ready-") and "%" not in word} == written
+    waited_for = {word for word in makefile.split() if word.startswith(".venv/.ready-") and "%" not in word}
+    assert waited_for and waited_for <= written
 
 
 # --- making the environment ---

@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from f5_tts.model.checkpoint import plain_weights
 from f5_tts.train import train, train_rl
 
 REPOSITORY = Path(__file__).parents[2]
@@ -37,6 +38,9 @@ ALGORITHMS = {
     ],
     "f5r": ["rl.algorithm=f5r", "rl.steps=3", "rl.cfg_strength=1.0", "rl.advantage=grpo", "rl.train_sigma=true"],
 }
+LORA = ["lora.rank=2", "lora.target_modules=[to_q,ff.ff.2]"]
+ALGORITHMS["lora_grpo"] = [*ALGORITHMS["gaussian_grpo"], *LORA]
+ALGORITHMS["lora_nft"] = [*ALGORITHMS["nft"], *LORA, "rl.nft.old_decay=0.5"]
 STATE = {
     "model_state_dict",
     "ema_model_state_dict",
@@ -156,7 +160,9 @@ def test_stage_2_starts_at_its_reference_and_leaves_it(stage_2, stage_1):
     first, *_, last = (row["loss/kl"] for row in rows(folder))
     assert last > 0 and (first == 0 or "f5r" in folder.name)  # f5r compares two rollouts, so its KL starts above 0
     before, after = read(stage_1 / "model_last.pt"), read(folder / "model_last.pt")
-    assert after.keys() == STATE | {"origin"} and after["update"] == 4 and after["objective"] == "grpo"
+    memories = {"lora"} if "lora" in folder.name else set()
+    memories |= {"old_policy_state_dict"} if "lora_nft" in folder.name else set()
+    assert after.keys() == STATE | {"origin"} | memories and after["update"] == 4 and after["objective"] == "grpo"
     reference = read(folder / "reference.pt")["model_state_dict"]
     assert all(torch.equal(value, before["model_state_dict"][name]) for name, value in reference.items())
     assert any(not torch.equal(value, reference[name]) for name, value in after["model_state_dict"].items())
@@ -201,6 +207,18 @@ def test_a_validated_run_makes_the_same_weights_and_goes_on_with_its_best(stage_
     assert run(copy, *watch)
     assert without_times(copy) == without_times(validated)
     assert_equal(copy / "model_last.pt", validated / "model_last.pt")
+
+
+@pytest.mark.parametrize("stage_2", ["lora_grpo", "lora_nft"], indirect=True)
+def test_lora_writes_plain_weights_and_leaves_all_but_its_targets_as_they_were(stage_2):
+    folder, _ = stage_2
+    before, after = read(folder / "reference.pt")["model_state_dict"], read(folder / "model_last.pt")
+    for weights in (after["model_state_dict"], plain_weights(after["ema_model_state_dict"])):
+        changed = {name for name, value in weights.items() if not torch.equal(value, before[name])}
+        assert weights.keys() == before.keys()
+        assert all(re.search(r"(to_q|ff\.ff\.2)\.weight$|ln_sig", name) for name in changed) and len(changed) >= 4
+    held = sum(value.numel() for value in after["lora"]["raw"].values())
+    assert held == 2 * 2 * ((32 + 32) + (32 + 64))  # rank 2, two blocks, layers of 32 to 32 and 64 to 32
 
 
 def test_a_finished_run_has_nothing_left_to_do(stage_1, tiny, capsys):

@@ -15,8 +15,9 @@ from f5_tts.config import compose_run
 from f5_tts.data.text import Vocabulary
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.cfm import CFM
-from f5_tts.model.checkpoint import ModelCard, numbered_checkpoints, read_checkpoint
-from f5_tts.sections import CkptsConfig, EmaConfig, RunConfig
+from f5_tts.model.checkpoint import ModelCard, load_weights, numbered_checkpoints, read_checkpoint
+from f5_tts.model.lora import adapter_weights, add_adapters
+from f5_tts.sections import CkptsConfig, EmaConfig, RLRunConfig, RunConfig
 from f5_tts.train.build import build_ema
 from f5_tts.train.build_rl import chosen_algorithm
 from f5_tts.train.state import CheckpointDir, Trainable
@@ -24,11 +25,18 @@ from f5_tts.train.state import CheckpointDir, Trainable
 CARD = ModelCard.of(compose_run("F5TTS_Mini", [], RunConfig).model, Vocabulary(" ab"))
 
 
-def trainable(objective: str = "gaussian_nll", *, gaussian: bool = True, seed: int = 0) -> Trainable:
+def trainable(
+    objective: str = "gaussian_nll", *, gaussian: bool = True, seed: int = 0, rank: int = 0, start: Path | None = None
+) -> Trainable:
+    """A run from random weights or those of a file, with LoRA where a rank is given."""
     torch.manual_seed(seed)
     arch = tiny_arch(dim=16, depth=1, heads=1, ff_mult=1, text_dim=8, conv_layers=0)
     model = CFM(DiT(arch, mel_dim=2, num_tokens=3, gaussian=gaussian))
-    optimizer = AdamW(model.parameters(), lr=1e-2)
+    if start is not None:
+        load_weights(model, read_checkpoint(start))
+    lora = compose_run("F5TTS_Mini_RL", [f"lora.rank={rank}"], RLRunConfig).lora
+    add_adapters(model, lora)
+    optimizer = AdamW([parameter for parameter in model.parameters() if parameter.requires_grad], lr=1e-2)
     return Trainable(
         model=model,
         card=CARD,
@@ -36,6 +44,7 @@ def trainable(objective: str = "gaussian_nll", *, gaussian: bool = True, seed: i
         optimizer=optimizer,
         scheduler=LambdaLR(optimizer, lambda update: 1 / (1 + update)),
         objective=objective,
+        lora=lora,
     )
 
 
@@ -43,7 +52,8 @@ def after(run: Trainable, updates: int) -> Trainable:
     """The run after that many updates by random gradients."""
     for _ in range(updates):
         for parameter in run.model.parameters():
-            parameter.grad = torch.randn_like(parameter)
+            if parameter.requires_grad:
+                parameter.grad = torch.randn_like(parameter)
         run.optimizer.step()
         run.scheduler.step()
         run.update += 1
@@ -270,3 +280,77 @@ def test_the_average_is_recommended_once_it_looks_back_over_a_tenth_of_the_run(u
     for _ in range(updates):
         run.ema.update()
     assert run.state()["recommended"] == recommended
+
+
+# --- LoRA ---
+
+
+def lora_run(path: Path) -> Trainable:
+    """A run with LoRA that has made three updates and is saved beside what it started from."""
+    folder(path).save_last(trainable(seed=5))
+    run = trainable("grpo", rank=2, start=path / "model_last.pt")
+    run.resume(folder(path).start(), lambda line: None)
+    folder(path).keep_origin(run)
+    folder(path).save_last(after(run, 3))
+    return run
+
+
+def test_checkpoints_of_a_run_with_lora_hold_plain_weights_that_speak_as_the_run_does(tmp_path):
+    run, plain = lora_run(tmp_path), trainable()
+    saved = read_checkpoint(tmp_path / "model_last.pt")
+    assert saved.run["model_state_dict"].keys() == plain.model.state_dict().keys()
+    assert saved.run["ema_model_state_dict"].keys() == plain.ema.state_dict().keys()
+    inputs = (torch.randn(1, 5, 2), torch.randn(1, 5, 2), torch.tensor([[0, 1]]), torch.tensor([0.3]))
+    for which, speaker in (("raw", run.model), ("ema", run.ema)):
+        load_weights(plain.model, saved.using(which))
+        for found, expected in zip(plain.model(*inputs), speaker(*inputs), strict=True):
+            torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+def test_what_a_run_with_lora_started_from_is_kept_plain(tmp_path):
+    lora_run(tmp_path)
+    assert_equal(read_checkpoint(tmp_path / "reference.pt").weights, trainable(seed=5).model.state_dict())
+
+
+def test_a_resumed_run_with_lora_makes_the_updates_that_the_whole_run_makes(tmp_path):
+    run = lora_run(tmp_path)
+    resumed = trainable("grpo", seed=1, rank=2, start=tmp_path / "reference.pt")
+    resumed.resume(read_checkpoint(tmp_path / "model_last.pt"), lambda line: None)
+    resumed.origin = run.origin
+    assert_equal(resumed.state(), run.state())
+    torch.manual_seed(7)
+    expected = after(run, 2).state()
+    torch.manual_seed(7)
+    assert_equal(after(resumed, 2).state(), expected)
+
+
+def test_new_adapters_start_from_another_stage_and_change_nothing(tmp_path):
+    folder(tmp_path).save_last(before := after(trainable(), 3))
+    run = after(trainable("grpo", seed=1, rank=2), 1)
+    run.update = 0
+    run.resume(read_checkpoint(tmp_path / "model_last.pt"), lambda line: None)
+    assert_equal(run.state()["model_state_dict"], before.model.state_dict())
+    assert_equal(averaged(run), run.model.state_dict())
+
+
+@pytest.mark.parametrize("rank", [0, 3])
+def test_a_run_goes_on_with_the_rank_it_has(tmp_path, rank: int):
+    lora_run(tmp_path)
+    other = trainable("grpo", rank=rank)
+    with pytest.raises(ValueError, match=rf"was trained with lora\.rank=2, this run has {rank}: set it to 2"):
+        other.resume(read_checkpoint(tmp_path / "model_last.pt"), lambda line: None)
+
+
+def test_a_run_that_trains_all_weights_does_not_go_on_with_adapters(tmp_path):
+    folder(tmp_path).save_last(after(trainable("grpo"), 1))
+    with pytest.raises(ValueError, match=r"was trained with lora\.rank=0, this run has 2: set it to 0"):
+        trainable("grpo", rank=2).resume(read_checkpoint(tmp_path / "model_last.pt"), lambda line: None)
+
+
+def test_the_optimizer_holds_moments_of_adapters_and_head_alone(tmp_path):
+    run = lora_run(tmp_path)
+    moments = run.optimizer.state_dict()["state"].values()
+    head = run.model.transformer.proj_out_ln_sig
+    assert head is not None
+    trained = [*adapter_weights(run.model).values(), *head.parameters()]
+    assert sum(state["exp_avg"].numel() for state in moments) == sum(value.numel() for value in trained)

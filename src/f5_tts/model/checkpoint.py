@@ -24,9 +24,11 @@ from torch import Tensor
 
 from f5_tts.data.text import Vocabulary
 from f5_tts.model.cfm import CFM
+from f5_tts.model.lora import merged_weights, unchanged
 from f5_tts.sections import ModelConfig
 
 RAW, AVERAGE = "model_state_dict", "ema_model_state_dict"  # the weights in a training checkpoint
+LORA = "lora"  # there, of a run with LoRA: its settings and adapters; the weights have them merged
 EMA_PREFIX = "ema_model."
 HEAD = "transformer.proj_out_ln_sig."
 SYMBOLS = "transformer.text_embed.text_embed.weight"  # one row a symbol, and the filler's
@@ -174,17 +176,17 @@ def plain_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_weights(model: CFM, checkpoint: Checkpoint, say: Callable[[str], None] = print) -> None:
-    """Load weights strictly, as `matched_weights` gives them."""
-    model.load_state_dict(matched_weights(model, checkpoint, say))
+    """Load weights strictly, as `matched_weights` gives them; adapters beside them are set to change nothing."""
+    model.load_state_dict(unchanged(model, matched_weights(model, checkpoint, say)))
 
 
 def matched_weights(model: CFM, checkpoint: Checkpoint, say: Callable[[str], None] = print) -> dict[str, Tensor]:
-    """A checkpoint's weights, for every tensor of the model; only a Gaussian head may be missing or left over, and
-    that is said.
+    """A checkpoint's weights for every tensor of the model, plain; only a Gaussian head may be missing or left over,
+    and that is said.
 
     Raises ValueError that names the first keys that differ, with both shapes.
     """
-    weights, own = dict(checkpoint.weights), model.state_dict()
+    weights, own = dict(checkpoint.weights), merged_weights(model)
     if model.is_gaussian and not checkpoint.has_head:
         weights |= {name: value for name, value in own.items() if name.startswith(HEAD)}
         say(f"{checkpoint.path} has no Gaussian head: it starts at model.ln_sigma_init")

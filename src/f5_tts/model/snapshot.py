@@ -26,7 +26,7 @@ class Snapshot:
         self.tensors = {name: value.detach().to(device, copy=True) for name, value in trained.items()}
 
     def __call__(self, *inputs: Any, **options: Any) -> Velocity:
-        now = dict(self.model.named_parameters())
+        now = self.model.state_dict()  # rl.ref_model_ckpt brings buffers too
         tensors = {name: value.to(now[name].device) for name, value in self.tensors.items()}
         return functional_call(self.model, tensors, inputs, options)
 

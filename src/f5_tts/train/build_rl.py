@@ -12,6 +12,7 @@ from f5_tts.eval.items import read_items
 from f5_tts.model.build import build_vocoder
 from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import Checkpoint, matched_weights, read_checkpoint
+from f5_tts.model.lora import unchanged
 from f5_tts.model.mel import LogMel
 from f5_tts.model.snapshot import Snapshot
 from f5_tts.rewards.provider import build_providers
@@ -65,7 +66,7 @@ def build_reference(model: CFM, rl: RLConfig, say: Callable[[str], None] = print
     reference = Snapshot(model, rl.ref_model_device)
     if rl.ref_model_ckpt is not None:
         checkpoint = read_checkpoint(Path(rl.ref_model_ckpt)).using("ema" if rl.ref_model_use_ema else "raw")
-        reference.tensors = matched_weights(model, checkpoint, say)
+        reference.tensors = unchanged(model, matched_weights(model, checkpoint, say))
     return reference
 
 

@@ -18,17 +18,20 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import (
+    LORA,
     Checkpoint,
     ModelCard,
     check_card,
     find_checkpoint,
     load_weights,
     make_folder,
+    matched_weights,
     numbered_checkpoints,
     read_checkpoint,
     write_checkpoint,
 )
-from f5_tts.sections import CkptsConfig
+from f5_tts.model.lora import adapter_weights, check_same_lora, load_adapted, lora_settings, merged_weights
+from f5_tts.sections import CkptsConfig, LoraConfig
 
 
 @runtime_checkable
@@ -65,12 +68,13 @@ class Trainable:
     update: int = 0
     skips: Skips = field(default_factory=Skips)
     extras: dict[str, Stateful] = field(default_factory=dict)  # what else a stage has to remember, by name
+    lora: LoraConfig | None = None  # what adapters the model has, where its rank is above 0
     origin: dict[str, str] | None = None  # file and sha256 of the weights that RL started from, beside the checkpoints
 
     def state(self) -> dict[str, object]:
         return {
-            "model_state_dict": self.model.state_dict(),
-            "ema_model_state_dict": self.ema.state_dict(),
+            "model_state_dict": merged_weights(self.model),
+            "ema_model_state_dict": merged_weights(self.ema),
             "optimizer_state_dict": self.optimizer.state_dict(),
             "scheduler_state_dict": self.scheduler.state_dict(),
             "objective": self.objective,
@@ -78,9 +82,16 @@ class Trainable:
             "skips": asdict(self.skips),
             "recommended": self.recommended,
             **({} if self.origin is None else {"origin": self.origin}),
+            **self.adapters(),
             **{f"{name}_state_dict": part.state_dict() for name, part in self.extras.items()},
             **asdict(self.card),
         }
+
+    def adapters(self) -> dict[str, object]:
+        """What a run with LoRA goes on from, as weights in a file are merged: its settings, and the adapters apart."""
+        settings = lora_settings(self.lora)
+        raw, average = adapter_weights(self.model), adapter_weights(self.ema)
+        return {LORA: {"settings": settings, "raw": raw, "ema": average}} if raw else {}
 
     @property
     def recommended(self) -> str:
@@ -94,10 +105,12 @@ class Trainable:
     def resume(self, checkpoint: Checkpoint, say: Callable[[str], None] = print) -> None:
         """Go on where the same stage stopped; from another stage or a bare file take the weights alone."""
         check_card(checkpoint, self.card, say)
-        load_weights(self.model, checkpoint, say)
         run = checkpoint.run
         if run.get("objective") == self.objective:
-            self.ema.load_state_dict(run["ema_model_state_dict"])
+            adapters = run.get(LORA, {})
+            check_same_lora(checkpoint.path, adapters.get("settings", lora_settings(None)), lora_settings(self.lora))
+            load_adapted(self.model, matched_weights(self.model, checkpoint, say), adapters.get("raw", {}))
+            load_adapted(self.ema, run["ema_model_state_dict"], adapters.get("ema", {}))
             self.optimizer.load_state_dict(run["optimizer_state_dict"])
             self.scheduler.load_state_dict(run["scheduler_state_dict"])
             self.update = run["update"]
@@ -107,6 +120,7 @@ class Trainable:
                     part.load_state_dict(run[f"{name}_state_dict"])
             say(f"resuming {checkpoint.path} at update {self.update}")
         else:
+            load_weights(self.model, checkpoint, say)
             self.ema.copy_params_from_model_to_ema()
             came_from = run.get("objective", "no run of ours")
             say(f"starting {self.objective} from the weights of {checkpoint.path} ({came_from}), counters at 0")
@@ -161,7 +175,7 @@ class CheckpointDir:
         """At the start of stage 2: write down what it starts from, once."""
         path = self.path / "reference.pt"
         if trainable.update == 0:
-            write_checkpoint(path, {"model_state_dict": trainable.model.state_dict(), **asdict(trainable.card)})
+            write_checkpoint(path, {"model_state_dict": merged_weights(trainable.model), **asdict(trainable.card)})
         trainable.origin = {"file": path.name, "sha256": sha256_of(path)}
 
     def save_if_due(self, trainable: Trainable) -> None:

@@ -10,6 +10,7 @@ from f5_tts.command import command
 from f5_tts.config import load_run
 from f5_tts.model.build import build_model
 from f5_tts.model.checkpoint import load_weights
+from f5_tts.model.lora import add_adapters
 from f5_tts.rl.grpo import GRPOLoss, draw_experience
 from f5_tts.sections import RLRunConfig
 from f5_tts.train.build import (
@@ -58,6 +59,7 @@ def train_rl(run: RLRunConfig) -> bool:
     torch.manual_seed(run.optim.seed)
     model = build_model(run.model, vocabulary).eval()  # no dropout, neither drawing nor learning
     load_weights(model, checkpoints.origin(checkpoint))
+    add_adapters(model, run.lora)
     policy = prepare(model, accelerator)
     trainable = build_trainable(run, model, vocabulary, total)
     reference, old = build_reference(model, rl), build_old_policy(model, rl)
@@ -66,6 +68,7 @@ def train_rl(run: RLRunConfig) -> bool:
     best = Best() if run.eval.every_updates else None
     memories = ("old_policy", old), ("baseline", compare), ("best", best)
     trainable.extras = {name: part for name, part in memories if is_kept(part)}
+    trainable.lora = run.lora
     trainable.resume(checkpoint)
     checkpoints.keep_origin(trainable)
     batches = build_batches(plan, vocabulary, run.optim, trainable.update // uses, accelerator)

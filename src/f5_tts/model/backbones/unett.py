@@ -40,7 +40,7 @@ class UNetBlock(nn.ModuleList):
     def forward(self, x: Tensor, skip: Tensor | None, mask: Bool[Tensor, "b n"] | None, turns: Tensor) -> Tensor:
         join, attn_norm, attn, ff_norm, ff = self
         if skip is not None:
-            x = join(torch.cat([x, skip], dim=-1)) if isinstance(join, nn.Linear) else x + skip
+            x = x + skip if isinstance(join, nn.Identity) else join(torch.cat([x, skip], dim=-1))
         x = x + attn(attn_norm(x), mask, turns)
         return x + ff(ff_norm(x))
 

@@ -1,0 +1,132 @@
+"""LoRA: a low-rank change beside frozen layers, W x + (alpha / rank) B A x (Hu et al. 2021, arXiv 2106.09685).
+
+By peft, which no other file knows. Outside a running training there are no adapters: `merged_weights` has the change
+inside W, under the published names, so that whoever reads a checkpoint needs to know nothing of LoRA. Merging rounds,
+so a run goes on from the weights it froze and the adapters themselves: `load_adapted`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from f5_tts.checks import shown
+from f5_tts.model.cfm import CFM
+from f5_tts.sections import LoraConfig
+
+FROZEN, CHANGE, LAST = ".base_layer.", ".lora_", ".lora_B."  # in peft's names: W, the change, and its factor B
+ADAPTER = "default"
+
+
+def add_adapters(model: CFM, lora: LoraConfig, say: Callable[[str], None] = print) -> None:
+    """Leave only new adapters and the Gaussian head to be trained; with lora.rank=0 all stays as it is.
+
+    B is zero at first, so the model says what it said.
+
+    Raises ValueError for a target that names no layer, ImportError without peft.
+    """
+    if lora.rank == 0:
+        return
+    head, layers = model.transformer.proj_out_ln_sig, target_layers(model, lora.target_modules)
+    model.requires_grad_(False)
+    inject(model, lora, layers)
+    if head is not None:
+        head.requires_grad_(True)
+    trained, all_of_it = (sum(value.numel() for value in part) for part in (trained_of(model), model.parameters()))
+    say(f"LoRA of rank {lora.rank} beside {len(layers)} layers: {trained:,} of {all_of_it:,} weights are trained")
+
+
+def inject(model: CFM, lora: LoraConfig, layers: list[str]) -> None:
+    """Put adapters beside the named layers, in place; they alone are trained then."""
+    try:
+        import peft
+    except ImportError as error:
+        raise ImportError('lora.rank above 0 needs peft: pip install -e ".[lora]", or set lora.rank=0') from error
+    alpha: Any = lora.alpha  # peft takes any number
+    settings = peft.LoraConfig(r=lora.rank, lora_alpha=alpha, lora_dropout=lora.dropout, target_modules=layers)
+    peft.inject_adapter_in_model(settings, model, ADAPTER)
+
+
+def target_layers(model: CFM, targets: list[str]) -> list[str]:
+    """The linear layers whose names end as one of the targets says, but for the Gaussian head."""
+    head = model.transformer.proj_out_ln_sig
+    names = [name for name, layer in model.named_modules() if isinstance(layer, nn.Linear) and layer is not head]
+    for target in targets:
+        if not any(ends_with(name, target) for name in names):
+            endings = sorted({re.sub(r"^.*\.\d+\.(?=[a-z])", "", name) for name in names})
+            raise ValueError(
+                f"lora.target_modules has {target}, and no linear layer that could have an adapter has a name that "
+                f"ends so; there are {', '.join(endings)}"
+            )
+    return [name for name in names if any(ends_with(name, target) for target in targets)]
+
+
+def ends_with(name: str, target: str) -> bool:
+    return f".{name}".endswith(f".{target}")
+
+
+def trained_of(model: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+@torch.no_grad()
+def merged_weights(module: nn.Module) -> dict[str, Tensor]:
+    """The state of a model, or of what holds one, as if there had never been adapters: their change is inside W."""
+    state = module.state_dict()
+    merged = {plain(name): value for name, value in state.items() if CHANGE not in name}
+    for name, layer in adapted_layers(module):
+        merged[f"{name}.weight"] = merged[f"{name}.weight"] + layer.get_delta_weight(ADAPTER)
+    return merged
+
+
+def adapted_layers(module: nn.Module) -> list[tuple[str, Any]]:
+    """The layers that peft has put in the place of others, with their names."""
+    return [(name, layer) for name, layer in module.named_modules() if hasattr(layer, "base_layer")]
+
+
+def adapter_weights(module: nn.Module) -> dict[str, Tensor]:
+    """A and B of every adapter; nothing for a model without."""
+    return {name: value for name, value in module.state_dict().items() if CHANGE in name}
+
+
+def unchanged(module: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state, by the module's own names, in which it says what plain weights say: adapters change nothing."""
+    own = module.state_dict()
+    state = {name: value if CHANGE in name else weights[plain(name)] for name, value in own.items()}
+    return {name: torch.zeros_like(value) if LAST in name else value for name, value in state.items()}
+
+
+def load_adapted(module: nn.Module, merged: Mapping[str, Tensor], adapters: Mapping[str, Tensor]) -> None:
+    """Go back to what `merged_weights` and `adapter_weights` gave, bit for bit.
+
+    Frozen weights under adapters must be those of that time already: merged, they would count the change twice.
+    """
+    frozen = {name: value for name, value in module.state_dict().items() if FROZEN in name}
+    module.load_state_dict({**unchanged(module, merged), **frozen, **adapters})
+
+
+def lora_settings(lora: LoraConfig | None) -> dict[str, Any]:
+    """What makes adapters what they are; without LoRA rank 0."""
+    if lora is None or lora.rank == 0:
+        return {"rank": 0}
+    return {"rank": lora.rank, "alpha": lora.alpha, "target_modules": sorted(lora.target_modules)}
+
+
+def check_same_lora(path: Path, there: dict[str, Any], here: dict[str, Any]) -> None:
+    """Raises ValueError when a run would go on with other adapters than those in its checkpoint."""
+    for key, value in there.items():
+        if here.get(key, value) != value:
+            raise ValueError(
+                f"{path} was trained with lora.{key}={shown(value)}, this run has {shown(here[key])}: set it to "
+                f"{shown(value)}, or start from the weights of stage 1 in another ckpts.save_dir"
+            )
+
+
+def plain(name: str) -> str:
+    """The published name of a weight."""
+    return name.replace(FROZEN, ".")
