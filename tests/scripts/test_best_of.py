@@ -1,0 +1,45 @@
+"""A tiny random model through the real choice: real prompts, vocoder, recogniser and speaker encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tests.scripts.test_evaluate import TINY, few_items
+
+from f5_tts.config import compose_run
+from f5_tts.eval.results import Result, read_result
+from f5_tts.model.build import build_model
+from f5_tts.model.checkpoint import write_checkpoint
+from f5_tts.scripts.best_of import best_of
+from f5_tts.sections import ConfigError, RLRunConfig
+from f5_tts.train.build import build_vocabulary
+
+
+def choose(folder: Path, num: int, *more: str) -> Result:
+    few_items(folder)
+    paths = [f"eval.ckpt={folder / 'model.pt'}", f"eval.out={folder / 'out'}", f"eval.items_dir={folder}"]
+    settings = [*TINY, *paths, f"eval.best_of={num}", "eval.cfg_strengths=[1]", *more]
+    run = compose_run("F5TTS_Mini_RL", settings, RLRunConfig)
+    torch.manual_seed(0)
+    model = build_model(run.model, build_vocabulary(run))
+    with torch.no_grad():
+        model.transformer.proj_out.weight.normal_(std=0.3)  # else all noise leads to the same speech, nearly
+    write_checkpoint(folder / "model.pt", {"model_state_dict": model.state_dict()})
+    return best_of(run)
+
+
+def test_of_clips_that_nobody_understands_the_reward_chooses_the_one_most_like_its_prompt(tmp_path: Path):
+    """Accuracies are all 0, so the sum goes by similarity; the first try of each item is the same in both."""
+    one, three = (choose(tmp_path, num).scores["pocketsphinx"] for num in (1, 3))
+    assert [score.id for score in one] == [score.id for score in three] and len(one) == 8
+    gains = [after.similarity - before.similarity for before, after in zip(one, three, strict=True)]
+    assert min(gains) >= -1e-6 and sum(gain > 1e-3 for gain in gains) >= 3
+    found = read_result(tmp_path / "out")
+    assert found.scores["pocketsphinx"] == three and found.guidance == {"pocketsphinx": 1.0}
+
+
+def test_it_wants_one_guidance_and_says_so(tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"eval\.cfg_strengths=\[0\.0, 1\.0\]: name one"):
+        choose(tmp_path, 2, "eval.cfg_strengths=[0,1]")
