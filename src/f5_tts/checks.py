@@ -124,6 +124,15 @@ def check_rl(cfg: RLRunConfig) -> None:
         "same; set it to false",
     )
     require(
+        rl.algorithm != "f5r" or rl.steps > 1,
+        f"rl.steps={rl.steps} is no interval for rl.algorithm=f5r, which counts grid points; set it to 2 or more",
+    )
+    require(
+        rl.algorithm != "f5r" or rl.updates_per_rollout == 1,
+        f"rl.updates_per_rollout={rl.updates_per_rollout} does not go with rl.algorithm=f5r, which learns through the "
+        "drawing itself; set it to 1",
+    )
+    require(
         prompt is not None or cfg.datasets.pair_speakers,
         "rl.prompt_frac_range=null needs datasets.pair_speakers=true: items have no prompt of their own without it; "
         "or give a range, e.g. rl.prompt_frac_range=[0.1,0.3]",

@@ -50,7 +50,8 @@ class SpeechBatch:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rollout:
-    """What the policy drew for a batch of prompts; states and actions of the trained steps only, no gradients."""
+    """What the policy drew for a batch of prompts; states and actions of the trained steps only. No
+    gradients, but f5r's, whose actions, means and stds keep theirs."""
 
     batch: SpeechBatch  # prompts, repeated; their target frames are what the data set holds
     cond: Float[Tensor, "b n d"]  # mel of the prompt frames, zeros elsewhere: what the policy was shown

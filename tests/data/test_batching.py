@@ -76,6 +76,17 @@ def test_batches_of_frames_and_their_order_are_those_of_f5_tts(table):
             assert by_frames(lengths, chosen, 666, int(epoch)) == want
 
 
+def test_batches_with_repeats_are_those_of_the_fork(table):
+    """Stage 2 takes each batch so many times, with neighbouring copies of each item (`SpeechBatch.repeat`)."""
+    lengths = np.array(table("g7_batch_sampler")["frame_lengths"])
+    for case in table("g7_rl_sampling")["repeat_sampler"]:
+        chosen = settings(batch_size_per_gpu=case["frames_threshold"], max_samples=case["max_samples"])
+        copies, passes = case["mini_repeat_count"], case["repeat_count"]
+        batches = by_frames(lengths, chosen, case["seed"], case["epoch"])
+        repeated = [np.repeat(batch, copies).tolist() for batch in batches for _ in range(passes)]
+        assert repeated[:12] == case["first_12_batches"] and len(repeated) == case["len"]
+
+
 @pytest.mark.parametrize("kind", ["frame", "sample"])
 @pytest.mark.parametrize("pairs", [False, True])
 def test_every_item_comes_once_an_epoch_with_the_epochs_prompt(kind, pairs):

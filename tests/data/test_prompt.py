@@ -6,19 +6,28 @@ import torch
 from f5_tts.data.prompt import prompt_lengths, random_spans, span_mask
 
 
-@pytest.mark.parametrize("mode, want", [("per_sample", [10, 15, 1]), ("min", [1, 1, 1])])
-def test_a_prompt_is_that_fraction_of_its_clip_or_the_batchs_shortest(mode, want):
-    lens, fractions = torch.tensor([40, 30, 7]), torch.tensor([0.25, 0.5, 0.25])
-    assert prompt_lengths(lens, fractions, mode).tolist() == want
+@pytest.mark.parametrize("mode, want", [("range", [10, 15, 1]), ("per_sample", [5, 11, 0]), ("min", [0, 0, 0])])
+def test_a_prompt_is_that_fraction_of_its_clip_or_a_part_of_that_or_the_batchs_shortest(mode, want):
+    lens, fractions, places = torch.tensor([40, 30, 7]), torch.tensor([0.25, 0.5, 0.25]), torch.tensor([0.5, 0.75, 0.9])
+    assert prompt_lengths(lens, fractions, places, mode).tolist() == want
 
 
 def test_the_shortest_prompt_of_a_batch_is_not_always_that_of_the_shortest_clip():
-    assert prompt_lengths(torch.tensor([80, 40]), torch.tensor([0.125, 0.5]), "min").tolist() == [10, 10]
+    lens, fractions, places = torch.tensor([80, 40]), torch.tensor([0.125, 0.5]), torch.tensor([0.5, 0.5])
+    assert prompt_lengths(lens, fractions, places, "min").tolist() == [5, 5]
 
 
-@pytest.mark.parametrize("mode", ["per_sample", "min"])
-def test_a_prompt_has_at_least_one_frame(mode):
-    assert prompt_lengths(torch.tensor([3, 90]), torch.tensor([0.1, 0.0]), mode).tolist() == [1, 1]
+def test_prompts_are_as_long_as_the_published_ones(table):
+    cases = table("g7_rl_sampling")["prompt_spans"]
+    assert {case["mode"] for case in cases} == {"min", "per_sample", "range"} and len(cases) == 12
+    for case in cases:
+        drawn = torch.tensor(case["frac"]), torch.tensor(case["rand"])
+        found = prompt_lengths(torch.tensor(case["seq_len"]), *drawn, case["mode"])
+        assert found.tolist() == case["prompt_len"]
+        length = max(case["seq_len"])
+        assert span_mask(torch.zeros_like(found), found, length).sum(1).tolist() == case["prompt_mask_sums"]
+        target = span_mask(found, torch.tensor(case["seq_len"]), length)
+        assert target.sum(1).tolist() == case["target_mask_sums"]
 
 
 def test_a_span_holds_its_first_frame_and_not_its_last():

@@ -3,6 +3,7 @@
 One update: a batch of prompts; for each a group of samples (`rollout.py`); what the reward models say of them
 (`scoring.py`); how much better each is than its group (`advantage.py`); then a step of the policy towards what
 scored above its group, held near the reference (`objective.py`, `kernel.py`, `gaussian.py`; or `nft.py` alone).
+`f5r.py` is the published objective, for comparison.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from f5_tts.model.heads import VelocityModel
 from f5_tts.rl.advantage import Compare, without_spread
+from f5_tts.rl.f5r import draw_with_gradients, f5r_objective
 from f5_tts.rl.nft import OldPolicy, nft_objective
 from f5_tts.rl.objective import Models, anchor_objective, grpo_objective
 from f5_tts.rl.rollout import draw_group
@@ -42,11 +44,12 @@ def draw_experience(
     processes: samples are compared among all of them, by prompt.
     """
     peers = peers or Alone()
+    draw = draw_with_gradients if rl.algorithm == "f5r" else draw_group
     for batches in updates:
         started = time.perf_counter()
         if old is not None:
             old.follow()
-        rollouts = [rollout for batch in batches for rollout in draw_group(old or policy, batch, rl)]
+        rollouts = [rollout for batch in batches for rollout in draw(old or policy, batch, rl)]
         drawn = time.perf_counter()
         rewards = join([scorer(rollout) for rollout in rollouts])
         metrics = {"time/rollout": drawn - started, "time/reward": time.perf_counter() - drawn}
@@ -99,6 +102,8 @@ class GRPOLoss:
         """Objective, step and weight of each part of a batch's loss."""
         if self.rl.algorithm == "nft":
             return [(nft_objective, step, 1 / self.rl.nft.num_times) for step in range(self.rl.nft.num_times)]
+        if self.rl.algorithm == "f5r":
+            return [(f5r_objective, 0, 1.0)]
         num = len(batch.rollout.times)
         steps: list[tuple[Objective, int, float]] = [(grpo_objective, step, 1 / num) for step in range(num)]
         anchored = self.reference is not None and self.rl.anchor_weight > 0

@@ -18,6 +18,12 @@ from f5_tts.rl.rollout import rollout_grid
 from f5_tts.rl.scoring import Scorer
 from f5_tts.sections import ModelConfig, RLConfig, RLRunConfig, group_size
 
+WHAT_IS_WRONG_WITH_F5R = (
+    "warning: rl.algorithm=f5r is the published objective, here to compare with, and wrong: its samples are not "
+    "detached, so that the pull on the mean cancels without guidance and points the wrong way with it; it uses the "
+    "density, not its logarithm; its memory grows with rl.steps. rl.algorithm=gaussian_grpo is the correct one"
+)
+
 
 def build_scorer(model: ModelConfig, rl: RLConfig) -> Scorer:
     """Vocoder and rewards of a run."""
@@ -70,6 +76,8 @@ def chosen_algorithm(asked: str, checkpoint: Checkpoint, say: Callable[[str], No
             f"rl.algorithm={asked} draws from a trained Gaussian head, and {checkpoint.path} has none: warm it up "
             "first (model.objective=gaussian_nll), or use rl.algorithm=flow_grpo or nft"
         )
+    if asked == "f5r":
+        say(WHAT_IS_WRONG_WITH_F5R)
     return asked
 
 
