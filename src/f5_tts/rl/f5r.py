@@ -19,7 +19,7 @@ from torch import Tensor
 from f5_tts.data.prompt import span_mask
 from f5_tts.model.cfm import padding_mask
 from f5_tts.model.flow import time_grid
-from f5_tts.model.heads import VelocityModel
+from f5_tts.model.heads import Velocity, VelocityModel
 from f5_tts.rl.advantage import as_rows
 from f5_tts.rl.gaussian import Gaussian
 from f5_tts.rl.objective import Models
@@ -111,12 +111,13 @@ def halves(
     """The conditional velocity and, with guidance, the one that sees neither prompt nor text."""
     mask, yes = padding_mask(batch.lens, x.shape[1]), torch.ones_like(batch.lens, dtype=torch.bool)
     blanks = [{}, {"drop_audio": yes, "drop_text": yes}] if rl.cfg_strength > 0 else [{}]
-    found = [policy(x, cond, batch.text, time, mask, **blank) for blank in blanks]
-    stds = [velocity.ln_sigma.float().exp() for velocity in found]
-    return [
-        Gaussian(velocity.mean.float(), std if rl.train_sigma else std.detach())
-        for velocity, std in zip(found, stds, strict=True)
-    ]
+    return [distribution(policy(x, cond, batch.text, time, mask, **blank), rl) for blank in blanks]
+
+
+def distribution(velocity: Velocity, rl: RLConfig) -> Gaussian:
+    assert velocity.ln_sigma is not None, "f5r draws from a Gaussian head"
+    std = velocity.ln_sigma.float().exp()
+    return Gaussian(velocity.mean.float(), std if rl.train_sigma else std.detach())
 
 
 def guided(actions: list[Tensor], rl: RLConfig) -> Float[Tensor, "b n d"]:
