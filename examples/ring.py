@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
+from torch.optim import Adam
+from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from f5_tts.command import command
 from f5_tts.config import compose_run
 from f5_tts.eval.figure import new_figure
 from f5_tts.model.flow import interpolate
-from f5_tts.model.heads import Velocity, velocity_layers
+from f5_tts.model.heads import Velocity
 from f5_tts.model.losses import gaussian_nll, velocity_mse
 from f5_tts.model.snapshot import Snapshot
 from f5_tts.rl.advantage import GroupComparison
@@ -43,15 +43,17 @@ if TYPE_CHECKING:
 MODES, RADIUS, STD = 8, 2.0, 0.12  # the ring
 GOALS = torch.tensor([0, 3])  # of each class the mode that is rewarded
 WIDTH = 128  # of the network
-NUM_PROMPTS, NUM_TESTED = 32, 2048  # prompts of an update, samples of an evaluation
+NUM_PROMPTS, NUM_TESTED = 32, 1024  # prompts of an update, samples of an evaluation
+EVERY = 5  # updates from one evaluation to the next
 RATE = {"flow": 3e-3, "rl": 1e-3}  # learning rates
 COLOURS = ("#1f5f99", "#d95f02")  # of the classes
 COMMON = ["rl.mini_repeat_count=16", "rl.steps=16", "rl.window.size=2", "rl.window.t_range=[0.05,0.6]"]
-COMMON += ["rl.temperature=1.0", "rl.credit=sample", "rl.advantage_clip=5.0"]
+COMMON += ["rl.temperature=1.0", "rl.credit=sample", "rl.advantage_clip=5.0", "rl.train_sigma=false"]
 SETTINGS = {
     "gaussian_grpo": ["rl.shared_noise=true", "rl.kl_weight=0.02", "rl.anchor_weight=0.01"],
     "flow_grpo": ["rl.shared_noise=true", "rl.kl_weight=0.02", "rl.anchor_weight=0.01", "rl.sde.a=0.5"],
     "nft": ["rl.shared_noise=false", "rl.kl_weight=0.1", "rl.nft.num_times=2"],
+    "f5r": ["rl.shared_noise=false", "rl.kl_weight=0", "rl.advantage=grpo", "rl.max_grad_steps=2"],
 }
 
 
@@ -110,7 +112,7 @@ class RingFlow(nn.Module):
         super().__init__()
         widths = [(2 + 2 + 3, WIDTH), (WIDTH, WIDTH), (WIDTH, WIDTH)]
         self.trunk = nn.Sequential(*[part for sizes in widths for part in (nn.Linear(*sizes), nn.SiLU())])
-        self.mean, self.ln_sigma = velocity_layers(WIDTH, 2, gaussian=True)
+        self.mean, self.ln_sigma = nn.Linear(WIDTH, 2), nn.Linear(WIDTH, 2)
 
     def forward(self, x, cond, text, time, mask=None, *, cfg_strength=0.0, grad_uncond=True, words=None) -> Velocity:
         assert cfg_strength == 0.0, "this network learns no velocity without a class, so it cannot be guided"
@@ -122,26 +124,18 @@ class RingFlow(nn.Module):
 
 def learn_flow(model: nn.Module, updates: int, num: int = 512) -> None:
     """Velocity MSE for the mean, and for ln σ the Gaussian NLL around it, which leaves the mean alone."""
-    optimizer, schedule = optimizer_of(model, RATE["flow"], updates)
+    optimizer = Adam(model.parameters(), lr=RATE["flow"])
+    schedule = CosineAnnealingLR(optimizer, updates)
     classes, span = torch.arange(num) % 2, torch.ones(num, 1, dtype=torch.bool)
     for _ in range(updates):
         speech, time = draw_speech(classes), torch.rand(num)
         noise = torch.randn_like(speech)
-        found = model(interpolate(noise, speech, time), None, classes[:, None], time)
+        found = model(interpolate(noise, speech, time), torch.zeros_like(speech), classes[:, None], time)
         spread = gaussian_nll(found._replace(mean=found.mean.detach()), speech - noise, time, span, t2_weight=0.0)
         (velocity_mse(found.mean, speech - noise, span) + spread).backward()
-        step(optimizer, schedule)
-
-
-def optimizer_of(model: nn.Module, rate: float, updates: int) -> tuple[Optimizer, LRScheduler]:
-    optimizer = Adam(model.parameters(), lr=rate)
-    return optimizer, CosineAnnealingLR(optimizer, updates)
-
-
-def step(optimizer: Optimizer, schedule: LRScheduler) -> None:
-    optimizer.step()
-    schedule.step()
-    optimizer.zero_grad()
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
 
 
 # --- stage 2 ---
@@ -157,10 +151,13 @@ class Score(NamedTuple):
 class Run(NamedTuple):
     """What an algorithm made of a base."""
 
-    before: Tensor
+    before: Tensor  # samples of the base
     after: Tensor
-    updates: list[int]
-    scores: list[Score]  # after so many updates
+    scores: list[Score]  # of the base, and after every few updates
+
+    def shares(self, part: int) -> list[float]:
+        """The course of one number."""
+        return [score[part] for score in self.scores]
 
 
 def improve(base: nn.Module, algorithm: str, updates: int) -> Run:
@@ -168,17 +165,16 @@ def improve(base: nn.Module, algorithm: str, updates: int) -> Run:
     rl, model = settings(algorithm), copy.deepcopy(base)
     compare = GroupComparison({"goal": 1.0}, {"goal": 0.05}, method=rl.advantage, clip=rl.advantage_clip)
     experience = draw_experience(model, [[prompts(NUM_PROMPTS)]] * updates, reward, compare, rl)
-    loss = GRPOLoss(rl, reference=Snapshot(model))
-    optimizer, schedule = optimizer_of(model, RATE["rl"], updates)
-    seen, scores = [0], [score(model, rl)]
+    loss = GRPOLoss(rl, reference=Snapshot(model) if rl.kl_weight > 0 else None)
+    optimizer, scores = Adam(model.parameters(), lr=RATE["rl"]), [score(model, rl)]
     for update, batches in enumerate(experience, start=1):
         for part in loss(model, batches):
             part.loss.backward()
-        step(optimizer, schedule)
-        if update % 5 == 0 or update == updates:
-            seen.append(update)
+        optimizer.step()
+        optimizer.zero_grad()
+        if update % EVERY == 0:
             scores.append(score(model, rl))
-    return Run(speak(base, rl), speak(model, rl), seen, scores)
+    return Run(speak(base, rl), speak(model, rl), scores)
 
 
 def settings(algorithm: str) -> RLConfig:
@@ -204,7 +200,7 @@ def speak(model: nn.Module, rl: RLConfig) -> Tensor:
 def table(runs: dict[str, list[Run]]) -> str:
     lines = [f"{'':14}{'reward before':>15}{'after':>15}{'validity before':>19}{'after':>15}"]
     for name, of_seeds in runs.items():
-        numbers = [spread([run.scores[i][part] for run in of_seeds]) for part in (0, 1) for i in (0, -1)]
+        numbers = [spread([run.shares(part)[i] for run in of_seeds]) for part in (0, 1) for i in (0, -1)]
         lines.append(f"{name:14}{numbers[0]:>15}{numbers[1]:>15}{numbers[2]:>19}{numbers[3]:>15}")
     return "\n".join(lines)
 
@@ -217,41 +213,39 @@ def draw(runs: dict[str, list[Run]], path: Path) -> None:
     """Samples of the first seed on top, the course of all seeds below."""
     figure, num = new_figure(), len(runs) + 1
     figure.set_size_inches(2.7 * num, 5.6)
-    rows = [[name for name in ["base", *runs] for _ in range(2)], ["reward"] * num + ["validity"] * num]
-    axes = figure.subplot_mosaic(rows, height_ratios=[1.15, 1])
-    first = next(iter(runs.values()))[0]
-    draw_samples(axes["base"], "base", first.before)
-    for name, of_seeds in runs.items():
-        draw_samples(axes[name], name, of_seeds[0].after)
-        draw_course(axes["reward"], name, of_seeds, 0)
-        draw_course(axes["validity"], name, of_seeds, 1)
-    for name in Score._fields:
-        axes[name].set(title=name, xlabel="update", ylim=(0, 1.03))
-        axes[name].grid(alpha=0.25)
-        axes[name].spines[["top", "right"]].set_visible(False)
-    axes["reward"].legend(frameon=False, loc="lower right")
+    samples = {"base": next(iter(runs.values()))[0].before} | {name: seeds[0].after for name, seeds in runs.items()}
+    grid = figure.add_gridspec(2, 2 * num, height_ratios=[1.15, 1])
+    for place, (name, points) in enumerate(samples.items()):
+        draw_samples(figure.add_subplot(grid[0, 2 * place : 2 * place + 2]), name, points)
+    for part, label in enumerate(Score._fields):
+        axis = figure.add_subplot(grid[1, part * num : (part + 1) * num])
+        draw_courses(axis, label, {name: [run.shares(part) for run in seeds] for name, seeds in runs.items()})
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
 
 
-def draw_samples(axis: Axes, title: str, samples: Tensor, num: int = 1000) -> None:
-    """Dots are samples, circles what is valid, thick ones what is rewarded; a colour for each class."""
-    for mode, (x, y) in enumerate(mode_centres().tolist()):
-        is_goal = mode in GOALS.tolist()
-        edge = {"edgecolors": COLOURS[mode % 2], "facecolors": "none", "linewidths": 2.4 if is_goal else 0.7}
-        axis.scatter(x, y, s=420, **edge)
-    for kind in (0, 1):
-        points = samples[kind:num:2, 0]
-        axis.scatter(points[:, 0], points[:, 1], s=5, color=COLOURS[kind], alpha=0.35, linewidths=0)
+def draw_samples(axis: Axes, title: str, samples: Tensor) -> None:
+    """A colour for each class; circles around what is valid, thick ones where the reward is."""
+    angles = torch.linspace(0, 2 * math.pi, 60)
+    circle = 4 * STD * torch.stack([angles.cos(), angles.sin()])
+    for mode, centre in enumerate(mode_centres()):
+        width = 2.4 if mode in GOALS.tolist() else 0.7
+        axis.plot(*(centre[:, None] + circle), color=COLOURS[mode % 2], linewidth=width)
+    for kind, colour in enumerate(COLOURS):
+        axis.scatter(*samples[kind::2, 0].T, s=5, color=colour, alpha=0.35, linewidths=0)
     axis.set(title=title, xlim=(-3, 3), ylim=(-3, 3), xticks=[], yticks=[], aspect="equal")
 
 
-def draw_course(axis: Axes, name: str, runs: list[Run], part: int) -> None:
-    """Mean over seeds, and from the lowest to the highest."""
-    seeds = torch.tensor([[values[part] for values in run.scores] for run in runs])
-    (line,) = axis.plot(runs[0].updates, seeds.mean(dim=0), label=name)
-    low, high = seeds.aminmax(dim=0)
-    axis.fill_between(runs[0].updates, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+def draw_courses(axis: Axes, title: str, courses: dict[str, list[list[float]]]) -> None:
+    """Means over seeds, and from the lowest to the highest."""
+    for name, seeds in courses.items():
+        shares, updates = torch.tensor(seeds), EVERY * torch.arange(len(seeds[0]))
+        (line,) = axis.plot(updates, shares.mean(dim=0), label=name)
+        axis.fill_between(updates, *shares.aminmax(dim=0), color=line.get_color(), alpha=0.2, linewidth=0)
+    axis.set(title=title, xlabel="update", ylim=(0, 1.03))
+    axis.grid(alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, loc="center right")
 
 
 def main(argv: list[str]) -> bool:
@@ -261,6 +255,8 @@ def main(argv: list[str]) -> bool:
     parser.add_argument("--updates", type=int, default=100, help="of stage 2; the base gets ten times as many")
     parser.add_argument("--out", type=Path, default=Path("runs/ring/ring.png"))
     args = parser.parse_args(argv)
+    if args.seeds < 1 or args.updates < 1 or args.updates % EVERY:
+        raise ValueError(f"--seeds must be 1 or more, --updates a multiple of {EVERY}")
     torch.set_num_threads(1)
     runs: dict[str, list[Run]] = {name: [] for name in args.algorithms}
     for seed in range(args.seeds):
@@ -269,7 +265,7 @@ def main(argv: list[str]) -> bool:
         learn_flow(base, 10 * args.updates)
         for name in args.algorithms:
             runs[name].append(improve(base, name, args.updates))
-            print(f"seed {seed}: {name}: reward {runs[name][-1].scores[-1].reward:.3f}", flush=True)
+            print(f"seed {seed}: {name}: reward {runs[name][-1].shares(0)[-1]:.3f}", flush=True)
     print(table(runs))
     draw(runs, args.out)
     print(f"picture: {args.out}")
