@@ -49,7 +49,7 @@ RATE = {"flow": 3e-3, "rl": 1e-3}  # learning rates
 COLOURS = ("#1f5f99", "#d95f02")  # of the classes
 COMMON = ["rl.mini_repeat_count=16", "rl.steps=16", "rl.window.size=2", "rl.window.t_range=[0.05,0.6]"]
 COMMON += ["rl.temperature=1.0", "rl.credit=sample", "rl.advantage_clip=5.0", "rl.train_sigma=false"]
-SETTINGS = {
+SETTINGS = {  # f5r goes without a KL: its own would ruin the base
     "gaussian_grpo": ["rl.shared_noise=true", "rl.kl_weight=0.02", "rl.anchor_weight=0.01"],
     "flow_grpo": ["rl.shared_noise=true", "rl.kl_weight=0.02", "rl.anchor_weight=0.01", "rl.sde.a=0.5"],
     "nft": ["rl.shared_noise=false", "rl.kl_weight=0.1", "rl.nft.num_times=2"],
