@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
-from f5_tts.model.cfm import CFM
 from f5_tts.model.heads import Velocity
 
 
@@ -20,7 +19,7 @@ class Snapshot:
     no second model. `device` is where the copy waits; each use brings it to where the model is.
     """
 
-    def __init__(self, model: CFM, device: str | None = None) -> None:
+    def __init__(self, model: nn.Module, device: str | None = None) -> None:
         self.model, self.device = model, device
         trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
         self.tensors = {name: value.detach().to(device, copy=True) for name, value in trained.items()}

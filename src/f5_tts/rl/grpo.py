@@ -21,17 +21,17 @@ from f5_tts.rl.f5r import draw_with_gradients, f5r_objective
 from f5_tts.rl.nft import OldPolicy, nft_objective
 from f5_tts.rl.objective import Models, anchor_objective, grpo_objective
 from f5_tts.rl.rollout import draw_group
-from f5_tts.rl.scoring import Scorer
 from f5_tts.sections import RLConfig
 from f5_tts.types import GRPOBatch, LossOutput, Peers, RewardBatch, Rollout, SpeechBatch
 
+Score = Callable[[Rollout], RewardBatch]  # what `scoring.Scorer` is
 Objective = Callable[[Models, GRPOBatch, int, RLConfig], LossOutput]
 
 
 def draw_experience(
     policy: VelocityModel,
     updates: Iterable[list[SpeechBatch]],
-    scorer: Scorer,
+    scorer: Score,
     compare: Compare,
     rl: RLConfig,
     *,

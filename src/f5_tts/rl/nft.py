@@ -8,9 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from f5_tts.model.cfm import CFM
 from f5_tts.model.flow import interpolate, sway
 from f5_tts.model.heads import Velocity
 from f5_tts.model.snapshot import Snapshot
@@ -80,7 +79,7 @@ class OldPolicy:
     Before rollout i, from 0, θ_old <- η θ_old + (1-η) θ with η = min(0.001 i, rl.nft.old_decay).
     """
 
-    def __init__(self, model: CFM, most: float) -> None:
+    def __init__(self, model: nn.Module, most: float) -> None:
         self.snapshot, self.most, self.rollouts = Snapshot(model), most, 0
 
     def follow(self) -> None:

@@ -1,0 +1,276 @@
+"""See stage 2 learn, in a minute: eight modes on a ring instead of speech, one frame of two mel bins.
+
+`python examples/ring.py` prints a table and draws runs/ring/ring.png. A text is one of two classes, and the modes
+belong to them in turn, four to each. A small network learns the flow from noise to the modes of a class. Then a reward
+wants samples in the direction of one mode of each class, however far out, and every algorithm starts from that network.
+What counts is the reward, and that samples stay valid: at modes of their class, which the reward does not ask for.
+
+Data, network and reward are of this file; what draws, compares and learns is the code that trains speech.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import math
+import sys
+from pathlib import Path
+from statistics import fmean, pstdev
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Adam
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from f5_tts.command import command
+from f5_tts.config import compose_run
+from f5_tts.eval.figure import new_figure
+from f5_tts.model.flow import interpolate
+from f5_tts.model.heads import Velocity
+from f5_tts.model.losses import gaussian_nll, velocity_mse
+from f5_tts.model.snapshot import Snapshot
+from f5_tts.rl.advantage import GroupComparison
+from f5_tts.rl.grpo import GRPOLoss, draw_experience
+from f5_tts.rl.rollout import follow_mean, rollout_grid
+from f5_tts.sections import RLConfig, RLRunConfig
+from f5_tts.types import RewardBatch, Rollout, SpeechBatch
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MODES, RADIUS, STD = 8, 2.0, 0.12  # the ring
+GOALS = torch.tensor([0, 3])  # of each class the mode that is rewarded
+WIDTH = 128  # of the network
+NUM_PROMPTS, NUM_TESTED = 32, 1024  # prompts of an update, samples of an evaluation
+EVERY = 5  # updates from one evaluation to the next
+RATE = {"flow": 3e-3, "rl": 1e-3}  # learning rates
+COLOURS = ("#1f5f99", "#d95f02")  # of the classes
+COMMON = ["rl.mini_repeat_count=16", "rl.steps=16", "rl.window.size=2", "rl.window.t_range=[0.05,0.6]"]
+COMMON += ["rl.temperature=1.0", "rl.credit=sample", "rl.advantage_clip=5.0", "rl.train_sigma=false"]
+SETTINGS = {  # f5r goes without a KL: its own would ruin the base
+    "gaussian_grpo": ["rl.shared_noise=true", "rl.kl_weight=0.02", "rl.anchor_weight=0.01"],
+    "flow_grpo": ["rl.shared_noise=true", "rl.kl_weight=0.02", "rl.anchor_weight=0.01", "rl.sde.a=0.5"],
+    "nft": ["rl.shared_noise=false", "rl.kl_weight=0.1", "rl.nft.num_times=2"],
+    "f5r": ["rl.shared_noise=false", "rl.kl_weight=0", "rl.advantage=grpo", "rl.max_grad_steps=2"],
+}
+
+
+# --- the ring ---
+
+
+def mode_centres() -> Tensor:
+    angles = 2 * math.pi * torch.arange(MODES) / MODES
+    return RADIUS * torch.stack([angles.cos(), angles.sin()], dim=-1)
+
+
+def draw_speech(classes: Tensor) -> Tensor:
+    """A sample of each class: one of its modes, and a little around it."""
+    mode = 2 * torch.randint(MODES // 2, classes.shape) + classes
+    return (mode_centres()[mode] + STD * torch.randn(len(classes), 2))[:, None]
+
+
+def prompts(num: int) -> SpeechBatch:
+    """Prompts of both classes in turn, each a group of its own, with nothing said before."""
+    return SpeechBatch(
+        mel=torch.zeros(num, 1, 2),
+        lens=torch.ones(num, dtype=torch.long),
+        prompt_lens=torch.zeros(num, dtype=torch.long),
+        text=(torch.arange(num) % 2)[:, None],
+        target_texts=[""] * num,
+        group_ids=torch.arange(num),
+        audio=[torch.zeros(1)] * num,
+    )
+
+
+def is_rewarded(speech: Tensor, classes: Tensor) -> Tensor:
+    """Whether a sample lies in the direction of its goal, by more than of the modes beside it."""
+    x, y = speech[:, 0].unbind(-1)
+    return (MODES * torch.atan2(y, x) / (2 * math.pi) - GOALS[classes]).round() % MODES == 0
+
+
+def is_valid(speech: Tensor, classes: Tensor) -> Tensor:
+    """Whether a sample lies within four standard deviations of a mode of its class."""
+    own = torch.arange(MODES) % 2 == classes[:, None]
+    return ((torch.cdist(speech[:, 0], mode_centres()) < 4 * STD) & own).any(dim=1)
+
+
+def reward(rollout: Rollout) -> RewardBatch:
+    """What a vocoder and reward models do for speech."""
+    score = is_rewarded(rollout.mel, rollout.batch.text[:, 0]).float()
+    return RewardBatch(total=score, parts={"goal": score}, weights={"goal": 1.0})
+
+
+# --- the network, and how it learns the flow (stage 1) ---
+
+
+class RingFlow(nn.Module):
+    """Point, class and time -> velocity; called as CFM is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = [(2 + 2 + 3, WIDTH), (WIDTH, WIDTH), (WIDTH, WIDTH)]
+        self.trunk = nn.Sequential(*[part for sizes in widths for part in (nn.Linear(*sizes), nn.SiLU())])
+        self.mean, self.ln_sigma = nn.Linear(WIDTH, 2), nn.Linear(WIDTH, 2)
+
+    def forward(self, x, cond, text, time, mask=None, *, cfg_strength=0.0, grad_uncond=True, words=None) -> Velocity:
+        assert cfg_strength == 0.0, "this network learns no velocity without a class, so it cannot be guided"
+        time = time.expand(len(x))[:, None, None]
+        waves = [time, (math.pi * time).sin(), (math.pi * time).cos()]
+        features = self.trunk(torch.cat([x, F.one_hot(text, 2).to(x), *waves], dim=-1))
+        return Velocity(self.mean(features), self.ln_sigma(features))
+
+
+def learn_flow(model: nn.Module, updates: int, num: int = 512) -> None:
+    """Velocity MSE for the mean, and for ln σ the Gaussian NLL around it, which leaves the mean alone."""
+    optimizer = Adam(model.parameters(), lr=RATE["flow"])
+    schedule = CosineAnnealingLR(optimizer, updates)
+    classes, span = torch.arange(num) % 2, torch.ones(num, 1, dtype=torch.bool)
+    for _ in range(updates):
+        speech, time = draw_speech(classes), torch.rand(num)
+        noise = torch.randn_like(speech)
+        found = model(interpolate(noise, speech, time), torch.zeros_like(speech), classes[:, None], time)
+        spread = gaussian_nll(found._replace(mean=found.mean.detach()), speech - noise, time, span, t2_weight=0.0)
+        (velocity_mse(found.mean, speech - noise, span) + spread).backward()
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+
+
+# --- stage 2 ---
+
+
+class Score(NamedTuple):
+    """Shares of samples, in [0, 1]."""
+
+    reward: float
+    validity: float
+
+
+class Run(NamedTuple):
+    """What an algorithm made of a base."""
+
+    before: Tensor  # samples of the base
+    after: Tensor
+    scores: list[Score]  # of the base, and after every few updates
+
+    def shares(self, part: int) -> list[float]:
+        """The course of one number."""
+        return [score[part] for score in self.scores]
+
+
+def improve(base: nn.Module, algorithm: str, updates: int) -> Run:
+    """A copy of the base, trained by the algorithm."""
+    rl, model = settings(algorithm), copy.deepcopy(base)
+    compare = GroupComparison({"goal": 1.0}, {"goal": 0.05}, method=rl.advantage, clip=rl.advantage_clip)
+    experience = draw_experience(model, [[prompts(NUM_PROMPTS)]] * updates, reward, compare, rl)
+    loss = GRPOLoss(rl, reference=Snapshot(model) if rl.kl_weight > 0 else None)
+    optimizer, scores = Adam(model.parameters(), lr=RATE["rl"]), [score(model, rl)]
+    for update, batches in enumerate(experience, start=1):
+        for part in loss(model, batches):
+            part.loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if update % EVERY == 0:
+            scores.append(score(model, rl))
+    return Run(speak(base, rl), speak(model, rl), scores)
+
+
+def settings(algorithm: str) -> RLConfig:
+    changes = [f"rl.algorithm={algorithm}", *COMMON, *SETTINGS[algorithm]]
+    return compose_run("F5TTS_Mini_RL", changes, RLRunConfig).rl
+
+
+def score(model: nn.Module, rl: RLConfig) -> Score:
+    samples, classes = speak(model, rl), prompts(NUM_TESTED).text[:, 0]
+    return Score(*(judge(samples, classes).float().mean().item() for judge in (is_rewarded, is_valid)))
+
+
+@torch.no_grad()
+def speak(model: nn.Module, rl: RLConfig) -> Tensor:
+    """Samples of both classes in turn along the mean velocity, from the same noise every time."""
+    noise = torch.randn(NUM_TESTED, 1, 2, generator=torch.Generator().manual_seed(0))
+    return follow_mean(model, prompts(NUM_TESTED), noise, rollout_grid(rl), rl)
+
+
+# --- what comes out ---
+
+
+def table(runs: dict[str, list[Run]]) -> str:
+    lines = [f"{'':14}{'reward before':>15}{'after':>15}{'validity before':>19}{'after':>15}"]
+    for name, of_seeds in runs.items():
+        numbers = [spread([run.shares(part)[i] for run in of_seeds]) for part in (0, 1) for i in (0, -1)]
+        lines.append(f"{name:14}{numbers[0]:>15}{numbers[1]:>15}{numbers[2]:>19}{numbers[3]:>15}")
+    return "\n".join(lines)
+
+
+def spread(values: list[float]) -> str:
+    return f"{fmean(values):.3f} ± {pstdev(values):.3f}"
+
+
+def draw(runs: dict[str, list[Run]], path: Path) -> None:
+    """Samples of the first seed on top, the course of all seeds below."""
+    figure, num = new_figure(), len(runs) + 1
+    figure.set_size_inches(2.7 * num, 5.6)
+    samples = {"base": next(iter(runs.values()))[0].before} | {name: seeds[0].after for name, seeds in runs.items()}
+    grid = figure.add_gridspec(2, 2 * num, height_ratios=[1.15, 1])
+    for place, (name, points) in enumerate(samples.items()):
+        draw_samples(figure.add_subplot(grid[0, 2 * place : 2 * place + 2]), name, points)
+    for part, label in enumerate(Score._fields):
+        axis = figure.add_subplot(grid[1, part * num : (part + 1) * num])
+        draw_courses(axis, label, {name: [run.shares(part) for run in seeds] for name, seeds in runs.items()})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+
+
+def draw_samples(axis: Axes, title: str, samples: Tensor) -> None:
+    """A colour for each class; circles around what is valid, thick ones where the reward is."""
+    angles = torch.linspace(0, 2 * math.pi, 60)
+    circle = 4 * STD * torch.stack([angles.cos(), angles.sin()])
+    for mode, centre in enumerate(mode_centres()):
+        width = 2.4 if mode in GOALS.tolist() else 0.7
+        axis.plot(*(centre[:, None] + circle), color=COLOURS[mode % 2], linewidth=width)
+    for kind, colour in enumerate(COLOURS):
+        axis.scatter(*samples[kind::2, 0].T, s=5, color=colour, alpha=0.35, linewidths=0)
+    axis.set(title=title, xlim=(-3, 3), ylim=(-3, 3), xticks=[], yticks=[], aspect="equal")
+
+
+def draw_courses(axis: Axes, title: str, courses: dict[str, list[list[float]]]) -> None:
+    """Means over seeds, and from the lowest to the highest."""
+    for name, seeds in courses.items():
+        shares, updates = torch.tensor(seeds), EVERY * torch.arange(len(seeds[0]))
+        (line,) = axis.plot(updates, shares.mean(dim=0), label=name)
+        axis.fill_between(updates, *shares.aminmax(dim=0), color=line.get_color(), alpha=0.2, linewidth=0)
+    axis.set(title=title, xlabel="update", ylim=(0, 1.03))
+    axis.grid(alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, loc="center right")
+
+
+def main(argv: list[str]) -> bool:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3, help="runs of every algorithm, each from a base of its own")
+    parser.add_argument("--algorithms", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
+    parser.add_argument("--updates", type=int, default=100, help="of stage 2; the base gets ten times as many")
+    parser.add_argument("--out", type=Path, default=Path("runs/ring/ring.png"))
+    args = parser.parse_args(argv)
+    if args.seeds < 1 or args.updates < 1 or args.updates % EVERY:
+        raise ValueError(f"--seeds must be 1 or more, --updates a multiple of {EVERY}")
+    torch.set_num_threads(1)
+    runs: dict[str, list[Run]] = {name: [] for name in args.algorithms}
+    for seed in range(args.seeds):
+        torch.manual_seed(seed)
+        base = RingFlow()
+        learn_flow(base, 10 * args.updates)
+        for name in args.algorithms:
+            runs[name].append(improve(base, name, args.updates))
+            print(f"seed {seed}: {name}: reward {runs[name][-1].shares(0)[-1]:.3f}", flush=True)
+    print(table(runs))
+    draw(runs, args.out)
+    print(f"picture: {args.out}")
+    return True
+
+
+if __name__ == "__main__":
+    command(main, sys.argv[1:])
