@@ -243,3 +243,35 @@ def test_ctrl_c_ends_a_run_after_its_update_with_all_of_it_saved(tiny, at_home, 
     assert run.returncode == 130
     assert said.decode().endswith("stopped, and saved: the same command goes on from here\n")
     assert read(tmp_path / "model_last.pt")["update"] == rows(tmp_path)[-1]["update"] < 2000
+
+
+def test_groups_of_one_whose_rollouts_serve_twice_go_on_bit_for_bit(stage_1, tiny, tmp_path, capsys):
+    """The running baseline is remembered, and a run stops between rollouts alone."""
+    once = ["rl.mini_repeat_count=1", "rl.updates_per_rollout=2", "ckpts.last_per_updates=2", "rl.clip_high=0.1"]
+    options = [*STAGE_2, *tiny, *ALGORITHMS["gaussian_grpo"], *once]
+    folder = tmp_path / "run"
+    folder.mkdir()
+    shutil.copy(stage_1 / "model_last.pt", folder)
+    assert train_rl.main([*options, f"ckpts.save_dir={folder}"])
+    assert "makes groups of one" in capsys.readouterr().out
+    assert ["ratio/initial_max_dev" in row for row in rows(folder)] == [True, False, True, False]
+    assert rows(folder)[0]["reward/mean"] == rows(folder)[1]["reward/mean"] != rows(folder)[2]["reward/mean"]
+    assert read(folder / "model_2.pt")["baseline_state_dict"]["voice_sim.sim"][0] == 2  # samples so far
+    copy = interrupted_copy(folder, tmp_path / "resumed")
+    assert train_rl.main([*options, f"ckpts.save_dir={copy}"])
+    assert without_times(copy) == without_times(folder)
+    assert_equal(copy / "model_last.pt", folder / "model_last.pt")
+
+
+def test_a_published_model_without_a_head_trains_by_flow_grpo_when_nobody_chooses(stage_1, tiny, tmp_path, capsys):
+    weights = read(stage_1 / "model_last.pt")["model_state_dict"]
+    plain = {f"ema_model.{name}": value for name, value in weights.items() if "ln_sig" not in name}
+    torch.save({"ema_model_state_dict": plain}, tmp_path / "model_last.pt")
+    options = ["rl.algorithm=auto", "rl.shared_noise=true", "rl.credit=sample", f"ckpts.save_dir={tmp_path}"]
+    assert train_rl.main([*STAGE_2, *tiny, *options])
+    said = capsys.readouterr().out
+    assert "model_last.pt has no trained Gaussian head, so flow_grpo" in said
+    assert "flow_grpo: 2 prompts x 2 samples = 4 rollouts per update, 4 per forward, on 1 process" in said
+    assert [row["update"] for row in rows(tmp_path)] == [1, 2, 3, 4]
+    reference = read(tmp_path / "reference.pt")["model_state_dict"]
+    assert all(torch.equal(reference[name.removeprefix("ema_model.")], value) for name, value in plain.items())
