@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from copy import deepcopy
+from dataclasses import replace
+
 import pytest
 import torch
 from tests.tiny import tiny_arch
@@ -19,7 +22,7 @@ def ema_settings(run: str) -> EmaConfig:
     """Our settings for a golden run: those of ema-pytorch, as the published model's config has them, or faster ones."""
     if run == "ema_default":
         return compose_run("F5TTS_v1_Base", [], RunConfig).optim.ema
-    return EmaConfig(beta=0.99, update_after_step=3, update_every=1, power=2 / 3)
+    return EmaConfig(beta=0.99, update_after_step=3, update_every=1, power=2 / 3, device=None)
 
 
 @pytest.fixture
@@ -80,3 +83,27 @@ def test_the_running_average_is_ema_pytorchs_within_1e_6_after_every_update(run,
 def test_the_running_averages_names_are_those_of_published_checkpoints(model):
     keys = build_ema(model, ema_settings("ema_default")).state_dict().keys()
     assert keys == {f"ema_model.{name}" for name in model.state_dict()} | {"initted", "step"}
+
+
+def test_the_running_average_lives_where_it_is_asked_to_and_follows_a_model_elsewhere(model):
+    """The meta device stands for the other one: it takes values and keeps none."""
+    fill(model, 3.0)
+    average = build_ema(model, replace(ema_settings("ema_fast"), device="meta"))
+    for _ in range(6):  # two copies, then averages
+        average.update()
+    devices = {tensor.device.type for tensor in average.ema_model.state_dict().values()}
+    assert devices == {"meta"}
+    assert all(torch.equal(tensor, torch.full_like(tensor, 3.0)) for tensor in model.parameters())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_an_average_on_the_cpu_of_a_model_on_the_gpu_is_the_same(model):
+    averages = [build_ema(part, replace(ema_settings("ema_fast"), device="cpu")) for part in (model, deepcopy(model))]
+    averages[1].model.cuda()
+    for update in range(9):
+        for average in averages:
+            fill(average.model, float(update))
+            average.update()
+    for here, there in zip(*(average.ema_model.parameters() for average in averages), strict=True):
+        torch.testing.assert_close(here, there, rtol=0, atol=0)

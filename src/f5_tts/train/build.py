@@ -125,7 +125,7 @@ def build_trainable(run: RunConfig, model: CFM, vocabulary: Vocabulary, total: i
 
 
 def build_ema(model: CFM, ema: EmaConfig) -> EMA:
-    """A running average of the model's weights, as optim.ema asks and where; each averaging brings the weights there."""
+    """A running average of the model's weights, as optim.ema asks and where: the weights are brought to it."""
     average = EMA(
         model,
         lambda: deepcopy(model).to(ema.device),
