@@ -21,6 +21,7 @@ SCHEMAS = {
     "f5_tts.train.train": ("F5TTS_v1_Base", RunConfig),
     "f5_tts.train.train_rl": ("F5TTS_RL", RLRunConfig),
     "f5_tts.scripts.evaluate": ("F5TTS_Mini", RunConfig),
+    "f5_tts.scripts.budget": ("F5TTS_RL", RLRunConfig),
 }
 
 

@@ -90,7 +90,7 @@ def test_what_a_pass_holds_is_linear_in_clips_and_in_frames_and_guidance_doubles
     model = model_of()
     two, four, eight = (forward_bytes(model, num, 100) for num in (2, 4, 8))
     assert eight - four == 2 * (four - two)
-    assert forward_bytes(model, 2, 400) == pytest.approx(eight, rel=0.001)
+    assert forward_bytes(model, 2, 400) == pytest.approx(eight, rel=0.005)
     assert forward_bytes(model, 4, 100, cfg_strength=1.0) == pytest.approx(eight, rel=0.02)
 
 

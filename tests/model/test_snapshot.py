@@ -69,6 +69,7 @@ def test_what_is_not_trained_is_shared_and_not_copied(model: CFM, point: tuple[T
     train(model)
     then, now = snapshot(*point), model(*point)
     assert torch.equal(then.mean, now.mean)
+    assert then.ln_sigma is not None and now.ln_sigma is not None
     assert not torch.allclose(then.ln_sigma, now.ln_sigma)
 
 

@@ -10,11 +10,12 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf
 
 from torch import nn
 from torch._subclasses import FakeTensorMode
 
+from f5_tts.checks import require
 from f5_tts.command import command
 from f5_tts.config import command_line, compose_run
 from f5_tts.data.text import RELEASED, Vocabulary, read_vocabulary
@@ -46,7 +47,7 @@ class Part:
 
     what: str
     where: str  # GPU or CPU
-    num: float  # bytes
+    num: int  # bytes
     key: str
     passing: bool = False  # there for a moment, never together with the other passing parts
 
@@ -175,7 +176,7 @@ def vocabulary_of(run: RLRunConfig, say: Callable[[str], None] = print) -> Vocab
 # --- what is said of it ---
 
 
-def total(parts: list[Part], where: str) -> float:
+def total(parts: list[Part], where: str) -> int:
     """Bytes in a place: what stays, and of what passes the largest."""
     here = [part for part in parts if part.where == where]
     passing = max((part.num for part in here if part.passing), default=0)
@@ -191,7 +192,7 @@ def table(parts: list[Part]) -> str:
     return "\n".join([f"| {'component':33} | where | {'MiB':>6} | key |", "| --- | --- | ---: | --- |", *lines])
 
 
-def knobs(name: str, overrides: list[str], run: RLRunConfig, seconds: float) -> list[tuple[float, str]]:
+def knobs(name: str, overrides: list[str], run: RLRunConfig, seconds: float) -> list[tuple[int, str]]:
     """Changes that would spare the GPU something, in bytes, the largest first."""
     now = total(budget(run, seconds), "GPU")
     changes = [*KNOBS, f"rl.group_size={group_size(run.rl)} rl.mini_repeat_count=1"]
@@ -220,6 +221,8 @@ def main(argv: list[str]) -> bool:
     parser.add_argument("--seconds", type=float, default=30.0, help="the longest clip, s; default: 30")
     parser.add_argument("--limit", type=float, default=8.0, help="memory of the GPU, GB; default: 8")
     args = parser.parse_intermixed_args(argv)
+    for flag, value in (("--seconds", args.seconds), ("--limit", args.limit)):
+        require(0 < value < inf, f"{flag}={value:g} is not allowed; allowed: a number above 0")
     run = compose_run(args.config_name, args.overrides, RLRunConfig)
     parts = budget(run, args.seconds)
     used = total(parts, "GPU") / 1e9
