@@ -22,6 +22,7 @@ SCHEMAS = {
     "f5_tts.train.train_rl": ("F5TTS_RL", RLRunConfig),
     "f5_tts.scripts.evaluate": ("F5TTS_Mini", RunConfig),
     "f5_tts.scripts.best_of": ("F5TTS_Mini_RL", RLRunConfig),
+    "f5_tts.scripts.budget": ("F5TTS_RL", RLRunConfig),
 }
 
 

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+from copy import deepcopy
+from dataclasses import replace
+
 import pytest
 import torch
+from ema_pytorch import EMA
 from tests.tiny import tiny_arch
+from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -80,3 +85,30 @@ def test_the_running_average_is_ema_pytorchs_within_1e_6_after_every_update(run,
 def test_the_running_averages_names_are_those_of_published_checkpoints(model):
     keys = build_ema(model, ema_settings("ema_default")).state_dict().keys()
     assert keys == {f"ema_model.{name}" for name in model.state_dict()} | {"initted", "step"}
+
+
+def averaged(average: EMA) -> dict[str, Tensor]:
+    """The tensors of a running average."""
+    return {name: value for name, value in average.state_dict().items() if name.startswith("ema_model.")}
+
+
+def test_the_running_average_lives_where_it_is_asked_to_and_follows_a_model_elsewhere(model):
+    """The meta device stands for the other one: it takes values and keeps none."""
+    fill(model, 3.0)
+    average = build_ema(model, replace(ema_settings("ema_fast"), device="meta"))
+    for _ in range(6):  # copies, then averages
+        average.update()
+    assert {value.device.type for value in averaged(average).values()} == {"meta"}
+    assert {value.device.type for value in model.state_dict().values()} == {"cpu"}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_an_average_on_the_cpu_of_a_model_on_the_gpu_is_the_same(model):
+    here, there = model, deepcopy(model).cuda()
+    averages = [build_ema(part, replace(ema_settings("ema_fast"), device="cpu")) for part in (here, there)]
+    for update in range(9):
+        for part, average in zip((here, there), averages, strict=True):
+            fill(part, float(update))
+            average.update()
+    torch.testing.assert_close(averaged(averages[0]), averaged(averages[1]), rtol=1e-6, atol=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -124,14 +125,16 @@ def build_trainable(run: RunConfig, model: CFM, vocabulary: Vocabulary, total: i
 
 
 def build_ema(model: CFM, ema: EmaConfig) -> EMA:
-    """A running average of the model's weights, as optim.ema asks."""
+    """A running average of the model's weights, as optim.ema asks and where: the weights are brought to it."""
     average = EMA(
         model,
+        lambda: deepcopy(model).to(ema.device),
         beta=ema.beta,
         update_after_step=ema.update_after_step,
         update_every=ema.update_every,
         power=ema.power,
         include_online_model=False,
+        allow_different_devices=True,
     )
     assert isinstance(average, EMA)
     return average

@@ -1,0 +1,174 @@
+"""Memory of an update does not grow with rl.steps; run as a program this file measures updates, each in its process."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pytest
+import torch
+from tests.tiny import MINI_MEL, tiny_arch
+from torch import Tensor
+
+from f5_tts.config import compose_run
+from f5_tts.model.backbones.dit import DiT
+from f5_tts.model.cfm import CFM
+from f5_tts.model.footprint import LiveBytes
+from f5_tts.model.snapshot import Snapshot
+from f5_tts.rl.grpo import GRPOLoss, draw_experience
+from f5_tts.rl.scoring import Scorer
+from f5_tts.sections import ProviderConfig, RLConfig, RLRunConfig
+from f5_tts.train.build_rl import build_comparison
+from f5_tts.types import RewardInput, SpeechBatch
+
+ROOT = Path(__file__).parents[2]
+SAMPLES, FRAMES, DEPTH, MEL_BINS = 64, 60, 4, 1000  # much memory for little work: wide mels, a small network
+ALGORITHMS = ("gaussian_grpo", "flow_grpo")
+STATUS = Path("/proc/self/status")
+# Large blocks are mapped and given back one by one: what a process holds is then what its tensors hold.
+FOR_MEASURING = {"MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
+
+
+class MeanFrame:
+    """A vocoder of one sample a frame: its mean."""
+
+    def __call__(self, mel: Tensor, lens: Tensor) -> list[Tensor]:
+        return [frames[:num].mean(dim=1) for frames, num in zip(mel, lens.tolist(), strict=True)]
+
+
+class Loud:
+    """Rewards loud clips."""
+
+    component = "level"
+
+    def score(self, inputs: Sequence[RewardInput]) -> Tensor:
+        return torch.stack([item.audio.square().mean() for item in inputs])
+
+
+def settings(algorithm: str, steps: int, size: int, samples: int) -> RLConfig:
+    """One group in one forward pass; the first `size` steps from 0.25 on are trained."""
+    changes = {"algorithm": algorithm, "steps": steps, "window.size": size, "mini_repeat_count": samples}
+    changes |= {
+        "group_size": "null",
+        "shared_noise": "true",
+        "window.schedule": "fixed",
+        "window.t_range": "[0.25,0.9]",
+    }
+    changes |= {"sway_sampling_coef": "null", "prompt_frac_range": "[0.2,0.2]", "credit": "sample", "kl_weight": 0.1}
+    changes |= {"anchor_weight": 0.0}
+    overrides = [f"rl.{key}={value}" for key, value in changes.items()]
+    rl = compose_run("F5TTS_Mini_RL", ["datasets.pair_speakers=false", *overrides], RLRunConfig).rl
+    rl.rewards.providers = [ProviderConfig(name="loud", weight=1.0, floor=1e-3, config={})]
+    return rl
+
+
+def one_prompt(frames: int, bins: int) -> SpeechBatch:
+    return SpeechBatch(
+        mel=torch.randn(1, frames, bins),
+        lens=torch.tensor([frames]),
+        prompt_lens=torch.tensor([0]),
+        text=torch.tensor([[1, 2, 3, 4]]),
+        target_texts=["four"],
+        group_ids=torch.tensor([0]),
+        audio=[torch.zeros(frames * 320)],
+    )
+
+
+def small_policy(depth: int, bins: int) -> CFM:
+    torch.manual_seed(0)
+    return CFM(DiT(tiny_arch(depth=depth), bins, num_tokens=9, gaussian=True)).eval()
+
+
+def update(policy: CFM, reference: Snapshot, rl: RLConfig, frames: int) -> None:
+    """Draw, score, compare, and the gradients of every slice."""
+    scorer = Scorer(MeanFrame(), {"loud": Loud()}, rl, MINI_MEL)
+    prompt = one_prompt(frames, policy.transformer.proj_out.out_features)
+    (experience,) = draw_experience(policy, [[prompt]], scorer, build_comparison(scorer, rl), rl)
+    for output in GRPOLoss(rl, reference)(policy, experience):
+        output.loss.backward()
+
+
+def resident(name: str) -> float:
+    """VmRSS (what this process holds now) or VmHWM (the most that it ever held), in MiB."""
+    found = re.search(rf"{name}:\s+(\d+) kB", STATUS.read_text())
+    assert found is not None
+    return int(found[1]) / 1024
+
+
+def measure(warm: RLConfig, rl: RLConfig) -> float:
+    """MiB that one update holds at its peak beyond what this process held before it."""
+    policy = small_policy(DEPTH, MEL_BINS)
+    reference = Snapshot(policy)
+    update(policy, reference, warm, 20)  # kernels, caches, gradients
+    before = resident("VmRSS")
+    update(policy, reference, rl, FRAMES)
+    return resident("VmHWM") - before
+
+
+def resident_at_peak(algorithm: str) -> dict[str, list[float]]:
+    """By number of steps what three updates with two trained steps held, each in a process of its own."""
+    jobs = {steps: [settings(algorithm, steps, 2, samples) for samples in (2, SAMPLES)] for steps in (4, 32)}
+    with get_context("fork").Pool(1, maxtasksperchild=1) as pool:
+        return {str(steps): pool.starmap(measure, 3 * [job], chunksize=1) for steps, job in jobs.items()}
+
+
+def alive_at_peak(algorithm: str) -> dict[str, int]:
+    """Bytes of tensors, by number of steps and of trained ones; updates of 6 samples of 60 frames of 50 bins."""
+    return {f"{steps} {size}": alive(algorithm, steps, size) for steps, size in ((4, 2), (32, 2), (16, 2), (16, 6))}
+
+
+def alive(algorithm: str, steps: int, size: int) -> int:
+    policy = small_policy(6, 50)
+    reference, rl = Snapshot(policy), settings(algorithm, steps, size, 6)
+    update(policy, reference, rl, 60)  # gradients are there then
+    with LiveBytes() as live:
+        update(policy, reference, rl, 60)
+    return live.most
+
+
+MEASURES = {"resident": resident_at_peak, "alive": alive_at_peak}
+
+
+@cache
+def measured(what: str, algorithm: str) -> dict[str, Any]:
+    """A measure from a process of its own, where no shapes are checked: the checks keep tensors for a while."""
+    command = [sys.executable, __file__, what, algorithm]
+    return json.loads(subprocess.check_output(command, env=os.environ | FOR_MEASURING, cwd=ROOT))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not STATUS.is_file(), reason="reads a process's memory from /proc")
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_peak_memory_of_an_update_is_that_of_4_steps_at_32(algorithm: str):
+    few, many = (median(runs) for runs in measured("resident", algorithm).values())
+    assert few > 300  # MiB
+    assert many == pytest.approx(few, rel=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_tensors_alive_at_the_peak_are_exactly_those_of_4_steps_at_32(algorithm: str):
+    found = measured("alive", algorithm)
+    assert found["32 2"] == found["4 2"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm, arrays", [("gaussian_grpo", 4), ("flow_grpo", 3)])
+def test_a_trained_step_more_adds_its_state_action_mean_and_standard_deviation_alone(algorithm: str, arrays: int):
+    """Four steps more. flow_grpo's standard deviation is one number; times and such are a few bytes."""
+    found = measured("alive", algorithm)
+    growth = found["16 6"] - found["16 2"]
+    assert growth == pytest.approx(4 * arrays * 6 * 60 * 50 * 4, abs=100)
+
+
+if __name__ == "__main__":
+    print(json.dumps(MEASURES[sys.argv[1]](sys.argv[2])))

@@ -1,0 +1,224 @@
+"""MiB are 2^20 bytes, GB 10^9; sizes of the published model are those of the golden list of its tensors."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from math import prod
+from pathlib import Path
+
+import pytest
+from torch._subclasses import FakeTensorMode
+
+from f5_tts.config import ConfigError, compose_run
+from f5_tts.data.text import RELEASED, read_vocabulary
+from f5_tts.model.build import build_model
+from f5_tts.model.cfm import CFM
+from f5_tts.model.footprint import forward_bytes
+from f5_tts.model.vocos import Vocos
+from f5_tts.rewards.voice_sim import VoiceEncoder
+from f5_tts.scripts.budget import (
+    REWARDS,
+    VOCOS,
+    Part,
+    budget,
+    knobs,
+    main,
+    prompts,
+    rollout_bytes,
+    state,
+    total,
+    trained_sizes,
+)
+from f5_tts.scripts.budget import table as in_words
+from f5_tts.sections import ModelConfig, RLRunConfig
+
+ROOT = Path(__file__).parents[2]
+HEAD = 1024 * 100 + 100  # numbers of the Gaussian head
+GUIDE = f"""
+    datasets.name=mini_rl datasets.batch_size_per_gpu=1 datasets.batch_size_type=sample datasets.num_workers=1
+    model.tokenizer=custom model.tokenizer_path={RELEASED}
+    model.output_dist=gaussian model.objective=grpo model.use_rl_head=true model.arch.checkpoint_activations=true
+    optim.epochs=1 optim.learning_rate=1e-6 optim.num_warmup_updates=0 optim.grad_accumulation_steps=1
+    optim.bnb_optimizer=true ckpts.save_dir=ckpts/mini_rl_grpo ckpts.log_samples=false
+    rl.steps=2 rl.repeat_count=1 rl.mini_repeat_count=1 rl.prompt_frac_range=[0.1,0.1] rl.prompt_length_mode=min
+    rl.cfg_strength=1.0 rl.sway_sampling_coef=null rl.kl_weight=1.0
+    rl.rewards.providers.0.config.model_dir=checkpoints/wespeaker/cnceleb_resnet34/cnceleb_resnet34
+    rl.rewards.providers.1.config.model_id=checkpoints/funasr/SenseVoiceSmall
+""".split()
+TINY = [f"model.arch.{size}" for size in ("dim=32", "depth=2", "heads=2", "dim_head=16", "text_dim=16")]
+
+
+@pytest.fixture(autouse=True)
+def in_single_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
+
+
+def guides_run(*changes: str) -> RLRunConfig:
+    return compose_run("F5TTS_RL", [*GUIDE, *changes], RLRunConfig)
+
+
+def tiny_run(*changes: str) -> RLRunConfig:
+    return guides_run(*TINY, *changes)
+
+
+def weightless(model: ModelConfig) -> CFM:
+    with FakeTensorMode():
+        return build_model(model, read_vocabulary(RELEASED))
+
+
+def sizes(run: RLRunConfig, seconds: float = 1.0) -> dict[str, tuple[str, int]]:
+    """Place and bytes of each part, by its name."""
+    return {part.what: (part.where, part.num) for part in budget(run, seconds)}
+
+
+def test_the_published_model_has_as_many_numbers_as_its_file(table):
+    golden = table("g1_state_dicts")["F5TTS_v1_Base"]
+    run = guides_run()
+    assert run.lora.rank == 0  # all are trained
+    trained = trained_sizes(weightless(run.model), run.lora)
+    assert sum(trained) == golden["n_params"] + HEAD == 337_096_804 + 102_500
+
+
+def test_adapters_have_rank_times_what_goes_in_and_out_and_the_head_is_trained_whole():
+    """22 blocks: queries, keys, values and their output are 1024 to 1024, the feed-forward 1024 to 2048 and back."""
+    run = guides_run("lora.rank=16")
+    trained = trained_sizes(weightless(run.model), run.lora)
+    assert sum(trained) == 22 * 16 * (4 * (1024 + 1024) + 2 * (1024 + 2048)) + HEAD
+
+
+def test_adamw_has_eight_bytes_a_number_and_in_8_bits_two_and_two_scales_a_block_of_256():
+    assert state(guides_run("optim.bnb_optimizer=false"), [10, 5000]) == 8 * 5010
+    assert state(guides_run(), [5000]) == 2 * (5000 + 4 * 20)
+    assert state(guides_run(), [4096]) == 2 * (4096 + 4 * 16)
+    assert state(guides_run(), [4095]) == 8 * 4095  # small tensors stay in 32 bits
+
+
+def test_8_bit_adamw_of_the_published_model_by_the_shapes_of_its_file(table):
+    shapes = table("g1_state_dicts")["F5TTS_v1_Base"]["model_state_dict"].values()
+    numbers = [prod(shape) for shape in shapes]
+    want = sum(8 * num if num < 4096 else 2 * (num + 4 * -(-num // 256)) for num in numbers)
+    run = guides_run("optim.bnb_optimizer=true")
+    trained = trained_sizes(weightless(replace(run.model, output_dist="deterministic")), run.lora)
+    assert state(run, trained) == pytest.approx(want, rel=1e-6)  # the file holds a buffer of 32 numbers too
+    assert want / (8 * sum(numbers)) == pytest.approx(0.254, abs=0.001)
+
+
+def test_the_vocoder_and_the_small_speaker_encoder_have_the_sizes_that_are_written_down():
+    with FakeTensorMode():
+        vocos = Vocos(guides_run().model.mel_spec, 512, 1536, 8)
+        encoder = VoiceEncoder()
+    assert sum(part.numel() for part in vocos.parameters()) == VOCOS
+    assert sum(part.numel() for part in encoder.parameters()) == REWARDS["voice_sim"]
+
+
+@pytest.mark.slow
+def test_the_guides_command_fits_and_config_and_docs_say_by_how_much(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    parts = budget(guides_run(), 30.0)
+    used = total(parts, "GPU") / 1e9
+    assert used < 7.5
+    moved = sum(part.num for part in parts if part.what in REWARDS) / 1e9
+    kept = {part.what: part.num / 1e9 for part in parts}["running average (EMA)"]
+    comment = (ROOT / "src/f5_tts/configs/F5TTS_RL.yaml").read_text("utf-8")
+    for said in (used, used + kept, used + moved):
+        assert f"{said:.2f}" in comment
+    assert in_words(parts) in (ROOT / "docs/rl.md").read_text("utf-8")
+
+
+def test_activations_are_those_of_a_real_pass():
+    """Two prompts of three samples of 2 s at 93.75 frames a second."""
+    run = tiny_run("datasets.batch_size_per_gpu=2", "rl.mini_repeat_count=3")
+    real = build_model(run.model, read_vocabulary(RELEASED)).eval()
+    want = forward_bytes(real, 6, 188, cfg_strength=1.0)
+    assert sizes(run, 2.0)["activations, forward and backward"] == ("GPU", want)
+
+
+def test_weights_gradients_average_and_reference_are_four_bytes_a_number_each_where_its_key_says():
+    run = tiny_run()
+    size = 4 * sum(trained_sizes(weightless(run.model), run.lora))
+    parts = sizes(run)
+    assert [parts[name] for name in ("weights", "gradients", "reference")] == 3 * [("GPU", size)]
+    assert parts["running average (EMA)"] == ("CPU", size)  # as F5TTS_RL has it
+    elsewhere = sizes(tiny_run("optim.ema.device=null", "rl.ref_model_device=cpu"))
+    assert elsewhere["running average (EMA)"] == ("GPU", size)
+    assert elsewhere["reference"] == ("CPU", size)
+    where, copy = elsewhere["reference while it is asked"]
+    assert where == "GPU" and size < copy < size + parts["activations, forward and backward"][1]
+
+
+def test_what_a_run_does_not_build_is_not_counted():
+    assert "reference" not in sizes(tiny_run("rl.kl_weight=0"))
+    assert "vocoder" not in sizes(tiny_run("model.vocoder.name=griffin_lim"))
+    nft = ("rl.algorithm=nft", "rl.shared_noise=false")
+    assert "policy that drew (nft)" in sizes(tiny_run(*nft))
+    assert "policy that drew (nft)" not in sizes(tiny_run(*nft, "rl.nft.old_decay=0"))
+
+
+def test_rewards_are_where_their_own_key_says_else_on_the_cpu():
+    parts = sizes(tiny_run("rl.rewards.providers.1.config.device=cuda"))
+    assert parts["wespeaker_sim"] == ("CPU", 4 * 6_630_000)
+    assert parts["funasr_wer"] == ("GPU", 4 * 234_000_000)
+
+
+def test_recorded_samples_are_those_of_an_update():
+    """Four of one prompt, 94 frames of 100 bins of 4 bytes: three arrays, and 3 or 4 for each of 2 trained steps."""
+    array = 4 * 94 * 100 * 4
+    group = ("rl.repeat_count=2", "rl.mini_repeat_count=2", "rl.steps=8")
+    assert rollout_bytes(tiny_run(*group, "rl.algorithm=gaussian_grpo"), 1.0) == 11 * array
+    assert rollout_bytes(tiny_run(*group, "rl.algorithm=flow_grpo"), 1.0) == 9 * array
+    assert rollout_bytes(tiny_run(*group, "rl.algorithm=nft", "rl.shared_noise=false"), 1.0) == 3 * array
+    assert rollout_bytes(tiny_run(*group, "optim.grad_accumulation_steps=5"), 1.0) == 5 * 11 * array
+
+
+def test_a_batch_counted_in_frames_holds_as_many_prompts_as_fit():
+    frames = ("datasets.batch_size_type=frame", "datasets.batch_size_per_gpu=1000")
+    assert prompts(tiny_run(*frames), 1.0) == 10
+    assert prompts(tiny_run(*frames, "datasets.max_samples=4"), 1.0) == 4
+    assert prompts(tiny_run(*frames), 30.0) == 1
+
+
+def test_parts_that_take_turns_count_once_by_the_largest():
+    parts = [Part("a", "GPU", 10, ""), Part("b", "GPU", 5, "", passing=True), Part("c", "GPU", 7, "", passing=True)]
+    assert total([*parts, Part("d", "CPU", 100, "")], "GPU") == 17
+
+
+def test_knobs_are_changes_that_spare_the_gpu_something_the_largest_first():
+    changes = [*TINY, "rl.rewards.providers.1.config.device=cuda", "optim.ema.device=null"]
+    found = knobs("F5TTS_RL", [*GUIDE, *changes], tiny_run(*changes[-2:]), 1.0)
+    assert [num for num, _ in found] == sorted((num for num, _ in found), reverse=True)
+    assert found[0] == (4 * 234_000_000, "rl.rewards.providers.1.config.device=cpu")
+    named = {change for _, change in found}
+    assert "optim.ema.device=cpu" in named
+    assert "optim.bnb_optimizer=true" not in named  # it is so already
+
+
+def test_the_command_prints_the_table_the_total_and_beyond_the_limit_what_to_change(capsys: pytest.CaptureFixture[str]):
+    assert main([*GUIDE, *TINY, "--seconds", "1", "--limit", "0.05"])
+    said = capsys.readouterr().out
+    assert said.startswith(
+        "F5TTS_v1_Base: clips of 1 s, 1 in a forward pass, each twice for guidance, single precision\n"
+    )
+    assert re.search(r"\| total +\| GPU +\| +\d+ \|", said)
+    assert re.search(r"GPU: 0\.\d\d GB of 0\.05 GB\nit would spare .*\n +\d\.\d\d GB  ", said)
+    main([*GUIDE, *TINY, "--seconds", "1"])
+    assert "it would spare" not in capsys.readouterr().out
+
+
+def test_without_the_vocabulary_of_the_run_the_released_one_is_counted_and_that_is_said(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    main([*GUIDE, *TINY, f"model.tokenizer_path={tmp_path / 'gone.txt'}", "--seconds", "1"])
+    assert "counted with the 2545 symbols of the released one" in capsys.readouterr().out
+
+
+def test_rewards_of_unknown_size_are_named(capsys: pytest.CaptureFixture[str]):
+    main([*GUIDE, *TINY, "rl.rewards.providers.0.name=mine", "--seconds", "1"])
+    assert "and mine, whose size is not known here" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("flag", ["--seconds", "--limit"])
+@pytest.mark.parametrize("value", ["0", "-3", "inf", "nan"])
+def test_seconds_and_limit_are_above_zero(flag: str, value: str):
+    with pytest.raises(ConfigError, match=f"{flag}={value} is not allowed; allowed: a number above 0"):
+        main([*GUIDE, *TINY, f"{flag}={value}"])
