@@ -91,10 +91,10 @@ def test_one_update_is_no_alarm():
 
 
 def test_a_kl_that_grows_tenfold_in_five_updates_rings_before_it_is_large():
-    """Means of 0.004 and then 0.06."""
-    ringing, said = rung([{"loss/kl": value} for value in [0.004] * 10 + [0.06] * 5])
+    """Means of 0.03 and then 0.36."""
+    ringing, said = rung([{"loss/kl": value} for value in [0.03] * 10 + [0.36] * 5])
     assert ringing[-2:] == [set(), {"kl_out_of_range"}]
-    assert "rose from 0.004 to 0.06 within 5 updates" in said[0]
+    assert "rose from 0.03 to 0.36 within 5 updates" in said[0]
 
 
 def test_a_judge_that_gets_worse_with_the_reward_is_no_hacked_reward():

@@ -17,7 +17,7 @@ MOST_RATIO = 0.05  # distance of a ratio from 1; ratios are of means over mel en
 MOST_CLIPPED = 0.5  # share of samples with a clipped ratio: they learn nothing
 MOST_KL = 0.5  # per mel entry: means lie a standard deviation from the reference's (nft: velocities 0.7)
 FASTEST_KL = 10.0  # times as large as SEVERAL updates before
-SMALL_KL = 0.05  # below it no growth is worth a word: KL starts at 0
+SMALL_KL = 0.02  # growth from below it is worth no word: KL starts at 0
 JUDGE_WORSE = 0.05  # judge's error rate above an earlier one: a few dozen clips differ by less, mostly, by chance
 VALIDATIONS = 3  # that must show reward and judge going apart
 
@@ -92,7 +92,7 @@ def kl_out_of_range(history: History) -> str | None:
     now, before = mean_of(rows[-SEVERAL:], "loss/kl"), mean_of(rows[-2 * SEVERAL : -SEVERAL], "loss/kl")
     if lasting(rows, "loss/kl") > MOST_KL:
         seen = f"loss/kl={now:.3g} for {SEVERAL} updates (worth a word above {MOST_KL})"
-    elif now > SMALL_KL and now > FASTEST_KL * before:
+    elif before > SMALL_KL and now > FASTEST_KL * before:
         seen = f"loss/kl rose from {before:.3g} to {now:.3g} within {SEVERAL} updates"
     else:
         return None
