@@ -326,6 +326,11 @@ def test_keys_of_stage_2_that_contradict_each_other_are_refused(override: str, s
         (["model.use_rl_head=true"], "model.use_rl_head=true does not go with"),
         (["model.arch.pe_attn_head=4"], "model.arch.pe_attn_head=4 is more than model.arch.heads=3"),
         (["model.backbone=UNetT", "model.arch.depth=5"], "model.arch.depth=5 has no two halves to join"),
+        (
+            ["model.backbone=UNetT", "model.arch.long_skip_connection=true"],
+            "model.arch.long_skip_connection=true is for",
+        ),
+        (["model.arch.skip_connect_type=add"], "model.arch.skip_connect_type=add is for model.backbone=UNetT"),
         (["model.vocoder.is_local=true"], "model.vocoder.is_local=true does not go with model.vocoder.local_path=null"),
         (["model.vocoder.local_path=v"], "model.vocoder.is_local=false does not go with model.vocoder.local_path=v"),
     ],

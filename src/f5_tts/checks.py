@@ -94,6 +94,14 @@ def check_model(model: ModelConfig) -> None:
         f"model.arch.depth={arch.depth} has no two halves to join, as model.backbone=UNetT does; make it even",
     )
     require(
+        model.backbone != "UNetT" or not arch.long_skip_connection,
+        "model.arch.long_skip_connection=true is for model.backbone=DiT; UNetT joins its halves by skip_connect_type",
+    )
+    require(
+        model.backbone != "DiT" or arch.skip_connect_type == "concat",
+        f"model.arch.skip_connect_type={arch.skip_connect_type} is for model.backbone=UNetT; DiT has no halves to join",
+    )
+    require(
         mel.win_length <= mel.n_fft,
         f"model.mel_spec.win_length={mel.win_length} is more than model.mel_spec.n_fft={mel.n_fft}; "
         "make it n_fft or less",

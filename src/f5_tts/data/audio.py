@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-import soxr
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from f5_tts.data.resample import resample
 
 SHORTEST_S = 0.1  # below this there is no speech, and not enough samples for a mel frame
 
@@ -21,9 +22,7 @@ def load_audio(path: str | Path, sample_rate: int) -> Float[Tensor, " nw"]:
     """
     samples, file_rate = read_samples(Path(path))
     check_samples(samples, file_rate, path)
-    if file_rate != sample_rate:
-        samples = soxr.resample(samples, file_rate, sample_rate, quality="HQ")
-    return torch.from_numpy(samples)
+    return resample(torch.from_numpy(samples), file_rate, sample_rate)
 
 
 def read_samples(path: Path) -> tuple[np.ndarray, int]:
