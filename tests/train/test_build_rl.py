@@ -58,7 +58,7 @@ def test_the_plan_of_an_update_is_said_in_one_line():
         "nft: 16 prompts x 16 samples = 256 rollouts per update, 32 per forward, on 2 processes"
     )
     by_frames = run_of("datasets.batch_size_type=frame", "rl.mini_repeat_count=8")
-    assert rollout_plan(by_frames, 100, world=1) == ("nft: 1 batches of prompts x 8 samples per update, on 1 process")
+    assert rollout_plan(by_frames, 100, world=1) == ("nft: 1 batch of prompts x 8 samples per update, on 1 process")
 
 
 def test_a_plan_with_more_prompts_than_there_are_is_refused_with_the_numbers():

@@ -135,7 +135,8 @@ def rollout_plan(run: RLRunConfig, num_items: int, world: int) -> str:
     batches, size = run.optim.grad_accumulation_steps * world, group_size(rl)
     on = f"on {world} process{'es' if world > 1 else ''}"
     if datasets.batch_size_type == "frame":
-        return f"{rl.algorithm}: {batches} batches of prompts x {size} samples per update, {on}"
+        of_prompts = "1 batch" if batches == 1 else f"{batches} batches"
+        return f"{rl.algorithm}: {of_prompts} of prompts x {size} samples per update, {on}"
     prompts = datasets.batch_size_per_gpu * batches
     if prompts > num_items:
         raise ValueError(
