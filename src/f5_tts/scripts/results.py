@@ -1,6 +1,6 @@
 """The claim: the quick start's job by every algorithm, measured by a judge that was never a reward.
 
-`make results`, or `python -m f5_tts.scripts.results --seeds 1 2 3`: about 50 minutes a seed on two cores; a second run
+`make results`, or `python -m f5_tts.scripts.results --seeds 1 2 3`: about 40 minutes a seed on two cores; a second run
 goes on where it stopped. Leaves runs/results/results.md. All algorithms spend as many evaluations of the network in
 training; beside them stands what the reward gives without training, the best of 8. Stage 1 trains only the width of the
 Gaussian: it speaks as the base does, and is not measured again.
@@ -84,7 +84,8 @@ def table(run: Path, recogniser: str, seeds: Sequence[int]) -> str:
         row = [*measured(f"stage 2, {name}", found, recogniser), *changes(base, found, recogniser)]
         rows.append([*row, *costs(name, [run / f"seed_{seed}" / name for seed in seeds])])
     lines = [HEADER, ["---"] * len(HEADER), *rows]
-    title = f"Voices never seen, seeds {', '.join(map(str, seeds))}, measured {RECOGNISERS[recogniser]}:"
+    which = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+    title = f"Voices never seen, {which}, measured {RECOGNISERS[recogniser]}:"
     return "\n".join([title, "", *(f"| {' | '.join(line)} |" for line in lines)]) + "\n"
 
 
@@ -118,7 +119,7 @@ def change(interval: Interval, scale: float) -> str:
 
 
 def costs(algorithm: str, folders: Sequence[Path]) -> list[str]:
-    """Of one run, the mean over seeds; memory the most of any. Minutes by the median update: nobody else's work counts."""
+    """Of one run, the mean over seeds; memory the most of any. Minutes by the median update: no other work counts."""
     run = compose_run("F5TTS_Mini_RL", settings_of(algorithm), RLRunConfig)
     runs = [[json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()] for folder in folders]
     minutes = fmean(median(row["time/update"] for row in rows) * len(rows) / 60 for rows in runs)
