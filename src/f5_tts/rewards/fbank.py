@@ -27,7 +27,8 @@ def kaldi_fbank(wave: Float[Tensor, " nw"], num_bins: int = 80) -> Float[Tensor,
 
 def mel_bands(num_bins: int) -> Float[Tensor, "f d"]:
     """Triangles that are even on the mel scale, 1127 ln(1 + f / 700), over the bins of the transform."""
-    edges = torch.linspace(*(mel(torch.tensor(hz)).item() for hz in (LOWEST_HZ, NYQUIST_HZ)), num_bins + 2)
+    first, last = mel(torch.tensor([LOWEST_HZ, NYQUIST_HZ])).tolist()
+    edges = torch.linspace(first, last, num_bins + 2)
     place = mel(torch.arange(FFT // 2 + 1) * (2 * NYQUIST_HZ / FFT))[:, None]
     low, middle, high = edges[:-2], edges[1:-1], edges[2:]
     return torch.minimum((place - low) / (middle - low), (high - place) / (high - middle)).clamp(min=0)
