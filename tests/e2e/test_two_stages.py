@@ -275,3 +275,17 @@ def test_a_published_model_without_a_head_trains_by_flow_grpo_when_nobody_choose
     assert [row["update"] for row in rows(tmp_path)] == [1, 2, 3, 4]
     reference = read(tmp_path / "reference.pt")["model_state_dict"]
     assert all(torch.equal(reference[name.removeprefix("ema_model.")], value) for name, value in plain.items())
+
+
+@pytest.mark.slow
+def test_two_processes_draw_apart_compare_together_and_write_once(stage_1, tiny, tmp_path):
+    """Real processes with gloo: twice the prompts an update, one row and one file of each."""
+    shutil.copy(stage_1 / "model_last.pt", tmp_path)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"]
+    options = [*STAGE_2, *tiny, *ALGORITHMS["gaussian_grpo"], "optim.max_updates=2", f"ckpts.save_dir={tmp_path}"]
+    done = subprocess.run([*launch, "f5_tts.train.train_rl", *options], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert "4 prompts x 2 samples = 8 rollouts per update, 4 per forward, on 2 processes" in done.stdout
+    assert [row["update"] for row in rows(tmp_path)] == [1, 2]
+    assert all(row["ratio/initial_max_dev"] == 0 for row in rows(tmp_path))
+    assert read(tmp_path / "model_last.pt")["update"] == 2

@@ -15,18 +15,29 @@ SHOWN = ("loss", "reward/mean", "loss/kl")  # on the progress bar; the file has 
 
 
 class Report:
-    """Writes each update once: rows past the update that a run resumes at are dropped."""
+    """Writes each update once: rows past the update that a run resumes at are dropped.
+
+    `writes` is for the main process of several: the others write and say nothing.
+    """
 
     def __init__(
-        self, folder: Path, *, first: int, total: int, title: str, alarms: Mapping[str, Look] | None = None
+        self,
+        folder: Path,
+        *,
+        first: int,
+        total: int,
+        title: str,
+        alarms: Mapping[str, Look] | None = None,
+        writes: bool = True,
     ) -> None:
-        self.path = folder / "metrics.jsonl"
+        self.path, self.writes = folder / "metrics.jsonl", writes
         kept = [line for line in self.lines() if json.loads(line)["update"] <= first] if first else []
-        part = self.path.with_suffix(".part")
-        part.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-        part.replace(self.path)
+        if writes:
+            part = self.path.with_suffix(".part")
+            part.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+            part.replace(self.path)
         self.watch = Watch(alarms or {}, [json.loads(line) for line in kept])
-        self.bar = tqdm(total=total, initial=first, desc=title, unit="update", mininterval=1.0)
+        self.bar = tqdm(total=total, initial=first, desc=title, unit="update", mininterval=1.0, disable=not writes)
 
     def lines(self) -> list[str]:
         """The complete rows of the file; a row cut short by a crash is none."""
@@ -36,6 +47,8 @@ class Report:
 
     def __call__(self, metrics: Mapping[str, float], update: int) -> None:
         """`update` 0 is what was measured before the first; numbers that are not finite are written as null."""
+        if not self.writes:
+            return
         ringing, lines = self.watch(metrics)
         row = {name: value if math.isfinite(value) else None for name, value in {**metrics, **ringing}.items()}
         with self.path.open("a", encoding="utf-8") as stream:
@@ -47,7 +60,8 @@ class Report:
 
     def say(self, line: str) -> None:
         """A line on the console, above the bar."""
-        self.bar.write(line)
+        if self.writes:
+            self.bar.write(line)
 
     def close(self) -> None:
         self.bar.close()

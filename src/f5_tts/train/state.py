@@ -127,14 +127,19 @@ class Trainable:
 
 
 class CheckpointDir:
-    """The folder of a run's checkpoints."""
+    """The folder of a run's checkpoints; of several processes the main one writes, and all read."""
 
-    def __init__(self, settings: CkptsConfig) -> None:
-        self.settings = settings
+    def __init__(self, settings: CkptsConfig, is_main: bool = True) -> None:
+        self.settings, self.is_main = settings, is_main
         self.path = Path(settings.save_dir)
 
     def prepare(self) -> None:
-        make_folder(self.path, "ckpts.save_dir")
+        if self.is_main:
+            make_folder(self.path, "ckpts.save_dir")
+
+    def write(self, name: str, payload: Callable[[], dict[str, object]]) -> None:
+        if self.is_main:
+            write_checkpoint(self.path / name, payload())
 
     def newest(self, *, pretrained: bool) -> Checkpoint | None:
         path = find_checkpoint(self.path, pretrained=pretrained)
@@ -173,30 +178,31 @@ class CheckpointDir:
 
     def keep_origin(self, trainable: Trainable) -> None:
         """At the start of stage 2: write down what it starts from, once."""
-        path = self.path / "reference.pt"
+        name = "reference.pt"
         if trainable.update == 0:
-            write_checkpoint(path, {"model_state_dict": merged_weights(trainable.model), **asdict(trainable.card)})
-        trainable.origin = {"file": path.name, "sha256": sha256_of(path)}
+            self.write(name, lambda: {"model_state_dict": merged_weights(trainable.model), **asdict(trainable.card)})
+        if self.is_main:
+            trainable.origin = {"file": name, "sha256": sha256_of(self.path / name)}
 
     def save_if_due(self, trainable: Trainable) -> None:
         if trainable.update % self.settings.save_per_updates == 0:
-            write_checkpoint(self.path / f"model_{trainable.update}.pt", trainable.state())
+            self.write(f"model_{trainable.update}.pt", trainable.state)
             self.prune()
         if trainable.update % self.settings.last_per_updates == 0:
             self.save_last(trainable)
 
     def save_last(self, trainable: Trainable) -> None:
-        write_checkpoint(self.path / "model_last.pt", trainable.state())
+        self.write("model_last.pt", trainable.state)
 
     def save_best(self, trainable: Trainable) -> None:
         """A copy to speak from, by the raw weights; no run seeks it, and none prunes it."""
-        write_checkpoint(self.path / "model_best.pt", trainable.state() | {"recommended": "raw"})
+        self.write("model_best.pt", lambda: trainable.state() | {"recommended": "raw"})
 
     def prune(self) -> None:
         """Keep the newest `keep_last_n_checkpoints` numbered files; -1 keeps all."""
         keep = self.settings.keep_last_n_checkpoints
         files = numbered_checkpoints(self.path)
-        for path in files[: len(files) - keep] if keep >= 0 else []:
+        for path in files[: len(files) - keep] if keep >= 0 and self.is_main else []:
             path.unlink()
 
 

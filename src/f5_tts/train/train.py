@@ -29,14 +29,15 @@ from f5_tts.train.warmup import InfillingLoss
 
 def train(run: RunConfig) -> bool:
     """Train by velocity MSE or Gaussian NLL; resumes what ckpts.save_dir holds. False when stopped early."""
-    checkpoints = CheckpointDir(run.ckpts)
+    accelerator = build_accelerator(run.optim)
+    is_main = accelerator.is_main_process
+    checkpoints = CheckpointDir(run.ckpts, is_main)
     checkpoints.prepare()
     plan, vocabulary = build_plan(run), build_vocabulary(run)
     torch.manual_seed(run.optim.seed)
     model = build_model(run.model, vocabulary)
     if run.model.objective == "gaussian_nll" and run.model.warmup_scope == "head":
         model.freeze_all_but_head()
-    accelerator = build_accelerator(run.optim)
     policy = prepare(model, accelerator)
     total = count_updates(plan, run.optim, world=accelerator.num_processes)
     trainable = build_trainable(run, model, vocabulary, total)
@@ -55,7 +56,7 @@ def train(run: RunConfig) -> bool:
         InfillingLoss(run.model),
         accelerator=accelerator,
         checkpoints=checkpoints,
-        report=Report(checkpoints.path, first=trainable.update, total=total, title=run.model.objective),
+        report=Report(checkpoints.path, first=trainable.update, total=total, title=run.model.objective, writes=is_main),
         optim=run.optim,
         total=total,
     )

@@ -47,7 +47,9 @@ def train_rl(run: RLRunConfig) -> bool:
 
     Raises FileNotFoundError when the folder has no checkpoint: RL starts from a model that speaks.
     """
-    rl, checkpoints, accelerator = run.rl, CheckpointDir(run.ckpts), build_accelerator(run.optim)
+    rl, accelerator = run.rl, build_accelerator(run.optim)
+    is_main = accelerator.is_main_process
+    checkpoints = CheckpointDir(run.ckpts, is_main)
     checkpoints.prepare()
     plan, vocabulary = build_plan(run), build_vocabulary(run)
     checkpoint = checkpoints.start()
@@ -73,8 +75,9 @@ def train_rl(run: RLRunConfig) -> bool:
     checkpoints.keep_origin(trainable)
     batches = build_batches(plan, vocabulary, run.optim, trainable.update // uses, accelerator)
     updates = lists_of(run.optim.grad_accumulation_steps, batches)
-    exam = build_exam(run, vocabulary, scorer.vocoder) if best and accelerator.is_main_process else None
-    report = Report(checkpoints.path, first=trainable.update, total=total, title=rl.algorithm, alarms=build_alarms(rl))
+    exam = build_exam(run, vocabulary, scorer.vocoder) if best and is_main else None
+    place = {"first": trainable.update, "total": total, "title": rl.algorithm}
+    report = Report(checkpoints.path, **place, alarms=build_alarms(rl), writes=is_main)
     validation = Validation(exam, run.eval.every_updates, best, checkpoints, report.say) if exam and best else None
     return fit(
         trainable,
