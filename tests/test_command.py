@@ -72,10 +72,10 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left as they are")
 def test_memory_that_torch_frees_is_used_again_without_page_faults():
-    """Eight times 4 MiB in pages of 4 KiB are 8,192 faults: once, or each of fifty times."""
+    """Eight times 4 MiB in pages of 4 KiB are 8,192 faults: once or twice, or each of fifty times."""
     code = [FAULTS.format(keep=keep) for keep in (True, False)]
     kept, returned = (int(subprocess.check_output([sys.executable, "-c", text])) for text in code)
-    assert kept < 2 * 8192 < returned
+    assert kept < 5 * 8192 < returned
 
 
 # --- the doors of both stages ---
