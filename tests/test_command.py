@@ -57,9 +57,10 @@ def test_a_stopped_run_says_how_to_go_on_and_a_finished_one_says_nothing(capsys)
 
 
 FAULTS = """
-import resource, torch
-from f5_tts.command import keep_freed_memory
+import ctypes, resource, torch
+from f5_tts.command import M_MMAP_THRESHOLD, keep_freed_memory
 
+ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**20)  # large blocks go back at once; else that is up to the heap's layout
 if {keep}:
     keep_freed_memory()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
