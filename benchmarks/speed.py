@@ -3,8 +3,7 @@
 `python benchmarks/speed.py` prints a table: CPU seconds and peak memory of each job, at 1 and 2 threads, in single
 precision and bfloat16. "Plain" is how such models are usually sampled: guidance as two passes, the text embedded
 again at every step, positions turned by stacked halves and convolved over channels kept outermost, masks written out
-for every head and query. `--profile` says
-where the time goes.
+for every head and query. `--profile` says where the time goes.
 Every job runs in a process of its own; run it on a machine that does nothing else.
 """
 
@@ -213,14 +212,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], choices=["fp32", "bf16"])
     parser.add_argument("--rounds", type=int, default=2, help="runs of each job; the cheapest counts")
-    parser.add_argument("--profile", action="store_true", help="say where the time of sampling goes")
+    parser.add_argument("--profile", action="store_true", help="say where our time goes")
     parser.add_argument("--job", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.job:
         print(json.dumps(measure(Job(**arguments.job))))
     elif arguments.profile:
-        for precision in arguments.precisions:
-            print(profile(Job("sample", 4, precision, 1, "ours")))
+        for task, precision in product(("sample", "train"), arguments.precisions):
+            print(profile(Job(task, 4, precision, 1, "ours")))
     else:
         table(arguments.precisions, arguments.rounds)
 
