@@ -262,7 +262,7 @@ def test_an_infinite_or_undefined_number_is_not_allowed():
         ("datasets.name=/a (b)/c", "could not read datasets.name=/a (b)/c; put the value into quotes"),
         ("ckpts.save_dir=${nope}", "ckpts.save_dir cannot be resolved"),
         ("rl.steps=???", "rl.steps has no value"),
-        ("rl.rewards.providers=[{name: a}]", "rl.rewards.providers.0.weight has no value"),
+        ("rl.rewards.providers=[{weight: 1}]", "rl.rewards.providers.0.name has no value"),
         ("--multirun", "unrecognized arguments: --multirun; usage: "),
     ],
 )

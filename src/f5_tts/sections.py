@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -36,8 +36,12 @@ def some_recognisers(names: list[str]) -> bool:
     return bool(names) and set(names) <= {"pocketsphinx", "whisper"}
 
 
+def is_interval(pair: list[float]) -> bool:
+    return len(pair) == 2 and pair[0] <= pair[1]
+
+
 def is_range(pair: list[float]) -> bool:
-    return len(pair) == 2 and 0 <= pair[0] <= pair[1] <= 1
+    return is_interval(pair) and pair[0] >= 0 and pair[1] <= 1
 
 
 Count = Annotated[int, Allowed("a whole number, 1 or more", lambda n: n >= 1)]
@@ -232,15 +236,38 @@ class NftConfig:
 
 
 @dataclass(kw_only=True, slots=True)
+class WorkerConfig:
+    """Where a reward runs, if not in this process; defaults stand here, since a list entry has no other home."""
+
+    python: str | None = None
+    url: str | None = None
+    timeout_s: Positive = 300.0
+    retries: Natural = 2
+
+
+@dataclass(kw_only=True, slots=True)
 class ProviderConfig:
+    """One reward; defaults stand here, since a list entry has no other home."""
+
     name: str
-    weight: Finite
-    floor: Amount
-    config: dict[str, Any]
+    weight: Finite = 1.0
+    floor: Amount = 0.0
+    config: dict[str, Any] = field(default_factory=dict)
+    worker: WorkerConfig | None = None
+
+
+@dataclass(kw_only=True, slots=True)
+class GateConfig:
+    reward: str
+    by: str
+    within: Annotated[list[float], Allowed("[low, high] with low <= high", is_interval)]
 
 
 @dataclass(kw_only=True, slots=True)
 class RewardsConfig:
+    mode: Annotated[str, one_of("sum", "normalized_sum", "rank_shaping", "gdpo")]
+    gates: list[GateConfig]
+    overlap: bool
     providers: list[ProviderConfig]
 
 

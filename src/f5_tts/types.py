@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -21,6 +21,8 @@ class Utterance:
     text: str | list[str]  # what is said in all frames, the prompt's included; or its symbols
     target_text: str  # what is said after the prompt
     prompt_id: int  # names the pair (prompt, text); samples drawn for it form a group
+    prompt_text: str = ""  # what the prompt says, where it is a recording of its own
+    row: Mapping[str, Any] = field(default_factory=dict)  # the target's row of the data set, for rewards
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +36,8 @@ class SpeechBatch:
     target_texts: list[str]  # what a perfect sample says after the prompt
     group_ids: Int[Tensor, " b"]  # samples of one prompt share an id
     audio: list[Tensor]  # waveforms, unpadded
+    prompt_texts: list[str] = field(default_factory=list)  # as in Utterance; empty where nobody asks
+    rows: list[Mapping[str, Any]] = field(default_factory=list)
 
     def to(self, device: torch.device) -> SpeechBatch:
         """The same batch with its tensors on `device`; waveforms stay where they are."""
@@ -78,19 +82,28 @@ class RewardInput:
     """One generated clip and what it should have been; providers see nothing else."""
 
     audio: Float[Tensor, " nw"]  # the generated span alone, mono, about [-1, 1]
-    sample_rate: int  # Hz, of both clips
-    text: str  # what the clip should say
-    reference_audio: Float[Tensor, " nr"] | None = None  # the prompt's voice
-    language: str = "en"
+    sample_rate: int  # Hz, of all waveforms here
+    text: str  # what `lead` and `audio` together should say
+    language: str = "auto"  # of the text: the row's `language`, e.g. "en", "zh"
+    lead: Float[Tensor, " nl"] | None = None  # the prompt, where it is the beginning of the same clip and of its text
+    reference_audio: Float[Tensor, " nr"] | None = None  # a recording of the voice to match
+    reference_text: str = ""  # what that recording says
+    target_audio: Float[Tensor, " nt"] | None = None  # how a person said what `audio` should say
+    row: Mapping[str, Any] = field(default_factory=dict)  # the row of the data set, all its columns
+
+
+Scores = Tensor | Mapping[str, Tensor]  # one number a clip; or several by component, that of the provider counts
 
 
 @runtime_checkable
 class RewardProvider(Protocol):
-    """Scores finished clips; higher is better."""
+    """Scores finished clips; higher is better, NaN where the reward does not apply to a clip."""
 
     component: str  # what the number is, e.g. "acc"; logged as reward/<provider>.<component>
 
-    def score(self, inputs: Sequence[RewardInput]) -> Float[Tensor, " b"]: ...
+    def score(self, inputs: Sequence[RewardInput]) -> Scores:
+        """Of each clip a number, or several by name: `component` is the reward, the others are reported beside it."""
+        ...
 
 
 @runtime_checkable
@@ -102,14 +115,23 @@ class WordRewardProvider(RewardProvider, Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Raw scores of clips by "<provider>.<component>"."""
+
+    parts: dict[str, Float[Tensor, " b"]]  # what is rewarded; NaN where it does not apply
+    reported: dict[str, Float[Tensor, " b"]]  # what is only looked at
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RewardBatch:
     """What the reward models said about a rollout."""
 
-    total: Float[Tensor, " b"]  # weighted sum of the parts
-    parts: dict[str, Float[Tensor, " b"]]  # "<provider>.<component>" -> raw score, before weights
+    total: Float[Tensor, " b"]  # weighted sum of the parts that apply
+    parts: dict[str, Float[Tensor, " b"]]  # "<provider>.<component>" -> raw score, before weights; NaN: does not apply
     weights: dict[str, float]  # by the same names
     frames: dict[str, Float[Tensor, "b n"]] = field(default_factory=dict)  # parts that know which word earned them
+    reported: dict[str, Float[Tensor, " b"]] = field(default_factory=dict)  # other components, to be looked at
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

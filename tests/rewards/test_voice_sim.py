@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import sys
-from math import inf
+from math import inf, nan
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +9,8 @@ import pytest
 import soxr
 import torch
 
-from f5_tts.rewards import voice_sim
 from f5_tts.rewards.voice_sim import VoiceSim, load_encoder, louder, mel_filters, played_on, published_weights, starts
+from f5_tts.rewards.voices import KNOWN_REFERENCES, fingerprint
 from f5_tts.types import RewardInput
 
 SPEECH = Path(__file__).parent / "speech"
@@ -25,6 +25,10 @@ def pair(audio, reference) -> RewardInput:
     return RewardInput(audio=audio, sample_rate=16_000, text="", reference_audio=reference)
 
 
+def similarity(voices: VoiceSim, inputs: list[RewardInput]) -> torch.Tensor:
+    return voices.score(inputs)["sim"]
+
+
 def test_two_seconds_of_quiet_speech_embed_as_in_the_published_code(voices, spoken):
     """Two stretches, raised by 13 dB; expected value from Resemblyzer 0.1.4 itself (speech/README.md)."""
     clip = 0.05 * torch.cat([spoken("low_314"), spoken("low_9265")])
@@ -33,13 +37,13 @@ def test_two_seconds_of_quiet_speech_embed_as_in_the_published_code(voices, spok
 
 
 def test_the_same_voice_scores_higher_than_another_whatever_it_says(voices, spoken):
-    same = voices.score([pair(spoken(f"{v}_314"), spoken(f"{v}_9265")) for v in ("low", "high")])
-    other = voices.score([pair(spoken(f"low_{words}"), spoken(f"high_{words}")) for words in ("314", "9265")])
+    same = similarity(voices, [pair(spoken(f"{v}_314"), spoken(f"{v}_9265")) for v in ("low", "high")])
+    other = similarity(voices, [pair(spoken(f"low_{words}"), spoken(f"high_{words}")) for words in ("314", "9265")])
     assert same.min() > other.max() + 0.1
 
 
 def test_a_clip_is_its_own_voice(voices, spoken):
-    torch.testing.assert_close(voices.score([pair(spoken("low_314"), spoken("low_314"))]), torch.ones(1))
+    torch.testing.assert_close(similarity(voices, [pair(spoken("low_314"), spoken("low_314"))]), torch.ones(1))
 
 
 def test_an_embedding_does_not_depend_on_its_batch(voices, spoken):
@@ -55,29 +59,33 @@ def test_a_24_khz_copy_is_the_same_voice_within_1e_2(voices, spoken):
     torch.testing.assert_close(cosine, torch.ones(1, 1), atol=1e-2, rtol=0)
 
 
-def test_clips_or_references_without_sound_score_minus_one_and_leave_their_neighbours_alone(voices, spoken):
+def test_a_clip_without_sound_scores_worst_one_without_a_reference_does_not_count_and_neighbours_are_left_alone(
+    voices, spoken
+):
     good, broken = spoken("low_314"), torch.full((8000,), inf)
     inputs = [pair(torch.zeros(0), good), pair(good, good), pair(good, torch.zeros(8000)), pair(broken, good)]
     with pytest.warns(UserWarning, match="worst score"):
-        torch.testing.assert_close(voices.score(inputs), torch.tensor([-1.0, 1.0, -1.0, -1.0]))
+        scores = voices.score([*inputs, pair(good, None)])
+    torch.testing.assert_close(scores["sim"], torch.tensor([-1.0, 1.0, nan, -1.0, nan]), equal_nan=True)
+    assert scores["unusable"].tolist() == [1.0, 0.0, 0.0, 1.0, 0.0]
 
 
-def test_a_clip_without_a_reference_is_refused(voices, spoken):
-    with pytest.raises(ValueError, match="1 of 2 clips have no reference audio"):
-        voices.score([pair(spoken("low_314"), spoken("low_314")), pair(spoken("low_314"), None)])
+def test_a_batch_of_silence_is_a_batch_too(voices, spoken):
+    with pytest.warns(UserWarning, match="worst score"):
+        assert similarity(voices, [pair(torch.zeros(8000), spoken("low_314"))]).tolist() == [-1.0]
 
 
 def test_references_are_told_apart_by_content_and_the_oldest_are_forgotten(spoken):
     voices = VoiceSim()
     clip = spoken("low_314")
-    references = [clip * (1 + i / 10_000) for i in range(voice_sim.KNOWN_REFERENCES)]
-    voices._known = {voice_sim.fingerprint(r, 16_000): torch.zeros(256) for r in references}
+    references = [clip * (1 + i / 10_000) for i in range(KNOWN_REFERENCES)]
+    voices._known = {fingerprint(r, 16_000): torch.zeros(256) for r in references}
     first, last = pair(clip, references[0].clone()), pair(clip, references[-1].clone())
-    assert voices.score([first, last]).tolist() == [-1.0, -1.0]  # found: zeros are what was kept for them
-    assert voices.score([pair(clip, clip * 0.9999)]).item() > 0.99  # new, and one too many
-    assert len(voices._known) == voice_sim.KNOWN_REFERENCES
-    assert voices.score([first]).item() > 0.99  # forgotten, embedded again
-    assert voices.score([last]).item() == -1.0
+    assert similarity(voices, [first, last]).isnan().all()  # found: zeros are what was kept for them
+    assert similarity(voices, [pair(clip, clip * 0.9999)]).item() > 0.99  # new, and one too many
+    assert len(voices._known) == KNOWN_REFERENCES
+    assert similarity(voices, [first]).item() > 0.99  # forgotten, embedded again
+    assert similarity(voices, [last]).isnan().all()
 
 
 @pytest.mark.parametrize(

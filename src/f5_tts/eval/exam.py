@@ -17,6 +17,7 @@ from f5_tts.infer.speaker import render
 from f5_tts.model.cfm import CFM
 from f5_tts.model.flow import time_grid
 from f5_tts.model.mel import LogMel, frames_in
+from f5_tts.rewards.provider import score_all
 from f5_tts.rewards.transcript import word_errors
 from f5_tts.sections import EvalConfig
 from f5_tts.types import RewardInput, RewardProvider, Vocoder
@@ -78,7 +79,8 @@ def grade(
 
 def similarities(items: Sequence[EvalItem], clips: list[Tensor], voice: Voice, encoder: RewardProvider) -> list[float]:
     """Of each clip's voice to its prompt's."""
-    return encoder.score(reward_inputs(items, clips, voice)).tolist()
+    (scores,) = score_all({"voice": encoder}, reward_inputs(items, clips, voice), {}).parts.values()
+    return scores.tolist()
 
 
 def reward_inputs(items: Sequence[EvalItem], clips: list[Tensor], voice: Voice) -> list[RewardInput]:

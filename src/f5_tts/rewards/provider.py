@@ -3,31 +3,42 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib import import_module
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from f5_tts.types import RewardInput, RewardProvider, WordRewardProvider
+from f5_tts.sections import ProviderConfig
+from f5_tts.types import RewardInput, RewardProvider, Scored, Scores, WordRewardProvider
 
 PROVIDERS = {
     "digits_wer": "f5_tts.rewards.digits_wer:DigitsWer",
     "voice_sim": "f5_tts.rewards.voice_sim:VoiceSim",
+    "funasr_wer": "f5_tts.rewards.funasr_wer:FunasrWer",
+    "wespeaker_sim": "f5_tts.rewards.wespeaker_sim:WespeakerSim",
+    "speech_rate": "f5_tts.rewards.guards:SpeechRate",
+    "long_silence": "f5_tts.rewards.guards:LongSilence",
+    "clipping": "f5_tts.rewards.guards:Clipping",
 }
-ANNOUNCED = ("funasr_wer", "wespeaker_sim")
 
 
-@runtime_checkable
-class ProviderEntry(Protocol):
-    """One item of `rl.rewards.providers`."""
+class Plain:
+    """A provider made of whatever scores clips."""
 
-    name: str
-    weight: float
-    config: dict[str, Any]  # the constructor's arguments
+    component = "score"
+
+    def __init__(self, function: Callable[[Sequence[RewardInput]], Scores]) -> None:
+        self.function = function
+
+    def score(self, inputs: Sequence[RewardInput]) -> Scores:
+        return self.function(inputs)
 
 
-def build_providers(entries: Sequence[ProviderEntry]) -> dict[str, RewardProvider]:
+def build_providers(entries: Sequence[ProviderConfig]) -> dict[str, RewardProvider]:
     """The providers of `rl.rewards.providers`, by name."""
     providers: dict[str, RewardProvider] = {}
     for place, entry in enumerate(entries):
@@ -37,27 +48,58 @@ def build_providers(entries: Sequence[ProviderEntry]) -> dict[str, RewardProvide
     return providers
 
 
-def build_provider(entry: ProviderEntry, where: str) -> RewardProvider:
-    """One provider; `where` is its config key, for messages."""
-    module, _, name = provider_path(entry.name, where).partition(":")
-    make = getattr(import_module(module), name)
-    arguments = inspect.signature(make)
+def build_provider(entry: ProviderConfig, where: str) -> RewardProvider:
+    """One provider, in this process or in a worker; `where` is its config key, for messages."""
+    if entry.worker is not None:
+        from f5_tts.rewards.worker import build_worker
+
+        return build_worker(entry, where)
+    return local_provider(entry.name, entry.config, where)
+
+
+def local_provider(name: str, config: Mapping[str, Any], where: str) -> RewardProvider:
+    """A provider of this process: an object of the class that goes by this name, made with `config`; or the function
+    of that name, which gets `config` with the clips.
+
+    Raises ValueError when there is none, when it does not take `config`, or when it scores nothing.
+    """
+    made = find_provider(name, where)
+    is_class = inspect.isclass(made)
+    arguments = inspect.signature(made)
     try:
-        arguments.bind(**entry.config)
+        arguments.bind(*([] if is_class else [[]]), **config)
     except TypeError as error:
-        takes = ", ".join(arguments.parameters) or "no keys"
-        raise ValueError(f"{where}.config: {error}; {entry.name} takes {takes}") from None
-    return make(**entry.config)
+        keys = list(arguments.parameters)[0 if is_class else 1 :]
+        raise ValueError(f"{where}.config: {error}; {name} takes {', '.join(keys) or 'no keys'}") from None
+    return as_provider(made(**config) if is_class else partial(made, **config), name, where)
 
 
-def provider_path(name: str, where: str) -> str:
-    """The "module:class" that goes by this name."""
-    if name in PROVIDERS:
-        return PROVIDERS[name]
-    known = ", ".join(PROVIDERS)
-    if name in ANNOUNCED:
-        raise ValueError(f"{where}.name: {name} comes in a later release; this one has {known}")
-    raise ValueError(f"{where}.name: no reward provider is called {name!r}; there are {known}")
+def find_provider(name: str, where: str) -> Callable[..., Any]:
+    """The class or function behind a name of ours or "module:attribute"; ValueError with the reason where none is."""
+    path = PROVIDERS.get(name, name)
+    module, colon, attribute = path.partition(":")
+    if not colon:
+        raise ValueError(
+            f"{where}.name: no reward provider is called {name!r}; there are {', '.join(PROVIDERS)}, "
+            "and yours as module:attribute"
+        )
+    try:
+        found = getattr(import_module(module), attribute, None)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise  # the module is there, but something that it imports is not
+        raise ValueError(f"{where}.name: there is no module {module} for {name}, seen from where you stand") from error
+    if not callable(found):
+        raise ValueError(f"{where}.name: module {module} has no class or function {attribute!r}")
+    return found
+
+
+def as_provider(made: Any, name: str, where: str) -> RewardProvider:
+    """Anything with `score(inputs)`, or that can be called so, as a provider; `component` is "score" unless it says."""
+    score: Any = getattr(made, "score", made if callable(made) else None)
+    if score is None:
+        raise ValueError(f"{where}.name: {name} cannot score: it needs a method score(inputs), or to be a function")
+    return made if isinstance(made, RewardProvider) else Plain(score)
 
 
 def score_words(providers: Mapping[str, RewardProvider], inputs: Sequence[RewardInput]) -> dict[str, Tensor]:
@@ -68,26 +110,36 @@ def score_words(providers: Mapping[str, RewardProvider], inputs: Sequence[Reward
 
 def score_all(
     providers: Mapping[str, RewardProvider], inputs: Sequence[RewardInput], words: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """Every provider's raw scores of all inputs, by "<provider>.<component>"; where `words` are known, made of them."""
-    scores = {}
+) -> Scored:
+    """Every provider's raw scores of all inputs; where `words` are known, made of them."""
+    scored = Scored({}, {})
     for name, provider in providers.items():
         key = f"{name}.{provider.component}"
-        score = words[key].nanmean(dim=1).clamp(min=0) if key in words else provider.score(inputs)
-        scores[key] = checked(score, name, len(inputs))
-    return scores
+        if key in words:
+            scored.parts[key] = checked(words[key].nanmean(dim=1).clamp(min=0), key, len(inputs))
+            continue
+        scores = provider.score(inputs)
+        by_component = scores if isinstance(scores, Mapping) else {provider.component: scores}
+        if provider.component not in by_component:
+            raise ValueError(f"reward provider {name} gave {sorted(by_component)}, but not its {provider.component!r}")
+        for component, values in by_component.items():
+            kind = scored.parts if component == provider.component else scored.reported
+            kind[f"{name}.{component}"] = checked(values, f"{name}.{component}", len(inputs))
+    return scored
 
 
-def checked(score: Tensor, name: str, num: int) -> Tensor:
-    """One finite number a clip, or a ValueError that names the provider and the clips."""
+def checked(score: Any, name: str, num: int) -> Tensor:
+    """One number a clip, NaN (or None) where it does not apply; ValueError that names the provider and the clips."""
+    if not isinstance(score, Tensor):
+        score = torch.tensor([math.nan if value is None else float(value) for value in score])
     if score.shape != (num,):
         raise ValueError(f"reward provider {name} gave scores of shape {tuple(score.shape)} for {num} clips")
-    if not score.isfinite().all():
-        clips = (~score.isfinite()).nonzero().flatten().tolist()
-        raise ValueError(f"reward provider {name} gave clips {clips} of {num} a score that is not finite")
-    return score
+    if score.isinf().any():
+        clips = score.isinf().nonzero().flatten().tolist()
+        raise ValueError(f"reward provider {name} gave clips {clips} of {num} an infinite score")
+    return score.detach().float().cpu()
 
 
-def component_weights(entries: Sequence[ProviderEntry], providers: Mapping[str, RewardProvider]) -> dict[str, float]:
+def component_weights(entries: Sequence[ProviderConfig], providers: Mapping[str, RewardProvider]) -> dict[str, float]:
     """The entries' weights under the names of `score_all`, as `combine` wants them."""
     return {f"{entry.name}.{providers[entry.name].component}": entry.weight for entry in entries}

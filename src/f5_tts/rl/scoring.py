@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -39,7 +38,7 @@ class Scorer:
         words = score_words(self.providers, inputs) if self.by_word else {}
         texts, target = rollout.batch.target_texts, rollout.target
         frames = {name: over_frames(scores, texts, target) for name, scores in words.items()}
-        return replace(combine(score_all(self.providers, inputs, words), self.weights), frames=frames)
+        return combine(score_all(self.providers, inputs, words), self.weights, frames)
 
     def inputs(self, rollout: Rollout) -> list[RewardInput]:
         """One clip a sample, with what it should say and the voice it should have."""
