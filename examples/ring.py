@@ -163,7 +163,7 @@ class Run(NamedTuple):
 def improve(base: nn.Module, algorithm: str, updates: int) -> Run:
     """A copy of the base, trained by the algorithm."""
     rl, model = settings(algorithm), copy.deepcopy(base)
-    compare = GroupComparison({"goal": 1.0}, {"goal": 0.05}, method=rl.advantage, clip=rl.advantage_clip)
+    compare = GroupComparison({"goal": 1.0}, {"goal": 0.05}, rl)
     experience = draw_experience(model, [[prompts(NUM_PROMPTS)]] * updates, reward, compare, rl)
     loss = GRPOLoss(rl, reference=Snapshot(model) if rl.kl_weight > 0 else None)
     optimizer, scores = Adam(model.parameters(), lr=RATE["rl"]), [score(model, rl)]

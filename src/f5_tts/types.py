@@ -92,7 +92,8 @@ class RewardInput:
     row: Mapping[str, Any] = field(default_factory=dict)  # the row of the data set, all its columns
 
 
-Scores = Tensor | Mapping[str, Tensor]  # one number a clip; or several by component, that of the provider counts
+Numbers = Tensor | Sequence[float | None]  # one a clip, of shape b; None is NaN
+Scores = Numbers | Mapping[str, Numbers]  # or several by component, of which that of the provider counts
 
 
 @runtime_checkable

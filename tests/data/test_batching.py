@@ -162,6 +162,8 @@ def test_utterances_are_padded_with_zeros_to_the_longest():
             text=text,
             target_text=text[-1],
             prompt_id=number,
+            prompt_text=text[:-1],
+            row={"number": number},
         )
 
     batch = collate([utterance(2, 1, "a b", 7), utterance(3, 0, "c", 4)], LETTERS)
@@ -170,6 +172,7 @@ def test_utterances_are_padded_with_zeros_to_the_longest():
     assert batch.text.tolist() == [[1, 0, 2], [3, -1, -1]] and batch.target_texts == ["b", "c"]
     assert batch.group_ids.tolist() == [7, 4]
     assert [len(audio) for audio in batch.audio] == [20, 30]
+    assert batch.prompt_texts == ["a ", ""] and [row["number"] for row in batch.rows] == [7, 4]
 
 
 # --- loading ---

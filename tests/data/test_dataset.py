@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from math import pi
 from pathlib import Path
 
@@ -34,11 +35,18 @@ def write_layout(folder: Path, columns: dict[str, list], durations: object) -> P
 
 def test_rows_are_read_in_order_with_their_seconds_from_duration_json(tmp_path):
     rows = read_rows(write_layout(tmp_path, COLUMNS, {"duration": [1, 2.5, 3]}))
-    assert rows == [
+    assert [replace(row, columns={}) for row in rows] == [
         Row(audio_path="a.wav", text="one", duration=1.0, speaker="x"),
         Row(audio_path="b.wav", text="two", duration=2.5, speaker="y"),
         Row(audio_path="c.wav", text="three", duration=3.0, speaker="x"),
     ]
+
+
+def test_a_row_keeps_every_column_for_the_rewards(tmp_path):
+    rows = read_rows(write_layout(tmp_path, {**COLUMNS, "mood": ["glad", "sad", None]}, {"duration": [1, 2.5, 3]}))
+    assert [row.columns["mood"] for row in rows] == ["glad", "sad", None]
+    utterance = SpeechDataset(rows, lambda path: (torch.zeros(4), torch.zeros(2, 1)), pairs=False, seed=0)[(1, -1, 0)]
+    assert utterance.row["mood"] == "sad" and utterance.prompt_text == ""
 
 
 def test_a_data_set_may_know_no_speakers(tmp_path):

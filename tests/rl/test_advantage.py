@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from math import nan
+
 import pytest
 import torch
 from torch import Tensor
 
-from f5_tts.rl.advantage import METHODS, MIN_GROUPS, RunningBaseline, group_advantages, without_spread
+from f5_tts.rl.advantage import METHODS, MIN_GROUPS, MODES, RunningBaseline, group_advantages, without_spread
 
-ONE_REWARD = {"weights": {"r": 1.0}, "floors": {"r": 0.02}, "clip": 5.0, "method": "gdpo"}
+ONE_REWARD = {"weights": {"r": 1.0}, "floors": {"r": 0.02}, "clip": 5.0, "mode": "gdpo", "method": "gdpo"}
 
 
 def everywhere(num: int, length: int = 1) -> Tensor:
@@ -47,7 +49,7 @@ def test_rewards_are_scaled_each_by_itself_and_added_by_weight():
     parts = {"acc": torch.tensor([1.0, 0.0, 1.0, 0.0]), "sim": torch.tensor([0.5, 0.5, 0.7, 0.7])}
     weights, floors = {"acc": 1.0, "sim": 0.5}, {"acc": 0.02, "sim": 0.005}
     found = group_advantages(
-        parts, torch.zeros(4, dtype=torch.long), weights, floors, everywhere(4), method="gdpo", clip=5.0
+        parts, torch.zeros(4, dtype=torch.long), weights, floors, everywhere(4), mode="gdpo", method="gdpo", clip=5.0
     )
     torch.testing.assert_close(found, torch.tensor([0.5, -1.5, 1.5, -0.5]))
 
@@ -100,6 +102,7 @@ def test_a_reward_without_spread_adds_nothing_where_another_has_some(floor: floa
         {"acc": 1.0, "sim": 1.0},
         floors,
         everywhere(3),
+        mode="gdpo",
         method="gdpo",
         clip=5.0,
     )
@@ -128,7 +131,7 @@ def test_a_reward_of_the_whole_sample_counts_in_all_its_frames():
     parts = {"acc": torch.tensor([[1.0, 0.0], [0.0, 0.0]]), "sim": torch.tensor([0.2, 0.4])}
     weights, floors = {"acc": 1.0, "sim": 0.5}, {"acc": 0.02, "sim": 0.005}
     found = group_advantages(
-        parts, torch.zeros(2, dtype=torch.long), weights, floors, everywhere(2, 2), method="gdpo", clip=5.0
+        parts, torch.zeros(2, dtype=torch.long), weights, floors, everywhere(2, 2), mode="gdpo", method="gdpo", clip=5.0
     )
     torch.testing.assert_close(found, torch.tensor([[0.5, -0.5], [-0.5, 0.5]]))
 
@@ -163,24 +166,80 @@ SPREAD = (((1 - 2.6) ** 2 + (2 - 2.6) ** 2 + (6 - 2.6) ** 2 + 2.6**2 + 1.4**2) /
 )
 def test_methods_that_add_rewards_first_compare_their_weighted_sum(method: str, expected: list[float]):
     weights, floors = {"r": 1.0, "q": 2.0}, {"r": 9.0, "q": 9.0}
-    found = group_advantages(TWO_REWARDS, GROUPS, weights, floors, everywhere(5), method=method, clip=5.0)
+    found = group_advantages(TWO_REWARDS, GROUPS, weights, floors, everywhere(5), mode="sum", method=method, clip=5.0)
     torch.testing.assert_close(found, torch.tensor(expected))
 
 
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("method", METHODS)
-def test_whole_groups_in_any_order_and_company_get_the_same_advantages_below_eight_groups(method: str):
-    """Keyed by prompt id: interleaved or not. (global_std looks at the whole update, and so at the company.)"""
+def test_whole_groups_in_any_order_and_company_get_the_same_advantages_below_eight_groups(method: str, mode: str):
+    """Keyed by prompt id: interleaved or not. (global_std and normalized_sum look at the company too.)"""
     order = torch.tensor([4, 0, 3, 2, 1])
     weights, floors = {"r": 1.0, "q": 2.0}, {"r": 0.0, "q": 0.0}
-    settings = {"method": method, "clip": 5.0}
+    settings = {"mode": mode, "method": method, "clip": 5.0}
     whole = group_advantages(TWO_REWARDS, GROUPS, weights, floors, everywhere(5), **settings)
     shuffled = {name: score[order] for name, score in TWO_REWARDS.items()}
     found = group_advantages(shuffled, GROUPS[order], weights, floors, everywhere(5), **settings)
     torch.testing.assert_close(found, whole[order])
-    if method != "global_std":
+    if method != "global_std" and mode != "normalized_sum":
         alone = {name: score[:3] for name, score in TWO_REWARDS.items()}
         found = group_advantages(alone, GROUPS[:3], weights, floors, everywhere(3), **settings)
         torch.testing.assert_close(found, whole[:3])
+
+
+# --- other ways to add ---
+
+
+@pytest.mark.parametrize(
+    "mode, expected",
+    [
+        ("sum", [1.0, 2.0, 6.0, 0.0, 4.0]),
+        ("normalized_sum", [1 / 0.8944272, 2 / 0.7483315, 2 / 0.8944272 + 4 / 0.7483315, 0.0, 4.9088]),
+        ("rank_shaping", [0.5, 0.0 + 2 * 0.5, 1.0 + 2 * 1.0, 0.0, 1.0 + 2 * 1.0]),
+        ("gdpo", [2 * -1.2247449, -1.2247449, 3 * 1.2247449, -3.0, 3.0]),
+    ],
+)
+def test_modes_make_rewards_comparable_before_they_are_added(mode: str, expected: list[float]):
+    """r and q of weights 1 and 2, compared by dr_grpo, which centres alone. Deviations over all five: √0.8 of r, whose
+    mean is 1, and √0.56 of q, whose mean is 0.8; in group 0 both are 0, 1, 2 in some order: deviation √(2 / 3)."""
+    settings = {"mode": mode, "method": "dr_grpo", "clip": 9.0}
+    found = group_advantages(TWO_REWARDS, GROUPS, {"r": 1.0, "q": 2.0}, {"r": 0.0, "q": 0.0}, everywhere(5), **settings)
+    total = torch.tensor(expected)
+    centred = torch.cat([total[:3] - total[:3].mean(), total[3:] - total[3:].mean()])
+    torch.testing.assert_close(found, centred, atol=1e-4, rtol=0)
+
+
+def test_equal_rewards_share_their_rank():
+    """Of four, two in the middle: places 0, 1.5, 1.5, 3 of 3; their mean is a half."""
+    found = advantages([5.0, 7.0, 7.0, 100.0], [0] * 4, mode="rank_shaping", method="dr_grpo")
+    torch.testing.assert_close(found, torch.tensor([-0.5, 0.0, 0.0, 0.5]))
+
+
+def test_a_floor_keeps_the_noise_of_a_whole_update_small():
+    found = advantages(
+        [0.0, 0.01], [0, 0], mode="normalized_sum", method="dr_grpo", floors={"r": 0.5}
+    )  # deviation 0.005
+    torch.testing.assert_close(found, torch.tensor([-0.01, 0.01]))
+
+
+# --- rewards that do not apply ---
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("mode", MODES)
+def test_a_reward_that_does_not_apply_moves_its_sample_nowhere(mode: str, method: str):
+    found = advantages([1.0, nan, 3.0, nan, nan], [0, 0, 0, 1, 1], mode=mode, method=method)
+    assert found[0] < 0 < found[2] and found[0] == pytest.approx(-found[2].item())
+    torch.testing.assert_close(found[[1, 3, 4]], torch.zeros(3), atol=1e-6, rtol=0)
+
+
+def test_where_one_reward_does_not_apply_the_other_decides():
+    parts = {"acc": torch.tensor([0.0, 1.0, 0.0, 1.0]), "sim": torch.full((4,), nan)}
+    settings = {"mode": "gdpo", "method": "gdpo", "clip": 5.0}
+    floors = dict.fromkeys(parts, 0.0)
+    found = group_advantages(parts, torch.zeros(4).long(), {"acc": 1.0, "sim": 9.0}, floors, everywhere(4), **settings)
+    torch.testing.assert_close(found, torch.tensor([-1.0, 1.0, -1.0, 1.0]))
+    assert not without_spread(parts, torch.zeros(4).long()).any()
 
 
 # --- without a group ---
@@ -230,3 +289,10 @@ def test_a_reward_by_frame_counts_as_its_mean_over_generated_frames():
     target = torch.tensor([[True, True, False], [True, False, False]])
     found = line({"r": torch.tensor([[0.0, 2.0, 9.0], [3.0, 9.0, 9.0]])}, torch.arange(2), target)
     assert found.tolist() == pytest.approx([-1.0, 1.0])
+
+
+def test_a_baseline_passes_over_what_does_not_apply():
+    line = baseline()
+    assert compared(line, 1.0, nan, 3.0) == pytest.approx([-1.0, 0.0, 1.0])
+    assert compared(line, nan) == [0.0]
+    assert compared(line, 4.0) == pytest.approx([2.0])

@@ -43,8 +43,8 @@ def formula(tensors) -> Callable[[str], Tensor]:
     return lambda name: tensors("g4_grpo")[f"formula.{name}"]
 
 
-def test_advantages_are_the_published_ones(formula):
-    compare = GroupComparison({"sum": 1.0}, {"sum": 0.0}, method="grpo", clip=5.0)
+def test_advantages_are_the_published_ones(formula, rl):
+    compare = GroupComparison({"sum": 1.0}, {"sum": 0.0}, rl("advantage=grpo", "rewards.mode=sum"))
     found = compare({"sum": formula("rewards")}, torch.zeros(4, dtype=torch.long), formula("target_mask"))
     torch.testing.assert_close(found, formula("advantages"), atol=1e-6, rtol=1e-5)
 

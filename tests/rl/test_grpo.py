@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from math import nan
 
 import pytest
 import torch
@@ -11,12 +13,12 @@ from torch import Tensor
 from f5_tts.config import compose_run
 from f5_tts.model.cfm import CFM
 from f5_tts.rl.advantage import GroupComparison
-from f5_tts.rl.grpo import GRPOLoss, draw_experience
+from f5_tts.rl.grpo import GRPOLoss, draw_experience, drawn_and_scored
 from f5_tts.rl.nft import OldPolicy
 from f5_tts.rl.objective import Models, grpo_objective
 from f5_tts.rl.scoring import Scorer
 from f5_tts.sections import ProviderConfig, RLConfig, RLRunConfig
-from f5_tts.types import GRPOBatch, RewardInput, SpeechBatch
+from f5_tts.types import GRPOBatch, RewardBatch, RewardInput, RewardProvider, Rollout, SpeechBatch
 
 
 class MeanFrame:
@@ -44,14 +46,14 @@ class Indifferent:
         return torch.full((len(inputs),), 0.3)
 
 
-def scorer(provider: Loud | Indifferent, rl: RLConfig) -> Scorer:
+def scorer(provider: RewardProvider, rl: RLConfig) -> Scorer:
     rl.rewards.providers = [ProviderConfig(name="test", weight=1.0, floor=1e-3, config={})]
     mel_spec = compose_run("F5TTS_Mini_RL", [], RLRunConfig).model.mel_spec
     return Scorer(MeanFrame(), {"test": provider}, rl, mel_spec)
 
 
 def experience_of(
-    policy: CFM, batch: SpeechBatch, rl: RLConfig, provider: Loud | Indifferent | None = None
+    policy: CFM, batch: SpeechBatch, rl: RLConfig, provider: RewardProvider | None = None
 ) -> list[GRPOBatch]:
     torch.manual_seed(0)
     judge = scorer(provider or Loud(), rl)
@@ -60,7 +62,7 @@ def experience_of(
 
 
 def comparison(judge: Scorer) -> GroupComparison:
-    return GroupComparison(judge.weights, judge.floors, method="gdpo", clip=5.0)
+    return GroupComparison(judge.weights, judge.floors, judge.rl)
 
 
 def gradients(policy: CFM) -> dict[str, Tensor]:
@@ -249,3 +251,65 @@ def test_an_update_moves_the_policy_towards_what_was_rewarded(policy, batch, sma
     wide = replace(small, clip_low=1.0, clip_high=1.0)
     slices = [grpo_objective(Models(policy), part, step, wide) for part in experience for step in range(3)]
     assert sum(part.metrics["loss/pro_adv"] for part in slices) > 0
+
+
+@pytest.fixture
+def rollouts(policy, batch, small) -> list[Rollout]:
+    return [part.rollout for part in experience_of(policy, batch, small)]
+
+
+def test_with_overlap_a_rollout_is_scored_while_the_next_is_drawn_and_all_keep_their_places(rollouts, small):
+    judge, first_is_scored = scorer(Loud(), small), threading.Event()
+
+    def score(rollout: Rollout) -> RewardBatch:
+        first_is_scored.set()
+        return judge(rollout)
+
+    def drawing(is_beside: bool) -> Iterator[Rollout]:
+        yield rollouts[0]
+        assert first_is_scored.wait(timeout=60 if is_beside else 0) == is_beside
+        yield rollouts[1]
+
+    for is_beside in (True, False):
+        first_is_scored.clear()
+        drawn, scored, seconds = drawn_and_scored(drawing(is_beside), score, is_beside)
+        assert all(one is other for one, other in zip(drawn, rollouts, strict=True))
+        assert [rewards.total.tolist() for rewards in scored] == [judge(each).total.tolist() for each in rollouts]
+        assert seconds.keys() == {"time/rollout", "time/reward"}
+
+
+def test_what_fails_beside_the_drawing_fails_the_update(rollouts):
+    def score(rollout: Rollout) -> RewardBatch:
+        raise RuntimeError("the reward model is gone")
+
+    with pytest.raises(RuntimeError, match="the reward model is gone"):
+        drawn_and_scored(rollouts, score, True)
+
+
+def test_overlap_changes_no_number(policy, batch, rl):
+    settings = ("repeat_count=3", "mini_repeat_count=2", "steps=4", "kl_weight=0.0")
+    beside, after = (experience_of(policy, batch, rl(*settings, f"rewards.overlap={on}")) for on in (True, False))
+    for part, same in zip(beside, after, strict=True):
+        assert torch.equal(part.advantages, same.advantages) and torch.equal(part.rollout.mel, same.rollout.mel)
+
+
+class Partial:
+    """Loudness that does not apply to every second clip, and how long they are."""
+
+    component = "level"
+
+    def score(self, inputs: Sequence[RewardInput]) -> dict[str, Tensor]:
+        level = Loud().score(inputs)
+        level[::2] = nan
+        return {"level": level, "seconds": torch.tensor([len(item.audio) / item.sample_rate for item in inputs])}
+
+
+def test_what_does_not_apply_is_counted_and_other_components_are_reported(policy, batch, small):
+    experience = experience_of(policy, batch, small, Partial())
+    seen = experience[0].metrics
+    clips = [clip for part in experience for clip in scorer(Loud(), small).inputs(part.rollout)]
+    levels = Loud().score(clips)[1::2]
+    assert seen["reward/not_applicable"] == 0.5
+    assert seen["reward/test.level"] == pytest.approx(levels.mean().item())
+    assert seen["reward/test.seconds"] == pytest.approx(7 / clips[0].sample_rate)  # nine and five frames of a sample
+    assert all(torch.isfinite(part.advantages).all() for part in experience)

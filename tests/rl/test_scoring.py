@@ -103,6 +103,38 @@ def test_the_voice_to_match_is_that_of_the_cut_that_was_given(rollout, batch, sc
     ]
 
 
+def test_a_prompt_of_its_own_is_the_voice_to_match_and_its_words_are_told(rollout, batch, scorer_of):
+    listener = Listener("acc", [0.0] * 4)
+    told = replace(batch, prompt_texts=["one two", "nine"], rows=[{"language": "en", "dog": "Rex"}, {}]).repeat(2)
+    scorer_of({"ear": listener})(replace(rollout, batch=told))
+    assert [shown.reference_text for shown in listener.shown] == ["one two", "one two", "nine", "nine"]
+    assert [shown.language for shown in listener.shown] == ["en", "en", "auto", "auto"]
+    assert [shown.row.get("dog") for shown in listener.shown] == ["Rex", "Rex", None, None]
+    for shown, item, frames in zip(listener.shown, (0, 0, 1, 1), (3, 3, 4, 4), strict=True):
+        assert shown.lead is None and shown.target_audio is not None
+        assert torch.equal(shown.target_audio, batch.audio[item][frames * HOP :])
+
+
+def test_a_prompt_cut_from_the_clip_leads_its_text_and_the_whole_recording_is_the_voice(rollout, batch, scorer_of):
+    listener = Listener("acc", [0.0] * 4)
+    scorer_of({"ear": listener}, "prompt_frac_range=[0.1,0.5]")(rollout)
+    for shown, item, frames in zip(listener.shown, (0, 0, 1, 1), (3, 3, 4, 4), strict=True):
+        assert shown.lead is not None and shown.reference_audio is not None and shown.target_audio is not None
+        assert torch.equal(shown.lead, batch.audio[item][: frames * HOP])
+        assert torch.equal(shown.reference_audio, batch.audio[item])
+        assert torch.equal(torch.cat([shown.lead, shown.target_audio]), batch.audio[item])
+        assert shown.reference_text == shown.text == ["three four", "six"][item]
+
+
+def test_a_gate_is_checked_when_the_scorer_is_made_and_shuts_when_it_scores(rollout, scorer_of):
+    providers = {"ear": Listener("acc", [1.0, 0.0, 0.5, 0.25]), "voice": Listener("sim", [0.1, 0.2, 0.3, 0.4])}
+    gate = "rewards.gates=[{reward: voice.sim, by: ear.acc, within: [0.5, 1]}]"
+    rewards = scorer_of(providers, gate)(rollout)
+    torch.testing.assert_close(rewards.parts["voice.sim"], torch.tensor([0.1, 0.0, 0.3, 0.0]))
+    with pytest.raises(ValueError, match=r"gates\.0\.reward=voice\.sim is not rewarded; there are ear\.acc"):
+        scorer_of({"ear": providers["ear"]}, gate)
+
+
 def test_scores_keep_their_places_and_add_up_by_weight(rollout, scorer_of):
     providers = {"ear": Listener("acc", [1.0, 0.0, 0.5, 0.25]), "voice": Listener("sim", [0.1, 0.2, 0.3, 0.4])}
     scorer = scorer_of(providers)

@@ -91,8 +91,9 @@ def rewarded(rollout: Rollout, method: str = "gdpo") -> GRPOBatch:
     """All samples as one group, whose reward is what was drawn."""
     group = torch.zeros(NUM, dtype=torch.long)
     reward = {"action": rollout.mel.flatten()}
+    mode = "gdpo" if method == "gdpo" else "sum"
     advantages = group_advantages(
-        reward, group, {"action": 1.0}, {"action": 0.01}, rollout.target, method=method, clip=100.0
+        reward, group, {"action": 1.0}, {"action": 0.01}, rollout.target, mode=mode, method=method, clip=100.0
     )
     return GRPOBatch(rollout=rollout, advantages=advantages, share=1.0, metrics={})
 

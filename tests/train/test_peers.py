@@ -39,7 +39,9 @@ def rows(part: slice) -> tuple[torch.Tensor, torch.Tensor]:
 
 def compared(method: str, rewards: torch.Tensor, prompts: torch.Tensor) -> torch.Tensor:
     target = torch.ones(len(rewards), 1, dtype=torch.bool)
-    return group_advantages({"r": rewards}, prompts, {"r": 1.0}, {"r": 0.02}, target, method=method, clip=5.0)
+    return group_advantages(
+        {"r": rewards}, prompts, {"r": 1.0}, {"r": 0.02}, target, mode="gdpo", method=method, clip=5.0
+    )
 
 
 def test_one_process_gathers_what_it_has():

@@ -103,6 +103,8 @@ def collate(items: Sequence[Utterance], vocabulary: Vocabulary) -> SpeechBatch:
         target_texts=[item.target_text for item in items],
         group_ids=torch.tensor([item.prompt_id for item in items]),
         audio=[item.audio for item in items],
+        prompt_texts=[item.prompt_text for item in items],
+        rows=[item.row for item in items],
     )
 
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,6 +35,7 @@ class Row:
     text: str | list[str]  # a list holds the tokenizer's symbols, as F5-TTS's own preparation scripts write them
     duration: float
     speaker: str | None
+    columns: Mapping[str, Any] = field(default_factory=dict)  # all that the data set says of it, for rewards
 
 
 def read_rows(directory: Path) -> list[Row]:
@@ -51,7 +54,7 @@ def read_rows(directory: Path) -> list[Row]:
         raise ValueError(f"{directory}: raw/ holds {len(table)} rows, duration.json {len(durations)}: make both anew")
     rows = zip(table.to_list(), durations, strict=True)
     return [
-        Row(audio_path=row["audio_path"], text=row["text"], duration=seconds, speaker=row.get("speaker"))
+        Row(audio_path=row["audio_path"], text=row["text"], duration=seconds, speaker=row.get("speaker"), columns=row)
         for row, seconds in rows
     ]
 
@@ -109,19 +112,17 @@ class SpeechDataset(Dataset[Utterance]):
         index, partner, prompt_id = key
         row = self.rows[index]
         audio, mel = self.read(row.audio_path)
+        utterance = partial(Utterance, target_text="".join(row.text), prompt_id=prompt_id, row=row.columns)
         if partner < 0:
-            said = "".join(row.text)
-            return Utterance(
-                audio=audio, mel=mel, prompt_frames=0, prompt_id=prompt_id, text=row.text, target_text=said
-            )
-        prompt_audio, prompt = self.read(self.rows[partner].audio_path)
-        return Utterance(
+            return utterance(audio=audio, mel=mel, prompt_frames=0, text=row.text)
+        before = self.rows[partner]
+        prompt_audio, prompt = self.read(before.audio_path)
+        return utterance(
             audio=torch.cat([prompt_audio, audio]),
             mel=torch.cat([prompt, mel]),
             prompt_frames=len(prompt),
-            text=in_a_row(self.rows[partner].text, row.text),
-            target_text="".join(row.text),
-            prompt_id=prompt_id,
+            text=in_a_row(before.text, row.text),
+            prompt_text="".join(before.text),
         )
 
 

@@ -71,7 +71,10 @@ def local_provider(name: str, config: Mapping[str, Any], where: str) -> RewardPr
     except TypeError as error:
         keys = list(arguments.parameters)[0 if is_class else 1 :]
         raise ValueError(f"{where}.config: {error}; {name} takes {', '.join(keys) or 'no keys'}") from None
-    return as_provider(made(**config) if is_class else partial(made, **config), name, where)
+    try:
+        return as_provider(made(**config) if is_class else partial(made, **config), name, where)
+    except TypeError as error:
+        raise ValueError(f"{where}.config={dict(config)}: {name} cannot be made of it: {error}") from error
 
 
 def find_provider(name: str, where: str) -> Callable[..., Any]:

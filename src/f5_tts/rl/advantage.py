@@ -9,12 +9,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from f5_tts.sections import RLConfig
+
 MIN_GROUPS = 8  # from here on the spread over an update is worth dividing by
 TINY = 1e-8  # keeps a division by no spread finite
 EPS = 1e-4  # grpo: added to a group's standard deviation, in units of the total reward
 MEMORY = 64  # samples that a running baseline looks back over
 
-Scale = Callable[[Float[Tensor, "b ..."], Int[Tensor, " b"], float], Float[Tensor, "b ..."]]
+ScaleReward = Callable[[Tensor, Tensor, float, Tensor], Tensor]  # scores b ..., group b, floor, target b n
+ScaleTotal = Callable[[Tensor, Tensor, Tensor], Tensor]  # scores b ..., group b, target b n
 
 
 @runtime_checkable
@@ -29,11 +32,13 @@ class Compare(Protocol):
 class GroupComparison:
     """Each sample against the others of its prompt: `group_advantages` with a run's settings."""
 
-    def __init__(self, weights: dict[str, float], floors: dict[str, float], *, method: str, clip: float) -> None:
-        self.weights, self.floors, self.method, self.clip = weights, floors, method, clip
+    def __init__(self, weights: dict[str, float], floors: dict[str, float], rl: RLConfig) -> None:
+        self.weights, self.floors, self.rl = weights, floors, rl
 
     def __call__(self, parts: dict[str, Tensor], group_ids: Tensor, target: Tensor) -> Tensor:
-        return group_advantages(parts, group_ids, self.weights, self.floors, target, method=self.method, clip=self.clip)
+        rl = self.rl
+        how = {"mode": rl.rewards.mode, "method": rl.advantage}
+        return group_advantages(parts, group_ids, self.weights, self.floors, target, **how, clip=rl.advantage_clip)
 
 
 def group_advantages(
@@ -43,30 +48,45 @@ def group_advantages(
     floors: dict[str, float],
     target: Bool[Tensor, "b n"],
     *,
+    mode: str,
     method: str,
     clip: float,
 ) -> Float[Tensor, " b"] | Float[Tensor, "b n"]:
-    """Rewards compared within groups, by `method`, which METHODS explains; clipped to plus and minus `clip`.
+    """Rewards added by `mode` (MODES) and compared within groups by `method` (METHODS); clipped to +-`clip`.
 
     A group must be here whole. Its advantages sum to zero before clipping; a group whose rewards are all equal gets
-    exactly zero.
+    exactly zero. A reward that does not apply to a sample moves it nowhere: it counts as the mean of its group.
 
     Args:
-        parts: raw scores by reward, of shape `b`, or `b n` where each frame has its own; higher is better. One such
-            reward gives every frame its own advantage: each is compared with the same frame of the other samples.
+        parts: raw scores by reward, of shape `b`, or `b n` where each frame has its own; higher is better, NaN where
+            one does not apply. One reward of frames gives every frame its own advantage: each is compared with the
+            same frame of the other samples.
         group_ids: which prompt a sample answers; any integers, in any order.
         weights: of each reward.
-        floors: gdpo: the least standard deviation to divide by, in units of that reward: noise below it stays small.
+        floors: the least standard deviation to divide a reward by, in its units: noise below it stays small.
         target: True on generated frames; the others get zero where frames have advantages of their own.
     """
-    scale_part, scale_total = METHODS[method]
     _, group = torch.unique(group_ids, return_inverse=True)
-    scaled = [weights[name] * scale_part(score.float(), group, floors[name]) for name, score in parts.items()]
+    known = {name: filled(score.float(), group) for name, score in parts.items()}
+    scaled = [weights[name] * MODES[mode](score, group, floors[name], target) for name, score in known.items()]
     by_frame = any(score.ndim == 2 for score in scaled)
     total = torch.stack(torch.broadcast_tensors(*(as_rows(part) if by_frame else part for part in scaled))).sum(dim=0)
-    counted = total.expand_as(target)[target] if by_frame else total
-    total = scale_total(total, group, counted.std(correction=0).clamp(min=TINY).item()).clamp(-clip, clip)
+    total = METHODS[method](total, group, target).clamp(-clip, clip)
     return total.masked_fill(~target, 0.0) if by_frame else total
+
+
+def filled(scores: Float[Tensor, "b ..."], group: Int[Tensor, " b"]) -> Float[Tensor, "b ..."]:
+    """Scores with the mean of those of the group in place of NaN, zero where the whole group has none."""
+    known = ~scores.isnan()
+    share = group_mean(known.float(), group)
+    mean = group_mean(scores.nan_to_num(0.0), group) / share.clamp(min=TINY)
+    return scores.where(known, mean[group])
+
+
+def spread(scores: Float[Tensor, "b ..."], target: Bool[Tensor, "b n"]) -> float:
+    """Standard deviation over all samples, of frames over those that were generated."""
+    counted = scores if scores.ndim == 1 else scores.expand_as(target)[target]
+    return counted.std(correction=0).clamp(min=TINY).item()
 
 
 def as_rows(scores: Tensor) -> Float[Tensor, "b n"]:
@@ -74,54 +94,88 @@ def as_rows(scores: Tensor) -> Float[Tensor, "b n"]:
     return scores[:, None] if scores.ndim == 1 else scores
 
 
-# --- how a reward, or their sum, is scaled; groups are numbered from 0 ---
+# --- how a reward is scaled before all are added; groups are numbered from 0 ---
 
 
-def as_it_is(scores: Float[Tensor, "b ..."], group: Int[Tensor, " b"], _: float) -> Float[Tensor, "b ..."]:
+def as_it_is(scores: Tensor, group: Tensor, floor: float, target: Tensor) -> Tensor:
     return scores
 
 
-def centre(scores: Float[Tensor, "b ..."], group: Int[Tensor, " b"], _: float) -> Float[Tensor, "b ..."]:
+def over_update(scores: Tensor, group: Tensor, floor: float, target: Tensor) -> Tensor:
+    """r / max(std, floor), over all samples of the update; its mean is the same for all and would cancel."""
+    return scores / max(spread(scores, target), floor)
+
+
+def ranks(scores: Tensor, group: Tensor, floor: float, target: Tensor) -> Tensor:
+    """The place of each among its group, from 0 (lowest) to 1; equals share the mean of their places."""
+    found = torch.zeros_like(scores)
+    for number in range(int(group.max()) + 1):
+        rows = scores[group == number]
+        above, level = (rows[:, None] > rows).sum(dim=1), (rows[:, None] == rows).sum(dim=1) - 1
+        found[group == number] = (above + level / 2) / max(len(rows) - 1, 1)
+    return found
+
+
+def standardise(scores: Tensor, group: Tensor, floor: float, target: Tensor) -> Tensor:
+    """(r - mean_g) / max(std_g, floor), with biased standard deviations."""
+    return centre(scores, group) / deviation(scores, group).clamp(min=max(floor, TINY))[group]
+
+
+# rl.rewards.mode
+MODES: dict[str, ScaleReward] = {
+    "sum": as_it_is,
+    "normalized_sum": over_update,
+    "rank_shaping": ranks,
+    "gdpo": standardise,  # each reward counts alike, whatever its spread (arXiv 2601.05242)
+}
+
+
+# --- how their sum becomes an advantage ---
+
+
+def centred_over_its_spread(scores: Tensor, group: Tensor, target: Tensor) -> Tensor:
+    """R - mean_g, over the update's spread of that if there are enough groups to know it."""
+    centred = centre(scores, group)
+    return centred / spread(centred, target) if int(group.max()) + 1 >= MIN_GROUPS else centred
+
+
+def standardise_softly(scores: Tensor, group: Tensor, target: Tensor) -> Tensor:
+    """(R - mean_g) / (std_g + ε)."""
+    return centre(scores, group) / (deviation(scores, group)[group] + EPS)
+
+
+def centred(scores: Tensor, group: Tensor, target: Tensor) -> Tensor:
+    """R - mean_g."""
+    return centre(scores, group)
+
+
+def centred_over_spread(scores: Tensor, group: Tensor, target: Tensor) -> Tensor:
+    """(R - mean_g) / std over all samples of the update."""
+    return centre(scores, group) / spread(scores, target)
+
+
+def beat_the_others(scores: Tensor, group: Tensor, target: Tensor) -> Tensor:
+    """R - mean of the group's other samples = (R - mean_g) G / (G - 1)."""
+    size = torch.bincount(group)[group].view(-1, *[1] * (scores.ndim - 1))
+    return centre(scores, group) * size / (size - 1).clamp(min=1)
+
+
+# rl.advantage
+METHODS: dict[str, ScaleTotal] = {
+    "gdpo": centred_over_its_spread,
+    "grpo": standardise_softly,  # Shao et al. 2024, arXiv 2402.03300
+    "dr_grpo": centred,  # no bias towards groups of little spread (Liu et al. 2025, arXiv 2503.20783)
+    "global_std": centred_over_spread,
+    "rloo": beat_the_others,  # Ahmadian et al. 2024, arXiv 2402.14740
+}
+
+
+# --- statistics of groups ---
+
+
+def centre(scores: Float[Tensor, "b ..."], group: Int[Tensor, " b"]) -> Float[Tensor, "b ..."]:
     """r - mean_g, exactly zero where all of a group scored the same."""
     return (scores - group_mean(scores, group)[group]).masked_fill(is_equal(scores, group), 0.0)
-
-
-def standardise(scores: Float[Tensor, "b ..."], group: Int[Tensor, " b"], floor: float) -> Float[Tensor, "b ..."]:
-    """(r - mean_g) / max(std_g, floor), with biased standard deviations."""
-    return centre(scores, group, floor) / deviation(scores, group).clamp(min=max(floor, TINY))[group]
-
-
-def standardise_softly(scores: Float[Tensor, "b ..."], group: Int[Tensor, " b"], _: float) -> Float[Tensor, "b ..."]:
-    """(r - mean_g) / (std_g + ε)."""
-    return centre(scores, group, EPS) / (deviation(scores, group)[group] + EPS)
-
-
-def beat_the_others(scores: Float[Tensor, "b ..."], group: Int[Tensor, " b"], _: float) -> Float[Tensor, "b ..."]:
-    """r - mean of the group's other samples = (r - mean_g) G / (G - 1)."""
-    size = torch.bincount(group)[group].view(-1, *[1] * (scores.ndim - 1))
-    return centre(scores, group, 0.0) * size / (size - 1).clamp(min=1)
-
-
-def over_spread(scores: Float[Tensor, "b ..."], group: Int[Tensor, " b"], spread: float) -> Float[Tensor, "b ..."]:
-    """Scores that are centred already, over the update's spread if there are enough groups to know it."""
-    return scores / spread if int(group.max()) + 1 >= MIN_GROUPS else scores
-
-
-def centre_over_spread(
-    scores: Float[Tensor, "b ..."], group: Int[Tensor, " b"], spread: float
-) -> Float[Tensor, "b ..."]:
-    """(r - mean_g) / std over all samples of the update."""
-    return centre(scores, group, spread) / spread
-
-
-# rl.advantage -> how each reward is scaled, given its floor, and how their weighted sum is, given the update's spread.
-METHODS: dict[str, tuple[Scale, Scale]] = {
-    "gdpo": (standardise, over_spread),  # each reward counts alike, whatever its spread (arXiv 2601.05242)
-    "grpo": (as_it_is, standardise_softly),  # Shao et al. 2024, arXiv 2402.03300
-    "dr_grpo": (as_it_is, centre),  # no bias towards groups of little spread (Liu et al. 2025, arXiv 2503.20783)
-    "global_std": (as_it_is, centre_over_spread),
-    "rloo": (as_it_is, beat_the_others),  # Ahmadian et al. 2024, arXiv 2402.14740
-}
 
 
 def deviation(scores: Float[Tensor, "b ..."], group: Int[Tensor, " b"]) -> Float[Tensor, "g ..."]:
@@ -147,7 +201,7 @@ def is_equal(scores: Float[Tensor, "b ..."], group: Int[Tensor, " b"]) -> Bool[T
 def without_spread(parts: dict[str, Tensor], group_ids: Int[Tensor, " b"]) -> Bool[Tensor, " b"]:
     """True for samples of a group in which every reward gave every sample the same."""
     _, group = torch.unique(group_ids, return_inverse=True)
-    return torch.stack([is_equal(score, group) for score in parts.values()]).all(dim=0)
+    return torch.stack([is_equal(filled(score.float(), group), group) for score in parts.values()]).all(dim=0)
 
 
 # --- without a group ---
@@ -157,7 +211,8 @@ class RunningBaseline:
     """For groups of one: each reward against its own running mean and standard deviation, over about MEMORY samples.
 
     A = Σ_j w_j (r_j - mean_j) / max(std_j, floor_j), clipped; mean and deviation are those before the update, and the
-    first update of all is compared with itself. Noisier than a group: what is hard about a prompt does not cancel.
+    first update of all is compared with itself. A reward that does not apply moves nothing. Noisier than a group: what
+    is hard about a prompt does not cancel.
     """
 
     def __init__(self, weights: dict[str, float], floors: dict[str, float], *, clip: float) -> None:
@@ -166,12 +221,14 @@ class RunningBaseline:
 
     def __call__(self, parts: dict[str, Tensor], group_ids: Tensor, target: Tensor) -> Tensor:
         scores = {name: sample_mean(score.double(), target) for name, score in parts.items()}
-        for name, score in scores.items():
+        known = {name: score[~score.isnan()] for name, score in scores.items() if not score.isnan().all()}
+        for name, score in known.items():
             self.moments.setdefault(name, [0.0, *moments(score)])
-        total = torch.stack([self.weights[name] * self.standardise(name, score) for name, score in scores.items()])
-        for name, score in scores.items():
+        apart = [self.weights[name] * self.standardise(name, score) for name, score in scores.items() if name in known]
+        total = torch.stack([torch.zeros(len(target), dtype=torch.double), *apart]).nansum(dim=0)
+        for name, score in known.items():
             self.add(name, score)
-        return total.sum(dim=0).clamp(-self.clip, self.clip).float()
+        return total.clamp(-self.clip, self.clip).float()
 
     def standardise(self, name: str, score: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         _, mean, square = self.moments[name]

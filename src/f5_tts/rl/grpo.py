@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import torch
@@ -46,20 +47,15 @@ def draw_experience(
     peers = peers or Alone()
     draw = draw_with_gradients if rl.algorithm == "f5r" else draw_group
     for batches in updates:
-        started = time.perf_counter()
         if old is not None:
             old.follow()
-        rollouts = [rollout for batch in batches for rollout in draw(old or policy, batch, rl)]
-        drawn = time.perf_counter()
-        rewards = join([scorer(rollout) for rollout in rollouts])
-        metrics = {"time/rollout": drawn - started, "time/reward": time.perf_counter() - drawn}
+        drawing = (rollout for batch in batches for rollout in draw(old or policy, batch, rl))
+        rollouts, scored, metrics = drawn_and_scored(drawing, scorer, rl.rewards.overlap)
+        rewards = gathered(join(scored), peers)
         group_ids = peers.gather(torch.cat([rollout.batch.group_ids for rollout in rollouts]).cpu())
         target = peers.gather(padded([rollout.target.cpu() for rollout in rollouts]))
-        parts, frames = (
-            {name: peers.gather(score) for name, score in kind.items()} for kind in (rewards.parts, rewards.frames)
-        )
-        advantages = peers.own(compare(parts | frames, group_ids, target))
-        metrics |= reward_metrics(replace(rewards, total=peers.gather(rewards.total), parts=parts), group_ids)
+        advantages = peers.own(compare(rewards.parts | rewards.frames, group_ids, target))
+        metrics |= reward_metrics(rewards, group_ids)
         sizes = [len(rollout.mel) for rollout in rollouts]
         share = peers.world / len(group_ids)  # processes' gradients are averaged, not added
         experience = [
@@ -68,6 +64,24 @@ def draw_experience(
         ]
         for use in range(rl.updates_per_rollout):
             yield [replace(batch, is_fresh=use == 0) for batch in experience]
+
+
+def drawn_and_scored(
+    drawing: Iterable[Rollout], scorer: Score, overlap: bool
+) -> tuple[list[Rollout], list[RewardBatch], dict[str, float]]:
+    """Rollouts, their rewards, and the seconds of both; with `overlap` one is scored while the next is drawn.
+
+    `time/reward` is then what scoring takes after the last is drawn.
+    """
+    started, rollouts, asked = time.perf_counter(), [], []
+    with ThreadPoolExecutor(1) as beside:
+        for rollout in drawing:
+            rollouts.append(rollout)
+            if overlap:
+                asked.append(beside.submit(scorer, rollout))
+        drawn = time.perf_counter()
+        scored = [answer.result() for answer in asked] if overlap else [scorer(rollout) for rollout in rollouts]
+    return rollouts, scored, {"time/rollout": drawn - started, "time/reward": time.perf_counter() - drawn}
 
 
 class Alone:
@@ -126,9 +140,18 @@ def join(batches: list[RewardBatch]) -> RewardBatch:
     """The rewards of several rollouts as those of one."""
     first = batches[0]
     parts = {name: torch.cat([batch.parts[name] for batch in batches]) for name in first.parts}
+    reported = {name: torch.cat([batch.reported[name] for batch in batches]) for name in first.reported}
     frames = {name: padded([batch.frames[name] for batch in batches]) for name in first.frames}
-    total = torch.cat([batch.total for batch in batches])
-    return RewardBatch(total=total, parts=parts, weights=first.weights, frames=frames)
+    return replace(
+        first, total=torch.cat([batch.total for batch in batches]), parts=parts, reported=reported, frames=frames
+    )
+
+
+def gathered(rewards: RewardBatch, peers: Peers) -> RewardBatch:
+    """The rewards of all processes."""
+    kinds = {"parts": rewards.parts, "reported": rewards.reported, "frames": rewards.frames}
+    of_all = {kind: {name: peers.gather(score) for name, score in part.items()} for kind, part in kinds.items()}
+    return replace(rewards, total=peers.gather(rewards.total), **of_all)
 
 
 def padded(rows: list[Tensor]) -> Tensor:
@@ -145,12 +168,14 @@ def fitted(advantages: Tensor, rollout: Rollout) -> Tensor:
 def reward_metrics(rewards: RewardBatch, group_ids: Tensor) -> dict[str, float]:
     """What an update's rewards look like; names as in docs/metrics.md."""
     total = rewards.total
+    scores = torch.stack(list(rewards.parts.values()))
     seen = {
         "reward/mean": total.mean(),
         "reward/std": total.std(correction=0),
         "reward/min": total.min(),
         "reward/max": total.max(),
+        "reward/not_applicable": scores.isnan().float().mean(),
         "frac_reward_zero_std": without_spread(rewards.parts, group_ids).float().mean(),
     }
-    seen |= {f"reward/{name}": score.mean() for name, score in rewards.parts.items()}
+    seen |= {f"reward/{name}": score.nanmean() for name, score in (rewards.parts | rewards.reported).items()}
     return {name: float(value) for name, value in seen.items()}

@@ -9,11 +9,19 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from f5_tts.rewards.combine import combine
+from f5_tts.rewards.combine import check_gates, combine
 from f5_tts.rewards.provider import component_weights, score_all, score_words
 from f5_tts.rewards.transcript import normalise
 from f5_tts.sections import MelSpecConfig, RLConfig
-from f5_tts.types import RewardBatch, RewardInput, RewardProvider, Rollout, Vocoder, WordRewardProvider
+from f5_tts.types import (
+    RewardBatch,
+    RewardInput,
+    RewardProvider,
+    Rollout,
+    SpeechBatch,
+    Vocoder,
+    WordRewardProvider,
+)
 
 
 class Scorer:
@@ -22,10 +30,11 @@ class Scorer:
     def __init__(
         self, vocoder: Vocoder, providers: Mapping[str, RewardProvider], rl: RLConfig, mel_spec: MelSpecConfig
     ) -> None:
-        self.vocoder, self.providers, self.mel_spec = vocoder, providers, mel_spec
+        self.vocoder, self.providers, self.rl, self.mel_spec = vocoder, providers, rl, mel_spec
         entries = rl.rewards.providers
         self.weights = component_weights(entries, providers)
         self.floors = {name: entry.floor for name, entry in zip(self.weights, entries, strict=True)}
+        check_gates(rl.rewards.gates, self.weights, providers)
         self.by_word = rl.credit == "word"
         if self.by_word and not any(isinstance(provider, WordRewardProvider) for provider in providers.values()):
             raise ValueError(
@@ -33,27 +42,40 @@ class Scorer:
                 "add one that can, such as digits_wer, or set rl.credit=sample"
             )
 
+    @torch.no_grad()
     def __call__(self, rollout: Rollout) -> RewardBatch:
         inputs = self.inputs(rollout)
         words = score_words(self.providers, inputs) if self.by_word else {}
         texts, target = rollout.batch.target_texts, rollout.target
         frames = {name: over_frames(scores, texts, target) for name, scores in words.items()}
-        return combine(score_all(self.providers, inputs, words), self.weights, frames)
+        scored = score_all(self.providers, inputs, words)
+        return combine(scored, self.weights, self.rl.rewards.gates, frames)
 
     def inputs(self, rollout: Rollout) -> list[RewardInput]:
         """One clip a sample, with what it should say and the voice it should have."""
-        batch, hop = rollout.batch, self.mel_spec.hop_length
         spans = [mel[target] for mel, target in zip(rollout.mel, rollout.target, strict=True)]
         clips = self.vocoder(pad_sequence(spans, batch_first=True), rollout.target.sum(dim=1))
-        return [
-            RewardInput(
-                audio=clip,
-                sample_rate=self.mel_spec.target_sample_rate,
-                text=text,
-                reference_audio=audio[: int(frames) * hop],
-            )
-            for clip, text, audio, frames in zip(clips, batch.target_texts, batch.audio, batch.prompt_lens, strict=True)
-        ]
+        return [self.input(clip, rollout.batch, place) for place, clip in enumerate(clips)]
+
+    def input(self, clip: Tensor, batch: SpeechBatch, place: int) -> RewardInput:
+        """A prompt that is a recording of its own is the voice to match. One that was cut from the clip is the
+        beginning of its text, and too short to know a voice by: there the whole recording is what to match."""
+        audio, text = batch.audio[place], batch.target_texts[place]
+        row = batch.rows[place] if batch.rows else {}
+        prompt, target = audio.tensor_split([int(batch.prompt_lens[place]) * self.mel_spec.hop_length])
+        is_cut = self.rl.prompt_frac_range is not None
+        prompt_text = batch.prompt_texts[place] if batch.prompt_texts else ""
+        return RewardInput(
+            audio=clip,
+            sample_rate=self.mel_spec.target_sample_rate,
+            text=text,
+            language=str(row.get("language") or "auto"),
+            lead=prompt if is_cut else None,
+            reference_audio=audio if is_cut else prompt,
+            reference_text=text if is_cut else prompt_text,
+            target_audio=target,
+            row=row,
+        )
 
 
 def over_frames(words: Float[Tensor, "b w"], texts: Sequence[str], target: Bool[Tensor, "b n"]) -> Float[Tensor, "b n"]:

@@ -44,7 +44,7 @@ def build_comparison(
 ) -> GroupComparison | RunningBaseline:
     """How rewards become advantages; a group of one has nobody to be compared with but its past."""
     if group_size(rl) > 1:
-        return GroupComparison(scorer.weights, scorer.floors, method=rl.advantage, clip=rl.advantage_clip)
+        return GroupComparison(scorer.weights, scorer.floors, rl)
     say(
         f"warning: rl.repeat_count={rl.repeat_count} x rl.mini_repeat_count={rl.mini_repeat_count} makes groups of "
         "one; each reward is compared with its running mean instead, which learns more slowly: better "

@@ -58,6 +58,7 @@ def train_rl(run: RLRunConfig) -> bool:
     world, uses = accelerator.num_processes, rl.updates_per_rollout
     print(rollout_plan(run, len(plan.frames(0)), world))
     total = count_updates(plan, run.optim, uses, world)
+    scorer = build_scorer(run.model, rl)  # before the model: what is wrong with a reward should be said soon
     torch.manual_seed(run.optim.seed)
     model = build_model(run.model, vocabulary).eval()  # no dropout, neither drawing nor learning
     load_weights(model, checkpoints.origin(checkpoint))
@@ -65,7 +66,6 @@ def train_rl(run: RLRunConfig) -> bool:
     policy = prepare(model, accelerator)
     trainable = build_trainable(run, model, vocabulary, total)
     reference, old = build_reference(model, rl), build_old_policy(model, rl)
-    scorer = build_scorer(run.model, rl)
     compare = build_comparison(scorer, rl)
     best = Best() if run.eval.every_updates else None
     memories = ("old_policy", old), ("baseline", compare), ("best", best)
