@@ -196,7 +196,7 @@ def test_a_key_like_no_other_gets_the_keys_beside_it():
     assert sentence("rl.window.foo=8") == (
         "unknown key rl.window.foo in F5TTS_Mini_RL; known there: rl.window.size, rl.window.t_range, rl.window.schedule"
     )
-    assert sentence("foo=8").endswith("known there: datasets, model, optim, ckpts, eval, infer, lora, rl")
+    assert sentence("foo=8").endswith("known there: datasets, model, optim, ckpts, eval, infer, lora, rl, audition")
 
 
 def test_a_reward_that_is_not_there_is_an_unknown_key():
@@ -285,7 +285,8 @@ def test_an_unknown_config_is_answered_with_the_known_ones():
 
 def test_a_config_of_the_other_stage_is_answered_with_those_that_fit():
     assert sentence("-cn", "F5TTS_Mini") == (
-        "config F5TTS_Mini has no section lora, rl and is not for this command; it takes F5TTS_Mini_RL or F5TTS_RL"
+        "config F5TTS_Mini has no section audition, lora, rl and is not for this command; "
+        "it takes F5TTS_Mini_RL or F5TTS_RL"
     )
     with pytest.raises(ConfigError, match=r"has a section lora, rl .* it takes E2TTS_Base or .* or F5TTS_v1_Small"):
         mini("-cn", "F5TTS_RL")

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
 
 from f5_tts.config import compose_run
 from f5_tts.infer import cli
+from f5_tts.rewards.provider import build_providers, score_all
 from f5_tts.scripts import quickstart, results
 from f5_tts.scripts.export import command_line
-from f5_tts.sections import RLRunConfig, RunConfig
+from f5_tts.sections import ProviderConfig, RLRunConfig, RunConfig
+from f5_tts.types import RewardInput
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -23,6 +27,7 @@ SCHEMAS = {
     "f5_tts.scripts.evaluate": ("F5TTS_Mini", RunConfig),
     "f5_tts.scripts.best_of": ("F5TTS_Mini_RL", RLRunConfig),
     "f5_tts.scripts.budget": ("F5TTS_RL", RLRunConfig),
+    "f5_tts.rewards.audition": ("F5TTS_RL", RLRunConfig),
 }
 
 
@@ -107,3 +112,17 @@ def test_every_source_file_has_its_line_in_readme() -> None:
         str(path.relative_to(ROOT)) for path in files if f"`{path.relative_to(ROOT / 'src/f5_tts')}`" not in text
     ]
     assert files and not missing
+
+
+def test_the_reward_of_the_docs_is_ten_lines_that_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half as loud is 6.02 dB off, and so is the settings' tolerance: 1 / e."""
+    (source,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/rewards.md").read_text("utf-8"), re.DOTALL)
+    assert len([line for line in source.splitlines() if line.strip()]) <= 12
+    (tmp_path / "my_rewards.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    entry = ProviderConfig(name="my_rewards:SameLevel", config={"tolerance_db": 6.0206})
+    loud = torch.sin(torch.arange(800.0))
+    clip = RewardInput(audio=loud / 2, sample_rate=8_000, text="one", reference_audio=loud)
+    scored = score_all(build_providers([entry]), [clip], {})
+    torch.testing.assert_close(scored.parts["my_rewards:SameLevel.closeness"], torch.tensor([math.exp(-1)]))
+    torch.testing.assert_close(scored.reported["my_rewards:SameLevel.off_db"], torch.tensor([6.0206]))

@@ -311,6 +311,13 @@ class RLConfig:
 
 
 @dataclass(kw_only=True, slots=True)
+class AuditionConfig:
+    folder: str | None
+    clips: Count
+    out: str
+
+
+@dataclass(kw_only=True, slots=True)
 class LoraConfig:
     rank: Natural
     alpha: Positive
@@ -336,6 +343,7 @@ class RLRunConfig(RunConfig):
 
     lora: LoraConfig
     rl: RLConfig
+    audition: AuditionConfig
 
 
 @dataclass(kw_only=True, slots=True)

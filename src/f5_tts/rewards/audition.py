@@ -1,0 +1,225 @@
+"""Puts rewards to the test: `python -m f5_tts.rewards.audition` scores recordings, their copies, and known damage.
+
+A person would put the recording first, its copy (through mel and vocoder, as a perfect sample would be) close behind,
+and every damaged copy below. The table says whether the rewards of a run do, one by one and added up; how much a score
+moves from recording to copy, which nobody should mind; and what it costs.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+from tqdm import tqdm
+
+from f5_tts.command import command
+from f5_tts.config import load_run
+from f5_tts.data.dataset import AudioReader, Row, read_rows
+from f5_tts.model.build import build_vocoder
+from f5_tts.model.checkpoint import replace_file
+from f5_tts.model.mel import LogMel
+from f5_tts.rewards.damage import DAMAGES
+from f5_tts.rewards.picture import draw_audition
+from f5_tts.rewards.provider import build_providers, score_all
+from f5_tts.sections import ConfigError, ModelConfig, RLRunConfig, dataset_dir
+from f5_tts.types import RewardInput, Vocoder
+
+RECORDING, COPY, WRONG_VOICE, SLOW = "recording", "copy", "wrong voice", "slow"
+SLOWER = 1.8  # times as long
+
+
+@dataclass(frozen=True)
+class Audition:
+    """Scores by what was heard and by reward, and what the rewards cost."""
+
+    scores: Mapping[str, Mapping[str, Float[Tensor, " b"]]]  # "noise" -> "digits_wer.acc" -> of each clip
+    seconds: Mapping[str, float]  # of each provider, per clip
+
+    def total(self, weights: Mapping[str, float]) -> dict[str, Float[Tensor, " b"]]:
+        """Each reward over its spread in all that was heard, added by weight; what does not apply counts nothing."""
+        everything = {name: torch.cat([part[name] for part in self.scores.values()]) for name in weights}
+        spread = {name: max(float(np.nanstd(score)), 1e-8) for name, score in everything.items()}
+        return {
+            heard: torch.stack([weight * part[name] / spread[name] for name, weight in weights.items()]).nansum(dim=0)
+            for heard, part in self.scores.items()
+        }
+
+
+def audition(run: RLRunConfig) -> Audition:
+    """Score `audition.clips` recordings of the run's data set and what is made of them."""
+    torch.manual_seed(0)
+    providers = build_providers(run.rl.rewards.providers)
+    heard = made_of(chosen_rows(run), run.model)
+    write_examples(heard, Path(run.audition.out))
+    scores: dict[str, dict[str, Tensor]] = {name: {} for name in heard}
+    seconds = {}
+    for name, provider in tqdm(providers.items(), desc="listening", unit="reward"):
+        started = time.perf_counter()
+        for what, inputs in heard.items():
+            scores[what] |= score_all({name: provider}, inputs, {}).parts
+        seconds[name] = (time.perf_counter() - started) / sum(map(len, heard.values()))
+    return Audition(scores, seconds)
+
+
+def chosen_rows(run: RLRunConfig) -> list[tuple[Row, Row, Row]]:
+    """Recordings of two words and more, each with another of the same voice and one of another voice.
+
+    Where speakers are not known a recording is its own reference, and any other one the wrong voice.
+    """
+    settings, draw = run.audition, np.random.default_rng(0)
+    rows = read_folder(Path(settings.folder)) if settings.folder else read_rows(dataset_dir(run))
+    spoken = [row for row in rows if len("".join(row.text).split()) > 1]
+    if len(spoken) < 2:
+        where = settings.folder or dataset_dir(run)
+        raise ConfigError(f"{where} has {len(spoken)} recordings of two words and more; an audition needs two")
+
+    def another(row: Row, same: bool) -> Row:
+        others = [other for other in rows if other is not row]
+        if row.speaker is None:
+            others = [row] if same else others
+        else:
+            others = [other for other in others if (other.speaker == row.speaker) == same]
+        if not others:
+            which = "recording" if same else "speaker"
+            raise ConfigError(f"{row.audio_path} of speaker {row.speaker}: an audition needs another {which} beside it")
+        return others[int(draw.integers(len(others)))]
+
+    chosen = [spoken[i] for i in draw.permutation(len(spoken))[: settings.clips]]
+    return [(row, another(row, True), another(row, False)) for row in chosen]
+
+
+def read_folder(folder: Path) -> list[Row]:
+    """Every audio file with its text beside it (a.wav, a.txt); in a subfolder, whose name is the speaker's, or not."""
+    texts = {path.with_suffix(""): path for path in sorted(folder.rglob("*.txt"))}
+    sounds = [path for path in sorted(folder.rglob("*")) if path.suffix[1:].upper() in soundfile.available_formats()]
+    silent = [str(path) for path in sounds if path.with_suffix("") not in texts]
+    if not sounds or silent:
+        raise ConfigError(
+            f"audition.folder={folder} needs recordings with their text beside them, a.wav and a.txt; "
+            f"{f'no text for {silent[0]}' if silent else 'found none'}"
+        )
+    return [
+        Row(
+            audio_path=str(path),
+            text=texts[path.with_suffix("")].read_text(encoding="utf-8").strip(),
+            duration=soundfile.info(path).duration,
+            speaker=None if path.parent == folder else path.parent.name,
+        )
+        for path in sounds
+    ]
+
+
+def made_of(rows: Sequence[tuple[Row, Row, Row]], model: ModelConfig) -> dict[str, list[RewardInput]]:
+    """Recordings, copies and damage, by name; the same clips in the same order everywhere."""
+    read = AudioReader(LogMel(model.mel_spec), model.mel_spec.target_sample_rate)
+    sounds = [[read(row.audio_path) for row in trio] for trio in rows]
+    speak = partial(vocoded, build_vocoder(model))
+    recordings = [
+        RewardInput(
+            audio=own[0],
+            sample_rate=model.mel_spec.target_sample_rate,
+            text="".join(row.text),
+            language=str(row.columns.get("language") or "auto"),
+            reference_audio=same[0],
+            target_audio=own[0],
+            row=row.columns,
+        )
+        for (row, _, _), (own, same, _) in zip(rows, sounds, strict=True)
+    ]
+    mels = [own[1] for own, _, _ in sounds]
+    copies = with_audio(recordings, speak(mels))
+    others = [other[0] for _, _, other in sounds]
+    return {
+        RECORDING: recordings,
+        COPY: copies,
+        WRONG_VOICE: [replace(copy, reference_audio=other) for copy, other in zip(copies, others, strict=True)],
+        SLOW: with_audio(recordings, speak([slower(mel) for mel in mels])),
+        **{name: [damage(copy) for copy in copies] for name, damage in DAMAGES.items()},
+    }
+
+
+def vocoded(vocoder: Vocoder, mels: list[Tensor]) -> list[Tensor]:
+    return vocoder(pad_sequence(mels, batch_first=True), torch.tensor([len(mel) for mel in mels]))
+
+
+def with_audio(items: Sequence[RewardInput], clips: Sequence[Tensor]) -> list[RewardInput]:
+    return [replace(item, audio=clip) for item, clip in zip(items, clips, strict=True)]
+
+
+def slower(mel: Float[Tensor, "n d"]) -> Float[Tensor, "m d"]:
+    """The same sounds in SLOWER times as many frames."""
+    return F.interpolate(mel.T[None], scale_factor=SLOWER, mode="linear")[0].T
+
+
+def write_examples(heard: Mapping[str, Sequence[RewardInput]], out: Path) -> None:
+    """The first clip of each kind, to listen to."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name, items in heard.items():
+        path = out / f"{name.replace(' ', '_')}.wav"
+        soundfile.write(path, items[0].audio.clamp(-1, 1).numpy(), items[0].sample_rate)
+
+
+# --- what it means ---
+
+
+def report(found: Audition, weights: Mapping[str, float]) -> str:
+    """A table in Markdown: mean scores, in brackets the share of clips that are below their own copy."""
+    columns = {name: {heard: part[name] for heard, part in found.scores.items()} for name in weights}
+    columns["all"] = found.total(weights)
+    lines = [["what is heard", *columns, "as a person would"], ["---"] * (len(columns) + 2)]
+    for heard in found.scores:
+        cells = [cell(scores[heard], scores[COPY]) for scores in columns.values()]
+        lines.append([heard, *cells, verdict(heard, columns["all"][heard] - columns["all"][COPY])])
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join([table, "", *(summary(name, columns[name], found.seconds) for name in weights)])
+
+
+def cell(scores: Tensor, copies: Tensor) -> str:
+    return f"{scores.nanmean():.3f} ({(scores < copies).float().mean():.0%})"
+
+
+def verdict(heard: str, above: Float[Tensor, " b"]) -> str:
+    """Whether a kind lies where a person puts it: damage below its copy for most clips and in the mean."""
+    if heard == COPY:
+        return ""
+    is_below = bool(above.mean() < 0) and bool((above < 0).float().mean() > 0.5)
+    return "yes" if is_below != (heard == RECORDING) else "no"
+
+
+def summary(name: str, scores: Mapping[str, Tensor], seconds: Mapping[str, float]) -> str:
+    """One reward in a sentence: what it hears, what it does not, how noisy it is and what it costs."""
+    shifts = {heard: score - scores[COPY] for heard, score in scores.items() if heard not in (RECORDING, COPY)}
+    heard = [what for what, shift in shifts.items() if verdict(what, shift) == "yes"]
+    praised = [what for what, shift in shifts.items() if (shift > 0).float().mean() > 0.5]
+    change, milliseconds = scores[COPY] - scores[RECORDING], 1000 * seconds[name.rpartition(".")[0]]
+    return (
+        f"{name}: lowers {', '.join(heard) or 'nothing'}; raises {', '.join(praised) or 'nothing'}; from recording to "
+        f"copy {change.nanmean():+.3f} ± {np.nanstd(change):.3f}; {milliseconds:.1f} ms a clip"
+    )
+
+
+def main(argv: list[str]) -> bool:
+    run = load_run(argv, default="F5TTS_RL", schema=RLRunConfig)
+    found, out = audition(run), Path(run.audition.out)
+    named = {entry.name: entry.weight for entry in run.rl.rewards.providers}
+    weights = {key: named[key.rpartition(".")[0]] for key in found.scores[COPY]}
+    text = report(found, weights)
+    replace_file(out / "audition.md", lambda part: part.write_text(text + "\n", encoding="utf-8"))
+    draw_audition(found.scores, COPY, out / "audition.png")
+    print(f"{text}\n\n{out}: audition.md, audition.png, and an example of each kind to listen to")
+    return True
+
+
+if __name__ == "__main__":
+    command(main, sys.argv[1:])
