@@ -26,11 +26,11 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from f5_tts.command import command
 from f5_tts.config import compose_run
-from f5_tts.eval.figure import new_figure
 from f5_tts.model.flow import interpolate
 from f5_tts.model.heads import Velocity
 from f5_tts.model.losses import gaussian_nll, velocity_mse
 from f5_tts.model.snapshot import Snapshot
+from f5_tts.rewards.picture import new_figure
 from f5_tts.rl.advantage import GroupComparison
 from f5_tts.rl.grpo import GRPOLoss, draw_experience
 from f5_tts.rl.rollout import follow_mean, rollout_grid
@@ -211,7 +211,7 @@ def spread(values: list[float]) -> str:
 
 def draw(runs: dict[str, list[Run]], path: Path) -> None:
     """Samples of the first seed on top, the course of all seeds below."""
-    figure, num = new_figure(), len(runs) + 1
+    figure, num = new_figure(9.0, 6.0), len(runs) + 1
     figure.set_size_inches(2.7 * num, 5.6)
     samples = {"base": next(iter(runs.values()))[0].before} | {name: seeds[0].after for name, seeds in runs.items()}
     grid = figure.add_gridspec(2, 2 * num, height_ratios=[1.15, 1])

@@ -288,7 +288,9 @@ def test_a_config_of_the_other_stage_is_answered_with_those_that_fit():
         "config F5TTS_Mini has no section audition, lora, rl and is not for this command; "
         "it takes F5TTS_Mini_RL or F5TTS_RL"
     )
-    with pytest.raises(ConfigError, match=r"has a section lora, rl .* it takes E2TTS_Base or .* or F5TTS_v1_Small"):
+    with pytest.raises(
+        ConfigError, match=r"has a section audition, lora, rl .* it takes E2TTS_Base or .* or F5TTS_v1_Small"
+    ):
         mini("-cn", "F5TTS_RL")
 
 

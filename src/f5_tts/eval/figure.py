@@ -10,14 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from f5_tts.model.checkpoint import replace_file
+from f5_tts.rewards.picture import new_figure
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from f5_tts.rewards.picture import Axes
 
 Metrics = Mapping[str, Any]  # numbers; None where one was not finite
 KEYS = ("update", "reward/mean", "reward/digits_wer.acc", "reward/voice_sim.sim", "loss/kl")
-DPI = 130
 DOTS, LINE, MARK = "#9ecae1", "#1f5f99", "#d95f02"  # single updates, their smoothed course, held-out values
 
 
@@ -37,7 +36,7 @@ def draw_run(
         held_out: error rates on held-out items before and after the run, drawn at the edges of the error panel.
     """
     columns = as_columns(metrics)
-    figure = new_figure()
+    figure = new_figure(9.0, 6.0)
     axes = figure.subplots(2, 2, sharex=True).ravel()
     panels = {
         "mean reward of a rollout": columns["reward/mean"],
@@ -65,18 +64,6 @@ def as_columns(metrics: Sequence[Metrics]) -> dict[str, NDArray[np.float64]]:
             raise ValueError(f"metrics of update {row.get('update', '(unnamed)')} lack {missing}; found {sorted(row)}")
     last = {row["update"]: row for row in metrics}
     return {key: np.array([last[update][key] for update in sorted(last)], float) for key in KEYS}
-
-
-def new_figure() -> Figure:
-    """Outside pyplot, so that nothing global is changed and no screen is needed."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError('the picture needs matplotlib; type: pip install -e ".[mini]"') from error
-    figure = Figure(figsize=(9, 6), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
 
 
 def draw_course(axis: Axes, updates: NDArray[np.float64], values: NDArray[np.float64], label: str) -> None:

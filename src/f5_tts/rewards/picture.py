@@ -1,9 +1,10 @@
-"""The scores of an audition -> one picture."""
+"""A new figure for whoever draws, and the scores of an audition as a picture."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
@@ -11,7 +12,24 @@ from torch import Tensor
 
 from f5_tts.model.checkpoint import replace_file
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes as Axes
+    from matplotlib.figure import Figure
+
+DPI = 130
 DOT, MEAN, COPY = "#9ecae1", "#1f5f99", "#d95f02"
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """In inches; outside pyplot, so that nothing global is changed and no screen is needed."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError('the picture needs matplotlib; type: pip install -e ".[mini]"') from error
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
 
 
 def draw_audition(scores: Mapping[str, Mapping[str, Float[Tensor, " b"]]], copy: str, path: Path) -> None:
@@ -21,10 +39,8 @@ def draw_audition(scores: Mapping[str, Mapping[str, Float[Tensor, " b"]]], copy:
         scores: by what was heard, by reward.
         copy: what all others are compared with.
     """
-    from matplotlib.figure import Figure
-
     kinds, rewards = list(scores), list(scores[copy])
-    figure = Figure(figsize=(1.5 + 3.2 * len(rewards), 0.8 + 0.36 * len(kinds)), dpi=130, layout="constrained")
+    figure = new_figure(1.5 + 3.2 * len(rewards), 0.8 + 0.36 * len(kinds))
     panels = figure.subplots(1, len(rewards), sharey=True, squeeze=False)[0]
     jitter = np.random.default_rng(0).uniform(-0.25, 0.25, len(scores[copy][rewards[0]]))
     for axes, reward in zip(panels, rewards, strict=True):
