@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pytest
 from tests.scripts.hub import Hub
+
+from f5_tts.scripts.fetch_reward_asr_model import FILES, REPOSITORY, WEIGHTS
 
 OTHER_SETTINGS = ("HF_", "HUGGING", "TRANSFORMERS_OFFLINE", "TQDM")
 
@@ -51,3 +54,27 @@ class User:
 @pytest.fixture
 def user(hub: Hub, tmp_path: Path) -> User:
     return User(tmp_path / "home", hub.url)
+
+
+def asr_model(seed: int = 0, size: int = 3000) -> dict[str, bytes]:
+    """SenseVoiceSmall's files, by their names; the weights are of that many bytes, all of chance."""
+    content = random.Random(seed)
+    return {name: content.randbytes(size if name == WEIGHTS else 40) for name in FILES}
+
+
+@pytest.fixture
+def files(hub: Hub) -> dict[str, bytes]:
+    """The recogniser that the hub has."""
+    hub.repositories[REPOSITORY, "main"] = asr_model()
+    return hub.repositories[REPOSITORY, "main"]
+
+
+def lying_in(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def lay(folder: Path, files: dict[str, bytes]) -> None:
+    """Puts the files there, as a user does who brings them by hand."""
+    folder.mkdir(exist_ok=True)
+    for name, data in files.items():
+        (folder / name).write_bytes(data)

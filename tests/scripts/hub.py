@@ -100,7 +100,7 @@ class Handler(BaseHTTPRequestHandler):
             elif found := re.fullmatch(r"/cdn/(\w+)/(.+)", path):
                 self.content(found[2], self.hub.by_sha256(found[1]))
             elif found := re.fullmatch(r"/elsewhere/(.+)", path):
-                self.content(found[1], self.hub.elsewhere[found[1]])
+                self.content(found[1], self.hub.elsewhere.get(found[1], b""))
             else:
                 self.refuse(404, "EntryNotFound")
 

@@ -6,8 +6,8 @@ import fcntl
 import hashlib
 import os
 import pty
-import random
 import re
+import shutil
 import signal
 import socket
 import struct
@@ -18,44 +18,12 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.scripts.conftest import User
-from tests.scripts.hub import Hub
+from tests.scripts.conftest import User, asr_model, lay, lying_in
 
-from f5_tts.scripts.fetch_reward_asr_model import FILES, REPOSITORY
+from f5_tts.scripts.fetch_reward_asr_model import FILES, REPOSITORY, WEIGHTS
 
 ASR = "fetch_reward_asr_model"
-WEIGHTS = FILES[-1]
 BLOCK = 10 * 2**20  # bytes that the hub's client gathers before it writes any
-
-
-def model(seed: int = 0, size: int = 3000) -> dict[str, bytes]:
-    """Files with the names of the real ones and other contents."""
-    content = random.Random(seed)
-    return {name: content.randbytes(size if name == WEIGHTS else 40) for name in FILES}
-
-
-def lying_in(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-@pytest.fixture
-def files(hub: Hub) -> dict[str, bytes]:
-    """What the hub has."""
-    hub.repositories[REPOSITORY, "main"] = model()
-    return hub.repositories[REPOSITORY, "main"]
-
-
-def test_the_model_lies_directly_in_the_folder_and_every_checksum_is_printed(hub, files, user, tmp_path):
-    files["README.md"] = b"no part of the model"
-    done = user.run(ASR, "--cache_dir", tmp_path / "model")
-    assert (done.returncode, lying_in(tmp_path / "model")) == (0, {name: files[name] for name in FILES})
-    for name in FILES:
-        digest = hashlib.sha256(files[name]).hexdigest()
-        assert (
-            f"{name}: sha256 {digest} (fetched; as in {REPOSITORY} at {hub.commit(REPOSITORY, 'main')})" in done.stdout
-        )
-    last = done.stdout.splitlines()[-1]
-    assert last == f"SenseVoiceSmall is in {tmp_path}/model: rl.rewards.providers.1.config.model_id={tmp_path}/model"
 
 
 def test_a_second_run_fetches_only_what_is_missing_or_wrong(hub, files, user, tmp_path):
@@ -72,24 +40,10 @@ def test_a_second_run_fetches_only_what_is_missing_or_wrong(hub, files, user, tm
     assert lying_in(folder) == files
 
 
-def test_a_file_that_the_hub_does_not_have_is_named_and_nothing_is_fetched(hub, files, user, tmp_path):
-    del files["am.mvn"]
-    done = user.run(ASR, "--cache_dir", tmp_path / "model")
-    assert done.returncode == 2
-    assert re.fullmatch(rf"error: {REPOSITORY} at \w{{40}} has no am\.mvn: try another --revision\n", done.stderr)
-    assert hub.served == [] and not (tmp_path / "model").exists()
-
-
-def test_a_file_that_nothing_needs_may_be_missing(files, user, tmp_path):
-    del files["tokens.json"]
-    assert user.run(ASR, "--cache_dir", tmp_path / "model").returncode == 0
-    assert lying_in(tmp_path / "model") == files
-
-
 def test_the_revision_reaches_the_hub(hub, files, user, tmp_path):
-    hub.repositories[REPOSITORY, "v1"] = model(seed=1)
+    hub.repositories[REPOSITORY, "v1"] = asr_model(seed=1)
     assert user.run(ASR, "--cache_dir", tmp_path / "model", "--revision", "v1").returncode == 0
-    assert lying_in(tmp_path / "model") == model(seed=1)
+    assert lying_in(tmp_path / "model") == asr_model(seed=1)
     done = user.run(ASR, "--cache_dir", tmp_path / "model", "--revision", "v2")
     assert done.returncode == 2
     assert "no FunAudioLLM/SenseVoiceSmall at v2" in done.stderr and done.stderr.count("\n") == 1
@@ -97,18 +51,29 @@ def test_the_revision_reaches_the_hub(hub, files, user, tmp_path):
 
 def test_a_change_of_revision_changes_all_that_differs(hub, files, user, tmp_path):
     newer = hub.repositories[REPOSITORY, "v1"] = {**files, "config.yaml": b"a newer one"}
-    user.run(ASR, "--cache_dir", tmp_path / "model")
-    hub.served.clear()
+    lay(tmp_path / "model", files)
     user.run(ASR, "--cache_dir", tmp_path / "model", "--revision", "v1")
     assert hub.served == [("config.yaml", 0)]
     assert lying_in(tmp_path / "model") == newer
+
+
+def test_the_weights_are_away_until_all_else_has_its_place(hub, files, user, tmp_path):
+    folder = tmp_path / "model"
+    lay(folder, {name: files[name] for name in FILES if name != "config.yaml"})
+    (folder / "config.yaml" / "in the way").mkdir(parents=True)
+    assert user.run(ASR, "--cache_dir", folder).returncode == 2
+    assert not (folder / WEIGHTS).exists()
+    shutil.rmtree(folder / "config.yaml")
+    assert user.run(ASR, "--cache_dir", folder).returncode == 0
+    assert hub.served == [("config.yaml", 0)]
+    assert lying_in(folder) == files
 
 
 # --- what goes wrong on the way ---
 
 
 def test_after_a_dropped_connection_no_model_is_there_and_the_next_run_goes_on(hub, user, tmp_path):
-    files = hub.repositories[REPOSITORY, "main"] = model(size=BLOCK + 5000)
+    files = hub.repositories[REPOSITORY, "main"] = asr_model(size=BLOCK + 5000)
     hub.breaks[WEIGHTS] = BLOCK + 1000
     done = user.run(ASR, "--cache_dir", tmp_path / "model")
     assert done.returncode == 2 and "Traceback" not in done.stderr
@@ -122,7 +87,7 @@ def test_after_a_dropped_connection_no_model_is_there_and_the_next_run_goes_on(h
 
 
 def test_a_connection_that_drops_once_is_taken_up_again_in_the_same_run(hub, user, tmp_path):
-    files = hub.repositories[REPOSITORY, "main"] = model(size=BLOCK + 5000)
+    files = hub.repositories[REPOSITORY, "main"] = asr_model(size=BLOCK + 5000)
     hub.breaks[WEIGHTS], hub.stays_up = BLOCK + 1000, True
     assert user.run(ASR, "--cache_dir", tmp_path / "model").returncode == 0
     assert hub.served[-2:] == [(WEIGHTS, 0), (WEIGHTS, BLOCK)]
@@ -154,7 +119,7 @@ def test_without_checksums_a_whole_file_is_taken_and_it_says_so(hub, files, user
 
 
 def test_an_interrupted_run_leaves_no_model_and_the_next_one_goes_on(hub, user, tmp_path):
-    files = hub.repositories[REPOSITORY, "main"] = model(size=BLOCK + 5000)
+    files = hub.repositories[REPOSITORY, "main"] = asr_model(size=BLOCK + 5000)
     hub.halts[WEIGHTS] = BLOCK + 1000
     words = [sys.executable, "-m", f"f5_tts.scripts.{ASR}", "--cache_dir", str(tmp_path / "model")]
     running = subprocess.Popen(words, env=user.settings(), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -181,7 +146,7 @@ def wait_until_written(folder: Path, size: int) -> None:
 
 
 def test_two_runs_at_once_end_with_one_whole_model(hub, user, tmp_path):
-    files = hub.repositories[REPOSITORY, "main"] = model(size=200_000)
+    files = hub.repositories[REPOSITORY, "main"] = asr_model(size=200_000)
     words = [sys.executable, "-m", f"f5_tts.scripts.{ASR}", "--cache_dir", str(tmp_path / "model")]
     runs = [subprocess.Popen(words, env=user.settings(), stdout=subprocess.DEVNULL) for _ in range(2)]
     assert [run.wait(60) for run in runs] == [0, 0]
@@ -216,8 +181,7 @@ def test_offline_the_cache_of_the_hub_will_do_and_nothing_is_asked(hub, files, u
 
 
 def test_offline_what_lies_in_the_folder_will_do(hub, files, user, tmp_path):
-    user.run(ASR, "--cache_dir", tmp_path / "model")
-    hub.asked.clear()
+    lay(tmp_path / "model", files)
     done = user.run(ASR, "--cache_dir", tmp_path / "model", "--offline")
     assert (done.returncode, hub.asked) == (0, [])
     assert done.stdout.count("(was there; nothing to compare it with)") == len(FILES)
@@ -225,10 +189,7 @@ def test_offline_what_lies_in_the_folder_will_do(hub, files, user, tmp_path):
 
 def test_offline_a_missing_file_is_named_with_its_address_and_its_place(hub, files, user, tmp_path):
     folder = tmp_path / "model"
-    user.run(ASR, "--cache_dir", folder)
-    (folder / WEIGHTS).unlink()
-    (folder / "am.mvn").unlink()
-    hub.asked.clear()
+    lay(folder, {name: data for name, data in files.items() if name not in ("am.mvn", WEIGHTS)})
     done = user.run(ASR, "--cache_dir", folder, "--offline")
     assert (done.returncode, hub.asked) == (2, [])
     assert done.stderr == (
@@ -236,8 +197,7 @@ def test_offline_a_missing_file_is_named_with_its_address_and_its_place(hub, fil
         f"  am.mvn from {hub.url}/{REPOSITORY}/resolve/main/am.mvn\n"
         f"  model.pt from {hub.url}/{REPOSITORY}/resolve/main/model.pt\n"
     )
-    for name in ("am.mvn", WEIGHTS):
-        (folder / name).write_bytes(files[name])  # as a user brings them
+    lay(folder, files)
     assert user.run(ASR, "--cache_dir", folder, "--offline").returncode == 0
 
 
@@ -274,12 +234,18 @@ def test_without_a_network_it_quickly_says_what_to_bring_from_where(nowhere, tmp
 
 
 def test_without_a_network_a_whole_model_in_the_folder_will_do(nowhere, tmp_path):
-    (tmp_path / "model").mkdir()
-    for name, data in model().items():
-        (tmp_path / "model" / name).write_bytes(data)
+    lay(tmp_path / "model", asr_model())
     done = nowhere.run(ASR, "--cache_dir", tmp_path / "model")
     assert done.returncode == 0
     assert done.stdout.startswith("the hub is not in reach (") and "taking what is on this machine" in done.stdout
+
+
+@pytest.mark.parametrize("page", ["<html>log in</html>", "{}"])
+def test_an_answer_that_is_not_the_hubs_is_no_answer(hub, tmp_path, page: str):
+    hub.elsewhere[f"api/models/{REPOSITORY}"] = page.encode()
+    done = User(tmp_path / "home", f"{hub.url}/elsewhere").run(ASR, "--cache_dir", tmp_path / "model")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: the hub is not in reach (") and "Traceback" not in done.stderr
 
 
 def test_a_repository_that_is_not_there_is_not_taken_for_a_missing_network(hub, user, tmp_path):

@@ -50,6 +50,8 @@ def unpack(archive: Path, names: Sequence[str], folder: Path) -> None:
         raise ValueError(f"{archive} is not a whole zip or tar.gz ({error})") from error
     except (ValueError, RuntimeError) as error:  # RuntimeError: a member is encrypted, or headers nest without end
         raise ValueError(f"{archive} is refused: {error}") from error
+    except OSError as error:
+        raise OSError(f"{archive} cannot be unpacked ({error})") from error
 
 
 def limit(archive: Path) -> int:
@@ -68,10 +70,17 @@ def members(archive: Path) -> Iterator[Member]:
 def zip_members(archive: Path) -> Iterator[Member]:
     with zipfile.ZipFile(archive) as opened:
         for info in opened.infolist():
-            mode = stat.S_IFMT(info.external_attr >> 16)  # 0 where the archive was not made on Unix
-            kind = "file" if mode in (0, stat.S_IFREG) else "link or device"
-            kind = "folder" if info.is_dir() or mode == stat.S_IFDIR else kind
-            yield Member(info.orig_filename, kind, info.file_size, partial(opened.open, info))
+            yield Member(info.orig_filename, zip_kind(info), info.file_size, partial(opened.open, info))
+
+
+def zip_kind(info: zipfile.ZipInfo) -> str:
+    mode = stat.S_IFMT(info.external_attr >> 16)  # 0 where the archive was not made on Unix
+    if info.is_dir() or mode == stat.S_IFDIR:
+        return "folder"
+    if mode not in (0, stat.S_IFREG):
+        return "link or device"
+    usual = info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+    return "file" if usual else "file packed as few programs pack it"
 
 
 def tar_members(archive: Path) -> Iterator[Member]:

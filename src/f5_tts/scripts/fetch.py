@@ -140,7 +140,7 @@ def download(file: RemoteFile, part: Path) -> None:
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers
 
-    headers = build_hf_headers(token=False if file.public else None, library_name="f5_tts")
+    headers = {} if file.public else build_hf_headers(library_name="f5_tts")  # with the user's token
     headers["Accept-Encoding"] = "identity"  # a range of a compressed file is no range of the file
     begun = file.checksum is not None and part.exists() and part.stat().st_size < (file.size or 0)
     with part.open("ab" if begun else "wb") as stream:

@@ -10,14 +10,15 @@ from f5_tts.scripts import fetch
 from f5_tts.scripts.source import ask_hub
 
 REPOSITORY = "FunAudioLLM/SenseVoiceSmall"
-OPTIONAL = "tokens.json"  # nothing that runs it reads it
+OPTIONAL = "tokens.json"  # nothing that runs the model reads it
+WEIGHTS = "model.pt"
 FILES = (
     "am.mvn",
     "chn_jpn_yue_eng_ko_spectok.bpe.model",
     "config.yaml",
     "configuration.json",
     OPTIONAL,
-    "model.pt",
+    WEIGHTS,
 )
 
 

@@ -24,7 +24,7 @@ class RemoteFile:
     size: int | None = None  # bytes
     checksum: str | None = None  # its sha256, or the 40 digits that git names it by
     here: Path | None = None  # a copy on this machine, as in the hub's cache
-    public: bool = False  # asked for without the user's token
+    public: bool = False  # not the hub's: asked for without the user's token
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,7 +61,7 @@ def ask_hub(repository: str, names: Sequence[str], revision: str | None, *, offl
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         reason = f"({first_line(error)}); is --revision right?"
         raise ValueError(f"the hub has no {repository} at {revision or 'its main branch'} {reason}") from error
-    except (OSError, ValueError, HTTPError) as error:  # ValueError: what answered is no hub
+    except (OSError, HTTPError, ValueError, KeyError, TypeError) as error:  # the last three: what answered is no hub
         return ask_cache(repository, names, revision, f"the hub is not in reach ({first_line(error)})")
     files = [listed(repository, info.sha or revision, entry) for entry in info.siblings or []]
     return Source(name=f"{repository} at {info.sha}", files={file.name: file for file in files if file.name in names})
