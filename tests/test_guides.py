@@ -14,7 +14,7 @@ import torch
 from f5_tts.config import compose_run
 from f5_tts.infer import cli
 from f5_tts.rewards.provider import build_providers, score_all
-from f5_tts.scripts import quickstart, results
+from f5_tts.scripts import fetch_reward_asr_model, fetch_reward_spk_model, quickstart, results
 from f5_tts.scripts.export import command_line
 from f5_tts.sections import ProviderConfig, RLRunConfig, RunConfig
 from f5_tts.types import RewardInput
@@ -29,6 +29,7 @@ SCHEMAS = {
     "f5_tts.scripts.budget": ("F5TTS_RL", RLRunConfig),
     "f5_tts.rewards.audition": ("F5TTS_RL", RLRunConfig),
 }
+FETCHES = {module.__name__: module.command_line for module in (fetch_reward_asr_model, fetch_reward_spk_model)}
 
 
 def documented_lines() -> list[str]:
@@ -48,6 +49,12 @@ def exports() -> list[list[str]]:
     """Arguments of each export."""
     lines = [line.partition(" -m f5_tts.scripts.export ")[2] for line in documented_lines()]
     return [shlex.split(line) for line in lines if line]
+
+
+def fetches() -> list[list[str]]:
+    """Module and arguments of each command that fetches a reward model."""
+    lines = [line.partition(" -m ")[2] for line in documented_lines()]
+    return [shlex.split(line) for line in lines if line.startswith(tuple(FETCHES))]
 
 
 def speaking_commands() -> list[list[str]]:
@@ -73,12 +80,21 @@ def test_every_command_that_we_print_composes(words: list[str]) -> None:
 
 def test_every_module_that_the_documents_run_is_known_here() -> None:
     modules = {line.partition(" -m ")[2].split()[0] for line in documented_lines() if " -m f5_tts" in line}
-    assert modules == {*SCHEMAS, "f5_tts.scripts.export"}
+    assert modules == {*SCHEMAS, *FETCHES, "f5_tts.scripts.export"}
 
 
 @pytest.mark.parametrize("arguments", exports(), ids=" ".join)
 def test_every_export_that_we_print_is_understood(arguments: list[str]) -> None:
     assert command_line().parse_args(arguments).checkpoint.suffix == ".pt"
+
+
+@pytest.mark.parametrize("words", fetches(), ids=" ".join)
+def test_every_fetch_that_we_print_is_understood_and_fills_the_folder_of_the_stage_2_that_we_print(words: list[str]):
+    module, *arguments = words
+    folder = str(FETCHES[module]().parse_args(arguments).cache_dir)
+    given = [word for command in documented_commands() for word in command]
+    asr = f"rl.rewards.providers.1.config.model_id=$PWD/{folder}" in given
+    assert asr or f"rl.rewards.providers.0.config.model_dir={folder}/{fetch_reward_spk_model.MODEL}" in given
 
 
 def test_readme_shows_both_stages_for_the_small_model_and_for_a_gpu() -> None:

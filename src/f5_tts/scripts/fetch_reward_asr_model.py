@@ -1,0 +1,44 @@
+"""Fetches the recogniser of the reward funasr_wer, SenseVoiceSmall, into the folder --cache_dir."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from f5_tts.command import command
+from f5_tts.scripts import fetch
+from f5_tts.scripts.source import ask_hub
+
+REPOSITORY = "FunAudioLLM/SenseVoiceSmall"
+OPTIONAL = "tokens.json"  # nothing that runs the model reads it
+WEIGHTS = "model.pt"
+FILES = (
+    "am.mvn",
+    "chn_jpn_yue_eng_ko_spectok.bpe.model",
+    "config.yaml",
+    "configuration.json",
+    OPTIONAL,
+    WEIGHTS,
+)
+
+
+def command_line() -> argparse.ArgumentParser:
+    return fetch.command_line("f5_tts.scripts.fetch_reward_asr_model", __doc__)
+
+
+def main(argv: list[str]) -> bool:
+    """False if it was interrupted."""
+    arguments = command_line().parse_args(argv)
+    folder = arguments.cache_dir
+    try:
+        source = ask_hub(REPOSITORY, FILES, arguments.revision, offline=arguments.offline)
+        names = [name for name in FILES if name != OPTIONAL or source.has(OPTIONAL, folder)]
+        fetch.bring(source, names, folder, root=folder)
+    except KeyboardInterrupt:
+        return False
+    print(f"SenseVoiceSmall is in {folder}: rl.rewards.providers.1.config.model_id={folder}")
+    return True
+
+
+if __name__ == "__main__":
+    command(main, sys.argv[1:])
