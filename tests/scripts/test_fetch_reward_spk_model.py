@@ -10,7 +10,7 @@ import pytest
 from tests.scripts.conftest import lying_in
 from tests.scripts.hub import Hub
 
-from f5_tts.scripts.fetch_reward_spk_model import ARCHIVES, REPOSITORY
+from f5_tts.scripts.fetch_reward_spk_model import ARCHIVES, COLLECTION, REPOSITORY
 
 SPK = "fetch_reward_spk_model"
 CONFIG, WEIGHTS = b"model: ResNet34\n", random.Random(0).randbytes(3000)
@@ -61,6 +61,19 @@ def test_without_loose_files_the_hubs_archive_will_do_and_is_fetched_once(hub, u
     done = user.run(SPK, "--cache_dir", tmp_path / "model")
     assert done.returncode == 0 and done.stdout.count("(was there; as in ") == 3
     assert hub.served == [(name, 0)]
+
+
+@pytest.mark.parametrize("first", [None, {"README.md": b""}], ids=["no repository", "nothing in it"])
+def test_where_the_repository_has_nothing_the_collection_is_asked(hub, user, tmp_path, first):
+    if first is not None:
+        serve(hub, first)
+    hub.repositories[COLLECTION, "main"] = {ARCHIVES[0]: zipped(MODEL), "another.zip": b""}
+    done = user.run(SPK, "--cache_dir", tmp_path / "model")
+    assert done.returncode == 0, done.stderr
+    assert lying_in(tmp_path / "model") == {**MODEL, ARCHIVES[0]: zipped(MODEL)}
+    assert f"as in {COLLECTION}" in done.stdout
+    done = user.run(SPK, "--cache_dir", tmp_path / "model", "--revision", "v9")
+    assert done.returncode == 2 and f"{REPOSITORY} at v9" in done.stderr and COLLECTION not in done.stderr
 
 
 def test_without_loose_files_or_an_archive_it_says_what_to_do(hub, user, tmp_path):

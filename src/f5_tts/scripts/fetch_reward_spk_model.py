@@ -11,9 +11,10 @@ from tempfile import TemporaryDirectory
 from f5_tts.command import command
 from f5_tts.scripts import fetch
 from f5_tts.scripts.archive import unpack
-from f5_tts.scripts.source import ask_hub, copies, one_url
+from f5_tts.scripts.source import Source, ask_hub, copies, one_url
 
 REPOSITORY = "Wespeaker/wespeaker-cnceleb-resnet34"
+COLLECTION = "openspeech/wespeaker-models"  # archives of many models, asked where the repository has nothing
 MODEL = "cnceleb_resnet34"
 FILES = ("config.yaml", "avg_model.pt")
 ARCHIVES = (f"{MODEL}.zip", f"{MODEL}.tar.gz")  # in the repository, where it has no loose files
@@ -47,13 +48,41 @@ def main(argv: list[str]) -> bool:
 
 def bring_from_hub(arguments: argparse.Namespace, folder: Path, root: Path) -> None:
     """The loose files where there are any, else the archive, which stays in `root` to compare with next time."""
-    source = ask_hub(REPOSITORY, [*FILES, *ARCHIVES], arguments.revision, offline=arguments.offline)
-    archive = next((name for name in ARCHIVES if source.has(name, root)), None)
-    if archive is None or all(source.has(name, folder) for name in FILES):
+    source = find_on_hub(arguments, folder, root)
+    archive = archive_of(source, root)
+    if archive is None or has_files(source, folder):
         fetch.bring(source, FILES, folder, root, ADVICE)
     else:
         fetch.bring(source, [archive], root, root)
         bring_unpacked(root / archive, folder, root)
+
+
+def find_on_hub(arguments: argparse.Namespace, folder: Path, root: Path) -> Source:
+    """The first repository that has the model in one form or the other; where none has, what the first one has.
+
+    Raises ValueError where there is neither. A revision is of the first alone.
+    """
+    failures, sources = [], []
+    for repository in (REPOSITORY, COLLECTION)[: 1 if arguments.revision else 2]:
+        try:
+            source = ask_hub(repository, [*FILES, *ARCHIVES], arguments.revision, offline=arguments.offline)
+        except ValueError as error:
+            failures.append(error)
+            continue
+        if has_files(source, folder) or archive_of(source, root):
+            return source
+        sources.append(source)
+    if not sources:
+        raise failures[0]
+    return sources[0]
+
+
+def has_files(source: Source, folder: Path) -> bool:
+    return all(source.has(name, folder) for name in FILES)
+
+
+def archive_of(source: Source, root: Path) -> str | None:
+    return next((name for name in ARCHIVES if source.has(name, root)), None)
 
 
 def find_archive(arguments: argparse.Namespace) -> Path:
