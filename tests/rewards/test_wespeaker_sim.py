@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.rewards.wespeaker import change_config, published_shapes, random_weights, write_wespeaker
+from tests.rewards.wespeaker import change_config, make_directory, published_shapes, random_weights
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -17,12 +17,12 @@ from f5_tts.rewards.wespeaker_sim import TOGETHER, WespeakerSim
 from f5_tts.sections import ProviderConfig
 from f5_tts.types import RewardInput
 
-write_small = partial(write_wespeaker, m_channels=4, embed_dim=16)
+make_small = partial(make_directory, m_channels=4, embed_dim=16)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    return write_small(tmp_path_factory.mktemp("wespeaker"))
+    return make_small(tmp_path_factory.mktemp("wespeaker"))
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_clips_of_any_length_are_embedded_together_as_one_by_one(reward):
 @pytest.mark.parametrize("two_emb_layer", [False, True])
 def test_the_vector_is_what_the_published_network_makes_of_the_published_features(tmp_path, two_emb_layer):
     """WeSpeaker's network written out for one clip, without masks, from the names of the tensors alone."""
-    folder = write_small(tmp_path, two_emb_layer=two_emb_layer)
+    folder = make_small(tmp_path, two_emb_layer=two_emb_layer)
     clip = sound(8_000)
     bands = kaldi_fbank(clip * 2**15)
     expected = plain_embedding(torch.load(folder / "avg_model.pt", weights_only=True), bands - bands.mean(dim=0))
@@ -121,7 +121,7 @@ def test_pooling_takes_mean_and_unbiased_deviation_of_the_kept_frames():
 
 
 def test_dither_in_the_config_changes_nothing(tmp_path, reward):
-    folder = write_small(tmp_path)
+    folder = make_small(tmp_path)
     change_config(folder, "dataset_args.fbank_args.dither", 0.0)
     assert torch.equal(WespeakerSim(str(folder)).encode([sound(8_000)]), reward.encode([sound(8_000)]))
 
@@ -180,7 +180,7 @@ def test_the_callers_autocast_and_gradients_stay_outside(reward):
 def test_a_folder_of_the_published_sizes_loads_strictly(tmp_path):
     shapes = published_shapes(32, 80, 256, two_emb_layer=False)
     assert shapes["seg_1.weight"] == (256, 5120)
-    network = WespeakerSim(str(write_wespeaker(tmp_path))).network
+    network = WespeakerSim(str(make_directory(tmp_path))).network
     assert {name: tuple(value.shape) for name, value in network.state_dict().items()} == shapes
     assert sum(weight.numel() for weight in network.parameters()) == 6_634_336
     saved = torch.load(tmp_path / "avg_model.pt", weights_only=True)
@@ -189,7 +189,7 @@ def test_a_folder_of_the_published_sizes_loads_strictly(tmp_path):
 
 @pytest.mark.parametrize("wrapper", ["model", "state_dict"])
 def test_weights_may_be_wrapped_and_of_half_precision(tmp_path, reward, wrapper):
-    folder = write_small(tmp_path)
+    folder = make_small(tmp_path)
     weights = torch.load(folder / "avg_model.pt", weights_only=True)
     torch.save({wrapper: {name: value.half() for name, value in weights.items()}}, folder / "avg_model.pt")
     found = WespeakerSim(str(folder)).encode([sound(8_000)])
@@ -197,7 +197,7 @@ def test_weights_may_be_wrapped_and_of_half_precision(tmp_path, reward, wrapper)
 
 
 def test_a_config_may_leave_out_what_goes_without_saying(tmp_path, reward):
-    folder = write_small(tmp_path)
+    folder = make_small(tmp_path)
     model_args = {"feat_dim": 80, "embed_dim": 16, "m_channels": 4}
     (folder / "config.yaml").write_text(f"model: ResNet34\nmodel_args: {model_args}\nsomething: {{of: its own}}\n")
     assert torch.equal(WespeakerSim(str(folder)).encode([sound(8_000)]), reward.encode([sound(8_000)]))
@@ -211,7 +211,7 @@ def test_the_config_entry_of_the_guide_builds_it(folder):
 
 @pytest.mark.parametrize("inside", [".", "cnceleb_resnet34", "chinese"])
 def test_without_model_dir_it_lies_in_wespeaker_home(tmp_path, monkeypatch, inside):
-    write_small(tmp_path / inside)
+    make_small(tmp_path / inside)
     monkeypatch.setenv("WESPEAKER_HOME", str(tmp_path))
     assert WespeakerSim().network.feat_dim == 80
 
@@ -236,7 +236,7 @@ def test_an_incomplete_folder_says_what_is_missing_and_the_outer_folder_which_on
         FileNotFoundError, match=rf"no config\.yaml and no avg_model\.pt in config\.model_dir=.*{FETCH}"
     ):
         WespeakerSim(str(tmp_path))
-    inner = write_small(tmp_path / "cnceleb_resnet34")
+    inner = make_small(tmp_path / "cnceleb_resnet34")
     with pytest.raises(FileNotFoundError, match=rf"they are in {inner}: give that folder"):
         WespeakerSim(str(tmp_path))
     (inner / "avg_model.pt").unlink()
@@ -272,14 +272,14 @@ def test_a_device_that_is_not_here_is_refused(folder, device):
     ],
 )
 def test_a_config_of_another_network_or_of_other_features_is_refused(tmp_path, key, value, message):
-    folder = write_small(tmp_path)
+    folder = make_small(tmp_path)
     change_config(folder, key, value)
     with pytest.raises(ValueError, match=rf"config\.yaml has .*{message}.*use cnceleb_resnet34: python -m"):
         WespeakerSim(str(folder))
 
 
 def test_a_config_that_is_not_yaml_is_refused(tmp_path):
-    (write_small(tmp_path) / "config.yaml").write_text("model: [")
+    (make_small(tmp_path) / "config.yaml").write_text("model: [")
     with pytest.raises(ValueError, match=r"config\.yaml is not YAML"):
         WespeakerSim(str(tmp_path))
 
@@ -294,7 +294,7 @@ def test_a_config_that_is_not_yaml_is_refused(tmp_path):
     ],
 )
 def test_weights_of_other_sizes_are_one_error_with_both_shapes(tmp_path, key, value, message):
-    folder = write_small(tmp_path)
+    folder = make_small(tmp_path)
     change_config(folder, f"model_args.{key}", value)
     if key == "feat_dim":
         change_config(folder, "dataset_args.fbank_args.num_mel_bins", value)
@@ -317,14 +317,14 @@ def without(weights: dict[str, Tensor], name: str) -> dict[str, Tensor]:
     ],
 )
 def test_weights_that_lack_something_or_hold_more_are_refused(tmp_path, change: Callable, message):
-    path = write_small(tmp_path) / "avg_model.pt"
+    path = make_small(tmp_path) / "avg_model.pt"
     torch.save(change(random_weights(published_shapes(4, 80, 16, False))), path)
     with pytest.raises(ValueError, match=message):
         WespeakerSim(str(tmp_path))
 
 
 def test_half_a_file_of_weights_is_refused(tmp_path):
-    path = write_small(tmp_path) / "avg_model.pt"
+    path = make_small(tmp_path) / "avg_model.pt"
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(ValueError, match=r"avg_model\.pt cannot be read as a checkpoint: damaged"):
         WespeakerSim(str(tmp_path))

@@ -17,7 +17,7 @@ BLOCKS = {
 }  # how many, and channels over those first
 
 
-def write_wespeaker(
+def make_directory(
     folder: Path, *, m_channels: int = 32, feat_dim: int = 80, embed_dim: int = 256, two_emb_layer: bool = False
 ) -> Path:
     """A model folder; as it comes, in the sizes of cnceleb_resnet34, whose config does not say m_channels."""
