@@ -1,0 +1,126 @@
+"""How fast rewards score: clips of 5 s a second, for each provider, one at a time and several in one call.
+
+`python benchmarks/rewards.py` prints a table: clips a second of wall time, 32 clips scored by 32 calls, 4 calls and
+one, and the time of that one call over the time of the 32. Networks have their published sizes; weights that are not
+embedded are random, which takes as long. The clips' one reference is known already, as in training from a prompt's
+second sample on. Every provider runs in a process of its own; run it on a machine that does nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from f5_tts.command import keep_freed_memory
+from f5_tts.rewards.provider import local_provider
+from f5_tts.types import RewardInput, RewardProvider
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the makers of model folders, in tests
+
+SAMPLE_RATE, SECONDS = 24_000, 5
+NUM, BATCHES = 32, (1, 8, 32)  # clips, and how many of them in one call
+
+
+def wespeaker_sim(folder: Path, threads: int) -> dict[str, Any]:
+    from tests.rewards.wespeaker import make_directory
+
+    return {"model_dir": str(make_directory(folder))}
+
+
+def funasr_wer(folder: Path, threads: int) -> dict[str, Any]:
+    from tests.rewards.sensevoice import PUBLISHED, make_directory
+
+    make_directory(folder, PUBLISHED)
+    return {"model_id": str(folder)}
+
+
+CONFIGS: dict[str, Callable[[Path, int], dict[str, Any]]] = {
+    "wespeaker_sim": wespeaker_sim,
+    "voice_sim": lambda folder, threads: {},
+    "digits_wer": lambda folder, threads: {"workers": threads},
+    "funasr_wer": funasr_wer,
+}  # of each provider, as a run would give it; model folders are made in `folder`
+
+
+def clips() -> list[Tensor]:
+    """Tones whose loudness follows noise, about as fast as syllables; always the same."""
+    draw = torch.Generator().manual_seed(0)
+    pitch = 100 + 300 * torch.rand(NUM, 1, generator=draw)
+    tones = torch.sin(2 * torch.pi * pitch * torch.arange(SECONDS * SAMPLE_RATE) / SAMPLE_RATE)
+    loudness = torch.randn(NUM, 1, 4 * SECONDS, generator=draw).abs()
+    return list(0.2 * tones * interpolate(loudness, SECONDS * SAMPLE_RATE, mode="linear")[:, 0])
+
+
+def inputs() -> list[RewardInput]:
+    reference, *_ = audio = clips()
+    said = {"text": "one two three", "language": "en", "reference_audio": reference}
+    return [RewardInput(audio=clip, sample_rate=SAMPLE_RATE, **said) for clip in audio]
+
+
+def measure(provider: RewardProvider, rounds: int) -> list[float]:
+    """Seconds in which all clips are scored, for each number in a call: the best of some rounds, taken in turn."""
+    heard = inputs()
+    provider.score(heard[:2])
+    found = [[seconds(provider, heard, batch) for batch in BATCHES] for _ in range(rounds)]
+    return [min(times) for times in zip(*found, strict=True)]
+
+
+def seconds(provider: RewardProvider, heard: list[RewardInput], batch: int) -> float:
+    started = time.perf_counter()
+    for start in range(0, len(heard), batch):
+        provider.score(heard[start : start + batch])
+    return time.perf_counter() - started
+
+
+def job(name: str, threads: int, rounds: int) -> list[float]:
+    """What `measure` finds, in this process."""
+    torch.set_num_threads(threads)
+    keep_freed_memory()  # as every command of ours does
+    with TemporaryDirectory() as folder:
+        provider = local_provider(name, CONFIGS[name](Path(folder), threads), f"--providers {name}")
+        return measure(provider, rounds)
+
+
+def in_its_own_process(name: str, threads: int, rounds: int) -> list[float]:
+    command = [sys.executable, __file__, "--job", name, "--threads", str(threads), "--rounds", str(rounds)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(f"{name} does not run here; why is said above, and --providers chooses others")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def table(providers: list[str], threads: int, rounds: int) -> None:
+    print("| provider | " + " | ".join(f"clips/s, {batch} a call" for batch in BATCHES) + " | one call / 32 calls |")
+    print("|---|" + "---|" * (len(BATCHES) + 1))
+    for name in providers:
+        spent = in_its_own_process(name, threads, rounds)
+        speeds = " | ".join(f"{NUM / found:.2f}" for found in spent)
+        print(f"| {name} | {speeds} | {spent[-1] / spent[0]:.2f} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--providers", nargs="+", default=list(CONFIGS), choices=list(CONFIGS))
+    parser.add_argument("--threads", type=int, default=1, help="of torch; digits_wer has as many processes")
+    parser.add_argument("--rounds", type=int, default=2, help="runs of each number in a call; the fastest counts")
+    parser.add_argument("--job", choices=list(CONFIGS), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.job:
+        print(json.dumps(job(arguments.job, arguments.threads, arguments.rounds)))
+    else:
+        table(arguments.providers, arguments.threads, arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()
