@@ -67,10 +67,11 @@ def test_without_loose_files_the_hubs_archive_will_do_and_is_fetched_once(hub, u
 def test_where_the_repository_has_nothing_the_collection_is_asked(hub, user, tmp_path, first):
     if first is not None:
         serve(hub, first)
-    hub.repositories[COLLECTION, "main"] = {ARCHIVES[0]: zipped(MODEL), "another.zip": b""}
+    archive = zipped(MODEL)
+    hub.repositories[COLLECTION, "main"] = {ARCHIVES[0]: archive, "another.zip": b""}
     done = user.run(SPK, "--cache_dir", tmp_path / "model")
     assert done.returncode == 0, done.stderr
-    assert lying_in(tmp_path / "model") == {**MODEL, ARCHIVES[0]: zipped(MODEL)}
+    assert lying_in(tmp_path / "model") == {**MODEL, ARCHIVES[0]: archive}
     assert f"as in {COLLECTION}" in done.stdout
     done = user.run(SPK, "--cache_dir", tmp_path / "model", "--revision", "v9")
     assert done.returncode == 2 and f"{REPOSITORY} at v9" in done.stderr and COLLECTION not in done.stderr
