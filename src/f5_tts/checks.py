@@ -208,8 +208,8 @@ def check_worker(entry: ProviderConfig, where: str) -> None:
     given = [key for key, value in entry.config.items() if value is not None] if url else []
     require(
         not given,
-        f"{where}.config.{', '.join(given)} would not reach the server at {where}.worker.url={url}; set it to null, and "
-        f"give it to the server: python -m f5_tts.rewards.serve {entry.name} --config JSON",
+        f"{where}.config.{', '.join(given)} would not reach {where}.worker.url={url}; set it to null, and give it "
+        f"to the server: python -m f5_tts.rewards.serve {entry.name} --config JSON",
     )
 
 

@@ -21,7 +21,7 @@ class OwnServer:
     """A server under another interpreter: started when it is wanted, anew when it is gone; it ends with this object,
     and with this process however that ends."""
 
-    pause_s = 0.0
+    pause_s = 0.0  # before a further try, which takes the time of a start anyway
     hint = "what it said is above"
 
     def __init__(self, entry: ProviderConfig, worker: WorkerConfig, where: str) -> None:
@@ -60,14 +60,14 @@ class OwnServer:
         self.stop = weakref.finalize(self, end, self.process)
         began = time.monotonic()
         report = json_object(first_line(self.process, self.timeout_s))
-        if "url" in report:
+        in_time = time.monotonic() - began < self.timeout_s
+        if in_time and "url" in report:
             return Address(report["url"], token)
-        took = time.monotonic() - began
         self.stop()
-        if "error" in report:
-            raise WorkerError(f"{report['error']} (said by {self.python}, of {self.name})")
-        if took >= self.timeout_s:
+        if not in_time:
             raise WorkerError(f"{self.name} was not ready within worker.timeout_s={self.timeout_s:g}; raise that")
+        if "error" in report:
+            raise WorkerError(f"{self.name}: {report['error']}")
         if self.process.returncode < 0:
             raise ConnectionError(f"signal {-self.process.returncode} ended it before it was ready")
         raise WorkerError(f"{self.name} ended with exit code {self.process.returncode}: {why_not(self.python)}")

@@ -69,7 +69,7 @@ class Service:
 
 
 class RewardServer(ThreadingTCPServer):
-    """Listens for requests to a service; takes no body above `max_bytes`, and none without `token` unless that is ""."""
+    """Listens for requests to a service; no body above `max_bytes`, and nothing without `token` unless that is ""."""
 
     allow_reuse_address = True
     daemon_threads = True

@@ -104,7 +104,7 @@ def unpack_scores(body: bytes, call: str) -> Scores:
         raise ValueError("the answer is to another request")
     names = about.get("components")
     places = [str(place) for place in range(len(names) if isinstance(names, list) else 1)]
-    if values.keys() != set(places):
+    if not (names is None or isinstance(names, list)) or values.keys() != set(places):
         raise ValueError("the answer does not hold the scores that it names")
     return values["0"] if names is None else {name: values[place] for name, place in zip(names, places, strict=True)}
 

@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from http.client import HTTPException
-from typing import Any, Protocol
+from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, OpenerDirector, ProxyHandler, Request, build_opener
@@ -30,20 +30,6 @@ from f5_tts.types import RewardInput, RewardProvider, Scores
 
 PASSING = (502, 503, 504)  # what a proxy says while the server behind it starts anew
 MB = 2**20
-
-
-class Server(Protocol):
-    """Somewhere to send requests."""
-
-    name: str  # its config key and value, for messages
-    hint: str  # what to look at when it does not answer
-    pause_s: float  # before the first further try; then twice that, and so on
-
-    def reach(self) -> Address: ...
-
-    def drop(self, address: Address) -> None:
-        """What to do about a server that did not answer."""
-        ...
 
 
 def build_worker(entry: ProviderConfig, where: str) -> RewardProvider:
@@ -108,10 +94,26 @@ class WordWorker(Worker):
 # --- how a server is asked ---
 
 
+class UrlServer:
+    """A server that others look after."""
+
+    pause_s = 0.5  # before the first further try; then twice that, and so on
+
+    def __init__(self, url: str, where: str) -> None:
+        self.name, self.hint = f"{where}.worker.url={url}", "is python -m f5_tts.rewards.serve running there?"
+        self.address = Address(url.rstrip("/"), os.environ.get(TOKEN, ""))
+
+    def reach(self) -> Address:
+        return self.address
+
+    def drop(self, address: Address) -> None:
+        """Nothing: it may be back by the next try."""
+
+
 class Caller:
     """Sends requests to a server until one is answered: at most 1 + `worker.retries` times."""
 
-    def __init__(self, server: Server, worker: WorkerConfig) -> None:
+    def __init__(self, server: UrlServer | OwnServer, worker: WorkerConfig) -> None:
         self.server, self.timeout_s, self.retries = server, worker.timeout_s, worker.retries
 
     def __call__(self, path: str, body: bytes | None = None) -> bytes:
@@ -152,22 +154,6 @@ class Caller:
         if isinstance(cause, TimeoutError):
             return f"no answer within worker.timeout_s={self.timeout_s:g}"
         return str(cause) or type(cause).__name__
-
-
-class UrlServer:
-    """A server that others look after."""
-
-    pause_s = 0.5
-
-    def __init__(self, url: str, where: str) -> None:
-        self.name, self.hint = f"{where}.worker.url={url}", "is python -m f5_tts.rewards.serve running there?"
-        self.address = Address(url.rstrip("/"), os.environ.get(TOKEN, ""))
-
-    def reach(self) -> Address:
-        return self.address
-
-    def drop(self, address: Address) -> None:
-        """Nothing: it may be back by the next try."""
 
 
 class NoRedirect(HTTPRedirectHandler):
