@@ -111,8 +111,8 @@ def first_line(process: subprocess.Popen[bytes], timeout_s: float) -> bytes:
 def kill(process: subprocess.Popen[bytes]) -> None:
     """At once: it holds nothing that could be lost. Its stdin closes too, for one that is hidden behind a script."""
     assert process.stdin is not None
-    process.stdin.close()
     process.kill()
+    process.stdin.close()
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
