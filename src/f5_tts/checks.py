@@ -8,7 +8,16 @@ from dataclasses import is_dataclass
 from operator import attrgetter
 from typing import Any, get_args, get_type_hints
 
-from f5_tts.sections import ConfigError, ModelConfig, RLRunConfig, RunConfig, SpeechConfig, allowed_words, group_size
+from f5_tts.sections import (
+    ConfigError,
+    ModelConfig,
+    ProviderConfig,
+    RLRunConfig,
+    RunConfig,
+    SpeechConfig,
+    allowed_words,
+    group_size,
+)
 
 
 def check(cfg: RunConfig | SpeechConfig) -> None:
@@ -174,8 +183,33 @@ def check_rl(cfg: RLRunConfig) -> None:
             value is None or value % per == 0,
             f"{key}={value} is not a multiple of rl.updates_per_rollout={per}; a run saves and ends between rollouts",
         )
+    for place, entry in enumerate(rl.rewards.providers):
+        check_worker(entry, f"rl.rewards.providers.{place}")
     require(
         bool(rl.rewards.providers), "rl.rewards.providers is empty; name at least one reward, as F5TTS_RL.yaml does"
+    )
+
+
+def check_worker(entry: ProviderConfig, where: str) -> None:
+    """Where a reward runs is said once, and its own config is for who builds it."""
+    worker = entry.worker
+    if worker is None:
+        return
+    require(
+        bool(worker.python) != bool(worker.url),
+        f"{where}.worker has python={shown(worker.python)} and url={shown(worker.url)}; give exactly one of them, or "
+        f"{where}.worker=null for this process",
+    )
+    url = worker.url
+    require(
+        not url or url.startswith(("http://", "https://")),
+        f"{where}.worker.url={url} is not allowed; allowed: what begins with http:// or https://",
+    )
+    given = [key for key, value in entry.config.items() if value is not None] if url else []
+    require(
+        not given,
+        f"{where}.config.{', '.join(given)} would not reach {where}.worker.url={url}; set it to null, and give it "
+        f"to the server: python -m f5_tts.rewards.serve {entry.name} --config JSON",
     )
 
 

@@ -8,7 +8,8 @@ import re
 from dataclasses import is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from hydra import compose, initialize_config_dir
@@ -189,6 +190,8 @@ def apply_override(cfg: Node, override: str, name: str, schema: type[Config]) ->
     key, equals, text = override.lstrip("+").partition("=")
     if not equals:
         raise ConfigError(f"'{override}' has no '='; write key=value, e.g. optim.epochs=2")
+    for path in (parent_key(key), key):
+        open_section(cfg, path, schema)
     if not has_key(cfg, key, schema):
         raise unknown_key(cfg, key, name)
     try:
@@ -235,6 +238,20 @@ def has_key(cfg: Node, key: str, schema: type[Config]) -> bool:
     return key in paths or (parent in paths and get_origin(type_at(schema, parent)) is dict)
 
 
+def open_section(cfg: Node, key: str, schema: type[Config]) -> None:
+    """A section that is null, such as a reward's `worker`, gets its defaults, so that its keys can be set."""
+    if key in key_paths(cfg) and OmegaConf.select(cfg, key) is None:
+        section = optional_section(type_at(schema, key))
+        if section is not None:
+            OmegaConf.update(cfg, key, section(), merge=False)
+
+
+def optional_section(hint: Any) -> type | None:
+    """The section that a key with this annotation holds unless it is null; None where it holds anything else."""
+    options = get_args(hint) if get_origin(hint) in (Union, UnionType) else ()
+    return next(filter(is_dataclass, options), None)
+
+
 def key_paths(cfg: Any, prefix: str = "") -> list[str]:
     """Every section and every key as a dotted path; list entries by their index."""
     node = OmegaConf.to_container(cfg) if OmegaConf.is_config(cfg) else cfg
@@ -277,5 +294,6 @@ def type_at(hint: Any, key: str) -> Any:
             hint = get_args(hint)[0]
             if part.isdigit():
                 continue
+        hint = optional_section(hint) or hint
         hint = get_type_hints(hint, include_extras=True)[part] if is_dataclass(hint) else Any
     return hint
