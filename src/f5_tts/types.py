@@ -92,7 +92,7 @@ class RewardInput:
     row: Mapping[str, Any] = field(default_factory=dict)  # the row of the data set, all its columns
 
 
-Numbers = Tensor | Sequence[float | None]  # one a clip, of shape b; None is NaN
+Numbers = Tensor | Sequence[float | int | None]  # one a clip, of shape b; None is NaN
 Scores = Numbers | Mapping[str, Numbers]  # or several by component, of which that of the provider counts
 
 
