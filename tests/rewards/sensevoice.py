@@ -154,7 +154,6 @@ def tokenizer(folder: Path):
 
 def new_model(folder: Path, size: Size) -> nn.Module:
     """The network alone, by funasr's own class, with new weights."""
-    import funasr  # noqa: F401 - registers the parts that the model is made of
     from funasr.models.sense_voice.model import SenseVoiceSmall
 
     made = config(size)

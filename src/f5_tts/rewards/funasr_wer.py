@@ -53,7 +53,7 @@ class FunasrWer(TranscriptReward):
         return self.heard_targets(inputs) if self.from_audio else super().references(inputs)
 
     def heard_targets(self, inputs: Sequence[RewardInput]) -> list[str | None]:
-        """What is heard in each target; one heard before is looked up, as a group shares its target and items come back."""
+        """What is heard in each target; looked up where it was heard before, as a group shares one and items return."""
         rate = shared_rate(inputs)
         keys = [self.target_key(item) for item in inputs]
         new = {key: item for key, item in zip(keys, inputs, strict=True) if key and key not in self._known}
