@@ -32,6 +32,7 @@ def leave_traces() -> None:
 def test_what_was_changed_inside_is_as_before_also_after_an_error(fails: bool, monkeypatch):
     monkeypatch.setenv("TAKEN_AWAY", "0")
     before = process_state()
+    changed = before
     with suppress(KeyError), traceless():
         leave_traces()
         changed = process_state()

@@ -59,14 +59,13 @@ class SenseVoice:
     def transcribe(self, clips: list[Tensor], sample_rate: int, languages: list[str]) -> list[str]:
         """One text per mono clip, in order, each asked for in its language of LANGUAGES; "" for unusable clips."""
         ready = {i: at_heard_rate(clips[i], sample_rate) for i in usable_indices(clips, sample_rate)}
-        texts = [""] * len(clips)
+        texts: dict[int, str] = {}
         for language in dict.fromkeys(languages):
             alike = sorted((i for i in ready if languages[i] == language), key=lambda i: len(ready[i]))
             for start in range(0, len(alike), self.batch_size):
                 batch = alike[start : start + self.batch_size]  # of like length, so that little is padding
-                heard = self._hear([ready[i] for i in batch], language)
-                texts = [heard[batch.index(i)] if i in batch else text for i, text in enumerate(texts)]
-        return texts
+                texts.update(zip(batch, self._hear([ready[i] for i in batch], language), strict=True))
+        return [texts.get(i, "") for i in range(len(clips))]
 
     def _hear(self, clips: list[Tensor], language: str) -> list[str]:
         """Texts of clips at 16 kHz; by the model itself, as AutoModel would set threads and draw a name for each."""
