@@ -126,7 +126,8 @@ def test_another_stage_takes_the_weights_alone(tmp_path):
     assert_equal(later.scheduler.state_dict(), fresh.scheduler.state_dict())
     assert later.update == 0
     assert said == [
-        f"starting grpo from the weights of {tmp_path / 'model_last.pt'} (gaussian_nll), counters at 0",
+        f"starting grpo from the raw weights of {tmp_path / 'model_last.pt'} (made by gaussian_nll): "
+        "optimizer, schedule and counter start anew",
     ]
 
 
@@ -142,7 +143,8 @@ def test_bare_weights_start_a_stage_and_a_missing_head_is_said(tmp_path):
     assert_equal(averaged(warmed), warmed.model.state_dict())
     assert warmed.update == 0
     assert "does not say which model keys and vocabulary" in said[0]
-    assert "has no Gaussian head" in said[1] and "(no run of ours), counters at 0" in said[2]
+    assert "has no Gaussian head" in said[1]
+    assert said[2].startswith("starting gaussian_nll from the ema weights of ") and "(made by no run of ours)" in said[2]
 
 
 # --- what a folder keeps ---
