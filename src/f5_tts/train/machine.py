@@ -64,7 +64,7 @@ def choose_optimizer(optim: OptimConfig, device: torch.device, say: Callable[[st
             'optim.bnb_optimizer=true needs bitsandbytes: pip install -e ".[rl]" (or ".[bnb]" alone), or set '
             "optim.bnb_optimizer=false"
         ) from error
-    eight_bits: MakeOptimizer = bitsandbytes.optim.AdamW8bit
+    eight_bits: MakeOptimizer = bitsandbytes.optim.AdamW8bit  # pyright: ignore[reportPrivateImportUsage]
     reason = why_not(eight_bits, device)
     if reason is None:
         return eight_bits
