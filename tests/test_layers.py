@@ -41,6 +41,7 @@ OPTIONAL = (
     "funasr",
     "kaldi_native_fbank",
     "sentencepiece",
+    "bitsandbytes",
 )  # import names of what only an extra installs
 DEVELOPMENT = ("beartype", "pytest")
 

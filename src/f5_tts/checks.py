@@ -79,7 +79,8 @@ def check_model(model: ModelConfig) -> None:
     )
     require(
         gaussian or not model.sample_from_dist,
-        "model.sample_from_dist=true has nothing to draw from with model.output_dist=deterministic; set it to false",
+        "model.sample_from_dist=true has nothing to draw from with model.output_dist=deterministic; set it to false, "
+        "or model.output_dist=gaussian model.objective=gaussian_nll model.use_rl_head=true",
     )
     require(
         arch.text_mask_padding or not arch.text_embedding_average_upsampling,
@@ -214,8 +215,6 @@ def check_worker(entry: ProviderConfig, where: str) -> None:
 
 
 READY = {
-    "model.sample_from_dist": False,
-    "optim.bnb_optimizer": False,
     "ckpts.log_samples": False,
     "ckpts.logger": None,
 }

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import torch
 from accelerate import Accelerator
 from ema_pytorch import EMA
-from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from f5_tts.data.batching import BatchPlan, load_batches
@@ -20,6 +19,7 @@ from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import ModelCard
 from f5_tts.model.mel import LogMel
 from f5_tts.sections import OptimConfig, RunConfig, dataset_dir, vocab_path
+from f5_tts.train.machine import MakeOptimizer
 from f5_tts.train.state import Trainable
 from f5_tts.types import SpeechBatch
 
@@ -27,19 +27,6 @@ if TYPE_CHECKING:
     from f5_tts.sections import EmaConfig
 
 LOWEST_RATE = 1e-8  # of the learning rate, at the first and after the last update
-
-
-def build_accelerator(optim: OptimConfig) -> Accelerator:
-    """Devices and precision; `auto` leaves precision to ACCELERATE_MIXED_PRECISION."""
-    precision = None if optim.mixed_precision == "auto" else optim.mixed_precision
-    return Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available())
-
-
-def prepare(model: CFM, accelerator: Accelerator) -> CFM:
-    """The model on its device and in the run's precision; gradients of several processes are averaged in the loop."""
-    prepared = accelerator.prepare_model(model, evaluation_mode=True)
-    assert isinstance(prepared, CFM)
-    return prepared
 
 
 def build_vocabulary(run: RunConfig) -> Vocabulary:
@@ -103,16 +90,27 @@ def learning_rate_factor(update: int, warmup: int, total: int) -> float:
     return 1 + (LOWEST_RATE - 1) * min(1.0, (update - warmup) / max(1, total - warmup))
 
 
-def build_trainable(run: RunConfig, model: CFM, vocabulary: Vocabulary, total: int) -> Trainable:
-    """Model, its running average, optimizer and schedule for a run of `total` updates."""
-    optim = run.optim
+def check_length(optim: OptimConfig, total: int) -> None:
+    """Raises ValueError when a run of `total` updates makes none, or would end within its warm-up."""
+    if total == 0:
+        raise ValueError(
+            f"optim.grad_accumulation_steps={optim.grad_accumulation_steps}: the data set has too few batches for one "
+            "update; lower it or datasets.batch_size_per_gpu, or raise optim.epochs"
+        )
     if optim.num_warmup_updates >= total:
         raise ValueError(
             f"optim.num_warmup_updates={optim.num_warmup_updates} does not end before the run, which has {total} "
             "updates: lower it, or raise optim.epochs or optim.max_updates"
         )
+
+
+def build_trainable(
+    run: RunConfig, model: CFM, vocabulary: Vocabulary, total: int, make_optimizer: MakeOptimizer
+) -> Trainable:
+    """Model, its running average, optimizer and schedule for a run of `total` updates."""
+    optim = run.optim
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer: Optimizer = AdamW(trained, lr=optim.learning_rate, fused=True)
+    optimizer = make_optimizer(trained, lr=optim.learning_rate)
     scheduler = LambdaLR(optimizer, lambda i: learning_rate_factor(i, optim.num_warmup_updates, total))
     return Trainable(
         model=model,

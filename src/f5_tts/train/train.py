@@ -11,17 +11,17 @@ from f5_tts.config import load_run
 from f5_tts.model.build import build_model
 from f5_tts.sections import RunConfig
 from f5_tts.train.build import (
-    build_accelerator,
     build_batches,
     build_plan,
     build_trainable,
     build_vocabulary,
+    check_length,
     count_updates,
     lists_of,
-    prepare,
     start_at_mean,
 )
-from f5_tts.train.loop import fit
+from f5_tts.train.loop import fit, keep_scale
+from f5_tts.train.machine import build_accelerator, choose_optimizer, prepare
 from f5_tts.train.report import Report
 from f5_tts.train.state import CheckpointDir
 from f5_tts.train.warmup import InfillingLoss
@@ -33,15 +33,18 @@ def train(run: RunConfig) -> bool:
     is_main = accelerator.is_main_process
     checkpoints = CheckpointDir(run.ckpts, is_main)
     checkpoints.prepare()
+    make_optimizer = choose_optimizer(run.optim, accelerator.device)
     plan, vocabulary = build_plan(run), build_vocabulary(run)
+    total = count_updates(plan, run.optim, world=accelerator.num_processes)
+    check_length(run.optim, total)
+    checkpoint = checkpoints.newest(pretrained=True)
     torch.manual_seed(run.optim.seed)
     model = build_model(run.model, vocabulary)
     if run.model.objective == "gaussian_nll" and run.model.warmup_scope == "head":
         model.freeze_all_but_head()
     policy = prepare(model, accelerator)
-    total = count_updates(plan, run.optim, world=accelerator.num_processes)
-    trainable = build_trainable(run, model, vocabulary, total)
-    checkpoint = checkpoints.newest(pretrained=True)
+    trainable = build_trainable(run, model, vocabulary, total, make_optimizer)
+    keep_scale(trainable, accelerator)
     if checkpoint is None:
         print(f"no checkpoint in {checkpoints.path}: training from random weights")
         start_at_mean(model, plan)
