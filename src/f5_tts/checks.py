@@ -182,8 +182,6 @@ def check_rl(cfg: RLRunConfig) -> None:
 READY = {
     "model.sample_from_dist": False,
     "optim.bnb_optimizer": False,
-    "ckpts.log_samples": False,
-    "ckpts.logger": None,
 }
 
 

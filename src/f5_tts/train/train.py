@@ -8,7 +8,7 @@ import torch
 
 from f5_tts.command import command
 from f5_tts.config import load_run
-from f5_tts.model.build import build_model
+from f5_tts.model.build import build_model, build_vocoder
 from f5_tts.sections import RunConfig
 from f5_tts.train.build import (
     build_accelerator,
@@ -17,13 +17,16 @@ from f5_tts.train.build import (
     build_trainable,
     build_vocabulary,
     count_updates,
+    epoch_at,
     lists_of,
     prepare,
     start_at_mean,
 )
 from f5_tts.train.loop import fit
 from f5_tts.train.report import Report
+from f5_tts.train.samples import Continued
 from f5_tts.train.state import CheckpointDir
+from f5_tts.train.trackers import build_tracker
 from f5_tts.train.warmup import InfillingLoss
 
 
@@ -33,13 +36,15 @@ def train(run: RunConfig) -> bool:
     is_main = accelerator.is_main_process
     checkpoints = CheckpointDir(run.ckpts, is_main)
     checkpoints.prepare()
+    tracker = build_tracker(run) if is_main else None
     plan, vocabulary = build_plan(run), build_vocabulary(run)
     torch.manual_seed(run.optim.seed)
     model = build_model(run.model, vocabulary)
     if run.model.objective == "gaussian_nll" and run.model.warmup_scope == "head":
         model.freeze_all_but_head()
     policy = prepare(model, accelerator)
-    total = count_updates(plan, run.optim, world=accelerator.num_processes)
+    world, spec = accelerator.num_processes, run.model.mel_spec
+    total = count_updates(plan, run.optim, world=world)
     trainable = build_trainable(run, model, vocabulary, total)
     checkpoint = checkpoints.newest(pretrained=True)
     if checkpoint is None:
@@ -49,6 +54,9 @@ def train(run: RunConfig) -> bool:
     else:
         trainable.resume(checkpoint)
     batches = build_batches(plan, vocabulary, run.optim, trainable.update, accelerator)
+    place = {"first": trainable.update, "total": total, "title": run.model.objective, "writes": is_main}
+    report = Report(checkpoints.path, **place, epoch=epoch_at(plan, run.optim, world=world), tracker=tracker)
+    heard = run.ckpts.log_samples and is_main
     return fit(
         trainable,
         policy.train(),
@@ -56,9 +64,10 @@ def train(run: RunConfig) -> bool:
         InfillingLoss(run.model),
         accelerator=accelerator,
         checkpoints=checkpoints,
-        report=Report(checkpoints.path, first=trainable.update, total=total, title=run.model.objective, writes=is_main),
+        report=report,
         optim=run.optim,
         total=total,
+        listen=Continued(vocabulary, build_vocoder(run.model), run.infer, spec) if heard else None,
     )
 
 

@@ -20,6 +20,7 @@ from f5_tts.train.build import (
     build_trainable,
     build_vocabulary,
     count_updates,
+    epoch_at,
     lists_of,
     prepare,
 )
@@ -38,7 +39,9 @@ from f5_tts.train.build_rl import (
 from f5_tts.train.loop import fit, nothing_due
 from f5_tts.train.peers import Together
 from f5_tts.train.report import Report
+from f5_tts.train.samples import Scored
 from f5_tts.train.state import CheckpointDir
+from f5_tts.train.trackers import build_tracker
 from f5_tts.train.validation import Best, Validation
 
 
@@ -51,6 +54,7 @@ def train_rl(run: RLRunConfig) -> bool:
     is_main = accelerator.is_main_process
     checkpoints = CheckpointDir(run.ckpts, is_main)
     checkpoints.prepare()
+    tracker = build_tracker(run) if is_main else None
     plan, vocabulary = build_plan(run), build_vocabulary(run)
     checkpoint = checkpoints.start()
     rl.algorithm = chosen_algorithm(rl.algorithm, checkpoint)
@@ -76,8 +80,9 @@ def train_rl(run: RLRunConfig) -> bool:
     batches = build_batches(plan, vocabulary, run.optim, trainable.update // uses, accelerator)
     updates = lists_of(run.optim.grad_accumulation_steps, batches)
     exam = build_exam(run, vocabulary, scorer.vocoder) if best and is_main else None
-    place = {"first": trainable.update, "total": total, "title": rl.algorithm}
-    report = Report(checkpoints.path, **place, alarms=build_alarms(rl), writes=is_main)
+    place = {"first": trainable.update, "total": total, "title": rl.algorithm, "writes": is_main}
+    epoch = epoch_at(plan, run.optim, uses, world)
+    report = Report(checkpoints.path, **place, alarms=build_alarms(rl), epoch=epoch, tracker=tracker)
     validation = Validation(exam, run.eval.every_updates, best, checkpoints, report.say) if exam and best else None
     return fit(
         trainable,
@@ -91,6 +96,7 @@ def train_rl(run: RLRunConfig) -> bool:
         total=total,
         together=uses,
         validate=validation or nothing_due,
+        listen=Scored(scorer.vocoder, run.model.mel_spec) if run.ckpts.log_samples and is_main else None,
     )
 
 
