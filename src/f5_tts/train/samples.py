@@ -84,9 +84,9 @@ class Scored:
         rows = [row for batch in item for row in rows_of(batch)]
         places = [(batch, place) for batch in item for place in range(len(batch.rollout.mel))]
         group = [index for index, row in enumerate(rows) if row["group"] == rows[0]["group"]]
-        by_reward = sorted(group, key=lambda index: rows[index]["reward"])
-        best, worst = (self.clip(*places[index]) for index in (by_reward[-1], by_reward[0]))
-        clips = {"gen": best, "worst": worst, "ref": self.recording(*places[by_reward[-1]])}
+        best, worst = (pick(group, key=lambda index: float(rows[index]["reward"] or 0.0)) for pick in (max, min))
+        clips = {"gen": self.clip(*places[best]), "worst": self.clip(*places[worst])}
+        clips["ref"] = self.recording(*places[best])
         return Samples(clips=clips, sample_rate=self.mel_spec.target_sample_rate, rows=rows)
 
     @torch.no_grad()

@@ -59,6 +59,7 @@ class Wandb:
                 self.run = self.open(id, mode)
             except self.wandb.Error as error:
                 problem = str(error)
+                self.wandb.teardown()  # else its service still holds the id
         if problem is not None:
             self.run = self.open(id, "offline")
         if self.run.offline:
@@ -122,7 +123,7 @@ class Trackio:
         self.run.log(media(self.trackio, samples), step=update)
 
     def close(self) -> None:
-        self.run.finish()
+        self.trackio.finish()
 
 
 class Tensorboard:
@@ -201,8 +202,8 @@ def answers(url: str, timeout_s: float = REACH_S) -> bool:
 
 def media(library: Any, samples: Samples) -> dict[str, Any]:
     """Clips and table as wandb wants them, and trackio, which has its names."""
-    rate, clips = samples.sample_rate, samples.clips.items()
-    shown = {f"samples/{name}": library.Audio(clip.cpu().numpy(), sample_rate=rate) for name, clip in clips}
+    pcm = {name: (clip.cpu().clamp(-1, 1) * 32767).short().numpy() for name, clip in samples.clips.items()}
+    shown = {f"samples/{name}": library.Audio(clip, sample_rate=samples.sample_rate) for name, clip in pcm.items()}
     if samples.rows:
         data = [list(row.values()) for row in samples.rows]
         shown["samples/table"] = library.Table(columns=list(samples.rows[0]), data=data)
