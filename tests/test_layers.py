@@ -42,6 +42,9 @@ OPTIONAL = (
     "kaldi_native_fbank",
     "sentencepiece",
     "bitsandbytes",
+    "wandb",
+    "tensorboard",
+    "trackio",
 )  # import names of what only an extra installs
 DEVELOPMENT = ("beartype", "pytest")
 

@@ -1,4 +1,4 @@
-"""Checks of a composed configuration: each value by itself, keys against each other, and what this release can do."""
+"""Checks of a composed configuration: each value by itself, and keys against each other."""
 
 from __future__ import annotations
 
@@ -212,18 +212,3 @@ def check_worker(entry: ProviderConfig, where: str) -> None:
         f"{where}.config.{', '.join(given)} would not reach {where}.worker.url={url}; set it to null, and give it "
         f"to the server: python -m f5_tts.rewards.serve {entry.name} --config JSON",
     )
-
-
-READY = {
-    "ckpts.log_samples": False,
-    "ckpts.logger": None,
-}
-
-
-def check_available(cfg: RunConfig | SpeechConfig) -> None:
-    """The run asks for nothing that this release would pass over in silence."""
-    for key, ready in READY.items():
-        if not hasattr(cfg, key.partition(".")[0]):
-            continue
-        value = attrgetter(key)(cfg)
-        require(value == ready, f"{key}={shown(value)} comes with a later release; until then use {key}={shown(ready)}")

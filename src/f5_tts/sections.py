@@ -178,7 +178,10 @@ class CkptsConfig:
     last_per_updates: Count
     keep_last_n_checkpoints: Annotated[int, Allowed("a whole number, -1 or more", lambda n: n >= -1)]
     log_samples: bool
-    logger: Annotated[str, one_of("wandb", "tensorboard")] | None
+    logger: Annotated[str, one_of("wandb", "tensorboard", "trackio")] | None
+    wandb_project: str
+    wandb_run_name: str
+    wandb_resume_id: str | None
 
 
 @dataclass(kw_only=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from itertools import islice
@@ -65,6 +66,20 @@ def count_updates(plan: BatchPlan, optim: OptimConfig, uses: int = 1, world: int
         if optim.max_updates is not None and updates >= optim.max_updates:
             return optim.max_updates
     return updates
+
+
+def epoch_at(plan: BatchPlan, optim: OptimConfig, uses: int = 1, world: int = 1) -> Callable[[int], float]:
+    """How many passes over the data set a run has made at an update: whole ones, and the part of the next."""
+    ends = [0.0]  # of each epoch, in updates
+
+    def epoch(update: int) -> float:
+        while ends[-1] < update:
+            batches = len(plan.epoch(len(ends) - 1))
+            ends.append(ends[-1] + batches * uses / (optim.grad_accumulation_steps * world))
+        last = bisect_left(ends, update)
+        return last - (ends[last] - update) / (ends[last] - ends[last - 1]) if last else 0.0
+
+    return epoch
 
 
 def build_batches(

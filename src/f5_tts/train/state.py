@@ -221,8 +221,12 @@ class CheckpointDir:
         if self.is_main:
             trainable.origin = {"file": name, "sha256": sha256_of(self.path / name)}
 
+    def is_kept(self, update: int) -> bool:
+        """Whether `model_<update>.pt` is written after this update."""
+        return update % self.settings.save_per_updates == 0
+
     def save_if_due(self, trainable: Trainable) -> None:
-        if trainable.update % self.settings.save_per_updates == 0:
+        if self.is_kept(trainable.update):
             self.write(f"model_{trainable.update}.pt", trainable.state)
             self.prune()
         if trainable.update % self.settings.last_per_updates == 0:

@@ -8,7 +8,7 @@ import torch
 
 from f5_tts.command import command
 from f5_tts.config import load_run
-from f5_tts.model.build import build_model
+from f5_tts.model.build import build_model, build_vocoder
 from f5_tts.sections import RunConfig
 from f5_tts.train.build import (
     build_batches,
@@ -17,13 +17,16 @@ from f5_tts.train.build import (
     build_vocabulary,
     check_length,
     count_updates,
+    epoch_at,
     lists_of,
     start_at_mean,
 )
 from f5_tts.train.loop import fit, keep_scale
 from f5_tts.train.machine import build_accelerator, choose_optimizer, prepare
 from f5_tts.train.report import Report
+from f5_tts.train.samples import Continued
 from f5_tts.train.state import CheckpointDir
+from f5_tts.train.trackers import build_tracker
 from f5_tts.train.warmup import InfillingLoss
 
 
@@ -34,8 +37,10 @@ def train(run: RunConfig) -> bool:
     checkpoints = CheckpointDir(run.ckpts, is_main)
     checkpoints.prepare()
     make_optimizer = choose_optimizer(run.optim, accelerator.device)
+    tracker = build_tracker(run) if is_main else None
     plan, vocabulary = build_plan(run), build_vocabulary(run)
-    total = count_updates(plan, run.optim, world=accelerator.num_processes)
+    world, spec = accelerator.num_processes, run.model.mel_spec
+    total = count_updates(plan, run.optim, world=world)
     check_length(run.optim, total)
     checkpoint = checkpoints.newest(pretrained=True)
     torch.manual_seed(run.optim.seed)
@@ -52,6 +57,9 @@ def train(run: RunConfig) -> bool:
     else:
         trainable.resume(checkpoint)
     batches = build_batches(plan, vocabulary, run.optim, trainable.update, accelerator)
+    place = {"first": trainable.update, "total": total, "title": run.model.objective, "writes": is_main}
+    report = Report(checkpoints.path, **place, epoch=epoch_at(plan, run.optim, world=world), tracker=tracker)
+    heard = run.ckpts.log_samples and is_main
     return fit(
         trainable,
         policy.train(),
@@ -59,9 +67,10 @@ def train(run: RunConfig) -> bool:
         InfillingLoss(run.model),
         accelerator=accelerator,
         checkpoints=checkpoints,
-        report=Report(checkpoints.path, first=trainable.update, total=total, title=run.model.objective, writes=is_main),
+        report=report,
         optim=run.optim,
         total=total,
+        listen=Continued(vocabulary, build_vocoder(run.model), run.infer, spec) if heard else None,
     )
 
 

@@ -20,6 +20,7 @@ from f5_tts.train.build import (
     build_vocabulary,
     check_length,
     count_updates,
+    epoch_at,
     lists_of,
 )
 from f5_tts.train.build_rl import (
@@ -38,7 +39,9 @@ from f5_tts.train.loop import fit, keep_scale, nothing_due
 from f5_tts.train.machine import build_accelerator, choose_optimizer, prepare
 from f5_tts.train.peers import Together
 from f5_tts.train.report import Report
+from f5_tts.train.samples import Scored
 from f5_tts.train.state import CheckpointDir
+from f5_tts.train.trackers import build_tracker
 from f5_tts.train.validation import Best, Validation
 
 
@@ -52,6 +55,7 @@ def train_rl(run: RLRunConfig) -> bool:
     checkpoints = CheckpointDir(run.ckpts, is_main)
     checkpoints.prepare()
     make_optimizer = choose_optimizer(run.optim, accelerator.device)
+    tracker = build_tracker(run) if is_main else None
     plan, vocabulary = build_plan(run), build_vocabulary(run)
     checkpoint = checkpoints.start()
     rl.algorithm = chosen_algorithm(rl.algorithm, checkpoint)
@@ -79,8 +83,9 @@ def train_rl(run: RLRunConfig) -> bool:
     batches = build_batches(plan, vocabulary, run.optim, trainable.update // uses, accelerator)
     updates = lists_of(run.optim.grad_accumulation_steps, batches)
     exam = build_exam(run, vocabulary, scorer.vocoder) if best and is_main else None
-    place = {"first": trainable.update, "total": total, "title": rl.algorithm}
-    report = Report(checkpoints.path, **place, alarms=build_alarms(rl), writes=is_main)
+    place = {"first": trainable.update, "total": total, "title": rl.algorithm, "writes": is_main}
+    epoch = epoch_at(plan, run.optim, uses, world)
+    report = Report(checkpoints.path, **place, alarms=build_alarms(rl), epoch=epoch, tracker=tracker)
     validation = Validation(exam, run.eval.every_updates, best, checkpoints, report.say) if exam and best else None
     return fit(
         trainable,
@@ -94,6 +99,7 @@ def train_rl(run: RLRunConfig) -> bool:
         total=total,
         together=uses,
         validate=validation or nothing_due,
+        listen=Scored(scorer.vocoder, run.model.mel_spec) if run.ckpts.log_samples and is_main else None,
     )
 
 
