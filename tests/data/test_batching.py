@@ -13,7 +13,8 @@ from tests.tiny import MINI_MEL
 from torch import Tensor
 
 from f5_tts.data.batching import BatchPlan, by_frames, collate, load_batches
-from f5_tts.data.dataset import AudioReader, Row, SpeechDataset
+from f5_tts.data.dataset import AudioReader, SpeechDataset
+from f5_tts.data.rows import Row
 from f5_tts.data.text import Vocabulary
 from f5_tts.model.mel import LogMel
 from f5_tts.sections import DatasetsConfig
@@ -196,7 +197,9 @@ def loaded(rows: list[Row], *, num_workers: int, first: int = 0) -> Iterator[Spe
     dataset = SpeechDataset(rows, AudioReader(LogMel(spec), 16000), pairs=True, seed=0)
     chosen = settings(batch_size_per_gpu=150, num_workers=num_workers, pair_speakers=True)
     plan = BatchPlan(dataset=dataset, settings=chosen, frames_per_second=spec.frames_per_second, seed=0)
-    return load_batches(plan, LETTERS, first=first, epochs=2)
+    for batch, bad in load_batches(plan, LETTERS, first=first, epochs=2):
+        assert batch is not None and not bad
+        yield batch
 
 
 def assert_same(batch: SpeechBatch, other: SpeechBatch) -> None:

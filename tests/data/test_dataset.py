@@ -12,7 +12,8 @@ import torch
 from datasets import Dataset as Table
 from torch import Tensor
 
-from f5_tts.data.dataset import AudioReader, Row, SpeechDataset, read_rows
+from f5_tts.data.dataset import AudioReader, SpeechDataset
+from f5_tts.data.rows import Row, read_rows
 
 COLUMNS = {
     "audio_path": ["a.wav", "b.wav", "c.wav"],

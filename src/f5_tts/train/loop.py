@@ -100,11 +100,13 @@ def improve(
     metrics = merge(seen)
     if is_finite_everywhere(sum(losses), norm, accelerator):
         trainable.skips.count(False)
-        trainable.optimizer.step()
+        if losses:  # none where no row of the update's batches can be read
+            trainable.optimizer.step()
     else:
         skip(trainable, non_finite_message(sum(losses), norm, metrics, trainable.update), optim.max_skips, say)
     metrics |= {"grad_norm": norm, "lr": float(trainable.scheduler.get_last_lr()[0])}
     metrics["health/nonfinite_skips"] = float(trainable.skips.total)
+    metrics["health/bad_rows"] = float(len(trainable.bad_rows))
     trainable.scheduler.step()
     trainable.optimizer.zero_grad()
     trainable.update += 1

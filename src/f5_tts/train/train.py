@@ -48,7 +48,7 @@ def train(run: RunConfig) -> bool:
         trainable.ema.copy_params_from_model_to_ema()
     else:
         trainable.resume(checkpoint)
-    batches = build_batches(plan, vocabulary, run.optim, trainable.update, accelerator)
+    batches = build_batches(plan, vocabulary, run.optim, trainable.update, accelerator, trainable.bad_rows)
     return fit(
         trainable,
         policy.train(),
