@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import soundfile
 
-from f5_tts.data.audio import SHORTEST_S, Source, StoredClip
+from f5_tts.data.audio import SHORTEST_S, StoredClip
 from f5_tts.sections import HUB
 
 if TYPE_CHECKING:
@@ -115,16 +115,20 @@ def read_hub(name: str) -> list[Row]:
 
     It is fetched into the hub's cache, and audio stays there, encoded as it is.
     """
+    from datasets import Dataset as Table
     from datasets import load_dataset
     from datasets.exceptions import DatasetNotFoundError
 
     repository, _, split = name.removeprefix(HUB).partition(":")
     try:
         table = load_dataset(repository, split=split or "train", trust_remote_code=False)
-    except DatasetNotFoundError as error:
-        raise FileNotFoundError(f"datasets.name={name}: neither the hub nor this machine has {repository}") from error
+    except (DatasetNotFoundError, ConnectionError) as error:
+        raise FileNotFoundError(
+            f"datasets.name={name}: {repository} is no folder here, and the hub: {error}"
+        ) from error
     except ValueError as error:  # no such split, or several configurations; the library says which there are
         raise ValueError(f"datasets.name={name}: {error} (another split: {HUB}{repository}:SPLIT)") from error
+    assert isinstance(table, Table)  # as one split is
     return rows_of_table(table, name)
 
 

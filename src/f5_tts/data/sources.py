@@ -99,7 +99,7 @@ def separator(listed: Path) -> str | None:
 
 
 def ljspeech_entries(source: Path) -> list[Entry]:
-    """`id|text|normalised` without a header, and `wavs/<id>.wav`; the normalised text is the one, where there is one."""
+    """`id|text|normalised` without a header, and `wavs/<id>.wav`; the normalised text counts, where there is one."""
     listed, entries = list_in(source), []
     for number, line in enumerate(read_text(listed).split("\n"), start=1):
         name, *texts = line.split("|")

@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from f5_tts.data.audio import LONGEST_S, BadAudio, Source, check_samples, read_samples
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 AT_ONCE = 16  # items that go to a process together
 
 
