@@ -9,6 +9,7 @@ from operator import attrgetter
 from typing import Any, get_args, get_type_hints
 
 from f5_tts.sections import (
+    HUB,
     ConfigError,
     ModelConfig,
     ProviderConfig,
@@ -27,6 +28,8 @@ def check(cfg: RunConfig | SpeechConfig) -> None:
         fits = value is None or all(rule.test(value) for rule in rules)
         require(fits, f"{key}={shown(value)} is not allowed; allowed: {allowed_words(hint)}")
     check_model(cfg.model)
+    if isinstance(cfg, RunConfig):
+        check_vocabulary(cfg)
     if isinstance(cfg, RLRunConfig):
         check_rl(cfg)
     elif isinstance(cfg, RunConfig):
@@ -38,6 +41,16 @@ def check(cfg: RunConfig | SpeechConfig) -> None:
             cfg.eval.every_updates == 0,
             f"eval.every_updates={cfg.eval.every_updates} is for stage 2 (train_rl); elsewhere leave it 0",
         )
+
+
+def check_vocabulary(cfg: RunConfig) -> None:
+    """A data set of the hub has no vocab.txt."""
+    model = cfg.model
+    require(
+        not cfg.datasets.name.startswith(HUB) or bool(model.tokenizer_path) or model.tokenizer in ("pinyin", "byte"),
+        f"datasets.name={cfg.datasets.name} brings no vocabulary for model.tokenizer={model.tokenizer}; set "
+        "model.tokenizer_path to a file with one symbol a line, or model.tokenizer to pinyin or byte",
+    )
 
 
 def require(fits: bool, sentence: str) -> None:

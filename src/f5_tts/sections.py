@@ -362,8 +362,11 @@ class SpeechConfig:
 # --- values that follow from several keys ---
 
 
+HUB = "hf://"  # begins the `datasets.name` of a data set that has no folder of ours
+
+
 def dataset_dir(cfg: RunConfig) -> Path:
-    """Where the run's data set lies, relative to the current directory."""
+    """Where the run's data set lies, relative to the current directory, unless it is on the hub."""
     return Path("data") / f"{cfg.datasets.name}_{cfg.model.tokenizer}"
 
 

@@ -26,6 +26,16 @@ class Utterance:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class BadRow:
+    """A row of the data set that nothing can be learnt from, in place of an utterance."""
+
+    index: int
+    path: str
+    kind: str  # in two words at most, e.g. "too short"
+    reason: str  # in a sentence
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SpeechBatch:
     """Utterances padded to one length."""
 

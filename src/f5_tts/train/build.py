@@ -14,15 +14,17 @@ from ema_pytorch import EMA
 from torch.optim.lr_scheduler import LambdaLR
 
 from f5_tts.data.batching import BatchPlan, load_batches
-from f5_tts.data.dataset import AudioReader, SpeechDataset, read_rows
+from f5_tts.data.dataset import AudioReader, SpeechDataset
+from f5_tts.data.rows import read_data_set
 from f5_tts.data.text import RELEASED, Vocabulary, byte_vocabulary, read_vocabulary
 from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import ModelCard
 from f5_tts.model.mel import LogMel
 from f5_tts.sections import OptimConfig, RunConfig, dataset_dir, vocab_path
+from f5_tts.train.bad_rows import all_bad, without_bad_rows
 from f5_tts.train.machine import MakeOptimizer
 from f5_tts.train.state import Trainable
-from f5_tts.types import SpeechBatch
+from f5_tts.types import BadRow, SpeechBatch, Utterance
 
 if TYPE_CHECKING:
     from f5_tts.sections import EmaConfig
@@ -44,7 +46,7 @@ def build_plan(run: RunConfig, say: Callable[[str], None] = print) -> BatchPlan:
     """The data set of a run and the order of its batches; says how many items are too long for any."""
     spec = run.model.mel_spec
     read = AudioReader(LogMel(spec), spec.target_sample_rate)
-    rows = read_rows(dataset_dir(run))
+    rows = read_data_set(run.datasets.name, dataset_dir(run))
     dataset = SpeechDataset(rows, read, pairs=run.datasets.pair_speakers, seed=run.optim.seed)
     frames_per_second = spec.frames_per_second
     plan = BatchPlan(dataset=dataset, settings=run.datasets, frames_per_second=frames_per_second, seed=run.optim.seed)
@@ -83,19 +85,31 @@ def epoch_at(plan: BatchPlan, optim: OptimConfig, uses: int = 1, world: int = 1)
 
 
 def build_batches(
-    plan: BatchPlan, vocabulary: Vocabulary, optim: OptimConfig, update: int, accelerator: Accelerator
-) -> Iterator[SpeechBatch]:
-    """This process's batches that come after `update` updates, on its device."""
+    plan: BatchPlan,
+    vocabulary: Vocabulary,
+    optim: OptimConfig,
+    update: int,
+    accelerator: Accelerator,
+    bad_rows: set[int],
+) -> Iterator[SpeechBatch | None]:
+    """This process's batches that come after `update` updates, on its device; None for one without a row to read.
+
+    Rows that cannot be read are said and added to `bad_rows`.
+    """
     world, rank = accelerator.num_processes, accelerator.process_index
     first = update * optim.grad_accumulation_steps
-    batches = load_batches(plan, vocabulary, first=first, epochs=optim.epochs, rank=rank, world=world)
-    return (batch.to(accelerator.device) for batch in batches)
+    loaded = load_batches(plan, vocabulary, first=first, epochs=optim.epochs, rank=rank, world=world)
+    batches = without_bad_rows(loaded, bad_rows, len(plan.dataset.rows) - plan.too_long(), accelerator)
+    return (batch and batch.to(accelerator.device) for batch in batches)
 
 
-def lists_of(size: int, batches: Iterator[SpeechBatch]) -> Iterator[list[SpeechBatch]]:
-    """The batches of one update after another; the last ones that do not fill one are left."""
+def lists_of(size: int, batches: Iterator[SpeechBatch | None]) -> Iterator[list[SpeechBatch]]:
+    """The batches of one update after another, but for those that are None; the last ones that fill none are left.
+
+    An update may so get fewer batches, or none: which batches it gets depends on its number alone.
+    """
     while len(found := list(islice(batches, size))) == size:
-        yield found
+        yield [batch for batch in found if batch is not None]
 
 
 def learning_rate_factor(update: int, warmup: int, total: int) -> float:
@@ -155,7 +169,9 @@ def build_ema(model: CFM, ema: EmaConfig) -> EMA:
 
 def start_at_mean(model: CFM, plan: BatchPlan, num: int = 64) -> None:
     """Start an untrained model at the data's mean mel: its first updates need not learn it."""
-    keys = [batch[0] for batch in plan.epoch(0)[:num]]
-    frames = torch.cat([plan.dataset[key].mel for key in keys])
+    items = [plan.dataset[batch[0]] for batch in plan.epoch(0)[:num]]
+    mels = [item.mel for item in items if isinstance(item, Utterance)]
+    if not mels:
+        raise all_bad([item for item in items if isinstance(item, BadRow)])
     with torch.no_grad():
-        model.transformer.proj_out.bias.copy_(frames.mean(dim=0))
+        model.transformer.proj_out.bias.copy_(torch.cat(mels).mean(dim=0))

@@ -112,16 +112,18 @@ def improve(
     metrics = merge(seen)
     if is_finite_everywhere(sum(losses), norm, accelerator):
         trainable.skips.count(False)
-        trainable.optimizer.step()
+        if losses:  # none where no row of the update's batches can be read
+            trainable.optimizer.step()
     elif overflowed(sum(losses), accelerator):
         trainable.skips.total += 1
         say(f"update {trainable.update + 1} skipped: its gradient is too large for fp16; the scale is lowered")
     else:
         skip(trainable, non_finite_message(sum(losses), norm, metrics, trainable.update), optim.max_skips, say)
-    if accelerator.scaler is not None:
+    if accelerator.scaler is not None and losses:
         accelerator.scaler.update()
     metrics |= {"seconds": seconds, "grad_norm": norm, "lr": float(trainable.scheduler.get_last_lr()[0])}
     metrics["health/nonfinite_skips"] = float(trainable.skips.total)
+    metrics["health/bad_rows"] = float(len(trainable.bad_rows))
     trainable.scheduler.step()
     trainable.optimizer.zero_grad()
     trainable.update += 1

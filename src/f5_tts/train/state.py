@@ -71,6 +71,7 @@ class Trainable:
     objective: str  # model.objective: which stage this is
     update: int = 0
     skips: Skips = field(default_factory=Skips)
+    bad_rows: set[int] = field(default_factory=set)  # of the data set: those met so far that cannot be read
     extras: dict[str, Stateful] = field(default_factory=dict)  # what else a stage has to remember, by name
     lora: LoraConfig | None = None  # what adapters the model has, where its rank is above 0
     origin: dict[str, str] | None = None  # file and sha256 of the weights that RL started from, beside the checkpoints
@@ -87,6 +88,7 @@ class Trainable:
             "skips": asdict(self.skips),
             "recommended": self.recommended,
             **({} if self.origin is None else {"origin": self.origin}),
+            **({"bad_rows": sorted(self.bad_rows)} if self.bad_rows else {}),
             **self.adapters(),
             **{f"{name}_state_dict": part.state_dict() for name, part in self.extras.items()},
             **asdict(self.card),
@@ -120,6 +122,7 @@ class Trainable:
             self.resume_optimizer(checkpoint, say)
             self.update = run["update"]
             self.skips = Skips(**run.get("skips", {}))
+            self.bad_rows = set(run.get("bad_rows", []))
             for name, part in self.extras.items():
                 if f"{name}_state_dict" in run:
                     part.load_state_dict(run[f"{name}_state_dict"])

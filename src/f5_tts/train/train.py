@@ -56,7 +56,7 @@ def train(run: RunConfig) -> bool:
         trainable.ema.copy_params_from_model_to_ema()
     else:
         trainable.resume(checkpoint)
-    batches = build_batches(plan, vocabulary, run.optim, trainable.update, accelerator)
+    batches = build_batches(plan, vocabulary, run.optim, trainable.update, accelerator, trainable.bad_rows)
     place = {"first": trainable.update, "total": total, "title": run.model.objective, "writes": is_main}
     report = Report(checkpoints.path, **place, epoch=epoch_at(plan, run.optim, world=world), tracker=tracker)
     heard = run.ckpts.log_samples and is_main

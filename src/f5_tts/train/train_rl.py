@@ -80,7 +80,7 @@ def train_rl(run: RLRunConfig) -> bool:
     trainable.lora = run.lora
     trainable.resume(checkpoint)
     checkpoints.keep_origin(trainable)
-    batches = build_batches(plan, vocabulary, run.optim, trainable.update // uses, accelerator)
+    batches = build_batches(plan, vocabulary, run.optim, trainable.update // uses, accelerator, trainable.bad_rows)
     updates = lists_of(run.optim.grad_accumulation_steps, batches)
     exam = build_exam(run, vocabulary, scorer.vocoder) if best and is_main else None
     place = {"first": trainable.update, "total": total, "title": rl.algorithm, "writes": is_main}
