@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from f5_tts.checks import check, check_available
+from f5_tts.checks import check
 from f5_tts.config import CONFIG_DIR, changed, compose_run, compose_speech, config_names, load_run
 from f5_tts.sections import ConfigError, RLRunConfig, RunConfig, WorkerConfig, dataset_dir, group_size, vocab_path
 
@@ -268,7 +268,7 @@ def test_a_value_of_the_wrong_type_names_key_value_and_type(override: str, key: 
         ("rl.duration_jitter=0.6", "a number from 0 to 0.5"),
         ("rl.sde.eta=1.5", "a number from 0 to below 1"),
         ("lora.target_modules=[]", "a list of names of layers, at least one"),
-        ("ckpts.logger=mlflow", "wandb or tensorboard, or null"),
+        ("ckpts.logger=mlflow", "wandb or tensorboard or trackio, or null"),
         ("rl.temperature=0.0", "a number above 0"),
         ("model.cond_drop_prob=1.5", "a number from 0 to 1"),
         ("rl.window.t_range=[0.6, 0.1]", "[low, high] with 0 <= low <= high <= 1"),
@@ -487,27 +487,12 @@ def test_changing_a_config_leaves_the_given_one_as_it_is_and_checks():
         changed(run, ["infer.speed=-1"])
 
 
-# --- what a later release brings ---
+# --- the guide ---
 
 
-@pytest.mark.parametrize(
-    ("override", "instead"),
-    [
-        ("optim.bnb_optimizer=true", "optim.bnb_optimizer=false"),
-        ("ckpts.log_samples=true", "ckpts.log_samples=false"),
-        ("ckpts.logger=wandb", "ckpts.logger=null"),
-    ],
-)
-def test_what_is_not_built_yet_is_refused_and_not_passed_over(override: str, instead: str):
-    assert sentence(override) == f"{override} comes with a later release; until then use {instead}"
-    check_available(mini_rl(instead))
-
-
-def test_the_guides_commands_are_only_refused_for_what_is_not_built_yet():
-    with pytest.raises(ConfigError, match=r"^optim\.bnb_optimizer=true comes with a later release"):
-        load_run(words(STAGE_1), default="F5TTS_v1_Base", schema=RunConfig)
-    with pytest.raises(ConfigError, match=r"^optim\.bnb_optimizer=true comes with a later release"):
-        load_run(words(STAGE_2), default="F5TTS_RL", schema=RLRunConfig)
+def test_nothing_in_the_guides_commands_is_refused():
+    assert load_run(words(STAGE_1), default="F5TTS_v1_Base", schema=RunConfig).optim.bnb_optimizer
+    assert load_run(words(STAGE_2), default="F5TTS_RL", schema=RLRunConfig).optim.bnb_optimizer
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,10 @@ OPTIONAL = (
     "funasr",
     "kaldi_native_fbank",
     "sentencepiece",
+    "bitsandbytes",
+    "wandb",
+    "tensorboard",
+    "trackio",
 )  # import names of what only an extra installs
 DEVELOPMENT = ("beartype", "pytest")
 

@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
-from f5_tts.checks import check, check_available, require
+from f5_tts.checks import check, require
 from f5_tts.sections import ConfigError, RLRunConfig, RunConfig, SpeechConfig, allowed_words
 
 CONFIG_DIR = Path(__file__).parent / "configs"
@@ -36,9 +36,7 @@ def load_run(argv: list[str], *, default: str, schema: type[Run]) -> Run:
     Raises ConfigError for anything that cannot be run as written; `-h` prints usage and exits.
     """
     args = command_line(default).parse_intermixed_args(argv)
-    cfg = compose_run(args.config_name, args.overrides, schema)
-    check_available(cfg)
-    return cfg
+    return compose_run(args.config_name, args.overrides, schema)
 
 
 def compose_run(name: str, overrides: list[str], schema: type[Run]) -> Run:
@@ -63,9 +61,7 @@ def compose_speech(name: str, overrides: list[str], file: str | None = None) -> 
         values = read_file(Path(file))
         cfg = OmegaConf.merge(cfg, *[speech_sections(base) for base in bases_of(values)])
         cfg = add_file(cfg, values, file)
-    run = finished(cfg, overrides, file or name, SpeechConfig)
-    check_available(run)
-    return run
+    return finished(cfg, overrides, file or name, SpeechConfig)
 
 
 def changed(cfg: SpeechConfig, overrides: list[str]) -> SpeechConfig:

@@ -26,6 +26,16 @@ class Utterance:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class BadRow:
+    """A row of the data set that nothing can be learnt from, in place of an utterance."""
+
+    index: int
+    path: str
+    kind: str  # in two words at most, e.g. "too short"
+    reason: str  # in a sentence
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SpeechBatch:
     """Utterances padded to one length."""
 
@@ -133,6 +143,7 @@ class RewardBatch:
     weights: dict[str, float]  # by the same names
     frames: dict[str, Float[Tensor, "b n"]] = field(default_factory=dict)  # parts that know which word earned them
     reported: dict[str, Float[Tensor, " b"]] = field(default_factory=dict)  # other components, to be looked at
+    seconds: float = 0.0  # of speech that was scored
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,6 +154,7 @@ class GRPOBatch:
     advantages: Float[Tensor, " b"] | Float[Tensor, "b n"]  # of each sample, or of each of its frames
     share: float  # of the update's samples that are in this batch, times the number of processes
     metrics: dict[str, float]  # of the whole update: rewards, groups, seconds
+    rewards: RewardBatch | None = None  # of its samples; None where nobody looks at them
     is_fresh: bool = True  # no update has learnt from it yet, so the policy is still the one that drew
 
 
@@ -170,3 +182,4 @@ class LossOutput:
 
     loss: Float[Tensor, ""]
     metrics: dict[str, float]
+    seconds: float = 0.0  # of speech that is in no other slice: stage 1 learnt from it, stage 2 drew it

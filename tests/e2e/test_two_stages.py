@@ -9,16 +9,21 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
+import soundfile
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
 from f5_tts.model.checkpoint import plain_weights
 from f5_tts.train import train, train_rl
+from f5_tts.train.alarms import ALARMS
 
 REPOSITORY = Path(__file__).parents[2]
 STAGE_1 = ["-cn", "F5TTS_Mini", "model.output_dist=gaussian", "model.objective=gaussian_nll", "model.use_rl_head=true"]
@@ -35,9 +40,12 @@ ALGORITHMS = {
         "rl.window.size=1",
         "datasets.pair_speakers=false",
         "rl.prompt_frac_range=[0.1,0.3]",
+        "rl.anchor_weight=0.01",
     ],
     "f5r": ["rl.algorithm=f5r", "rl.steps=3", "rl.cfg_strength=1.0", "rl.advantage=grpo", "rl.train_sigma=true"],
 }
+HERE = {"GPU"} if torch.cuda.is_available() else set()
+WHEN = {"always", "gaussian_nll", "stage 2", *ALGORITHMS, "anchor", "alarm", "validation", "judge", "GPU"}
 LORA = ["lora.rank=2", "lora.target_modules=[to_q,ff.ff.2]"]
 ALGORITHMS["lora_grpo"] = [*ALGORITHMS["gaussian_grpo"], *LORA]
 ALGORITHMS["lora_nft"] = [*ALGORITHMS["nft"], *LORA, "rl.nft.old_decay=0.5"]
@@ -45,6 +53,7 @@ STATE = {
     "model_state_dict",
     "ema_model_state_dict",
     "optimizer_state_dict",
+    "optimizer_class",
     "scheduler_state_dict",
     "objective",
     "update",
@@ -65,7 +74,8 @@ def rows(folder: Path) -> list[dict[str, float]]:
 
 def without_times(folder: Path) -> list[dict[str, float]]:
     return [
-        {name: value for name, value in row.items() if not name.startswith(("time/", "mem/"))} for row in rows(folder)
+        {name: value for name, value in row.items() if not name.startswith(("time/", "mem/", "throughput/"))}
+        for row in rows(folder)
     ]
 
 
@@ -75,6 +85,17 @@ def tensors(state: Any, path: str = "") -> dict[str, Any]:
         items = state.items() if isinstance(state, dict) else enumerate(state)
         return {name: leaf for key, value in items for name, leaf in tensors(value, f"{path}/{key}").items()}
     return {path: state}
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def read_events(folder: Path) -> EventAccumulator:
+    """What TensorBoard shows of a folder."""
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return events
 
 
 def assert_equal(found: Path, expected: Path, but_for: str | None = None) -> None:
@@ -135,11 +156,20 @@ def test_stage_1_writes_what_a_run_needs(stage_1):
     assert all({"loss", "loss/nll", "loss/mse", "grad_norm", "lr"} <= row.keys() for row in rows(stage_1))
 
 
-def test_stage_1_goes_on_bit_for_bit(stage_1, tiny, tmp_path):
+def test_stage_1_goes_on_bit_for_bit_whoever_looks_and_listens(stage_1, tiny, tmp_path):
+    """The interrupted run goes on with a tracker and with samples, as if nobody had asked for either."""
     copy = interrupted_copy(stage_1, tmp_path / "resumed")
-    assert train.main([*STAGE_1, SMALL_BATCHES, *tiny, f"ckpts.save_dir={copy}"])
+    watched = ["ckpts.log_samples=true", "ckpts.logger=tensorboard"]
+    assert train.main([*STAGE_1, SMALL_BATCHES, *tiny, *watched, f"ckpts.save_dir={copy}"])
     assert without_times(copy) == without_times(stage_1)
     assert_equal(copy / "model_last.pt", stage_1 / "model_last.pt")
+    assert names(copy / "samples") == ["update_4_gen.wav", "update_4_ref.wav"]
+    gen, ref = (soundfile.info(copy / "samples" / name) for name in names(copy / "samples"))
+    assert gen.frames == ref.frames and gen.samplerate == 16000
+    shown = read_events(copy / "tensorboard")
+    assert set(shown.Tags()["audio"]) == {"samples/gen", "samples/ref"}
+    assert [event.step for event in shown.Scalars("loss/nll")] == [3, 4]
+    assert [event.value for event in shown.Scalars("loss")] == pytest.approx([row["loss"] for row in rows(copy)[2:]])
 
 
 def test_stage_2_reports_losses_and_every_reward(stage_2):
@@ -176,6 +206,56 @@ def test_stage_2_goes_on_bit_for_bit_and_against_the_same_reference(stage_2, tmp
     assert_equal(copy / "model_last.pt", folder / "model_last.pt")
 
 
+def documented(when: set[str]) -> set[str]:
+    """Names on docs/metrics.md that a run logs of which all this is true, as they stand there."""
+    text = (REPOSITORY / "docs/metrics.md").read_text("utf-8").partition("## Where they go")[0]
+    cells = [line.split(" | ") for line in text.splitlines() if line.startswith("| `")]
+    assert set().union(*(conditions(cell) for cell in cells)) == WHEN
+    return {name for cell in cells if conditions(cell) & when for name in re.findall(r"`(.+?)`", cell[0])}
+
+
+def conditions(cells: list[str]) -> set[str]:
+    return set(cells[1].split(", "))
+
+
+def assert_documented(logged: set[str], when: set[str]) -> None:
+    """The page names what is logged, and nothing else; a placeholder stands for at least one name."""
+    page = documented(when)
+    patterns = {name: re.compile(re.sub(r"<\w+>", "[^/]+", re.escape(name))) for name in page}
+    unknown = {name for name in logged if not any(pattern.fullmatch(name) for pattern in patterns.values())}
+    missing = {name for name, pattern in patterns.items() if not any(map(pattern.fullmatch, logged))}
+    assert (unknown, missing) == (set(), set())
+
+
+def logged(folder: Path) -> set[str]:
+    return {name for row in rows(folder) for name in row if not name.startswith("health/alarm_")}
+
+
+def test_the_page_of_metrics_names_all_that_stage_1_logs_and_nothing_else(stage_1, tiny, tmp_path):
+    here = HERE | {"always"}
+    assert_documented(logged(stage_1), here | {"gaussian_nll"})
+    plain = ["-cn", "F5TTS_Mini", SMALL_BATCHES, *tiny, "optim.max_updates=2", f"ckpts.save_dir={tmp_path}"]
+    assert train.main(plain)
+    assert_documented(logged(tmp_path), here)
+
+
+def test_the_page_of_metrics_names_all_that_stage_2_logs_and_nothing_else(stage_2):
+    folder, _ = stage_2
+    algorithm = rows_algorithm(folder)
+    anchor = {"anchor"} if algorithm == "flow_grpo" else set()
+    assert_documented(logged(folder), HERE | {"always", "stage 2", algorithm} | anchor)
+
+
+def rows_algorithm(folder: Path) -> str:
+    name = re.sub(r"\d+$", "", folder.name)
+    return {"lora_grpo": "gaussian_grpo", "lora_nft": "nft"}.get(name, name)
+
+
+def test_the_page_of_metrics_names_every_alarm():
+    text = (REPOSITORY / "docs/metrics.md").read_text("utf-8").partition("## When a run goes wrong")[2]
+    assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == list(ALARMS)
+
+
 @pytest.fixture(scope="module")
 def few_items(tmp_path_factory) -> Path:
     """A folder with two dev items in voices never seen."""
@@ -192,21 +272,37 @@ def test_a_validated_run_makes_the_same_weights_and_goes_on_with_its_best(stage_
     validated.mkdir()
     shutil.copy(stage_1 / "model_last.pt", validated)
     watch = ["eval.every_updates=2", f"eval.items_dir={few_items}", "eval.steps=2", "eval.dev_takes=1"]
-    assert run(validated, *watch)
+    assert run(validated, *watch, "ckpts.log_samples=true")
     for name in ("model_2.pt", "model_last.pt"):
         assert_equal(validated / name, folder / name, but_for="best_state_dict")
     seen = {"eval/wer", "eval/sim", "eval/wer_ema", "eval/sim_ema"}
+    assert logged(validated) - logged(folder) == documented({"validation"})
     assert [row["update"] for row in rows(validated)] == [0, 1, 2, 3, 4]
     assert [seen <= row.keys() for row in rows(validated)] == [True, False, True, False, True]
     plain = [{k: v for k, v in row.items() if not k.startswith("eval/")} for row in without_times(validated)[1:]]
     assert plain == without_times(folder)
+    check_samples(validated)
     best, state = read(validated / "model_best.pt"), read(validated / "model_last.pt")["best_state_dict"]
     assert best["update"] == state["update"] and best["recommended"] == "raw"
 
     copy = interrupted_copy(validated, tmp_path / "resumed")
     assert run(copy, *watch)
     assert without_times(copy) == without_times(validated)
+    assert not (copy / "samples").exists()
     assert_equal(copy / "model_last.pt", validated / "model_last.pt")
+
+
+def check_samples(folder: Path) -> None:
+    """Best and worst of a group, the recording, and a row of each of 2 prompts' 2 samples, at both saved updates."""
+    kinds = (".jsonl", "_gen.wav", "_ref.wav", "_worst.wav")
+    assert names(folder / "samples") == [f"update_{update}{kind}" for update in (2, 4) for kind in kinds]
+    lines = (folder / "samples" / "update_4.jsonl").read_text("utf-8").splitlines()
+    table, metrics = [json.loads(line) for line in lines], rows(folder)[-1]
+    columns = {"group", "prompt", "text", "reward", "digits_wer.acc", "voice_sim.sim", "advantage"}
+    assert len(table) == 4 and all(row.keys() == columns and row["text"] for row in table)
+    assert sorted(Counter(row["group"] for row in table).values()) == [2, 2]
+    assert max(row["reward"] for row in table) == pytest.approx(metrics["reward/max"])
+    assert fmean(row["digits_wer.acc"] for row in table) == pytest.approx(metrics["reward/digits_wer.acc"])
 
 
 @pytest.mark.parametrize("stage_2", ["lora_grpo", "lora_nft"], indirect=True)

@@ -145,7 +145,7 @@ def f5r_objective(models: Models, batch: GRPOBatch, step: int, rl: RLConfig) -> 
     loss = -gain + rl.kl_weight * kl
     std = now.std[:, rollout.target]
     seen = {"loss": loss, "loss/kl": kl, "loss/pro_adv": gain}
-    seen |= {"policy/sigma_mean": std.mean(), "policy/sigma_min": std.min()}
+    seen |= {"policy/sigma_mean": std.mean(), "policy/sigma_min": std.min(), "policy/sigma_max": std.max()}
     return LossOutput(loss=loss, metrics={name: value.item() for name, value in seen.items()})
 
 

@@ -47,6 +47,9 @@ def draw_experience(
     peers = peers or Alone()
     draw = draw_with_gradients if rl.algorithm == "f5r" else draw_group
     for batches in updates:
+        if not batches:  # no row of theirs can be read, on any process
+            yield from ([] for _ in range(rl.updates_per_rollout))
+            continue
         if old is not None:
             old.follow()
         drawing = (rollout for batch in batches for rollout in draw(old or policy, batch, rl))
@@ -54,13 +57,21 @@ def draw_experience(
         rewards = gathered(join(scored), peers)
         group_ids = peers.gather(torch.cat([rollout.batch.group_ids for rollout in rollouts]).cpu())
         target = peers.gather(padded([rollout.target.cpu() for rollout in rollouts]))
-        advantages = peers.own(compare(rewards.parts | rewards.frames, group_ids, target))
-        metrics |= reward_metrics(rewards, group_ids)
+        compared = compare(rewards.parts | rewards.frames, group_ids, target)
+        metrics |= reward_metrics(rewards, group_ids) | group_metrics(rewards.total, group_ids)
+        metrics["advantage/abs_mean"] = float((compared if compared.ndim == 1 else compared[target]).abs().mean())
+        advantages = peers.own(compared)
         sizes = [len(rollout.mel) for rollout in rollouts]
         share = peers.world / len(group_ids)  # processes' gradients are averaged, not added
         experience = [
-            GRPOBatch(rollout=rollout, advantages=fitted(part, rollout), share=len(part) * share, metrics=metrics)
-            for rollout, part in zip(rollouts, advantages.split(sizes), strict=True)
+            GRPOBatch(
+                rollout=rollout,
+                advantages=fitted(part, rollout),
+                share=len(part) * share,
+                metrics=metrics,
+                rewards=said,
+            )
+            for rollout, part, said in zip(rollouts, advantages.split(sizes), scored, strict=True)
         ]
         for use in range(rl.updates_per_rollout):
             yield [replace(batch, is_fresh=use == 0) for batch in experience]
@@ -105,12 +116,14 @@ class GRPOLoss:
     def __call__(self, policy: VelocityModel, batches: list[GRPOBatch]) -> Iterator[LossOutput]:
         models = Models(policy, self.reference, self.old)
         for batch in batches:
+            seconds = batch.rewards.seconds if batch.rewards and batch.is_fresh else 0.0
             for objective, step, weight in self.slices(batch):
                 output = objective(models, batch, step, self.rl)
-                metrics = output.metrics | batch.metrics
+                metrics = named_as_elsewhere(output.metrics) | batch.metrics
                 if batch.is_fresh:
                     metrics |= self.check_on_policy(output.metrics)
-                yield LossOutput(loss=output.loss * batch.share * weight, metrics=metrics)
+                yield LossOutput(loss=output.loss * batch.share * weight, metrics=metrics, seconds=seconds)
+                seconds = 0.0
 
     def slices(self, batch: GRPOBatch) -> list[tuple[Objective, int, float]]:
         """Objective, step and weight of each part of a batch's loss."""
@@ -177,5 +190,31 @@ def reward_metrics(rewards: RewardBatch, group_ids: Tensor) -> dict[str, float]:
         "reward/not_applicable": scores.isnan().float().mean(),
         "frac_reward_zero_std": without_spread(rewards.parts, group_ids).float().mean(),
     }
+    seen |= {"reward": seen["reward/mean"], "reward_std": seen["reward/std"]}
     seen |= {f"reward/{name}": score.nanmean() for name, score in (rewards.parts | rewards.reported).items()}
+    for name, score in rewards.parts.items():
+        provider, _, _ = name.rpartition(".")
+        seen |= {f"rewards/{provider}/mean": score.nanmean(), f"rewards/{provider}/std": nanstd(score)}
     return {name: float(value) for name, value in seen.items()}
+
+
+def nanstd(scores: Tensor) -> Tensor:
+    """The standard deviation of the scores that apply; NaN where none does."""
+    return scores[~scores.isnan()].std(correction=0)
+
+
+def group_metrics(total: Tensor, group_ids: Tensor) -> dict[str, float]:
+    """How many groups an update has, how large they are, and how much their members' rewards differ."""
+    spreads = [total[group_ids == group].std(correction=0) for group in group_ids.unique()]
+    return {
+        "group/prompts": float(len(spreads)),
+        "group/size": len(total) / len(spreads),
+        "group/reward_std_mean": float(torch.stack(spreads).mean()),
+    }
+
+
+def named_as_elsewhere(metrics: dict[str, float]) -> dict[str, float]:
+    """With the names that other trainers give to the same: what is minimised of the policy, and the KL."""
+    if "loss/pro_adv" not in metrics:
+        return metrics
+    return metrics | {"loss/policy": -metrics["loss/pro_adv"], "kl": metrics["loss/kl"]}

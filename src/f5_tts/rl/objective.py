@@ -75,15 +75,18 @@ def clipped_gain(log_ratio: Tensor, advantages: Tensor, rl: RLConfig) -> Tensor:
 def policy_metrics(now: Gaussian, log_ratio: Tensor, rollout: Rollout, rl: RLConfig) -> dict[str, Tensor]:
     """What a trust region looks like from outside; names as in docs/metrics.md."""
     away = log_ratio.exp() - 1
-    outside = (away < -rl.clip_low) | (away > rl.clip_high)
+    low, high = (away < -rl.clip_low).float().mean(), (away > rl.clip_high).float().mean()
     std = entry_mean(now.std.expand_as(now.mean), rollout.target)
     return {
         "ratio/mean": 1 + away.mean(),
         "ratio/max_dev": away.abs().max(),
-        "clip_ratio/region_mean": outside.float().mean(),
+        "clip_ratio/region_mean": low + high,
+        "clip_ratio/low_mean": low,
+        "clip_ratio/high_mean": high,
         "approx_kl": (away - log_ratio).mean(),
         "policy/sigma_mean": std.mean(),
         "policy/sigma_min": std.min(),
+        "policy/sigma_max": std.max(),
         "policy/entropy": entropy(now, rollout.target).mean(),
     }
 

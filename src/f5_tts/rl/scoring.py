@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -49,7 +50,8 @@ class Scorer:
         texts, target = rollout.batch.target_texts, rollout.target
         frames = {name: over_frames(scores, texts, target) for name, scores in words.items()}
         scored = score_all(self.providers, inputs, words)
-        return combine(scored, self.weights, self.rl.rewards.gates, frames)
+        rewards = combine(scored, self.weights, self.rl.rewards.gates, frames)
+        return replace(rewards, seconds=int(target.sum()) / self.mel_spec.frames_per_second)
 
     def inputs(self, rollout: Rollout) -> list[RewardInput]:
         """One clip a sample, with what it should say and the voice it should have."""

@@ -18,6 +18,7 @@ from accelerate import Accelerator
 from f5_tts.model.cfm import CFM
 from f5_tts.sections import OptimConfig
 from f5_tts.train.report import Report
+from f5_tts.train.samples import Listen
 from f5_tts.train.state import CheckpointDir, Trainable
 from f5_tts.types import LossOutput
 
@@ -43,15 +44,17 @@ def fit(
     total: int,
     together: int = 1,
     validate: Validate = nothing_due,
+    listen: Listen[Item] | None = None,
 ) -> bool:
     """Train until update `total`; False when the user stopped it before (the state is saved either way).
 
     An item is what one update learns from. `policy` is the trainable's model as the accelerator prepared it.
     `compute_loss` yields an item's loss in slices that add up to it; each is differentiated before the next is
     computed. So many updates belong `together`, that learn from one rollout: a run is saved and stops between them.
-    `validate` is asked before the first update and after each: what it measures joins that update's metrics. A loss or
-    gradient that is not finite never reaches weights or a file: its update is skipped, and after more than
-    `optim.max_skips` of them in a row FloatingPointError ends the run.
+    `validate` is asked before the first update and after each: what it measures joins that update's metrics. `listen`
+    makes the samples of an update whose checkpoint is kept. A loss or gradient that is not finite never reaches weights
+    or a file: its update is skipped, and after more than `optim.max_skips` of them in a row FloatingPointError ends the
+    run.
     """
     if trainable.update >= total:
         print(f"{checkpoints.path} holds all {total} updates of this run: nothing left to do")
@@ -59,6 +62,7 @@ def fit(
     with StopSignal() as stop:
         if trainable.update == 0 and (measured := validate(trainable)):
             report(measured, 0)
+        done = time.perf_counter()
         while trainable.update < total and not (stop.asked and trainable.update % together == 0):
             started = time.perf_counter()
             torch.manual_seed(seed_of(optim.seed, trainable.update))
@@ -66,10 +70,14 @@ def fit(
             if item is None:
                 break
             metrics = improve(trainable, policy, item, compute_loss, accelerator, optim, report.say)
-            metrics |= {"time/update": time.perf_counter() - started, "mem/peak_mb": peak_memory_mb()}
-            report(metrics | validate(trainable), trainable.update)
+            metrics |= speed(metrics.pop("seconds"), time.perf_counter() - started) | memory()
+            metrics |= validate(trainable)
+            before, done = done, time.perf_counter()
+            report(metrics | {"time/step": done - before}, trainable.update)
             if trainable.update % together == 0:
                 checkpoints.save_if_due(trainable)
+            if listen is not None and checkpoints.is_kept(trainable.update):
+                report.show(listen(trainable.model, item), trainable.update)
     checkpoints.save_last(trainable)
     report.close()
     return trainable.update >= total or not stop.asked
@@ -84,27 +92,38 @@ def improve(
     optim: OptimConfig,
     say: Callable[[str], None],
 ) -> dict[str, float]:
-    """One update from an item; what its slices measured, merged.
+    """One update from an item; what its slices measured, merged, and `seconds` of speech.
 
     Where a loss or the gradient is not finite, on any process, none takes the step; counter, schedule and average go
-    on, so that a resumed run meets the same updates.
+    on, so that a resumed run meets the same updates. In fp16 the loss is scaled up, by less after a gradient that was
+    too large for that, by more after many that were not.
     """
     losses: list[float] = []
     seen: list[dict[str, float]] = []
+    seconds = 0.0
     for output in compute_loss(policy, item):
         accelerator.backward(output.loss)
         losses.append(output.loss.item())
         seen.append(output.metrics)
+        seconds += output.seconds
     average_gradients(trainable.model, accelerator)
+    accelerator.unscale_gradients(trainable.optimizer)
     norm = torch.as_tensor(accelerator.clip_grad_norm_(policy.parameters(), optim.max_grad_norm)).item()
     metrics = merge(seen)
     if is_finite_everywhere(sum(losses), norm, accelerator):
         trainable.skips.count(False)
-        trainable.optimizer.step()
+        if losses:  # none where no row of the update's batches can be read
+            trainable.optimizer.step()
+    elif overflowed(sum(losses), accelerator):
+        trainable.skips.total += 1
+        say(f"update {trainable.update + 1} skipped: its gradient is too large for fp16; the scale is lowered")
     else:
         skip(trainable, non_finite_message(sum(losses), norm, metrics, trainable.update), optim.max_skips, say)
-    metrics |= {"grad_norm": norm, "lr": float(trainable.scheduler.get_last_lr()[0])}
+    if accelerator.scaler is not None and losses:
+        accelerator.scaler.update()
+    metrics |= {"seconds": seconds, "grad_norm": norm, "lr": float(trainable.scheduler.get_last_lr()[0])}
     metrics["health/nonfinite_skips"] = float(trainable.skips.total)
+    metrics["health/bad_rows"] = float(len(trainable.bad_rows))
     trainable.scheduler.step()
     trainable.optimizer.zero_grad()
     trainable.update += 1
@@ -116,6 +135,18 @@ def is_finite_everywhere(loss: float, norm: float, accelerator: Accelerator) -> 
     """Whether loss and gradient norm are finite, on every process."""
     broken = torch.tensor(float(not math.isfinite(loss + norm)), device=accelerator.device)
     return torch.as_tensor(accelerator.reduce(broken, reduction="sum")).item() == 0  # pyright: ignore
+
+
+def overflowed(loss: float, accelerator: Accelerator) -> bool:
+    """Whether an update that is not finite had a gradient too large for fp16, and can have a smaller one next time."""
+    scaler = accelerator.scaler
+    return scaler is not None and scaler.get_scale() > 1 and is_finite_everywhere(loss, 0.0, accelerator)
+
+
+def keep_scale(trainable: Trainable, accelerator: Accelerator) -> None:
+    """Let checkpoints hold by how much fp16 scales the loss."""
+    if accelerator.scaler is not None:
+        trainable.extras["scaler"] = accelerator.scaler
 
 
 def skip(trainable: Trainable, message: str, most: int, say: Callable[[str], None]) -> None:
@@ -144,16 +175,25 @@ def average_gradients(model: torch.nn.Module, accelerator: Accelerator) -> None:
                 parameter.grad = accelerator.reduce(parameter.grad, reduction="mean")  # pyright: ignore
 
 
-def peak_memory_mb() -> float:
-    """MiB, the most so far: of the GPU's tensors, else of this process where the system counts it (not on Windows)."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
-    if sys.platform == "win32":
-        return math.nan
-    import resource
+def speed(seconds: float, took_s: float) -> dict[str, float]:
+    """Of an update that learnt from so many seconds of speech; of those that drew none, the time alone."""
+    throughput = {"throughput/audio_seconds": seconds / took_s} if seconds else {}
+    return {"time/update": took_s, **throughput}
 
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+def memory() -> dict[str, float]:
+    """MiB, the most so far: of the GPU's tensors, of what torch holds there, and of this process where the system
+    counts it (not on Windows)."""
+    used: dict[str, float] = {}
+    if torch.cuda.is_available():
+        used["mem/peak_allocated_mb"] = torch.cuda.max_memory_allocated() / 2**20
+        used["mem/reserved_mb"] = torch.cuda.max_memory_reserved() / 2**20
+    if sys.platform != "win32":
+        import resource
+
+        unit = 2**20 if sys.platform == "darwin" else 2**10
+        used["mem/peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    return used
 
 
 class StopSignal:

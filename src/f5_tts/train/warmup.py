@@ -21,12 +21,14 @@ class InfillingLoss:
 
     def __init__(self, settings: ModelConfig) -> None:
         self.settings = settings
+        self.frames_per_second = settings.mel_spec.frames_per_second
 
     def __call__(self, policy: CFM, batches: list[SpeechBatch]) -> Iterator[LossOutput]:
         """The loss of one update in slices, one a batch."""
         for batch in batches:
             output = self.of_batch(policy, batch)
-            yield LossOutput(loss=output.loss / len(batches), metrics=output.metrics)
+            seconds = int(batch.lens.sum()) / self.frames_per_second
+            yield LossOutput(loss=output.loss / len(batches), metrics=output.metrics, seconds=seconds)
 
     def of_batch(self, policy: CFM, batch: SpeechBatch) -> LossOutput:
         speech, settings = batch.mel, self.settings

@@ -1,0 +1,210 @@
+"""Trackers: who else gets metrics and samples, beside the files of the run; each library is known here alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from threading import Thread
+from typing import Any, Protocol, runtime_checkable
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from f5_tts.sections import CkptsConfig, RunConfig
+from f5_tts.train.samples import Samples
+
+REACH_S = 5.0  # how long a tracker's server may take to accept a connection
+
+
+@runtime_checkable
+class Tracker(Protocol):
+    """Gets what a run reports; whatever it raises, the run goes on without it."""
+
+    def start(self, first: int) -> None:
+        """Before the first report; `first` is the update that the run resumes at, 0 for a new one."""
+        ...
+
+    def log(self, metrics: Mapping[str, float], update: int) -> None: ...
+
+    def show(self, samples: Samples, update: int) -> None:
+        """After `log` of the same update."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Wandb:
+    """Weights & Biases: online where its server answers and there is a key, else offline, to be synced later.
+
+    Both are tried before `wandb.init`, which waits for minutes. Its environment variables keep their meaning.
+    """
+
+    def __init__(self, run: RunConfig, say: Callable[[str], None]) -> None:
+        Path(os.environ.get("WANDB_DIR") or ".").mkdir(parents=True, exist_ok=True)  # wandb passes over a missing one
+        import wandb
+
+        self.wandb, self.config, self.say = wandb, run, say
+
+    def start(self, first: int) -> None:
+        mode, id = self.wandb.setup().settings.mode, run_id(self.config.ckpts, first)
+        problem = self.problem() if mode == "online" else None
+        if problem is None:
+            try:
+                self.run = self.open(id, mode)
+            except self.wandb.Error as error:
+                problem = str(error)
+                self.wandb.teardown()  # else its service still holds the id
+        if problem is not None:
+            self.run = self.open(id, "offline")
+        if self.run.offline:
+            why = "" if problem is None else f"{problem}; "
+            self.say(f"W&B: {why}this run is logged offline; to bring it up: wandb sync {Path(self.run.dir).parent}")
+
+    def problem(self) -> str | None:
+        """Why W&B cannot be reached; None where it can."""
+        url = self.wandb.setup().settings.base_url
+        if not answers(url):
+            return f"{url} does not answer"
+        try:
+            has_key = self.wandb.login(prompt=False, verify=False)
+        except self.wandb.Error as error:
+            return str(error)
+        return None if has_key else "no API key (wandb login, or WANDB_API_KEY)"
+
+    def open(self, id: str, mode: str) -> Any:
+        ckpts = self.config.ckpts
+        return self.wandb.init(
+            project=ckpts.wandb_project,
+            name=ckpts.wandb_run_name,
+            id=id,
+            resume="allow",
+            mode=mode,
+            config=asdict(self.config),
+        )
+
+    def log(self, metrics: Mapping[str, float], update: int) -> None:
+        self.run.log(dict(metrics), step=update)
+
+    def show(self, samples: Samples, update: int) -> None:
+        self.run.log(media(self.wandb, samples), step=update)
+
+    def close(self) -> None:
+        self.run.finish()
+
+
+class Trackio:
+    """Trackio: a data base on this machine, looked at with `trackio show`; its environment variables decide where."""
+
+    def __init__(self, run: RunConfig, say: Callable[[str], None]) -> None:
+        import trackio
+
+        self.trackio, self.config = trackio, run
+
+    def start(self, first: int) -> None:
+        ckpts = self.config.ckpts
+        self.run = self.trackio.init(
+            project=ckpts.wandb_project,
+            name=f"{ckpts.wandb_run_name}-{run_id(ckpts, first)}",  # it knows a run by its name
+            resume="allow",
+            config=asdict(self.config),
+            embed=False,
+        )
+
+    def log(self, metrics: Mapping[str, float], update: int) -> None:
+        self.run.log(dict(metrics), step=update)
+
+    def show(self, samples: Samples, update: int) -> None:
+        self.run.log(media(self.trackio, samples), step=update)
+
+    def close(self) -> None:
+        self.trackio.finish()
+
+
+class Tensorboard:
+    """TensorBoard files in `<ckpts.save_dir>/tensorboard`; clips, but no table."""
+
+    def __init__(self, run: RunConfig, say: Callable[[str], None]) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.make, self.config = SummaryWriter, run
+
+    def start(self, first: int) -> None:
+        """Updates past `first`, of before an interruption, are no longer shown."""
+        self.writer = self.make(str(Path(self.config.ckpts.save_dir) / "tensorboard"), purge_step=first + 1)
+        self.writer.add_text("config", f"```\n{json.dumps(asdict(self.config), indent=2)}\n```", first)
+
+    def log(self, metrics: Mapping[str, float], update: int) -> None:
+        for name, value in metrics.items():
+            self.writer.add_scalar(name, value, update)
+
+    def show(self, samples: Samples, update: int) -> None:
+        for name, clip in samples.clips.items():
+            self.writer.add_audio(f"samples/{name}", clip.cpu(), update, sample_rate=samples.sample_rate)
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+TRACKERS: dict[str, Callable[[RunConfig, Callable[[str], None]], Tracker]] = {
+    "wandb": Wandb,
+    "trackio": Trackio,
+    "tensorboard": Tensorboard,
+}
+
+
+def build_tracker(run: RunConfig, say: Callable[[str], None] = print) -> Tracker | None:
+    """The tracker that ckpts.logger names; ImportError where its library is not installed."""
+    name = run.ckpts.logger
+    if name is None:
+        return None
+    if find_spec(name) is None:
+        extra = "trackio" if name == "trackio" else "track"
+        raise ImportError(
+            f'ckpts.logger={name} needs {name}; run: pip install -e ".[{extra}]", or set ckpts.logger=null: '
+            "metrics.jsonl has all metrics in any case"
+        )
+    return TRACKERS[name](run, say)
+
+
+def run_id(ckpts: CkptsConfig, first: int) -> str:
+    """Under what id a tracker knows the run: ckpts.wandb_resume_id, else for a resumed run that in its folder, else a
+    new one; kept in the folder from then on."""
+    path = Path(ckpts.save_dir) / "tracker_id"
+    kept = path.read_text("utf-8").strip() if first and path.is_file() else None
+    found = ckpts.wandb_resume_id or kept or secrets.token_hex(4)
+    path.write_text(f"{found}\n", encoding="utf-8")
+    return found
+
+
+def answers(url: str, timeout_s: float = REACH_S) -> bool:
+    """Whether the server at `url`, or the proxy on the way to it, accepts a connection in time."""
+    parts = urlsplit(url)
+    proxy = None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
+    parts = urlsplit(proxy) if proxy else parts
+    address = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    accepted: list[bool] = []
+
+    def connect() -> None:
+        with suppress(OSError), socket.create_connection(address, timeout_s):
+            accepted.append(True)
+
+    thread = Thread(target=connect, daemon=True)  # looking a name up has no time-out of its own
+    thread.start()
+    thread.join(timeout_s)
+    return bool(accepted)
+
+
+def media(library: Any, samples: Samples) -> dict[str, Any]:
+    """Clips and table as wandb wants them, and trackio, which has its names."""
+    pcm = {name: (clip.cpu().clamp(-1, 1) * 32767).short().numpy() for name, clip in samples.clips.items()}
+    shown = {f"samples/{name}": library.Audio(clip, sample_rate=samples.sample_rate) for name, clip in pcm.items()}
+    if samples.rows:
+        data = [list(row.values()) for row in samples.rows]
+        shown["samples/table"] = library.Table(columns=list(samples.rows[0]), data=data)
+    return shown
