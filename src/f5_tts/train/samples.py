@@ -20,7 +20,7 @@ from f5_tts.sections import InferConfig, MelSpecConfig
 from f5_tts.types import GRPOBatch, SpeechBatch, Vocoder
 
 Item = TypeVar("Item")
-Cell = str | float | None
+Cell = str | float | int | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
