@@ -98,12 +98,13 @@ def improve(
     average_gradients(trainable.model, accelerator)
     norm = torch.as_tensor(accelerator.clip_grad_norm_(policy.parameters(), optim.max_grad_norm)).item()
     metrics = merge(seen)
-    if is_finite_everywhere(sum(losses), norm, accelerator):
+    loss = sum(losses, 0.0)
+    if is_finite_everywhere(loss, norm, accelerator):
         trainable.skips.count(False)
         if losses:  # none where no row of the update's batches can be read
             trainable.optimizer.step()
     else:
-        skip(trainable, non_finite_message(sum(losses), norm, metrics, trainable.update), optim.max_skips, say)
+        skip(trainable, non_finite_message(loss, norm, metrics, trainable.update), optim.max_skips, say)
     metrics |= {"grad_norm": norm, "lr": float(trainable.scheduler.get_last_lr()[0])}
     metrics["health/nonfinite_skips"] = float(trainable.skips.total)
     metrics["health/bad_rows"] = float(len(trainable.bad_rows))
