@@ -40,7 +40,7 @@ def files_of(folder: Path) -> Files:
 
 
 def base_model(arch: list[str]) -> bytes:
-    """Names as published: an average's, with its counters, and no Gaussian head. No layer is at zero, as in a new one."""
+    """Named as published: an average with its counters, no Gaussian head. No layer is zero, as some of a new model are."""
     run = compose_run("F5TTS_v1_Base", arch, RunConfig)
     torch.manual_seed(0)
     weights = build_model(run.model, build_vocabulary(run)).state_dict()
