@@ -4,7 +4,7 @@ RUN := .venv/bin/python
 SETUP := setup_env.py pyproject.toml constraints.txt requirements-assets.txt
 MINI := .venv/.ready-mini
 EVAL := .venv/.ready-mini,eval
-DEV := .venv/.ready-mini,eval,lora,dev
+DEV := .venv/.ready-mini,eval,rl,dev
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1  # no look for a newer pyright
 
 .PHONY: help quickstart clean-run test base results corpus

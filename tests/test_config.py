@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from f5_tts.checks import check, check_available
+from f5_tts.checks import check
 from f5_tts.config import CONFIG_DIR, changed, compose_run, compose_speech, config_names, load_run
-from f5_tts.sections import ConfigError, RLRunConfig, RunConfig, dataset_dir, group_size, vocab_path
+from f5_tts.sections import ConfigError, RLRunConfig, RunConfig, WorkerConfig, dataset_dir, group_size, vocab_path
 
 STAGE_1 = """
 datasets.name=mini_rl datasets.batch_size_per_gpu=1 datasets.batch_size_type=sample datasets.num_workers=1
@@ -114,6 +114,27 @@ def test_a_provider_may_get_any_key_in_its_own_config():
     assert mini_rl("rl.rewards.providers.1.config.processes=2").rl.rewards.providers[1].config == {"processes": 2}
 
 
+@pytest.mark.parametrize(
+    "overrides, python, url, retries",
+    [
+        (["python=env/bin/python"], "env/bin/python", None, 2),
+        (["retries=5", "url=https://asr.example:8008"], None, "https://asr.example:8008", 5),
+    ],
+)
+def test_a_worker_is_null_until_one_of_its_keys_is_set(overrides, python, url, retries):
+    cfg = mini_rl(*[f"rl.rewards.providers.1.worker.{override}" for override in overrides])
+    here, there = cfg.rl.rewards.providers
+    assert here.worker is None
+    assert there.worker == WorkerConfig(python=python, url=url, timeout_s=300.0, retries=retries)
+
+
+def test_a_worker_can_be_set_whole_and_taken_away():
+    key = "rl.rewards.providers.0.worker"
+    worker = mini_rl(f"{key}={{url: http://127.0.0.1:8008}}").rl.rewards.providers[0].worker
+    assert worker == WorkerConfig(url="http://127.0.0.1:8008")
+    assert mini_rl(f"{key}.url=http://127.0.0.1:8008", f"{key}=null").rl.rewards.providers[0].worker is None
+
+
 def test_the_list_of_rewards_can_be_replaced():
     cfg = mini_rl("rl.rewards.providers=[{name: digits_wer, weight: 2, floor: 0.1, config: {}}]")
     assert [(entry.name, entry.weight, entry.floor) for entry in cfg.rl.rewards.providers] == [("digits_wer", 2.0, 0.1)]
@@ -203,6 +224,12 @@ def test_a_reward_that_is_not_there_is_an_unknown_key():
     assert sentence("rl.rewards.providers.2.weight=1").startswith("unknown key rl.rewards.providers.2.weight")
 
 
+def test_an_unknown_key_of_a_worker_names_the_nearest_one():
+    key = "rl.rewards.providers.0.worker"
+    assert sentence(f"{key}.pyton=a").endswith(f"did you mean {key}.python?")
+    assert sentence(f"{key}={{ulr: a}}").endswith(f"did you mean {key}.url?")
+
+
 def test_an_unknown_key_is_named_even_where_its_value_cannot_be_read():
     assert sentence("rl.stpes=(").startswith("unknown key rl.stpes")
 
@@ -221,6 +248,12 @@ def test_an_unknown_key_is_named_even_where_its_value_cannot_be_read():
         ("rl.window.t_range=[a,b]", "rl.window.t_range", "[low, high] with 0 <= low <= high <= 1"),
         ("rl.rewards.providers=3", "rl.rewards.providers", "a list of sections"),
         ("rl.rewards.providers.0.weight=x", "rl.rewards.providers.0.weight", "a number"),
+        ("rl.rewards.providers.0.worker=3", "rl.rewards.providers.0.worker", "a section of keys, or null"),
+        (
+            "rl.rewards.providers.0.worker.retries=x",
+            "rl.rewards.providers.0.worker.retries",
+            "a whole number, 0 or more",
+        ),
     ],
 )
 def test_a_value_of_the_wrong_type_names_key_value_and_type(override: str, key: str, expected: str):
@@ -309,6 +342,19 @@ def test_a_config_of_the_other_stage_is_answered_with_those_that_fit():
         ("datasets.pair_speakers=false", "rl.prompt_frac_range=null needs datasets.pair_speakers=true"),
         ("rl.prompt_frac_range=[0.2,1]", "rl.prompt_frac_range=[0.2, 1.0] may leave nothing to speak"),
         ("rl.rewards.providers=[]", "rl.rewards.providers is empty"),
+        (
+            "rl.rewards.providers.1.worker={}",
+            "rl.rewards.providers.1.worker has python=null and url=null",
+        ),
+        (
+            "rl.rewards.providers.1.worker={python: a, url: http://b}",
+            "rl.rewards.providers.1.worker has python=a and url=http://b; give exactly one",
+        ),
+        ("rl.rewards.providers.1.worker.url=b:80", "rl.rewards.providers.1.worker.url=b:80 is not allowed"),
+        (
+            "rl.rewards.providers=[{name: a:b, config: {x: 1, y: null}, worker: {url: http://c}}]",
+            "rl.rewards.providers.0.config.x would not reach rl.rewards.providers.0.worker.url=http://c; set it",
+        ),
         ("rl.shared_noise=true", "rl.algorithm=nft adds no noise on the way"),
         ("rl.ref_model_use_ema=true", "rl.ref_model_use_ema=true is for rl.ref_model_ckpt, which is null"),
         ("lora.dropout=0.1", "lora.dropout=0.1: stage 2 draws and learns without dropout"),
@@ -441,25 +487,12 @@ def test_changing_a_config_leaves_the_given_one_as_it_is_and_checks():
         changed(run, ["infer.speed=-1"])
 
 
-# --- what a later release brings ---
+# --- the guide ---
 
 
-@pytest.mark.parametrize(
-    ("override", "instead"),
-    [
-        ("optim.bnb_optimizer=true", "optim.bnb_optimizer=false"),
-    ],
-)
-def test_what_is_not_built_yet_is_refused_and_not_passed_over(override: str, instead: str):
-    assert sentence(override) == f"{override} comes with a later release; until then use {instead}"
-    check_available(mini_rl(instead))
-
-
-def test_the_guides_commands_are_only_refused_for_what_is_not_built_yet():
-    with pytest.raises(ConfigError, match=r"^optim\.bnb_optimizer=true comes with a later release"):
-        load_run(words(STAGE_1), default="F5TTS_v1_Base", schema=RunConfig)
-    with pytest.raises(ConfigError, match=r"^optim\.bnb_optimizer=true comes with a later release"):
-        load_run(words(STAGE_2), default="F5TTS_RL", schema=RLRunConfig)
+def test_nothing_in_the_guides_commands_is_refused():
+    assert load_run(words(STAGE_1), default="F5TTS_v1_Base", schema=RunConfig).optim.bnb_optimizer
+    assert load_run(words(STAGE_2), default="F5TTS_RL", schema=RLRunConfig).optim.bnb_optimizer
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import torch
 
 from f5_tts.config import compose_run
 from f5_tts.infer import cli
+from f5_tts.rewards import serve
 from f5_tts.rewards.provider import build_providers, score_all
 from f5_tts.scripts import fetch_reward_asr_model, fetch_reward_spk_model, quickstart, results
 from f5_tts.scripts.export import command_line
@@ -80,7 +81,13 @@ def test_every_command_that_we_print_composes(words: list[str]) -> None:
 
 def test_every_module_that_the_documents_run_is_known_here() -> None:
     modules = {line.partition(" -m ")[2].split()[0] for line in documented_lines() if " -m f5_tts" in line}
-    assert modules == {*SCHEMAS, *FETCHES, "f5_tts.scripts.export"}
+    assert modules == {*SCHEMAS, *FETCHES, "f5_tts.scripts.export", "f5_tts.rewards.serve"}
+
+
+def test_every_reward_server_that_we_print_is_understood() -> None:
+    lines = [line.partition(" -m f5_tts.rewards.serve ")[2] for line in documented_lines()]
+    served = [serve.command_line().parse_args(shlex.split(line)) for line in lines if line]
+    assert served and all(isinstance(serve.read_config(args.config), dict) for args in served)
 
 
 @pytest.mark.parametrize("arguments", exports(), ids=" ".join)

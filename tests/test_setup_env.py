@@ -103,8 +103,8 @@ def pins(python: str) -> dict[str, list[str]]:
 
 
 def requirements(python: str) -> list[Requirement]:
-    """What the package and its extras need on that Python."""
-    found = map(Requirement, metadata.requires("f5-tts-rl") or [])
+    """What the package and its extras need on that Python, itself aside: one extra may name others."""
+    found = [r for r in map(Requirement, metadata.requires("f5-tts-rl") or []) if r.name != "f5-tts-rl"]
     extras = ["", *(metadata.metadata("f5-tts-rl").get_all("Provides-Extra") or [])]
     places = [{"python_version": python, "extra": extra} for extra in extras]
     return [r for r in found if r.marker is None or any(r.marker.evaluate(place) for place in places)]

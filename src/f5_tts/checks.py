@@ -1,4 +1,4 @@
-"""Checks of a composed configuration: each value by itself, keys against each other, and what this release can do."""
+"""Checks of a composed configuration: each value by itself, and keys against each other."""
 
 from __future__ import annotations
 
@@ -8,7 +8,17 @@ from dataclasses import is_dataclass
 from operator import attrgetter
 from typing import Any, get_args, get_type_hints
 
-from f5_tts.sections import ConfigError, ModelConfig, RLRunConfig, RunConfig, SpeechConfig, allowed_words, group_size
+from f5_tts.sections import (
+    HUB,
+    ConfigError,
+    ModelConfig,
+    ProviderConfig,
+    RLRunConfig,
+    RunConfig,
+    SpeechConfig,
+    allowed_words,
+    group_size,
+)
 
 
 def check(cfg: RunConfig | SpeechConfig) -> None:
@@ -18,6 +28,8 @@ def check(cfg: RunConfig | SpeechConfig) -> None:
         fits = value is None or all(rule.test(value) for rule in rules)
         require(fits, f"{key}={shown(value)} is not allowed; allowed: {allowed_words(hint)}")
     check_model(cfg.model)
+    if isinstance(cfg, RunConfig):
+        check_vocabulary(cfg)
     if isinstance(cfg, RLRunConfig):
         check_rl(cfg)
     elif isinstance(cfg, RunConfig):
@@ -29,6 +41,16 @@ def check(cfg: RunConfig | SpeechConfig) -> None:
             cfg.eval.every_updates == 0,
             f"eval.every_updates={cfg.eval.every_updates} is for stage 2 (train_rl); elsewhere leave it 0",
         )
+
+
+def check_vocabulary(cfg: RunConfig) -> None:
+    """A data set of the hub has no vocab.txt."""
+    model = cfg.model
+    require(
+        not cfg.datasets.name.startswith(HUB) or bool(model.tokenizer_path) or model.tokenizer in ("pinyin", "byte"),
+        f"datasets.name={cfg.datasets.name} brings no vocabulary for model.tokenizer={model.tokenizer}; set "
+        "model.tokenizer_path to a file with one symbol a line, or model.tokenizer to pinyin or byte",
+    )
 
 
 def require(fits: bool, sentence: str) -> None:
@@ -70,7 +92,8 @@ def check_model(model: ModelConfig) -> None:
     )
     require(
         gaussian or not model.sample_from_dist,
-        "model.sample_from_dist=true has nothing to draw from with model.output_dist=deterministic; set it to false",
+        "model.sample_from_dist=true has nothing to draw from with model.output_dist=deterministic; set it to false, "
+        "or model.output_dist=gaussian model.objective=gaussian_nll model.use_rl_head=true",
     )
     require(
         arch.text_mask_padding or not arch.text_embedding_average_upsampling,
@@ -174,21 +197,31 @@ def check_rl(cfg: RLRunConfig) -> None:
             value is None or value % per == 0,
             f"{key}={value} is not a multiple of rl.updates_per_rollout={per}; a run saves and ends between rollouts",
         )
+    for place, entry in enumerate(rl.rewards.providers):
+        check_worker(entry, f"rl.rewards.providers.{place}")
     require(
         bool(rl.rewards.providers), "rl.rewards.providers is empty; name at least one reward, as F5TTS_RL.yaml does"
     )
 
 
-READY = {
-    "model.sample_from_dist": False,
-    "optim.bnb_optimizer": False,
-}
-
-
-def check_available(cfg: RunConfig | SpeechConfig) -> None:
-    """The run asks for nothing that this release would pass over in silence."""
-    for key, ready in READY.items():
-        if not hasattr(cfg, key.partition(".")[0]):
-            continue
-        value = attrgetter(key)(cfg)
-        require(value == ready, f"{key}={shown(value)} comes with a later release; until then use {key}={shown(ready)}")
+def check_worker(entry: ProviderConfig, where: str) -> None:
+    """Where a reward runs is said once, and its own config is for who builds it."""
+    worker = entry.worker
+    if worker is None:
+        return
+    require(
+        bool(worker.python) != bool(worker.url),
+        f"{where}.worker has python={shown(worker.python)} and url={shown(worker.url)}; give exactly one of them, or "
+        f"{where}.worker=null for this process",
+    )
+    url = worker.url
+    require(
+        not url or url.startswith(("http://", "https://")),
+        f"{where}.worker.url={url} is not allowed; allowed: what begins with http:// or https://",
+    )
+    given = [key for key, value in entry.config.items() if value is not None] if url else []
+    require(
+        not given,
+        f"{where}.config.{', '.join(given)} would not reach {where}.worker.url={url}; set it to null, and give it "
+        f"to the server: python -m f5_tts.rewards.serve {entry.name} --config JSON",
+    )

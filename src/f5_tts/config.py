@@ -8,7 +8,8 @@ import re
 from dataclasses import is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from hydra import compose, initialize_config_dir
@@ -17,7 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
-from f5_tts.checks import check, check_available, require
+from f5_tts.checks import check, require
 from f5_tts.sections import ConfigError, RLRunConfig, RunConfig, SpeechConfig, allowed_words
 
 CONFIG_DIR = Path(__file__).parent / "configs"
@@ -35,9 +36,7 @@ def load_run(argv: list[str], *, default: str, schema: type[Run]) -> Run:
     Raises ConfigError for anything that cannot be run as written; `-h` prints usage and exits.
     """
     args = command_line(default).parse_intermixed_args(argv)
-    cfg = compose_run(args.config_name, args.overrides, schema)
-    check_available(cfg)
-    return cfg
+    return compose_run(args.config_name, args.overrides, schema)
 
 
 def compose_run(name: str, overrides: list[str], schema: type[Run]) -> Run:
@@ -62,9 +61,7 @@ def compose_speech(name: str, overrides: list[str], file: str | None = None) -> 
         values = read_file(Path(file))
         cfg = OmegaConf.merge(cfg, *[speech_sections(base) for base in bases_of(values)])
         cfg = add_file(cfg, values, file)
-    run = finished(cfg, overrides, file or name, SpeechConfig)
-    check_available(run)
-    return run
+    return finished(cfg, overrides, file or name, SpeechConfig)
 
 
 def changed(cfg: SpeechConfig, overrides: list[str]) -> SpeechConfig:
@@ -189,6 +186,8 @@ def apply_override(cfg: Node, override: str, name: str, schema: type[Config]) ->
     key, equals, text = override.lstrip("+").partition("=")
     if not equals:
         raise ConfigError(f"'{override}' has no '='; write key=value, e.g. optim.epochs=2")
+    for path in (parent_key(key), key):
+        open_section(cfg, path, schema)
     if not has_key(cfg, key, schema):
         raise unknown_key(cfg, key, name)
     try:
@@ -235,6 +234,20 @@ def has_key(cfg: Node, key: str, schema: type[Config]) -> bool:
     return key in paths or (parent in paths and get_origin(type_at(schema, parent)) is dict)
 
 
+def open_section(cfg: Node, key: str, schema: type[Config]) -> None:
+    """A section that is null, such as a reward's `worker`, gets its defaults, so that its keys can be set."""
+    if key in key_paths(cfg) and OmegaConf.select(cfg, key) is None:
+        section = optional_section(type_at(schema, key))
+        if section is not None:
+            OmegaConf.update(cfg, key, section(), merge=False)
+
+
+def optional_section(hint: Any) -> type | None:
+    """The section that a key with this annotation holds unless it is null; None where it holds anything else."""
+    options = get_args(hint) if get_origin(hint) in (Union, UnionType) else ()
+    return next(filter(is_dataclass, options), None)
+
+
 def key_paths(cfg: Any, prefix: str = "") -> list[str]:
     """Every section and every key as a dotted path; list entries by their index."""
     node = OmegaConf.to_container(cfg) if OmegaConf.is_config(cfg) else cfg
@@ -277,5 +290,6 @@ def type_at(hint: Any, key: str) -> Any:
             hint = get_args(hint)[0]
             if part.isdigit():
                 continue
+        hint = optional_section(hint) or hint
         hint = get_type_hints(hint, include_extras=True)[part] if is_dataclass(hint) else Any
     return hint

@@ -164,7 +164,8 @@ class OptimConfig:
     max_grad_norm: Positive
     max_skips: Natural
     bnb_optimizer: bool
-    mixed_precision: Annotated[str, one_of("auto", "no", "bf16")]
+    mixed_precision: Annotated[str, one_of("auto", "no", "fp16", "bf16")]
+    tf32: bool
     seed: Natural
     ema: EmaConfig
 
@@ -172,6 +173,7 @@ class OptimConfig:
 @dataclass(kw_only=True, slots=True)
 class CkptsConfig:
     save_dir: str
+    init_from: str | None
     save_per_updates: Count
     last_per_updates: Count
     keep_last_n_checkpoints: Annotated[int, Allowed("a whole number, -1 or more", lambda n: n >= -1)]
@@ -360,8 +362,11 @@ class SpeechConfig:
 # --- values that follow from several keys ---
 
 
+HUB = "hf://"  # begins the `datasets.name` of a data set that has no folder of ours
+
+
 def dataset_dir(cfg: RunConfig) -> Path:
-    """Where the run's data set lies, relative to the current directory."""
+    """Where the run's data set lies, relative to the current directory, unless it is on the hub."""
     return Path("data") / f"{cfg.datasets.name}_{cfg.model.tokenizer}"
 
 

@@ -26,6 +26,16 @@ class Utterance:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class BadRow:
+    """A row of the data set that nothing can be learnt from, in place of an utterance."""
+
+    index: int
+    path: str
+    kind: str  # in two words at most, e.g. "too short"
+    reason: str  # in a sentence
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SpeechBatch:
     """Utterances padded to one length."""
 
@@ -92,7 +102,7 @@ class RewardInput:
     row: Mapping[str, Any] = field(default_factory=dict)  # the row of the data set, all its columns
 
 
-Numbers = Tensor | Sequence[float | None]  # one a clip, of shape b; None is NaN
+Numbers = Tensor | Sequence[float | int | None]  # one a clip, of shape b; None is NaN
 Scores = Numbers | Mapping[str, Numbers]  # or several by component, of which that of the provider counts
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 from math import pi
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import soundfile
 import torch
 
-from f5_tts.data.audio import load_audio
+from f5_tts.data.audio import LongAudio, MissingAudio, load_audio
 
 
 def sine(rate: int, duration_s: float = 0.5) -> np.ndarray:
@@ -99,3 +100,15 @@ def test_audio_that_nothing_can_be_learnt_from_is_refused_with_what_was_found(tm
     soundfile.write(tmp_path / "a.wav", samples, 16000, subtype="FLOAT")
     with pytest.raises(ValueError, match=message):
         load_audio(tmp_path / "a.wav", 16000)
+
+
+def test_a_file_longer_than_asked_for_is_refused_by_its_header(tmp_path):
+    soundfile.write(tmp_path / "a.wav", sine(16000, 2.0), 16000)
+    assert len(load_audio(tmp_path / "a.wav", 16000, 2.0)) == 32000
+    with pytest.raises(LongAudio, match=r"a\.wav lasts 2\.0 s; at most 1 s are learnt from"):
+        load_audio(tmp_path / "a.wav", 16000, 1.0)
+
+
+def test_what_is_wrong_survives_the_way_to_another_process():
+    again = pickle.loads(pickle.dumps(MissingAudio("no audio file at a.wav")))
+    assert (type(again), str(again), again.kind) == (MissingAudio, "no audio file at a.wav", "missing")

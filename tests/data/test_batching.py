@@ -12,8 +12,10 @@ import torch
 from tests.tiny import MINI_MEL
 from torch import Tensor
 
+from f5_tts.data.audio import Source
 from f5_tts.data.batching import BatchPlan, by_frames, collate, load_batches
-from f5_tts.data.dataset import AudioReader, Row, SpeechDataset
+from f5_tts.data.dataset import AudioReader, SpeechDataset
+from f5_tts.data.rows import Row
 from f5_tts.data.text import Vocabulary
 from f5_tts.model.mel import LogMel
 from f5_tts.sections import DatasetsConfig
@@ -35,7 +37,7 @@ def settings(**changes: str | int | bool) -> DatasetsConfig:
     return DatasetsConfig(**(values | changes))  # pyright: ignore[reportArgumentType]
 
 
-def never_read(path: str) -> tuple[Tensor, Tensor]:
+def never_read(source: Source) -> tuple[Tensor, Tensor]:
     raise AssertionError("a plan needs no audio")
 
 
@@ -196,7 +198,9 @@ def loaded(rows: list[Row], *, num_workers: int, first: int = 0) -> Iterator[Spe
     dataset = SpeechDataset(rows, AudioReader(LogMel(spec), 16000), pairs=True, seed=0)
     chosen = settings(batch_size_per_gpu=150, num_workers=num_workers, pair_speakers=True)
     plan = BatchPlan(dataset=dataset, settings=chosen, frames_per_second=spec.frames_per_second, seed=0)
-    return load_batches(plan, LETTERS, first=first, epochs=2)
+    for batch, bad in load_batches(plan, LETTERS, first=first, epochs=2):
+        assert batch is not None and not bad
+        yield batch
 
 
 def assert_same(batch: SpeechBatch, other: SpeechBatch) -> None:
@@ -239,3 +243,16 @@ def test_a_loading_process_gives_the_same_batches_in_the_same_order(recordings):
     assert len(here) == len(there)
     for batch, same in zip(here, there, strict=True):
         assert_same(batch, same)
+
+
+def test_rows_that_cannot_be_read_leave_their_batch_and_are_handed_on(recordings):
+    Path(str(recordings[1].audio_path)).unlink()
+    spec = replace(MINI_MEL, n_mel_channels=10, win_length=512, n_fft=512)
+    dataset = SpeechDataset(recordings[:3], AudioReader(LogMel(spec), 16000), pairs=False, seed=0)
+    for size, numbers in ((3, [[0, 2]]), (1, [[0], [2], None])):
+        chosen = settings(batch_size_type="sample", batch_size_per_gpu=size)
+        plan = BatchPlan(dataset=dataset, settings=chosen, frames_per_second=50.0, seed=0)
+        found = list(load_batches(plan, LETTERS, first=0, epochs=1))
+        assert [row.index for loaded in found for row in loaded.bad] == [1]
+        read = [loaded.batch and sorted(loaded.batch.group_ids.tolist()) for loaded in found]
+        assert sorted(read, key=lambda ids: ids or [9]) == numbers

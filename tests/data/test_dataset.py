@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from dataclasses import replace
 from math import pi
@@ -12,7 +13,10 @@ import torch
 from datasets import Dataset as Table
 from torch import Tensor
 
-from f5_tts.data.dataset import AudioReader, Row, SpeechDataset, read_rows
+from f5_tts.data.audio import MissingAudio, Source
+from f5_tts.data.dataset import AudioReader, SpeechDataset
+from f5_tts.data.rows import Row, read_rows
+from f5_tts.types import BadRow, Utterance
 
 COLUMNS = {
     "audio_path": ["a.wav", "b.wav", "c.wav"],
@@ -30,6 +34,16 @@ def write_layout(folder: Path, columns: dict[str, list], durations: object) -> P
     return folder
 
 
+def read_nothing(source: Source) -> tuple[Tensor, Tensor]:
+    return torch.zeros(4), torch.zeros(2, 1)
+
+
+def item_of(dataset: SpeechDataset, *key: int) -> Utterance:
+    item = dataset[(key[0], key[1], key[2])]
+    assert isinstance(item, Utterance)
+    return item
+
+
 # --- rows ---
 
 
@@ -45,7 +59,7 @@ def test_rows_are_read_in_order_with_their_seconds_from_duration_json(tmp_path):
 def test_a_row_keeps_every_column_for_the_rewards(tmp_path):
     rows = read_rows(write_layout(tmp_path, {**COLUMNS, "mood": ["glad", "sad", None]}, {"duration": [1, 2.5, 3]}))
     assert [row.columns["mood"] for row in rows] == ["glad", "sad", None]
-    utterance = SpeechDataset(rows, lambda path: (torch.zeros(4), torch.zeros(2, 1)), pairs=False, seed=0)[(1, -1, 0)]
+    utterance = item_of(SpeechDataset(rows, read_nothing, pairs=False, seed=0), 1, -1, 0)
     assert utterance.row["mood"] == "sad" and utterance.prompt_text == ""
 
 
@@ -115,10 +129,10 @@ def rows_of(speakers: list[str] | list[None]) -> list[Row]:
     ]
 
 
-def read_number(path: str) -> tuple[Tensor, Tensor]:
+def read_number(source: Source) -> tuple[Tensor, Tensor]:
     """Row i is i + 1 frames of the value i, ten samples a frame."""
-    frames = int(path) + 1
-    return torch.full((10 * frames,), float(path)), torch.full((frames, 2), float(path))
+    number = int(str(source))
+    return torch.full((10 * (number + 1),), float(number)), torch.full((number + 1, 2), float(number))
 
 
 def pairs_of(speakers: list[str], seed: int = 0) -> SpeechDataset:
@@ -127,7 +141,7 @@ def pairs_of(speakers: list[str], seed: int = 0) -> SpeechDataset:
 
 def test_without_pairs_an_item_is_its_row_and_nothing_of_it_is_prompt():
     dataset = SpeechDataset(rows_of(SPEAKERS), read_number, pairs=False, seed=0)
-    item = dataset[3, -1, 42]
+    item = item_of(dataset, 3, -1, 42)
     assert item.text == item.target_text == "text 3"
     assert (item.prompt_frames, item.prompt_id) == (0, 42)
     assert torch.equal(item.mel, torch.full((4, 2), 3.0)) and torch.equal(item.audio, torch.full((40,), 3.0))
@@ -135,7 +149,7 @@ def test_without_pairs_an_item_is_its_row_and_nothing_of_it_is_prompt():
 
 
 def test_a_pair_is_the_prompts_sound_and_words_then_its_own():
-    item = pairs_of(SPEAKERS)[4, 2, 42]
+    item = item_of(pairs_of(SPEAKERS), 4, 2, 42)
     assert (item.text, item.target_text) == ("text 2 text 4", "text 4")
     assert (item.prompt_frames, item.prompt_id) == (3, 42)
     assert item.mel[:, 0].tolist() == [2] * 3 + [4] * 5
@@ -185,3 +199,54 @@ def test_a_file_is_read_at_the_models_rate_and_its_mel_is_made_from_that(tmp_pat
     audio, mel = AudioReader(energies, 4000)(str(tmp_path / "a.wav"))
     assert audio.shape == (800,) and mel.shape == (8, 1)
     torch.testing.assert_close(mel[1:-1], torch.full((6, 1), 0.5), atol=0.02, rtol=0)
+
+
+# --- rows that nothing can be learnt from ---
+
+
+def read_some(source: Source) -> tuple[Tensor, Tensor]:
+    if str(source) == "2":
+        raise MissingAudio("no audio file at 2")
+    return read_number(source)
+
+
+@pytest.mark.parametrize("key", [(2, -1, 7), (4, 2, 7)], ids=["the row", "its prompt"])
+def test_a_row_that_cannot_be_read_is_given_as_such_with_its_reason_and_no_other_in_its_place(key):
+    dataset = SpeechDataset(rows_of(SPEAKERS), read_some, pairs=False, seed=0)
+    assert dataset[key] == BadRow(index=2, path="2", kind="missing", reason="no audio file at 2")
+
+
+def test_a_row_without_text_is_bad_too():
+    rows = [Row(audio_path="0", text="", duration=1.0, speaker=None)]
+    found = SpeechDataset(rows, read_number, pairs=False, seed=0)[0, -1, 0]
+    assert found == BadRow(index=0, path="0", kind="no text", reason="0 has no text")
+
+
+def test_a_mistake_in_our_own_code_is_no_bad_row():
+    def broken(source: Source) -> tuple[Tensor, Tensor]:
+        raise ValueError("shapes do not fit")
+
+    with pytest.raises(ValueError, match="shapes do not fit"):
+        SpeechDataset(rows_of(SPEAKERS), broken, pairs=False, seed=0)[0, -1, 0]
+
+
+def test_where_texts_are_symbols_rewards_compare_with_the_raw_text(tmp_path):
+    columns = {
+        "audio_path": ["0", "1"],
+        "text": [[" ", "ni3", " ", "hao3"], ["o", "k"]],
+        "raw_text": ["你好", None],
+        "speaker": ["x", "x"],
+    }
+    rows = read_rows(write_layout(tmp_path, columns, {"duration": [1, 2]}))
+    item = item_of(SpeechDataset(rows, read_number, pairs=True, seed=0), 1, 0, 0)
+    assert (item.prompt_text, item.target_text) == ("你好", "ok")
+    assert item.text == [" ", "ni3", " ", "hao3", " ", "o", "k"]
+
+
+def test_a_raw_arrow_is_read_as_raw_is(tmp_path):
+    folder = write_layout(tmp_path / "saved", COLUMNS, {"duration": [1, 2.5, 3]})
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(next((folder / "raw").glob("*.arrow")), other / "raw.arrow")
+    shutil.copy(folder / "duration.json", other)
+    assert read_rows(other) == read_rows(folder)

@@ -53,6 +53,7 @@ STATE = {
     "model_state_dict",
     "ema_model_state_dict",
     "optimizer_state_dict",
+    "optimizer_class",
     "scheduler_state_dict",
     "objective",
     "update",

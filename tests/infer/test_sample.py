@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from f5_tts.data.text import Vocabulary
-from f5_tts.infer.sample import Request, noise_of, sample, speak
+from f5_tts.infer.sample import Request, noise_of, noises, sample, speak
+from f5_tts.model.cfm import CFM
 from f5_tts.model.flow import time_grid
 
 DIT_CASES = [
@@ -111,6 +112,47 @@ def test_noise_is_standard_normal_and_covers_the_prompt_too():
     noise = noise_of(request(1500, 500, "a", 7))
     assert noise.shape == (2000, 20)
     assert noise.mean().item() == pytest.approx(0, abs=0.02) and noise.std().item() == pytest.approx(1, abs=0.02)
+
+
+# --- drawn velocities ---
+
+
+def drawing(golden_model, ln_sigma: float | None = None) -> CFM:
+    """The golden Gaussian model, told to draw; with `ln_sigma` it says that everywhere."""
+    model = golden_model("dit")
+    model.sample_from_dist, head = True, model.transformer.proj_out_ln_sig
+    if ln_sigma is not None:
+        torch.nn.init.zeros_(head.weight)
+        torch.nn.init.constant_(head.bias, ln_sigma)
+    return model
+
+
+@pytest.mark.parametrize("method", ["euler", "midpoint"])
+def test_drawn_speech_does_not_depend_on_what_it_is_made_with_and_follows_its_seed(golden_model, method: str):
+    model, times = drawing(golden_model), time_grid(3, -1.0)
+    together = speak(model, REQUESTS, LETTERS, times, 2.0, method)
+    for mel, one in zip(together, REQUESTS, strict=True):
+        torch.testing.assert_close(mel, speak(model, [one], LETTERS, times, 2.0, method)[0], atol=1e-5, rtol=0)
+        other = speak(model, [replace(one, seed=one.seed + 9)], LETTERS, times, 2.0, method)[0]
+        assert (mel - other).abs().mean() > 0.1
+
+
+def test_each_step_draws_its_velocity_from_the_head_with_new_noise(golden_model):
+    """One step of length 1: what the mean says, and σ ε, where ε is the second noise of the seed."""
+    one, ln_sigma = REQUESTS[0], -0.5
+    source = noises(one)
+    _, first = next(source), next(source)
+    drawn = speak(drawing(golden_model, ln_sigma), [one], LETTERS, time_grid(1, None), 2.0)[0]
+    mean = speak(golden_model("dit"), [one], LETTERS, time_grid(1, None), 2.0)[0]
+    sigma = torch.tensor(ln_sigma).exp()
+    torch.testing.assert_close(drawn, mean + sigma * first[len(one.prompt_mel) :], atol=1e-5, rtol=0)
+
+
+def test_a_model_that_is_sure_of_itself_speaks_as_its_mean(golden_model):
+    times = time_grid(4, -1.0)
+    drawn = speak(drawing(golden_model, -30.0), REQUESTS, LETTERS, times, 2.0)
+    for mel, mean in zip(drawn, speak(golden_model("dit"), REQUESTS, LETTERS, times, 2.0), strict=True):
+        torch.testing.assert_close(mel, mean, atol=1e-6, rtol=0)
 
 
 def test_prompt_frames_are_put_back_and_frames_past_the_prompt_are_not_shown_to_the_model(golden_model):

@@ -8,7 +8,8 @@ import torch
 import yaml
 
 from f5_tts.config import compose_run
-from f5_tts.model.build import build_vocoder
+from f5_tts.data.text import Vocabulary
+from f5_tts.model.build import build_model, build_vocoder
 from f5_tts.model.griffin_lim import GriffinLim
 from f5_tts.model.vocos import CONFIG, WEIGHTS, Vocos
 from f5_tts.sections import RunConfig
@@ -76,3 +77,17 @@ def test_without_network_vocos_from_the_hub_is_refused_and_griffin_lim_does_not_
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"could not be fetched .*model\.vocoder\.local_path=FOLDER"):
         vocoder()
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_a_model_speaks_by_drawing_where_the_config_says_so(drawn: bool):
+    overrides = ["output_dist=gaussian", "objective=gaussian_nll", "use_rl_head=true", "arch.depth=1"]
+    overrides += [f"sample_from_dist={str(drawn).lower()}"]
+    model = compose_run("F5TTS_Mini", [f"model.{override}" for override in overrides], RunConfig).model
+    assert build_model(model, Vocabulary("ab")).sample_from_dist == drawn
+    model.output_dist = "deterministic"  # as speaking sets it for a checkpoint without a head
+    if drawn:
+        with pytest.raises(
+            ValueError, match=r"model\.sample_from_dist=true .* this checkpoint has none: set it to false"
+        ):
+            build_model(model, Vocabulary("ab"))

@@ -1,12 +1,23 @@
 from __future__ import annotations
 
+import logging
+import os
+import random
+import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from tests.rewards.sensevoice import make_hearing_directory
 from torch import Tensor
 
 from f5_tts.data.audio import load_audio
+from f5_tts.rewards.sensevoice import import_funasr
+from f5_tts.rewards.traceless import traceless
 
 SPEECH = Path(__file__).parent / "speech"
 
@@ -15,3 +26,33 @@ SPEECH = Path(__file__).parent / "speech"
 def spoken() -> Callable[[str], Tensor]:
     """A clip of `speech/` at 16 kHz, by name ("low_314")."""
     return lambda name: load_audio(SPEECH / f"{name}.flac", 16_000)
+
+
+def process_state() -> dict[str, Any]:
+    """All that a library may change behind its caller's back."""
+    root = logging.getLogger()
+    return {
+        "python": random.getstate(),
+        "numpy": repr(np.random.get_state()),
+        "torch": torch.get_rng_state().tolist(),
+        "threads": torch.get_num_threads(),
+        "logging": (root.level, list(root.handlers), root.disabled),
+        "environment": dict(os.environ),
+        "warnings": list(warnings.filters),
+        "path": list(sys.path),
+    }
+
+
+@pytest.fixture(scope="session")
+def states_around_import() -> tuple[dict[str, Any], dict[str, Any]]:
+    """The process before and after funasr was imported, for the first time and as we import it."""
+    before = process_state()
+    with traceless():
+        import_funasr()
+    return before, process_state()
+
+
+@pytest.fixture(scope="session")
+def hearing_directory(states_around_import, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory of a model that hears tones."""
+    return make_hearing_directory(tmp_path_factory.mktemp("funasr") / "SenseVoiceSmall")

@@ -39,14 +39,35 @@ def test_clips_of_24_khz_are_resampled(digits, spoken):
 def test_score_is_the_share_of_words_that_were_heard(digits, spoken):
     texts = ["three one four", "three one five", "three one", "zero zero zero"]
     inputs = [RewardInput(audio=spoken("low_314"), sample_rate=16_000, text=text) for text in texts]
-    torch.testing.assert_close(digits.score(inputs), torch.tensor([1.0, 2 / 3, 0.5, 0.0]))
+    scores = digits.score(inputs)
+    torch.testing.assert_close(scores["acc"], torch.tensor([1.0, 2 / 3, 0.5, 0.0]))
+    torch.testing.assert_close(scores["wer"], torch.tensor([0.0, 1 / 3, 0.5, 1.0]))
+
+
+def test_more_words_heard_than_written_raise_the_error_rate_above_one(digits, spoken):
+    scores = digits.score([RewardInput(audio=spoken("low_9265"), sample_rate=16_000, text="zero")])
+    assert (scores["acc"].item(), scores["wer"].item()) == (0.0, 4.0)
+
+
+def test_words_earn_what_was_heard_of_them_in_the_clip_after_its_lead(digits, spoken):
+    text, clip, lead = "nine two six five three one five", spoken("low_314"), spoken("low_9265")
+    item = RewardInput(audio=clip, lead=lead, sample_rate=16_000, text=text)
+    assert digits.score_words([item]).tolist() == [[1, 1, 1, 1, 1, 1, 0]]
 
 
 def test_clips_without_sound_score_zero_and_leave_their_neighbours_alone(digits, spoken):
     clips = [torch.zeros(0), spoken("low_314"), torch.full((8000,), nan), torch.zeros(8000)]
     inputs = [RewardInput(audio=clip, sample_rate=16_000, text="three one four") for clip in clips]
     with pytest.warns(UserWarning, match="worst score"):
-        assert digits.score(inputs).tolist() == [0.0, 1.0, 0.0, 0.0]
+        scores = digits.score(inputs)
+    assert scores["acc"].tolist() == [0.0, 1.0, 0.0, 0.0] and scores["wer"].tolist() == [1.0, 0.0, 1.0, 1.0]
+    assert scores["unusable"].tolist() == [1.0, 0.0, 1.0, 1.0]
+
+
+def test_a_clip_without_sound_is_worst_even_where_nothing_should_be_said(digits):
+    with pytest.warns(UserWarning, match="worst score"):
+        scores = digits.score([RewardInput(audio=torch.zeros(8000), sample_rate=16_000, text="")])
+    assert scores["acc"].item() == 0.0
 
 
 def test_nothing_to_hear_is_no_error(digits):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from f5_tts.rewards.transcript import accuracy, normalise, word_errors, word_scores
+from f5_tts.rewards.transcript import error_rate, language_of, normalise, symbols, word_errors, word_scores
 
 
 @pytest.mark.parametrize(
@@ -33,13 +33,50 @@ def test_edits_are_counted_in_whole_words(hypothesis, edits):
     assert word_errors("Three, one, four.", hypothesis) == (edits, 3)
 
 
-def test_accuracy_loses_a_share_per_edit_and_stops_at_zero():
+def test_an_error_rate_counts_a_share_per_edit_and_may_pass_one():
     heard = ["one two three four", "one two three", "one two", "nine nine nine nine nine nine nine"]
-    assert [accuracy("one two three four", text) for text in heard] == [1.0, 0.75, 0.5, 0.0]
+    assert [error_rate(["one", "two", "three", "four"], text.split()) for text in heard] == [0.0, 0.25, 0.5, 1.75]
 
 
-def test_of_a_reference_without_words_only_silence_is_right():
-    assert (accuracy("?", ""), accuracy("?", "one")) == (1.0, 0.0)
+def test_of_a_reference_without_symbols_only_silence_is_right():
+    assert (error_rate([], []), error_rate([], ["one"])) == (0.0, 1.0)
+
+
+def test_a_long_text_costs_what_its_edits_cost():
+    text = "the quick brown fox jumps over the lazy dog " * 100
+    heard = text.replace("dog", "cat")
+    assert error_rate(symbols(text, "en", "word"), symbols(heard, "en", "word")) == 100 / 900
+    assert error_rate(symbols(text, "en", "char"), symbols(heard, "en", "char")) == 300 / 3500
+
+
+@pytest.mark.parametrize(
+    ("language", "unit", "text", "compared"),
+    [
+        ("en", "word", "Hello, it's 25!", "hello its twenty five"),
+        ("en", "char", "Hi 5", "h i f i v e"),
+        ("en", "word", "ｆｉｖｅ　ＮＦＫＣ", "five nfkc"),
+        ("en", "word", "say 你好 twice", "say 你 好 twice"),
+        ("zh", "char", "我 有 25 个。", "我 有 二 十 五 个"),
+        ("zh", "word", "打开Wi-Fi吧，两次", "打 开 wi fi 吧 二 次"),
+        ("zh", "char", "AI好", "a i 好"),
+        ("yue", "word", "幺〇", "一 零"),
+        ("ja", "word", "今日は、ＡＩです。", "今 日 は ai で す"),
+        ("ja", "char", "ｶﾀｶﾅー", "カ タ カ ナ ー"),
+        ("ko", "word", "안녕하세요, 세계!", "안녕하세요 세계"),
+        ("ko", "char", "안녕 5", "안 녕 오"),
+        ("en", "char", "\u200b…—", ""),
+    ],
+)
+def test_texts_are_compared_by_characters_or_words_as_their_language_is_written(language, unit, text, compared):
+    assert symbols(text, language, unit) == compared.split()
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [("25 apples", "en"), ("", "en"), ("打开 Wi-Fi", "zh"), ("今日は", "ja"), ("日本のAI", "ja"), ("세계 世界", "ko")],
+)
+def test_a_language_is_told_by_its_script(text, language):
+    assert language_of(text) == language
 
 
 @pytest.mark.parametrize(

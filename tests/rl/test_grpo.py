@@ -12,6 +12,7 @@ from torch import Tensor
 
 from f5_tts.config import compose_run
 from f5_tts.model.cfm import CFM
+from f5_tts.model.heads import Velocity
 from f5_tts.rl.advantage import GroupComparison
 from f5_tts.rl.grpo import GRPOLoss, draw_experience, drawn_and_scored, group_metrics, reward_metrics
 from f5_tts.rl.nft import OldPolicy
@@ -122,6 +123,31 @@ def test_the_first_update_has_no_kl_and_a_moved_policy_has(policy, batch, rl):
         policy.transformer.proj_out.bias.add_(0.1)
     moved = experience_of(policy, batch, config)
     assert all(out.metrics["loss/kl"] > 1e-4 for out in GRPOLoss(config, reference)(policy, moved))
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16, torch.float16])
+def test_recomputed_activations_change_no_gradient_and_no_precision_moves_the_first_ratio_from_one(
+    policy, batch, rl, dtype: torch.dtype | None
+):
+    settings, found = rl("mini_repeat_count=3", "cfg_strength=1.0", "window.size=1"), []
+    speaks = policy.forward
+
+    def in_half(*inputs, **options):
+        with torch.autocast("cpu", dtype, enabled=dtype is not None):
+            velocity = speaks(*inputs, **options)
+        assert velocity.ln_sigma is not None and velocity.words is not None
+        return Velocity(velocity.mean.float(), velocity.ln_sigma.float(), velocity.words.float())
+
+    policy.forward = in_half
+    for recompute in (False, True):
+        policy.transformer.checkpoint_activations = recompute
+        experience = experience_of(policy, batch, settings)
+        for output in GRPOLoss(settings)(policy, experience):
+            assert output.metrics["ratio/initial_max_dev"] == 0
+            output.loss.backward()
+        found.append(gradients(policy))
+    assert any(grad.any() for grad in found[0].values())
+    torch.testing.assert_close(found[1], found[0], atol=0, rtol=0)
 
 
 def test_a_policy_that_is_not_the_one_that_drew_is_refused(policy, batch, small):

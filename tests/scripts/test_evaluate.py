@@ -13,8 +13,8 @@ import torch
 from f5_tts.config import compose_run
 from f5_tts.eval.results import Result, read_result
 from f5_tts.model.build import build_model
-from f5_tts.model.checkpoint import write_checkpoint
-from f5_tts.scripts.evaluate import evaluate
+from f5_tts.model.checkpoint import HEAD, Checkpoint, write_checkpoint
+from f5_tts.scripts.evaluate import evaluate, fingerprint
 from f5_tts.sections import ConfigError, RunConfig
 from f5_tts.train.build import build_vocabulary
 
@@ -81,6 +81,20 @@ def test_weights_that_spoke_before_are_not_heard_again_but_for_a_change_that_can
     name = "transformer.proj_out.bias"
     assert again(weights | {name: weights[name] + 1e-3}).mark != first.mark
     assert "bit for bit" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("drawn", ["true", "false"])
+def test_a_gaussian_head_can_be_heard_where_it_is_drawn_from(tmp_path: Path, drawn: str) -> None:
+    gaussian = ["output_dist=gaussian", "objective=gaussian_nll", "use_rl_head=true", f"sample_from_dist={drawn}"]
+    run = tiny_run(tmp_path, *(f"model.{key}" for key in gaussian))
+    vocabulary = build_vocabulary(run)
+    marks = {
+        fingerprint(
+            run, Checkpoint(path=tmp_path, weights={f"{HEAD}bias": torch.full((100,), value)}, run={}), vocabulary, []
+        )
+        for value in (0.0, 1.0)
+    }
+    assert len(marks) == (2 if drawn == "true" else 1)
 
 
 def test_an_evaluation_without_a_checkpoint_says_which_keys_it_needs(tmp_path: Path) -> None:

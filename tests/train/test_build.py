@@ -16,7 +16,14 @@ from f5_tts.config import compose_run
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.cfm import CFM
 from f5_tts.sections import EmaConfig, RunConfig
-from f5_tts.train.build import build_ema, build_plan, count_updates, epoch_at, learning_rate_factor
+from f5_tts.train.build import (
+    build_ema,
+    build_plan,
+    check_length,
+    count_updates,
+    epoch_at,
+    learning_rate_factor,
+)
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -65,6 +72,22 @@ def test_the_learning_rate_rises_over_the_warm_up_and_falls_to_the_end():
 
 def test_without_a_warm_up_the_first_update_has_the_whole_rate():
     assert learning_rate_factor(0, 0, 10) == 1
+
+
+@pytest.mark.parametrize("warmup", [12, 50])
+def test_a_warm_up_that_would_not_end_is_refused_with_both_numbers(warmup: int):
+    optim = replace(compose_run("F5TTS_Mini", [], RunConfig).optim, num_warmup_updates=warmup)
+    with pytest.raises(
+        ValueError, match=rf"num_warmup_updates={warmup} does not end before the run, which has 12 updates"
+    ):
+        check_length(optim, 12)
+    check_length(optim, warmup + 1)
+
+
+def test_a_run_without_updates_is_refused_even_without_a_warm_up():
+    optim = replace(compose_run("F5TTS_Mini", [], RunConfig).optim, num_warmup_updates=0, grad_accumulation_steps=4)
+    with pytest.raises(ValueError, match=r"grad_accumulation_steps=4: the data set has too few batches for one update"):
+        check_length(optim, 0)
 
 
 @pytest.mark.parametrize("run", ["ema_default", "ema_fast"])

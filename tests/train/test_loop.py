@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW
 from torch.optim.lr_scheduler import LambdaLR
@@ -23,7 +24,8 @@ from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import ModelCard, read_checkpoint
 from f5_tts.sections import EmaConfig, OptimConfig, RunConfig
 from f5_tts.train.build import build_ema
-from f5_tts.train.loop import fit, merge, nothing_due, seed_of
+from f5_tts.train.loop import fit, keep_scale, merge, nothing_due, seed_of
+from f5_tts.train.machine import build_accelerator
 from f5_tts.train.report import Report
 from f5_tts.train.state import CheckpointDir, Trainable
 from f5_tts.types import LossOutput
@@ -83,13 +85,14 @@ class Run:
         loss: Loss = squared_error,
         total: int = 100,
         validate: Callable[[Trainable], dict[str, float]] = nothing_due,
+        accelerator: Accelerator | None = None,
     ) -> bool:
         return fit(
             self.trainable,
             self.model,
             iter(items),
             loss,
-            accelerator=Accelerator(cpu=True),
+            accelerator=accelerator or Accelerator(cpu=True),
             checkpoints=CheckpointDir(self.ckpts),
             report=Report(self.folder, first=self.trainable.update, total=total, title="test"),
             optim=self.optim,
@@ -264,6 +267,79 @@ def test_a_resumed_run_counts_its_skips_on(tmp_path):
     again.trainable.resume(read_checkpoint(tmp_path / "model_last.pt"))
     again.fit([points((1.0, 1.0))], times(math.nan, 0))
     assert again.rows()[-1]["health/nonfinite_skips"] == 3
+
+
+# --- fp16 ---
+
+
+@pytest.fixture
+def scaling() -> Iterator[Accelerator]:
+    """What fp16 runs have on a CPU; accelerate keeps one precision a process."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    optim = compose_run("F5TTS_Mini", ["optim.mixed_precision=fp16"], RunConfig).optim
+    accelerator = build_accelerator(optim)
+    accelerator.scaler = torch.amp.GradScaler(accelerator.device.type, init_scale=8.0, growth_interval=2)
+    yield accelerator
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+class TooLarge(torch.autograd.Function):
+    """The identity, whose gradient is infinite where it is above 10, as a number can be that fp16 cannot hold."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return grad.masked_fill(grad.abs() > 10, math.inf)
+
+
+def narrow(policy: CFM, item: Tensor) -> Iterator[LossOutput]:
+    """The squared error, whose gradient overflows above 10."""
+    x, y = item
+    loss = (y - TooLarge.apply(policy.transformer.get_parameter("w") * x)).square().mean()
+    yield LossOutput(loss=loss, metrics={"loss": loss.item()})
+
+
+def test_a_scaled_loss_makes_the_updates_of_the_loss_itself_and_clips_the_same_norm(tmp_path, scaling):
+    run = Run(tmp_path)
+    run.fit([points((1.0, 1.0))] * 2, accelerator=scaling)
+    assert run.w == pytest.approx(0.36)
+    assert [row["grad_norm"] for row in run.rows()] == pytest.approx([2.0, 1.6])
+    assert scaling.scaler is not None and scaling.scaler.get_scale() == 16  # grown after two of them
+
+
+def test_an_overflow_skips_its_update_lowers_the_scale_and_is_no_failure(tmp_path, scaling, capsys):
+    """d/dw at 0 is -2: times 8 it is above 10, times 4 it is not. No skip would be allowed."""
+    run = Run(tmp_path, max_skips=0)
+    run.fit([points((1.0, 1.0))] * 3, narrow, accelerator=scaling)
+    assert run.w == pytest.approx(0.36)
+    assert [row["health/nonfinite_skips"] for row in run.rows()] == [1, 1, 1]
+    assert capsys.readouterr().out.count("update 1 skipped: its gradient is too large for fp16") == 1
+
+
+def test_a_loss_that_is_not_finite_is_a_failure_in_fp16_too(tmp_path, scaling):
+    with pytest.raises(FloatingPointError, match="loss is nan after update 0"):
+        Run(tmp_path, max_skips=0).fit([points((1.0, 1.0))], times(math.nan, 0), accelerator=scaling)
+
+
+def test_a_gradient_that_is_too_large_at_every_scale_stops_the_run(tmp_path, scaling):
+    """Scales 8, 4 and 2 are given up, then the failure counts."""
+    run = Run(tmp_path, max_skips=0)
+    with pytest.raises(FloatingPointError, match="gradient norm is inf after update 3"):
+        run.fit([points((1.0, 1e6))] * 9, narrow, accelerator=scaling)
+
+
+def test_a_resumed_run_scales_its_loss_as_before(tmp_path, scaling):
+    run = Run(tmp_path)
+    keep_scale(run.trainable, scaling)
+    run.fit([points((1.0, 1.0))], narrow, accelerator=scaling)
+    scaling.scaler = torch.amp.GradScaler("cpu")
+    later = Run(tmp_path)
+    keep_scale(later.trainable, scaling)
+    later.trainable.resume(read_checkpoint(tmp_path / "model_last.pt"))
+    assert scaling.scaler.get_scale() == 4
 
 
 # --- validation ---

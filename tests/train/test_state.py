@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import bitsandbytes
 import pytest
 import torch
 from tests.tiny import tiny_arch
@@ -26,9 +27,15 @@ CARD = ModelCard.of(compose_run("F5TTS_Mini", [], RunConfig).model, Vocabulary("
 
 
 def trainable(
-    objective: str = "gaussian_nll", *, gaussian: bool = True, seed: int = 0, rank: int = 0, start: Path | None = None
+    objective: str = "gaussian_nll",
+    *,
+    gaussian: bool = True,
+    seed: int = 0,
+    rank: int = 0,
+    start: Path | None = None,
+    bits: int = 32,
 ) -> Trainable:
-    """A run from random weights or those of a file, with LoRA where a rank is given."""
+    """A run from random weights or those of a file, with LoRA where a rank is given; AdamW of so many `bits`."""
     torch.manual_seed(seed)
     arch = tiny_arch(dim=16, depth=1, heads=1, ff_mult=1, text_dim=8, conv_layers=0)
     model = CFM(DiT(arch, mel_dim=2, num_tokens=3, gaussian=gaussian))
@@ -36,7 +43,8 @@ def trainable(
         load_weights(model, read_checkpoint(start))
     lora = compose_run("F5TTS_Mini_RL", [f"lora.rank={rank}"], RLRunConfig).lora
     add_adapters(model, lora)
-    optimizer = AdamW([parameter for parameter in model.parameters() if parameter.requires_grad], lr=1e-2)
+    adamw: Any = AdamW if bits == 32 else bitsandbytes.optim.AdamW8bit  # pyright: ignore[reportPrivateImportUsage]
+    optimizer = adamw([parameter for parameter in model.parameters() if parameter.requires_grad], lr=1e-2)
     return Trainable(
         model=model,
         card=CARD,
@@ -61,9 +69,9 @@ def after(run: Trainable, updates: int) -> Trainable:
     return run
 
 
-def folder(path: Path, **options: int) -> CheckpointDir:
+def folder(path: Path, **options: int | str) -> CheckpointDir:
     settings: CkptsConfig = compose_run("F5TTS_Mini", [f"ckpts.save_dir={path}"], RunConfig).ckpts
-    return CheckpointDir(replace(settings, **options))
+    return CheckpointDir(replace(settings, **options))  # pyright: ignore[reportArgumentType]
 
 
 def assert_equal(found: Any, expected: Any) -> None:
@@ -104,10 +112,11 @@ def test_the_same_stage_goes_on_with_everything_where_it_was(tmp_path):
     assert said == [f"resuming {tmp_path / 'model_last.pt'} at update 3"]
 
 
-def test_a_resumed_run_makes_the_updates_that_the_whole_run_makes(tmp_path):
-    run = after(trainable(), 3)
+@pytest.mark.parametrize("bits", [32, 8])
+def test_a_resumed_run_makes_the_updates_that_the_whole_run_makes(tmp_path, bits: int):
+    run = after(trainable(bits=bits), 3)
     folder(tmp_path).save_last(run)
-    resumed = trainable(seed=1)
+    resumed = trainable(seed=1, bits=bits)
     resumed.resume(read_checkpoint(tmp_path / "model_last.pt"), lambda line: None)
     torch.manual_seed(7)
     expected = after(run, 2).state()
@@ -115,10 +124,13 @@ def test_a_resumed_run_makes_the_updates_that_the_whole_run_makes(tmp_path):
     assert_equal(after(resumed, 2).state(), expected)
 
 
-def test_another_stage_takes_the_weights_alone(tmp_path):
-    before, said = after(trainable("gaussian_nll"), 3), []
+@pytest.mark.parametrize(
+    ("one", "other"), [("gaussian_nll", "grpo"), ("grpo", "gaussian_nll"), ("mse", "gaussian_nll")]
+)
+def test_another_stage_takes_the_raw_weights_alone(tmp_path, one: str, other: str):
+    before, said = after(trainable(one), 3), []
     folder(tmp_path).save_last(before)
-    fresh, later = trainable("grpo", seed=1), trainable("grpo", seed=1)
+    fresh, later = trainable(other, seed=1), trainable(other, seed=1)
     later.resume(read_checkpoint(tmp_path / "model_last.pt"), said.append)
     assert_equal(later.model.state_dict(), before.model.state_dict())
     assert_equal(averaged(later), before.model.state_dict())
@@ -126,7 +138,8 @@ def test_another_stage_takes_the_weights_alone(tmp_path):
     assert_equal(later.scheduler.state_dict(), fresh.scheduler.state_dict())
     assert later.update == 0
     assert said == [
-        f"starting grpo from the weights of {tmp_path / 'model_last.pt'} (gaussian_nll), counters at 0",
+        f"starting {other} from the raw weights of {tmp_path / 'model_last.pt'} (made by {one}): "
+        "optimizer, schedule and counter start anew",
     ]
 
 
@@ -142,7 +155,117 @@ def test_bare_weights_start_a_stage_and_a_missing_head_is_said(tmp_path):
     assert_equal(averaged(warmed), warmed.model.state_dict())
     assert warmed.update == 0
     assert "does not say which model keys and vocabulary" in said[0]
-    assert "has no Gaussian head" in said[1] and "(no run of ours), counters at 0" in said[2]
+    assert "has no Gaussian head" in said[1]
+    assert (
+        said[2].startswith("starting gaussian_nll from the ema weights of ") and "(made by no run of ours)" in said[2]
+    )
+
+
+@pytest.mark.parametrize(
+    ("bits", "theirs", "own"),
+    [(8, "torch.AdamW", "bitsandbytes.AdamW8bit"), (32, "bitsandbytes.AdamW8bit", "torch.AdamW")],
+)
+def test_with_another_optimizer_it_alone_starts_anew_at_the_schedules_rate_and_that_is_said(
+    tmp_path, bits, theirs, own
+):
+    stopped, said = after(trainable(bits=40 - bits), 3), []
+    folder(tmp_path).save_last(stopped)
+    resumed = trainable(seed=1, bits=bits)
+    resumed.resume(read_checkpoint(tmp_path / "model_last.pt"), said.append)
+    assert_equal(resumed.model.state_dict(), stopped.model.state_dict())
+    assert_equal(resumed.ema.state_dict(), stopped.ema.state_dict())
+    assert_equal(resumed.scheduler.state_dict(), stopped.scheduler.state_dict())
+    assert resumed.update == 3 and resumed.optimizer.state_dict()["state"] == {}
+    assert resumed.optimizer.param_groups[0]["lr"] == stopped.optimizer.param_groups[0]["lr"] == 1e-2 / 4
+    assert (
+        f"has the states of {theirs}, this run uses {own} (optim.bnb_optimizer): the optimizer starts anew" in said[0]
+    )
+    assert said[1].endswith("at update 3")
+    after(resumed, 1)
+
+
+def test_a_checkpoint_that_does_not_name_its_optimizer_has_the_states_of_torchs(tmp_path):
+    stopped = after(trainable(), 3)
+    torch.save({k: v for k, v in stopped.state().items() if k != "optimizer_class"}, tmp_path / "model_last.pt")
+    resumed = trainable(seed=1)
+    resumed.resume(read_checkpoint(tmp_path / "model_last.pt"), lambda line: None)
+    assert_equal(resumed.optimizer.state_dict(), stopped.optimizer.state_dict())
+
+
+# --- where a new run starts ---
+
+
+def start_of(checkpoints: CheckpointDir, objective: str) -> Trainable:
+    """A run that has taken what a folder gives its stage."""
+    run = trainable(objective, seed=1)
+    checkpoint = checkpoints.start() if objective == "grpo" else checkpoints.newest(pretrained=True)
+    assert checkpoint is not None
+    run.resume(checkpoint, lambda line: None)
+    return run
+
+
+@pytest.mark.parametrize("objective", ["gaussian_nll", "grpo"])
+@pytest.mark.parametrize("made_by", ["gaussian_nll", "grpo"])
+def test_init_from_gives_either_stage_the_raw_weights_of_a_training_checkpoint_and_no_more(
+    tmp_path, objective, made_by
+):
+    other = trainable(made_by)
+    folder(tmp_path).keep_origin(other)
+    folder(tmp_path).save_last(after(other, 3))
+    given = str(tmp_path / "model_last.pt")
+    run = start_of(folder(tmp_path / "new", init_from=given), objective)
+    assert_equal(run.model.state_dict(), other.model.state_dict())
+    assert_equal(run.optimizer.state_dict(), trainable(objective, seed=1).optimizer.state_dict())
+    assert run.update == 0
+    checkpoint = folder(tmp_path / "new", init_from=given).start()
+    assert folder(tmp_path / "new").origin(checkpoint) is checkpoint
+
+
+@pytest.mark.parametrize("objective", ["gaussian_nll", "grpo"])
+def test_init_from_gives_either_stage_the_average_of_a_published_file(tmp_path, objective: str):
+    published = after(trainable(), 3)
+    torch.save({"ema_model_state_dict": published.ema.state_dict()}, tmp_path / "model_1200000.pt")
+    run = start_of(folder(tmp_path / "new", init_from=str(tmp_path / "model_1200000.pt")), objective)
+    assert_equal(run.model.state_dict(), averaged(published))
+
+
+def test_a_folder_with_a_checkpoint_of_its_own_does_not_read_init_from_and_says_so(tmp_path, capsys):
+    own = after(trainable("grpo"), 2)
+    folder(tmp_path).save_last(own)
+    run = start_of(folder(tmp_path, init_from="gone.pt"), "grpo")
+    assert run.update == 2
+    said = capsys.readouterr().out
+    assert said == f"ckpts.init_from=gone.pt is for a new run and not read: {tmp_path / 'model_last.pt'} is there\n"
+
+
+def test_init_from_names_a_file_that_is_not_there_with_its_key(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no file at gone\.pt, which ckpts\.init_from names"):
+        folder(tmp_path, init_from="gone.pt").start()
+
+
+def test_init_from_may_name_a_file_of_the_hub(tmp_path, monkeypatch):
+    """From the hub's cache on this machine."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    cache = tmp_path / "models--org--repo"
+    (cache / "refs").mkdir(parents=True)
+    (cache / "refs" / "main").write_text("abc")
+    (cache / "snapshots" / "abc").mkdir(parents=True)
+    torch.save({"ema_model_state_dict": (base := trainable()).ema.state_dict()}, cache / "snapshots/abc/model_1.pt")
+    run = start_of(folder(tmp_path / "new", init_from="hf://org/repo/model_1.pt"), "gaussian_nll")
+    assert_equal(run.model.state_dict(), averaged(base))
+
+
+def test_a_pretrained_file_gives_its_average_even_beside_raw_weights_and_no_run_to_go_on_with(tmp_path):
+    """A training checkpoint of F5-TTS, and one of ours of the same stage whose average has caught up."""
+    other = after(trainable("mse"), 300)
+    ours = other.state()
+    theirs = {key: ours[key] for key in ("model_state_dict", "ema_model_state_dict", "optimizer_state_dict", "update")}
+    assert ours["recommended"] == "ema"
+    for state in (theirs, ours):
+        torch.save(state, tmp_path / "pretrained_base.pt")
+        run = start_of(folder(tmp_path), "mse")
+        assert_equal(run.model.state_dict(), averaged(other))
+        assert run.update == 0 and run.optimizer.state_dict()["state"] == {}
 
 
 # --- what a folder keeps ---
@@ -285,10 +408,10 @@ def test_the_average_is_recommended_once_it_looks_back_over_a_tenth_of_the_run(u
 # --- LoRA ---
 
 
-def lora_run(path: Path) -> Trainable:
+def lora_run(path: Path, bits: int = 32) -> Trainable:
     """A run with LoRA that has made three updates and is saved beside what it started from."""
     folder(path).save_last(trainable(seed=5))
-    run = trainable("grpo", rank=2, start=path / "model_last.pt")
+    run = trainable("grpo", rank=2, start=path / "model_last.pt", bits=bits)
     run.resume(folder(path).start(), lambda line: None)
     folder(path).keep_origin(run)
     folder(path).save_last(after(run, 3))
@@ -312,9 +435,10 @@ def test_what_a_run_with_lora_started_from_is_kept_plain(tmp_path):
     assert_equal(read_checkpoint(tmp_path / "reference.pt").weights, trainable(seed=5).model.state_dict())
 
 
-def test_a_resumed_run_with_lora_makes_the_updates_that_the_whole_run_makes(tmp_path):
-    run = lora_run(tmp_path)
-    resumed = trainable("grpo", seed=1, rank=2, start=tmp_path / "reference.pt")
+@pytest.mark.parametrize("bits", [32, 8])
+def test_a_resumed_run_with_lora_makes_the_updates_that_the_whole_run_makes(tmp_path, bits: int):
+    run = lora_run(tmp_path, bits)
+    resumed = trainable("grpo", seed=1, rank=2, start=tmp_path / "reference.pt", bits=bits)
     resumed.resume(read_checkpoint(tmp_path / "model_last.pt"), lambda line: None)
     resumed.origin = run.origin
     assert_equal(resumed.state(), run.state())

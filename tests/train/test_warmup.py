@@ -16,6 +16,14 @@ from f5_tts.sections import ModelConfig, RunConfig
 from f5_tts.train.warmup import InfillingLoss
 from f5_tts.types import SpeechBatch
 
+SMALL = (
+    "arch.dim=32",
+    "arch.depth=2",
+    "arch.heads=2",
+    "arch.dim_head=16",
+    "arch.text_dim=16",
+    "mel_spec.n_mel_channels=2",
+)
 NLL = ("output_dist=gaussian", "use_rl_head=true", "objective=gaussian_nll")
 
 
@@ -55,6 +63,14 @@ def batch_of(num: int, *, prompts: bool = True, level: float = 5.0) -> SpeechBat
         group_ids=torch.arange(num),
         audio=[torch.zeros(1)] * num,
     )
+
+
+def shaken(model: CFM) -> CFM:
+    """A new model says zero whatever it sees; so it does no longer."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
 
 
 def test_blanked_spans_are_inside_their_item_and_as_long_as_asked(settings):
@@ -162,3 +178,19 @@ def test_the_batches_of_one_update_count_alike(settings):
     torch.manual_seed(0)
     alone = [loss.of_batch(CFM(Witness()), batch).loss.item() for batch in batches]
     assert slices == pytest.approx([value / 2 for value in alone])
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_recomputed_activations_change_no_gradient_of_stage_1_dropout_included(settings, dtype: torch.dtype | None):
+    batch, found = batch_of(4), []
+    for recompute in ("false", "true"):
+        chosen = settings(*NLL, "arch.dropout=0.3", f"arch.checkpoint_activations={recompute}", *SMALL)
+        torch.manual_seed(0)
+        model = shaken(build_model(chosen, Vocabulary("ab"))).train()
+        torch.manual_seed(1)
+        with torch.autocast("cpu", dtype, enabled=dtype is not None):
+            (output,) = InfillingLoss(chosen)(model, [batch])
+        output.loss.backward()
+        found.append([parameter.grad for parameter in model.parameters()])
+    assert any(grad is not None and grad.any() for grad in found[0])
+    torch.testing.assert_close(found[1], found[0], atol=0, rtol=0)

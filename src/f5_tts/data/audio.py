@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -13,37 +17,99 @@ from torch import Tensor
 from f5_tts.data.resample import resample
 
 SHORTEST_S = 0.1  # below this there is no speech, and not enough samples for a mel frame
+LONGEST_S = 30.0  # a training row; F5-TTS learns from none that is longer
 
 
-def load_audio(path: str | Path, sample_rate: int) -> Float[Tensor, " nw"]:
+class BadAudio(ValueError):
+    """A recording that nothing can be learnt from."""
+
+    kind = "bad"
+
+
+class MissingAudio(BadAudio, FileNotFoundError):
+    kind = "missing"
+
+
+class UnreadableAudio(BadAudio):
+    kind = "unreadable"
+
+
+class ShortAudio(BadAudio):
+    kind = "too short"
+
+
+class LongAudio(BadAudio):
+    kind = "too long"
+
+
+class BrokenAudio(BadAudio):
+    kind = "not finite"
+
+
+class SilentAudio(BadAudio):
+    kind = "silent"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredClip:
+    """A recording inside the files of a data set, encoded as it was; read from there each time."""
+
+    table: Any  # of the `datasets` library, with one column of audio that is not decoded
+    index: int
+
+    def __str__(self) -> str:
+        return f"the audio of row {self.index}"
+
+    def file(self) -> BytesIO | Path:
+        """Its bytes, or the file that the data set names."""
+        (found,) = self.table[self.index].values()
+        found = found or {}
+        if found.get("bytes") is not None:
+            return BytesIO(found["bytes"])
+        if not found.get("path"):
+            raise MissingAudio(f"{self} is empty")
+        return Path(found["path"])
+
+
+Source = str | Path | StoredClip
+
+
+def load_audio(source: Source, sample_rate: int, longest_s: float = math.inf) -> Float[Tensor, " nw"]:
     """A file's mean over channels, about [-1, 1], resampled to `sample_rate` (Hz).
 
-    Audio that nothing can be learnt from (shorter than 0.1 s, silent, not finite) is a ValueError that names the file.
+    Audio that nothing can be learnt from (missing, unreadable, shorter than 0.1 s or longer than `longest_s`, silent,
+    not finite) is a BadAudio that names the file.
     """
-    samples, file_rate = read_samples(Path(path))
-    check_samples(samples, file_rate, path)
+    samples, file_rate = read_samples(source, longest_s)
+    check_samples(samples, file_rate, source)
     return resample(torch.from_numpy(samples), file_rate, sample_rate)
 
 
-def read_samples(path: Path) -> tuple[np.ndarray, int]:
+def read_samples(source: Source, longest_s: float = math.inf) -> tuple[np.ndarray, int]:
     """Float32 samples, channels averaged, and the file's own rate in Hz."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no audio file at {path}")
+    file = source.file() if isinstance(source, StoredClip) else Path(source)
+    if isinstance(file, Path) and not file.is_file():
+        raise MissingAudio(f"no audio file at {file}")
     try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        with soundfile.SoundFile(file) as sound:
+            rate, seconds = sound.samplerate, sound.frames / sound.samplerate
+            if seconds > longest_s:
+                raise LongAudio(f"{source} lasts {seconds:.1f} s; at most {longest_s:.0f} s are learnt from: cut it")
+            samples = sound.read(dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: a name that ends in .raw says nothing of rates
         reason = getattr(error, "error_string", str(error)).rstrip(".")
-        raise ValueError(f"cannot read {path} as audio: {reason}; make it a WAV, FLAC, OGG or MP3 file") from error
+        advice = "make it a WAV, FLAC, OGG or MP3 file"
+        raise UnreadableAudio(f"cannot read {source} as audio: {reason}; {advice}") from error
     return samples.mean(axis=1), rate
 
 
-def check_samples(samples: np.ndarray, rate: int, path: str | Path) -> None:
-    """ValueError that names the file, for a recording nothing can be learnt from."""
+def check_samples(samples: np.ndarray, rate: int, source: Source) -> None:
+    """BadAudio that names the file, for a recording nothing can be learnt from."""
     duration_s = len(samples) / rate
     if duration_s < SHORTEST_S:
-        raise ValueError(f"{path} lasts {duration_s:.4f} s; at least {SHORTEST_S} s of audio is needed")
+        raise ShortAudio(f"{source} lasts {duration_s:.4f} s; at least {SHORTEST_S} s of audio is needed")
     num_broken = int((~np.isfinite(samples)).sum())
     if num_broken:
-        raise ValueError(f"{path} holds {num_broken} samples that are NaN or infinite, of {len(samples)}")
+        raise BrokenAudio(f"{source} holds {num_broken} samples that are NaN or infinite, of {len(samples)}")
     if not samples.any():
-        raise ValueError(f"{path} is silent: all {len(samples)} samples are zero")
+        raise SilentAudio(f"{source} is silent: all {len(samples)} samples are zero")

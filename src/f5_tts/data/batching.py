@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,9 +19,16 @@ from torch.utils.data import DataLoader
 from f5_tts.data.dataset import SpeechDataset
 from f5_tts.data.text import Vocabulary
 from f5_tts.sections import DatasetsConfig
-from f5_tts.types import SpeechBatch, Utterance
+from f5_tts.types import BadRow, SpeechBatch, Utterance
 
 POOL = 16  # batches drawn at random together and cut by length among themselves
+
+
+class Loaded(NamedTuple):
+    """What reading the rows of a batch gave."""
+
+    batch: SpeechBatch | None  # of the rows that could be read, if any
+    bad: list[BadRow]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,9 +116,16 @@ def collate(items: Sequence[Utterance], vocabulary: Vocabulary) -> SpeechBatch:
     )
 
 
+def collate_good(items: Sequence[Utterance | BadRow], vocabulary: Vocabulary) -> Loaded:
+    """Rows that cannot be read leave the batch; the others stay."""
+    good = [item for item in items if isinstance(item, Utterance)]
+    bad = [item for item in items if isinstance(item, BadRow)]
+    return Loaded(collate(good, vocabulary) if good else None, bad)
+
+
 def load_batches(
     plan: BatchPlan, vocabulary: Vocabulary, *, first: int, epochs: int, rank: int = 0, world: int = 1
-) -> Iterator[SpeechBatch]:
+) -> Iterator[Loaded]:
     """The batches of a run from number `first` on, read by `datasets.num_workers` processes.
 
     Of `world` training processes that of number `rank` gets every so manieth batch; `first` counts its own.
@@ -121,7 +136,7 @@ def load_batches(
         plan.dataset,
         batch_sampler=batches,  # pyright: ignore[reportArgumentType]  # any iterable of key lists
         num_workers=workers,
-        collate_fn=partial(collate, vocabulary=vocabulary),
+        collate_fn=partial(collate_good, vocabulary=vocabulary),
         generator=torch.Generator(),  # else starting to read draws from the random state of the update at hand
         multiprocessing_context="spawn" if workers else None,
     )

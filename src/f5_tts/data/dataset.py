@@ -1,19 +1,11 @@
-"""A row on disk -> one utterance.
-
-Layout: `data/<name>_<tokenizer>/raw` (a data set saved by the `datasets` library with the columns audio_path, text,
-duration and, for pairs, speaker) and `duration.json` beside it ({"duration": [seconds, ...]}).
-"""
+"""A row -> one utterance, or why there is none."""
 
 from __future__ import annotations
 
-import json
-import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,66 +13,14 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from f5_tts.data.audio import load_audio
-from f5_tts.types import Utterance
+from f5_tts.data.audio import LONGEST_S, BadAudio, Source, load_audio
+from f5_tts.data.rows import Row
+from f5_tts.types import BadRow, Utterance
 
-Reader = Callable[[str], tuple[Tensor, Tensor]]  # a file -> its waveform and log-mel
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
-    """One recording: where it lies, what it says, how long it is (s), and who speaks."""
-
-    audio_path: str
-    text: str | list[str]  # a list holds the tokenizer's symbols, as F5-TTS's own preparation scripts write them
-    duration: float
-    speaker: str | None
-    columns: Mapping[str, Any] = field(default_factory=dict)  # all that the data set says of it, for rewards
+Reader = Callable[[Source], tuple[Tensor, Tensor]]  # a recording -> its waveform and log-mel
 
 
-def read_rows(directory: Path) -> list[Row]:
-    """The rows of a data set folder.
-
-    Raises FileNotFoundError when a part of the layout is missing, ValueError when the parts disagree or are empty.
-    """
-    durations = read_durations(directory / "duration.json")
-    from datasets import Dataset as Table  # takes a second to import
-
-    table = Table.load_from_disk(str(directory / "raw"))
-    missing = {"audio_path", "text"} - set(table.column_names)
-    if missing:
-        raise ValueError(f"{directory / 'raw'} has no column {sorted(missing)}: it needs audio_path, text, duration")
-    if len(table) != len(durations):
-        raise ValueError(f"{directory}: raw/ holds {len(table)} rows, duration.json {len(durations)}: make both anew")
-    rows = zip(table.to_list(), durations, strict=True)
-    return [
-        Row(audio_path=row["audio_path"], text=row["text"], duration=seconds, speaker=row.get("speaker"), columns=row)
-        for row, seconds in rows
-    ]
-
-
-def read_durations(path: Path) -> list[float]:
-    """Seconds of each row, from duration.json."""
-    if not (path.parent / "raw").is_dir():
-        raise FileNotFoundError(
-            f"no data set at {path.parent}: expected {path.parent / 'raw'} and {path} "
-            "(the folder is data/<datasets.name>_<model.tokenizer>, seen from where you stand)"
-        )
-    if not path.is_file():
-        raise FileNotFoundError(f'no {path}: it must hold {{"duration": [seconds of each row]}}')
-    try:
-        durations = [float(seconds) for seconds in json.loads(path.read_text(encoding="utf-8"))["duration"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f'{path} is not {{"duration": [seconds of each row]}}: {error!r}') from error
-    if not durations:
-        raise ValueError(f"{path} lists no durations: the data set is empty")
-    wrong = [index for index, seconds in enumerate(durations) if not 0 < seconds < math.inf]
-    if wrong:
-        raise ValueError(f"{path}: row {wrong[0]} lasts {durations[wrong[0]]} s; a duration is a number above 0")
-    return durations
-
-
-class SpeechDataset(Dataset[Utterance]):
+class SpeechDataset(Dataset[Utterance | BadRow]):
     """Utterances by (epoch, index); with pairs, another recording of the same speaker comes first, as the prompt."""
 
     def __init__(self, rows: list[Row], read: Reader, *, pairs: bool, seed: int) -> None:
@@ -107,23 +47,38 @@ class SpeechDataset(Dataset[Utterance]):
         own = [row.duration for row in self.rows]
         return [s + own[p] for s, p in zip(own, self.partners(epoch), strict=True)] if self.pairs else own
 
-    def __getitem__(self, key: tuple[int, int, int]) -> Utterance:
+    def __getitem__(self, key: tuple[int, int, int]) -> Utterance | BadRow:
         """`key` is (index of the row, index of its prompt's row or -1, the batch-wide id of the item)."""
         index, partner, prompt_id = key
         row = self.rows[index]
-        audio, mel = self.read(row.audio_path)
-        utterance = partial(Utterance, target_text="".join(row.text), prompt_id=prompt_id, row=row.columns)
+        if isinstance(heard := self.hear(index), BadRow):
+            return heard
+        audio, mel = heard
+        utterance = partial(Utterance, target_text=row.sentence, prompt_id=prompt_id, row=row.columns)
         if partner < 0:
             return utterance(audio=audio, mel=mel, prompt_frames=0, text=row.text)
         before = self.rows[partner]
-        prompt_audio, prompt = self.read(before.audio_path)
+        if isinstance(heard := self.hear(partner), BadRow):
+            return heard
+        prompt_audio, prompt = heard
         return utterance(
             audio=torch.cat([prompt_audio, audio]),
             mel=torch.cat([prompt, mel]),
             prompt_frames=len(prompt),
             text=in_a_row(before.text, row.text),
-            prompt_text="".join(before.text),
+            prompt_text=before.sentence,
         )
+
+    def hear(self, index: int) -> tuple[Tensor, Tensor] | BadRow:
+        """Waveform and log-mel of a row; where nothing can be learnt from it, the reason."""
+        row = self.rows[index]
+        bad = partial(BadRow, index=index, path=str(row.audio_path))
+        if not row.text:
+            return bad(kind="no text", reason=f"{row.audio_path} has no text")
+        try:
+            return self.read(row.audio_path)
+        except BadAudio as error:
+            return bad(kind=error.kind, reason=str(error))
 
 
 def in_a_row(first: str | list[str], second: str | list[str]) -> str | list[str]:
@@ -135,11 +90,11 @@ def in_a_row(first: str | list[str], second: str | list[str]) -> str | list[str]
 
 @dataclass(frozen=True, slots=True)
 class AudioReader:
-    """Reads an audio file into its waveform and log-mel; a class, so that loading processes can be sent one."""
+    """Reads a recording into its waveform and log-mel; a class, so that loading processes can be sent one."""
 
     to_mel: Callable[[Tensor], Tensor]
     sample_rate: int  # Hz
 
-    def __call__(self, path: str) -> tuple[Float[Tensor, " nw"], Float[Tensor, "n d"]]:
-        audio = load_audio(path, self.sample_rate)
+    def __call__(self, source: Source) -> tuple[Float[Tensor, " nw"], Float[Tensor, "n d"]]:
+        audio = load_audio(source, self.sample_rate, LONGEST_S)
         return audio, self.to_mel(audio[None])[0]

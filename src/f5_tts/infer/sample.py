@@ -1,8 +1,8 @@
-"""Prompt and text -> speech, deterministically from given noise."""
+"""Prompt and text -> speech, by the mean velocity or by drawn ones, deterministically from given noise."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +23,7 @@ class Request:
     prompt_mel: Float[Tensor, "p d"]  # log-mel
     text: str  # what the prompt says, and then what is to be said
     frames: int  # of the speech to be made
-    seed: int  # of its noise: the same seed gives the same speech, whatever else is in the batch
+    seed: int  # of all its noise: the same seed gives the same speech, whatever else is in the batch
 
     @property
     def total(self) -> int:
@@ -41,24 +41,36 @@ def speak(
 ) -> list[Float[Tensor, "n d"]]:
     """The log-mel of each request, its prompt left out."""
     device = next(model.parameters()).device
+    sources = [noises(request) for request in requests]
+
+    def fresh() -> Float[Tensor, "b n d"]:
+        return pad_sequence([next(source) for source in sources], batch_first=True).to(device)
+
     mels = sample(
         model,
         pad_sequence([request.prompt_mel for request in requests], batch_first=True).to(device),
         torch.tensor([len(request.prompt_mel) for request in requests], device=device),
         torch.tensor([request.total for request in requests], device=device),
         vocabulary.encode([request.text for request in requests]).to(device),
-        pad_sequence([noise_of(request) for request in requests], batch_first=True).to(device),
+        fresh(),
         times.to(device),
         cfg_strength,
         method,
+        fresh if model.sample_from_dist else None,
     )
     return [mel[len(r.prompt_mel) : r.total] for mel, r in zip(mels, requests, strict=True)]
 
 
 def noise_of(request: Request) -> Float[Tensor, "n d"]:
-    """The noise that a request's seed stands for."""
+    """Where a request's path starts."""
+    return next(noises(request))
+
+
+def noises(request: Request) -> Iterator[Float[Tensor, "n d"]]:
+    """The noise that a request's seed stands for: where its path starts, then that of each velocity drawn."""
     generator = torch.Generator().manual_seed(request.seed)
-    return torch.randn(request.total, request.prompt_mel.shape[1], generator=generator)
+    while True:
+        yield torch.randn(request.total, request.prompt_mel.shape[1], generator=generator)
 
 
 @torch.no_grad()
@@ -72,9 +84,11 @@ def sample(
     times: Float[Tensor, " s"],
     cfg_strength: float,
     method: str = "euler",
+    fresh: Callable[[], Float[Tensor, "b n d"]] | None = None,
 ) -> Float[Tensor, "b n d"]:
     """Solve the flow from `noise` along `times` by `method` (euler or midpoint), following the mean velocity.
 
+    With `fresh` noise each velocity is drawn instead, mean + σ ε; σ of the Gaussian head is that without guidance.
     Prompt frames are put back at the end. `lens` counts prompt and speech together, in frames; frames past it are
     noise and mean nothing.
     """
@@ -85,5 +99,12 @@ def sample(
     cond = cond.masked_fill(~given, 0.0)
     mask = padding_mask(lens, length)
     velocity = velocity_field(model, cond, text, mask, cfg_strength)
-    speech = solve(lambda x, t: velocity(x, t).mean, noise, times, method)
+
+    def slope(x: Tensor, time: Tensor) -> Tensor:
+        found = velocity(x, time)
+        if fresh is None or found.ln_sigma is None:
+            return found.mean
+        return found.mean + found.ln_sigma.float().exp() * fresh()
+
+    speech = solve(slope, noise, times, method)
     return torch.where(given, cond, speech)

@@ -16,11 +16,19 @@ BACKBONES: dict[str, type[DiT] | type[UNetT]] = {"DiT": DiT, "UNetT": UNetT}
 
 
 def build_model(model: ModelConfig, vocabulary: Vocabulary) -> CFM:
-    """A model with random weights; the Gaussian head says model.ln_sigma_init everywhere."""
+    """A model with random weights; the Gaussian head says model.ln_sigma_init everywhere.
+
+    Raises ValueError for one that should speak by drawing and has no such head.
+    """
     backbone = BACKBONES[model.backbone]
     mel_dim, gaussian = model.mel_spec.n_mel_channels, model.output_dist == "gaussian"
+    if model.sample_from_dist and not gaussian:
+        raise ValueError(
+            "model.sample_from_dist=true draws from a Gaussian head, and this checkpoint has none: set it to false, or "
+            "speak with a checkpoint of stage 1 or 2"
+        )
     transformer = backbone(model.arch, mel_dim, len(vocabulary), gaussian=gaussian)
-    return CFM(transformer, model.ln_sigma_init)
+    return CFM(transformer, model.ln_sigma_init, model.sample_from_dist)
 
 
 def build_vocoder(model: ModelConfig) -> GriffinLim | Vocos:

@@ -18,9 +18,10 @@ class CFM(nn.Module):
     Parameter names carry the prefix `transformer.`, as in published checkpoints.
     """
 
-    def __init__(self, transformer: Backbone, ln_sigma_init: float = 0.0) -> None:
+    def __init__(self, transformer: Backbone, ln_sigma_init: float = 0.0, sample_from_dist: bool = False) -> None:
         super().__init__()
         self.transformer = transformer
+        self.sample_from_dist = sample_from_dist  # how it speaks: by drawn velocities, or by their mean
         if transformer.proj_out_ln_sig is not None:
             start_gaussian_head(transformer.proj_out_ln_sig, ln_sigma_init)
 

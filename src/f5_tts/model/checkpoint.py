@@ -34,6 +34,7 @@ HEAD = "transformer.proj_out_ln_sig."
 SYMBOLS = "transformer.text_embed.text_embed.weight"  # one row a symbol, and the filler's
 NOT_WEIGHTS = ("initted", "step", "update", "mel_spec.")  # what published files hold beside them
 MEANING = ("backbone", "tokenizer", "arch", "mel_spec")  # keys of `model` without which weights mean nothing
+ABOUT = ("objective", "model", "vocabulary")  # what a training checkpoint says of its weights: stage, and their card
 FREE = {"arch.dropout", "arch.checkpoint_activations"}  # of those, what a run may change
 
 
@@ -61,6 +62,7 @@ class Checkpoint:
     path: Path
     weights: dict[str, Tensor]
     run: dict[str, Any]  # optimizer_state_dict, update, ...; of bare weights the average alone
+    which: str = "raw"  # of its weights those are: raw or ema
 
     @property
     def has_head(self) -> bool:
@@ -96,7 +98,11 @@ class Checkpoint:
         key, other = (RAW, "ema") if which == "raw" else (AVERAGE, "raw")
         if key not in self.run:
             raise ValueError(f"{self.path} holds no {which} weights; it has the {other} ones")
-        return replace(self, weights=plain_weights(self.run[key]))
+        return replace(self, weights=plain_weights(self.run[key]), which=which)
+
+    def alone(self) -> Checkpoint:
+        """Its weights and what they mean, without the run that made them: a new run starts from them."""
+        return replace(self, run={key: self.run[key] for key in ABOUT if key in self.run})
 
 
 def find_checkpoint(save_dir: Path, *, pretrained: bool) -> Path | None:
@@ -128,11 +134,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if path.suffix == ".safetensors":
         payload = {AVERAGE: payload, **read_header(path)}
     run = payload if isinstance(payload, dict) else {}
-    weights = run.get(RAW) or run.get(AVERAGE)
+    weights, which = (run[RAW], "raw") if run.get(RAW) else (run.get(AVERAGE), "ema")
     if not isinstance(weights, dict):
         raise ValueError(f"{path} holds neither {RAW} nor {AVERAGE}")
     check_tensors(weights, path)
-    return Checkpoint(path=path, weights=plain_weights(weights), run=run)
+    return Checkpoint(path=path, weights=plain_weights(weights), which=which, run=run)
 
 
 def read_file(path: Path) -> Any:

@@ -25,7 +25,9 @@ from tqdm import tqdm
 
 from f5_tts.command import command
 from f5_tts.config import load_run
-from f5_tts.data.dataset import AudioReader, Row, read_rows
+from f5_tts.data.dataset import AudioReader
+from f5_tts.data.rows import Row, read_data_set
+from f5_tts.data.sources import folder_entries
 from f5_tts.model.build import build_vocoder
 from f5_tts.model.checkpoint import replace_file
 from f5_tts.model.mel import LogMel
@@ -78,8 +80,8 @@ def chosen_rows(run: RLRunConfig) -> list[tuple[Row, Row, Row]]:
     Where speakers are not known a recording is its own reference, and any other one the wrong voice.
     """
     settings, draw = run.audition, np.random.default_rng(0)
-    rows = read_folder(Path(settings.folder)) if settings.folder else read_rows(dataset_dir(run))
-    spoken = [row for row in rows if len("".join(row.text).split()) > 1]
+    rows = read_folder(Path(settings.folder)) if settings.folder else read_data_set(run.datasets.name, dataset_dir(run))
+    spoken = [row for row in rows if len(row.sentence.split()) > 1]
     if len(spoken) < 2:
         where = settings.folder or dataset_dir(run)
         raise ConfigError(f"{where} has {len(spoken)} recordings of two words and more; an audition needs two")
@@ -101,22 +103,21 @@ def chosen_rows(run: RLRunConfig) -> list[tuple[Row, Row, Row]]:
 
 def read_folder(folder: Path) -> list[Row]:
     """Every audio file with its text beside it (a.wav, a.txt); in a subfolder, whose name is the speaker's, or not."""
-    texts = {path.with_suffix(""): path for path in sorted(folder.rglob("*.txt"))}
-    sounds = [path for path in sorted(folder.rglob("*")) if path.suffix[1:].upper() in soundfile.available_formats()]
-    silent = [str(path) for path in sounds if path.with_suffix("") not in texts]
-    if not sounds or silent:
+    entries = folder_entries(folder)
+    without = [entry.audio for entry in entries if not entry.text]
+    if not entries or without:
         raise ConfigError(
             f"audition.folder={folder} needs recordings with their text beside them, a.wav and a.txt; "
-            f"{f'no text for {silent[0]}' if silent else 'found none'}"
+            f"{f'no text for {without[0]}' if without else 'found none'}"
         )
     return [
         Row(
-            audio_path=str(path),
-            text=texts[path.with_suffix("")].read_text(encoding="utf-8").strip(),
-            duration=soundfile.info(path).duration,
-            speaker=None if path.parent == folder else path.parent.name,
+            audio_path=entry.audio,
+            text=entry.text,
+            duration=soundfile.info(entry.audio).duration,
+            speaker=entry.columns.get("speaker"),
         )
-        for path in sounds
+        for entry in entries
     ]
 
 
@@ -129,7 +130,7 @@ def made_of(rows: Sequence[tuple[Row, Row, Row]], model: ModelConfig) -> dict[st
         RewardInput(
             audio=own[0],
             sample_rate=model.mel_spec.target_sample_rate,
-            text="".join(row.text),
+            text=row.sentence,
             language=str(row.columns.get("language") or "auto"),
             reference_audio=same[0],
             target_audio=own[0],

@@ -1,4 +1,4 @@
-"""Clips made ready for reward models that hear 16 kHz."""
+"""Clips made ready for reward models that hear 16 kHz, and where such models may live."""
 
 from __future__ import annotations
 
@@ -44,3 +44,14 @@ def shared_rate(inputs: Sequence[RewardInput]) -> int:
     if len(rates) != 1:
         raise ValueError(f"rewards are given to clips of one sample rate at a time, got {sorted(rates)} Hz")
     return rates.pop()
+
+
+def available_device(name: str, reward: str) -> torch.device:
+    """The device of this name; ValueError where this machine has none, before a library falls back in silence."""
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:  # AssertionError: torch was built without CUDA
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{reward}: config.device={name} cannot be used here ({reason}); cpu always can") from error
+    return device

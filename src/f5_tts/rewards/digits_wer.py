@@ -20,32 +20,28 @@ from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 from f5_tts.rewards.clips import HEARD_RATE, at_heard_rate, shared_rate, usable_indices
-from f5_tts.rewards.transcript import accuracy, word_scores
+from f5_tts.rewards.hearing import TranscriptReward, whole
+from f5_tts.rewards.transcript import word_scores
 from f5_tts.types import RewardInput
 
 QUIET_S = 0.1  # errors on real recordings: 3.2 % without, 0.6 % with it
 PIECES_PER_WORKER = 4  # a worker that finishes early takes another piece
 
 
-class DigitsWer:
+class DigitsWer(TranscriptReward):
     """Word accuracy of the digits heard in a clip against its text, in [0, 1]; digits must be spelled as words."""
-
-    component = "acc"
 
     def __init__(self, workers: int = 2):
         self.transcribe = DigitsRecognizer(workers).transcribe
 
-    def score(self, inputs: Sequence[RewardInput]) -> Float[Tensor, " b"]:
-        return torch.tensor([accuracy(item.text, text) for item, text in zip(inputs, self.hear(inputs), strict=True)])
+    def hear(self, inputs: Sequence[RewardInput]) -> list[str]:
+        return self.transcribe([whole(item) for item in inputs], shared_rate(inputs))
 
     def score_words(self, inputs: Sequence[RewardInput]) -> Float[Tensor, "b w"]:
         """What each word of a clip's text earned, NaN after its last; their mean, at least 0, is the clip's score."""
-        pairs = zip(inputs, self.hear(inputs), strict=True)
-        words = [torch.tensor(word_scores(item.text, text)) for item, text in pairs]
+        pairs = zip(inputs, self.heard(inputs), strict=True)
+        words = [torch.tensor(word_scores(item.text, text or "")) for item, text in pairs]
         return pad_sequence(words, batch_first=True, padding_value=math.nan)
-
-    def hear(self, inputs: Sequence[RewardInput]) -> list[str]:
-        return self.transcribe([item.audio for item in inputs], shared_rate(inputs))
 
 
 class DigitsRecognizer:

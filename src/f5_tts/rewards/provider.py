@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from f5_tts.sections import ProviderConfig
-from f5_tts.types import RewardInput, RewardProvider, Scored, Scores, WordRewardProvider
+from f5_tts.types import Numbers, RewardInput, RewardProvider, Scored, Scores, WordRewardProvider
 
 PROVIDERS = {
     "digits_wer": "f5_tts.rewards.digits_wer:DigitsWer",
@@ -131,10 +131,16 @@ def score_all(
     return scored
 
 
-def checked(score: Any, name: str, num: int) -> Tensor:
+def as_tensor(numbers: Numbers) -> Tensor:
+    """Numbers that came as a list, None being NaN, as a tensor."""
+    if isinstance(numbers, Tensor):
+        return numbers
+    return torch.tensor([math.nan if value is None else float(value) for value in numbers])
+
+
+def checked(score: Numbers, name: str, num: int) -> Tensor:
     """One number a clip, NaN (or None) where it does not apply; ValueError that names the provider and the clips."""
-    if not isinstance(score, Tensor):
-        score = torch.tensor([math.nan if value is None else float(value) for value in score])
+    score = as_tensor(score)
     if score.shape != (num,):
         raise ValueError(f"reward provider {name} gave scores of shape {tuple(score.shape)} for {num} clips")
     if score.isinf().any():

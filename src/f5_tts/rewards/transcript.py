@@ -1,12 +1,19 @@
-"""Error rate of a transcript, and the reward made of it (pure)."""
+"""Error rate of a transcript, and how texts are compared (pure)."""
 
 from __future__ import annotations
 
+import re
 import unicodedata
+from collections.abc import Sequence
 
 from rapidfuzz.distance import Levenshtein
 
+from f5_tts.rewards.numbers import spelled
+
 APOSTROPHES = str.maketrans("", "", "'’")
+KANA, HAN, HANGUL = "\u3040-\u30ff", "\u3005-\u3007\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff", "\uac00-\ud7a3"
+WORD = re.compile(f"[{KANA}{HAN}]|[^\\s{KANA}{HAN}]+")
+SAME_DIGITS = str.maketrans("两兩〇幺", "二二零一")  # other ways to say or write a digit in Chinese
 
 
 def normalise(text: str) -> str:
@@ -15,7 +22,34 @@ def normalise(text: str) -> str:
     An apostrophe joins its neighbours ("don't" is one word); any other mark separates them.
     """
     plain = unicodedata.normalize("NFKC", text).lower().translate(APOSTROPHES)
-    return " ".join("".join(" " if unicodedata.category(c)[0] in "PS" else c for c in plain).split())
+    return " ".join("".join(" " if unicodedata.category(c)[0] in "PSC" else c for c in plain).split())
+
+
+def language_of(text: str) -> str:
+    """The language that its script suggests: ja where there are kana, ko for Hangul, zh for other Han, else en."""
+    scripts = {"ja": KANA, "ko": HANGUL, "zh": HAN}
+    return next((language for language, letters in scripts.items() if re.search(f"[{letters}]", text)), "en")
+
+
+def symbols(text: str, language: str, unit: str) -> list[str]:
+    """What is compared of a text: its characters without spaces (unit "char"), or its words.
+
+    Numbers are spelled out in `language`. Of Chinese and Japanese writing each character is a word, whatever stands
+    around it; Latin words among them stay words.
+    """
+    written = "zh" if language == "yue" else language
+    plain = normalise(spelled(unicodedata.normalize("NFKC", text).lower(), written))
+    if written == "zh":
+        plain = plain.translate(SAME_DIGITS)
+    return list(plain.replace(" ", "")) if unit == "char" else WORD.findall(plain)
+
+
+def error_rate(reference: Sequence[str], hypothesis: Sequence[str]) -> float:
+    """Fewest edits that turn one list of symbols into the other, per symbol of the reference; may pass 1.
+
+    Of a reference without symbols each symbol that was heard is an error.
+    """
+    return Levenshtein.distance(reference, hypothesis) / max(len(reference), 1)
 
 
 def word_errors(reference: str, hypothesis: str) -> tuple[int, int]:
@@ -41,12 +75,3 @@ def word_scores(reference: str, hypothesis: str) -> list[float]:
             for k in range(edit.src_start, edit.src_end):
                 scores[k] -= 1.0
     return scores
-
-
-def accuracy(reference: str, hypothesis: str) -> float:
-    """One for a perfect transcript, less one share per edit, never below zero.
-
-    Of a reference without words only an empty transcript is right.
-    """
-    edits, words = word_errors(reference, hypothesis)
-    return 1.0 - min(1.0, edits / max(words, 1))

@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from f5_tts.model.checkpoint import check_tensors, differences, read_file
 from f5_tts.model.vocos import read_yaml, value_at
-from f5_tts.rewards.clips import HEARD_RATE
+from f5_tts.rewards.clips import HEARD_RATE, available_device
 from f5_tts.rewards.fbank import FRAME, SHIFT, kaldi_fbank
 from f5_tts.rewards.resnet import SHRINKING, ResNet34
 from f5_tts.rewards.voices import VoiceReward
@@ -55,7 +55,7 @@ class WespeakerSim(VoiceReward):
     def __init__(self, model_dir: str | None = None, device: str = "cpu"):
         """`model_dir`: a folder with config.yaml and avg_model.pt; None: as $WESPEAKER_HOME says."""
         super().__init__()
-        self.device = available_device(device)
+        self.device = available_device(device, "wespeaker_sim")
         network = read_resnet(model_folder(model_dir)).to(self.device)
         self.network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
@@ -80,17 +80,6 @@ def padded(features: Sequence[Tensor]) -> tuple[Float[Tensor, "b n d"], Int[Tens
 
 
 # --- from a folder ---
-
-
-def available_device(name: str) -> torch.device:
-    """The device of this name; ValueError where this machine has none."""
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"wespeaker_sim: config.device={name} is not here ({reason}); cpu always is") from error
-    return device
 
 
 def model_folder(model_dir: str | None) -> Path:

@@ -47,6 +47,9 @@ def draw_experience(
     peers = peers or Alone()
     draw = draw_with_gradients if rl.algorithm == "f5r" else draw_group
     for batches in updates:
+        if not batches:  # no row of theirs can be read, on any process
+            yield from ([] for _ in range(rl.updates_per_rollout))
+            continue
         if old is not None:
             old.follow()
         drawing = (rollout for batch in batches for rollout in draw(old or policy, batch, rl))

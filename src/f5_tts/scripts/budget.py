@@ -6,7 +6,6 @@ bytes, GB 10^9.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,9 +24,10 @@ from f5_tts.model.footprint import forward_bytes
 from f5_tts.sections import LoraConfig, RLRunConfig, group_size
 from f5_tts.train.build import build_vocabulary
 from f5_tts.train.build_rl import build_old_policy
+from f5_tts.train.machine import SMALLEST, precision
 
 FLOAT = 4  # bytes of a number in single precision
-SMALL, BLOCK = 4096, 256  # 8-bit AdamW: tensors of fewer numbers stay in 32 bits; the others have a scale a block
+BLOCK = 256  # numbers with one scale in 8-bit AdamW; tensors of fewer than SMALLEST stay in 32 bits
 VOCOS = 13_531_650  # parameters of the published vocoder
 REWARDS = {"funasr_wer": 234_000_000, "wespeaker_sim": 6_630_000, "voice_sim": 1_423_616}  # parameters
 KNOBS = (
@@ -111,7 +111,7 @@ def adapter_sizes(model: CFM, lora: LoraConfig) -> list[int]:
 
 def state(run: RLRunConfig, sizes: list[int]) -> int:
     """Bytes of AdamW's two averages."""
-    is_small = [size < SMALL or not run.optim.bnb_optimizer for size in sizes]
+    is_small = [size < SMALLEST or not run.optim.bnb_optimizer for size in sizes]
     return sum(
         2 * (FLOAT * size if small else size + FLOAT * ceil(size / BLOCK))
         for size, small in zip(sizes, is_small, strict=True)
@@ -160,8 +160,7 @@ def prompts(run: RLRunConfig, seconds: float) -> int:
 
 
 def is_half(run: RLRunConfig) -> bool:
-    asked = run.optim.mixed_precision
-    return (os.environ.get("ACCELERATE_MIXED_PRECISION", "no") if asked == "auto" else asked) != "no"
+    return precision(run.optim) != "no"
 
 
 def vocabulary_of(run: RLRunConfig, say: Callable[[str], None] = print) -> Vocabulary:
@@ -205,8 +204,8 @@ def knobs(name: str, overrides: list[str], run: RLRunConfig, seconds: float) -> 
 def heading(run: RLRunConfig, seconds: float) -> str:
     num = prompts(run, seconds) * run.rl.mini_repeat_count
     guided = ", each twice for guidance" if run.rl.cfg_strength else ""
-    precision = "bf16" if is_half(run) else "single precision"
-    return f"{run.model.name}: clips of {seconds:g} s, {num} in a forward pass{guided}, {precision}"
+    digits = precision(run.optim) if is_half(run) else "single precision"
+    return f"{run.model.name}: clips of {seconds:g} s, {num} in a forward pass{guided}, {digits}"
 
 
 def uncounted(run: RLRunConfig) -> str:

@@ -82,10 +82,10 @@ def build_voice(run: RunConfig, vocabulary: Vocabulary) -> Voice:
 
 
 def fingerprint(run: RunConfig, checkpoint: Checkpoint, vocabulary: Vocabulary, items: list[EvalItem]) -> str:
-    """A digest of all that decides what is spoken and how it is graded; of the weights those that give the mean."""
+    """A digest of all that decides what is spoken and how it is graded; a Gaussian head only where it is drawn from."""
     digest = sha256()
     for name, value in sorted(checkpoint.weights.items()):
-        if not name.startswith(HEAD):
+        if run.model.sample_from_dist or not name.startswith(HEAD):
             digest.update(name.encode() + value.contiguous().numpy().tobytes())
     free = ("ckpt", "out", "known", "best_of", "every_updates")
     settings = {key: value for key, value in asdict(run.eval).items() if key not in free}

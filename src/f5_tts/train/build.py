@@ -11,36 +11,25 @@ from typing import TYPE_CHECKING
 import torch
 from accelerate import Accelerator
 from ema_pytorch import EMA
-from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from f5_tts.data.batching import BatchPlan, load_batches
-from f5_tts.data.dataset import AudioReader, SpeechDataset, read_rows
+from f5_tts.data.dataset import AudioReader, SpeechDataset
+from f5_tts.data.rows import read_data_set
 from f5_tts.data.text import RELEASED, Vocabulary, byte_vocabulary, read_vocabulary
 from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import ModelCard
 from f5_tts.model.mel import LogMel
 from f5_tts.sections import OptimConfig, RunConfig, dataset_dir, vocab_path
+from f5_tts.train.bad_rows import all_bad, without_bad_rows
+from f5_tts.train.machine import MakeOptimizer
 from f5_tts.train.state import Trainable
-from f5_tts.types import SpeechBatch
+from f5_tts.types import BadRow, SpeechBatch, Utterance
 
 if TYPE_CHECKING:
     from f5_tts.sections import EmaConfig
 
 LOWEST_RATE = 1e-8  # of the learning rate, at the first and after the last update
-
-
-def build_accelerator(optim: OptimConfig) -> Accelerator:
-    """Devices and precision; `auto` leaves precision to ACCELERATE_MIXED_PRECISION."""
-    precision = None if optim.mixed_precision == "auto" else optim.mixed_precision
-    return Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available())
-
-
-def prepare(model: CFM, accelerator: Accelerator) -> CFM:
-    """The model on its device and in the run's precision; gradients of several processes are averaged in the loop."""
-    prepared = accelerator.prepare_model(model, evaluation_mode=True)
-    assert isinstance(prepared, CFM)
-    return prepared
 
 
 def build_vocabulary(run: RunConfig) -> Vocabulary:
@@ -57,7 +46,7 @@ def build_plan(run: RunConfig, say: Callable[[str], None] = print) -> BatchPlan:
     """The data set of a run and the order of its batches; says how many items are too long for any."""
     spec = run.model.mel_spec
     read = AudioReader(LogMel(spec), spec.target_sample_rate)
-    rows = read_rows(dataset_dir(run))
+    rows = read_data_set(run.datasets.name, dataset_dir(run))
     dataset = SpeechDataset(rows, read, pairs=run.datasets.pair_speakers, seed=run.optim.seed)
     frames_per_second = spec.frames_per_second
     plan = BatchPlan(dataset=dataset, settings=run.datasets, frames_per_second=frames_per_second, seed=run.optim.seed)
@@ -96,19 +85,31 @@ def epoch_at(plan: BatchPlan, optim: OptimConfig, uses: int = 1, world: int = 1)
 
 
 def build_batches(
-    plan: BatchPlan, vocabulary: Vocabulary, optim: OptimConfig, update: int, accelerator: Accelerator
-) -> Iterator[SpeechBatch]:
-    """This process's batches that come after `update` updates, on its device."""
+    plan: BatchPlan,
+    vocabulary: Vocabulary,
+    optim: OptimConfig,
+    update: int,
+    accelerator: Accelerator,
+    bad_rows: set[int],
+) -> Iterator[SpeechBatch | None]:
+    """This process's batches that come after `update` updates, on its device; None for one without a row to read.
+
+    Rows that cannot be read are said and added to `bad_rows`.
+    """
     world, rank = accelerator.num_processes, accelerator.process_index
     first = update * optim.grad_accumulation_steps
-    batches = load_batches(plan, vocabulary, first=first, epochs=optim.epochs, rank=rank, world=world)
-    return (batch.to(accelerator.device) for batch in batches)
+    loaded = load_batches(plan, vocabulary, first=first, epochs=optim.epochs, rank=rank, world=world)
+    batches = without_bad_rows(loaded, bad_rows, len(plan.dataset.rows) - plan.too_long(), accelerator)
+    return (batch and batch.to(accelerator.device) for batch in batches)
 
 
-def lists_of(size: int, batches: Iterator[SpeechBatch]) -> Iterator[list[SpeechBatch]]:
-    """The batches of one update after another; the last ones that do not fill one are left."""
+def lists_of(size: int, batches: Iterator[SpeechBatch | None]) -> Iterator[list[SpeechBatch]]:
+    """The batches of one update after another, but for those that are None; the last ones that fill none are left.
+
+    An update may so get fewer batches, or none: which batches it gets depends on its number alone.
+    """
     while len(found := list(islice(batches, size))) == size:
-        yield found
+        yield [batch for batch in found if batch is not None]
 
 
 def learning_rate_factor(update: int, warmup: int, total: int) -> float:
@@ -118,16 +119,27 @@ def learning_rate_factor(update: int, warmup: int, total: int) -> float:
     return 1 + (LOWEST_RATE - 1) * min(1.0, (update - warmup) / max(1, total - warmup))
 
 
-def build_trainable(run: RunConfig, model: CFM, vocabulary: Vocabulary, total: int) -> Trainable:
-    """Model, its running average, optimizer and schedule for a run of `total` updates."""
-    optim = run.optim
+def check_length(optim: OptimConfig, total: int) -> None:
+    """Raises ValueError when a run of `total` updates makes none, or would end within its warm-up."""
+    if total == 0:
+        raise ValueError(
+            f"optim.grad_accumulation_steps={optim.grad_accumulation_steps}: the data set has too few batches for one "
+            "update; lower it or datasets.batch_size_per_gpu, or raise optim.epochs"
+        )
     if optim.num_warmup_updates >= total:
         raise ValueError(
             f"optim.num_warmup_updates={optim.num_warmup_updates} does not end before the run, which has {total} "
             "updates: lower it, or raise optim.epochs or optim.max_updates"
         )
+
+
+def build_trainable(
+    run: RunConfig, model: CFM, vocabulary: Vocabulary, total: int, make_optimizer: MakeOptimizer
+) -> Trainable:
+    """Model, its running average, optimizer and schedule for a run of `total` updates."""
+    optim = run.optim
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer: Optimizer = AdamW(trained, lr=optim.learning_rate, fused=True)
+    optimizer = make_optimizer(trained, lr=optim.learning_rate)
     scheduler = LambdaLR(optimizer, lambda i: learning_rate_factor(i, optim.num_warmup_updates, total))
     return Trainable(
         model=model,
@@ -157,7 +169,9 @@ def build_ema(model: CFM, ema: EmaConfig) -> EMA:
 
 def start_at_mean(model: CFM, plan: BatchPlan, num: int = 64) -> None:
     """Start an untrained model at the data's mean mel: its first updates need not learn it."""
-    keys = [batch[0] for batch in plan.epoch(0)[:num]]
-    frames = torch.cat([plan.dataset[key].mel for key in keys])
+    items = [plan.dataset[batch[0]] for batch in plan.epoch(0)[:num]]
+    mels = [item.mel for item in items if isinstance(item, Utterance)]
+    if not mels:
+        raise all_bad([item for item in items if isinstance(item, BadRow)])
     with torch.no_grad():
-        model.transformer.proj_out.bias.copy_(frames.mean(dim=0))
+        model.transformer.proj_out.bias.copy_(torch.cat(mels).mean(dim=0))

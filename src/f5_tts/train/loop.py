@@ -95,7 +95,8 @@ def improve(
     """One update from an item; what its slices measured, merged, and `seconds` of speech.
 
     Where a loss or the gradient is not finite, on any process, none takes the step; counter, schedule and average go
-    on, so that a resumed run meets the same updates.
+    on, so that a resumed run meets the same updates. In fp16 the loss is scaled up, by less after a gradient that was
+    too large for that, by more after many that were not.
     """
     losses: list[float] = []
     seen: list[dict[str, float]] = []
@@ -106,15 +107,23 @@ def improve(
         seen.append(output.metrics)
         seconds += output.seconds
     average_gradients(trainable.model, accelerator)
+    accelerator.unscale_gradients(trainable.optimizer)
     norm = torch.as_tensor(accelerator.clip_grad_norm_(policy.parameters(), optim.max_grad_norm)).item()
     metrics = merge(seen)
     if is_finite_everywhere(sum(losses), norm, accelerator):
         trainable.skips.count(False)
-        trainable.optimizer.step()
+        if losses:  # none where no row of the update's batches can be read
+            trainable.optimizer.step()
+    elif overflowed(sum(losses), accelerator):
+        trainable.skips.total += 1
+        say(f"update {trainable.update + 1} skipped: its gradient is too large for fp16; the scale is lowered")
     else:
         skip(trainable, non_finite_message(sum(losses), norm, metrics, trainable.update), optim.max_skips, say)
+    if accelerator.scaler is not None and losses:
+        accelerator.scaler.update()
     metrics |= {"seconds": seconds, "grad_norm": norm, "lr": float(trainable.scheduler.get_last_lr()[0])}
     metrics["health/nonfinite_skips"] = float(trainable.skips.total)
+    metrics["health/bad_rows"] = float(len(trainable.bad_rows))
     trainable.scheduler.step()
     trainable.optimizer.zero_grad()
     trainable.update += 1
@@ -126,6 +135,18 @@ def is_finite_everywhere(loss: float, norm: float, accelerator: Accelerator) -> 
     """Whether loss and gradient norm are finite, on every process."""
     broken = torch.tensor(float(not math.isfinite(loss + norm)), device=accelerator.device)
     return torch.as_tensor(accelerator.reduce(broken, reduction="sum")).item() == 0  # pyright: ignore
+
+
+def overflowed(loss: float, accelerator: Accelerator) -> bool:
+    """Whether an update that is not finite had a gradient too large for fp16, and can have a smaller one next time."""
+    scaler = accelerator.scaler
+    return scaler is not None and scaler.get_scale() > 1 and is_finite_everywhere(loss, 0.0, accelerator)
+
+
+def keep_scale(trainable: Trainable, accelerator: Accelerator) -> None:
+    """Let checkpoints hold by how much fp16 scales the loss."""
+    if accelerator.scaler is not None:
+        trainable.extras["scaler"] = accelerator.scaler
 
 
 def skip(trainable: Trainable, message: str, most: int, say: Callable[[str], None]) -> None:

@@ -30,8 +30,12 @@ from f5_tts.model.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
+from f5_tts.model.hub import find_file
 from f5_tts.model.lora import adapter_weights, check_same_lora, load_adapted, lora_settings, merged_weights
 from f5_tts.sections import CkptsConfig, LoraConfig
+
+OPTIMIZER = "optimizer_class"  # in a checkpoint: whose states it holds
+BEFORE = "torch.AdamW"  # of checkpoints that do not say
 
 
 @runtime_checkable
@@ -40,7 +44,7 @@ class Stateful(Protocol):
 
     def state_dict(self) -> dict[str, Any]: ...
 
-    def load_state_dict(self, state: dict[str, Any]) -> object: ...
+    def load_state_dict(self, state: dict[str, Any], /) -> object: ...
 
 
 @dataclass(kw_only=True, slots=True)
@@ -67,6 +71,7 @@ class Trainable:
     objective: str  # model.objective: which stage this is
     update: int = 0
     skips: Skips = field(default_factory=Skips)
+    bad_rows: set[int] = field(default_factory=set)  # of the data set: those met so far that cannot be read
     extras: dict[str, Stateful] = field(default_factory=dict)  # what else a stage has to remember, by name
     lora: LoraConfig | None = None  # what adapters the model has, where its rank is above 0
     origin: dict[str, str] | None = None  # file and sha256 of the weights that RL started from, beside the checkpoints
@@ -76,12 +81,14 @@ class Trainable:
             "model_state_dict": merged_weights(self.model),
             "ema_model_state_dict": merged_weights(self.ema),
             "optimizer_state_dict": self.optimizer.state_dict(),
+            OPTIMIZER: class_name(self.optimizer),
             "scheduler_state_dict": self.scheduler.state_dict(),
             "objective": self.objective,
             "update": self.update,
             "skips": asdict(self.skips),
             "recommended": self.recommended,
             **({} if self.origin is None else {"origin": self.origin}),
+            **({"bad_rows": sorted(self.bad_rows)} if self.bad_rows else {}),
             **self.adapters(),
             **{f"{name}_state_dict": part.state_dict() for name, part in self.extras.items()},
             **asdict(self.card),
@@ -103,18 +110,19 @@ class Trainable:
         return "ema" if looks_back < 0.1 * self.update else "raw"
 
     def resume(self, checkpoint: Checkpoint, say: Callable[[str], None] = print) -> None:
-        """Go on where the same stage stopped; from another stage or a bare file take the weights alone."""
+        """Go on where the same stage stopped; from another stage or a file without a run take the weights alone."""
         check_card(checkpoint, self.card, say)
         run = checkpoint.run
-        if run.get("objective") == self.objective:
+        if run.get("objective") == self.objective and "optimizer_state_dict" in run:
             adapters = run.get(LORA, {})
             check_same_lora(checkpoint.path, adapters.get("settings", lora_settings(None)), lora_settings(self.lora))
             load_adapted(self.model, matched_weights(self.model, checkpoint, say), adapters.get("raw", {}))
             load_adapted(self.ema, run["ema_model_state_dict"], adapters.get("ema", {}))
-            self.optimizer.load_state_dict(run["optimizer_state_dict"])
             self.scheduler.load_state_dict(run["scheduler_state_dict"])
+            self.resume_optimizer(checkpoint, say)
             self.update = run["update"]
             self.skips = Skips(**run.get("skips", {}))
+            self.bad_rows = set(run.get("bad_rows", []))
             for name, part in self.extras.items():
                 if f"{name}_state_dict" in run:
                     part.load_state_dict(run[f"{name}_state_dict"])
@@ -123,7 +131,29 @@ class Trainable:
             load_weights(self.model, checkpoint, say)
             self.ema.copy_params_from_model_to_ema()
             came_from = run.get("objective", "no run of ours")
-            say(f"starting {self.objective} from the weights of {checkpoint.path} ({came_from}), counters at 0")
+            say(
+                f"starting {self.objective} from the {checkpoint.which} weights of {checkpoint.path} (made by "
+                f"{came_from}): optimizer, schedule and counter start anew"
+            )
+
+    def resume_optimizer(self, checkpoint: Checkpoint, say: Callable[[str], None]) -> None:
+        """Its states, where the same optimizer made them; another one starts without, at the schedule's rate."""
+        theirs, own = checkpoint.run.get(OPTIMIZER, BEFORE), class_name(self.optimizer)
+        if theirs == own:
+            self.optimizer.load_state_dict(checkpoint.run["optimizer_state_dict"])
+            return
+        for group, rate in zip(self.optimizer.param_groups, self.scheduler.get_last_lr(), strict=True):
+            group["lr"] = rate
+        say(
+            f"{checkpoint.path} has the states of {theirs}, this run uses {own} (optim.bnb_optimizer): the optimizer "
+            "starts anew; weights, average, schedule and counter go on"
+        )
+
+
+def class_name(optimizer: Optimizer) -> str:
+    """Library and class of an optimizer."""
+    kind = type(optimizer)
+    return f"{kind.__module__.partition('.')[0]}.{kind.__name__}"
 
 
 class CheckpointDir:
@@ -142,11 +172,21 @@ class CheckpointDir:
             write_checkpoint(self.path / name, payload())
 
     def newest(self, *, pretrained: bool) -> Checkpoint | None:
-        path = find_checkpoint(self.path, pretrained=pretrained)
-        return None if path is None else read_checkpoint(path)
+        """What a run starts or goes on from: the folder's own, else ckpts.init_from; None without either.
+
+        Of `pretrained_*` files, those that they recommend (the average, where they say nothing), and of ckpts.init_from
+        the weights alone.
+        """
+        path, given = find_checkpoint(self.path, pretrained=pretrained), self.settings.init_from
+        if path is None:
+            return None if given is None else read_checkpoint(find_file(given, "ckpts.init_from")).alone()
+        if given is not None and self.is_main:
+            print(f"ckpts.init_from={given} is for a new run and not read: {path} is there")
+        checkpoint = read_checkpoint(path)
+        return checkpoint.using().alone() if path.name.startswith("pretrained_") else checkpoint
 
     def start(self) -> Checkpoint:
-        """The checkpoint that stage 2 starts or goes on from; it takes no `pretrained_*` file.
+        """The checkpoint that stage 2 starts or goes on from; it takes no `pretrained_*` file of the folder.
 
         Raises FileNotFoundError without one.
         """
@@ -154,7 +194,7 @@ class CheckpointDir:
         if checkpoint is None:
             raise FileNotFoundError(
                 f"no model_last.pt or model_<update>.pt in ckpts.save_dir={self.path}: copy the model_last.pt of "
-                "stage 1 there"
+                "stage 1 there, or name a checkpoint in ckpts.init_from"
             )
         return checkpoint
 

@@ -11,18 +11,18 @@ from f5_tts.config import load_run
 from f5_tts.model.build import build_model, build_vocoder
 from f5_tts.sections import RunConfig
 from f5_tts.train.build import (
-    build_accelerator,
     build_batches,
     build_plan,
     build_trainable,
     build_vocabulary,
+    check_length,
     count_updates,
     epoch_at,
     lists_of,
-    prepare,
     start_at_mean,
 )
-from f5_tts.train.loop import fit
+from f5_tts.train.loop import fit, keep_scale
+from f5_tts.train.machine import build_accelerator, choose_optimizer, prepare
 from f5_tts.train.report import Report
 from f5_tts.train.samples import Continued
 from f5_tts.train.state import CheckpointDir
@@ -36,24 +36,27 @@ def train(run: RunConfig) -> bool:
     is_main = accelerator.is_main_process
     checkpoints = CheckpointDir(run.ckpts, is_main)
     checkpoints.prepare()
+    make_optimizer = choose_optimizer(run.optim, accelerator.device)
     tracker = build_tracker(run) if is_main else None
     plan, vocabulary = build_plan(run), build_vocabulary(run)
+    world, spec = accelerator.num_processes, run.model.mel_spec
+    total = count_updates(plan, run.optim, world=world)
+    check_length(run.optim, total)
+    checkpoint = checkpoints.newest(pretrained=True)
     torch.manual_seed(run.optim.seed)
     model = build_model(run.model, vocabulary)
     if run.model.objective == "gaussian_nll" and run.model.warmup_scope == "head":
         model.freeze_all_but_head()
     policy = prepare(model, accelerator)
-    world, spec = accelerator.num_processes, run.model.mel_spec
-    total = count_updates(plan, run.optim, world=world)
-    trainable = build_trainable(run, model, vocabulary, total)
-    checkpoint = checkpoints.newest(pretrained=True)
+    trainable = build_trainable(run, model, vocabulary, total, make_optimizer)
+    keep_scale(trainable, accelerator)
     if checkpoint is None:
         print(f"no checkpoint in {checkpoints.path}: training from random weights")
         start_at_mean(model, plan)
         trainable.ema.copy_params_from_model_to_ema()
     else:
         trainable.resume(checkpoint)
-    batches = build_batches(plan, vocabulary, run.optim, trainable.update, accelerator)
+    batches = build_batches(plan, vocabulary, run.optim, trainable.update, accelerator, trainable.bad_rows)
     place = {"first": trainable.update, "total": total, "title": run.model.objective, "writes": is_main}
     report = Report(checkpoints.path, **place, epoch=epoch_at(plan, run.optim, world=world), tracker=tracker)
     heard = run.ckpts.log_samples and is_main

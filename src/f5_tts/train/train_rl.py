@@ -14,15 +14,14 @@ from f5_tts.model.lora import add_adapters
 from f5_tts.rl.grpo import GRPOLoss, draw_experience
 from f5_tts.sections import RLRunConfig
 from f5_tts.train.build import (
-    build_accelerator,
     build_batches,
     build_plan,
     build_trainable,
     build_vocabulary,
+    check_length,
     count_updates,
     epoch_at,
     lists_of,
-    prepare,
 )
 from f5_tts.train.build_rl import (
     build_alarms,
@@ -36,7 +35,8 @@ from f5_tts.train.build_rl import (
     is_kept,
     rollout_plan,
 )
-from f5_tts.train.loop import fit, nothing_due
+from f5_tts.train.loop import fit, keep_scale, nothing_due
+from f5_tts.train.machine import build_accelerator, choose_optimizer, prepare
 from f5_tts.train.peers import Together
 from f5_tts.train.report import Report
 from f5_tts.train.samples import Scored
@@ -46,14 +46,15 @@ from f5_tts.train.validation import Best, Validation
 
 
 def train_rl(run: RLRunConfig) -> bool:
-    """Train by GRPO from what ckpts.save_dir holds; False when stopped early.
+    """Train by GRPO from what ckpts.save_dir holds, else ckpts.init_from; False when stopped early.
 
-    Raises FileNotFoundError when the folder has no checkpoint: RL starts from a model that speaks.
+    Raises FileNotFoundError when there is no checkpoint: RL starts from a model that speaks.
     """
     rl, accelerator = run.rl, build_accelerator(run.optim)
     is_main = accelerator.is_main_process
     checkpoints = CheckpointDir(run.ckpts, is_main)
     checkpoints.prepare()
+    make_optimizer = choose_optimizer(run.optim, accelerator.device)
     tracker = build_tracker(run) if is_main else None
     plan, vocabulary = build_plan(run), build_vocabulary(run)
     checkpoint = checkpoints.start()
@@ -62,22 +63,24 @@ def train_rl(run: RLRunConfig) -> bool:
     world, uses = accelerator.num_processes, rl.updates_per_rollout
     print(rollout_plan(run, len(plan.frames(0)), world))
     total = count_updates(plan, run.optim, uses, world)
+    check_length(run.optim, total)
     scorer = build_scorer(run.model, rl)  # before the model: what is wrong with a reward should be said soon
     torch.manual_seed(run.optim.seed)
     model = build_model(run.model, vocabulary).eval()  # no dropout, neither drawing nor learning
     load_weights(model, checkpoints.origin(checkpoint))
     add_adapters(model, run.lora)
     policy = prepare(model, accelerator)
-    trainable = build_trainable(run, model, vocabulary, total)
+    trainable = build_trainable(run, model, vocabulary, total, make_optimizer)
     reference, old = build_reference(model, rl), build_old_policy(model, rl)
     compare = build_comparison(scorer, rl)
     best = Best() if run.eval.every_updates else None
     memories = ("old_policy", old), ("baseline", compare), ("best", best)
     trainable.extras = {name: part for name, part in memories if is_kept(part)}
+    keep_scale(trainable, accelerator)
     trainable.lora = run.lora
     trainable.resume(checkpoint)
     checkpoints.keep_origin(trainable)
-    batches = build_batches(plan, vocabulary, run.optim, trainable.update // uses, accelerator)
+    batches = build_batches(plan, vocabulary, run.optim, trainable.update // uses, accelerator, trainable.bad_rows)
     updates = lists_of(run.optim.grad_accumulation_steps, batches)
     exam = build_exam(run, vocabulary, scorer.vocoder) if best and is_main else None
     place = {"first": trainable.update, "total": total, "title": rl.algorithm, "writes": is_main}

@@ -1,0 +1,182 @@
+"""A data set in its folder or on the Hugging Face hub -> its rows.
+
+A folder `data/<name>_<tokenizer>` holds `raw/` (saved by the `datasets` library) or `raw.arrow`, with the columns
+audio_path, text and, for pairs, speaker; and `duration.json` beside it ({"duration": [seconds, ...]}).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import soundfile
+
+from f5_tts.data.audio import SHORTEST_S, StoredClip
+from f5_tts.sections import HUB
+
+if TYPE_CHECKING:
+    from datasets import Dataset as Table
+
+TEXT_COLUMNS = ("text", "transcription", "sentence")  # of a hub data set; the first of them where there are several
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One recording: where it lies, what it says, how long it is (s), and who speaks."""
+
+    audio_path: str | StoredClip
+    text: str | list[str]  # a list holds the tokenizer's symbols, as F5-TTS's own preparation scripts write them
+    duration: float
+    speaker: str | None
+    columns: Mapping[str, Any] = field(default_factory=dict)  # all that the data set says of it, for rewards
+
+    @property
+    def sentence(self) -> str:
+        """The text as a person reads it: the column raw_text, where symbols stand in `text`."""
+        return self.columns.get("raw_text") or "".join(self.text)
+
+
+def read_data_set(name: str, folder: Path) -> list[Row]:
+    """The rows of `datasets.name`: of the hub, or of its folder."""
+    return read_hub(name) if name.startswith(HUB) else read_rows(folder)
+
+
+# --- a folder ---
+
+
+def read_rows(directory: Path) -> list[Row]:
+    """The rows of a data set folder.
+
+    Raises FileNotFoundError when a part of the layout is missing, ValueError when the parts disagree or are empty.
+    """
+    durations = read_durations(directory / "duration.json")
+    table = read_table(directory)
+    missing = {"audio_path", "text"} - set(table.column_names)
+    if missing:
+        raise ValueError(f"{directory / 'raw'} has no column {sorted(missing)}: it needs audio_path, text, duration")
+    if len(table) != len(durations):
+        raise ValueError(f"{directory}: raw/ holds {len(table)} rows, duration.json {len(durations)}: make both anew")
+    rows = table.to_list()
+    return [row_of(row, row["audio_path"], row["text"], s) for row, s in zip(rows, durations, strict=True)]
+
+
+def row_of(columns: Mapping[str, Any], audio: str | StoredClip, text: str | list[str] | None, seconds: float) -> Row:
+    speaker = columns.get("speaker")
+    who = None if speaker is None else str(speaker)
+    return Row(audio_path=audio, text=text or "", duration=seconds, speaker=who, columns=columns)
+
+
+def read_table(directory: Path) -> Table:
+    """`raw/`, else `raw.arrow`."""
+    from datasets import Dataset as Table  # takes a second to import
+
+    if (directory / "raw").is_dir():
+        return Table.load_from_disk(str(directory / "raw"))
+    return Table.from_file(str(directory / "raw.arrow"))
+
+
+def read_durations(path: Path) -> list[float]:
+    """Seconds of each row, from duration.json."""
+    raw = path.parent / "raw"
+    if not raw.is_dir() and not raw.with_suffix(".arrow").is_file():
+        raise FileNotFoundError(
+            f"no data set at {path.parent}: expected {raw} (or {raw}.arrow) and {path} "
+            "(the folder is data/<datasets.name>_<model.tokenizer>, seen from where you stand; "
+            "python -m f5_tts.scripts.prepare makes one)"
+        )
+    if not path.is_file():
+        raise FileNotFoundError(f'no {path}: it must hold {{"duration": [seconds of each row]}}')
+    try:
+        durations = [float(seconds) for seconds in json.loads(path.read_text(encoding="utf-8"))["duration"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f'{path} is not {{"duration": [seconds of each row]}}: {error!r}') from error
+    if not durations:
+        raise ValueError(f"{path} lists no durations: the data set is empty")
+    check_durations(durations, str(path))
+    return durations
+
+
+def check_durations(durations: Sequence[float], where: str) -> None:
+    wrong = [index for index, seconds in enumerate(durations) if not 0 < seconds < math.inf]
+    if wrong:
+        raise ValueError(f"{where}: row {wrong[0]} lasts {durations[wrong[0]]} s; a duration is a number above 0")
+
+
+# --- the hub ---
+
+
+def read_hub(name: str) -> list[Row]:
+    """The rows of `hf://org/repo`, split train, or of `hf://org/repo:split`; a folder serves in the place of org/repo.
+
+    It is fetched into the hub's cache, and audio stays there, encoded as it is.
+    """
+    from datasets import Dataset as Table
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetNotFoundError
+
+    repository, _, split = name.removeprefix(HUB).partition(":")
+    try:
+        table = load_dataset(repository, split=split or "train", trust_remote_code=False)
+    except (DatasetNotFoundError, ConnectionError) as error:
+        raise FileNotFoundError(
+            f"datasets.name={name}: {repository} is no folder here, and the hub: {error}"
+        ) from error
+    except ValueError as error:  # no such split, or several configurations; the library says which there are
+        raise ValueError(f"datasets.name={name}: {error} (another split: {HUB}{repository}:SPLIT)") from error
+    assert isinstance(table, Table)  # as one split is
+    return rows_of_table(table, name)
+
+
+def rows_of_table(table: Table, name: str) -> list[Row]:
+    """The rows of a data set with an audio column, which is not decoded here."""
+    from datasets import Audio
+
+    audio = the_audio_column(table, name)
+    text = the_text_column(table, name)
+    clips = table.select_columns([audio]).cast_column(audio, Audio(decode=False))
+    rows = table.remove_columns([audio]).to_list()
+    durations = table["duration"] if "duration" in table.column_names else header_durations(clips, audio)
+    check_durations(durations, f"datasets.name={name}, column duration")
+    numbered = enumerate(zip(rows, durations, strict=True))
+    return [row_of(row, StoredClip(clips, index), row[text], seconds) for index, (row, seconds) in numbered]
+
+
+def the_audio_column(table: Table, name: str) -> str:
+    from datasets import Audio
+
+    found = [column for column, kind in table.features.items() if isinstance(kind, Audio)]
+    if len(found) != 1:
+        raise ValueError(
+            f"datasets.name={name} needs one column of audio and has {len(found)}; columns: {table.features}"
+        )
+    return found[0]
+
+
+def the_text_column(table: Table, name: str) -> str:
+    found = [column for column in TEXT_COLUMNS if column in table.column_names]
+    if not found or (len(found) > 1 and found[0] != "text"):
+        known = ", ".join(TEXT_COLUMNS)
+        raise ValueError(f"datasets.name={name} needs one text column of {known}; columns: {table.column_names}")
+    return found[0]
+
+
+def header_durations(clips: Table, column: str) -> list[float]:
+    """Seconds as the headers say; the `datasets` library keeps them in its cache for the next run."""
+    measured = clips.map(
+        header_duration, input_columns=[column], remove_columns=[column], desc="reading the durations of the audio"
+    )
+    return list(measured["duration"])
+
+
+def header_duration(clip: Mapping[str, Any] | None) -> dict[str, float]:
+    """Of one that cannot be read, the shortest there is: training comes by it and says what is wrong."""
+    clip = clip or {}
+    try:
+        return {"duration": soundfile.info(BytesIO(clip["bytes"]) if clip.get("bytes") else clip["path"]).duration}
+    except (soundfile.LibsndfileError, TypeError, KeyError):
+        return {"duration": SHORTEST_S}

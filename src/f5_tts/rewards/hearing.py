@@ -1,0 +1,61 @@
+"""Rewards clips that say their text: the error rate of what is heard, whatever recogniser hears it."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from f5_tts.rewards.clips import shared_rate, usable_indices
+from f5_tts.rewards.transcript import error_rate, normalise
+from f5_tts.types import RewardInput
+
+
+class TranscriptReward(ABC):
+    """Scores by `hear`, which subclasses give.
+
+    Components: `acc`, which is 1 - wer, at least 0; `wer`, errors per symbol of the reference, which may pass 1;
+    `unusable`, 1 where the clip holds no sound to judge, else 0. Such a clip has the `wer` of silence, 1. Where there
+    is no reference, `acc` and `wer` are NaN.
+    """
+
+    component = "acc"
+
+    @abstractmethod
+    def hear(self, inputs: Sequence[RewardInput]) -> list[str]:
+        """What is said in each clip, with its lead where it has one; all of them hold sound."""
+
+    def references(self, inputs: Sequence[RewardInput]) -> list[str | None]:
+        """What should have been heard; None where nobody knows."""
+        return [item.text for item in inputs]
+
+    def symbols(self, text: str, item: RewardInput) -> list[str]:
+        """What is compared of a text, an item's own or what was heard instead."""
+        return normalise(text).split()
+
+    def score(self, inputs: Sequence[RewardInput]) -> dict[str, Float[Tensor, " b"]]:
+        """All inputs must have one sample rate, or it is a ValueError."""
+        wanted, heard = self.references(inputs), self.heard(inputs)
+        wer = torch.tensor([self.rate(*each) for each in zip(inputs, wanted, heard, strict=True)])
+        unusable = torch.tensor([float(text is None) for text in heard])
+        return {"acc": 1 - wer.clamp(max=1), "wer": wer, "unusable": unusable}
+
+    def heard(self, inputs: Sequence[RewardInput]) -> list[str | None]:
+        """What is said in each clip; None where there is no sound to judge."""
+        usable = usable_indices([item.audio for item in inputs], shared_rate(inputs))
+        texts = dict(zip(usable, self.hear([inputs[i] for i in usable]) if usable else [], strict=True))
+        return [texts.get(i) for i in range(len(inputs))]
+
+    def rate(self, item: RewardInput, wanted: str | None, heard: str | None) -> float:
+        if wanted is None:
+            return math.nan
+        return 1.0 if heard is None else error_rate(self.symbols(wanted, item), self.symbols(heard, item))
+
+
+def whole(item: RewardInput) -> Float[Tensor, " nw"]:
+    """All that the input's text covers: the clip, after its lead where it has one."""
+    return item.audio if item.lead is None else torch.cat([item.lead.to(item.audio), item.audio])

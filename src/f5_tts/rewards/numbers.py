@@ -1,0 +1,124 @@
+"""Numbers in digits -> the words that a reader would say: English, Chinese, Japanese, Korean (pure)."""
+
+from __future__ import annotations
+
+import re
+
+NUMBER = re.compile(r"([0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(\.[0-9]+)?(%|(?:st|nd|rd|th)\b)?(年?)")
+LONGEST = 12  # digits; longer numbers, and those that begin with a zero, are read digit by digit
+
+# fmt: off
+ONES = [
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+]
+# fmt: on
+TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+ENGLISH_UNITS = {10**9: "billion", 10**6: "million", 1000: "thousand", 100: "hundred"}
+YEAR = re.compile("1[1-9][0-9]{2}|20[1-9][0-9]")  # English reads these in two halves
+ORDINALS = {"one": "first", "two": "second", "three": "third", "five": "fifth", "eight": "eighth", "nine": "ninth"}
+ORDINALS["twelve"] = "twelfth"
+
+# By language: digits; units; the units before which no one is said; the point; per cent.
+EASTERN = {
+    "zh": ("零一二三四五六七八九", {10**8: "亿", 10**4: "万", 1000: "千", 100: "百", 10: "十"}, "", "点", "百分之{}"),
+    "ja": (
+        "零一二三四五六七八九",
+        {10**8: "億", 10**4: "万", 1000: "千", 100: "百", 10: "十"},
+        "千百十",
+        "点",
+        "{}パーセント",
+    ),
+    "ko": (
+        "영일이삼사오육칠팔구",
+        {10**8: "억", 10**4: "만", 1000: "천", 100: "백", 10: "십"},
+        "만천백십",
+        "점",
+        "{}퍼센트",
+    ),
+}
+
+
+def spelled(text: str, language: str) -> str:
+    """The text, which is in lower case and in NFKC, with its numbers in words.
+
+    A reading is a guess where there are several: four digits that can be an English year are one (nineteen eighty
+    seven), Chinese years before 年 go digit by digit, Korean numbers are the Sino-Korean ones. Numbers of a language
+    that is not known here stay as they are.
+    """
+    if language == "en":
+        return NUMBER.sub(lambda found: f" {english(*found.groups(default=''))} ", text)
+    if language in EASTERN:
+        return NUMBER.sub(lambda found: eastern(language, *found.groups(default="")), text)
+    return text
+
+
+def english(whole: str, fraction: str, mark: str, after: str) -> str:
+    if YEAR.fullmatch(whole) and not fraction and mark != "%":
+        words = english_year(whole)
+    elif is_code(whole):
+        words = one_by_one(whole)
+    else:
+        words = english_count(int(whole.replace(",", "")))
+    if fraction:
+        words += " point " + one_by_one(fraction[1:])
+    if mark == "%":
+        return words + " percent"
+    return (english_ordinal(words) if mark else words) + after
+
+
+def is_code(digits: str) -> bool:
+    return len(digits) > LONGEST or (digits[0] == "0" and len(digits) > 1)
+
+
+def one_by_one(digits: str) -> str:
+    return " ".join(ONES[int(digit)] for digit in digits if digit != ",")
+
+
+def english_count(number: int) -> str:
+    """123 -> "one hundred twenty three", without "and"."""
+    for size, unit in ENGLISH_UNITS.items():
+        if number >= size:
+            many, rest = divmod(number, size)
+            return f"{english_count(many)} {unit} {english_count(rest) if rest else ''}".strip()
+    if number < 20:
+        return ONES[number]
+    return f"{TENS[number // 10 - 2]} {ONES[number % 10] if number % 10 else ''}".strip()
+
+
+def english_year(digits: str) -> str:
+    """ "1987" -> "nineteen eighty seven", "1905" -> "nineteen oh five", "1900" -> "nineteen hundred"."""
+    century, year = english_count(int(digits[:2])), int(digits[2:])
+    return f"{century} {'hundred' if year == 0 else f'oh {ONES[year]}' if year < 10 else english_count(year)}"
+
+
+def english_ordinal(words: str) -> str:
+    """ "twenty one" -> "twenty first"."""
+    *before, last = words.split()
+    regular = f"{last[:-1]}ieth" if last.endswith("y") else f"{last}th"
+    return " ".join([*before, ORDINALS.get(last, regular)])
+
+
+def eastern(language: str, whole: str, fraction: str, mark: str, after: str) -> str:
+    digits, _, _, point, percent = EASTERN[language]
+    by_digit = str.maketrans("0123456789", digits, ",")
+    if is_code(whole) or (language == "zh" and after and len(whole) == 4):
+        words = whole.translate(by_digit)
+    else:
+        words = eastern_count(language, int(whole.replace(",", "")))
+        words = words.removeprefix("一") if words.startswith("一十") else words
+    if fraction:
+        words += point + fraction[1:].translate(by_digit)
+    return (percent.format(words) if mark == "%" else words + mark) + after
+
+
+def eastern_count(language: str, number: int) -> str:
+    """10050 -> 一万零五十 in Chinese, 一万五十 in Japanese."""
+    digits, units, without_one, _, _ = EASTERN[language]
+    for size, unit in units.items():
+        if number >= size:
+            many, rest = divmod(number, size)
+            count = "" if many == 1 and unit in without_one else eastern_count(language, many)
+            gap = digits[0] if language == "zh" and 0 < rest < size // 10 else ""
+            return count + unit + gap + (eastern_count(language, rest) if rest else "")
+    return digits[number]

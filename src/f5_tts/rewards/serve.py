@@ -1,0 +1,244 @@
+"""Serves one reward to other processes: `python -m f5_tts.rewards.serve NAME` prints the URL that a config names."""
+
+from __future__ import annotations
+
+import argparse
+import hmac
+import json
+import os
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+from socketserver import ThreadingTCPServer
+from typing import Any, TextIO
+
+from f5_tts.command import command
+from f5_tts.rewards.provider import checked, local_provider
+from f5_tts.rewards.wire import PROTOCOL, TOKEN, is_loopback, pack_scores, unpack_inputs
+from f5_tts.types import RewardInput, RewardProvider, Scores, WordRewardProvider
+
+SLOWEST_S = 30.0  # without a byte from a client, or without room for one of ours, before it is hung up on
+MISTAKES = (ValueError, OSError, ImportError)  # whose text is all that a user needs
+
+
+class Refused(Exception):
+    """A request that gets no scores: an HTTP status, and why."""
+
+    def __init__(self, status: HTTPStatus, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+class Service:
+    """A provider by its name, asked for one batch of clips at a time, whoever asks."""
+
+    def __init__(self, name: str, provider: RewardProvider) -> None:
+        self.name, self.provider = name, provider
+        self.scorer = ThreadPoolExecutor(1)  # one thread for all: what libraries keep for a thread stays warm
+        self.calls: dict[str, Callable[[Sequence[RewardInput]], Scores]] = {"/score": self.score}
+        if isinstance(provider, WordRewardProvider):
+            self.calls["/score_words"] = provider.score_words
+
+    def description(self) -> dict[str, Any]:
+        return {
+            "protocol": PROTOCOL,
+            "name": self.name,
+            "component": self.provider.component,
+            "words": "/score_words" in self.calls,
+        }
+
+    def score(self, inputs: Sequence[RewardInput]) -> Scores:
+        """Checked as in a run, so that whatever a provider may give there becomes tensors here."""
+        scores = self.provider.score(inputs)
+        if not isinstance(scores, Mapping):
+            return checked(scores, f"{self.name}.{self.provider.component}", len(inputs))
+        return {name: checked(values, f"{self.name}.{name}", len(inputs)) for name, values in scores.items()}
+
+    def answer(self, path: str, call: str, inputs: Sequence[RewardInput]) -> bytes:
+        try:
+            return self.scorer.submit(lambda: pack_scores(self.calls[path](inputs), call)).result()
+        except Exception as error:  # anything that a provider raises is for who asked; the server goes on
+            traceback.print_exc()
+            raise Refused(HTTPStatus.INTERNAL_SERVER_ERROR, described(error)) from error
+
+
+class RewardServer(ThreadingTCPServer):
+    """Listens for requests to a service; no body above `max_bytes`, and nothing without `token` unless that is ""."""
+
+    allow_reuse_address = True
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], service: Service, *, token: str, max_bytes: int) -> None:
+        self.service, self.token, self.max_bytes = service, token, max_bytes
+        super().__init__(address, Handler)
+
+    @property
+    def port(self) -> int:
+        return self.socket.getsockname()[1]
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that hung up is no news; anything else is."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
+class Handler(BaseHTTPRequestHandler):
+    """GET / says what is served; POST /score and /score_words take clips and give scores, packed as `wire` says."""
+
+    server: RewardServer  # pyright: ignore[reportIncompatibleVariableOverride]
+    timeout = SLOWEST_S
+
+    def do_GET(self) -> None:
+        self.reply(self.description)
+
+    def do_POST(self) -> None:
+        self.reply(self.scores)
+
+    def reply(self, content: Callable[[], bytes]) -> None:
+        """200 and the content, or the status and the sentence of what was refused."""
+        try:
+            self.check_token()
+            status, body = HTTPStatus.OK, content()
+        except Refused as refusal:
+            status, body = refusal.status, str(refusal).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def check_token(self) -> None:
+        given, wanted = self.headers.get("Authorization", ""), f"Bearer {self.server.token}"
+        if self.server.token and not hmac.compare_digest(given.encode(), wanted.encode()):
+            raise Refused(HTTPStatus.UNAUTHORIZED, f"set {TOKEN} to the server's, wherever it is asked from")
+
+    def description(self) -> bytes:
+        if self.path != "/":
+            raise Refused(HTTPStatus.NOT_FOUND, f"there is no {self.path}, only /")
+        return json.dumps(self.server.service.description() | {"max_bytes": self.server.max_bytes}).encode()
+
+    def scores(self) -> bytes:
+        service = self.server.service
+        if self.path not in service.calls:
+            raise Refused(HTTPStatus.NOT_FOUND, f"there is no {self.path}, only {' and '.join(service.calls)}")
+        try:
+            call, inputs = unpack_inputs(self.body())
+        except ValueError as error:
+            raise Refused(HTTPStatus.BAD_REQUEST, str(error)) from error
+        return service.answer(self.path, call, inputs)
+
+    def body(self) -> bytes:
+        """All of it, or nothing is read."""
+        said = self.headers.get("Content-Length", "")
+        if not (said.isascii() and said.isdecimal()):
+            raise Refused(HTTPStatus.LENGTH_REQUIRED, "a body needs its Content-Length")
+        length = int(said[:20])
+        if length > self.server.max_bytes:
+            raise Refused(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                f"a body of {length} bytes is more than the {self.server.max_bytes} that the server takes; "
+                "start it with a larger --max_mb",
+            )
+        body = self.rfile.read(length)
+        if len(body) < length:
+            raise ValueError(f"the body ended after {len(body)} of {length} bytes")
+        return body
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Nothing: a request is no news."""
+
+
+# --- the command ---
+
+
+def command_line() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m f5_tts.rewards.serve", description=__doc__)
+    parser.add_argument("name", metavar="NAME", help="of a reward provider of ours, or module:attribute of yours")
+    parser.add_argument("--config", default="{}", metavar="JSON", help="""what it needs: '{"model_dir": "..."}'""")
+    parser.add_argument("--host", default="127.0.0.1", help=f"where to listen; any but this one needs {TOKEN}")
+    parser.add_argument("--port", type=int, default=8008, help="0: one that is free")
+    parser.add_argument("--max_mb", type=float, default=1024, help="the largest body that is read, in MB")
+    parser.add_argument("--owned", metavar="KEY", help="for a run that starts its own server: its config key")
+    return parser
+
+
+def main(argv: list[str]) -> bool:
+    """Serves until Ctrl-C; with --owned until stdin ends, and says in JSON where it serves, or why not."""
+    args = command_line().parse_args(argv)
+    if args.owned:
+        threading.Thread(target=end_with_owner, daemon=True).start()
+    with stdout_for_one_line() as line:
+        try:
+            server = build_server(args, os.environ.pop(TOKEN, ""))
+        except Exception as error:  # a provider of others may raise anything, and its owner wants to know
+            if not args.owned:
+                raise
+            print(json.dumps({"error": told(error)}), file=line)
+            sys.exit(2)
+        url = f"http://{args.host if is_loopback(args.host) else socket.gethostname()}:{server.port}"
+        served = f"{args.name} ({server.service.provider.component}) is served at {url}"
+        print(json.dumps({"url": url}) if args.owned else served, file=line)
+    with server, suppress(KeyboardInterrupt):
+        server.serve_forever()
+    return True
+
+
+def build_server(args: argparse.Namespace, token: str) -> RewardServer:
+    """Listening already; ValueError for whatever cannot be served."""
+    if not (is_loopback(args.host) or token):
+        raise ValueError(
+            f"--host {args.host} lets other machines ask: set {TOKEN} first, to a secret of yours, here and where the "
+            "run is"
+        )
+    service = Service(args.name, local_provider(args.name, read_config(args.config), args.owned or "serve"))
+    address = (args.host, args.port)
+    try:
+        return RewardServer(address, service, token=token, max_bytes=int(args.max_mb * 2**20))
+    except (OSError, OverflowError) as error:
+        raise ValueError(f"cannot listen at --host {args.host} --port {args.port}: {error}") from error
+
+
+def read_config(text: str) -> dict[str, Any]:
+    try:
+        config = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"--config {text} is not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"""--config {text} is no JSON object, such as '{{"model_dir": "..."}}'""")
+    return config
+
+
+def stdout_for_one_line() -> TextIO:
+    """What was stdout; from here on it is stderr, for whatever a library may print."""
+    sys.stdout.flush()
+    line = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return line
+
+
+def end_with_owner() -> None:
+    """Ends this process with its stdin. At once: it holds nothing that could be lost, and may be busy for minutes."""
+    while os.read(0, 1024):
+        pass
+    os._exit(0)
+
+
+def told(error: Exception) -> str:
+    """Why nothing is served, in a sentence; where that may not be all that a user needs, the trace goes to stderr."""
+    if isinstance(error, MISTAKES):
+        return str(error)
+    traceback.print_exc()
+    return described(error)
+
+
+def described(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+if __name__ == "__main__":
+    command(main, sys.argv[1:])

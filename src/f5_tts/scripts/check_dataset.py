@@ -1,0 +1,158 @@
+"""Hears every row of a data set and says what is wrong with it, what it holds, and which symbols a vocabulary lacks."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import fmean, median
+
+from f5_tts.command import command
+from f5_tts.data.rows import Row, read_rows
+from f5_tts.data.survey import Finding, each, examined
+from f5_tts.data.text import TOKENIZERS, Vocabulary, read_vocabulary
+from f5_tts.model.checkpoint import replace_file
+from f5_tts.rewards.picture import new_figure
+from f5_tts.types import BadRow
+
+TOLERANCE_S = 0.1  # duration.json may differ by this from the audio; MP3 headers do, by a twentieth
+TEMPO = 3.0  # times as many characters a second as the median, or as few, are worth a look
+SHOWN = 3  # rows of each kind on the console; the report has all
+HINTS = {"odd tempo": "worth a look, not counted as bad"}
+
+
+def heard(row: Row) -> Finding:
+    return examined(row.audio_path) if row.text else Finding(None, "no text", f"{row.audio_path} has no text")
+
+
+def bad_rows(rows: Sequence[Row], findings: Sequence[Finding]) -> Iterator[BadRow]:
+    """What training would leave out, and rows whose time in duration.json is not that of the audio."""
+    for index, (row, found) in enumerate(zip(rows, findings, strict=True)):
+        path = str(row.audio_path)
+        if found.seconds is None:
+            yield BadRow(index=index, path=path, kind=found.kind, reason=found.reason)
+        elif abs(found.seconds - row.duration) > TOLERANCE_S:
+            reason = f"duration.json says {row.duration:.2f} s, the audio lasts {found.seconds:.2f} s"
+            yield BadRow(index=index, path=path, kind="wrong duration", reason=reason)
+
+
+def odd_tempos(rows: Sequence[Row], findings: Sequence[Finding]) -> Iterator[BadRow]:
+    """Rows that are spoken far faster or slower than most: their text may be that of another recording."""
+    tempos = {
+        index: len(row.sentence) / found.seconds
+        for index, (row, found) in enumerate(zip(rows, findings, strict=True))
+        if found.seconds
+    }
+    middle = median(tempos.values()) if tempos else 0.0
+    for index, tempo in tempos.items():
+        if not middle / TEMPO <= tempo <= middle * TEMPO:
+            reason = f"{tempo:.1f} characters a second, where the median is {middle:.1f}"
+            yield BadRow(index=index, path=str(rows[index].audio_path), kind="odd tempo", reason=reason)
+
+
+# --- what is said ---
+
+
+def by_kind(rows: Iterable[BadRow]) -> Iterator[str]:
+    """Lines: how many of each kind, and the first few."""
+    kinds: dict[str, list[BadRow]] = defaultdict(list)
+    for row in rows:
+        kinds[row.kind].append(row)
+    for kind, found in sorted(kinds.items()):
+        hint = f" ({HINTS[kind]})" if kind in HINTS else ""
+        yield f"{len(found)} {kind}{hint}:"
+        yield from (f"  row {row.index}: {row.path}: {row.reason}" for row in found[:SHOWN])
+        if len(found) > SHOWN:
+            yield f"  and {len(found) - SHOWN} more"
+
+
+def totals(rows: Sequence[Row], seconds: Sequence[float]) -> str:
+    """Of the rows that can be heard."""
+    if not seconds:
+        return f"{len(rows)} rows, none of which can be heard"
+    speakers = len({row.speaker for row in rows} - {None}) or "unknown"
+    return (
+        f"{len(rows)} rows, speakers: {speakers}, {sum(seconds) / 3600:.2f} hours; a row lasts {fmean(seconds):.2f} s "
+        f"in the mean, {min(seconds):.2f} to {max(seconds):.2f} s"
+    )
+
+
+def coverage(rows: Sequence[Row], vocabulary: Vocabulary) -> Iterator[str]:
+    """Lines: the symbols that the vocabulary lacks, and how many rows have them."""
+    hit: Counter[str] = Counter()
+    num_rows = 0
+    for row in rows:
+        missing = vocabulary.unknown([row.text])
+        hit.update(missing)
+        num_rows += bool(missing)
+    if not hit:
+        yield f"the vocabulary ({len(vocabulary)} symbols) has every symbol of the texts"
+        return
+    yield f"the vocabulary lacks {len(hit)} symbols, of {num_rows} rows; a model reads them as spaces:"
+    yield "  " + ", ".join(f"{symbol!r} in {num}" for symbol, num in hit.most_common(20))
+    if len(hit) > 20:
+        yield f"  and {len(hit) - 20} more"
+
+
+def draw_durations(seconds: Sequence[float], title: str, path: Path) -> None:
+    """A histogram, as a PNG."""
+    figure = new_figure(6.0, 3.2)
+    axes = figure.subplots()
+    axes.hist(seconds, bins=40, color="#1f5f99")
+    axes.set_xlabel("seconds")
+    axes.set_ylabel("rows")
+    axes.set_title(title, fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    replace_file(path, lambda part: figure.savefig(part, format="png"))
+
+
+def write_report(rows: Iterable[BadRow], path: Path) -> None:
+    """One line a row, as JSON."""
+    lines = "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows)
+    replace_file(path, lambda part: part.write_text(lines, encoding="utf-8"))
+
+
+def vocabulary_of(arguments: argparse.Namespace) -> Vocabulary | None:
+    """--vocab, else the data set's own; None where neither is. The folder's name says the tokenizer."""
+    own, suffix = arguments.folder / "vocab.txt", arguments.folder.resolve().name.rpartition("_")[2]
+    path = arguments.vocab or (own if own.is_file() else None)
+    return read_vocabulary(path, suffix if suffix in TOKENIZERS else "custom") if path else None
+
+
+def command_line() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m f5_tts.scripts.check_dataset", description=__doc__)
+    parser.add_argument("folder", type=Path, metavar="DIR", help="with raw/ (or raw.arrow) and duration.json")
+    parser.add_argument("--vocab", type=Path, metavar="FILE", help="a symbol a line; default: vocab.txt of the folder")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="a histogram of the durations, as PNG")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="all that was found; default: DIR/check.jsonl")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="default: %(default)s")
+    return parser
+
+
+def main(argv: list[str]) -> bool:
+    """Exits with 1 when rows are bad."""
+    arguments = command_line().parse_args(argv)
+    rows, vocabulary = read_rows(arguments.folder), vocabulary_of(arguments)
+    findings = list(each(heard, rows, arguments.workers, "listening"))
+    seconds = [found.seconds for found in findings if found.seconds is not None]
+    bad, odd = list(bad_rows(rows, findings)), list(odd_tempos(rows, findings))
+    report = arguments.report or arguments.folder / "check.jsonl"
+    write_report([*bad, *odd], report)
+    if arguments.plot and seconds:
+        draw_durations(seconds, str(arguments.folder), arguments.plot)
+    print(f"{arguments.folder}: {totals(rows, seconds)}")
+    for line in [*by_kind([*bad, *odd]), *(coverage(rows, vocabulary) if vocabulary else [])]:
+        print(line)
+    print(f"{len(bad)} of {len(rows)} rows are bad; every finding is in {report}")
+    if bad:
+        sys.exit(1)
+    return True
+
+
+if __name__ == "__main__":
+    command(main, sys.argv[1:])

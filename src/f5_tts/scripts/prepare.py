@@ -1,0 +1,220 @@
+"""Makes a data set folder of recordings and their texts: a CSV, LJSpeech, a folder of wav and txt, or JSONL.
+
+Interrupt it and run it again: it goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from f5_tts.command import command
+from f5_tts.data.sources import FORMATS, Entry, read_entries
+from f5_tts.data.survey import each, examined
+from f5_tts.data.text import TOKENIZERS
+from f5_tts.model.checkpoint import replace_file
+
+SHOWN = 5  # entries that are left out, on the console; the report has all
+
+
+# --- one entry ---
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """An entry -> what the data set says of it, or why it is left out; plain values, so that it may be written down."""
+
+    tokenizer: str
+    copies: Path | None  # where recordings are copied to
+
+    def __call__(self, numbered: tuple[int, Entry]) -> dict[str, Any]:
+        number, entry = numbered
+        found = examined(entry.audio) if not entry.problem else None
+        if found is None or found.seconds is None:
+            kind, reason = (found.kind, found.reason) if found else (entry.problem, entry.problem)
+            return {"left_out": kind, "place": entry.place, "audio": entry.audio, "reason": reason}
+        columns = dict(entry.columns)
+        if columns.get("speaker") is not None:
+            columns["speaker"] = str(columns["speaker"])
+        audio = self.copied(number, Path(entry.audio)) if self.copies else entry.audio
+        return {**columns, "audio_path": audio, **self.texts(entry.text), "duration": found.seconds}
+
+    def texts(self, sentence: str) -> dict[str, Any]:
+        """With pinyin the symbols, which F5-TTS's own loader wants, and the sentence, which rewards compare with."""
+        if self.tokenizer != "pinyin":
+            return {"text": sentence}
+        return {"text": TOKENIZERS["pinyin"](sentence), "raw_text": sentence}
+
+    def copied(self, number: int, audio: Path) -> str:
+        assert self.copies is not None
+        copy = self.copies / f"{number:06d}_{audio.name}"
+        replace_file(copy, lambda part: shutil.copyfile(audio, part))
+        return str(copy)
+
+
+# --- what is done already ---
+
+
+class Journal:
+    """The results so far, one a line, after a line that says of which entries and settings they are."""
+
+    def __init__(self, path: Path, title: str) -> None:
+        self.path, self.title = path, title
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        whole = text.split("\n")[:-1]  # what comes after the last line break was cut short
+        self.is_same = whole[:1] == [title]
+        self.results = [json.loads(line) for line in whole[1:]] if self.is_same else []
+
+    def add(self, results: Iterator[dict[str, Any]]) -> None:
+        kept = "".join(line + "\n" for line in [self.title, *map(as_line, self.results)])
+        replace_file(self.path, lambda part: part.write_text(kept, encoding="utf-8"))
+        with self.path.open("a", encoding="utf-8") as stream:
+            for result in results:
+                stream.write(as_line(result) + "\n")
+                stream.flush()
+                self.results.append(result)
+
+
+def as_line(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def title_of(entries: Sequence[Entry], tokenizer: str, copy: bool) -> str:
+    """Names the work: another list or other settings have another title."""
+    digest = hashlib.sha256(f"{tokenizer} {copy}".encode())
+    for entry in entries:
+        digest.update(as_line(asdict(entry)).encode())
+    return as_line({"entries": len(entries), "tokenizer": tokenizer, "copy": copy, "sha256": digest.hexdigest()})
+
+
+# --- the folder ---
+
+
+def prepare(entries: Sequence[Entry], folder: Path, tokenizer: str, copy: bool, workers: int) -> list[dict[str, Any]]:
+    """Fill the folder; returns what was left out, which prepare.jsonl there lists as well.
+
+    Raises FileExistsError where it holds another data set, ValueError where no entry is any good.
+    """
+    title, report, unfinished = title_of(entries, tokenizer, copy), folder / "prepare.jsonl", folder / ".prepare"
+    journal = Journal(unfinished / "journal.jsonl", title)
+    if is_finished(folder, title):
+        print(f"{folder} holds this data set already")
+        return Journal(report, title).results
+    other = [name for name in ("raw", "raw.arrow", "duration.json") if (folder / name).exists()]
+    if other and not journal.is_same:
+        remove = " and ".join(other)
+        raise FileExistsError(f"{folder} holds another data set: choose another folder, or remove {remove} there")
+    todo = list(enumerate(entries))[len(journal.results) :]
+    work = Work(tokenizer, folder / "wavs" if copy else None)
+    journal.add(each(work, todo, workers, "preparing", done=len(journal.results)))
+    rows = [result for result in journal.results if "left_out" not in result]
+    left_out = [result for result in journal.results if "left_out" in result]
+    if not rows:
+        raise ValueError(f"none of {len(entries)} entries is any good; {left_out[0]['place']}: {left_out[0]['reason']}")
+    write_layout(rows, folder, unfinished, tokenizer)
+    text = "\n".join([title, *map(as_line, left_out)]) + "\n"
+    replace_file(report, lambda part: part.write_text(text, encoding="utf-8"))
+    shutil.rmtree(unfinished)
+    return left_out
+
+
+def is_finished(folder: Path, title: str) -> bool:
+    report = folder / "prepare.jsonl"
+    same = report.is_file() and report.read_text(encoding="utf-8").partition("\n")[0] == title
+    return same and (folder / "raw").is_dir() and (folder / "duration.json").is_file()
+
+
+def write_layout(rows: Sequence[dict[str, Any]], folder: Path, unfinished: Path, tokenizer: str) -> None:
+    """raw/, duration.json, and a vocab.txt where the tokenizer has none and the folder neither; each whole or not."""
+    from datasets import Dataset as Table  # takes a second to import
+
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns = {name: column(name, [row.get(name) for row in rows]) for name in names}
+    part, raw = unfinished / "raw", folder / "raw"
+    for stale in (part, raw):  # of this work, interrupted at its end
+        shutil.rmtree(stale, ignore_errors=True)
+    Table.from_dict(columns).save_to_disk(str(part))
+    part.replace(raw)
+    durations = json.dumps({"duration": [row["duration"] for row in rows]})
+    replace_file(folder / "duration.json", lambda path: path.write_text(durations, encoding="utf-8"))
+    vocabulary = folder / "vocab.txt"
+    if tokenizer in ("custom", "char") and not vocabulary.is_file():
+        symbols = [" ", *sorted({symbol for row in rows for symbol in row["text"]} - {" "})]
+        replace_file(vocabulary, lambda path: path.write_text("\n".join(symbols) + "\n", encoding="utf-8"))
+
+
+def column(name: str, values: list[Any]) -> list[Any]:
+    """The values, which must be of one kind."""
+    import pyarrow
+
+    try:
+        pyarrow.array(values)
+    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
+        raise ValueError(f"the column {name} does not hold values of one kind: {error}") from error
+    return values
+
+
+# --- the command ---
+
+
+def said(left_out: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Lines: how many were left out and why, and the first few."""
+    kinds = Counter(result["left_out"] for result in left_out)
+    if left_out:
+        yield f"left out {len(left_out)}: " + ", ".join(f"{num} {kind}" for kind, num in kinds.most_common())
+        yield from (f"  {result['place']}: {result['reason']}" for result in left_out[:SHOWN])
+    if len(left_out) > SHOWN:
+        yield f"  and {len(left_out) - SHOWN} more, see prepare.jsonl there"
+
+
+def how_to_train(folder: Path, tokenizer: str) -> str:
+    name = folder.resolve().name.removesuffix(f"_{tokenizer}")
+    if folder.resolve().parent.name == "data" and name != folder.resolve().name:
+        return f"train with datasets.name={name} model.tokenizer={tokenizer}"
+    return f"training looks for data/NAME_{tokenizer}, with datasets.name=NAME model.tokenizer={tokenizer}"
+
+
+def command_line() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m f5_tts.scripts.prepare", description=__doc__)
+    parser.add_argument("source", type=Path, metavar="INPUT", help="a CSV or JSONL file, or a folder")
+    parser.add_argument("folder", type=Path, metavar="OUT_DIR", help="data/NAME_TOKENIZER")
+    parser.add_argument("--format", choices=list(FORMATS), help="default: recognised")
+    parser.add_argument(
+        "--tokenizer", choices=list(TOKENIZERS), help="default: as OUT_DIR's name ends, else custom (characters)"
+    )
+    parser.add_argument("--copy", action="store_true", help="copy audio to OUT_DIR/wavs; default: it stays where it is")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="default: %(default)s")
+    return parser
+
+
+def main(argv: list[str]) -> bool:
+    """False if it was interrupted."""
+    arguments = command_line().parse_args(argv)
+    folder, ending = arguments.folder, arguments.folder.resolve().name.rpartition("_")[2]
+    tokenizer = arguments.tokenizer or (ending if ending in TOKENIZERS else "custom")
+    kind, entries = read_entries(arguments.source, arguments.format)
+    print(f"{arguments.source}, read as {kind}: {len(entries)} entries")
+    try:
+        left_out = prepare(entries, folder, tokenizer, arguments.copy, arguments.workers)
+    except KeyboardInterrupt:
+        return False
+    for line in said(left_out):
+        print(line)
+    copied = f"was copied to {folder / 'wavs'}"
+    audio = copied if arguments.copy else "stays where it is, named by absolute paths (--copy copies it)"
+    print(f"{folder}: {len(entries) - len(left_out)} rows; the audio {audio}")
+    print(how_to_train(folder, tokenizer))
+    return True
+
+
+if __name__ == "__main__":
+    command(main, sys.argv[1:])

@@ -1,0 +1,90 @@
+"""What of a run the machine has a say in: devices, precision, and the optimizer's class."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from accelerate import Accelerator
+from torch.optim import AdamW, Optimizer
+
+from f5_tts.model.cfm import CFM
+from f5_tts.sections import OptimConfig
+
+PRECISIONS = ("no", "fp16", "bf16")
+VARIABLE = "ACCELERATE_MIXED_PRECISION"
+SMALLEST = 4096  # numbers in a tensor whose states bitsandbytes keeps in 8 bits
+MakeOptimizer = Callable[..., Optimizer]  # (parameters, lr=...)
+
+
+def build_accelerator(optim: OptimConfig) -> Accelerator:
+    """Devices and precision of a run; how single-precision matrices are multiplied is set for the whole process."""
+    torch.set_float32_matmul_precision("high" if optim.tf32 else "highest")
+    chosen, on_cpu = precision(optim), not torch.cuda.is_available()
+    accelerator = Accelerator(mixed_precision=chosen, cpu=on_cpu)
+    if chosen == "fp16" and on_cpu:  # torch can, accelerate passes over it
+        accelerator.native_amp, accelerator.scaler = True, torch.amp.GradScaler("cpu")
+    return accelerator
+
+
+def precision(optim: OptimConfig) -> str:
+    """no, fp16 or bf16; optim.mixed_precision=auto leaves it to ACCELERATE_MIXED_PRECISION.
+
+    Raises ValueError where that variable holds another word.
+    """
+    if optim.mixed_precision != "auto":
+        return optim.mixed_precision
+    asked = os.environ.get(VARIABLE, "").lower() or "no"
+    if asked not in PRECISIONS:
+        raise ValueError(f"{VARIABLE}={asked} in the environment is not allowed; allowed: {' or '.join(PRECISIONS)}")
+    return asked
+
+
+def prepare(model: CFM, accelerator: Accelerator) -> CFM:
+    """The model on its device and in the run's precision; gradients of several processes are averaged in the loop."""
+    prepared = accelerator.prepare_model(model, evaluation_mode=True)
+    assert isinstance(prepared, CFM)
+    return prepared
+
+
+def choose_optimizer(optim: OptimConfig, device: torch.device, say: Callable[[str], None] = print) -> MakeOptimizer:
+    """AdamW: with optim.bnb_optimizer that of bitsandbytes, in 8 bits, if it can work here; else torch's.
+
+    Raises ImportError without bitsandbytes.
+    """
+    plain = partial(AdamW, fused=True)
+    if not optim.bnb_optimizer:
+        return plain
+    try:
+        import bitsandbytes
+    except ImportError as error:
+        raise ImportError(
+            'optim.bnb_optimizer=true needs bitsandbytes: pip install -e ".[rl]" (or ".[bnb]" alone), or set '
+            "optim.bnb_optimizer=false"
+        ) from error
+    eight_bits: MakeOptimizer = bitsandbytes.optim.AdamW8bit  # pyright: ignore[reportPrivateImportUsage]
+    reason = why_not(eight_bits, device)
+    if reason is None:
+        return eight_bits
+    say(
+        f"warning: optim.bnb_optimizer=true: bitsandbytes {bitsandbytes.__version__} cannot work on {device} here "
+        f"({reason}), so torch's AdamW takes its place; its states need four times the memory"
+    )
+    return plain
+
+
+def why_not(make: MakeOptimizer, device: torch.device) -> str | None:
+    """Why an optimizer cannot take a step on a device; None when it can.
+
+    bitsandbytes without a fitting native part imports and is built all the same; its step then raises.
+    """
+    weights = torch.nn.Parameter(torch.zeros(SMALLEST, device=device))
+    weights.grad = torch.ones_like(weights)
+    try:
+        make([weights], lr=0.1).step()
+        moved = bool((weights < 0).all())
+    except (RuntimeError, NameError, AttributeError, OSError) as error:
+        return str(error).partition("\n")[0]
+    return None if moved else "its step moves nothing"

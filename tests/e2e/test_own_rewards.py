@@ -1,0 +1,104 @@
+"""Rewards of one's own through whole runs of stage 2: in this process, in another, and in one that is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from f5_tts.config import compose_run
+from f5_tts.model.build import build_model
+from f5_tts.sections import RLRunConfig
+from f5_tts.train import train_rl
+from f5_tts.train.build import build_vocabulary
+
+NAME = "reward/fragile_rewards:Fragile"
+PLACE = ("time/", "mem/", f"{NAME}.pid")
+SETTINGS = ["datasets.batch_size_per_gpu=2", "rl.mini_repeat_count=2", "rl.repeat_count=2", "rl.steps=4"]
+SETTINGS += ["rl.algorithm=flow_grpo", "rl.shared_noise=true", "rl.credit=sample", "rl.rewards.overlap=true"]
+
+REWARD = '''
+"""Clips as long and as loud as the person's; the first clips may cost its process its life."""
+
+import os
+import signal
+from pathlib import Path
+
+import torch
+
+
+class Fragile:
+    component = "likeness"
+
+    def __init__(self, grave=None):
+        self.grave = grave and Path(grave)
+
+    def score(self, inputs):
+        if self.grave and not self.grave.exists():
+            self.grave.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        off = torch.stack([(item.audio.std() - item.target_audio.std()).abs() for item in inputs])
+        letters = torch.tensor([float(len(item.row["text"])) for item in inputs])
+        return {"likeness": -off, "letters": letters, "pid": [float(os.getpid())] * len(inputs)}
+'''
+
+
+@pytest.fixture
+def run(tiny: list[str], at_home: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Runs stage 2 with the reward above, in a folder of this name, from one and the same random model."""
+    (tmp_path / "fragile_rewards.py").write_text(REWARD)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # as if one stood there
+
+    def go(name: str, entry: str) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        settings = [*tiny, *SETTINGS, f"rl.rewards.providers=[{{name: 'fragile_rewards:Fragile', {entry}}}]"]
+        write_start(settings, folder / "model_last.pt")
+        assert train_rl.main(["-cn", "F5TTS_Mini_RL", *settings, f"ckpts.save_dir={folder}"])
+        return folder
+
+    return go
+
+
+def write_start(settings: list[str], path: Path) -> None:
+    cfg = compose_run("F5TTS_Mini_RL", settings, RLRunConfig)
+    torch.manual_seed(0)
+    weights = build_model(cfg.model, build_vocabulary(cfg)).state_dict()
+    torch.save({"ema_model_state_dict": {f"ema_model.{name}": value for name, value in weights.items()}}, path)
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def numbers(folder: Path) -> list[dict[str, Any]]:
+    """The metrics that are the same wherever and whenever a run takes place."""
+    return [{key: value for key, value in row.items() if not key.startswith(PLACE)} for row in rows(folder)]
+
+
+def pids(folder: Path) -> list[float]:
+    return [row[f"{NAME}.pid"] for row in rows(folder)]
+
+
+@pytest.mark.slow
+def test_a_reward_trains_alike_in_this_process_in_another_and_in_one_that_is_killed(run, tmp_path):
+    here = run("here", "floor: 0.01")
+    worker = f"worker: {{python: '{sys.executable}'}}"
+    beside = run("beside", f"floor: 0.01, {worker}")
+    killed = run("killed", f"floor: 0.01, config: {{grave: '{tmp_path / 'grave'}'}}, {worker}")
+    assert (tmp_path / "grave").exists()
+    assert set(pids(here)) == {float(os.getpid())}
+    assert len(set(pids(beside))) == 1 and float(os.getpid()) not in pids(beside)
+    assert [row["update"] for row in rows(killed)] == [1, 2, 3, 4]
+    assert numbers(here) == numbers(beside) == numbers(killed)
+    assert numbers(here)[0][f"{NAME}.letters"] > 2 and numbers(here)[0]["reward/std"] > 0
+    weights = [torch.load(folder / "model_last.pt", weights_only=True) for folder in (here, beside, killed)]
+    for name, value in weights[0]["model_state_dict"].items():
+        assert all(torch.equal(value, other["model_state_dict"][name]) for other in weights[1:])

@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from http.client import HTTPConnection
+from math import nan
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from f5_tts.rewards.provider import Plain, as_tensor
+from f5_tts.rewards.serve import SLOWEST_S, Handler, RewardServer, Service, main
+from f5_tts.rewards.wire import TOKEN, pack_inputs, unpack_scores
+from f5_tts.types import RewardInput, RewardProvider
+
+ROOT = Path(__file__).parents[2]
+CLIPS = [RewardInput(audio=torch.ones(1600), sample_rate=16_000, text="one")] * 2
+BODY = pack_inputs(CLIPS, "call")
+
+
+class Hasty(Handler):
+    timeout = 0.1
+
+
+@contextmanager
+def served(
+    provider: RewardProvider, token: str = "", max_bytes: int = 2**20, handler: type[Handler] = Handler
+) -> Iterator[RewardServer]:
+    """A server on a free port of this machine, until the block ends."""
+    with RewardServer(("127.0.0.1", 0), Service("probe", provider), token=token, max_bytes=max_bytes) as server:
+        server.RequestHandlerClass = handler
+        thread = threading.Thread(target=server.serve_forever, args=[0.01])
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., RewardServer]]:
+    """As `served`, until the test ends."""
+    with ExitStack() as running:
+        yield lambda *args, **options: running.enter_context(served(*args, **options))
+
+
+def asked(server: RewardServer, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
+    """Status and body of one answer."""
+    connection = HTTPConnection("127.0.0.1", server.port, timeout=20)
+    connection.request(method, path, body, headers)
+    answer = connection.getresponse()
+    return answer.status, answer.read()
+
+
+def lengths(inputs: Sequence[RewardInput]) -> Tensor:
+    return torch.tensor([float(len(item.audio)) for item in inputs])
+
+
+def test_a_server_says_what_it_serves_and_scores_what_it_gets(serve):
+    server = serve(Plain(lengths), max_bytes=5000)
+    status, said = asked(server, "GET", "/")
+    assert status == 200
+    assert json.loads(said) == {
+        "protocol": 1,
+        "name": "probe",
+        "component": "score",
+        "words": False,
+        "max_bytes": 5000,
+    }
+    status, answer = asked(serve(Plain(lengths)), "POST", "/score", BODY)
+    assert status == 200
+    torch.testing.assert_close(unpack_scores(answer, "call"), torch.tensor([1600.0, 1600.0]))
+
+
+class Mixed:
+    component = "score"
+
+    def score(self, inputs: Sequence[RewardInput]) -> Any:
+        return {"score": [1, None], "whole": torch.tensor([2, 3])}
+
+
+def test_whatever_a_provider_may_give_in_a_run_becomes_tensors(serve):
+    _, answer = asked(serve(Mixed()), "POST", "/score", BODY)
+    expected = {"score": torch.tensor([1.0, nan]), "whole": torch.tensor([2.0, 3.0])}
+    torch.testing.assert_close(unpack_scores(answer, "call"), expected, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    "method, path", [("GET", "/score"), ("GET", "/../etc/passwd"), ("POST", "/"), ("POST", "/score_words")]
+)
+def test_other_paths_are_not_found(serve, method, path):
+    status, said = asked(serve(Plain(lengths)), method, path, BODY if method == "POST" else None)
+    assert status == 404 and f"there is no {path}" in said.decode()
+
+
+@pytest.mark.parametrize("given", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "secret"}])
+def test_without_the_token_nothing_is_told_and_nothing_scored(serve, given):
+    scored: list[int] = []
+
+    def note(inputs: Sequence[RewardInput]) -> Tensor:
+        scored.append(len(inputs))
+        return lengths(inputs)
+
+    server = serve(Plain(note), token="secret")
+    for method, path, body in [("GET", "/", None), ("POST", "/score", BODY)]:
+        status, said = asked(server, method, path, body, **given)
+        assert status == 401 and TOKEN in said.decode() and "secret" not in said.decode()
+    assert scored == []
+
+
+def test_with_the_token_both_are(serve):
+    server = serve(Plain(lengths), token="secret")
+    assert asked(server, "GET", "/", Authorization="Bearer secret")[0] == 200
+    assert asked(server, "POST", "/score", BODY, Authorization="Bearer secret")[0] == 200
+
+
+def test_a_body_above_the_limit_is_refused_before_any_of_it_is_sent(serve):
+    server = serve(Plain(lengths), max_bytes=1000)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+        client.sendall(b"POST /score HTTP/1.1\r\nContent-Length: 1001\r\n\r\n")
+        answer = client.makefile("rb").read().decode()
+    assert " 413 " in answer.splitlines()[0] and "1001 bytes is more than the 1000" in answer and "--max_mb" in answer
+
+
+@pytest.mark.parametrize("length", ["", "-1", "1e3", "²"])
+def test_a_body_must_say_how_long_it_is(serve, length):
+    with socket.create_connection(("127.0.0.1", serve(Plain(lengths)).port), timeout=20) as client:
+        client.sendall(f"POST /score HTTP/1.1\r\nContent-Length: {length}\r\n\r\n".encode())
+        assert b" 411 " in client.makefile("rb").readline()
+
+
+def test_a_malformed_body_is_a_bad_request_and_the_server_goes_on(serve):
+    server = serve(Plain(lengths))
+    status, said = asked(server, "POST", "/score", BODY[:-1])
+    assert status == 400 and "cannot be read" in said.decode()
+    assert asked(server, "POST", "/score", BODY)[0] == 200
+
+
+def test_a_body_that_ends_early_is_a_bad_request(serve):
+    with socket.create_connection(("127.0.0.1", serve(Plain(lengths)).port), timeout=20) as client:
+        client.sendall(b"POST /score HTTP/1.1\r\nContent-Length: 100\r\n\r\nabc")
+        client.shutdown(socket.SHUT_WR)
+        answer = client.makefile("rb").read()
+    assert b" 400 " in answer and b"the body ended after 3 of 100 bytes" in answer
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST /sc", b"POST /score HTTP/1.1\r\nContent-Length: 100\r\n\r\nabc"])
+def test_a_client_that_falls_silent_is_hung_up_on_while_others_are_served(serve, sent):
+    server = serve(Plain(lengths), handler=Hasty)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+        client.sendall(sent)
+        assert asked(server, "POST", "/score", BODY)[0] == 200
+        assert client.recv(1000) == b""
+    assert Handler.timeout == SLOWEST_S
+
+
+def test_an_error_of_the_provider_is_told_in_a_sentence_and_its_trace_stays_with_the_server(serve, capsys):
+    def broken(inputs: Sequence[RewardInput]) -> Tensor:
+        raise KeyError(f"no such\n  key among {len(inputs)}")
+
+    server = serve(Plain(broken))
+    status, said = asked(server, "POST", "/score", BODY)
+    assert (status, said.decode()) == (500, "KeyError: 'no such\\n key among 2'")
+    assert "Traceback" in capsys.readouterr().err
+    assert asked(server, "GET", "/")[0] == 200
+
+
+def test_scores_of_the_wrong_shape_are_an_error_that_names_the_provider(serve):
+    status, said = asked(serve(Plain(lambda inputs: torch.ones(3))), "POST", "/score", BODY)
+    assert status == 500 and "provider probe.score gave scores of shape (3,) for 2 clips" in said.decode()
+
+
+def test_a_client_that_hangs_up_leaves_no_trace_and_others_are_served(serve, capsys):
+    entered, leave = threading.Event(), threading.Event()
+
+    def held(inputs: Sequence[RewardInput]) -> Tensor:
+        entered.set()
+        leave.wait()
+        return lengths(inputs)
+
+    server = serve(Plain(held))
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # hangs up with a reset
+        client.sendall(b"POST /score HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY)
+        entered.wait(20)
+    leave.set()
+    assert asked(server, "POST", "/score", BODY)[0] == 200
+    assert capsys.readouterr().err == ""
+
+
+def test_one_thread_scores_for_all_clients(serve):
+    threads: set[int] = set()
+
+    def note(inputs: Sequence[RewardInput]) -> Tensor:
+        threads.add(threading.get_ident())
+        return lengths(inputs)
+
+    server = serve(Plain(note))
+    clients = [threading.Thread(target=asked, args=(server, "POST", "/score", BODY)) for _ in range(4)]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join()
+    assert len(threads) == 1
+
+
+# --- the command ---
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["voice"], r"serve\.name: no reward provider is called 'voice'"),
+        (["voice_sim", "--config", "{"], r"--config \{ is not JSON"),
+        (
+            ["voice_sim", "--config", "[1]"],
+            r"--config \[1\] is no JSON object, such as '\{\"model_dir\": ",
+        ),
+        (["voice_sim", "--config", '{"dim": 1}'], r"serve\.config: .*'dim'; voice_sim takes no keys"),
+        (["voice_sim", "--host", "0.0.0.0"], rf"--host 0\.0\.0\.0 lets other machines ask: set {TOKEN} first"),
+        (["speech_rate", "--host", "example.org"], "--host example.org lets other machines ask"),
+        (["tests.rewards.probe:Surroundings", "--port", "70000"], "cannot listen at --host 127.0.0.1 --port 70000"),
+    ],
+)
+def test_what_cannot_be_served_is_said_before_anything_is(arguments, message, monkeypatch, capfd):
+    monkeypatch.delenv(TOKEN, raising=False)
+    with pytest.raises(ValueError, match=message):
+        main(arguments)
+
+
+def test_the_command_says_in_one_line_where_it_serves_keeps_its_token_and_ends_with_ctrl_c():
+    command = [sys.executable, "-m", "f5_tts.rewards.serve", "tests.rewards.probe:Surroundings", "--port", "0"]
+    environment = {**os.environ, TOKEN: "secret"}
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    line = process.stdout.readline().decode()
+    found = re.fullmatch(r"tests\.rewards\.probe:Surroundings \(acc\) is served at http://127\.0\.0\.1:(\d+)\n", line)
+    assert found
+    connection = HTTPConnection("127.0.0.1", int(found[1]), timeout=20)
+    connection.request("POST", "/score", BODY, {"Authorization": "Bearer secret"})
+    scores = unpack_scores(connection.getresponse().read(), "call")
+    assert isinstance(scores, dict) and as_tensor(scores["knows_token"]).tolist() == [0.0, 0.0]
+    process.send_signal(signal.SIGINT)
+    said, errors = process.communicate(timeout=60)
+    assert (process.returncode, said) == (0, b"")
+    assert errors == b"what a library may say on stdout when it is imported\n"

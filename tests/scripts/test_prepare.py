@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from datasets import Dataset as Table
+from tests.scripts.recordings import command_of, environment, record, run
+
+from f5_tts.data.rows import Row, read_rows
+from f5_tts.scripts.prepare import main
+
+
+def write(path: Path, *lines: str) -> Path:
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def prepared(source: Path, folder: Path, *options: str) -> list[Row]:
+    assert main([str(source), str(folder), "--workers", "1", *options])
+    return read_rows(folder)
+
+
+def test_a_list_becomes_the_layout_with_its_columns_and_the_time_of_the_audio(tmp_path, capsys):
+    for name, seconds in (("a.wav", 0.5), ("b.flac", 2.0)):
+        record(tmp_path / name, seconds)
+    said = [
+        {"audio": "a.wav", "text": "eins", "speaker": 7, "duration": 99},
+        {"audio": "b.flac", "text": "zwei", "x": 1.5},
+    ]
+    folder = tmp_path / "data" / "mine_custom"
+    one, two = prepared(write(tmp_path / "list.jsonl", *map(json.dumps, said)), folder)
+    assert (one.text, one.duration, one.speaker, one.columns["x"]) == ("eins", 0.5, "7", None)
+    assert (two.text, two.duration, two.speaker, two.columns["x"]) == ("zwei", 2.0, None, 1.5)
+    assert two.audio_path == str((tmp_path / "b.flac").resolve())
+    assert (folder / "vocab.txt").read_text("utf-8") == " \ne\ni\nn\ns\nw\nz\n"
+    assert sorted(path.name for path in folder.iterdir()) == ["duration.json", "prepare.jsonl", "raw", "vocab.txt"]
+    console = capsys.readouterr().out
+    assert "read as jsonl: 2 entries" in console and "2 rows; the audio stays where it is" in console
+    assert "train with datasets.name=mine model.tokenizer=custom" in console
+
+
+def test_what_is_no_use_is_left_out_counted_and_said_with_its_line(tmp_path, capsys):
+    record(tmp_path / "good.wav")
+    record(tmp_path / "silent.wav", volume=0)
+    record(tmp_path / "short.wav", 0.05)
+    record(tmp_path / "long.wav", 31)
+    write(tmp_path / "words.wav", "no audio")
+    names = ["silent", "good", "short", "long", "words", "gone"]
+    lines = ["audio_file|text", *(f"{name}.wav|text" for name in names), "good.wav|", "good.wav"]
+    (row,) = prepared(write(tmp_path / "list.csv", *lines), tmp_path / "out")
+    assert row.text == "text"
+    console = capsys.readouterr().out
+    assert "left out 7: 1 silent, 1 too short, 1 too long, 1 unreadable, 1 missing, 1 no text, 1 1 fields" in console
+    assert "  line 2: " in console and "silent.wav is silent: all 8000 samples are zero" in console
+    title, *report = map(json.loads, (tmp_path / "out" / "prepare.jsonl").read_text("utf-8").splitlines())
+    assert title["entries"] == 8
+    assert [entry["place"] for entry in report] == [f"line {number}" for number in (2, 4, 5, 6, 7, 8, 9)]
+
+
+def test_with_pinyin_the_symbols_are_stored_and_the_sentence_beside_them(tmp_path):
+    record(tmp_path / "in" / "a.wav")
+    write(tmp_path / "in" / "a.txt", "你好 ok")
+    (row,) = prepared(tmp_path / "in", tmp_path / "mine_pinyin")  # the folder's name says which tokenizer
+    assert row.text == [" ", "ni2", " ", "hao3", " ", "o", "k"] and row.sentence == "你好 ok"
+    assert not (tmp_path / "mine_pinyin" / "vocab.txt").exists()  # the released one ships
+
+
+def test_a_vocabulary_that_is_there_stays_and_audio_is_copied_where_asked(tmp_path, capsys):
+    record(tmp_path / "in" / "ann" / "a.wav")
+    record(tmp_path / "in" / "bob" / "a.wav", 2.0)
+    for who in ("ann", "bob"):
+        write(tmp_path / "in" / who / "a.txt", who)
+    folder = tmp_path / "out"
+    folder.mkdir()
+    write(folder / "vocab.txt", " ", "a")
+    rows = prepared(tmp_path / "in", folder, "--copy")
+    assert [Path(str(row.audio_path)).relative_to(folder).as_posix() for row in rows] == [
+        "wavs/000000_a.wav",
+        "wavs/000001_a.wav",
+    ]
+    assert (folder / "wavs/000001_a.wav").read_bytes() == (tmp_path / "in/bob/a.wav").read_bytes()
+    assert (folder / "vocab.txt").read_text("utf-8") == " \na\n"
+    assert f"was copied to {folder / 'wavs'}" in capsys.readouterr().out
+
+
+def test_ljspeech_in_the_folder_that_it_becomes_a_data_set_of(tmp_path):
+    record(tmp_path / "wavs" / "LJ-1.wav")
+    write(tmp_path / "metadata.csv", "LJ-1|Dr. 1|Doctor one")
+    assert [row.text for row in prepared(tmp_path, tmp_path)] == ["Doctor one"]
+
+
+def test_the_same_again_changes_nothing_and_another_list_is_refused(tmp_path, capsys):
+    record(tmp_path / "a.wav")
+    source, folder = write(tmp_path / "list.csv", "audio_file|text", "a.wav|one", "b.wav|two"), tmp_path / "out"
+    prepared(source, folder)
+    capsys.readouterr()
+    before = (folder / "raw" / "state.json").stat().st_mtime_ns
+    prepared(source, folder)
+    console = capsys.readouterr().out
+    assert "holds this data set already" in console and "left out 1: 1 missing" in console
+    assert (folder / "raw" / "state.json").stat().st_mtime_ns == before
+    write(source, "audio_file|text", "a.wav|other")
+    with pytest.raises(FileExistsError, match=r"out holds another data set: .* remove raw and duration\.json there"):
+        prepared(source, folder)
+    assert [row.text for row in read_rows(folder)] == ["one"]
+
+
+def test_a_list_without_a_good_entry_is_refused_with_the_first_reason(tmp_path):
+    source = write(tmp_path / "list.csv", "audio_file|text", "a.wav|one")
+    with pytest.raises(ValueError, match=r"none of 1 entries is any good; line 2: no audio file at .*a\.wav"):
+        prepared(source, tmp_path / "out")
+
+
+def test_a_column_of_two_kinds_is_named(tmp_path):
+    record(tmp_path / "a.wav")
+    said = [{"audio": "a.wav", "text": "a", "age": age} for age in (3, "three")]
+    with pytest.raises(ValueError, match="the column age does not hold values of one kind"):
+        prepared(write(tmp_path / "list.jsonl", *map(json.dumps, said)), tmp_path / "out")
+
+
+def many(root: Path) -> Path:
+    """A list whose first recording is short, and the others long enough to take a while to be heard."""
+    record(root / "first.wav")
+    samples = np.random.default_rng(0).normal(scale=0.1, size=29 * 48_000)
+    soundfile.write(root / "long.flac", samples, 48_000)
+    names = ["first.wav", *["long.flac", "long.flac", "gone.wav"] * 15]
+    return write(root / "list.csv", "audio_file|text", *(f"{name}|text {i}" for i, name in enumerate(names)))
+
+
+def content(folder: Path) -> tuple[list[dict], bytes, bytes, bytes]:
+    files = (folder / name for name in ("duration.json", "prepare.jsonl", "vocab.txt"))
+    one, two, three = (path.read_bytes() for path in files)
+    return Table.load_from_disk(str(folder / "raw")).to_list(), one, two, three
+
+
+def num_lines(path: Path) -> int:
+    return path.read_text("utf-8").count("\n") if path.is_file() else 0
+
+
+@pytest.mark.slow
+def test_a_killed_command_goes_on_where_it_stopped_and_makes_the_same(tmp_path):
+    source, whole, part = many(tmp_path), tmp_path / "whole", tmp_path / "part"
+    prepared(source, whole)
+    journal = part / ".prepare" / "journal.jsonl"
+    with subprocess.Popen(command_of("prepare", source, part, "--workers", "1"), env=environment()) as process:
+        while num_lines(journal) < 5:
+            assert process.poll() is None
+        process.send_signal(signal.SIGKILL)
+    assert 5 <= num_lines(journal) < 40 and not (part / "raw").exists() and not (part / "duration.json").exists()
+    record(tmp_path / "first.wav", volume=0)  # heard before, and not heard again
+    with journal.open("a") as stream:
+        stream.write('{"audio_path": "cut sh')
+    again = run("prepare", source, part, "--workers", "2")
+    assert again.returncode == 0, again.stderr
+    assert content(part) == content(whole) and not (part / ".prepare").exists()
+
+
+@pytest.mark.slow
+def test_the_command_says_what_is_wrong_in_a_sentence(tmp_path):
+    done = run("prepare", tmp_path / "gone.csv", tmp_path / "out")
+    assert (done.returncode, done.stderr) == (2, f"error: nothing at {tmp_path / 'gone.csv'}\n")
