@@ -153,6 +153,13 @@ def test_the_vocabulary_lies_in_the_data_set_unless_the_run_says_otherwise():
     assert vocab_path(mini("model.tokenizer_path=a/v.txt")) == Path("a/v.txt")
 
 
+def test_a_data_set_of_the_hub_needs_a_vocabulary_from_elsewhere():
+    assert mini("datasets.name=hf://org/repo:dev", "model.tokenizer=pinyin").datasets.name == "hf://org/repo:dev"
+    assert mini("datasets.name=hf://a/b", "model.tokenizer_path=v.txt").datasets.name == "hf://a/b"
+    with pytest.raises(ConfigError, match=r"hf://a/b brings no vocabulary for model\.tokenizer=custom; set model"):
+        mini("datasets.name=hf://a/b")
+
+
 def test_a_group_is_all_repeats_of_a_prompt_unless_its_size_is_given():
     assert group_size(mini_rl("rl.repeat_count=2", "rl.mini_repeat_count=3").rl) == 6
     assert group_size(mini_rl("rl.group_size=8", "rl.mini_repeat_count=4").rl) == 8

@@ -12,10 +12,12 @@ import pytest
 import torch
 
 from f5_tts.config import compose_run
+from f5_tts.data.sources import FORMATS
+from f5_tts.data.text import TOKENIZERS
 from f5_tts.infer import cli
 from f5_tts.rewards import serve
 from f5_tts.rewards.provider import build_providers, score_all
-from f5_tts.scripts import fetch_reward_asr_model, fetch_reward_spk_model, quickstart, results
+from f5_tts.scripts import check_dataset, fetch_reward_asr_model, fetch_reward_spk_model, prepare, quickstart, results
 from f5_tts.scripts.export import command_line
 from f5_tts.sections import ProviderConfig, RLRunConfig, RunConfig
 from f5_tts.types import RewardInput
@@ -31,6 +33,8 @@ SCHEMAS = {
     "f5_tts.rewards.audition": ("F5TTS_RL", RLRunConfig),
 }
 FETCHES = {module.__name__: module.command_line for module in (fetch_reward_asr_model, fetch_reward_spk_model)}
+
+DATA_COMMANDS = {module.__name__: module.command_line for module in (prepare, check_dataset)}
 
 
 def documented_lines() -> list[str]:
@@ -58,6 +62,12 @@ def fetches() -> list[list[str]]:
     return [shlex.split(line) for line in lines if line.startswith(tuple(FETCHES))]
 
 
+def data_commands() -> list[list[str]]:
+    """Module and arguments of each command that makes or checks a data set."""
+    lines = [line.partition(" -m ")[2] for line in documented_lines()]
+    return [shlex.split(line, comments=True) for line in lines if line.startswith(tuple(DATA_COMMANDS))]
+
+
 def speaking_commands() -> list[list[str]]:
     """Arguments of each `f5-tts_infer-cli`."""
     name = ".venv/bin/f5-tts_infer-cli "
@@ -81,7 +91,7 @@ def test_every_command_that_we_print_composes(words: list[str]) -> None:
 
 def test_every_module_that_the_documents_run_is_known_here() -> None:
     modules = {line.partition(" -m ")[2].split()[0] for line in documented_lines() if " -m f5_tts" in line}
-    assert modules == {*SCHEMAS, *FETCHES, "f5_tts.scripts.export", "f5_tts.rewards.serve"}
+    assert modules == {*SCHEMAS, *FETCHES, *DATA_COMMANDS, "f5_tts.scripts.export", "f5_tts.rewards.serve"}
 
 
 def test_every_reward_server_that_we_print_is_understood() -> None:
@@ -93,6 +103,21 @@ def test_every_reward_server_that_we_print_is_understood() -> None:
 @pytest.mark.parametrize("arguments", exports(), ids=" ".join)
 def test_every_export_that_we_print_is_understood(arguments: list[str]) -> None:
     assert command_line().parse_args(arguments).checkpoint.suffix == ".pt"
+
+
+@pytest.mark.parametrize("words", data_commands(), ids=" ".join)
+def test_every_command_on_data_that_we_print_is_understood_and_is_about_a_data_set_folder(words: list[str]) -> None:
+    module, *arguments = words
+    folder = DATA_COMMANDS[module]().parse_args(arguments).folder
+    assert folder.parts[0] == "data" and folder.name.rpartition("_")[2] in TOKENIZERS
+
+
+def test_the_page_on_data_names_every_format_and_every_flag() -> None:
+    page = (ROOT / "docs/data.md").read_text("utf-8")
+    usages = " ".join(build().format_usage() for build in DATA_COMMANDS.values())
+    flags = set(re.findall(r"--[a-z]+", usages))
+    assert all(f"`{kind}`" in page for kind in FORMATS)
+    assert flags and all(flag in page for flag in flags)
 
 
 @pytest.mark.parametrize("words", fetches(), ids=" ".join)

@@ -101,9 +101,8 @@ def test_the_durations_are_drawn(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command_listens_in_several_processes_and_ends_with_1_when_rows_are_bad(tmp_path):
+def test_the_command_ends_with_1_when_rows_are_bad(tmp_path):
     record(tmp_path / "a.wav")
-    rows = [(name, "text", 1.0) for name in [*["a.wav"] * 20, "b.wav"]]
-    done = run("check_dataset", data_set(tmp_path, rows), "--workers", 2)
-    assert done.returncode == 1 and "1 of 21 rows are bad" in done.stdout, done.stderr
-    assert json.loads((tmp_path / "check.jsonl").read_text("utf-8"))["index"] == 20
+    done = run("check_dataset", data_set(tmp_path, [("a.wav", "text", 1.0), ("b.wav", "text", 1.0)]))
+    assert done.returncode == 1 and "1 of 2 rows are bad" in done.stdout, done.stderr
+    assert json.loads((tmp_path / "check.jsonl").read_text("utf-8"))["index"] == 1

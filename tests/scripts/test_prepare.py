@@ -55,7 +55,7 @@ def test_what_is_no_use_is_left_out_counted_and_said_with_its_line(tmp_path, cap
     (row,) = prepared(write(tmp_path / "list.csv", *lines), tmp_path / "out")
     assert row.text == "text"
     console = capsys.readouterr().out
-    assert "left out 7: 1 silent, 1 too short, 1 too long, 1 unreadable, 1 missing, 1 no text, 1 1 fields" in console
+    assert "left out 7: 1 silent, 1 too short, 1 too long, 1 unreadable, 1 missing, 1 no text, 1 no entry" in console
     assert "  line 2: " in console and "silent.wav is silent: all 8000 samples are zero" in console
     title, *report = map(json.loads, (tmp_path / "out" / "prepare.jsonl").read_text("utf-8").splitlines())
     assert title["entries"] == 8
@@ -128,7 +128,7 @@ def many(root: Path) -> Path:
     record(root / "first.wav")
     samples = np.random.default_rng(0).normal(scale=0.1, size=29 * 48_000)
     soundfile.write(root / "long.flac", samples, 48_000)
-    names = ["first.wav", *["long.flac", "long.flac", "gone.wav"] * 15]
+    names = ["first.wav", *["long.flac", "long.flac", "gone.wav"] * 7]
     return write(root / "list.csv", "audio_file|text", *(f"{name}|text {i}" for i, name in enumerate(names)))
 
 
@@ -151,16 +151,10 @@ def test_a_killed_command_goes_on_where_it_stopped_and_makes_the_same(tmp_path):
         while num_lines(journal) < 5:
             assert process.poll() is None
         process.send_signal(signal.SIGKILL)
-    assert 5 <= num_lines(journal) < 40 and not (part / "raw").exists() and not (part / "duration.json").exists()
+    assert 5 <= num_lines(journal) < 20 and not (part / "raw").exists() and not (part / "duration.json").exists()
     record(tmp_path / "first.wav", volume=0)  # heard before, and not heard again
     with journal.open("a") as stream:
         stream.write('{"audio_path": "cut sh')
     again = run("prepare", source, part, "--workers", "2")
     assert again.returncode == 0, again.stderr
     assert content(part) == content(whole) and not (part / ".prepare").exists()
-
-
-@pytest.mark.slow
-def test_the_command_says_what_is_wrong_in_a_sentence(tmp_path):
-    done = run("prepare", tmp_path / "gone.csv", tmp_path / "out")
-    assert (done.returncode, done.stderr) == (2, f"error: nothing at {tmp_path / 'gone.csv'}\n")

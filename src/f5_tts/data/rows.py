@@ -123,9 +123,8 @@ def read_hub(name: str) -> list[Row]:
     try:
         table = load_dataset(repository, split=split or "train", trust_remote_code=False)
     except (DatasetNotFoundError, ConnectionError) as error:
-        raise FileNotFoundError(
-            f"datasets.name={name}: {repository} is no folder here, and the hub: {error}"
-        ) from error
+        where = f"datasets.name={name}: {repository} is no folder here"
+        raise FileNotFoundError(f"{where}, and of the hub: {error}") from error
     except ValueError as error:  # no such split, or several configurations; the library says which there are
         raise ValueError(f"datasets.name={name}: {error} (another split: {HUB}{repository}:SPLIT)") from error
     assert isinstance(table, Table)  # as one split is

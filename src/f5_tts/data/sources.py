@@ -14,6 +14,7 @@ import soundfile
 
 AUDIO_NAMES = ("audio_file", "audio_path", "audio")  # what a list may call its column of recordings
 SEPARATORS = ("|", "\t", ",")
+NO_TEXT = "no text"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,6 +26,11 @@ class Entry:
     text: str = ""  # in one line, white space made single spaces
     columns: Mapping[str, Any] = field(default_factory=dict)  # what else is said of it
     problem: str = ""  # why it is none, if so
+
+    @property
+    def kind(self) -> str:
+        """The problem in two words."""
+        return NO_TEXT if self.problem == NO_TEXT else "no entry"
 
 
 # --- which format it is ---
@@ -156,7 +162,7 @@ def entry_of(place: str, said: Mapping[str, Any], folder: Path) -> Entry:
     path = str((folder / audio.strip()).resolve())
     columns = {key: value for key, value in said.items() if key not in (*AUDIO_NAMES, "text")}
     if not isinstance(text, str) or not text.strip():
-        return Entry(place=place, audio=path, columns=columns, problem="no text")
+        return Entry(place=place, audio=path, columns=columns, problem=NO_TEXT)
     return Entry(place=place, audio=path, text=" ".join(text.split()), columns=columns)
 
 

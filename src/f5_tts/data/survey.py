@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from math import ceil
 from multiprocessing import get_context, parent_process
 from threading import Thread
 from typing import TypeVar
@@ -46,6 +47,7 @@ def each(
     One worker is this process itself; others end with it, however it ends.
     """
     bar = tqdm(total=done + len(items), initial=done, desc=title, unit="row")
+    workers = min(workers, ceil(len(items) / AT_ONCE))  # more would get nothing
     pool = ProcessPoolExecutor(workers, get_context("spawn"), start_worker) if workers > 1 else None
     try:
         for result in pool.map(work, items, chunksize=AT_ONCE) if pool else map(work, items):

@@ -40,7 +40,7 @@ class Work:
         number, entry = numbered
         found = examined(entry.audio) if not entry.problem else None
         if found is None or found.seconds is None:
-            kind, reason = (found.kind, found.reason) if found else (entry.problem, entry.problem)
+            kind, reason = (found.kind, found.reason) if found else (entry.kind, entry.problem)
             return {"left_out": kind, "place": entry.place, "audio": entry.audio, "reason": reason}
         columns = dict(entry.columns)
         if columns.get("speaker") is not None:

@@ -35,8 +35,8 @@ def without_bad_rows(
             for row in bad_rows.values():
                 if row.index not in known:
                     say(f"row {row.index} of the data set is left out ({row.kind}): {row.reason}")
-        known |= bad_rows.keys()
-        found |= bad_rows
+        known.update(bad_rows)
+        found.update(bad_rows)
         all_are_bad &= not any(has_rows for has_rows, _ in everywhere)
         if all_are_bad and len(found) >= min(ENOUGH, num_rows):
             raise all_bad(list(found.values()))

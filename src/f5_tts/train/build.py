@@ -24,7 +24,7 @@ from f5_tts.sections import OptimConfig, RunConfig, dataset_dir, vocab_path
 from f5_tts.train.bad_rows import all_bad, without_bad_rows
 from f5_tts.train.machine import MakeOptimizer
 from f5_tts.train.state import Trainable
-from f5_tts.types import BadRow, SpeechBatch, Utterance
+from f5_tts.types import SpeechBatch, Utterance
 
 if TYPE_CHECKING:
     from f5_tts.sections import EmaConfig
@@ -169,9 +169,15 @@ def build_ema(model: CFM, ema: EmaConfig) -> EMA:
 
 def start_at_mean(model: CFM, plan: BatchPlan, num: int = 64) -> None:
     """Start an untrained model at the data's mean mel: its first updates need not learn it."""
-    items = [plan.dataset[batch[0]] for batch in plan.epoch(0)[:num]]
-    mels = [item.mel for item in items if isinstance(item, Utterance)]
+    mels, bad = [], []
+    for batch in plan.epoch(0)[:num]:
+        items = (plan.dataset[key] for key in batch)  # read until one is good
+        for item in items:
+            if isinstance(item, Utterance):
+                mels.append(item.mel)
+                break
+            bad.append(item)
     if not mels:
-        raise all_bad([item for item in items if isinstance(item, BadRow)])
+        raise all_bad(bad)
     with torch.no_grad():
         model.transformer.proj_out.bias.copy_(torch.cat(mels).mean(dim=0))

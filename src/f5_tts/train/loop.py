@@ -110,15 +110,16 @@ def improve(
     accelerator.unscale_gradients(trainable.optimizer)
     norm = torch.as_tensor(accelerator.clip_grad_norm_(policy.parameters(), optim.max_grad_norm)).item()
     metrics = merge(seen)
-    if is_finite_everywhere(sum(losses), norm, accelerator):
+    loss = sum(losses, 0.0)
+    if is_finite_everywhere(loss, norm, accelerator):
         trainable.skips.count(False)
         if losses:  # none where no row of the update's batches can be read
             trainable.optimizer.step()
-    elif overflowed(sum(losses), accelerator):
+    elif overflowed(loss, accelerator):
         trainable.skips.total += 1
         say(f"update {trainable.update + 1} skipped: its gradient is too large for fp16; the scale is lowered")
     else:
-        skip(trainable, non_finite_message(sum(losses), norm, metrics, trainable.update), optim.max_skips, say)
+        skip(trainable, non_finite_message(loss, norm, metrics, trainable.update), optim.max_skips, say)
     if accelerator.scaler is not None and losses:
         accelerator.scaler.update()
     metrics |= {"seconds": seconds, "grad_norm": norm, "lr": float(trainable.scheduler.get_last_lr()[0])}

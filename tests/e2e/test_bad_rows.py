@@ -1,0 +1,108 @@
+"""Both stages on a data set in which some recordings cannot be read."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from datasets import Dataset as Table
+
+from f5_tts.train import train, train_rl
+
+REPOSITORY = Path(__file__).parents[2]
+RATE, BAD = 16_000, {2: "missing", 5: "silent"}
+COMMON = [
+    f"model.tokenizer_path={REPOSITORY / 'data/mini_custom/vocab.txt'}",
+    "datasets.name=bad",
+    "datasets.pair_speakers=false",
+    "datasets.batch_size_type=sample",
+    "datasets.batch_size_per_gpu=1",
+    "optim.epochs=2",
+    "optim.max_updates=null",
+]
+STAGE_1 = ["-cn", "F5TTS_Mini", "model.output_dist=gaussian", "model.objective=gaussian_nll", "model.use_rl_head=true"]
+STAGE_2 = [
+    "-cn",
+    "F5TTS_Mini_RL",
+    "rl.mini_repeat_count=2",
+    "rl.steps=2",
+    "rl.prompt_frac_range=[0.2,0.3]",
+    "rl.credit=sample",
+    "rl.rewards.providers=[{name: clipping}, {name: long_silence}]",
+]
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch) -> Path:
+    """Eight recordings of half a second, of which one is missing and one silent; the user stands beside `data/`."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "data" / "bad_custom"
+    folder.mkdir(parents=True)
+    draw = np.random.default_rng(0)
+    paths = [f"data/bad_custom/{number}.wav" for number in range(8)]
+    for number, path in enumerate(paths):
+        if BAD.get(number) != "missing":
+            soundfile.write(path, draw.normal(scale=0.0 if number in BAD else 0.1, size=RATE // 2), RATE)
+    Table.from_dict({"audio_path": paths, "text": ["one two"] * 8}).save_to_disk(str(folder / "raw"))
+    (folder / "duration.json").write_text(json.dumps({"duration": [0.5] * 8}))
+    return folder
+
+
+def rows(folder: Path) -> list[dict[str, float]]:
+    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if not k.startswith(("time/", "mem/"))} for row in found]
+
+
+def test_both_stages_pass_over_bad_rows_say_each_once_and_go_on_bit_for_bit(data, tiny, tmp_path, capsys):
+    warm, tuned = tmp_path / "warm", tmp_path / "tuned"
+    assert train.main([*STAGE_1, *tiny, *COMMON, f"ckpts.save_dir={warm}"])
+    tuned.mkdir()
+    shutil.copy(warm / "model_last.pt", tuned)
+    said = capsys.readouterr().out
+    assert train_rl.main([*STAGE_2, *tiny, *COMMON, f"ckpts.save_dir={tuned}"])
+    for folder, console in ((warm, said), (tuned, capsys.readouterr().out)):
+        found = rows(folder)
+        assert [row["update"] for row in found] == list(range(1, 17))
+        without = [row["update"] for row in found if "loss" not in row]  # one bad row a batch, twice in two epochs
+        assert len(without) == 4 and all(row["grad_norm"] == 0 for row in found if "loss" not in row)
+        counts = [row["health/bad_rows"] for row in found]
+        assert counts == sorted(counts) and {1, 2} <= set(counts)
+        for index, kind in BAD.items():
+            assert console.count(f"row {index} of the data set is left out ({kind}): ") == 1
+        assert console.count("no row of a batch can be read: it is passed over") == 4
+    for stage, command, options in ((warm, train, STAGE_1), (tuned, train_rl, STAGE_2)):
+        copy = tmp_path / f"{stage.name}_resumed"
+        shutil.copytree(stage, copy)
+        shutil.copy(stage / "model_10.pt", copy / "model_last.pt")
+        assert command.main([*options, *tiny, *COMMON, f"ckpts.save_dir={copy}"])
+        assert rows(copy) == rows(stage)
+        one, other = (torch.load(at / "model_last.pt", weights_only=True) for at in (copy, stage))
+        assert one["bad_rows"] == other["bad_rows"] == [2, 5]
+        weights = one["model_state_dict"].items()
+        assert all(torch.equal(value, other["model_state_dict"][name]) for name, value in weights)
+
+
+def test_the_good_rows_of_a_batch_are_learnt_from(data, tiny, tmp_path):
+    options = ["datasets.batch_size_per_gpu=8", f"ckpts.save_dir={tmp_path / 'run'}", "optim.num_warmup_updates=0"]
+    assert train.main([*STAGE_1, *tiny, *COMMON, *options])
+    assert all("loss" in row and row["health/bad_rows"] == 2 for row in rows(tmp_path / "run"))
+
+
+def test_a_data_set_of_bad_rows_alone_ends_the_run_with_the_first_reason(data, tiny, tmp_path):
+    for path in data.glob("*.wav"):
+        path.unlink()
+    with pytest.raises(ValueError, match=r"none of the 8 rows tried .*; row 0 is missing: no audio file"):
+        train.main([*STAGE_1, *tiny, *COMMON, f"ckpts.save_dir={tmp_path / 'run'}"])
+
+
+def test_items_longer_than_a_batch_of_frames_are_counted_and_said(data, tiny, tmp_path, capsys):
+    (data / "duration.json").write_text(json.dumps({"duration": [0.5] * 5 + [9.0] * 3}))
+    frames = ["datasets.batch_size_type=frame", "datasets.batch_size_per_gpu=100", "optim.num_warmup_updates=0"]
+    assert train.main([*STAGE_1, *tiny, *COMMON, *frames, f"ckpts.save_dir={tmp_path / 'run'}"])
+    said = capsys.readouterr().out
+    assert "3 of 8 items are longer than datasets.batch_size_per_gpu=100 frames and left out\n" in said

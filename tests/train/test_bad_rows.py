@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from f5_tts.data.batching import Loaded
+from f5_tts.train.bad_rows import without_bad_rows
+from f5_tts.train.build import lists_of
+from f5_tts.types import BadRow, SpeechBatch
+
+
+def bad(*indices: int) -> list[BadRow]:
+    return [BadRow(index=i, path=f"{i}.wav", kind="missing", reason=f"no audio file at {i}.wav") for i in indices]
+
+
+def batch_of(*ids: int) -> SpeechBatch:
+    num = len(ids)
+    return SpeechBatch(
+        mel=torch.zeros(num, 1, 1),
+        lens=torch.ones(num, dtype=torch.long),
+        prompt_lens=torch.zeros(num, dtype=torch.long),
+        text=torch.zeros(num, 1, dtype=torch.long),
+        target_texts=[""] * num,
+        group_ids=torch.tensor(ids),
+        audio=[torch.zeros(1)] * num,
+    )
+
+
+def ids_of(batch: SpeechBatch | None) -> list[int] | None:
+    return batch if batch is None else batch.group_ids.tolist()
+
+
+def passed(loaded: list[Loaded], known: set[int], said: list[str], num_rows: int = 10) -> list[list[int] | None]:
+    batches = without_bad_rows(loaded, known, num_rows, Accelerator(cpu=True), said.append)
+    return [ids_of(batch) for batch in batches]
+
+
+def test_bad_rows_are_counted_and_each_is_said_once():
+    known, said = set[int](), []
+    loaded = [Loaded(batch_of(1), bad(3, 4)), Loaded(batch_of(2), []), Loaded(batch_of(5), bad(4))]
+    assert passed(loaded, known, said) == [[1], [2], [5]]
+    assert known == {3, 4}
+    assert said == [f"row {i} of the data set is left out (missing): no audio file at {i}.wav" for i in (3, 4)]
+    passed([Loaded(batch_of(1), bad(3))], known, said)  # a run that goes on knows them
+    assert len(said) == 2
+
+
+def test_a_batch_without_a_row_keeps_its_place_in_the_updates():
+    said: list[str] = []
+    loaded = [Loaded(batch_of(1), []), Loaded(None, bad(2)), Loaded(batch_of(3), []), Loaded(batch_of(4), [])]
+    batches = without_bad_rows(loaded, set(), 10, Accelerator(cpu=True), said.append)
+    assert [[ids_of(batch) for batch in update] for update in lists_of(2, batches)] == [[[1]], [[3], [4]]]
+    assert said[-1] == "no row of a batch can be read: it is passed over"
+
+
+def test_where_every_row_is_bad_the_run_ends_with_the_first_reason():
+    known, said = set[int](), []
+    with pytest.raises(ValueError, match=r"none of the 3 rows .*row 1 is missing: no audio file at 1\.wav.*check_"):
+        passed([Loaded(None, bad(2, 1)), Loaded(None, bad(3))], known, said, num_rows=3)
+    passed([Loaded(None, bad(2, 1)), Loaded(batch_of(0), bad(3))], known, said, num_rows=3)
+    with pytest.raises(ValueError, match="none of the 64 rows tried"):
+        passed([Loaded(None, bad(i)) for i in range(100)], known, said, num_rows=1000)
+
+
+PROGRAM = """
+from accelerate import Accelerator
+from tests.train.test_bad_rows import bad, batch_of, ids_of
+from f5_tts.data.batching import Loaded
+from f5_tts.train.bad_rows import without_bad_rows
+import torch
+
+accelerator, known, said = Accelerator(cpu=True), set(), []
+assert accelerator.num_processes == 2
+own = [
+    [Loaded(batch_of(0), bad(7)), Loaded(None, bad(8)), Loaded(batch_of(4), [])],
+    [Loaded(batch_of(1), []), Loaded(batch_of(3), bad(9)), Loaded(batch_of(5), [])],
+][accelerator.process_index]
+found = [ids_of(batch) for batch in without_bad_rows(own, known, 20, accelerator, said.append)]
+print(accelerator.process_index, found, sorted(known), len(said), flush=True)
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_pass_over_the_same_batches_and_know_the_same_rows(tmp_path):
+    (tmp_path / "program.py").write_text(PROGRAM, encoding="utf-8")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    root = str(Path(__file__).parents[2])
+    paths = {"PYTHONPATH": os.pathsep.join([root, *filter(None, sys.path)]), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*launch, str(tmp_path / "program.py")], env=os.environ | paths, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.splitlines()) == [
+        "0 [[0], None, [4]] [7, 8, 9] 4",
+        "1 [[1], None, [5]] [7, 8, 9] 0",
+    ]
