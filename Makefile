@@ -4,7 +4,7 @@ RUN := .venv/bin/python
 SETUP := setup_env.py pyproject.toml constraints.txt requirements-assets.txt
 MINI := .venv/.ready-mini
 EVAL := .venv/.ready-mini,eval
-DEV := .venv/.ready-mini,eval,rl,dev
+DEV := .venv/.ready-mini,eval,rl,track,trackio,dev
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1  # no look for a newer pyright
 
 .PHONY: help quickstart clean-run test base results corpus
@@ -22,7 +22,7 @@ test: $(DEV) ## lint, types and tests
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/pyright
-	OMP_NUM_THREADS=1 $(RUN) -m pytest  # models so small that threads would only wait for each other
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile  # models so small that threads would only wait for each other
 
 base: $(MINI) ## train the base model again, from the corpus on (about half an hour on 2 cores)
 	$(RUN) -m f5_tts.scripts.make_corpus base

@@ -1,4 +1,4 @@
-"""Makes `.venv`, with everything the chosen extras need: `python setup_env.py --extras mini,eval,rl,dev`.
+"""Makes `.venv`, with everything the chosen extras need: `python setup_env.py --extras mini,eval,rl,track,trackio,dev`.
 
 Runs before anything is installed, so it uses the standard library alone. `TORCH_INDEX=<url>` chooses where torch
 comes from; empty (`TORCH_INDEX=`) means the package registry that pip is set up for.
@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 CONSTRAINTS = ROOT / "constraints.txt"
 ASSETS = ROOT / "requirements-assets.txt"
-EXTRAS = ("mini", "eval", "rl", "dev")
+EXTRAS = ("mini", "eval", "rl", "track", "trackio", "dev")
 OLDEST, NEWEST = (3, 10), (3, 13)
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 PROBE_TIMEOUT_S = 3

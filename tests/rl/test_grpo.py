@@ -14,7 +14,7 @@ from f5_tts.config import compose_run
 from f5_tts.model.cfm import CFM
 from f5_tts.model.heads import Velocity
 from f5_tts.rl.advantage import GroupComparison
-from f5_tts.rl.grpo import GRPOLoss, draw_experience, drawn_and_scored
+from f5_tts.rl.grpo import GRPOLoss, draw_experience, drawn_and_scored, group_metrics, reward_metrics
 from f5_tts.rl.nft import OldPolicy
 from f5_tts.rl.objective import Models, grpo_objective
 from f5_tts.rl.scoring import Scorer
@@ -156,6 +156,17 @@ def test_a_policy_that_is_not_the_one_that_drew_is_refused(policy, batch, small)
     policy.train()  # dropout
     with pytest.raises(FloatingPointError, match=r"ratio is off by .* \(allowed: 1e-05, .*is dropout on"):
         list(loss(policy, experience))
+
+
+def test_two_groups_of_two_are_reported_with_their_size_and_how_much_each_differs():
+    """Standard deviations within the groups: 1 and 3; over all four, of 0, 2, 4, 10: √14."""
+    rewards, group_ids = torch.tensor([0.0, 4.0, 2.0, 10.0]), torch.tensor([7, 3, 7, 3])
+    seen = group_metrics(rewards, group_ids)
+    assert seen == {"group/prompts": 2.0, "group/size": 2.0, "group/reward_std_mean": 2.0}
+    said = RewardBatch(total=rewards, parts={"my.own:part.x": torch.tensor([1.0, nan, 3.0, nan])}, weights={})
+    of_all = reward_metrics(said, group_ids)
+    assert (of_all["reward"], of_all["reward_std"]) == (4.0, pytest.approx(14**0.5))
+    assert (of_all["rewards/my.own:part/mean"], of_all["rewards/my.own:part/std"]) == (2.0, 1.0)
 
 
 def test_rewards_are_reported_as_mean_deviation_least_and_most(policy, batch, small):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +16,16 @@ from f5_tts.config import compose_run
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.cfm import CFM
 from f5_tts.sections import EmaConfig, RunConfig
-from f5_tts.train.build import build_ema, check_length, learning_rate_factor
+from f5_tts.train.build import (
+    build_ema,
+    build_plan,
+    check_length,
+    count_updates,
+    epoch_at,
+    learning_rate_factor,
+)
+
+REPOSITORY = Path(__file__).parents[2]
 
 ROWS = "rows_(update,step,initted,ema)"
 
@@ -128,3 +138,15 @@ def test_an_average_on_the_cpu_of_a_model_on_the_gpu_is_the_same(model):
             fill(part, float(update))
             average.update()
     torch.testing.assert_close(averaged(averages[0]), averaged(averages[1]), rtol=1e-6, atol=0)
+
+
+def test_an_epoch_is_a_pass_over_the_data_set_whatever_makes_an_update(monkeypatch):
+    """Three batches of four prompts are drawn for two updates."""
+    monkeypatch.chdir(REPOSITORY)
+    changes = ["datasets.name=mini", "datasets.batch_size_type=sample", "datasets.batch_size_per_gpu=4"]
+    run = compose_run("F5TTS_Mini", [*changes, "optim.grad_accumulation_steps=3", "optim.epochs=2"], RunConfig)
+    plan = build_plan(run)
+    epoch, batches = epoch_at(plan, run.optim, uses=2), len(plan.epoch(0))
+    assert [epoch(update) for update in (0, 1, 3)] == pytest.approx([0, 1.5 / batches, 4.5 / batches])
+    assert epoch(batches) == pytest.approx(1.5)  # 2/3 updates a batch
+    assert 1.9 < epoch(count_updates(plan, run.optim, uses=2)) <= 2
