@@ -40,7 +40,7 @@ def files_of(folder: Path) -> Files:
 
 
 def base_model(arch: list[str]) -> bytes:
-    """Named as published: an average with its counters, no Gaussian head. No layer is zero, as some of a new model are."""
+    """Named as published: an average with its counters, and no Gaussian head; no layer is zero, as in a new model."""
     run = compose_run("F5TTS_v1_Base", arch, RunConfig)
     torch.manual_seed(0)
     weights = build_model(run.model, build_vocabulary(run)).state_dict()
