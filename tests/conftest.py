@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -23,6 +24,12 @@ from f5_tts.sections import ArchConfig
 GOLDENS = Path(__file__).parent / "goldens"
 MEL_BINS, TOKENS = 20, 30  # of every golden model
 GAUSSIAN = ("dit", "unett")  # golden models with the fork's head
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c_ends() -> None:
+    """Tests that run in the background ignore it, and so would the processes that they start."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @cache
