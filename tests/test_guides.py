@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests import guide
 
 from f5_tts.config import compose_run
 from f5_tts.data.sources import FORMATS
@@ -23,7 +24,7 @@ from f5_tts.sections import ProviderConfig, RLRunConfig, RunConfig
 from f5_tts.types import RewardInput
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), guide.PATH]
 SCHEMAS = {
     "f5_tts.train.train": ("F5TTS_v1_Base", RunConfig),
     "f5_tts.train.train_rl": ("F5TTS_RL", RLRunConfig),

@@ -159,6 +159,7 @@ def test_every_metric_that_the_guide_names_is_logged_at_every_update(clone: Clon
     for row in clone.rows("mini_rl_grpo"):
         assert named <= {name for name, value in row.items() if value is not None}
         assert -1 <= row["reward/wespeaker_sim.sim"] <= 1
+        assert row["ratio/initial_max_dev"] == 0  # one policy draws and learns, in bf16 and recomputed
     assert {"loss", "loss/nll", "grad_norm", "lr"} <= clone.rows("mini_rl_warmup")[0].keys()
 
 

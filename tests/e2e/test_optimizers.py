@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import soundfile
 import torch
 from accelerate.state import AcceleratorState
-from datasets import Dataset
-from safetensors.torch import save_file
-from tests.test_config import STAGE_1 as GUIDE_1
-from tests.test_config import STAGE_2 as GUIDE_2
-from tests.test_config import words
 from torch import Tensor
 
-from f5_tts.config import compose_run
-from f5_tts.data.text import RELEASED, read_vocabulary
-from f5_tts.model.build import build_model
-from f5_tts.model.checkpoint import published_tensors
-from f5_tts.sections import RunConfig
 from f5_tts.train import train, train_rl
 
 REPOSITORY = Path(__file__).parents[2]
@@ -96,62 +84,3 @@ def test_both_stages_train_in_eight_bits_and_fp16_and_go_on_bit_for_bit(tiny, tm
         assert entry.main([*options, f"ckpts.save_dir={resumed}"])
         assert same(resumed / "model_last.pt", folder / "model_last.pt")
         before = folder / "model_last.pt"
-
-
-# --- the guide's commands ---
-
-SIZES = {"dim": 32, "depth": 2, "heads": 2, "dim_head": 16, "text_dim": 16, "conv_layers": 1}
-SMALL = [f"model.arch.{key}={value}" for key, value in SIZES.items()]
-STAND_INS = [
-    "model.vocoder.name=griffin_lim",
-    "model.vocoder.iterations=2",
-    "rl.rewards.providers=[{name: speech_rate}]",
-]
-
-
-@pytest.fixture
-def where_the_user_stands(tmp_path, monkeypatch) -> Path:
-    """A folder with the guide's data set (two clips), vocabulary and base checkpoint, which is tiny and has no head."""
-    monkeypatch.chdir(tmp_path)
-    clips, rows = Path("data/mini_rl_custom/wavs"), []
-    clips.mkdir(parents=True)
-    for place, shipped in enumerate(sorted((REPOSITORY / "data/mini_custom/wavs").glob("*.flac"))[:2]):
-        audio, rate = soundfile.read(shipped)
-        path = clips / f"sample_{place:02d}.wav"
-        soundfile.write(path, audio, rate)
-        rows.append({"audio_path": str(path), "text": "ONE TWO", "duration": len(audio) / rate})
-    Dataset.from_list(rows).save_to_disk(str(clips.parent / "raw"))
-    (clips.parent / "duration.json").write_text(json.dumps({"duration": [row["duration"] for row in rows]}))
-    Path("data/Emilia_ZH_EN_pinyin").mkdir()
-    shutil.copy(RELEASED, "data/Emilia_ZH_EN_pinyin/vocab.txt")
-    model = build_model(compose_run("F5TTS_v1_Base", SMALL, RunConfig).model, read_vocabulary(RELEASED))
-    Path("ckpts/mini_rl_warmup").mkdir(parents=True)
-    save_file(
-        published_tensors(model.state_dict(), torch.float32),
-        "ckpts/mini_rl_warmup/pretrained_model_1250000.safetensors",
-    )
-    return tmp_path
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("new_process")
-def test_the_guides_two_commands_start_where_the_user_stands(where_the_user_stands, monkeypatch, capsys):
-    """In the guide's environment; the network is small, and vocoder and rewards need nothing that is fetched."""
-    here = where_the_user_stands
-    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
-    monkeypatch.setenv("PYTORCH_ALLOC_CONF", "expandable_segments:True")
-    assert train.main(["-cn", "F5TTS_v1_Base", *words(GUIDE_1, str(here)), *SMALL])
-    (here / "ckpts/mini_rl_grpo").mkdir()
-    shutil.copy(here / "ckpts/mini_rl_warmup/model_last.pt", here / "ckpts/mini_rl_grpo/model_last.pt")
-    assert train_rl.main([*words(GUIDE_2, str(here)), *SMALL, *STAND_INS])
-    said = capsys.readouterr().out
-    assert (
-        "starting gaussian_nll from the ema weights of ckpts/mini_rl_warmup/pretrained_model_1250000.safetensors"
-        in said
-    )
-    assert "starting grpo from the raw weights of ckpts/mini_rl_grpo/model_last.pt (made by gaussian_nll)" in said
-    for name in ("mini_rl_warmup", "mini_rl_grpo"):
-        state = read(here / "ckpts" / name / "model_last.pt")
-        assert state["update"] == 2 and state["optimizer_class"] == "bitsandbytes.AdamW8bit"
-    assert [row["ratio/initial_max_dev"] for row in rows(here / "ckpts/mini_rl_grpo")] == [0, 0]
-    assert os.environ["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
