@@ -101,11 +101,14 @@ def unpack_scores(body: bytes, call: str) -> dict[str, Tensor | list[str]]:
     about, numbers = unpack(body)
     if about.get("call") != call:
         raise ValueError("the answer is to another request")
-    named = about.get("components")
-    places = {str(place): texts for place, texts in enumerate(named.values())} if isinstance(named, dict) else None
-    if places is None or numbers.keys() != {place for place, texts in places.items() if not isinstance(texts, list)}:
+    components = about.get("components")
+    named = list(components.items()) if isinstance(components, dict) else []
+    places = {str(place) for place, (_, texts) in enumerate(named) if not isinstance(texts, list)}
+    if not named or numbers.keys() != places:
         raise ValueError("the answer does not hold the scores that it names")
-    return dict(zip(named, (numbers.get(place, texts) for place, texts in places.items()), strict=True))
+    return {
+        name: texts if isinstance(texts, list) else numbers[str(place)] for place, (name, texts) in enumerate(named)
+    }
 
 
 def pack(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bytes:
