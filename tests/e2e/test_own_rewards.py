@@ -19,7 +19,7 @@ from f5_tts.train import train_rl
 from f5_tts.train.build import build_vocabulary
 
 NAME = "reward/fragile_rewards:Fragile"
-PLACE = ("time/", "mem/", f"{NAME}.pid")
+PLACE = ("time/", "mem/", "throughput/", f"{NAME}.pid")
 SETTINGS = ["datasets.batch_size_per_gpu=2", "rl.mini_repeat_count=2", "rl.repeat_count=2", "rl.steps=4"]
 SETTINGS += ["rl.algorithm=flow_grpo", "rl.shared_noise=true", "rl.credit=sample", "rl.rewards.overlap=true"]
 
