@@ -11,31 +11,7 @@ import pytest
 
 from f5_tts.checks import check
 from f5_tts.config import CONFIG_DIR, changed, compose_run, compose_speech, config_names, load_run
-from f5_tts.sections import ConfigError, RLRunConfig, RunConfig, WorkerConfig, dataset_dir, group_size, vocab_path
-
-STAGE_1 = """
-datasets.name=mini_rl datasets.batch_size_per_gpu=1 datasets.batch_size_type=sample datasets.num_workers=1
-model.tokenizer=custom model.tokenizer_path=$PWD/data/Emilia_ZH_EN_pinyin/vocab.txt
-model.output_dist=gaussian model.objective=gaussian_nll model.sample_from_dist=false model.use_rl_head=true
-model.arch.checkpoint_activations=true
-optim.epochs=1 optim.learning_rate=1e-5 optim.num_warmup_updates=0 optim.grad_accumulation_steps=1
-optim.bnb_optimizer=true
-ckpts.save_dir=ckpts/mini_rl_warmup ckpts.log_samples=false
-"""
-
-STAGE_2 = """
-datasets.name=mini_rl datasets.batch_size_per_gpu=1 datasets.batch_size_type=sample datasets.num_workers=1
-model.tokenizer=custom model.tokenizer_path=$PWD/data/Emilia_ZH_EN_pinyin/vocab.txt
-model.output_dist=gaussian model.objective=grpo model.use_rl_head=true model.arch.checkpoint_activations=true
-optim.epochs=1 optim.learning_rate=1e-6 optim.num_warmup_updates=0 optim.grad_accumulation_steps=1
-optim.bnb_optimizer=true
-ckpts.save_dir=ckpts/mini_rl_grpo ckpts.log_samples=false
-rl.steps=2 rl.repeat_count=1 rl.mini_repeat_count=1 rl.prompt_frac_range='[0.1,0.1]'
-rl.prompt_length_mode=min
-rl.cfg_strength=1.0 rl.sway_sampling_coef=null rl.kl_weight=1.0
-rl.rewards.providers.0.config.model_dir=checkpoints/wespeaker/cnceleb_resnet34/cnceleb_resnet34
-rl.rewards.providers.1.config.model_id=$PWD/checkpoints/funasr/SenseVoiceSmall
-"""
+from f5_tts.sections import ConfigError, RLRunConfig, RunConfig, WorkerConfig, group_size, vocab_path
 
 
 def words(command: str, folder: str = "/home/someone/f5") -> list[str]:
@@ -59,25 +35,6 @@ def sentence(*overrides: str) -> str:
 
 
 # --- what composes ---
-
-
-def test_the_guides_stage_1_command_composes_and_keeps_every_value():
-    cfg = compose_run("F5TTS_v1_Base", words(STAGE_1), RunConfig)
-    assert cfg.model.tokenizer_path == "/home/someone/f5/data/Emilia_ZH_EN_pinyin/vocab.txt"
-    assert (cfg.model.objective, cfg.model.output_dist, cfg.model.use_rl_head) == ("gaussian_nll", "gaussian", True)
-    assert (cfg.optim.learning_rate, cfg.optim.num_warmup_updates, cfg.optim.bnb_optimizer) == (1e-5, 0, True)
-    assert cfg.ckpts.save_dir == "ckpts/mini_rl_warmup"
-    assert dataset_dir(cfg) == Path("data/mini_rl_custom")
-
-
-def test_the_guides_stage_2_command_composes_and_keeps_every_value():
-    cfg = compose_run("F5TTS_RL", words(STAGE_2), RLRunConfig)
-    speaker, transcript = cfg.rl.rewards.providers
-    assert speaker.config == {"model_dir": "checkpoints/wespeaker/cnceleb_resnet34/cnceleb_resnet34"}
-    assert transcript.config == {"model_id": "/home/someone/f5/checkpoints/funasr/SenseVoiceSmall"}
-    assert (speaker.name, transcript.name) == ("wespeaker_sim", "funasr_wer")
-    assert cfg.rl.prompt_frac_range == [0.1, 0.1]
-    assert (cfg.rl.steps, cfg.rl.cfg_strength, cfg.rl.sway_sampling_coef, cfg.rl.kl_weight) == (2, 1.0, None, 1.0)
 
 
 def test_a_path_with_spaces_needs_no_more_than_the_shells_quotes():
@@ -494,12 +451,7 @@ def test_changing_a_config_leaves_the_given_one_as_it_is_and_checks():
         changed(run, ["infer.speed=-1"])
 
 
-# --- the guide ---
-
-
-def test_nothing_in_the_guides_commands_is_refused():
-    assert load_run(words(STAGE_1), default="F5TTS_v1_Base", schema=RunConfig).optim.bnb_optimizer
-    assert load_run(words(STAGE_2), default="F5TTS_RL", schema=RLRunConfig).optim.bnb_optimizer
+# --- sections that belong together ---
 
 
 @pytest.mark.parametrize(

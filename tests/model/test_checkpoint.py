@@ -443,7 +443,7 @@ def assert_only_old(path: Path) -> None:
 def test_a_checkpoint_that_does_not_fit_on_the_disk_leaves_the_old_one(tmp_path):
     path = tmp_path / "model_last.pt"
     path.write_text("old")
-    with full_disk(), pytest.raises(OSError, match=r"cannot write .*model_last\.pt .*is the disk full"):
+    with full_disk(), pytest.raises(OSError, match=r"cannot write .*model_last\.pt .*the disk is full"):
         write_checkpoint(path, {"model_state_dict": {"transformer.a": torch.zeros(10_000)}})
     assert_only_old(path)
 
@@ -452,7 +452,7 @@ def test_an_export_that_does_not_fit_on_the_disk_leaves_the_old_one(golden_model
     path = tmp_path / "model.safetensors"
     source = bare(golden_model("dit_v1").state_dict())
     path.write_text("old")
-    with full_disk(), pytest.raises(OSError, match=r"cannot write .*model\.safetensors .*is the disk full"):
+    with full_disk(), pytest.raises(OSError, match=r"cannot write .*model\.safetensors .*the disk is full"):
         export_weights(source, path, torch.float16)
     assert_only_old(path)
 

@@ -55,11 +55,11 @@ def test_entries_become_providers_by_name():
         ),
         (
             [ProviderConfig(name="voice_sim"), ProviderConfig(name="digits_wer", config={"wrokers": 1})],
-            r"rl\.rewards\.providers\.1\.config: .*'wrokers'; digits_wer takes workers",
+            r"unknown key rl\.rewards\.providers\.1\.config\.wrokers \(did you mean workers\?\); digits_wer takes",
         ),
         (
             [ProviderConfig(name="voice_sim", config={"dim": 1})],
-            r"rl\.rewards\.providers\.0\.config: .*'dim'; voice_sim takes no keys",
+            r"unknown key rl\.rewards\.providers\.0\.config\.dim; voice_sim takes no keys",
         ),
         ([ProviderConfig(name="digits_wer", config={"workers": 0})], r"workers must be a whole number from 1, got 0"),
     ],
@@ -191,7 +191,7 @@ def test_words_that_are_none_are_refused(words, message):
         (f"{__name__}:Mute", {}, r"cannot score: it needs a method score\(inputs\), or to be a function"),
         ("no_such_folder.rewards:Loud", {}, r"there is no module no_such_folder\.rewards .* from where you stand"),
         (f"{__name__}:Quiet", {}, r"providers\.0\.config: missing a required argument: 'patience'; .* takes patience"),
-        (f"{__name__}:quietness", {"loud": 1}, r"config: .*'loud'; .*quietness takes scale"),
+        (f"{__name__}:quietness", {"loud": 1}, r"unknown key .*config\.loud; .*quietness takes scale"),
         ("clipping", {"worst": "much"}, r"providers\.0\.config=\{'worst': 'much'\}: clipping cannot be made of it"),
     ],
 )

@@ -4,6 +4,8 @@ import json
 import math
 from pathlib import Path
 
+import pytest
+
 from f5_tts.train.alarms import History, values
 from f5_tts.train.report import Report
 
@@ -94,3 +96,15 @@ def test_alarms_of_a_resumed_run_know_the_rows_before_it(tmp_path):
     one({"loss": 0.5}, 3)
     one.close()
     assert "health/alarm_three" in rows(tmp_path)[-1]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device of Linux on which nothing fits")
+def test_a_row_that_does_not_fit_on_the_disk_names_the_key_that_says_where_to(tmp_path):
+    one = report(tmp_path, first=0)
+    (tmp_path / "metrics.jsonl").unlink()
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    with (
+        one.bar,
+        pytest.raises(OSError, match=rf"No space left.*; point ckpts\.save_dir={tmp_path} to a larger volume"),
+    ):
+        one({"loss": 1.0}, 1)

@@ -329,5 +329,5 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         with suppress(OSError):
             part.unlink()
         raise OSError(
-            f"cannot write {path} ({error}): is the disk full, or is {path.parent} not yours to write in?"
+            f"cannot write {path} ({error}): the disk is full, or {path.parent} is not yours to write in"
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -70,11 +71,19 @@ def local_provider(name: str, config: Mapping[str, Any], where: str) -> RewardPr
         arguments.bind(*([] if is_class else [[]]), **config)
     except TypeError as error:
         keys = list(arguments.parameters)[0 if is_class else 1 :]
-        raise ValueError(f"{where}.config: {error}; {name} takes {', '.join(keys) or 'no keys'}") from None
+        found = wrong_keys(config, keys, f"{where}.config") or f"{where}.config: {error}"
+        raise ValueError(f"{found}; {name} takes {', '.join(keys) or 'no keys'}") from None
     try:
         return as_provider(made(**config) if is_class else partial(made, **config), name, where)
     except TypeError as error:
         raise ValueError(f"{where}.config={dict(config)}: {name} cannot be made of it: {error}") from error
+
+
+def wrong_keys(config: Mapping[str, Any], keys: Sequence[str], where: str) -> str:
+    """The keys of a config that are none of `keys`, each with the most similar of them; nothing where all are."""
+    near = {key: difflib.get_close_matches(key, keys, n=1) for key in config if key not in keys}
+    hints = (f"{where}.{key}" + (f" (did you mean {found[0]}?)" if found else "") for key, found in near.items())
+    return f"unknown key {', '.join(hints)}" if near else ""
 
 
 def find_provider(name: str, where: str) -> Callable[..., Any]:

@@ -30,7 +30,8 @@ FETCH = "python -m f5_tts.scripts.fetch_reward_asr_model --cache_dir"
 USUAL = "checkpoints/funasr/SenseVoiceSmall"
 SHOWN = 3  # differences that an error names
 
-INSTALL = 'pip install -e ".[rl]"'
+NEEDED = ("funasr", "kaldi_native_fbank", "sentencepiece")  # the names they are imported by
+INSTALL = 'pip install -e ".[reward_funasr]" (or ".[rl]", which holds it)'
 BROKEN = (
     RuntimeError,
     OSError,
@@ -48,6 +49,7 @@ class SenseVoice:
     """
 
     def __init__(self, directory: Path, device: str, batch_size: int):
+        check_installed()
         check_files(directory)
         shapes = weight_shapes(directory / "model.pt")
         self.device, self.batch_size, self._lock = available_device(device, "funasr_wer"), batch_size, Lock()
@@ -186,11 +188,14 @@ def auto_model(directory: Path, device: torch.device) -> Any:
             ) from error
 
 
+def check_installed() -> None:
+    """Raises ImportError that says what to type."""
+    if missing := [name for name in NEEDED if find_spec(name) is None]:
+        raise ImportError(f"funasr_wer needs {', '.join(missing)}; run: {INSTALL}")
+
+
 def import_funasr() -> Any:
     """AutoModel; takes some ten seconds, as funasr imports all that it has."""
-    missing = [name for name in ("funasr", "kaldi_native_fbank", "sentencepiece") if find_spec(name) is None]
-    if missing:
-        raise ImportError(f"funasr_wer needs {', '.join(missing)}; run: {INSTALL}")
     if find_spec("torchaudio") is not None:
         try:
             import_module("torchaudio")

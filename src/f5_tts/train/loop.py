@@ -59,7 +59,7 @@ def fit(
     if trainable.update >= total:
         print(f"{checkpoints.path} holds all {total} updates of this run: nothing left to do")
         return True
-    with StopSignal() as stop:
+    with StopSignal() as stop, report.bar:  # what ends the run is said below its bar
         if trainable.update == 0 and (measured := validate(trainable)):
             report(measured, 0)
         done = time.perf_counter()

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from f5_tts.train.alarms import Look, Watch
 from f5_tts.train.samples import Samples, write_samples
+from f5_tts.train.state import written_to
 from f5_tts.train.trackers import Tracker
 
 SHOWN = ("loss", "reward/mean", "loss/kl")  # on the progress bar; the file has all
@@ -39,7 +40,8 @@ class Report:
         kept = [line for line in self.lines() if json.loads(line)["update"] <= first] if first else []
         if writes:
             part = self.path.with_suffix(".part")
-            part.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+            with written_to(folder):
+                part.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
             part.replace(self.path)
         self.watch = Watch(alarms or {}, [json.loads(line) for line in kept])
         self.bar = tqdm(total=total, initial=first, desc=title, unit="update", mininterval=1.0, disable=not writes)
@@ -60,7 +62,7 @@ class Report:
         passes = {} if self.epoch is None else {"epoch": self.epoch(update)}
         seen = {**passes, **metrics, **ringing}
         row = {name: value if math.isfinite(value) else None for name, value in seen.items()}
-        with self.path.open("a", encoding="utf-8") as stream:
+        with written_to(self.path.parent), self.path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"update": update, **row}, allow_nan=False) + "\n")
         for line in lines:
             self.say(f"update {update}: {line}")
@@ -72,7 +74,8 @@ class Report:
     def show(self, samples: Samples, update: int) -> None:
         """Clips and table of an update, into the folder `samples` beside the metrics."""
         if self.writes:
-            write_samples(self.path.parent / "samples", samples, update)
+            with written_to(self.path.parent):
+                write_samples(self.path.parent / "samples", samples, update)
             self.track(lambda tracker: tracker.show(samples, update))
 
     def track(self, do: Callable[[Tracker], None]) -> None:

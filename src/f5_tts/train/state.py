@@ -7,7 +7,8 @@ the order of the data from optim.seed and the epoch.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -169,7 +170,8 @@ class CheckpointDir:
 
     def write(self, name: str, payload: Callable[[], dict[str, object]]) -> None:
         if self.is_main:
-            write_checkpoint(self.path / name, payload())
+            with written_to(self.path):
+                write_checkpoint(self.path / name, payload())
 
     def newest(self, *, pretrained: bool) -> Checkpoint | None:
         """What a run starts or goes on from: the folder's own, else ckpts.init_from; None without either.
@@ -248,6 +250,18 @@ class CheckpointDir:
         files = numbered_checkpoints(self.path)
         for path in files[: len(files) - keep] if keep >= 0 and self.is_main else []:
             path.unlink()
+
+
+@contextmanager
+def written_to(save_dir: Path) -> Iterator[None]:
+    """Where a file of a run cannot be written: the key that says where to, and how the run goes on."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            f"{error}; point ckpts.save_dir={save_dir} to a larger volume: what was saved before is whole, and copied "
+            "there the run goes on from it"
+        ) from error
 
 
 def sha256_of(path: Path) -> str:
