@@ -172,6 +172,6 @@ def test_the_reward_of_the_docs_is_ten_lines_that_work(tmp_path: Path, monkeypat
     entry = ProviderConfig(name="my_rewards:SameLevel", config={"tolerance_db": 6.0206})
     loud = torch.sin(torch.arange(800.0))
     clip = RewardInput(audio=loud / 2, sample_rate=8_000, text="one", reference_audio=loud)
-    scored = score_all(build_providers([entry]), [clip], {})
+    scored = score_all(build_providers([entry]), [clip])
     torch.testing.assert_close(scored.parts["my_rewards:SameLevel.closeness"], torch.tensor([math.exp(-1)]))
     torch.testing.assert_close(scored.reported["my_rewards:SameLevel.off_db"], torch.tensor([6.0206]))

@@ -103,7 +103,7 @@ class RewardInput:
 
 
 Numbers = Tensor | Sequence[float | int | None]  # one a clip, of shape b; None is NaN
-Scores = Numbers | Mapping[str, Numbers]  # or several by component, of which that of the provider counts
+Scores = Numbers | Mapping[str, Numbers | Sequence[str]]  # or several by component; that of the provider counts
 
 
 @runtime_checkable
@@ -113,25 +113,20 @@ class RewardProvider(Protocol):
     component: str  # what the number is, e.g. "acc"; logged as reward/<provider>.<component>
 
     def score(self, inputs: Sequence[RewardInput]) -> Scores:
-        """Of each clip a number, or several by name: `component` is the reward, the others are reported beside it."""
-        ...
-
-
-@runtime_checkable
-class WordRewardProvider(RewardProvider, Protocol):
-    """A reward that can say which words earned it; a clip's score is the mean over its words, at least 0."""
-
-    def score_words(self, inputs: Sequence[RewardInput]) -> Float[Tensor, "b w"]:
-        """One number for each word of a clip's text, NaN after its last."""
+        """Of each clip a number, or several by name: `component` is the reward, the others, numbers or texts, are
+        reported beside it. Where the provider says `knows_words = True`, `words` is what each word of a clip's text
+        earned, a tensor b x w, NaN after its last."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """Raw scores of clips by "<provider>.<component>"."""
+    """What rewards said of clips, raw, by "<provider>.<component>"."""
 
     parts: dict[str, Float[Tensor, " b"]]  # what is rewarded; NaN where it does not apply
     reported: dict[str, Float[Tensor, " b"]]  # what is only looked at
+    words: dict[str, Float[Tensor, "b w"]] = field(default_factory=dict)  # of parts that know which word earned them
+    texts: dict[str, list[str]] = field(default_factory=dict)  # what is only read
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,6 +138,7 @@ class RewardBatch:
     weights: dict[str, float]  # by the same names
     frames: dict[str, Float[Tensor, "b n"]] = field(default_factory=dict)  # parts that know which word earned them
     reported: dict[str, Float[Tensor, " b"]] = field(default_factory=dict)  # other components, to be looked at
+    texts: dict[str, list[str]] = field(default_factory=dict)  # and to be read, e.g. what was heard
     seconds: float = 0.0  # of speech that was scored
 
 

@@ -22,6 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 from f5_tts.model.checkpoint import plain_weights
+from f5_tts.rewards.transcript import error_rate
 from f5_tts.train import train, train_rl
 from f5_tts.train.alarms import ALARMS
 
@@ -298,11 +299,14 @@ def check_samples(folder: Path) -> None:
     assert names(folder / "samples") == [f"update_{update}{kind}" for update in (2, 4) for kind in kinds]
     lines = (folder / "samples" / "update_4.jsonl").read_text("utf-8").splitlines()
     table, metrics = [json.loads(line) for line in lines], rows(folder)[-1]
-    columns = {"group", "prompt", "text", "reward", "digits_wer.acc", "voice_sim.sim", "advantage"}
+    columns = {"group", "prompt", "text", "digits_wer.heard", "reward", "digits_wer.acc", "voice_sim.sim", "advantage"}
     assert len(table) == 4 and all(row.keys() >= columns and row["text"] for row in table)
     assert sorted(Counter(row["group"] for row in table).values()) == [2, 2]
     assert max(row["reward"] for row in table) == pytest.approx(metrics["reward/max"])
     assert fmean(row["digits_wer.acc"] for row in table) == pytest.approx(metrics["reward/digits_wer.acc"])
+    errors = [error_rate(row["text"].split(), row["digits_wer.heard"].split()) for row in table]
+    assert [row["digits_wer.acc"] for row in table] == pytest.approx([max(1 - error, 0) for error in errors])
+    assert not [name for name in metrics if "heard" in name or "words" in name]
 
 
 @pytest.mark.parametrize("stage_2", ["lora_grpo", "lora_nft"], indirect=True)

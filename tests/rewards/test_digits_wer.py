@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
+from dataclasses import replace
 from math import nan
 
 import pytest
@@ -52,7 +53,10 @@ def test_more_words_heard_than_written_raise_the_error_rate_above_one(digits, sp
 def test_words_earn_what_was_heard_of_them_in_the_clip_after_its_lead(digits, spoken):
     text, clip, lead = "nine two six five three one five", spoken("low_314"), spoken("low_9265")
     item = RewardInput(audio=clip, lead=lead, sample_rate=16_000, text=text)
-    assert digits.score_words([item]).tolist() == [[1, 1, 1, 1, 1, 1, 0]]
+    scores = digits.score([item, replace(item, text="nine two")])
+    expected = torch.tensor([[1, 1, 1, 1, 1, 1, 0], [1, -4, *[nan] * 5]])  # five words too many after "two"
+    torch.testing.assert_close(scores["words"], expected, equal_nan=True)
+    assert scores["heard"] == ["nine two six five three one four"] * 2
 
 
 def test_clips_without_sound_score_zero_and_leave_their_neighbours_alone(digits, spoken):
@@ -62,6 +66,7 @@ def test_clips_without_sound_score_zero_and_leave_their_neighbours_alone(digits,
         scores = digits.score(inputs)
     assert scores["acc"].tolist() == [0.0, 1.0, 0.0, 0.0] and scores["wer"].tolist() == [1.0, 0.0, 1.0, 1.0]
     assert scores["unusable"].tolist() == [1.0, 0.0, 1.0, 1.0]
+    assert scores["heard"] == ["", "three one four", "", ""]
 
 
 def test_a_clip_without_sound_is_worst_even_where_nothing_should_be_said(digits):

@@ -220,9 +220,10 @@ def test_a_gpu_hears_the_same(hearing_directory: Path, reward: FunasrWer):
 
 def test_a_config_entry_becomes_the_reward_with_its_components(hearing_directory: Path):
     providers = build_providers([ProviderConfig(name="funasr_wer", config={"model_id": str(hearing_directory)})])
-    scored = score_all(providers, [clip("abc"), clip("abcd", says="abce")], {})
+    scored = score_all(providers, [clip("abc"), clip("abcd", says="abce")])
     assert {name: values.tolist() for name, values in scored.parts.items()} == {"funasr_wer.acc": [1.0, 0.75]}
     assert set(scored.reported) == {"funasr_wer.wer", "funasr_wer.unusable"}
+    assert scored.texts == {"funasr_wer.heard": ["abc", "abce"]} and scored.words == {}
 
 
 @pytest.mark.parametrize(

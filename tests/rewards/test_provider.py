@@ -3,12 +3,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, nan
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from f5_tts.rewards.provider import build_providers, component_weights, score_all
+from f5_tts.rewards.provider import build_providers, component_weights, knows_words, score_all
 from f5_tts.rewards.voice_sim import VoiceSim
 from f5_tts.sections import ProviderConfig
 from f5_tts.types import RewardInput, Scored, Scores
@@ -18,11 +19,15 @@ from f5_tts.types import RewardInput, Scored, Scores
 class Given:
     """A provider that says what it was told to say."""
 
-    scores: Scores
+    scores: Any
     component: str = "acc"
 
     def score(self, inputs) -> Scores:
         return self.scores
+
+
+class Knowing(Given):
+    knows_words = True
 
 
 def clips(count: int) -> list[RewardInput]:
@@ -66,7 +71,7 @@ def test_a_wrong_entry_is_named_with_what_is_allowed(entries, message):
 
 def test_scores_and_weights_go_by_provider_and_component():
     providers = {"a": Given(torch.tensor([1.0, 2.0])), "b": Given(torch.tensor([3.0, 4.0]), component="sim")}
-    scores = score_all(providers, clips(2), {}).parts
+    scores = score_all(providers, clips(2)).parts
     assert {name: score.tolist() for name, score in scores.items()} == {"a.acc": [1.0, 2.0], "b.sim": [3.0, 4.0]}
     assert component_weights(
         [ProviderConfig(name="b", weight=2.0), ProviderConfig(name="a", weight=0.5)], providers
@@ -79,11 +84,15 @@ def test_scores_and_weights_go_by_provider_and_component():
         (torch.ones(3), r"provider a\.acc gave scores of shape \(3,\) for 2 clips"),
         (torch.ones(2, 1), r"provider a\.acc gave scores of shape \(2, 1\) for 2 clips"),
         (torch.tensor([1.0, inf]), r"provider a\.acc gave clips \[1\] of 2 an infinite score"),
+        (["one", "two"], r"provider a\.acc gave texts, but a reward is a number for each clip"),
+        ({"acc": [1, 2], "heard": ["one"]}, r"provider a\.heard gave \['one'\] for 2 clips; texts are a str for each"),
+        ({"acc": [1, 2], "heard": "ab"}, r"provider a\.heard gave 'ab' for 2 clips; texts are a str for each"),
+        ({"acc": [1, 2], "heard": ["one", None]}, r"gave \['one', None\] for 2 clips; texts are a str for each"),
     ],
 )
 def test_scores_of_a_wrong_shape_or_value_are_refused(scores, message):
     with pytest.raises(ValueError, match=message):
-        score_all({"a": Given(scores)}, clips(2), {})
+        score_all({"a": Given(scores)}, clips(2))
 
 
 # --- yours ---
@@ -105,12 +114,22 @@ class Quiet:
 
 
 class Two:
-    """Several numbers at once; only `component` is the reward."""
+    """Several numbers at once, of which only `component` is the reward, and a text."""
 
     component = "best"
 
-    def score(self, inputs: Sequence[RewardInput]) -> dict[str, Tensor]:
-        return {"worst": torch.zeros(len(inputs)), "best": torch.ones(len(inputs))}
+    def score(self, inputs: Sequence[RewardInput]) -> dict[str, Any]:
+        num = len(inputs)
+        return {"worst": torch.zeros(num), "heard": ["one"] * num, "best": torch.ones(num), "words": [3] * num}
+
+
+class Teacher:
+    """Knows words, and calls its reward nothing in particular."""
+
+    knows_words = True
+
+    def score(self, inputs: Sequence[RewardInput]) -> dict[str, Any]:
+        return {"score": [0.0] * len(inputs), "words": torch.ones(len(inputs), 3)}
 
 
 NOT_CALLABLE = 3
@@ -121,7 +140,7 @@ class Mute:
 
 
 def scored(name: str, inputs: Sequence[RewardInput], **config) -> Scored:
-    return score_all(build_providers([ProviderConfig(name=f"{__name__}:{name}", config=config)]), inputs, {})
+    return score_all(build_providers([ProviderConfig(name=f"{__name__}:{name}", config=config)]), inputs)
 
 
 def test_a_function_of_yours_is_a_provider_and_config_is_its_arguments():
@@ -136,8 +155,32 @@ def test_a_class_of_yours_may_be_called_and_say_none_where_it_does_not_apply():
 
 
 def test_one_component_is_the_reward_and_the_others_are_reported():
-    found = scored("Two", clips(1))
-    assert list(found.parts) == [f"{__name__}:Two.best"] and list(found.reported) == [f"{__name__}:Two.worst"]
+    found, name = scored("Two", clips(2)), f"{__name__}:Two"
+    assert list(found.parts) == [f"{name}.best"] and list(found.reported) == [f"{name}.worst", f"{name}.words"]
+    assert found.texts == {f"{name}.heard": ["one", "one"]} and found.words == {}
+
+
+def test_words_belong_to_the_reward_of_a_provider_that_says_that_it_knows_them():
+    found, key = scored("Teacher", clips(2)), f"{__name__}:Teacher.score"
+    assert found.parts[key].tolist() == [0.0, 0.0] and found.reported == {}
+    assert list(found.words) == [key] and found.words[key].tolist() == [[1.0] * 3] * 2
+    providers = build_providers([ProviderConfig(name=f"{__name__}:{name}") for name in ("Teacher", "Two")])
+    assert [knows_words(provider) for provider in providers.values()] == [True, False]
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        ({}, r"provider a gave \['acc'\], but not its 'words'"),
+        ({"words": [[1.0], [0.0]]}, r"provider a\.words gave list for 2 clips; words are a tensor, 2 x w"),
+        ({"words": torch.ones(2)}, r"provider a\.words gave shape \(2,\) for 2 clips"),
+        ({"words": torch.ones(3, 2)}, r"provider a\.words gave shape \(3, 2\) for 2 clips"),
+        ({"words": torch.tensor([[1, nan], [1, inf]])}, r"provider a\.words gave clips \[1\] of 2 an infinite score"),
+    ],
+)
+def test_words_that_are_none_are_refused(words, message):
+    with pytest.raises(ValueError, match=message):
+        score_all({"a": Knowing({"acc": [1, 2], **words})}, clips(2))
 
 
 @pytest.mark.parametrize(
@@ -166,4 +209,4 @@ def test_a_module_that_imports_what_is_not_there_says_so_itself(tmp_path, monkey
 
 def test_scores_without_the_component_that_counts_are_refused():
     with pytest.raises(ValueError, match=r"provider a gave \['sim'\], but not its 'acc'"):
-        score_all({"a": Given({"sim": torch.ones(1)})}, clips(1), {})
+        score_all({"a": Given({"sim": torch.ones(1)})}, clips(1))

@@ -19,7 +19,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from f5_tts.rewards.provider import Plain, as_tensor
+from f5_tts.rewards.provider import Plain
 from f5_tts.rewards.serve import SLOWEST_S, Handler, RewardServer, Service, main
 from f5_tts.rewards.wire import TOKEN, pack_inputs, unpack_scores
 from f5_tts.types import RewardInput, RewardProvider
@@ -73,7 +73,7 @@ def test_a_server_says_what_it_serves_and_scores_what_it_gets(serve):
     status, said = asked(server, "GET", "/")
     assert status == 200
     assert json.loads(said) == {
-        "protocol": 1,
+        "protocol": 2,
         "name": "probe",
         "component": "score",
         "words": False,
@@ -81,25 +81,25 @@ def test_a_server_says_what_it_serves_and_scores_what_it_gets(serve):
     }
     status, answer = asked(serve(Plain(lengths)), "POST", "/score", BODY)
     assert status == 200
-    torch.testing.assert_close(unpack_scores(answer, "call"), torch.tensor([1600.0, 1600.0]))
+    torch.testing.assert_close(unpack_scores(answer, "call"), {"score": torch.tensor([1600.0, 1600.0])})
 
 
 class Mixed:
     component = "score"
 
     def score(self, inputs: Sequence[RewardInput]) -> Any:
-        return {"score": [1, None], "whole": torch.tensor([2, 3])}
+        return {"score": [1, None], "whole": torch.tensor([2, 3]), "heard": ("one", "")}
 
 
-def test_whatever_a_provider_may_give_in_a_run_becomes_tensors(serve):
+def test_whatever_a_provider_may_give_in_a_run_becomes_tensors_and_texts(serve):
     _, answer = asked(serve(Mixed()), "POST", "/score", BODY)
+    got = unpack_scores(answer, "call")
+    assert got.pop("heard") == ["one", ""]
     expected = {"score": torch.tensor([1.0, nan]), "whole": torch.tensor([2.0, 3.0])}
-    torch.testing.assert_close(unpack_scores(answer, "call"), expected, equal_nan=True)
+    torch.testing.assert_close(got, expected, equal_nan=True)
 
 
-@pytest.mark.parametrize(
-    "method, path", [("GET", "/score"), ("GET", "/../etc/passwd"), ("POST", "/"), ("POST", "/score_words")]
-)
+@pytest.mark.parametrize("method, path", [("GET", "/score"), ("GET", "/../etc/passwd"), ("POST", "/")])
 def test_other_paths_are_not_found(serve, method, path):
     status, said = asked(serve(Plain(lengths)), method, path, BODY if method == "POST" else None)
     assert status == 404 and f"there is no {path}" in said.decode()
@@ -253,7 +253,7 @@ def test_the_command_says_in_one_line_where_it_serves_keeps_its_token_and_ends_w
     connection = HTTPConnection("127.0.0.1", int(found[1]), timeout=20)
     connection.request("POST", "/score", BODY, {"Authorization": "Bearer secret"})
     scores = unpack_scores(connection.getresponse().read(), "call")
-    assert isinstance(scores, dict) and as_tensor(scores["knows_token"]).tolist() == [0.0, 0.0]
+    assert isinstance(scores["knows_token"], Tensor) and scores["knows_token"].tolist() == [0.0, 0.0]
     process.send_signal(signal.SIGINT)
     said, errors = process.communicate(timeout=60)
     assert (process.returncode, said) == (0, b"")

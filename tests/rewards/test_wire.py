@@ -56,17 +56,33 @@ def test_scores_arrive_with_their_components_in_order():
     torch.testing.assert_close(got, sent, equal_nan=True)
 
 
-def test_plain_scores_and_scores_of_words_stay_what_they_are():
-    words = torch.tensor([[1.0, nan], [0.5, 0.0]])
-    torch.testing.assert_close(unpack_scores(pack_scores(words, "q"), "q"), words, equal_nan=True)
+def test_texts_and_scores_of_words_stay_what_they_are_in_their_order():
+    words, texts = torch.tensor([[1.0, nan], [0.5, 0.0]]), ['数 "é"\n', ""]
+    got = unpack_scores(pack_scores({"heard": texts, "words": words, "none": []}, "q"), "q")
+    assert list(got) == ["heard", "words", "none"] and got["heard"] == texts and got["none"] == []
+    torch.testing.assert_close(got["words"], words, equal_nan=True)
 
 
 def test_an_answer_to_another_request_is_refused():
     with pytest.raises(ValueError, match="to another request"):
-        unpack_scores(pack_scores(torch.ones(1), "a"), "b")
+        unpack_scores(pack_scores({"acc": torch.ones(1)}, "a"), "b")
 
 
-@pytest.mark.parametrize("components, count", [(["acc"], 0), (None, 0), (None, 2), ("a", 1), ([], 1), (["a", "b"], 3)])
+@pytest.mark.parametrize(
+    "components, count",
+    [
+        (None, 0),
+        (None, 1),
+        ("a", 1),
+        (["a"], 1),
+        ({}, 1),
+        ({"acc": None}, 0),
+        ({"a": None, "b": None}, 3),
+        ({"heard": ["one"]}, 1),
+        ({"heard": "one"}, 0),
+        ({"heard": ["one"], "acc": None}, 1),
+    ],
+)
 def test_an_answer_that_lacks_what_it_names_is_refused(components, count):
     values = {str(place): torch.ones(1) for place in range(count)}
     with pytest.raises(ValueError, match="does not hold the scores that it names"):

@@ -22,12 +22,12 @@ import torch
 from torch import Tensor
 
 from f5_tts.rewards.own_server import OwnServer, find_program
-from f5_tts.rewards.provider import Plain, local_provider, score_all
+from f5_tts.rewards.provider import Plain, knows_words, local_provider, score_all
 from f5_tts.rewards.serve import RewardServer, Service
 from f5_tts.rewards.wire import PROTOCOL, TOKEN, WorkerError, pack_scores
 from f5_tts.rewards.worker import Worker, build_worker
 from f5_tts.sections import ProviderConfig, WorkerConfig
-from f5_tts.types import RewardInput, RewardProvider, WordRewardProvider
+from f5_tts.types import RewardInput, RewardProvider
 
 ROOT = Path(__file__).parents[2]
 WHERE = "rl.rewards.providers.0"
@@ -119,9 +119,9 @@ class Attentive:
     def __init__(self) -> None:
         self.seen: list[RewardInput] = []
 
-    def score(self, inputs: Sequence[RewardInput]) -> dict[str, Tensor]:
+    def score(self, inputs: Sequence[RewardInput]) -> dict[str, Any]:
         self.seen = list(inputs)
-        return {"wer": torch.tensor([0.5, nan]), "acc": torch.tensor([nan, 1.0])}
+        return {"wer": torch.tensor([0.5, nan]), "heard": ["öins", ""], "acc": torch.tensor([nan, 1.0])}
 
 
 def test_a_provider_elsewhere_sees_all_of_a_clip_and_its_components_come_back(until_the_end):
@@ -140,15 +140,17 @@ def test_a_provider_elsewhere_sees_all_of_a_clip_and_its_components_come_back(un
     ]
     elsewhere = build("probe", url=until_the_end(served(provider)))
     scores = elsewhere.score(sent)
-    assert elsewhere.component == "acc" and not isinstance(elsewhere, WordRewardProvider)
+    assert elsewhere.component == "acc" and not knows_words(elsewhere)
+    assert list(scores) == ["wer", "heard", "acc"] and scores.pop("heard") == ["öins", ""]
     expected = {"wer": torch.tensor([0.5, nan]), "acc": torch.tensor([nan, 1.0])}
     torch.testing.assert_close(scores, expected, equal_nan=True)
     first, second = provider.seen
     assert (first.text, first.language, first.reference_text, first.row) == ("eins", "de", "zwei", {"stars": 4})
     assert first.reference_audio is not None and first.reference_audio.tolist() == [1.0] * 3
     assert first.audio[0] == 0.5 and first.audio[1].isnan() and second.reference_audio is None
-    here, there = (score_all({"p": one}, sent, {}) for one in (provider, elsewhere))
+    here, there = (score_all({"p": one}, sent) for one in (provider, elsewhere))
     torch.testing.assert_close([here.parts, here.reported], [there.parts, there.reported], equal_nan=True)
+    assert here.texts == there.texts == {"p.heard": ["öins", ""]}
 
 
 def test_voices_are_scored_as_in_process(until_the_end, spoken):
@@ -165,14 +167,16 @@ def test_voices_are_scored_as_in_process(until_the_end, spoken):
 def test_two_threads_get_their_own_scores(until_the_end):
     provider = build("probe", url=until_the_end(served(Plain(lambda x: torch.tensor([1.0 * len(i.audio) for i in x])))))
     with ThreadPoolExecutor(2) as threads:
-        scores = list(threads.map(lambda size: provider.score([clip(size), clip(2 * size)]).tolist(), range(1, 21)))
+        scores = list(
+            threads.map(lambda size: provider.score([clip(size), clip(2 * size)])["score"].tolist(), range(1, 21))
+        )
     assert scores == [[size, 2 * size] for size in range(1, 21)]
 
 
 def test_the_token_of_the_environment_opens_a_server(until_the_end, monkeypatch):
     url = until_the_end(served(Plain(lambda x: torch.zeros(len(x))), token="secret"))
     monkeypatch.setenv(TOKEN, "secret")
-    assert build("probe", url=url).score(CLIPS).tolist() == [0.0, 0.0]
+    assert build("probe", url=url).score(CLIPS)["score"].tolist() == [0.0, 0.0]
     monkeypatch.setenv(TOKEN, "wrong")
     with pytest.raises(WorkerError, match=rf"^{WHERE}\.worker\.url={url}: 401, set {TOKEN} to the server's"):
         build("probe", url=url)
@@ -182,7 +186,7 @@ def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(until_the_end,
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     monkeypatch.setenv("no_proxy", "")
     url = until_the_end(served(Plain(lambda x: torch.zeros(len(x)))))
-    assert build("probe", url=url, retries=0).score(CLIPS).tolist() == [0.0, 0.0]
+    assert build("probe", url=url, retries=0).score(CLIPS)["score"].tolist() == [0.0, 0.0]
 
 
 def test_an_error_of_the_provider_is_told_at_once_and_not_tried_again(until_the_end):
@@ -203,7 +207,7 @@ def test_clips_above_the_servers_limit_are_not_sent(until_the_end):
     provider = build("probe", url=until_the_end(served(Plain(lambda x: torch.zeros(len(x))), max_bytes=2**20)))
     with pytest.raises(WorkerError, match=r"1 clips are 4 MB, and the server takes 1; start it with a larger --max_mb"):
         provider.score([clip(2**20)])
-    assert provider.score(CLIPS).tolist() == [0.0, 0.0]
+    assert provider.score(CLIPS)["score"].tolist() == [0.0, 0.0]
 
 
 def test_a_server_that_does_not_answer_in_time_is_asked_again_and_then_given_up(until_the_end):
@@ -271,7 +275,7 @@ def test_another_server_is_refused_at_once_and_redirects_are_not_followed(answer
 
 
 @pytest.mark.parametrize(
-    "answer, message", [(pack_scores(SECONDS, "other"), "to another request"), (b"1, 2", "cannot be read")]
+    "answer, message", [(pack_scores({"acc": SECONDS}, "other"), "to another request"), (b"1, 2", "cannot be read")]
 )
 def test_an_answer_that_is_not_to_this_request_is_refused(answer, message):
     with scripted([described(), (200, answer)]) as (url, _):
@@ -395,7 +399,7 @@ def test_a_worker_killed_between_or_during_requests_is_started_anew_and_every_sc
         leave(doors)
         assert enter(doors) == second != first
         leave(doors)
-        torch.testing.assert_close([one.result() for one in during], [SECONDS, 3 * SECONDS])
+        torch.testing.assert_close([one.result()["acc"] for one in during], [SECONDS, 3 * SECONDS])
         process = own_server(provider).process
         process.kill()
         process.wait()
@@ -403,7 +407,7 @@ def test_a_worker_killed_between_or_during_requests_is_started_anew_and_every_sc
             after = threads.submit(provider.score, CLIPS)
             assert enter(doors) not in (first, second)
         leave(doors)
-        torch.testing.assert_close(after.result(), SECONDS)
+        torch.testing.assert_close(after.result()["acc"], SECONDS)
 
 
 @pytest.mark.slow
@@ -419,7 +423,7 @@ def test_a_worker_that_hangs_is_replaced_and_ends_with_its_provider(doors):
         scores = threads.submit(provider.score, CLIPS)
         enter(doors)
         leave(doors)
-        torch.testing.assert_close(scores.result(), SECONDS)
+        torch.testing.assert_close(scores.result()["acc"], SECONDS)
     process = own_server(provider).process
     assert process.poll() is None
     del provider, scores
@@ -453,7 +457,9 @@ def test_words_are_scored_as_in_process(spoken):
     inputs = [RewardInput(audio=spoken("low_314"), sample_rate=16_000, text=text) for text in texts]
     here = local_provider("digits_wer", {"workers": 1}, WHERE)
     there = build("digits_wer", {"workers": 1}, python=sys.executable)
-    assert isinstance(here, WordRewardProvider) and isinstance(there, WordRewardProvider)
-    torch.testing.assert_close(there.score_words(inputs), here.score_words(inputs), equal_nan=True)
-    torch.testing.assert_close(there.score(inputs), here.score(inputs))
+    assert knows_words(here) and knows_words(there)
+    one, other = (score_all({"ear": provider}, inputs) for provider in (here, there))
+    for kind in ("parts", "reported", "words"):
+        torch.testing.assert_close(getattr(other, kind), getattr(one, kind), rtol=0, atol=0, equal_nan=True)
+    assert one.words["ear.acc"].shape == (3, 4) and other.texts == one.texts == {"ear.heard": ["three one four"] * 3}
     assert there.component == here.component == "acc"

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import nan
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from f5_tts.config import compose_run
 from f5_tts.model.cfm import CFM
 from f5_tts.model.heads import Velocity
 from f5_tts.rl.advantage import GroupComparison
-from f5_tts.rl.grpo import GRPOLoss, draw_experience, drawn_and_scored, group_metrics, reward_metrics
+from f5_tts.rl.grpo import GRPOLoss, draw_experience, drawn_and_scored, gathered, group_metrics, join, reward_metrics
 from f5_tts.rl.nft import OldPolicy
 from f5_tts.rl.objective import Models, grpo_objective
 from f5_tts.rl.scoring import Scorer
@@ -339,6 +340,48 @@ class Partial:
         level = Loud().score(inputs)
         level[::2] = nan
         return {"level": level, "seconds": torch.tensor([len(item.audio) / item.sample_rate for item in inputs])}
+
+
+class Outspoken(Loud):
+    """Says how loud each clip was."""
+
+    def score(self, inputs: Sequence[RewardInput]) -> Any:
+        level = super().score(inputs)
+        return {"level": level, "said": [f"{value:.6g}" for value in level.tolist()]}
+
+
+class Twice:
+    """Two processes with the same samples, as the first of them sees it."""
+
+    world = 2
+
+    def gather(self, rows: Tensor) -> Tensor:
+        return torch.cat([rows, rows])
+
+    def own(self, rows: Tensor) -> Tensor:
+        return rows[: len(rows) // 2]
+
+
+@pytest.mark.parametrize("peers", [None, Twice()], ids=["alone", "of two"])
+def test_what_rewards_heard_stays_with_its_sample_and_is_no_metric(policy, batch, small, peers):
+    judge = scorer(Outspoken(), small)
+    (experience,) = draw_experience(policy, [[batch]], judge, comparison(judge), small, peers=peers)
+    assert len(experience) == 2
+    for part in experience:
+        assert part.rewards is not None
+        levels = Loud().score(judge.inputs(part.rollout)).tolist()
+        assert part.rewards.texts == {"test.said": [f"{level:.6g}" for level in levels]}
+        assert not [name for name in part.metrics if "said" in name]
+
+
+def test_texts_of_several_rollouts_are_joined_in_order_and_not_gathered():
+    one, other = (
+        RewardBatch(total=torch.zeros(len(texts)), parts={}, weights={}, texts={"ear.heard": texts})
+        for texts in (["a", "b"], ["c"])
+    )
+    together = join([one, other])
+    assert together.texts == {"ear.heard": ["a", "b", "c"]} and len(together.total) == 3
+    assert gathered(together, Twice()).texts == {} and len(gathered(together, Twice()).total) == 6
 
 
 def test_what_does_not_apply_is_counted_and_other_components_are_reported(policy, batch, small):

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from math import nan
+from typing import Any
 
 import pytest
 import torch
@@ -145,28 +147,37 @@ def test_scores_keep_their_places_and_add_up_by_weight(rollout, scorer_of):
     assert scorer.floors == {"ear.acc": 0.01, "voice.sim": 0.02}
 
 
-class WordListener(Listener):
-    """A provider that scores words: "three four", then "six", twice each."""
+WORDS = [[1.0, 0.5], [-1.0, -0.5], [0.25, nan], [0.75, nan]]  # of "three four", then "six", twice each
 
-    def score_words(self, inputs: Sequence[RewardInput]) -> Tensor:
-        return torch.tensor([[1.0, 0.5], [-1.0, -0.5], [0.25, torch.nan], [0.75, torch.nan]])
+
+class WordListener:
+    """A provider that scores words, and says what it heard."""
+
+    component, knows_words = "acc", True
+
+    def __init__(self, scores: list[float], words: list[list[float]]) -> None:
+        self.scores, self.words = scores, torch.tensor(words)
+
+    def score(self, inputs: Sequence[RewardInput]) -> dict[str, Any]:
+        return {"acc": self.scores, "words": self.words, "heard": ["3 4", "", "6", "6"], "wer": [0.5] * 4}
 
 
 def test_by_word_the_clips_score_is_the_mean_over_its_words_and_at_least_zero(rollout, scorer_of):
-    providers = {"ear": WordListener("acc", [9.0] * 4), "voice": Listener("sim", [0.1, 0.2, 0.3, 0.4])}
+    providers = {"ear": WordListener([9.0] * 4, WORDS), "voice": Listener("sim", [0.1, 0.2, 0.3, 0.4])}
     rewards = scorer_of(providers, "credit=word")(rollout)
     torch.testing.assert_close(rewards.parts["ear.acc"], torch.tensor([0.75, 0.0, 0.25, 0.75]))
-    assert list(rewards.frames) == ["ear.acc"]
+    torch.testing.assert_close(rewards.total, torch.tensor([0.95, 0.4, 0.85, 1.55]))
+    assert list(rewards.frames) == ["ear.acc"] and list(rewards.reported) == ["ear.wer"]
 
 
-def test_by_sample_words_are_not_asked_for(rollout, scorer_of):
-    rewards = scorer_of({"ear": WordListener("acc", [0.5] * 4)}, "credit=sample")(rollout)
+def test_by_sample_words_count_nothing(rollout, scorer_of):
+    rewards = scorer_of({"ear": WordListener([0.5] * 4, WORDS)}, "credit=sample")(rollout)
     assert rewards.parts["ear.acc"].tolist() == [0.5] * 4 and rewards.frames == {}
 
 
 def test_a_word_gets_its_share_of_the_generated_frames_by_its_letters(rollout, scorer_of):
     """Nine frames for "three " and "four ", 6 to 5: 9 · 6 / 11 = 4.9, so five and four; five frames for "six"."""
-    frames = scorer_of({"ear": WordListener("acc", [0.0] * 4)}, "credit=word")(rollout).frames["ear.acc"]
+    frames = scorer_of({"ear": WordListener([0.0] * 4, WORDS)}, "credit=word")(rollout).frames["ear.acc"]
     expected = torch.tensor(
         [
             [0.0] * 3 + [1.0] * 5 + [0.5] * 4,
@@ -176,6 +187,18 @@ def test_a_word_gets_its_share_of_the_generated_frames_by_its_letters(rollout, s
         ]
     )
     torch.testing.assert_close(frames, expected)
+
+
+@pytest.mark.parametrize("credit", ["word", "sample"])
+def test_texts_come_with_the_rewards_and_are_no_numbers(rollout, scorer_of, credit):
+    rewards = scorer_of({"ear": WordListener([0.5] * 4, WORDS)}, f"credit={credit}")(rollout)
+    assert rewards.texts == {"ear.heard": ["3 4", "", "6", "6"]}
+    assert "ear.heard" not in rewards.parts | rewards.reported
+
+
+def test_words_that_are_fewer_than_the_text_has_are_refused(rollout, scorer_of):
+    with pytest.raises(ValueError, match="scored 1 of the 2 in 'three four'"):
+        scorer_of({"ear": WordListener([0.5] * 4, [[1.0]] * 4)}, "credit=word")(rollout)
 
 
 def test_credit_by_word_is_refused_where_no_reward_knows_words(scorer_of):

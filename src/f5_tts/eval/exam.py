@@ -79,7 +79,7 @@ def grade(
 
 def similarities(items: Sequence[EvalItem], clips: list[Tensor], voice: Voice, encoder: RewardProvider) -> list[float]:
     """Of each clip's voice to its prompt's."""
-    (scores,) = score_all({"voice": encoder}, reward_inputs(items, clips, voice), {}).parts.values()
+    (scores,) = score_all({"voice": encoder}, reward_inputs(items, clips, voice)).parts.values()
     return scores.tolist()
 
 

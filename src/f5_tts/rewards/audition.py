@@ -69,7 +69,7 @@ def audition(run: RLRunConfig) -> Audition:
     for name, provider in tqdm(providers.items(), desc="listening", unit="reward"):
         started = time.perf_counter()
         for what, inputs in heard.items():
-            scores[what] |= score_all({name: provider}, inputs, {}).parts
+            scores[what] |= score_all({name: provider}, inputs).parts
         seconds[name] = (time.perf_counter() - started) / sum(map(len, heard.values()))
     return Audition(scores, seconds)
 

@@ -40,7 +40,9 @@ def combine(
     frames = {name: masked(score, shut.get(name)) for name, score in frames.items()}
     reported = dict(scored.reported)
     reported |= {f"{name}.gated": mask.float() for name, mask in shut.items()}
-    return RewardBatch(total=total, parts=parts, weights=dict(weights), frames=frames, reported=reported)
+    return RewardBatch(
+        total=total, parts=parts, weights=dict(weights), frames=frames, reported=reported, texts=scored.texts
+    )
 
 
 def is_outside(scores: Tensor, within: Sequence[float]) -> Bool[Tensor, " b"]:

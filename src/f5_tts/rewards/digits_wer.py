@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from queue import SimpleQueue
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -29,7 +30,13 @@ PIECES_PER_WORKER = 4  # a worker that finishes early takes another piece
 
 
 class DigitsWer(TranscriptReward):
-    """Word accuracy of the digits heard in a clip against its text, in [0, 1]; digits must be spelled as words."""
+    """Word accuracy of the digits heard in a clip against its text, in [0, 1]; digits must be spelled as words.
+
+    Components as in `TranscriptReward`, and `words`: what each word of the text earned, NaN after its last; their mean,
+    at least 0, is `acc`.
+    """
+
+    knows_words = True
 
     def __init__(self, workers: int = 2):
         self.transcribe = DigitsRecognizer(workers).transcribe
@@ -37,11 +44,11 @@ class DigitsWer(TranscriptReward):
     def hear(self, inputs: Sequence[RewardInput]) -> list[str]:
         return self.transcribe([whole(item) for item in inputs], shared_rate(inputs))
 
-    def score_words(self, inputs: Sequence[RewardInput]) -> Float[Tensor, "b w"]:
-        """What each word of a clip's text earned, NaN after its last; their mean, at least 0, is the clip's score."""
-        pairs = zip(inputs, self.heard(inputs), strict=True)
+    def judge(self, inputs: Sequence[RewardInput], heard: Sequence[str | None]) -> dict[str, Any]:
+        pairs = zip(inputs, heard, strict=True)
         words = [torch.tensor(word_scores(item.text, text or "")) for item, text in pairs]
-        return pad_sequence(words, batch_first=True, padding_value=math.nan)
+        padded = pad_sequence(words, batch_first=True, padding_value=math.nan)
+        return {**super().judge(inputs, heard), "words": padded}
 
 
 class DigitsRecognizer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -19,8 +20,8 @@ class TranscriptReward(ABC):
     """Scores by `hear`, which subclasses give.
 
     Components: `acc`, which is 1 - wer, at least 0; `wer`, errors per symbol of the reference, which may pass 1;
-    `unusable`, 1 where the clip holds no sound to judge, else 0. Such a clip has the `wer` of silence, 1. Where there
-    is no reference, `acc` and `wer` are NaN.
+    `unusable`, 1 where the clip holds no sound to judge, else 0; `heard`, the text. A clip without sound has the `wer`
+    of silence, 1, and nothing is heard in it. Where there is no reference, `acc` and `wer` are NaN.
     """
 
     component = "acc"
@@ -37,12 +38,16 @@ class TranscriptReward(ABC):
         """What is compared of a text, an item's own or what was heard instead."""
         return normalise(text).split()
 
-    def score(self, inputs: Sequence[RewardInput]) -> dict[str, Float[Tensor, " b"]]:
-        """All inputs must have one sample rate, or it is a ValueError."""
-        wanted, heard = self.references(inputs), self.heard(inputs)
+    def score(self, inputs: Sequence[RewardInput]) -> dict[str, Any]:
+        """The components, by name. All inputs must have one sample rate, or it is a ValueError."""
+        return self.judge(inputs, self.heard(inputs))
+
+    def judge(self, inputs: Sequence[RewardInput], heard: Sequence[str | None]) -> dict[str, Any]:
+        """The components of what was heard in each clip."""
+        wanted = self.references(inputs)
         wer = torch.tensor([self.rate(*each) for each in zip(inputs, wanted, heard, strict=True)])
         unusable = torch.tensor([float(text is None) for text in heard])
-        return {"acc": 1 - wer.clamp(max=1), "wer": wer, "unusable": unusable}
+        return {"acc": 1 - wer.clamp(max=1), "wer": wer, "unusable": unusable, "heard": [text or "" for text in heard]}
 
     def heard(self, inputs: Sequence[RewardInput]) -> list[str | None]:
         """What is said in each clip; None where there is no sound to judge."""

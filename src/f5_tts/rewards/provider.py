@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from f5_tts.sections import ProviderConfig
-from f5_tts.types import Numbers, RewardInput, RewardProvider, Scored, Scores, WordRewardProvider
+from f5_tts.types import Numbers, RewardInput, RewardProvider, Scored, Scores
 
 PROVIDERS = {
     "digits_wer": "f5_tts.rewards.digits_wer:DigitsWer",
@@ -32,8 +32,8 @@ class Plain:
 
     component = "score"
 
-    def __init__(self, function: Callable[[Sequence[RewardInput]], Scores]) -> None:
-        self.function = function
+    def __init__(self, function: Callable[[Sequence[RewardInput]], Scores], knows_words: bool = False) -> None:
+        self.function, self.knows_words = function, knows_words
 
     def score(self, inputs: Sequence[RewardInput]) -> Scores:
         return self.function(inputs)
@@ -111,33 +111,51 @@ def as_provider(made: Any, name: str, where: str) -> RewardProvider:
     score: Any = getattr(made, "score", made if callable(made) else None)
     if score is None:
         raise ValueError(f"{where}.name: {name} cannot score: it needs a method score(inputs), or to be a function")
-    return made if isinstance(made, RewardProvider) else Plain(score)
+    return made if isinstance(made, RewardProvider) else Plain(score, getattr(made, "knows_words", False))
 
 
-def score_words(providers: Mapping[str, RewardProvider], inputs: Sequence[RewardInput]) -> dict[str, Tensor]:
-    """Scores word by word, of the providers that give them, by "<provider>.<component>"."""
-    heard = {name: provider for name, provider in providers.items() if isinstance(provider, WordRewardProvider)}
-    return {f"{name}.{provider.component}": provider.score_words(inputs) for name, provider in heard.items()}
+def knows_words(provider: RewardProvider) -> bool:
+    """Whether it can say which words of a clip earned its score."""
+    return bool(getattr(provider, "knows_words", False))
 
 
-def score_all(
-    providers: Mapping[str, RewardProvider], inputs: Sequence[RewardInput], words: Mapping[str, Tensor]
-) -> Scored:
-    """Every provider's raw scores of all inputs; where `words` are known, made of them."""
+def score_all(providers: Mapping[str, RewardProvider], inputs: Sequence[RewardInput]) -> Scored:
+    """What every provider says of all inputs."""
     scored = Scored({}, {})
     for name, provider in providers.items():
-        key = f"{name}.{provider.component}"
-        if key in words:
-            scored.parts[key] = checked(words[key].nanmean(dim=1).clamp(min=0), key, len(inputs))
-            continue
-        scores = provider.score(inputs)
-        by_component = scores if isinstance(scores, Mapping) else {provider.component: scores}
-        if provider.component not in by_component:
-            raise ValueError(f"reward provider {name} gave {sorted(by_component)}, but not its {provider.component!r}")
-        for component, values in by_component.items():
-            kind = scored.parts if component == provider.component else scored.reported
-            kind[f"{name}.{component}"] = checked(values, f"{name}.{component}", len(inputs))
+        reward = f"{name}.{provider.component}"
+        for component, values in scores_of(provider, name, inputs).items():
+            key = f"{name}.{component}"
+            if isinstance(values, list):
+                scored.texts[key] = values
+            elif values.ndim == 2:
+                scored.words[reward] = values
+            else:
+                (scored.parts if key == reward else scored.reported)[key] = values
     return scored
+
+
+def scores_of(provider: RewardProvider, name: str, inputs: Sequence[RewardInput]) -> dict[str, Tensor | list[str]]:
+    """What a provider says of all inputs by component; of `words` b x w numbers, of the others b numbers or texts.
+
+    ValueError that names the provider where that is not what it gave.
+    """
+    scores = provider.score(inputs)
+    given = scores if isinstance(scores, Mapping) else {provider.component: scores}
+    by_word = ["words"] if knows_words(provider) else []
+    for needed in (provider.component, *by_word):
+        if needed not in given:
+            raise ValueError(f"reward provider {name} gave {sorted(given)}, but not its {needed!r}")
+    found: dict[str, Tensor | list[str]] = {}
+    for component, values in given.items():
+        is_text = component != provider.component and has_texts(values)
+        check = checked_words if component in by_word else checked_texts if is_text else checked
+        found[component] = check(values, f"{name}.{component}", len(inputs))
+    return found
+
+
+def has_texts(values: Any) -> bool:
+    return not isinstance(values, Tensor) and any(isinstance(value, str) for value in values)
 
 
 def as_tensor(numbers: Numbers) -> Tensor:
@@ -147,15 +165,37 @@ def as_tensor(numbers: Numbers) -> Tensor:
     return torch.tensor([math.nan if value is None else float(value) for value in numbers])
 
 
-def checked(score: Numbers, name: str, num: int) -> Tensor:
+def checked(score: Any, name: str, num: int) -> Tensor:
     """One number a clip, NaN (or None) where it does not apply; ValueError that names the provider and the clips."""
+    if has_texts(score):
+        raise ValueError(f"reward provider {name} gave texts, but a reward is a number for each clip")
     score = as_tensor(score)
     if score.shape != (num,):
         raise ValueError(f"reward provider {name} gave scores of shape {tuple(score.shape)} for {num} clips")
-    if score.isinf().any():
-        clips = score.isinf().nonzero().flatten().tolist()
-        raise ValueError(f"reward provider {name} gave clips {clips} of {num} an infinite score")
-    return score.detach().float().cpu()
+    return finite(score, name)
+
+
+def checked_words(words: Any, name: str, num: int) -> Tensor:
+    """A row of numbers for each clip; ValueError likewise."""
+    if not isinstance(words, Tensor) or words.ndim != 2 or len(words) != num:
+        what = f"shape {tuple(words.shape)}" if isinstance(words, Tensor) else type(words).__name__
+        raise ValueError(f"reward provider {name} gave {what} for {num} clips; words are a tensor, {num} x w")
+    return finite(words, name)
+
+
+def checked_texts(texts: Any, name: str, num: int) -> list[str]:
+    """One text a clip; ValueError likewise."""
+    if isinstance(texts, str) or len(texts) != num or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"reward provider {name} gave {texts!r:.100} for {num} clips; texts are a str for each")
+    return list(texts)
+
+
+def finite(scores: Tensor, name: str) -> Tensor:
+    """The scores on the CPU, if none is infinite; they may be NaN."""
+    if scores.isinf().any():
+        clips = scores.isinf().view(len(scores), -1).any(dim=1).nonzero().flatten().tolist()
+        raise ValueError(f"reward provider {name} gave clips {clips} of {len(scores)} an infinite score")
+    return scores.detach().float().cpu()
 
 
 def component_weights(entries: Sequence[ProviderConfig], providers: Mapping[str, RewardProvider]) -> dict[str, float]:

@@ -10,7 +10,7 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from http import HTTPStatus
@@ -19,9 +19,9 @@ from socketserver import ThreadingTCPServer
 from typing import Any, TextIO
 
 from f5_tts.command import command
-from f5_tts.rewards.provider import checked, local_provider
+from f5_tts.rewards.provider import knows_words, local_provider, scores_of
 from f5_tts.rewards.wire import PROTOCOL, TOKEN, is_loopback, pack_scores, unpack_inputs
-from f5_tts.types import RewardInput, RewardProvider, Scores, WordRewardProvider
+from f5_tts.types import RewardInput, RewardProvider
 
 SLOWEST_S = 30.0  # without a byte from a client, or without room for one of ours, before it is hung up on
 MISTAKES = (ValueError, OSError, ImportError)  # whose text is all that a user needs
@@ -41,28 +41,19 @@ class Service:
     def __init__(self, name: str, provider: RewardProvider) -> None:
         self.name, self.provider = name, provider
         self.scorer = ThreadPoolExecutor(1)  # one thread for all: what libraries keep for a thread stays warm
-        self.calls: dict[str, Callable[[Sequence[RewardInput]], Scores]] = {"/score": self.score}
-        if isinstance(provider, WordRewardProvider):
-            self.calls["/score_words"] = provider.score_words
 
     def description(self) -> dict[str, Any]:
         return {
             "protocol": PROTOCOL,
             "name": self.name,
             "component": self.provider.component,
-            "words": "/score_words" in self.calls,
+            "words": knows_words(self.provider),
         }
 
-    def score(self, inputs: Sequence[RewardInput]) -> Scores:
-        """Checked as in a run, so that whatever a provider may give there becomes tensors here."""
-        scores = self.provider.score(inputs)
-        if not isinstance(scores, Mapping):
-            return checked(scores, f"{self.name}.{self.provider.component}", len(inputs))
-        return {name: checked(values, f"{self.name}.{name}", len(inputs)) for name, values in scores.items()}
-
-    def answer(self, path: str, call: str, inputs: Sequence[RewardInput]) -> bytes:
+    def answer(self, call: str, inputs: Sequence[RewardInput]) -> bytes:
+        """Scores, checked as in a run: whatever a provider may give there becomes tensors and texts here."""
         try:
-            return self.scorer.submit(lambda: pack_scores(self.calls[path](inputs), call)).result()
+            return self.scorer.submit(lambda: pack_scores(scores_of(self.provider, self.name, inputs), call)).result()
         except Exception as error:  # anything that a provider raises is for who asked; the server goes on
             traceback.print_exc()
             raise Refused(HTTPStatus.INTERNAL_SERVER_ERROR, described(error)) from error
@@ -89,7 +80,7 @@ class RewardServer(ThreadingTCPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """GET / says what is served; POST /score and /score_words take clips and give scores, packed as `wire` says."""
+    """GET / says what is served; POST /score takes clips and gives scores, packed as `wire` says."""
 
     server: RewardServer  # pyright: ignore[reportIncompatibleVariableOverride]
     timeout = SLOWEST_S
@@ -123,14 +114,13 @@ class Handler(BaseHTTPRequestHandler):
         return json.dumps(self.server.service.description() | {"max_bytes": self.server.max_bytes}).encode()
 
     def scores(self) -> bytes:
-        service = self.server.service
-        if self.path not in service.calls:
-            raise Refused(HTTPStatus.NOT_FOUND, f"there is no {self.path}, only {' and '.join(service.calls)}")
+        if self.path != "/score":
+            raise Refused(HTTPStatus.NOT_FOUND, f"there is no {self.path}, only /score")
         try:
             call, inputs = unpack_inputs(self.body())
         except ValueError as error:
             raise Refused(HTTPStatus.BAD_REQUEST, str(error)) from error
-        return service.answer(self.path, call, inputs)
+        return self.server.service.answer(call, inputs)
 
     def body(self) -> bytes:
         """All of it, or nothing is read."""

@@ -14,10 +14,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 from torch import Tensor
 
-from f5_tts.rewards.provider import as_tensor
-from f5_tts.types import RewardInput, Scores
+from f5_tts.types import RewardInput
 
-PROTOCOL = 1  # both sides must have the same
+PROTOCOL = 2  # both sides must have the same
 TOKEN = "F5TTS_REWARD_TOKEN"  # the environment variable with the secret that a server and its clients share
 WAVES = ("audio", "lead", "reference_audio", "target_audio")  # of a RewardInput, as tensors
 PLAIN = {"sample_rate": int, "text": str, "language": str, "reference_text": str, "row": dict}  # the rest, as JSON
@@ -90,24 +89,26 @@ def unpack_input(place: int, item: Any, waves: Mapping[str, Tensor]) -> RewardIn
     return RewardInput(**values)
 
 
-def pack_scores(scores: Scores, call: str) -> bytes:
-    """Scores, of one kind or by component, as the answer to a request of that name."""
-    named = isinstance(scores, Mapping)
-    components = dict(scores) if named else {"": scores}
-    numbered = {str(place): as_tensor(values) for place, values in enumerate(components.values())}
-    return pack({"call": call, "components": list(components) if named else None}, numbered)
+def pack_scores(scores: Mapping[str, Tensor | list[str]], call: str) -> bytes:
+    """Scores by component, as the answer to a request of that name; texts travel as JSON."""
+    named = {name: values if isinstance(values, list) else None for name, values in scores.items()}
+    numbers = {str(place): values for place, values in enumerate(scores.values()) if isinstance(values, Tensor)}
+    return pack({"call": call, "components": named}, numbers)
 
 
-def unpack_scores(body: bytes, call: str) -> Scores:
+def unpack_scores(body: bytes, call: str) -> dict[str, Tensor | list[str]]:
     """The scores that answer the request of that name; ValueError for anything else."""
-    about, values = unpack(body)
+    about, numbers = unpack(body)
     if about.get("call") != call:
         raise ValueError("the answer is to another request")
-    names = about.get("components")
-    places = [str(place) for place in range(len(names) if isinstance(names, list) else 1)]
-    if not (names is None or isinstance(names, list)) or values.keys() != set(places):
+    components = about.get("components")
+    named = list(components.items()) if isinstance(components, dict) else []
+    places = {str(place) for place, (_, texts) in enumerate(named) if not isinstance(texts, list)}
+    if not named or numbers.keys() != places:
         raise ValueError("the answer does not hold the scores that it names")
-    return values["0"] if names is None else {name: values[place] for name, place in zip(names, places, strict=True)}
+    return {
+        name: texts if isinstance(texts, list) else numbers[str(place)] for place, (name, texts) in enumerate(named)
+    }
 
 
 def pack(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -26,7 +26,7 @@ from f5_tts.rewards.wire import (
     unpack_scores,
 )
 from f5_tts.sections import ProviderConfig, WorkerConfig
-from f5_tts.types import RewardInput, RewardProvider, Scores
+from f5_tts.types import RewardInput, RewardProvider
 
 PASSING = (502, 503, 504)  # what a proxy says while the server behind it starts anew
 MB = 2**20
@@ -42,7 +42,7 @@ def build_worker(entry: ProviderConfig, where: str) -> RewardProvider:
     server = UrlServer(worker.url, where) if worker.url else OwnServer(entry, worker, where)
     ask = Caller(server, worker)
     served = read_description(ask("/"), entry.name, server.name)
-    return (WordWorker if served["words"] else Worker)(ask, served["component"], served["max_bytes"])
+    return Worker(ask, served)
 
 
 def read_description(answer: bytes, wanted: str, server: str) -> dict[str, Any]:
@@ -63,13 +63,11 @@ def read_description(answer: bytes, wanted: str, server: str) -> dict[str, Any]:
 class Worker:
     """Scores of another process, as if they were made in this one."""
 
-    def __init__(self, ask: Caller, component: str, max_bytes: int) -> None:
-        self.ask, self.component, self.max_bytes = ask, component, max_bytes
+    def __init__(self, ask: Caller, served: Mapping[str, Any]) -> None:
+        self.ask, self.max_bytes = ask, served["max_bytes"]
+        self.component, self.knows_words = served["component"], served["words"]
 
-    def score(self, inputs: Sequence[RewardInput]) -> Scores:
-        return self._send("/score", inputs)
-
-    def _send(self, path: str, inputs: Sequence[RewardInput]) -> Any:
+    def score(self, inputs: Sequence[RewardInput]) -> dict[str, Any]:
         call = uuid4().hex
         body = pack_inputs(inputs, call)
         if len(body) > self.max_bytes:
@@ -77,18 +75,11 @@ class Worker:
                 f"{self.ask.server.name}: {len(inputs)} clips are {len(body) / MB:.0f} MB, and the server takes "
                 f"{self.max_bytes / MB:.0f}; start it with a larger --max_mb, or draw fewer samples at a time"
             )
-        answer = self.ask(path, body)
+        answer = self.ask("/score", body)
         try:
             return unpack_scores(answer, call)
         except ValueError as error:
             raise WorkerError(f"{self.ask.server.name}: {error}") from error
-
-
-class WordWorker(Worker):
-    """The same, of a provider that scores words."""
-
-    def score_words(self, inputs: Sequence[RewardInput]) -> Any:
-        return self._send("/score_words", inputs)
 
 
 # --- how a server is asked ---

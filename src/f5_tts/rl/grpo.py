@@ -155,16 +155,16 @@ def join(batches: list[RewardBatch]) -> RewardBatch:
     parts = {name: torch.cat([batch.parts[name] for batch in batches]) for name in first.parts}
     reported = {name: torch.cat([batch.reported[name] for batch in batches]) for name in first.reported}
     frames = {name: padded([batch.frames[name] for batch in batches]) for name in first.frames}
-    return replace(
-        first, total=torch.cat([batch.total for batch in batches]), parts=parts, reported=reported, frames=frames
-    )
+    texts = {name: [text for batch in batches for text in batch.texts[name]] for name in first.texts}
+    total = torch.cat([batch.total for batch in batches])
+    return replace(first, total=total, parts=parts, reported=reported, frames=frames, texts=texts)
 
 
 def gathered(rewards: RewardBatch, peers: Peers) -> RewardBatch:
-    """The rewards of all processes."""
+    """The rewards of all processes; texts, which nobody compares, stay with their own."""
     kinds = {"parts": rewards.parts, "reported": rewards.reported, "frames": rewards.frames}
     of_all = {kind: {name: peers.gather(score) for name, score in part.items()} for kind, part in kinds.items()}
-    return replace(rewards, total=peers.gather(rewards.total), **of_all)
+    return replace(rewards, total=peers.gather(rewards.total), texts={}, **of_all)
 
 
 def padded(rows: list[Tensor]) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from f5_tts.rewards.combine import check_gates, combine
-from f5_tts.rewards.provider import component_weights, score_all, score_words
+from f5_tts.rewards.provider import component_weights, knows_words, score_all
 from f5_tts.rewards.transcript import normalise
 from f5_tts.sections import MelSpecConfig, RLConfig
 from f5_tts.types import (
@@ -19,9 +19,9 @@ from f5_tts.types import (
     RewardInput,
     RewardProvider,
     Rollout,
+    Scored,
     SpeechBatch,
     Vocoder,
-    WordRewardProvider,
 )
 
 
@@ -37,7 +37,7 @@ class Scorer:
         self.floors = {name: entry.floor for name, entry in zip(self.weights, entries, strict=True)}
         check_gates(rl.rewards.gates, self.weights, providers)
         self.by_word = rl.credit == "word"
-        if self.by_word and not any(isinstance(provider, WordRewardProvider) for provider in providers.values()):
+        if self.by_word and not any(map(knows_words, providers.values())):
             raise ValueError(
                 f"rl.credit=word, but none of the rewards ({', '.join(providers)}) can say which word earned it: "
                 "add one that can, such as digits_wer, or set rl.credit=sample"
@@ -45,11 +45,12 @@ class Scorer:
 
     @torch.no_grad()
     def __call__(self, rollout: Rollout) -> RewardBatch:
-        inputs = self.inputs(rollout)
-        words = score_words(self.providers, inputs) if self.by_word else {}
+        scored = score_all(self.providers, self.inputs(rollout))
         texts, target = rollout.batch.target_texts, rollout.target
-        frames = {name: over_frames(scores, texts, target) for name, scores in words.items()}
-        scored = score_all(self.providers, inputs, words)
+        frames: dict[str, Tensor] = {}
+        if self.by_word:
+            scored = with_means_of_words(scored)
+            frames = {name: over_frames(words, texts, target) for name, words in scored.words.items()}
         rewards = combine(scored, self.weights, self.rl.rewards.gates, frames)
         return replace(rewards, seconds=int(target.sum()) / self.mel_spec.frames_per_second)
 
@@ -80,6 +81,12 @@ class Scorer:
         )
 
 
+def with_means_of_words(scored: Scored) -> Scored:
+    """A clip's score is the mean over its words, at least 0, where these are known."""
+    means = {name: words.nanmean(dim=1).clamp(min=0) for name, words in scored.words.items()}
+    return replace(scored, parts=scored.parts | means)
+
+
 def over_frames(words: Float[Tensor, "b w"], texts: Sequence[str], target: Bool[Tensor, "b n"]) -> Float[Tensor, "b n"]:
     """Each word's score on its share of the generated frames, zero elsewhere.
 
@@ -89,6 +96,8 @@ def over_frames(words: Float[Tensor, "b w"], texts: Sequence[str], target: Bool[
     frames = torch.zeros(target.shape)
     for row, (scores, text) in enumerate(zip(words, texts, strict=True)):
         size = torch.tensor([len(word) + 1 for word in normalise(text).split()])
+        if len(size) > len(scores):
+            raise ValueError(f"a reward that knows words scored {len(scores)} of the {len(size)} in {text!r}")
         ends = (size.cumsum(0) * int(target[row].sum()) / size.sum()).round().long()
         frames[row, target[row].cpu()] = scores[: len(size)].repeat_interleave(ends.diff(prepend=ends.new_zeros(1)))
     return frames

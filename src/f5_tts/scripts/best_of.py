@@ -64,7 +64,7 @@ def rewards_of(
     providers = build_providers(rewards.providers)
     weights = component_weights(rewards.providers, providers)
     inputs = [reward_inputs(items, clips, voice) for clips in tries]
-    return torch.stack([combine(score_all(providers, each, {}), weights, rewards.gates, {}).total for each in inputs])
+    return torch.stack([combine(score_all(providers, each), weights, rewards.gates, {}).total for each in inputs])
 
 
 def main(argv: list[str]) -> bool:

@@ -103,7 +103,8 @@ class Scored:
 
 
 def rows_of(batch: GRPOBatch) -> list[dict[str, Cell]]:
-    """Prompt, text, rewards and advantage of every sample; of advantages by frame the mean."""
+    """Prompt, text, what rewards heard, their scores and the advantage of every sample; of advantages by frame the
+    mean."""
     assert batch.rewards is not None, "scored samples have rewards"
     given, rewards, target = batch.rollout.batch, batch.rewards, batch.rollout.target
     by_frame = batch.advantages.ndim == 2
@@ -113,6 +114,7 @@ def rows_of(batch: GRPOBatch) -> list[dict[str, Cell]]:
         "group": given.group_ids.tolist(),
         "prompt": given.prompt_texts or [""] * len(target),
         "text": given.target_texts,
+        **rewards.texts,
         **{name: [None if x != x else x for x in values.tolist()] for name, values in numbers.items()},
     }
     return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
