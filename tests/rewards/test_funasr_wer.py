@@ -222,7 +222,7 @@ def test_a_config_entry_becomes_the_reward_with_its_components(hearing_directory
     providers = build_providers([ProviderConfig(name="funasr_wer", config={"model_id": str(hearing_directory)})])
     scored = score_all(providers, [clip("abc"), clip("abcd", says="abce")])
     assert {name: values.tolist() for name, values in scored.parts.items()} == {"funasr_wer.acc": [1.0, 0.75]}
-    assert set(scored.reported) == {"funasr_wer.wer", "funasr_wer.unusable"}
+    assert set(scored.reported) == {f"funasr_wer.{name}" for name in ("wer", "ins", "del", "sub", "unusable")}
     assert scored.texts == {"funasr_wer.heard": ["abc", "abce"]} and scored.words == {}
 
 

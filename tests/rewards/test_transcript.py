@@ -2,7 +2,18 @@ from __future__ import annotations
 
 import pytest
 
-from f5_tts.rewards.transcript import error_rate, language_of, normalise, symbols, word_errors, word_scores
+from f5_tts.rewards.transcript import error_rates, language_of, normalise, symbols, word_errors, word_scores
+
+
+def total(reference: list[str], hypothesis: list[str]) -> float:
+    return sum(error_rates(reference, hypothesis))
+
+
+def test_errors_are_told_apart_by_kind():
+    """Of four words: two said in between, one left out, one mistaken."""
+    heard = ["well", "one", "two", "er", "three", "nine"]
+    assert error_rates(["one", "two", "three", "four"], heard) == (0.5, 0.0, 0.25)
+    assert error_rates(["one", "two", "three", "four"], ["one", "three", "nine"]) == (0.0, 0.25, 0.25)
 
 
 @pytest.mark.parametrize(
@@ -35,18 +46,18 @@ def test_edits_are_counted_in_whole_words(hypothesis, edits):
 
 def test_an_error_rate_counts_a_share_per_edit_and_may_pass_one():
     heard = ["one two three four", "one two three", "one two", "nine nine nine nine nine nine nine"]
-    assert [error_rate(["one", "two", "three", "four"], text.split()) for text in heard] == [0.0, 0.25, 0.5, 1.75]
+    assert [total(["one", "two", "three", "four"], text.split()) for text in heard] == [0.0, 0.25, 0.5, 1.75]
 
 
 def test_of_a_reference_without_symbols_only_silence_is_right():
-    assert (error_rate([], []), error_rate([], ["one"])) == (0.0, 1.0)
+    assert (total([], []), total([], ["one"])) == (0.0, 1.0)
 
 
 def test_a_long_text_costs_what_its_edits_cost():
     text = "the quick brown fox jumps over the lazy dog " * 100
     heard = text.replace("dog", "cat")
-    assert error_rate(symbols(text, "en", "word"), symbols(heard, "en", "word")) == 100 / 900
-    assert error_rate(symbols(text, "en", "char"), symbols(heard, "en", "char")) == 300 / 3500
+    assert total(symbols(text, "en", "word"), symbols(heard, "en", "word")) == 100 / 900
+    assert total(symbols(text, "en", "char"), symbols(heard, "en", "char")) == 300 / 3500
 
 
 @pytest.mark.parametrize(
@@ -92,7 +103,7 @@ def test_a_language_is_told_by_its_script(text, language):
         ("", [0, 0, 0]),
     ],
 )
-def test_each_word_earns_what_was_heard_of_it_and_their_mean_is_one_less_the_error_rate(heard, scores):
+def test_each_word_earns_what_was_heard_of_it_and_their_mean_is_one_less_the_total(heard, scores):
     assert word_scores("one two three", heard) == scores
     edits, words = word_errors("one two three", heard)
     assert sum(scores) / 3 == pytest.approx(1 - edits / words)

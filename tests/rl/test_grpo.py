@@ -393,3 +393,20 @@ def test_what_does_not_apply_is_counted_and_other_components_are_reported(policy
     assert seen["reward/test.level"] == pytest.approx(levels.mean().item())
     assert seen["reward/test.seconds"] == pytest.approx(7 / clips[0].sample_rate)  # nine and five frames of a sample
     assert all(torch.isfinite(part.advantages).all() for part in experience)
+
+
+class Ear:
+    """Hears wrong in every second clip, and cannot judge the first."""
+
+    component = "acc"
+
+    def score(self, inputs: Sequence[RewardInput]) -> dict[str, Tensor]:
+        wrong = torch.arange(len(inputs)) % 2.0
+        return {"acc": 1 - wrong, "wer": wrong, "del": wrong / 4, "unusable": (torch.arange(len(inputs)) == 0).float()}
+
+
+def test_errors_and_failures_are_told_under_the_names_that_everybody_knows(policy, batch, small):
+    """Two passes of four samples: half of them wrong, one of each pass not judged; three steps are trained."""
+    seen = experience_of(policy, batch, small, Ear())[0].metrics
+    assert (seen["asr/wer"], seen["asr/del"]) == (0.5, 0.125) and "asr/ins" not in seen and "spk/sim" not in seen
+    assert seen["health/reward_failures"] == 2.0 and seen["steps/trained"] == 3.0

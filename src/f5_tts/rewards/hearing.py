@@ -12,16 +12,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from f5_tts.rewards.clips import shared_rate, usable_indices
-from f5_tts.rewards.transcript import error_rate, normalise
+from f5_tts.rewards.transcript import error_rates, normalise
 from f5_tts.types import RewardInput
 
 
 class TranscriptReward(ABC):
     """Scores by `hear`, which subclasses give.
 
-    Components: `acc`, which is 1 - wer, at least 0; `wer`, errors per symbol of the reference, which may pass 1;
-    `unusable`, 1 where the clip holds no sound to judge, else 0; `heard`, the text. A clip without sound has the `wer`
-    of silence, 1, and nothing is heard in it. Where there is no reference, `acc` and `wer` are NaN.
+    Components: `acc`, which is 1 - wer, at least 0; `wer`, errors per symbol of the reference, which may pass 1, and
+    its parts `ins`, `del`, `sub`; `unusable`, 1 where the clip holds no sound to judge, else 0; `heard`, the text. A
+    clip without sound has the `wer` of silence, 1, and nothing is heard in it. Without a reference, rates are NaN.
     """
 
     component = "acc"
@@ -45,9 +45,11 @@ class TranscriptReward(ABC):
     def judge(self, inputs: Sequence[RewardInput], heard: Sequence[str | None]) -> dict[str, Any]:
         """The components of what was heard in each clip."""
         wanted = self.references(inputs)
-        wer = torch.tensor([self.rate(*each) for each in zip(inputs, wanted, heard, strict=True)])
+        rates = torch.tensor([self.rates(*each) for each in zip(inputs, wanted, heard, strict=True)]).view(-1, 3)
+        wer, parts = rates.sum(dim=1), dict(zip(("ins", "del", "sub"), rates.T, strict=True))
         unusable = torch.tensor([float(text is None) for text in heard])
-        return {"acc": 1 - wer.clamp(max=1), "wer": wer, "unusable": unusable, "heard": [text or "" for text in heard]}
+        texts = [text or "" for text in heard]
+        return {"acc": 1 - wer.clamp(max=1), "wer": wer, **parts, "unusable": unusable, "heard": texts}
 
     def heard(self, inputs: Sequence[RewardInput]) -> list[str | None]:
         """What is said in each clip; None where there is no sound to judge."""
@@ -55,10 +57,13 @@ class TranscriptReward(ABC):
         texts = dict(zip(usable, self.hear([inputs[i] for i in usable]) if usable else [], strict=True))
         return [texts.get(i) for i in range(len(inputs))]
 
-    def rate(self, item: RewardInput, wanted: str | None, heard: str | None) -> float:
+    def rates(self, item: RewardInput, wanted: str | None, heard: str | None) -> tuple[float, float, float]:
+        """Inserted, left out, mistaken, per symbol of what is wanted."""
         if wanted is None:
-            return math.nan
-        return 1.0 if heard is None else error_rate(self.symbols(wanted, item), self.symbols(heard, item))
+            return math.nan, math.nan, math.nan
+        if heard is None:
+            return 0.0, 1.0, 0.0
+        return error_rates(self.symbols(wanted, item), self.symbols(heard, item))
 
 
 def whole(item: RewardInput) -> Float[Tensor, " nw"]:

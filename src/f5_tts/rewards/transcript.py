@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 
 from rapidfuzz.distance import Levenshtein
@@ -44,12 +45,15 @@ def symbols(text: str, language: str, unit: str) -> list[str]:
     return list(plain.replace(" ", "")) if unit == "char" else WORD.findall(plain)
 
 
-def error_rate(reference: Sequence[str], hypothesis: Sequence[str]) -> float:
-    """Fewest edits that turn one list of symbols into the other, per symbol of the reference; may pass 1.
+def error_rates(reference: Sequence[str], hypothesis: Sequence[str]) -> tuple[float, float, float]:
+    """Symbols inserted, left out and taken for another in the fewest edits that turn one list into the other, each per
+    symbol of the reference; their sum is the error rate, which may pass 1.
 
     Of a reference without symbols each symbol that was heard is an error.
     """
-    return Levenshtein.distance(reference, hypothesis) / max(len(reference), 1)
+    kinds = Counter(edit.tag for edit in Levenshtein.editops(reference, hypothesis))
+    inserted, missed, mistaken = (kinds[tag] / max(len(reference), 1) for tag in ("insert", "delete", "replace"))
+    return inserted, missed, mistaken
 
 
 def word_errors(reference: str, hypothesis: str) -> tuple[int, int]:

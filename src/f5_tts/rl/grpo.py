@@ -59,6 +59,7 @@ def draw_experience(
         target = peers.gather(padded([rollout.target.cpu() for rollout in rollouts]))
         compared = compare(rewards.parts | rewards.frames, group_ids, target)
         metrics |= reward_metrics(rewards, group_ids) | group_metrics(rewards.total, group_ids)
+        metrics["steps/trained"] = float(len(rollouts[0].times))
         metrics["advantage/abs_mean"] = float((compared if compared.ndim == 1 else compared[target]).abs().mean())
         advantages = peers.own(compared)
         sizes = [len(rollout.mel) for rollout in rollouts]
@@ -178,6 +179,10 @@ def fitted(advantages: Tensor, rollout: Rollout) -> Tensor:
     return (advantages if advantages.ndim == 1 else advantages[:, : rollout.mel.shape[1]]).to(rollout.mel)
 
 
+# A component, as a provider calls it -> as everybody does; of several providers the first counts.
+KNOWN_AS = {"wer": "asr/wer", "ins": "asr/ins", "del": "asr/del", "sub": "asr/sub", "sim": "spk/sim"}
+
+
 def reward_metrics(rewards: RewardBatch, group_ids: Tensor) -> dict[str, float]:
     """What an update's rewards look like; names as in docs/metrics.md."""
     total = rewards.total
@@ -191,7 +196,13 @@ def reward_metrics(rewards: RewardBatch, group_ids: Tensor) -> dict[str, float]:
         "frac_reward_zero_std": without_spread(rewards.parts, group_ids).float().mean(),
     }
     seen |= {"reward": seen["reward/mean"], "reward_std": seen["reward/std"]}
-    seen |= {f"reward/{name}": score.nanmean() for name, score in (rewards.parts | rewards.reported).items()}
+    every = rewards.parts | rewards.reported
+    unusable = [score for name, score in every.items() if name.endswith(".unusable")]
+    seen["health/reward_failures"] = torch.stack([torch.zeros_like(total), *unusable]).amax(dim=0).sum()
+    seen |= {f"reward/{name}": score.nanmean() for name, score in every.items()}
+    for name, score in reversed(every.items()):
+        if (component := name.rpartition(".")[2]) in KNOWN_AS:
+            seen[KNOWN_AS[component]] = score.nanmean()
     for name, score in rewards.parts.items():
         provider, _, _ = name.rpartition(".")
         seen |= {f"rewards/{provider}/mean": score.nanmean(), f"rewards/{provider}/std": nanstd(score)}
