@@ -18,12 +18,13 @@ from f5_tts.train.loop import is_finite_everywhere
 accelerator = Accelerator(cpu=True)
 assert accelerator.num_processes == 2
 first = accelerator.process_index == 0
-print([
+found = [
     is_finite_everywhere(1.0, 1.0, accelerator),
     is_finite_everywhere(math.nan if first else 1.0, 1.0, accelerator),
     is_finite_everywhere(1.0, 1.0 if first else math.inf, accelerator),
     is_finite_everywhere(1.0, 1.0, accelerator),
-])
+]
+print(f"{found}\\n", end="", flush=True)  # in one piece, whatever the other process prints
 torch.distributed.destroy_process_group()
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable
 from functools import partial
@@ -20,12 +21,16 @@ MakeOptimizer = Callable[..., Optimizer]  # (parameters, lr=...)
 
 
 def build_accelerator(optim: OptimConfig) -> Accelerator:
-    """Devices and precision of a run; how single-precision matrices are multiplied is set for the whole process."""
+    """Devices and precision of a run; how single-precision matrices are multiplied is set for the whole process.
+
+    Of several processes each leaves its group at its end: gloo, now and then, aborts one that goes without.
+    """
     torch.set_float32_matmul_precision("high" if optim.tf32 else "highest")
     chosen, on_cpu = precision(optim), not torch.cuda.is_available()
     accelerator = Accelerator(mixed_precision=chosen, cpu=on_cpu)
     if chosen == "fp16" and on_cpu:  # torch can, accelerate passes over it
         accelerator.native_amp, accelerator.scaler = True, torch.amp.GradScaler("cpu")
+    atexit.register(accelerator.state.destroy_process_group)
     return accelerator
 
 
