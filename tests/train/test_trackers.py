@@ -172,7 +172,6 @@ def test_a_resumed_run_has_each_update_once_in_tensorboard(tmp_path):
 
 @pytest.mark.slow
 def test_trackio_has_metrics_clips_and_the_run_that_a_resumed_one_goes_on_in(tmp_path):
-    pytest.importorskip("trackio", reason='pip install -e ".[trackio]"')
     code = (
         "for first in (0, 2):\n"
         "    tracker = build_tracker(config(folder, 'ckpts.logger=trackio'))\n"
