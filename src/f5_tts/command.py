@@ -17,7 +17,7 @@ def command(main: Callable[[list[str]], bool], argv: list[str]) -> NoReturn:
     keep_freed_memory()
     try:
         finished = main(argv)
-    except (ValueError, OSError, ImportError, FloatingPointError) as error:
+    except (ValueError, OSError, ImportError, FloatingPointError, MemoryError) as error:
         if os.environ.get("F5_TTS_TRACE") == "1":
             raise
         print(f"error: {error}", file=sys.stderr)

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+
+def halves(num: int) -> list[slice]:
+    """Places 0 to num in two parts, the larger first; one place in one."""
+    middle = (num + 1) // 2
+    return [rows for rows in (slice(0, middle), slice(middle, num)) if rows.start < rows.stop]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,6 +68,19 @@ class SpeechBatch:
         lists = {k: [item for item in v for _ in range(times)] for k, v in values.items() if isinstance(v, list)}
         return replace(self, **tensors, **lists)
 
+    def part(self, rows: slice) -> SpeechBatch:
+        """Some of its items, padded as before."""
+        return replace(self, **{entry.name: getattr(self, entry.name)[rows] for entry in fields(self)})
+
+    @property
+    def size(self) -> int:
+        """Mel entries, padding included."""
+        return self.mel.numel()
+
+    def halves(self) -> list[SpeechBatch]:
+        """Its items in two batches; one item stays whole."""
+        return [self.part(rows) for rows in halves(len(self.lens))]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rollout:
@@ -82,6 +102,13 @@ class Rollout:
         empty = (~self.target.any(dim=1)).nonzero().flatten().tolist()
         if empty:
             raise ValueError(f"samples {empty} have no frames to generate: lower rl.prompt_frac_range")
+
+    def part(self, rows: slice) -> Rollout:
+        """Some of its samples."""
+        by_sample = {name: getattr(self, name)[rows] for name in ("cond", "target", "mel")}
+        by_step = {name: getattr(self, name)[:, rows] for name in ("states", "actions", "means")}
+        stds = self.stds[:, rows] if self.stds.shape == self.means.shape else self.stds
+        return replace(self, batch=self.batch.part(rows), stds=stds, **by_sample, **by_step)
 
 
 Vocoder = Callable[[Tensor, Tensor], list[Tensor]]  # log-mels b n d and their lengths b in frames -> waveforms
@@ -153,6 +180,30 @@ class GRPOBatch:
     rewards: RewardBatch | None = None  # of its samples; None where nobody looks at them
     is_fresh: bool = True  # no update has learnt from it yet, so the policy is still the one that drew
 
+    @property
+    def size(self) -> int:
+        """Mel entries of its samples, padding included."""
+        return self.rollout.mel.numel()
+
+    def halves(self) -> list[GRPOBatch]:
+        """Its samples in two batches whose losses add up to its own; what rewards said stays with the first.
+
+        One sample stays whole, and so do samples with gradients of their drawing (f5r), which are there once.
+        """
+        num = len(self.rollout.mel)
+        if self.rollout.actions.requires_grad:
+            return [self]
+        return [
+            replace(
+                self,
+                rollout=self.rollout.part(rows),
+                advantages=self.advantages[rows],
+                share=self.share * (rows.stop - rows.start) / num,
+                rewards=self.rewards if rows.start == 0 else None,
+            )
+            for rows in halves(num)
+        ]
+
 
 @runtime_checkable
 class Peers(Protocol):
@@ -169,6 +220,10 @@ class Peers(Protocol):
 
     def own(self, rows: Tensor) -> Tensor:
         """Of gathered rows those of this process, padding included."""
+        ...
+
+    def failing_together(self) -> AbstractContextManager[None]:
+        """What fails inside on one process fails on all, so that none waits for it."""
         ...
 
 

@@ -46,7 +46,18 @@ ALGORITHMS = {
     "f5r": ["rl.algorithm=f5r", "rl.steps=3", "rl.cfg_strength=1.0", "rl.advantage=grpo", "rl.train_sigma=true"],
 }
 HERE = {"GPU"} if torch.cuda.is_available() else set()
-WHEN = {"always", "gaussian_nll", "stage 2", *ALGORITHMS, "anchor", "alarm", "validation", "judge", "GPU"}
+WHEN = {
+    "always",
+    "gaussian_nll",
+    "stage 2",
+    *ALGORITHMS,
+    "anchor",
+    "alarm",
+    "validation",
+    "judge",
+    "GPU",
+    "several processes",
+}
 LORA = ["lora.rank=2", "lora.target_modules=[to_q,ff.ff.2]"]
 ALGORITHMS["lora_grpo"] = [*ALGORITHMS["gaussian_grpo"], *LORA]
 ALGORITHMS["lora_nft"] = [*ALGORITHMS["nft"], *LORA, "rl.nft.old_decay=0.5"]
@@ -58,6 +69,7 @@ STATE = {
     "scheduler_state_dict",
     "objective",
     "update",
+    "processes",
     "skips",
     "recommended",
     "model",

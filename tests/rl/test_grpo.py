@@ -15,7 +15,16 @@ from f5_tts.config import compose_run
 from f5_tts.model.cfm import CFM
 from f5_tts.model.heads import Velocity
 from f5_tts.rl.advantage import GroupComparison
-from f5_tts.rl.grpo import GRPOLoss, draw_experience, drawn_and_scored, gathered, group_metrics, join, reward_metrics
+from f5_tts.rl.grpo import (
+    Alone,
+    GRPOLoss,
+    draw_experience,
+    drawn_and_scored,
+    gathered,
+    group_metrics,
+    join,
+    reward_metrics,
+)
 from f5_tts.rl.nft import OldPolicy
 from f5_tts.rl.objective import Models, grpo_objective
 from f5_tts.rl.scoring import Scorer
@@ -105,6 +114,34 @@ def test_the_slices_of_an_update_add_up_to_its_mean_loss(policy, batch, small):
     for name, value in together.items():
         torch.testing.assert_close(in_slices[name], value, atol=1e-6, rtol=1e-4)
     assert max(value.abs().max() for value in together.values()) > 1e-3
+
+
+@pytest.mark.parametrize("algorithm", ["gaussian_grpo", "flow_grpo"])
+def test_parts_of_a_pass_add_up_to_its_gradient_and_its_seconds(policy, batch, rl, algorithm):
+    """Six samples as three and three, and as 2, 1, 2, 1; sigma of flow_grpo is one number a step."""
+    small = rl(f"algorithm={algorithm}", "mini_repeat_count=3", "steps=6", "window.size=2", "kl_weight=0.0")
+    (whole,) = experience_of(policy, batch, small)
+    halves = whole.halves()
+    quarters = [quarter for half in halves for quarter in half.halves()]
+    assert [len(part.rollout.mel) for part in halves + quarters] == [3, 3, 2, 1, 2, 1]
+    assert len(quarters[1].halves()) == 1
+    found, seconds = [], []
+    for parts in ([whole], halves, quarters):
+        slices = list(GRPOLoss(small)(policy, parts))
+        sum((part.loss for part in slices), torch.zeros(())).backward()
+        found.append(gradients(policy))
+        seconds.append(sum(part.seconds for part in slices))
+    assert seconds[0] == seconds[1] == seconds[2] > 0
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(found[1][name], gradient, atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(found[2][name], gradient, atol=1e-6, rtol=1e-4)
+    assert max(float(gradient.abs().max()) for gradient in found[0].values()) > 1e-2
+
+
+def test_samples_with_the_gradients_of_their_drawing_stay_together(policy, batch, rl):
+    f5r = rl("algorithm=f5r", "mini_repeat_count=3", "steps=3", "train_sigma=true")
+    (whole,) = experience_of(policy, batch, f5r)
+    assert whole.halves() == [whole]
 
 
 def test_equal_rewards_leave_the_policy_exactly_where_it_is(policy, batch, small):
@@ -247,7 +284,7 @@ def test_an_old_policy_draws_in_the_place_of_the_one_that_learns(policy, batch, 
     assert torch.equal(drawn[0], drawn[1])
 
 
-class Elsewhere:
+class Elsewhere(Alone):
     """Another process that drew these scores for prompt 7, in front of ours."""
 
     world = 2
@@ -350,7 +387,7 @@ class Outspoken(Loud):
         return {"level": level, "said": [f"{value:.6g}" for value in level.tolist()]}
 
 
-class Twice:
+class Twice(Alone):
     """Two processes with the same samples, as the first of them sees it."""
 
     world = 2

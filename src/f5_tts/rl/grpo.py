@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 import torch
@@ -53,7 +54,8 @@ def draw_experience(
         if old is not None:
             old.follow()
         drawing = (rollout for batch in batches for rollout in draw(old or policy, batch, rl))
-        rollouts, scored, metrics = drawn_and_scored(drawing, scorer, rl.rewards.overlap)
+        with peers.failing_together():
+            rollouts, scored, metrics = drawn_and_scored(drawing, scorer, rl.rewards.overlap)
         rewards = gathered(join(scored), peers)
         group_ids = peers.gather(torch.cat([rollout.batch.group_ids for rollout in rollouts]).cpu())
         target = peers.gather(padded([rollout.target.cpu() for rollout in rollouts]))
@@ -106,6 +108,9 @@ class Alone:
 
     def own(self, rows: Tensor) -> Tensor:
         return rows
+
+    def failing_together(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
 
 class GRPOLoss:

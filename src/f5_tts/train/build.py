@@ -134,7 +134,7 @@ def check_length(optim: OptimConfig, total: int) -> None:
 
 
 def build_trainable(
-    run: RunConfig, model: CFM, vocabulary: Vocabulary, total: int, make_optimizer: MakeOptimizer
+    run: RunConfig, model: CFM, vocabulary: Vocabulary, total: int, make_optimizer: MakeOptimizer, processes: int = 1
 ) -> Trainable:
     """Model, its running average, optimizer and schedule for a run of `total` updates."""
     optim = run.optim
@@ -148,6 +148,7 @@ def build_trainable(
         optimizer=optimizer,
         scheduler=scheduler,
         objective=run.model.objective,
+        processes=processes,
     )
 
 

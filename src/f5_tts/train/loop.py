@@ -8,16 +8,20 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from types import FrameType
 from typing import TypeVar
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import set_seed
 
 from f5_tts.model.cfm import CFM
 from f5_tts.sections import OptimConfig
+from f5_tts.train.peers import any_process, weights_apart
 from f5_tts.train.report import Report
+from f5_tts.train.room import Room, lack_of_memory_said
 from f5_tts.train.samples import Listen
 from f5_tts.train.state import CheckpointDir, Trainable
 from f5_tts.types import LossOutput
@@ -54,22 +58,27 @@ def fit(
     `validate` is asked before the first update and after each: what it measures joins that update's metrics. `listen`
     makes the samples of an update whose checkpoint is kept. A loss or gradient that is not finite never reaches weights
     or a file: its update is skipped, and after more than `optim.max_skips` of them in a row FloatingPointError ends the
-    run.
+    run. An update that memory does not suffice for is done in smaller parts, see `room.py`. Of several processes each
+    draws noise of its own, and all stop after the same update, whichever was asked to.
     """
     if trainable.update >= total:
         print(f"{checkpoints.path} holds all {total} updates of this run: nothing left to do")
         return True
-    with StopSignal() as stop, report.bar:  # what ends the run is said below its bar
+    room = Room(report.say)
+    with StopSignal() as stop, report.bar, lack_of_memory_said():  # what ends the run is said below its bar
         if trainable.update == 0 and (measured := validate(trainable)):
             report(measured, 0)
-        done = time.perf_counter()
-        while trainable.update < total and not (stop.asked and trainable.update % together == 0):
+        done, stopped = time.perf_counter(), False
+        while trainable.update < total:
+            if trainable.update % together == 0 and any_process(stop.asked, accelerator):
+                stopped = True
+                break
             started = time.perf_counter()
-            torch.manual_seed(seed_of(optim.seed, trainable.update))
+            set_seed(seed_of(optim.seed, trainable.update, accelerator.process_index))
             item = next(items, None)
             if item is None:
                 break
-            metrics = improve(trainable, policy, item, compute_loss, accelerator, optim, report.say)
+            metrics = improve(trainable, policy, item, compute_loss, accelerator, optim, room)
             metrics |= speed(metrics.pop("seconds"), time.perf_counter() - started) | memory()
             metrics |= validate(trainable)
             before, done = done, time.perf_counter()
@@ -80,7 +89,7 @@ def fit(
                 report.show(listen(trainable.model, item), trainable.update)
     checkpoints.save_last(trainable)
     report.close()
-    return trainable.update >= total or not stop.asked
+    return not stopped
 
 
 def improve(
@@ -90,7 +99,7 @@ def improve(
     compute_loss: ComputeLoss[Item],
     accelerator: Accelerator,
     optim: OptimConfig,
-    say: Callable[[str], None],
+    room: Room,
 ) -> dict[str, float]:
     """One update from an item; what its slices measured, merged, and `seconds` of speech.
 
@@ -98,18 +107,12 @@ def improve(
     on, so that a resumed run meets the same updates. In fp16 the loss is scaled up, by less after a gradient that was
     too large for that, by more after many that were not.
     """
-    losses: list[float] = []
-    seen: list[dict[str, float]] = []
-    seconds = 0.0
-    for output in compute_loss(policy, item):
-        accelerator.backward(output.loss)
-        losses.append(output.loss.item())
-        seen.append(output.metrics)
-        seconds += output.seconds
+    say = room.say
+    slices = room.within(item, lambda parts: learn(policy, parts, compute_loss, accelerator), trainable.optimizer)
+    losses, metrics = [part.loss.item() for part in slices], merge([part.metrics for part in slices])
     average_gradients(trainable.model, accelerator)
     accelerator.unscale_gradients(trainable.optimizer)
     norm = torch.as_tensor(accelerator.clip_grad_norm_(policy.parameters(), optim.max_grad_norm)).item()
-    metrics = merge(seen)
     loss = sum(losses, 0.0)
     if is_finite_everywhere(loss, norm, accelerator):
         trainable.skips.count(False)
@@ -122,20 +125,33 @@ def improve(
         skip(trainable, non_finite_message(loss, norm, metrics, trainable.update), optim.max_skips, say)
     if accelerator.scaler is not None and losses:
         accelerator.scaler.update()
-    metrics |= {"seconds": seconds, "grad_norm": norm, "lr": float(trainable.scheduler.get_last_lr()[0])}
+    metrics |= {
+        "seconds": sum(part.seconds for part in slices),
+        "grad_norm": norm,
+        "lr": float(trainable.scheduler.get_last_lr()[0]),
+    }
     metrics["health/nonfinite_skips"] = float(trainable.skips.total)
     metrics["health/bad_rows"] = float(len(trainable.bad_rows))
+    metrics["health/oom_retries"] = float(room.retries)
     trainable.scheduler.step()
     trainable.optimizer.zero_grad()
     trainable.update += 1
     trainable.ema.update()
-    return metrics
+    return metrics | weights_apart(trainable.model, accelerator, trainable.update)
+
+
+def learn(policy: CFM, item: Item, compute_loss: ComputeLoss[Item], accelerator: Accelerator) -> list[LossOutput]:
+    """Add the gradients of an item's loss, slice by slice; the slices, without what they were computed from."""
+    slices = []
+    for output in compute_loss(policy, item):
+        accelerator.backward(output.loss)
+        slices.append(replace(output, loss=output.loss.detach()))
+    return slices
 
 
 def is_finite_everywhere(loss: float, norm: float, accelerator: Accelerator) -> bool:
     """Whether loss and gradient norm are finite, on every process."""
-    broken = torch.tensor(float(not math.isfinite(loss + norm)), device=accelerator.device)
-    return torch.as_tensor(accelerator.reduce(broken, reduction="sum")).item() == 0  # pyright: ignore
+    return not any_process(not math.isfinite(loss + norm), accelerator)
 
 
 def overflowed(loss: float, accelerator: Accelerator) -> bool:
@@ -219,9 +235,9 @@ class StopSignal:
         self.restore()
 
 
-def seed_of(seed: int, update: int) -> int:
-    """A seed for all that is drawn in one update."""
-    return int(np.random.SeedSequence([seed, update]).generate_state(1)[0])
+def seed_of(seed: int, update: int, process: int = 0) -> int:
+    """A seed for all that a process draws in one update."""
+    return int(np.random.SeedSequence([seed, update]).generate_state(process + 1)[process])
 
 
 def merge(slices: list[dict[str, float]]) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
@@ -25,6 +25,7 @@ def build_accelerator(optim: OptimConfig) -> Accelerator:
 
     Of several processes each leaves its group at its end: gloo, now and then, aborts one that goes without.
     """
+    check_launch(os.environ)
     torch.set_float32_matmul_precision("high" if optim.tf32 else "highest")
     chosen, on_cpu = precision(optim), not torch.cuda.is_available()
     accelerator = Accelerator(mixed_precision=chosen, cpu=on_cpu)
@@ -32,6 +33,16 @@ def build_accelerator(optim: OptimConfig) -> Accelerator:
         accelerator.native_amp, accelerator.scaler = True, torch.amp.GradScaler("cpu")
     atexit.register(accelerator.state.destroy_process_group)
     return accelerator
+
+
+def check_launch(environment: Mapping[str, str]) -> None:
+    """Raises ValueError where accelerate was to start several processes and started one, as it does on a CPU."""
+    started = int(environment.get("WORLD_SIZE", 1))
+    if "ACCELERATE_USE_CPU" in environment and "MASTER_ADDR" in environment and started == 1:
+        raise ValueError(
+            "accelerate launch was asked for several processes and started one, as it always does on a CPU; type "
+            "torchrun --nproc_per_node N -m f5_tts.train..., or accelerate launch --num_processes 1"
+        )
 
 
 def precision(optim: OptimConfig) -> str:

@@ -1,11 +1,14 @@
-"""The other processes of a run: what is compared among all samples of an update, whoever drew them."""
+"""The other processes of a run: what is compared among all samples of an update, and what all must agree on."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Together:
@@ -35,3 +38,45 @@ class Together:
             return rows
         first = sum(self.counts[: self.accelerator.process_index])
         return rows[first : first + self.counts[self.accelerator.process_index]]
+
+    @contextmanager
+    def failing_together(self) -> Iterator[None]:
+        """What fails inside, on whichever process, ends all of them with a sentence: none waits for one gone."""
+        error = None
+        try:
+            yield
+        except Exception as caught:  # raised again below
+            error = caught
+        sentences = gather_object([error and f"{type(error).__name__}: {error}"]) if self.world > 1 else []
+        if error is not None:
+            raise error
+        for process, sentence in enumerate(sentences):
+            if sentence is not None:
+                raise ValueError(f"process {process} of {self.world} failed: {sentence}")
+
+
+def any_process(flag: bool, accelerator: Accelerator) -> bool:
+    """Whether it is so on any process; the same answer on all."""
+    if accelerator.num_processes == 1:
+        return flag
+    count = accelerator.reduce(torch.tensor(float(flag), device=accelerator.device), reduction="sum")  # pyright: ignore
+    return torch.as_tensor(count).item() > 0
+
+
+def weights_apart(model: nn.Module, accelerator: Accelerator, update: int) -> dict[str, float]:
+    """On how many processes weights differ from the first's, in any bit: none; said for several processes alone.
+
+    Raises ValueError if there is one, on all of them: what they learn would no longer be one model.
+    """
+    if accelerator.num_processes == 1:
+        return {}
+    sums = torch.stack([value.detach().view(torch.int32).sum(dtype=torch.int64) for value in model.parameters()])
+    every = accelerator.gather(sums[None])
+    assert isinstance(every, Tensor)
+    apart = (every != every[0]).any(dim=1).nonzero().flatten().tolist()
+    if apart:
+        raise ValueError(
+            f"after update {update} the weights of processes {apart} are no longer those of process 0: a machine that "
+            "computes wrongly, or a reward or loss of yours that changes the model; the last checkpoint is whole"
+        )
+    return {"health/weights_apart": 0.0}

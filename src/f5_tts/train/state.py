@@ -71,6 +71,7 @@ class Trainable:
     scheduler: LRScheduler
     objective: str  # model.objective: which stage this is
     update: int = 0
+    processes: int = 1  # that train it
     skips: Skips = field(default_factory=Skips)
     bad_rows: set[int] = field(default_factory=set)  # of the data set: those met so far that cannot be read
     extras: dict[str, Stateful] = field(default_factory=dict)  # what else a stage has to remember, by name
@@ -86,6 +87,7 @@ class Trainable:
             "scheduler_state_dict": self.scheduler.state_dict(),
             "objective": self.objective,
             "update": self.update,
+            "processes": self.processes,
             "skips": asdict(self.skips),
             "recommended": self.recommended,
             **({} if self.origin is None else {"origin": self.origin}),
@@ -128,6 +130,7 @@ class Trainable:
                 if f"{name}_state_dict" in run:
                     part.load_state_dict(run[f"{name}_state_dict"])
             say(f"resuming {checkpoint.path} at update {self.update}")
+            self.compare_processes(run.get("processes", self.processes), say)
         else:
             load_weights(self.model, checkpoint, say)
             self.ema.copy_params_from_model_to_ema()
@@ -135,6 +138,15 @@ class Trainable:
             say(
                 f"starting {self.objective} from the {checkpoint.which} weights of {checkpoint.path} (made by "
                 f"{came_from}): optimizer, schedule and counter start anew"
+            )
+
+    def compare_processes(self, before: int, say: Callable[[str], None]) -> None:
+        """Say what another number of processes changes, where it does."""
+        if before != self.processes:
+            say(
+                f"until here {before} processes trained, now {self.processes}: weights, optimizer and counter go on; "
+                "each update has another number of batches, so that place in the data, noise, and learning rates from "
+                f"here on are those of a run that had {self.processes} from the start"
             )
 
     def resume_optimizer(self, checkpoint: Checkpoint, say: Callable[[str], None]) -> None:

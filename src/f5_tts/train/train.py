@@ -48,7 +48,7 @@ def train(run: RunConfig) -> bool:
     if run.model.objective == "gaussian_nll" and run.model.warmup_scope == "head":
         model.freeze_all_but_head()
     policy = prepare(model, accelerator)
-    trainable = build_trainable(run, model, vocabulary, total, make_optimizer)
+    trainable = build_trainable(run, model, vocabulary, total, make_optimizer, world)
     keep_scale(trainable, accelerator)
     if checkpoint is None:
         print(f"no checkpoint in {checkpoints.path}: training from random weights")

@@ -70,7 +70,7 @@ def train_rl(run: RLRunConfig) -> bool:
     load_weights(model, checkpoints.origin(checkpoint))
     add_adapters(model, run.lora)
     policy = prepare(model, accelerator)
-    trainable = build_trainable(run, model, vocabulary, total, make_optimizer)
+    trainable = build_trainable(run, model, vocabulary, total, make_optimizer, world)
     reference, old = build_reference(model, rl), build_old_policy(model, rl)
     compare = build_comparison(scorer, rl)
     best = Best() if run.eval.every_updates else None

@@ -24,11 +24,12 @@ class InfillingLoss:
         self.frames_per_second = settings.mel_spec.frames_per_second
 
     def __call__(self, policy: CFM, batches: list[SpeechBatch]) -> Iterator[LossOutput]:
-        """The loss of one update in slices, one a batch."""
+        """The loss of one update in slices, one a batch, each weighing as much as it has frames."""
+        total = sum(int(batch.lens.sum()) for batch in batches)
         for batch in batches:
-            output = self.of_batch(policy, batch)
-            seconds = int(batch.lens.sum()) / self.frames_per_second
-            yield LossOutput(loss=output.loss / len(batches), metrics=output.metrics, seconds=seconds)
+            output, frames = self.of_batch(policy, batch), int(batch.lens.sum())
+            seconds = frames / self.frames_per_second
+            yield LossOutput(loss=output.loss * (frames / total), metrics=output.metrics, seconds=seconds)
 
     def of_batch(self, policy: CFM, batch: SpeechBatch) -> LossOutput:
         speech, settings = batch.mel, self.settings
