@@ -82,16 +82,20 @@ def run(num: int, share: float) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of address space are Linux's")
 def test_an_update_that_memory_does_not_suffice_for_is_done_in_halves_with_the_gradient_of_the_whole():
-    """Sixteen samples need some 270 MB, a limit lets them have 0.7 of it; later updates are halved at once."""
-    done = run(16, 0.7)
+    """Sixteen samples need some 270 MB, a limit lets them have 0.8 of it; later updates are smaller at once.
+
+    Halves suffice unless what the first attempt left lies scattered in the heap: then quarters do.
+    """
+    done = run(16, 0.8)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["need"] > 200e6
-    assert (found["retries"], found["slices"], found["later"], found["later_retries"]) == (1, 2, 2, 1)
+    assert found["retries"] in (1, 2) and found["slices"] == 2 ** found["retries"]
+    assert found["later"] == 2 ** found["later_retries"] >= found["slices"]
     assert found["norm"] == pytest.approx(found["whole"], rel=1e-5)
-    (line,) = found["said"]
-    assert "can't allocate memory" in line
-    assert line.endswith("the update is done again, with at most half as much in a forward pass")
+    assert len(found["said"]) == found["later_retries"]
+    assert all("can't allocate memory" in line for line in found["said"])
+    assert found["said"][0].endswith("the update is done again, with at most half as much in a forward pass")
 
 
 @pytest.mark.slow
