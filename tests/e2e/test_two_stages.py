@@ -13,13 +13,12 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import pytest
 import soundfile
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch import Tensor
+from tests.e2e.runs import SMALL_BATCHES, STAGE_1, STAGE_2, assert_equal, interrupted_copy, read, rows, without_times
 
 from f5_tts.model.checkpoint import plain_weights
 from f5_tts.rewards.transcript import error_rates
@@ -27,9 +26,6 @@ from f5_tts.train import train, train_rl
 from f5_tts.train.alarms import ALARMS
 
 REPOSITORY = Path(__file__).parents[2]
-STAGE_1 = ["-cn", "F5TTS_Mini", "model.output_dist=gaussian", "model.objective=gaussian_nll", "model.use_rl_head=true"]
-SMALL_BATCHES = "datasets.batch_size_per_gpu=500"
-STAGE_2 = ["-cn", "F5TTS_Mini_RL", "datasets.batch_size_per_gpu=2", "rl.mini_repeat_count=2", "rl.steps=4"]
 ALGORITHMS = {
     "nft": ["rl.algorithm=nft", "rl.credit=word"],
     "gaussian_grpo": ["rl.algorithm=gaussian_grpo", "rl.shared_noise=true", "rl.credit=word"],
@@ -77,29 +73,6 @@ STATE = {
 }
 
 
-def read(path: Path) -> dict[str, Any]:
-    return torch.load(path, weights_only=True)
-
-
-def rows(folder: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-def without_times(folder: Path) -> list[dict[str, float]]:
-    return [
-        {name: value for name, value in row.items() if not name.startswith(("time/", "mem/", "throughput/"))}
-        for row in rows(folder)
-    ]
-
-
-def tensors(state: Any, path: str = "") -> dict[str, Any]:
-    """The leaves of a nested state."""
-    if isinstance(state, dict | list):
-        items = state.items() if isinstance(state, dict) else enumerate(state)
-        return {name: leaf for key, value in items for name, leaf in tensors(value, f"{path}/{key}").items()}
-    return {path: state}
-
-
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
@@ -109,28 +82,6 @@ def read_events(folder: Path) -> EventAccumulator:
     events = EventAccumulator(str(folder))
     events.Reload()
     return events
-
-
-def assert_equal(found: Path, expected: Path, but_for: str | None = None) -> None:
-    """Two checkpoints are equal bit for bit, but for one entry that `expected` need not have."""
-    one, other = tensors({key: part for key, part in read(found).items() if key != but_for}), tensors(read(expected))
-    assert one.keys() == other.keys()
-    differing = [name for name, leaf in other.items() if not equal(one[name], leaf)]
-    assert differing == []
-
-
-def equal(one: Any, other: Any) -> bool:
-    return torch.equal(one, other) if isinstance(other, Tensor) else one == other
-
-
-def interrupted_copy(folder: Path, copy: Path) -> Path:
-    """What a run leaves that is interrupted after its second update: later rows of metrics are not yet true."""
-    copy.mkdir()
-    shutil.copy(folder / "model_2.pt", copy / "model_last.pt")
-    for name in ("metrics.jsonl", "reference.pt"):
-        if (folder / name).exists():
-            shutil.copy(folder / name, copy)
-    return copy
 
 
 @pytest.fixture(scope="module")
@@ -343,14 +294,16 @@ def test_a_finished_run_has_nothing_left_to_do(stage_1, tiny, capsys):
 
 @pytest.mark.slow
 def test_ctrl_c_ends_a_run_after_its_update_with_all_of_it_saved(tiny, at_home, tmp_path):
-    argv = [*STAGE_1, SMALL_BATCHES, *tiny, "optim.max_updates=2000", f"ckpts.save_dir={tmp_path}"]
-    with subprocess.Popen([sys.executable, "-m", "f5_tts.train.train", *argv], stderr=subprocess.PIPE) as run:
+    """As a terminal sends it: to the whole group, the process that reads the data included."""
+    argv = [*STAGE_1, SMALL_BATCHES, *tiny, "datasets.num_workers=1", "optim.max_updates=2000"]
+    command = [sys.executable, "-m", "f5_tts.train.train", *argv, f"ckpts.save_dir={tmp_path}"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True) as run:
         assert run.stderr is not None
         said = b""
         while not re.search(rb" [1-9]\d*/2000", said):  # the bar has counted an update
             said += os.read(run.stderr.fileno(), 4096)
             assert run.poll() is None, said.decode()
-        run.send_signal(signal.SIGINT)
+        os.killpg(run.pid, signal.SIGINT)
         said = run.stderr.read()
     assert run.returncode == 130
     assert said.decode().endswith("stopped, and saved: the same command goes on from here\n")
@@ -387,17 +340,3 @@ def test_a_published_model_without_a_head_trains_by_flow_grpo_when_nobody_choose
     assert [row["update"] for row in rows(tmp_path)] == [1, 2, 3, 4]
     reference = read(tmp_path / "reference.pt")["model_state_dict"]
     assert all(torch.equal(reference[name.removeprefix("ema_model.")], value) for name, value in plain.items())
-
-
-@pytest.mark.slow
-def test_two_processes_draw_apart_compare_together_and_write_once(stage_1, tiny, tmp_path):
-    """Real processes with gloo: twice the prompts an update, one row and one file of each."""
-    shutil.copy(stage_1 / "model_last.pt", tmp_path)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"]
-    options = [*STAGE_2, *tiny, *ALGORITHMS["gaussian_grpo"], "optim.max_updates=2", f"ckpts.save_dir={tmp_path}"]
-    done = subprocess.run([*launch, "f5_tts.train.train_rl", *options], capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
-    assert "4 prompts x 2 samples = 8 rollouts per update, 4 per forward, on 2 processes" in done.stdout
-    assert [row["update"] for row in rows(tmp_path)] == [1, 2]
-    assert all(row["ratio/initial_max_dev"] == 0 for row in rows(tmp_path))
-    assert read(tmp_path / "model_last.pt")["update"] == 2

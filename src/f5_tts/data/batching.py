@@ -5,6 +5,7 @@ The order is a function of the seed, the epoch and the data alone: a resumed run
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -139,5 +140,13 @@ def load_batches(
         collate_fn=partial(collate_good, vocabulary=vocabulary),
         generator=torch.Generator(),  # else starting to read draws from the random state of the update at hand
         multiprocessing_context="spawn" if workers else None,
+        worker_init_fn=leave_group if workers else None,
     )
     yield from loader
+
+
+def leave_group(worker: int) -> None:
+    """Let Ctrl-C and a launcher's signals, which go to a whole group of processes, reach the training process alone: it
+    finishes its update, for which it needs this one. (Which ends by itself when nobody is left to read for.)"""
+    if hasattr(os, "setsid"):
+        os.setsid()

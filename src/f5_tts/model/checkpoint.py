@@ -35,6 +35,7 @@ SYMBOLS = "transformer.text_embed.text_embed.weight"  # one row a symbol, and th
 NOT_WEIGHTS = ("initted", "step", "update", "mel_spec.")  # what published files hold beside them
 MEANING = ("backbone", "tokenizer", "arch", "mel_spec")  # keys of `model` without which weights mean nothing
 ABOUT = ("objective", "model", "vocabulary")  # what a training checkpoint says of its weights: stage, and their card
+PARTS = ".*.part"  # names of files that are being written
 FREE = {"arch.dropout", "arch.checkpoint_activations"}  # of those, what a run may change
 
 

@@ -89,6 +89,7 @@ def fit(
                 report.show(listen(trainable.model, item), trainable.update)
     checkpoints.save_last(trainable)
     report.close()
+    checkpoints.let_others_in()
     return not stopped
 
 

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from ema_pytorch import EMA
+from filelock import FileLock, Timeout
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import (
     LORA,
+    PARTS,
     Checkpoint,
     ModelCard,
     check_card,
@@ -175,10 +177,33 @@ class CheckpointDir:
     def __init__(self, settings: CkptsConfig, is_main: bool = True) -> None:
         self.settings, self.is_main = settings, is_main
         self.path = Path(settings.save_dir)
+        self.lock = FileLock(self.path / ".lock", timeout=0, is_singleton=True)
 
     def prepare(self) -> None:
+        """Make the folder, keep other runs out of it, and remove what a killed one left half written.
+
+        Raises OSError where it cannot be written, ValueError where another run writes.
+        """
         if self.is_main:
             make_folder(self.path, "ckpts.save_dir")
+            self.keep_others_out()
+            for part in self.path.glob(PARTS):
+                part.unlink()
+
+    def keep_others_out(self) -> None:
+        """Until `let_others_in`, or the end of this process, however it ends."""
+        try:
+            self.lock.acquire()
+        except Timeout as error:
+            raise ValueError(
+                f"another run is writing to ckpts.save_dir={self.path}: let it end, or choose another folder (several "
+                "processes of one run are started by torchrun)"
+            ) from error
+        except NotImplementedError:  # a file system without locks
+            pass
+
+    def let_others_in(self) -> None:
+        self.lock.release()
 
     def write(self, name: str, payload: Callable[[], dict[str, object]]) -> None:
         if self.is_main:

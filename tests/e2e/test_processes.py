@@ -1,0 +1,149 @@
+"""Both stages on two real processes, through torchrun with gloo: resume, stop, fail, and be one model all the while."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.e2e.runs import SMALL_BATCHES, STAGE_1, STAGE_2, assert_equal, interrupted_copy, read, rows, without_times
+
+from f5_tts.train import train, train_rl
+
+pytestmark = pytest.mark.slow
+ONE = {"stage 1": train.main, "stage 2": train_rl.main}
+MODULES = {"stage 1": "f5_tts.train.train", "stage 2": "f5_tts.train.train_rl"}
+OPTIONS = {
+    "stage 1": [*STAGE_1, SMALL_BATCHES, "datasets.num_workers=1", "optim.grad_accumulation_steps=2"],
+    "stage 2": [*STAGE_2, "rl.algorithm=gaussian_grpo", "rl.shared_noise=true", "rl.credit=word"],
+}
+BREAKS = """
+import os
+
+class Breaks:
+    component = "level"
+    calls = 0
+
+    def score(self, inputs):
+        self.calls += 1
+        if self.calls == 2 and os.environ["RANK"] == "1":
+            raise RuntimeError("the ear fell off")
+        return [0.1 * place for place in range(len(inputs))]
+"""
+
+
+def launch(module: str, options: list[str], **environment: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", module]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([*command, *options], env=os.environ | {"OMP_NUM_THREADS": "1"} | environment, **pipes)
+
+
+def run_two(module: str, options: list[str], **environment: str) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of a run on two processes."""
+    with launch(module, options, **environment) as run:
+        out, err = run.communicate(timeout=250)
+    return run.returncode, out, err
+
+
+@pytest.fixture(scope="module")
+def warmed_up(tmp_path_factory, tiny, at_home) -> Path:
+    """What stage 1 makes on one process."""
+    folder = tmp_path_factory.mktemp("warmed_up")
+    assert train.main([*STAGE_1, SMALL_BATCHES, *tiny, f"ckpts.save_dir={folder}"])
+    return folder
+
+
+@pytest.fixture(scope="module", params=list(OPTIONS))
+def whole(request, tmp_path_factory, tiny, warmed_up) -> tuple[str, Path, str]:
+    """A stage, the folder of its four updates on two processes, and what was said."""
+    stage = request.param
+    folder = tmp_path_factory.mktemp("two")
+    if stage == "stage 2":
+        shutil.copy(warmed_up / "model_last.pt", folder)
+    code, out, err = run_two(MODULES[stage], [*OPTIONS[stage], *tiny, f"ckpts.save_dir={folder}"])
+    assert code == 0, err
+    return stage, folder, out
+
+
+def test_two_processes_are_one_model_that_writes_once(whole):
+    stage, folder, out = whole
+    assert [row["update"] for row in rows(folder)] == [1, 2, 3, 4]
+    assert all(row["health/weights_apart"] == 0 for row in rows(folder))
+    assert (read(folder / "model_last.pt")["update"], read(folder / "model_last.pt")["processes"]) == (4, 2)
+    if stage == "stage 2":
+        assert "4 prompts x 2 samples = 8 rollouts per update, 4 per forward, on 2 processes" in out
+        assert all(row["ratio/initial_max_dev"] == 0 for row in rows(folder))
+        assert all(row["group/prompts"] == 4 for row in rows(folder))
+
+
+def test_two_processes_go_on_bit_for_bit(whole, tiny, tmp_path):
+    stage, folder, _ = whole
+    copy = interrupted_copy(folder, tmp_path / "resumed")
+    code, _, err = run_two(MODULES[stage], [*OPTIONS[stage], *tiny, f"ckpts.save_dir={copy}"])
+    assert code == 0, err
+    assert without_times(copy) == without_times(folder)
+    assert_equal(copy / "model_last.pt", folder / "model_last.pt")
+
+
+def test_a_run_goes_on_with_one_process_and_with_two_again(whole, tiny, tmp_path, capsys):
+    """Weights, moments and counter go on; each change is said, and each update has one row."""
+    stage, folder, _ = whole
+    copy = interrupted_copy(folder, tmp_path / "resumed")
+    options = [*OPTIONS[stage], *tiny, f"ckpts.save_dir={copy}"]
+    before = read(copy / "model_last.pt")
+    assert ONE[stage]([*options, "optim.max_updates=3", "optim.learning_rate=1e-12"])
+    assert "until here 2 processes trained, now 1:" in capsys.readouterr().out
+    after = read(copy / "model_last.pt")
+    assert (after["update"], after["processes"]) == (3, 1)
+    assert {state["step"].item() for state in after["optimizer_state_dict"]["state"].values()} == {3.0}
+    assert before["model_state_dict"].keys() == after["model_state_dict"].keys()
+    code, out, err = run_two(MODULES[stage], options)
+    assert code == 0, err
+    assert "until here 1 processes trained, now 2:" in out
+    assert (read(copy / "model_last.pt")["update"], read(copy / "model_last.pt")["processes"]) == (4, 2)
+    assert [row["update"] for row in rows(copy)] == [1, 2, 3, 4]
+
+
+def test_a_stop_that_only_the_launcher_hears_ends_both_after_the_same_update_with_all_saved(tiny, tmp_path):
+    """torchrun passes the signal on to one after the other, at different moments of an update."""
+    options = [*OPTIONS["stage 1"], *tiny, "optim.max_updates=2000", f"ckpts.save_dir={tmp_path}"]
+    with launch(MODULES["stage 1"], options) as run:
+        assert run.stderr is not None
+        said = ""
+        while not re.search(r" [1-9]\d*/2000", said):  # the bar has counted an update
+            piece = os.read(run.stderr.fileno(), 4096).decode()
+            said += piece
+            assert piece, said
+        run.send_signal(signal.SIGTERM)
+        said += run.stderr.read()
+    assert run.returncode != 0
+    assert said.count("stopped, and saved: the same command goes on from here") == 2
+    assert 1 <= read(tmp_path / "model_last.pt")["update"] == rows(tmp_path)[-1]["update"] < 2000
+
+
+def test_a_reward_that_fails_on_one_process_ends_both_with_its_sentence(warmed_up, tiny, tmp_path):
+    (tmp_path / "breaks.py").write_text(BREAKS)
+    save_dir = tmp_path / "run"
+    save_dir.mkdir()
+    shutil.copy(warmed_up / "model_last.pt", save_dir)
+    provider = ["rl.rewards.providers=[{name: 'breaks:Breaks'}]", "rl.rewards.gates=[]", "rl.credit=sample"]
+    options = [*OPTIONS["stage 2"], *tiny, *provider, "ckpts.last_per_updates=1", f"ckpts.save_dir={save_dir}"]
+    paths = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    code, _, err = run_two(MODULES["stage 2"], options, PYTHONPATH=paths)
+    assert code != 0
+    assert "error: process 1 of 2 failed: " in err and err.count("the ear fell off") >= 2
+    assert read(save_dir / "model_last.pt")["update"] == 1
+
+
+def test_accelerate_launch_that_starts_one_process_for_several_is_refused(tiny, tmp_path):
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--module"]
+    options = [MODULES["stage 1"], *OPTIONS["stage 1"], *tiny, f"ckpts.save_dir={tmp_path / 'run'}"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode != 0
+    assert "error: accelerate launch was asked for several processes and started one" in done.stderr
+    assert not (tmp_path / "run").exists()

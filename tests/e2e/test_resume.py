@@ -1,0 +1,79 @@
+"""A run that is stopped and goes on makes the updates of one that is not: bit for bit, whatever it was doing."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from tests.e2e.runs import (
+    MOODY,
+    STAGE_1,
+    STAGE_2,
+    assert_equal,
+    interrupted_copy,
+    make_data_set,
+    rows,
+    without_times,
+)
+
+from f5_tts.train import train, train_rl
+
+SAMPLE = ["datasets.batch_size_type=sample", "datasets.batch_size_per_gpu=2"]  # of 9 recordings: 5 batches an epoch
+FRAME = ["datasets.batch_size_type=frame", "datasets.batch_size_per_gpu=100"]  # of 3.15 s at 50 frames: 4 or 5
+NO_EPOCH = ["optim.epochs=100", "optim.max_updates=6"]
+RL = ["rl.prompt_frac_range=[0.2,0.3]", "rl.credit=sample", MOODY, "rl.shared_noise=true"]
+KINDS = {
+    "stage 1, samples, 2 workers, accumulation": (
+        train,
+        [*STAGE_1, *SAMPLE, "datasets.num_workers=2", "optim.grad_accumulation_steps=2", "model.arch.dropout=0.1"],
+    ),
+    "stage 1, frames": (train, [*STAGE_1, *FRAME]),
+    "stage 2, samples, accumulation": (
+        train_rl,
+        [*STAGE_2, *SAMPLE, *RL, "optim.grad_accumulation_steps=2", "rl.algorithm=flow_grpo"],
+    ),
+    "stage 2, frames, 2 workers, an old policy": (
+        train_rl,
+        [*STAGE_2, *FRAME, *RL[:-1], "datasets.num_workers=2", "rl.algorithm=nft", "rl.nft.old_decay=0.5"],
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, tiny) -> tuple[Path, list[str]]:
+    """A folder with nine recordings, in which the user stands, and the options that train on them."""
+    folder = tmp_path_factory.mktemp("data")
+    return folder, [*tiny, *make_data_set(folder, 9), *NO_EPOCH]
+
+
+@pytest.fixture(scope="module")
+def start(data, tmp_path_factory) -> Path:
+    """What stage 2 starts from."""
+    folder = tmp_path_factory.mktemp("start")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(data[0])
+        assert train.main([*STAGE_1, *SAMPLE, *data[1], "optim.max_updates=2", f"ckpts.save_dir={folder}"])
+    return folder / "model_last.pt"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stopped_run_goes_on_bit_for_bit_past_the_end_of_an_epoch(kind, data, start, tmp_path, monkeypatch):
+    """Six updates in one go, and from the second and the fourth on: weights, average, moments, schedule, every number
+    that was logged, and the dice that a reward throws."""
+    command, options = KINDS[kind]
+    monkeypatch.chdir(data[0])
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    if command is train_rl:
+        shutil.copy(start, whole)
+    assert command.main([*options, *data[1], f"ckpts.save_dir={whole}"])
+    assert rows(whole)[1]["epoch"] < 1 < rows(whole)[5]["epoch"]
+    if command is train_rl:
+        assert len({row["reward/mean"] for row in rows(whole)}) == 6 and rows(whole)[-1]["grad_norm"] > 0
+    for update in (2, 4):
+        copy = interrupted_copy(whole, tmp_path / f"from_{update}", update)
+        assert command.main([*options, *data[1], f"ckpts.save_dir={copy}"])
+        assert without_times(copy) == without_times(whole)
+        assert_equal(copy / "model_last.pt", whole / "model_last.pt")
