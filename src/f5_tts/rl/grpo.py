@@ -216,7 +216,8 @@ def reward_metrics(rewards: RewardBatch, group_ids: Tensor) -> dict[str, float]:
 
 def nanstd(scores: Tensor) -> Tensor:
     """The standard deviation of the scores that apply; NaN where none does."""
-    return scores[~scores.isnan()].std(correction=0)
+    scores = scores[~scores.isnan()]
+    return scores.std(correction=0) if len(scores) else scores.new_tensor(torch.nan)
 
 
 def group_metrics(total: Tensor, group_ids: Tensor) -> dict[str, float]:

@@ -1,0 +1,124 @@
+"""What goes wrong beside a run of stage 2 while it trains, made for real."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from tests.e2e.runs import STAGE_1, STAGE_2, assert_equal, make_data_set, read, rows, without_times
+
+from f5_tts.train import train, train_rl
+from f5_tts.types import RewardInput
+
+SAMPLE = ["datasets.batch_size_type=sample", "datasets.batch_size_per_gpu=2"]
+RL = ["rl.prompt_frac_range=[0.2,0.3]", "rl.credit=sample", "rl.algorithm=gaussian_grpo", "rl.shared_noise=true"]
+
+
+class Level:
+    """Rewards loud clips; three times it does something else first, as a subclass says."""
+
+    component = "level"
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def score(self, inputs: Sequence[RewardInput]) -> list[float | None]:
+        self.calls += 1
+        return [float(item.audio.square().mean()) for item in inputs]
+
+
+class Deletes(Level):
+    """Takes a recording away while the run trains on the data set."""
+
+    def score(self, inputs: Sequence[RewardInput]) -> list[float | None]:
+        Path(os.environ["TAKE_AWAY"]).unlink(missing_ok=True)
+        return super().score(inputs)
+
+
+class Falls(Level):
+    """Is killed at its second clip of all, the first time that it lives."""
+
+    def score(self, inputs: Sequence[RewardInput]) -> list[float | None]:
+        scores, once = super().score(inputs), Path(os.environ["FELL"])
+        if self.calls == 2 and not once.exists():
+            once.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return scores
+
+
+class Absent(Level):
+    """Does not apply to anything at its first call, nor to every other clip after it."""
+
+    def score(self, inputs: Sequence[RewardInput]) -> list[float | None]:
+        scores = super().score(inputs)
+        return [None if self.calls == 1 or place % 2 else score for place, score in enumerate(scores)]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, tiny) -> tuple[Path, list[str]]:
+    """A folder with six recordings, in which the user stands, and the options that train on them."""
+    folder = tmp_path_factory.mktemp("data")
+    return folder, [*tiny, *make_data_set(folder, 6), *SAMPLE, "optim.epochs=100"]
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory):
+    """A run of stage 2 with a reward of this file, in a folder of its own."""
+    start = tmp_path_factory.mktemp("start")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(data[0])
+        assert train.main([*STAGE_1, *data[1], "optim.max_updates=2", f"ckpts.save_dir={start}"])
+
+        def stage_2(reward: str, folder: Path, *more: str) -> Path:
+            folder.mkdir()
+            shutil.copy(start / "model_last.pt", folder)
+            provider = f"rl.rewards.providers=[{{name: 'tests.e2e.test_faults:{reward}'}}]"
+            assert train_rl.main([*STAGE_2, *data[1], *RL, provider, *more, f"ckpts.save_dir={folder}"])
+            return folder
+
+        yield stage_2
+
+
+def test_a_recording_that_is_deleted_while_training_is_said_counted_and_left_out(
+    run, data, tmp_path, capsys, monkeypatch
+):
+    (tmp_path / "kept").mkdir()
+    wavs = sorted((data[0] / "data" / "noise_custom").glob("*.wav"))
+    victim = wavs[3]
+    shutil.copy(victim, tmp_path / "kept")
+    monkeypatch.setenv("TAKE_AWAY", str(victim))
+    folder = run("Deletes", tmp_path / "run", "optim.max_updates=8")
+    shutil.copy(tmp_path / "kept" / victim.name, victim)
+    assert capsys.readouterr().out.count("row 3 of the data set is left out (missing): no audio file at") == 1
+    counts = [row["health/bad_rows"] for row in rows(folder)]
+    assert counts[0] == 0 and counts[-1] == 1 and len(counts) == 8
+    assert read(folder / "model_last.pt")["bad_rows"] == [3]
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_while_training_costs_no_score_and_changes_no_number(run, tmp_path, monkeypatch):
+    paths = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, sys.path)])
+    monkeypatch.setenv("PYTHONPATH", paths)
+    monkeypatch.setenv("FELL", str(tmp_path / "fell"))
+    worker = f"rl.rewards.providers.0.worker.python={sys.executable}"
+    killed = run("Falls", tmp_path / "killed", worker)
+    assert (tmp_path / "fell").exists()
+    whole = run("Falls", tmp_path / "whole", worker)
+    assert without_times(killed) == without_times(whole)
+    assert_equal(killed / "model_last.pt", whole / "model_last.pt")
+
+
+def test_samples_to_which_no_reward_applies_move_nothing(run, tmp_path):
+    """At the first update none has one: no gradient but the KL's, which is zero there; later half of them has one."""
+    folder = run(
+        "Absent", tmp_path / "run", "rl.anchor_weight=0", "optim.num_warmup_updates=0", "rl.mini_repeat_count=4"
+    )
+    found = rows(folder)
+    assert [row["reward/not_applicable"] for row in found] == [1.0, 0.5, 0.5, 0.5]
+    assert found[0]["grad_norm"] == 0 and all(row["grad_norm"] > 0 for row in found[1:])
+    assert all(row["health/nonfinite_skips"] == 0 for row in found)
