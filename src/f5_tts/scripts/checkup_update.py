@@ -31,18 +31,19 @@ CHANCE = "chance.score"
 
 def rollout(patient: Patient) -> str:
     """One update's groups, drawn as the run draws them; advantages by chance stand for the rewards'."""
-    patient.experience = drawn_by_chance(patient)
-    rollouts = [batch.rollout for batch in patient.experience]
+    drawn = drawn_by_chance(patient)
+    rollouts = [batch.rollout for batch in drawn]
     broken = sum(int((~part.mel.isfinite()).flatten(1).any(dim=1).sum()) for part in rollouts)
     samples = sum(len(part.mel) for part in rollouts)
     if broken:
         raise ValueError(
             f"{broken} of {samples} samples are not finite: a damaged checkpoint, or too coarse a precision?"
         )
+    patient.experience = drawn
     frames = sum(int(part.target.sum()) for part in rollouts)
     seconds = frames / samples / patient.run.model.mel_spec.frames_per_second
     prompts = sum(len(batch.lens) for batch in patient.batches)
-    took = patient.experience[0].metrics["time/rollout"]
+    took = drawn[0].metrics["time/rollout"]
     return (
         f"{samples} samples of {prompts} prompts, {seconds:.1f} s each in the mean, drawn in {took:.1f} s, all finite"
     )
@@ -105,11 +106,13 @@ def gradient(patient: Patient) -> str:
     if lost := silent(wanted):
         raise ValueError(
             f"{len(lost)} of {len(trained)} trained tensors get none and would never change ({some(lost)}): look at "
-            f"{'rl.advantage_clip' if isinstance(patient.run, RLRunConfig) else 'model.cond_drop_prob'}"
+            f"{'rl.advantage_clip' if isinstance(patient.run, RLRunConfig) else 'model.ln_sigma_init'}"
         )
     broken = [name for name, value in wanted.items() if value.grad is not None and not value.grad.isfinite().all()]
     if broken and patient.accelerator.scaler is None:  # fp16 begins with too large a scale, and lowers it
-        raise FloatingPointError(f"not finite for {some(broken)}: try optim.mixed_precision=no")
+        raise FloatingPointError(
+            f"not finite for {some(broken)}: look at the checkpoint, model.ln_sigma_init and optim.mixed_precision"
+        )
     said = [f"reaches {len(wanted) - len(waiting)} of {len(trained)} trained tensors"]
     said += [f"{len(waiting)} more once layers that start at zero have moved ({some(waiting)})"] if waiting else []
     said += ["the Gaussian head stays as it is (rl.algorithm, rl.train_sigma)"] if frozen else []
