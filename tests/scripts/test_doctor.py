@@ -156,6 +156,12 @@ def test_an_adapters_first_factor_waits_for_its_second(examine, tuned):
     assert seen["ratio"][1] == "nft has none"
 
 
+def test_an_objective_that_learns_through_the_drawing_has_no_ratio_and_reaches_sigma(examine, tuned):
+    seen = examine(2, tuned, "rl.algorithm=f5r", "rl.train_sigma=true")
+    assert states(seen, "ok") == ORDER[2], seen
+    assert seen["ratio"][1] == "f5r has none" and re.fullmatch(r"reaches (\d+) of \1 .*", seen["gradient"][1])
+
+
 # --- those that are ill ---
 
 
