@@ -78,6 +78,13 @@ def finished(cfg: Node, overrides: list[str], name: str, schema: type[Config]) -
     return run
 
 
+def schema_of(name: str) -> type[RunConfig]:
+    """RLRunConfig for a config of stage 2, RunConfig for the others."""
+    name = name.removesuffix(".yaml")
+    require_config(name)
+    return RLRunConfig if "rl" in read_yaml(name) else RunConfig
+
+
 def config_names() -> list[str]:
     """The names that `-cn` takes."""
     return sorted(path.stem for path in CONFIG_DIR.glob("*.yaml") if not path.stem.startswith("_"))

@@ -19,6 +19,10 @@ MOST_KL = 0.5  # per mel entry: means lie a standard deviation from the referenc
 FASTEST_KL = 10.0  # times as large as SEVERAL updates before
 SMALL_KL = 0.02  # growth from below it is worth no word: KL starts at 0
 JUDGE_WORSE = 0.05  # judge's error rate above an earlier one: a few dozen clips differ by less, mostly, by chance
+SPREAD_MORE = (
+    "raise rl.mini_repeat_count, or what makes samples differ (rl.temperature, flow_grpo: rl.sde.a), or add a reward "
+    "that tells them apart"
+)
 VALIDATIONS = 3  # that must show reward and judge going apart
 
 
@@ -102,11 +106,7 @@ def kl_out_of_range(history: History) -> str | None:
 def no_spread(history: History) -> str | None:
     """Nothing to learn from."""
     if lasting(history.recent, "frac_reward_zero_std") == 1:
-        return (
-            f"for {SEVERAL} updates all samples of every group scored the same, so nothing is learnt: raise "
-            "rl.mini_repeat_count, or what makes samples differ (rl.temperature, flow_grpo: rl.sde.a), or add a reward "
-            "that tells them apart"
-        )
+        return f"for {SEVERAL} updates all samples of every group scored the same, so nothing is learnt: {SPREAD_MORE}"
     return None
 
 

@@ -17,6 +17,7 @@ from f5_tts.data.batching import BatchPlan, load_batches
 from f5_tts.data.dataset import AudioReader, SpeechDataset
 from f5_tts.data.rows import read_data_set
 from f5_tts.data.text import RELEASED, Vocabulary, byte_vocabulary, read_vocabulary
+from f5_tts.model.build import build_model
 from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import ModelCard
 from f5_tts.model.mel import LogMel
@@ -131,6 +132,15 @@ def check_length(optim: OptimConfig, total: int) -> None:
             f"optim.num_warmup_updates={optim.num_warmup_updates} does not end before the run, which has {total} "
             "updates: lower it, or raise optim.epochs or optim.max_updates"
         )
+
+
+def build_learner(run: RunConfig, vocabulary: Vocabulary) -> CFM:
+    """The model of stage 1 with random weights, what is not trained frozen."""
+    torch.manual_seed(run.optim.seed)
+    model = build_model(run.model, vocabulary)
+    if run.model.objective == "gaussian_nll" and run.model.warmup_scope == "head":
+        model.freeze_all_but_head()
+    return model
 
 
 def build_trainable(

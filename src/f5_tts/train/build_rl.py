@@ -6,13 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeGuard
 
+import torch
+
 from f5_tts.data.text import Vocabulary
 from f5_tts.eval.exam import Exam, Voice, build_recogniser
 from f5_tts.eval.items import read_items
-from f5_tts.model.build import build_vocoder
+from f5_tts.model.build import build_model, build_vocoder
 from f5_tts.model.cfm import CFM
-from f5_tts.model.checkpoint import Checkpoint, matched_weights, read_checkpoint
-from f5_tts.model.lora import unchanged
+from f5_tts.model.checkpoint import Checkpoint, load_weights, matched_weights, read_checkpoint
+from f5_tts.model.lora import add_adapters, unchanged
 from f5_tts.model.mel import LogMel
 from f5_tts.model.snapshot import Snapshot
 from f5_tts.rewards.provider import build_providers
@@ -32,6 +34,17 @@ WHAT_IS_WRONG_WITH_F5R = (
     "detached, so that the pull on the mean cancels without guidance and points the wrong way with it; it uses the "
     "density, not its logarithm; its memory grows with rl.steps. rl.algorithm=gaussian_grpo is the correct one"
 )
+
+
+def build_policy(
+    run: RLRunConfig, vocabulary: Vocabulary, origin: Checkpoint, say: Callable[[str], None] = print
+) -> CFM:
+    """The model of stage 2 with the weights that stage 2 starts from, what is not trained frozen."""
+    torch.manual_seed(run.optim.seed)
+    model = build_model(run.model, vocabulary).eval()  # no dropout, neither drawing nor learning
+    load_weights(model, origin, say)
+    add_adapters(model, run.lora, say)
+    return model
 
 
 def build_scorer(model: ModelConfig, rl: RLConfig) -> Scorer:

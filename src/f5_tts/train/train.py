@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sys
 
-import torch
-
 from f5_tts.command import command
 from f5_tts.config import load_run
-from f5_tts.model.build import build_model, build_vocoder
+from f5_tts.model.build import build_vocoder
 from f5_tts.sections import RunConfig
 from f5_tts.train.build import (
     build_batches,
+    build_learner,
     build_plan,
     build_trainable,
     build_vocabulary,
@@ -43,10 +42,7 @@ def train(run: RunConfig) -> bool:
     total = count_updates(plan, run.optim, world=world)
     check_length(run.optim, total)
     checkpoint = checkpoints.newest(pretrained=True)
-    torch.manual_seed(run.optim.seed)
-    model = build_model(run.model, vocabulary)
-    if run.model.objective == "gaussian_nll" and run.model.warmup_scope == "head":
-        model.freeze_all_but_head()
+    model = build_learner(run, vocabulary)
     policy = prepare(model, accelerator)
     trainable = build_trainable(run, model, vocabulary, total, make_optimizer, world)
     keep_scale(trainable, accelerator)

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import sys
 
-import torch
-
 from f5_tts.command import command
 from f5_tts.config import load_run
-from f5_tts.model.build import build_model
-from f5_tts.model.checkpoint import load_weights
-from f5_tts.model.lora import add_adapters
 from f5_tts.rl.grpo import GRPOLoss, draw_experience
 from f5_tts.sections import RLRunConfig
 from f5_tts.train.build import (
@@ -28,6 +23,7 @@ from f5_tts.train.build_rl import (
     build_comparison,
     build_exam,
     build_old_policy,
+    build_policy,
     build_reference,
     build_scorer,
     check_window,
@@ -65,10 +61,7 @@ def train_rl(run: RLRunConfig) -> bool:
     total = count_updates(plan, run.optim, uses, world)
     check_length(run.optim, total)
     scorer = build_scorer(run.model, rl)  # before the model: what is wrong with a reward should be said soon
-    torch.manual_seed(run.optim.seed)
-    model = build_model(run.model, vocabulary).eval()  # no dropout, neither drawing nor learning
-    load_weights(model, checkpoints.origin(checkpoint))
-    add_adapters(model, run.lora)
+    model = build_policy(run, vocabulary, checkpoints.origin(checkpoint))
     policy = prepare(model, accelerator)
     trainable = build_trainable(run, model, vocabulary, total, make_optimizer, world)
     reference, old = build_reference(model, rl), build_old_policy(model, rl)

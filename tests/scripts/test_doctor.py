@@ -1,0 +1,331 @@
+"""The doctor on runs of a tiny model over eight recordings of noise: some that are well, and each kind of ill one."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import yaml
+from datasets import Dataset as Table
+from packaging.requirements import Requirement
+
+from f5_tts.config import compose_run, config_names, schema_of
+from f5_tts.scripts import doctor
+from f5_tts.scripts.checkup import EXTRAS, OF_PROVIDERS, libraries, spread
+from f5_tts.scripts.checkup_rewards import furthest_sum
+from f5_tts.scripts.checkup_update import disk
+from f5_tts.sections import RLRunConfig, RunConfig
+from f5_tts.train import train
+
+REPOSITORY = Path(__file__).parents[2]
+RATE = 16_000
+WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight"]
+MODULE = """
+def loudness(inputs):
+    return [float(item.audio.std()) for item in inputs]
+
+def same(inputs):
+    return [0.5 for item in inputs]
+
+def ill(inputs):
+    raise KeyError("no model\\nanywhere")
+"""
+COMMON = [
+    f"model.tokenizer_path={REPOSITORY / 'data/mini_custom/vocab.txt'}",
+    "datasets.name=own",
+    "datasets.pair_speakers=false",
+    "datasets.batch_size_type=sample",
+    "datasets.batch_size_per_gpu=2",
+]
+STAGE_1 = ["-cn", "F5TTS_Mini", *COMMON]
+WARM_UP = ["model.output_dist=gaussian", "model.objective=gaussian_nll", "model.use_rl_head=true"]
+STAGE_2 = [
+    *["-cn", "F5TTS_Mini_RL", *COMMON],
+    *["rl.algorithm=auto", "rl.shared_noise=true", "rl.steps=4", "rl.mini_repeat_count=2"],
+    *["rl.prompt_frac_range=[0.2,0.3]", "rl.credit=sample"],
+]
+ORDER = {
+    1: ["packages", "machine", "config", "data", "checkpoint", "gradient", "cost"],
+    2: [
+        *["packages", "machine", "config", "data", "checkpoint", "rewards"],
+        *["rollout", "ratio", "gradient", "advantages", "cost"],
+    ],
+}
+Examine = Callable[..., dict[str, tuple[str, str]]]
+
+
+@pytest.fixture(scope="module")
+def ward(tmp_path_factory, tiny):
+    """Where the user stands: `data/own_custom`, a module of rewards, and the checkpoint of a stage 1."""
+    home = tmp_path_factory.mktemp("ward")
+    folder = home / "data" / "own_custom"
+    folder.mkdir(parents=True)
+    draw = np.random.default_rng(0)
+    paths = [f"data/own_custom/{number}.wav" for number in range(8)]
+    for path in paths:
+        soundfile.write(home / path, draw.normal(scale=0.1, size=RATE // 2), RATE)
+    Table.from_dict({"audio_path": paths, "text": WORDS}).save_to_disk(str(folder / "raw"))
+    (folder / "duration.json").write_text(json.dumps({"duration": [0.5] * 8}))
+    (home / "ward_rewards.py").write_text(MODULE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        patch.syspath_prepend(home)
+        assert train.main([*STAGE_1[:2], *tiny, *COMMON, *WARM_UP, "optim.max_updates=2", "ckpts.save_dir=warm"])
+        yield home
+
+
+@pytest.fixture
+def examine(ward, tiny, capsys) -> Examine:
+    """Asks the doctor of a run; its lines by check, each as state and text, and its last one under `end`."""
+
+    def of_run(stage: int, *options: str, reward: str = "loudness") -> dict[str, tuple[str, str]]:
+        providers = f"rl.rewards.providers=[{{name: 'ward_rewards:{reward}', floor: 0.001}}]"
+        argv = [*STAGE_2, *tiny, *COMMON, providers] if stage == 2 else [*STAGE_1, *tiny, *COMMON]
+        capsys.readouterr()
+        try:
+            code = 0 if doctor.main([*argv, *options]) else None
+        except SystemExit as end:
+            code = end.code
+        *lines, last = capsys.readouterr().out.splitlines()
+        found = [re.fullmatch(r"(ok|FAIL|--) +(\w+): (.+)", line) for line in lines]
+        seen = {line[2]: (line[1], line[3]) for line in found if line}
+        assert list(seen) == ORDER[stage] and len(lines) == len(seen)
+        failed = sum(state == "FAIL" for state, _ in seen.values())
+        skipped = sum(state == "--" for state, _ in seen.values())
+        assert last == f"{failed} of {len(seen)} checks failed, {skipped} skipped"
+        assert code == (2 if failed else 0)
+        return seen
+
+    return of_run
+
+
+@pytest.fixture
+def tuned(ward, tmp_path) -> str:
+    """The folder of a stage 2 that is about to start, as an override."""
+    shutil.copy(ward / "warm" / "model_last.pt", tmp_path)
+    return f"ckpts.save_dir={tmp_path}"
+
+
+def states(seen: dict[str, tuple[str, str]], state: str) -> list[str]:
+    return [name for name, (found, _) in seen.items() if found == state]
+
+
+# --- those that are well ---
+
+
+def test_a_run_of_stage_2_that_is_well_passes_every_check_and_stays_as_it_was(examine, tuned, tmp_path):
+    before = (tmp_path / "model_last.pt").read_bytes()
+    seen = examine(2, tuned)
+    assert states(seen, "ok") == ORDER[2], seen
+    assert [path.name for path in tmp_path.iterdir()] == ["model_last.pt"]
+    assert (tmp_path / "model_last.pt").read_bytes() == before
+    assert seen["ratio"][1] == "off by 0 before any update"
+    assert seen["checkpoint"][1].startswith(f"{tmp_path}/model_last.pt fits: update 2 of gaussian_nll, of F5TTS_Mini")
+    assert "trained Gaussian head, so gaussian_grpo" in seen["checkpoint"][1]
+    assert seen["rollout"][1].startswith("4 samples of 2 prompts, ")
+    assert "2 of 2 groups differ" in seen["advantages"][1]
+    assert "the Gaussian head stays as it is" in seen["gradient"][1]
+    assert "for 4 of 4 updates" in seen["cost"][1]
+
+
+def test_stage_1_from_random_weights_passes_and_leaves_no_folder(examine, tmp_path):
+    """Layers that start at zero let no gradient through but their own: said, and seen to end once they have moved."""
+    seen = examine(1, f"ckpts.save_dir={tmp_path / 'new'}")
+    assert states(seen, "ok") == ORDER[1], seen
+    assert list(tmp_path.iterdir()) == []
+    assert "training starts from random weights" in seen["checkpoint"][1]
+    assert re.match(r"reaches 2 of \d+ trained tensors; \d+ more once layers", seen["gradient"][1])
+
+
+@pytest.mark.slow
+def test_an_adapters_first_factor_waits_for_its_second(examine, tuned):
+    lora = ["lora.rank=2", "lora.target_modules=[to_q]", "rl.algorithm=nft", "rl.shared_noise=false"]
+    seen = examine(2, tuned, *lora)
+    assert states(seen, "ok") == ORDER[2], seen
+    assert "reaches 2 of 6 trained tensors; 2 more once layers that start at zero" in seen["gradient"][1]
+    assert "attn.to_q.lora_A.default.weight" in seen["gradient"][1]
+    assert seen["ratio"][1] == "nft has none"
+
+
+def test_an_objective_that_learns_through_the_drawing_has_no_ratio_and_reaches_sigma(examine, tuned):
+    seen = examine(2, tuned, "rl.algorithm=f5r", "rl.train_sigma=true")
+    assert states(seen, "ok") == ORDER[2], seen
+    assert seen["ratio"][1] == "f5r has none" and re.fullmatch(r"reaches (\d+) of \1 .*", seen["gradient"][1])
+
+
+# --- those that are ill ---
+
+
+def test_a_mistyped_key_is_the_usual_sentence_and_libraries_and_machine_are_looked_at_all_the_same(examine):
+    seen = examine(2, "rl.step=4")
+    assert seen["config"] == ("FAIL", "unknown key rl.step in F5TTS_Mini_RL: did you mean rl.steps?")
+    assert states(seen, "ok") == ["packages", "machine"]
+    assert seen["data"] == ("--", "skipped: needs config")
+
+
+def test_a_missing_data_set_hides_no_checkpoint(examine, tuned):
+    seen = examine(2, tuned, "datasets.name=nowhere")
+    assert seen["data"][0] == "FAIL" and "python -m f5_tts.scripts.prepare makes one" in seen["data"][1]
+    assert states(seen, "ok") == ["packages", "machine", "config", "checkpoint"]
+    assert seen["rollout"] == ("--", "skipped: needs data")
+
+
+def test_a_broken_recording_is_named_and_the_rest_is_tried(examine, tuned, ward):
+    path = ward / "data" / "own_custom" / "3.wav"
+    whole = path.read_bytes()
+    path.write_bytes(b"RIFF")
+    try:
+        seen = examine(2, tuned)
+    finally:
+        path.write_bytes(whole)
+    assert states(seen, "FAIL") == ["data"] and states(seen, "--") == []
+    said = seen["data"][1]
+    assert said.startswith(
+        "1 of 8 rows heard are bad: mend or remove them (python -m f5_tts.scripts.check_dataset data/"
+    )
+    assert "; row 3, unreadable: cannot read data/own_custom/3.wav as audio" in said
+
+
+def test_texts_that_the_vocabulary_lacks_are_an_error_where_most_have_them(examine, tuned, tmp_path):
+    few = tmp_path / "few.txt"
+    few.write_text(" \no\n")
+    seen = examine(2, tuned, f"model.tokenizer_path={few}")
+    assert states(seen, "FAIL") == ["data", "checkpoint"]
+    assert "is model.tokenizer_path the vocabulary" in seen["data"][1] and "of 8 rows" in seen["data"][1]
+
+
+def test_a_checkpoint_of_another_architecture_is_said_and_rewards_are_tried(examine, tuned):
+    seen = examine(2, tuned, "model.arch.depth=3")
+    assert states(seen, "FAIL") == ["checkpoint"]
+    assert "does not fit this model" in seen["checkpoint"][1] and "choose its config" in seen["checkpoint"][1]
+    assert seen["rewards"][0] == "ok" and seen["rollout"] == ("--", "skipped: needs checkpoint")
+
+
+def test_without_a_checkpoint_stage_2_says_where_to_put_one(examine, tmp_path):
+    seen = examine(2, f"ckpts.save_dir={tmp_path / 'new'}")
+    assert states(seen, "FAIL") == ["checkpoint"] and "or name a checkpoint in ckpts.init_from" in seen["checkpoint"][1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reward_that_raises_is_one_line_and_drawing_and_learning_are_tried(examine, tuned):
+    seen = examine(2, tuned, reward="ill")
+    assert seen["rewards"] == ("FAIL", "ward_rewards:ill: KeyError: 'no model\\nanywhere'")
+    assert states(seen, "--") == ["advantages", "cost"]
+    assert [seen[name][0] for name in ("rollout", "ratio", "gradient")] == ["ok"] * 3
+
+
+def test_each_reward_is_tried_whatever_is_wrong_with_the_one_before(examine, tuned):
+    names = "{name: nobody}, {name: wespeaker_sim, config: {model_dir: nowhere}}, {name: 'ward_rewards:loudness'}"
+    state, said = examine(2, tuned, f"rl.rewards.providers=[{names}]")["rewards"]
+    assert state == "FAIL" and "no reward provider is called 'nobody'" in said
+    assert "wespeaker_sim: " in said and "nowhere" in said and "loudness.score 0.10 and 0.10, exchanged" in said
+
+
+def test_a_reward_that_scores_all_alike_teaches_nothing_and_the_knobs_are_named(examine, tuned):
+    seen = examine(2, tuned, reward="same")
+    assert states(seen, "FAIL") == ["advantages"] and states(seen, "--") == []
+    assert "all samples of each of 2 groups scored the same" in seen["advantages"][1]
+    assert "raise rl.mini_repeat_count" in seen["advantages"][1]
+    assert "0.50 and 0.50, exchanged 0.50 and 0.50, no difference" in seen["rewards"][1]
+
+
+def test_a_config_that_lets_no_gradient_through_is_found(examine, tuned):
+    seen = examine(2, tuned, "rl.advantage_clip=0")
+    assert states(seen, "FAIL") == ["gradient"]
+    assert re.match(r"(\d+) of \d+ trained tensors get none and would never change \(", seen["gradient"][1])
+    assert seen["gradient"][1].endswith("look at rl.advantage_clip")
+
+
+def test_a_width_so_large_that_nothing_pulls_the_mean_is_found(examine):
+    """It is pulled by 1 / sigma^2, and e^-200 is 0 in single precision."""
+    seen = examine(1, "model.ln_sigma_init=100", *WARM_UP, "ckpts.save_dir=new")
+    assert states(seen, "FAIL") == ["gradient"] and seen["gradient"][1].endswith("look at model.ln_sigma_init")
+    assert "get none and would never change (transformer." in seen["gradient"][1]
+
+
+def test_a_checkpoint_that_is_not_finite_is_found_where_it_first_speaks(examine, tuned, tmp_path):
+    state = torch.load(tmp_path / "model_last.pt", weights_only=True)
+    state["model_state_dict"]["transformer.proj_out.bias"][0] = torch.nan
+    torch.save(state, tmp_path / "model_last.pt")
+    seen = examine(2, tuned)
+    assert seen["rollout"][0] == "FAIL" and "4 of 4 samples are not finite: a damaged checkpoint" in seen["rollout"][1]
+    assert [seen[name][0] for name in ("rewards", "ratio", "gradient")] == ["ok", "--", "--"]
+
+
+def test_a_folder_that_cannot_be_made_is_said_and_the_rest_is_tried(examine, tmp_path):
+    (tmp_path / "file").touch()
+    seen = examine(1, f"ckpts.save_dir={tmp_path / 'file' / 'run'}")
+    assert states(seen, "FAIL") == ["machine"]
+    assert "ckpts.save_dir" in seen["machine"][1] and "choose a folder of yours" in seen["machine"][1]
+
+
+def test_more_checkpoints_than_the_disk_holds_are_an_error_that_names_the_keys(ward, tiny):
+    patient, checks = doctor.admit("F5TTS_Mini", [*tiny, *COMMON, "ckpts.save_dir=new"])
+    for check in checks[:5]:
+        assert doctor.outcome(check, patient)[0] == "ok"
+    assert disk(patient, 4).startswith("up to 4 checkpoints of ")  # every second update, and model_last.pt twice
+    with pytest.raises(ValueError, match=r"set ckpts\.keep_last_n_checkpoints or raise ckpts\.save_per_updates"):
+        disk(patient, 10**12)
+    patient.run.ckpts.keep_last_n_checkpoints = 1
+    assert disk(patient, 10**12).startswith("up to 3 checkpoints of ")
+
+
+# --- what it knows ---
+
+
+@pytest.mark.slow
+def test_an_extra_that_is_not_installed_is_named(tmp_path):
+    source = (
+        "import sys; sys.modules['peft'] = None\n"
+        "from f5_tts.scripts import doctor\n"
+        "patient, checks = doctor.admit('F5TTS_Mini_RL', ['lora.rank=2'])\n"
+        "print(*doctor.outcome(checks[0], patient))"
+    )
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout == 'FAIL no peft: pip install -e ".[lora]"\n', done.stderr
+
+
+def test_every_library_that_is_asked_for_comes_with_the_extra_that_is_named():
+    text = (REPOSITORY / "pyproject.toml").read_text("utf-8")
+    for library, extra in EXTRAS.items():
+        (line,) = re.findall(rf"^{extra} = (\[.*\])", text, re.MULTILINE)
+        assert library.replace("_", "-") in {Requirement(entry).name for entry in yaml.safe_load(line)}
+    assert {name for names in OF_PROVIDERS.values() for name in names} <= {*EXTRAS, "resemblyzer"}
+
+
+def test_only_what_a_config_uses_is_asked_for():
+    def asked(name: str, *overrides: str) -> list[str]:
+        return list(libraries(compose_run(name, list(overrides), schema_of(name))))
+
+    assert asked("F5TTS_Mini") == []
+    assert asked("F5TTS_Mini", "ckpts.logger=trackio", "optim.bnb_optimizer=true") == ["trackio", "bitsandbytes"]
+    assert asked("F5TTS_Mini_RL", "lora.rank=1") == ["resemblyzer", "pocketsphinx", "peft"]
+    assert asked("F5TTS_Mini_RL", "rl.rewards.providers.1.worker.python=/usr/bin/python3") == ["resemblyzer"]
+    assert asked("F5TTS_RL", "ckpts.logger=null") == ["funasr", "sentencepiece"]
+
+
+@pytest.mark.parametrize("name", config_names())
+def test_a_config_says_of_which_stage_it_is(name: str):
+    assert schema_of(f"{name}.yaml") is (RLRunConfig if name.endswith("_RL") else RunConfig)
+
+
+def test_rows_are_taken_from_the_first_to_the_last():
+    assert spread(list(range(100)), 4) == [0, 33, 66, 99]
+    assert spread([5, 7], 16) == [5, 7] and spread([5, 7], 1) == [5]
+
+
+def test_sums_are_of_groups_and_of_frames_that_all_of_a_group_speak():
+    group_ids, everywhere = torch.tensor([4, 9, 4, 9]), torch.ones(4, 2, dtype=torch.bool)
+    assert furthest_sum(torch.tensor([1.0, 2.0, -1.0, -1.75]), group_ids, everywhere) == 0.25
+    frames = torch.tensor([[1.0, 5.0], [2.0, 3.0], [-1.0, 0.0], [-2.0, -2.5]])
+    target = torch.tensor([[True, True], [True, True], [True, False], [True, True]])
+    assert furthest_sum(frames, group_ids, target) == 0.5  # the 5 has no counterpart
