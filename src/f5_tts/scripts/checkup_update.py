@@ -22,7 +22,8 @@ from f5_tts.scripts.budget import total as held
 from f5_tts.scripts.checkup import Patient, nearest
 from f5_tts.sections import RLRunConfig, RunConfig
 from f5_tts.train.build_rl import build_comparison
-from f5_tts.train.loop import improve, merge
+from f5_tts.train.loop import improve, learn, merge
+from f5_tts.train.room import Room
 from f5_tts.types import GRPOBatch, RewardBatch, Rollout
 
 TRIES = 4  # stage 1 hides texts by chance: draws after which a tensor must have had a gradient
@@ -65,19 +66,15 @@ def by_chance(rollout: Rollout) -> RewardBatch:
     return RewardBatch(total=scores, parts={CHANCE: scores}, weights={CHANCE: 1.0})
 
 
-def learn(patient: Patient, item: list[Any]) -> dict[str, float]:
-    """Differentiate one update's loss, slice by slice; gradients add up. What the slices measured."""
-    seen = []
-    for output in patient.loss(patient.policy, item):
-        patient.accelerator.backward(output.loss)
-        seen.append(output.metrics)
-    return merge(seen)
+def differentiated(patient: Patient, item: list[Any]) -> dict[str, float]:
+    """What the slices of one update's loss measured; their gradients are added to those that are there."""
+    return merge([part.metrics for part in learn(patient.policy, item, patient.loss, patient.accelerator)])
 
 
 def measured(patient: Patient) -> dict[str, float]:
     """By the first backward pass over the rollout; a ratio that is off does not end it."""
     if not hasattr(patient, "measured"):
-        patient.measured = learn(patient, [replace(batch, is_fresh=False) for batch in patient.experience])
+        patient.measured = differentiated(patient, [replace(batch, is_fresh=False) for batch in patient.experience])
     return patient.measured
 
 
@@ -124,7 +121,7 @@ def reach(patient: Patient, wanted: Mapping[str, Tensor]) -> None:
     is_rl = isinstance(patient.run, RLRunConfig)
     for _ in range(1 if is_rl else TRIES):
         if silent(wanted):
-            learn(patient, drawn_by_chance(patient) if is_rl else patient.batches)
+            differentiated(patient, drawn_by_chance(patient) if is_rl else patient.batches)
 
 
 def is_sigma_frozen(run: RunConfig) -> bool:
@@ -169,7 +166,7 @@ def cost(patient: Patient) -> str:
     started = time.perf_counter()
     item = drawn_and_judged(patient) if isinstance(run, RLRunConfig) else patient.batches
     drawn = time.perf_counter()
-    improve(trainable, patient.policy, item, patient.loss, patient.accelerator, run.optim, print)
+    improve(trainable, patient.policy, item, patient.loss, patient.accelerator, run.optim, Room())
     seconds = (drawn - started) / patient.uses + time.perf_counter() - drawn
     said = [f"{seconds:.1f} s an update, {seconds * left / 3600:.2g} hours for {left} of {patient.total} updates"]
     return "; ".join([*said, memory(patient), disk(patient, left)])
