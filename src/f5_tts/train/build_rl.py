@@ -14,6 +14,7 @@ from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import Checkpoint, matched_weights, read_checkpoint
 from f5_tts.model.lora import unchanged
 from f5_tts.model.mel import LogMel
+from f5_tts.model.shards import divided
 from f5_tts.model.snapshot import Snapshot
 from f5_tts.rewards.provider import build_providers
 from f5_tts.rewards.voice_sim import VoiceSim
@@ -66,7 +67,7 @@ def build_reference(model: CFM, rl: RLConfig, say: Callable[[str], None] = print
     reference = Snapshot(model, rl.ref_model_device)
     if rl.ref_model_ckpt is not None:
         checkpoint = read_checkpoint(Path(rl.ref_model_ckpt)).using("ema" if rl.ref_model_use_ema else "raw")
-        reference.tensors = unchanged(model, matched_weights(model, checkpoint, say))
+        reference.tensors = divided(unchanged(model, matched_weights(model, checkpoint, say)), model.state_dict())
     return reference
 
 

@@ -16,6 +16,7 @@ import torch
 from accelerate import Accelerator
 
 from f5_tts.model.cfm import CFM
+from f5_tts.model.shards import is_divided, undivided
 from f5_tts.sections import OptimConfig
 from f5_tts.train.report import Report
 from f5_tts.train.samples import Listen
@@ -108,7 +109,7 @@ def improve(
         seconds += output.seconds
     average_gradients(trainable.model, accelerator)
     accelerator.unscale_gradients(trainable.optimizer)
-    norm = torch.as_tensor(accelerator.clip_grad_norm_(policy.parameters(), optim.max_grad_norm)).item()
+    norm = undivided(accelerator.clip_grad_norm_(policy.parameters(), optim.max_grad_norm)).item()
     metrics = merge(seen)
     loss = sum(losses, 0.0)
     if is_finite_everywhere(loss, norm, accelerator):
@@ -169,10 +170,10 @@ def non_finite_message(loss: float, norm: float, metrics: dict[str, float], upda
 
 
 def average_gradients(model: torch.nn.Module, accelerator: Accelerator) -> None:
-    """The mean over all processes, once an update, however many slices each of them had."""
+    """The mean over all processes, once an update, however many slices each of them had; shards have it already."""
     if accelerator.num_processes > 1:
         for parameter in model.parameters():
-            if parameter.grad is not None:
+            if parameter.grad is not None and not is_divided(parameter):
                 parameter.grad = accelerator.reduce(parameter.grad, reduction="mean")  # pyright: ignore
 
 
