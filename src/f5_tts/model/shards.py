@@ -39,9 +39,9 @@ def divide_what_is_loaded(module: nn.Module, state: dict[str, Any], prefix: str,
     state.update(divided({name: value for name, value in state.items() if name in own}, own))
 
 
-def is_divided(tensor: Tensor) -> bool:
+def is_divided(value: object) -> bool:
     """Whether it is a DTensor."""
-    return hasattr(tensor, "full_tensor")
+    return hasattr(value, "full_tensor")
 
 
 def own_part(tensor: Any) -> Tensor:
