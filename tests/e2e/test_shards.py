@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -144,7 +144,9 @@ def counts(part: Trainable, reference: Snapshot) -> dict[str, int]:
     output.loss.backward()
     weights = list(part.model.parameters())
     states = [part.optimizer.state[weight] for weight in weights]
-    kinds = [weights, part.ema.ema_model.parameters(), [weight.grad for weight in weights]]
+    average = part.ema.ema_model
+    assert isinstance(average, CFM)
+    kinds = [weights, average.parameters(), [weight.grad for weight in weights]]
     kinds += [[state[name] for state in states] for name in ("exp_avg", "exp_avg_sq")]
     kinds += [reference.tensors.values()]
     return {kind: sum(own_part(value).numel() for value in held) for kind, held in zip(KINDS, kinds, strict=True)}
@@ -201,13 +203,13 @@ def distance(one: dict[str, Any], other: dict[str, Any]) -> float:
     share of the largest number of their kind (weights, first moments, ...)."""
     found, expected = tensors(one), tensors(other)
     assert found.keys() == expected.keys()
-    apart, largest = Counter[str](), Counter[str]()
+    apart, largest = defaultdict[str, float](float), defaultdict[str, float](float)
     for name, value in expected.items():
         kind = name.split("/")[-1 if "/optimizer" in name else 1]
         if isinstance(value, Tensor) and value.numel():
             assert found[name].shape == value.shape
-            apart[kind] = max(apart[kind], (found[name].double() - value.double()).abs().max().item())
-            largest[kind] = max(largest[kind], value.double().abs().max().item())
+            apart[kind] = max(apart[kind], float((found[name].double() - value.double()).abs().max()))
+            largest[kind] = max(largest[kind], float(value.double().abs().max()))
         elif kind != "origin":  # the sum of a file
             assert found[name] == value, name
     return max(value / largest[kind] for kind, value in apart.items() if value) if any(apart.values()) else 0.0

@@ -140,8 +140,9 @@ def build_trainable(
     """Model, its running average, optimizer and schedule for a run of `total` updates, in shards with optim.shard."""
     optim, average = run.optim, build_ema(model, run.optim.ema)
     if optim.shard:
-        shard(model)
-        shard(average.ema_model)
+        for part in (model, average.ema_model):
+            assert isinstance(part, CFM)
+            shard(part)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = make_optimizer(trained, lr=optim.learning_rate)
     scheduler = LambdaLR(optimizer, lambda i: learning_rate_factor(i, optim.num_warmup_updates, total))
