@@ -353,6 +353,26 @@ def test_keys_of_stage_1_that_contradict_each_other_are_refused(overrides: list[
         mini(*overrides)
 
 
+@pytest.mark.parametrize(
+    "override",
+    [
+        "optim.bnb_optimizer=true",
+        "optim.ema.device=cpu",
+        "rl.ref_model_device=cpu",
+        "rl.algorithm=f5r",
+        "eval.every_updates=5",
+    ],
+)
+def test_what_a_model_in_shards_cannot_do_is_refused(override: str):
+    assert sentence("optim.shard=true", override).startswith(f"optim.shard=true does not go with {override}: ")
+
+
+def test_in_stage_1_a_model_in_shards_does_not_speak_and_in_stage_2_it_need_not():
+    with pytest.raises(ConfigError, match=r"^optim\.shard=true does not go with ckpts\.log_samples=true: one process"):
+        mini("optim.shard=true", "ckpts.log_samples=true")
+    assert mini_rl("optim.shard=true", "ckpts.log_samples=true").optim.shard
+
+
 def test_stage_1_refuses_the_objective_of_stage_2_and_says_who_runs_it():
     overrides = ["model.objective=grpo", "model.output_dist=gaussian", "model.use_rl_head=true"]
     with pytest.raises(ConfigError, match=r"model\.objective=grpo is stage 2; run python -m f5_tts\.train\.train_rl"):

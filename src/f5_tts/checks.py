@@ -30,6 +30,7 @@ def check(cfg: RunConfig | SpeechConfig) -> None:
     check_model(cfg.model)
     if isinstance(cfg, RunConfig):
         check_vocabulary(cfg)
+        check_shards(cfg)
     if isinstance(cfg, RLRunConfig):
         check_rl(cfg)
     elif isinstance(cfg, RunConfig):
@@ -51,6 +52,24 @@ def check_vocabulary(cfg: RunConfig) -> None:
         f"datasets.name={cfg.datasets.name} brings no vocabulary for model.tokenizer={model.tokenizer}; set "
         "model.tokenizer_path to a file with one symbol a line, or model.tokenizer to pinyin or byte",
     )
+
+
+def check_shards(cfg: RunConfig) -> None:
+    """What a model in shards cannot do: live in two places, or speak on one process while the others wait."""
+    moved = "each process keeps its part where it trains; set it to null"
+    alone = "one process speaks, and a model in shards needs all; set it to"
+    optim, refused = cfg.optim, []
+    refused += [("optim.bnb_optimizer", optim.bnb_optimizer, "8-bit states cannot be divided; set it to false")]
+    refused += [("optim.ema.device", optim.ema.device, moved)]
+    if isinstance(cfg, RLRunConfig):
+        published = cfg.rl.algorithm if cfg.rl.algorithm == "f5r" else None
+        refused += [("rl.algorithm", published, "processes may differ in the steps that it differentiates; try nft")]
+        refused += [("rl.ref_model_device", cfg.rl.ref_model_device, moved)]
+        refused += [("eval.every_updates", cfg.eval.every_updates, f"{alone} 0, and evaluate the checkpoints")]
+    else:
+        refused += [("ckpts.log_samples", cfg.ckpts.log_samples, f"{alone} false")]
+    for key, value, reason in refused:
+        require(not (optim.shard and value), f"optim.shard=true does not go with {key}={shown(value)}: {reason}")
 
 
 def require(fits: bool, sentence: str) -> None:

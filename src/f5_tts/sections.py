@@ -166,6 +166,7 @@ class OptimConfig:
     bnb_optimizer: bool
     mixed_precision: Annotated[str, one_of("auto", "no", "fp16", "bf16")]
     tf32: bool
+    shard: bool
     seed: Natural
     ema: EmaConfig
 

@@ -84,6 +84,12 @@ def test_tf32_is_set_by_the_command(optim, tf32: bool, found: str):
     assert torch.get_float32_matmul_precision() == found
 
 
+@pytest.mark.usefixtures("new_process")
+def test_one_process_is_not_divided(optim):
+    with pytest.raises(ValueError, match=r"optim\.shard=true .* this is the only one: start several \(python -m torch"):
+        build_accelerator(replace(optim, shard=True))
+
+
 # --- the optimizer ---
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from f5_tts.model.heads import Velocity
+from f5_tts.model.shards import divided, is_divided, own_part
 
 
 class Snapshot:
@@ -26,8 +27,19 @@ class Snapshot:
 
     def __call__(self, *inputs: Any, **options: Any) -> Velocity:
         now = self.model.state_dict()  # rl.ref_model_ckpt brings buffers too
+        if any(map(is_divided, now.values())):
+            return self.in_place_of(now, *inputs, **options)
         tensors = {name: value.to(now[name].device) for name, value in self.tensors.items()}
         return functional_call(self.model, tensors, inputs, options)
+
+    def in_place_of(self, now: Mapping[str, Tensor], *inputs: Any, **options: Any) -> Velocity:
+        """Of a model in shards, which knows no other weights than its own: theirs and these change places meanwhile."""
+        pairs = [(own_part(now[name]), own_part(value)) for name, value in self.tensors.items()]
+        exchange(pairs)
+        try:
+            return self.model(*inputs, **options)
+        finally:
+            exchange(pairs)
 
     @torch.no_grad()
     def follow(self, decay: float) -> None:
@@ -41,5 +53,13 @@ class Snapshot:
         if tensors.keys() != self.tensors.keys():
             odd = sorted(tensors.keys() ^ self.tensors.keys())[:3]
             raise ValueError(f"a snapshot holds other tensors than this model trains, e.g. {odd}")
-        for name, value in self.tensors.items():
-            value.copy_(tensors[name])
+        for name, value in divided(tensors, self.tensors).items():
+            self.tensors[name].copy_(value)
+
+
+def exchange(pairs: list[tuple[Tensor, Tensor]]) -> None:
+    """Let the two of each pair have each other's values."""
+    for one, other in pairs:
+        kept = one.clone()
+        one.copy_(other)
+        other.copy_(kept)

@@ -21,6 +21,7 @@ from f5_tts.model.build import build_model
 from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import ModelCard
 from f5_tts.model.mel import LogMel
+from f5_tts.model.shards import shard
 from f5_tts.sections import OptimConfig, RunConfig, dataset_dir, vocab_path
 from f5_tts.train.bad_rows import all_bad, without_bad_rows
 from f5_tts.train.machine import MakeOptimizer
@@ -146,15 +147,19 @@ def build_learner(run: RunConfig, vocabulary: Vocabulary) -> CFM:
 def build_trainable(
     run: RunConfig, model: CFM, vocabulary: Vocabulary, total: int, make_optimizer: MakeOptimizer, processes: int = 1
 ) -> Trainable:
-    """Model, its running average, optimizer and schedule for a run of `total` updates."""
-    optim = run.optim
+    """Model, its running average, optimizer and schedule for a run of `total` updates, in shards with optim.shard."""
+    optim, average = run.optim, build_ema(model, run.optim.ema)
+    if optim.shard:
+        for part in (model, average.ema_model):
+            assert isinstance(part, CFM)
+            shard(part)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = make_optimizer(trained, lr=optim.learning_rate)
     scheduler = LambdaLR(optimizer, lambda i: learning_rate_factor(i, optim.num_warmup_updates, total))
     return Trainable(
         model=model,
         card=ModelCard.of(run.model, vocabulary),
-        ema=build_ema(model, optim.ema),
+        ema=average,
         optimizer=optimizer,
         scheduler=scheduler,
         objective=run.model.objective,

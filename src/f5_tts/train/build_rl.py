@@ -16,6 +16,7 @@ from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import Checkpoint, load_weights, matched_weights, read_checkpoint
 from f5_tts.model.lora import add_adapters, unchanged
 from f5_tts.model.mel import LogMel
+from f5_tts.model.shards import divided
 from f5_tts.model.snapshot import Snapshot
 from f5_tts.rewards.provider import build_providers
 from f5_tts.rewards.voice_sim import VoiceSim
@@ -79,7 +80,9 @@ def build_reference(model: CFM, rl: RLConfig, say: Callable[[str], None] = print
     reference = Snapshot(model, rl.ref_model_device)
     if rl.ref_model_ckpt is not None:
         checkpoint = read_checkpoint(Path(rl.ref_model_ckpt)).using("ema" if rl.ref_model_use_ema else "raw")
-        reference.tensors = unchanged(model, matched_weights(model, checkpoint, say))
+        place = rl.ref_model_device or next(model.parameters()).device
+        theirs = divided(unchanged(model, matched_weights(model, checkpoint, say)), model.state_dict())
+        reference.tensors = {name: value.to(place) for name, value in theirs.items()}
     return reference
 
 

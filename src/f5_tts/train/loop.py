@@ -18,6 +18,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from f5_tts.model.cfm import CFM
+from f5_tts.model.shards import is_divided, undivided
 from f5_tts.sections import OptimConfig
 from f5_tts.train.peers import any_process, weights_apart
 from f5_tts.train.report import Report
@@ -64,7 +65,7 @@ def fit(
     if trainable.update >= total:
         print(f"{checkpoints.path} holds all {total} updates of this run: nothing left to do")
         return True
-    room = Room(report.say)
+    room = Room(report.say, is_alone=not optim.shard)
     with StopSignal() as stop, report.bar, lack_of_memory_said():  # what ends the run is said below its bar
         if trainable.update == 0 and (measured := validate(trainable)):
             report(measured, 0)
@@ -113,7 +114,7 @@ def improve(
     losses, metrics = [part.loss.item() for part in slices], merge([part.metrics for part in slices])
     average_gradients(trainable.model, accelerator)
     accelerator.unscale_gradients(trainable.optimizer)
-    norm = torch.as_tensor(accelerator.clip_grad_norm_(policy.parameters(), optim.max_grad_norm)).item()
+    norm = undivided(accelerator.clip_grad_norm_(policy.parameters(), optim.max_grad_norm)).item()
     loss = sum(losses, 0.0)
     if is_finite_everywhere(loss, norm, accelerator):
         trainable.skips.count(False)
@@ -186,10 +187,10 @@ def non_finite_message(loss: float, norm: float, metrics: dict[str, float], upda
 
 
 def average_gradients(model: torch.nn.Module, accelerator: Accelerator) -> None:
-    """The mean over all processes, once an update, however many slices each of them had."""
+    """The mean over all processes, once an update, however many slices each of them had; shards have it already."""
     if accelerator.num_processes > 1:
         for parameter in model.parameters():
-            if parameter.grad is not None:
+            if parameter.grad is not None and not is_divided(parameter):
                 parameter.grad = accelerator.reduce(parameter.grad, reduction="mean")  # pyright: ignore
 
 

@@ -24,11 +24,18 @@ def build_accelerator(optim: OptimConfig) -> Accelerator:
     """Devices and precision of a run; how single-precision matrices are multiplied is set for the whole process.
 
     Of several processes each leaves its group at its end: gloo, now and then, aborts one that goes without.
+
+    Raises ValueError for optim.shard with one process.
     """
     check_launch(os.environ)
     torch.set_float32_matmul_precision("high" if optim.tf32 else "highest")
     chosen, on_cpu = precision(optim), not torch.cuda.is_available()
     accelerator = Accelerator(mixed_precision=chosen, cpu=on_cpu)
+    if optim.shard and accelerator.num_processes == 1:
+        raise ValueError(
+            "optim.shard=true divides a model among processes, and this is the only one: start several (python -m "
+            "torch.distributed.run --nproc-per-node=8 -m f5_tts.train.train ...), or set optim.shard=false"
+        )
     if chosen == "fp16" and on_cpu:  # torch can, accelerate passes over it
         accelerator.native_amp, accelerator.scaler = True, torch.amp.GradScaler("cpu")
     atexit.register(accelerator.state.destroy_process_group)

@@ -10,6 +10,8 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
+from f5_tts.model.shards import is_divided
+
 
 class Together:
     """All processes of a run, through accelerate: torch.distributed underneath."""
@@ -64,11 +66,11 @@ def any_process(flag: bool, accelerator: Accelerator) -> bool:
 
 
 def weights_apart(model: nn.Module, accelerator: Accelerator, update: int) -> dict[str, float]:
-    """On how many processes weights differ from the first's, in any bit: none; said for several processes alone.
+    """On how many processes weights differ from the first's, in any bit: none; said of several that have them all.
 
     Raises ValueError if there is one, on all of them: what they learn would no longer be one model.
     """
-    if accelerator.num_processes == 1:
+    if accelerator.num_processes == 1 or any(map(is_divided, model.parameters())):
         return {}
     sums = torch.stack([value.detach().view(torch.int32).sum(dtype=torch.int64) for value in model.parameters()])
     every = accelerator.gather(sums[None])

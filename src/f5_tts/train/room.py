@@ -25,10 +25,13 @@ class Part(Protocol):
 
 class Room:
     """How large a part may be. Where memory does not suffice, parts above half the item's largest are halved, in that
-    update and in all later ones of this process; groups stay whole, since their advantages are known by then."""
+    update and in all later ones of this process; groups stay whole, since their advantages are known by then.
 
-    def __init__(self, say: Callable[[str], None] = print) -> None:
-        self.say, self.most, self.retries = say, float("inf"), 0
+    Not where a process is not alone in its passes, as with optim.shard.
+    """
+
+    def __init__(self, say: Callable[[str], None] = print, is_alone: bool = True) -> None:
+        self.say, self.is_alone, self.most, self.retries = say, is_alone, float("inf"), 0
 
     def within(self, item: Any, do: Callable[[Any], Result], optimizer: Optimizer) -> Result:
         """`do` of the item, or as often as memory does not suffice again of its parts, from gradients of zero.
@@ -40,7 +43,7 @@ class Room:
             try:
                 return do(parts)
             except RuntimeError as error:
-                if not is_lack_of_memory(error) or not self.halve(parts):
+                if not (self.is_alone and is_lack_of_memory(error) and self.halve(parts)):
                     raise
                 reason = str(error).partition("\n")[0]
             optimizer.zero_grad()

@@ -35,6 +35,7 @@ from f5_tts.model.checkpoint import (
 )
 from f5_tts.model.hub import find_file
 from f5_tts.model.lora import adapter_weights, check_same_lora, load_adapted, lora_settings, merged_weights
+from f5_tts.model.shards import divided_states, whole
 from f5_tts.sections import CkptsConfig, LoraConfig
 
 OPTIMIZER = "optimizer_class"  # in a checkpoint: whose states it holds
@@ -155,7 +156,7 @@ class Trainable:
         """Its states, where the same optimizer made them; another one starts without, at the schedule's rate."""
         theirs, own = checkpoint.run.get(OPTIMIZER, BEFORE), class_name(self.optimizer)
         if theirs == own:
-            self.optimizer.load_state_dict(checkpoint.run["optimizer_state_dict"])
+            self.optimizer.load_state_dict(divided_states(checkpoint.run["optimizer_state_dict"], self.optimizer))
             return
         for group, rate in zip(self.optimizer.param_groups, self.scheduler.get_last_lr(), strict=True):
             group["lr"] = rate
@@ -174,8 +175,8 @@ def class_name(optimizer: Optimizer) -> str:
 class CheckpointDir:
     """The folder of a run's checkpoints; of several processes the main one writes, and all read."""
 
-    def __init__(self, settings: CkptsConfig, is_main: bool = True) -> None:
-        self.settings, self.is_main = settings, is_main
+    def __init__(self, settings: CkptsConfig, is_main: bool = True, in_shards: bool = False) -> None:
+        self.settings, self.is_main, self.in_shards = settings, is_main, in_shards
         self.path = Path(settings.save_dir)
         self.lock = FileLock(self.path / ".lock", timeout=0, is_singleton=True)
 
@@ -206,9 +207,11 @@ class CheckpointDir:
         self.lock.release()
 
     def write(self, name: str, payload: Callable[[], dict[str, object]]) -> None:
+        """Of a model in shards all processes bring their part."""
+        state = whole(payload()) if self.is_main or self.in_shards else {}
         if self.is_main:
             with written_to(self.path):
-                write_checkpoint(self.path / name, payload())
+                write_checkpoint(self.path / name, state)
 
     def newest(self, *, pretrained: bool) -> Checkpoint | None:
         """What a run starts or goes on from: the folder's own, else ckpts.init_from; None without either.

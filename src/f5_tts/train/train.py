@@ -33,7 +33,7 @@ def train(run: RunConfig) -> bool:
     """Train by velocity MSE or Gaussian NLL; resumes what ckpts.save_dir holds. False when stopped early."""
     accelerator = build_accelerator(run.optim)
     is_main = accelerator.is_main_process
-    checkpoints = CheckpointDir(run.ckpts, is_main)
+    checkpoints = CheckpointDir(run.ckpts, is_main, run.optim.shard)
     checkpoints.prepare()
     make_optimizer = choose_optimizer(run.optim, accelerator.device)
     tracker = build_tracker(run) if is_main else None
@@ -43,14 +43,13 @@ def train(run: RunConfig) -> bool:
     check_length(run.optim, total)
     checkpoint = checkpoints.newest(pretrained=True)
     model = build_learner(run, vocabulary)
-    policy = prepare(model, accelerator)
-    trainable = build_trainable(run, model, vocabulary, total, make_optimizer, world)
-    keep_scale(trainable, accelerator)
     if checkpoint is None:
         print(f"no checkpoint in {checkpoints.path}: training from random weights")
         start_at_mean(model, plan)
-        trainable.ema.copy_params_from_model_to_ema()
-    else:
+    policy = prepare(model, accelerator)
+    trainable = build_trainable(run, model, vocabulary, total, make_optimizer, world)
+    keep_scale(trainable, accelerator)
+    if checkpoint is not None:
         trainable.resume(checkpoint)
     batches = build_batches(plan, vocabulary, run.optim, trainable.update, accelerator, trainable.bad_rows)
     place = {"first": trainable.update, "total": total, "title": run.model.objective, "writes": is_main}

@@ -48,7 +48,7 @@ def train_rl(run: RLRunConfig) -> bool:
     """
     rl, accelerator = run.rl, build_accelerator(run.optim)
     is_main = accelerator.is_main_process
-    checkpoints = CheckpointDir(run.ckpts, is_main)
+    checkpoints = CheckpointDir(run.ckpts, is_main, run.optim.shard)
     checkpoints.prepare()
     make_optimizer = choose_optimizer(run.optim, accelerator.device)
     tracker = build_tracker(run) if is_main else None
