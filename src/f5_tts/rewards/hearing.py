@@ -19,12 +19,14 @@ from f5_tts.types import RewardInput
 class TranscriptReward(ABC):
     """Scores by `hear`, which subclasses give.
 
-    Components: `acc`, which is 1 - wer, at least 0; `wer`, errors per symbol of the reference, which may pass 1, and
-    its parts `ins`, `del`, `sub`; `unusable`, 1 where the clip holds no sound to judge, else 0; `heard`, the text. A
-    clip without sound has the `wer` of silence, 1, and nothing is heard in it. Without a reference, rates are NaN.
+    Components: `wer`, errors per symbol of the reference, which may pass 1 (`cer` where symbols are characters), and
+    its parts `ins`, `del`, `sub`; `acc`, 1 less that rate, at least 0; `unusable`, 1 where the clip holds no sound to
+    judge, else 0; `heard`, the text. A clip without sound has the rate of silence, 1, and nothing is heard in it.
+    Without a reference, rates are NaN.
     """
 
     component = "acc"
+    rate = "wer"  # what the error rate is called, by what `symbols` gives: wer (words) or cer (characters)
 
     @abstractmethod
     def hear(self, inputs: Sequence[RewardInput]) -> list[str]:
@@ -46,10 +48,10 @@ class TranscriptReward(ABC):
         """The components of what was heard in each clip."""
         wanted = self.references(inputs)
         rates = torch.tensor([self.rates(*each) for each in zip(inputs, wanted, heard, strict=True)]).view(-1, 3)
-        wer, parts = rates.sum(dim=1), dict(zip(("ins", "del", "sub"), rates.T, strict=True))
+        total, parts = rates.sum(dim=1), dict(zip(("ins", "del", "sub"), rates.T, strict=True))
         unusable = torch.tensor([float(text is None) for text in heard])
         texts = [text or "" for text in heard]
-        return {"acc": 1 - wer.clamp(max=1), "wer": wer, **parts, "unusable": unusable, "heard": texts}
+        return {"acc": 1 - total.clamp(max=1), self.rate: total, **parts, "unusable": unusable, "heard": texts}
 
     def heard(self, inputs: Sequence[RewardInput]) -> list[str | None]:
         """What is said in each clip; None where there is no sound to judge."""
