@@ -12,6 +12,7 @@ from datasets import Dataset as Table
 from tests.scripts.recordings import command_of, environment, record, run
 
 from f5_tts.data.rows import Row, read_rows
+from f5_tts.scripts import check_dataset
 from f5_tts.scripts.prepare import main
 
 
@@ -60,6 +61,17 @@ def test_what_is_no_use_is_left_out_counted_and_said_with_its_line(tmp_path, cap
     title, *report = map(json.loads, (tmp_path / "out" / "prepare.jsonl").read_text("utf-8").splitlines())
     assert title["entries"] == 8
     assert [entry["place"] for entry in report] == [f"line {number}" for number in (2, 4, 5, 6, 7, 8, 9)]
+
+
+def test_how_long_a_recording_may_be_is_said_once_for_making_and_checking(tmp_path, capsys):
+    record(tmp_path / "long.wav", 31)
+    listed = write(tmp_path / "list.csv", "audio_file|text", "long.wav|text")
+    (row,) = prepared(listed, tmp_path / "out", "--max_seconds", "31.5")
+    assert row.duration == 31.0
+    assert check_dataset.main([str(tmp_path / "out"), "--workers", "1", "--max_seconds", "31"])
+    with pytest.raises(SystemExit):
+        check_dataset.main([str(tmp_path / "out"), "--workers", "1"])
+    assert "lasts 31.0 s, longer than datasets.max_seconds=30: cut it, or raise that" in capsys.readouterr().out
 
 
 def test_with_pinyin_the_symbols_are_stored_and_the_sentence_beside_them(tmp_path):

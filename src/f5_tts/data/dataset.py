@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from f5_tts.data.audio import LONGEST_S, BadAudio, Source, load_audio
+from f5_tts.data.audio import BadAudio, Source, load_audio
 from f5_tts.data.rows import Row
 from f5_tts.types import BadRow, Utterance
 
@@ -94,7 +95,8 @@ class AudioReader:
 
     to_mel: Callable[[Tensor], Tensor]
     sample_rate: int  # Hz
+    longest_s: float = math.inf  # a recording that lasts longer is a BadAudio
 
     def __call__(self, source: Source) -> tuple[Float[Tensor, " nw"], Float[Tensor, "n d"]]:
-        audio = load_audio(source, self.sample_rate, LONGEST_S)
+        audio = load_audio(source, self.sample_rate, self.longest_s)
         return audio, self.to_mel(audio[None])[0]
