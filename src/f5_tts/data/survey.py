@@ -41,7 +41,7 @@ def add_flags(parser: ArgumentParser) -> None:
         type=float,
         default=longest_s,
         metavar="S",
-        help="recordings that last longer are bad, as for training with this datasets.max_seconds; default: %(default)s",
+        help="longest recording, s, as datasets.max_seconds of the training; default: %(default)s",
     )
 
 
