@@ -63,8 +63,9 @@ def test_a_column_of_durations_is_believed():
 def test_a_file_that_the_data_set_names_is_read_and_what_is_no_audio_is_found_when_it_is_read(tmp_path):
     soundfile.write(tmp_path / "a.wav", tone(0.5), RATE)
     file = {"bytes": None, "path": str(tmp_path / "a.wav")}
-    rows = rows_of_table(table_of([file, {"bytes": b"none", "path": None}, None], text=["a", "b", "c"]), "hf://a/b")
-    assert [row.duration for row in rows] == [0.5, 0.1, 0.1]  # unreadable: as the shortest there is
+    clips = [file, {"bytes": b"none", "path": None}, None, encoded(0.0)]
+    rows = rows_of_table(table_of(clips, text=["a", "b", "c", "d"]), "hf://a/b")
+    assert [row.duration for row in rows] == [0.5, 0.1, 0.1, 0.1]  # unreadable or empty: as the shortest there is
     assert len(load_audio(rows[0].audio_path, RATE)) == RATE // 2
     with pytest.raises(UnreadableAudio, match="cannot read the audio of row 1 as audio"):
         load_audio(rows[1].audio_path, RATE)

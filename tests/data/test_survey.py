@@ -47,6 +47,9 @@ def test_the_commands_leave_out_what_training_leaves_out():
     limit = compose_run("F5TTS_v1_Base", [], RunConfig).datasets.max_seconds
     assert parser.parse_args([]).max_seconds == limit == 30.0
     assert parser.parse_args(["--max_seconds", "12.5"]).max_seconds == 12.5
+    for wrong in (["--max_seconds", "nan"], ["--max_seconds", "0"], ["--workers", "0"]):
+        with pytest.raises(SystemExit):
+            parser.parse_args(wrong)
 
 
 def test_one_worker_is_this_process():

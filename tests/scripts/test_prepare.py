@@ -117,7 +117,7 @@ def test_the_same_again_changes_nothing_and_another_list_is_refused(tmp_path, ca
     assert "holds this data set already" in console and "left out 1: 1 missing" in console
     assert (folder / "raw" / "state.json").stat().st_mtime_ns == before
     write(source, "audio_file|text", "a.wav|other")
-    with pytest.raises(FileExistsError, match=r"out holds another data set: .* remove raw and duration\.json there"):
+    with pytest.raises(FileExistsError, match=r"out holds another data set, .* remove raw and duration\.json there"):
         prepared(source, folder)
     assert [row.text for row in read_rows(folder)] == ["one"]
 

@@ -59,7 +59,9 @@ def read_rows(directory: Path) -> list[Row]:
     table = read_table(directory)
     missing = {"audio_path", "text"} - set(table.column_names)
     if missing:
-        raise ValueError(f"{directory / 'raw'} has no column {sorted(missing)}: it needs audio_path, text, duration")
+        raise ValueError(
+            f"{directory / 'raw'} has no column {', '.join(sorted(missing))}: it needs audio_path and text"
+        )
     if len(table) != len(durations):
         raise ValueError(f"{directory}: raw/ holds {len(table)} rows, duration.json {len(durations)}: make both anew")
     rows = table.to_list()
@@ -177,9 +179,10 @@ def header_durations(clips: Table, column: str) -> list[float]:
 
 
 def header_duration(clip: Mapping[str, Any] | None) -> dict[str, float]:
-    """Of one that cannot be read, the shortest there is: training comes by it and says what is wrong."""
+    """Of one that cannot be read, or is empty, the shortest there is: training comes by it and says what is wrong."""
     clip = clip or {}
     try:
-        return {"duration": soundfile.info(BytesIO(clip["bytes"]) if clip.get("bytes") else clip["path"]).duration}
+        file = BytesIO(clip["bytes"]) if clip.get("bytes") else clip["path"]
+        return {"duration": max(SHORTEST_S, soundfile.info(file).duration)}
     except (soundfile.LibsndfileError, TypeError, KeyError):
         return {"duration": SHORTEST_S}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -34,15 +34,21 @@ class Finding:
 
 def add_flags(parser: ArgumentParser) -> None:
     """Those of the commands that hear recordings."""
-    longest_s = read_yaml("_base").datasets.max_seconds
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="default: %(default)s")
-    parser.add_argument(
-        "--max_seconds",
-        type=float,
-        default=longest_s,
-        metavar="S",
-        help="longest recording, s, as datasets.max_seconds of the training; default: %(default)s",
-    )
+    longest_s, num = read_yaml("_base").datasets.max_seconds, os.cpu_count() or 1
+    longest = "longest recording, s, as datasets.max_seconds of the training; default: %(default)s"
+    parser.add_argument("--workers", type=above_zero(int), default=num, metavar="N", help="default: %(default)s")
+    parser.add_argument("--max_seconds", type=above_zero(float), default=longest_s, metavar="S", help=longest)
+
+
+def above_zero(kind: type[int] | type[float]) -> Callable[[str], int | float]:
+    """Reads a flag's value, for argparse."""
+
+    def number(text: str) -> int | float:
+        if not kind(text) > 0:  # so that NaN is refused as well
+            raise ArgumentTypeError(f"{text} is not above 0")
+        return kind(text)
+
+    return number
 
 
 def examined(source: Source, longest_s: float) -> Finding:

@@ -113,7 +113,10 @@ def prepare(entries: Sequence[Entry], folder: Path, work: Work, workers: int) ->
     other = [name for name in ("raw", "raw.arrow", "duration.json") if (folder / name).exists()]
     if other and not journal.is_same:
         remove = " and ".join(other)
-        raise FileExistsError(f"{folder} holds another data set: choose another folder, or remove {remove} there")
+        raise FileExistsError(
+            f"{folder} holds another data set, or this one with other settings: choose another folder, or remove "
+            f"{remove} there"
+        )
     todo = list(enumerate(entries))[len(journal.results) :]
     journal.add(each(work, todo, workers, "preparing", done=len(journal.results)))
     rows = [result for result in journal.results if "left_out" not in result]
