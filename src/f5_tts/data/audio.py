@@ -17,7 +17,6 @@ from torch import Tensor
 from f5_tts.data.resample import resample
 
 SHORTEST_S = 0.1  # below this there is no speech, and not enough samples for a mel frame
-LONGEST_S = 30.0  # a training row; F5-TTS learns from none that is longer
 
 
 class BadAudio(ValueError):
@@ -94,7 +93,8 @@ def read_samples(source: Source, longest_s: float = math.inf) -> tuple[np.ndarra
         with soundfile.SoundFile(file) as sound:
             rate, seconds = sound.samplerate, sound.frames / sound.samplerate
             if seconds > longest_s:
-                raise LongAudio(f"{source} lasts {seconds:.1f} s; at most {longest_s:.0f} s are learnt from: cut it")
+                limit = f"datasets.max_seconds={longest_s:g}"
+                raise LongAudio(f"{source} lasts {seconds:.1f} s, longer than {limit}: cut it, or raise that")
             samples = sound.read(dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: a name that ends in .raw says nothing of rates
         reason = getattr(error, "error_string", str(error)).rstrip(".")

@@ -1,7 +1,7 @@
 """A data set in its folder or on the Hugging Face hub -> its rows.
 
 A folder `data/<name>_<tokenizer>` holds `raw/` (saved by the `datasets` library) or `raw.arrow`, with the columns
-audio_path, text and, for pairs, speaker; and `duration.json` beside it ({"duration": [seconds, ...]}).
+audio_path, text and, for pairs, one of SPEAKER_COLUMNS; and `duration.json` beside it ({"duration": [seconds, ...]}).
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from f5_tts.sections import HUB
 if TYPE_CHECKING:
     from datasets import Dataset as Table
 
-TEXT_COLUMNS = ("text", "transcription", "sentence")  # of a hub data set; the first of them where there are several
+TEXT_COLUMNS = ("text", "transcription", "sentence")  # of a hub data set
+SPEAKER_COLUMNS = ("speaker", "speaker_id", "client_id", "spk")  # the first of them where there are several
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,7 +59,9 @@ def read_rows(directory: Path) -> list[Row]:
     table = read_table(directory)
     missing = {"audio_path", "text"} - set(table.column_names)
     if missing:
-        raise ValueError(f"{directory / 'raw'} has no column {sorted(missing)}: it needs audio_path, text, duration")
+        raise ValueError(
+            f"{directory / 'raw'} has no column {', '.join(sorted(missing))}: it needs audio_path and text"
+        )
     if len(table) != len(durations):
         raise ValueError(f"{directory}: raw/ holds {len(table)} rows, duration.json {len(durations)}: make both anew")
     rows = table.to_list()
@@ -66,7 +69,7 @@ def read_rows(directory: Path) -> list[Row]:
 
 
 def row_of(columns: Mapping[str, Any], audio: str | StoredClip, text: str | list[str] | None, seconds: float) -> Row:
-    speaker = columns.get("speaker")
+    speaker = next((columns[name] for name in SPEAKER_COLUMNS if columns.get(name) is not None), None)
     who = None if speaker is None else str(speaker)
     return Row(audio_path=audio, text=text or "", duration=seconds, speaker=who, columns=columns)
 
@@ -111,22 +114,25 @@ def check_durations(durations: Sequence[float], where: str) -> None:
 
 
 def read_hub(name: str) -> list[Row]:
-    """The rows of `hf://org/repo`, split train, or of `hf://org/repo:split`; a folder serves in the place of org/repo.
+    """The rows of `hf://org/repo`, `hf://org/repo:split` or `hf://org/repo:configuration/split`.
 
-    It is fetched into the hub's cache, and audio stays there, encoded as it is.
+    A folder serves in the place of org/repo; the split is train unless said. It is fetched into the hub's cache, and
+    audio stays there, encoded as it is.
     """
     from datasets import Dataset as Table
     from datasets import load_dataset
     from datasets.exceptions import DatasetNotFoundError
 
-    repository, _, split = name.removeprefix(HUB).partition(":")
+    repository, _, part = name.removeprefix(HUB).partition(":")
+    configuration, _, split = part.rpartition("/")
     try:
-        table = load_dataset(repository, split=split or "train", trust_remote_code=False)
+        table = load_dataset(repository, configuration or None, split=split or "train", trust_remote_code=False)
     except (DatasetNotFoundError, ConnectionError) as error:
         where = f"datasets.name={name}: {repository} is no folder here"
         raise FileNotFoundError(f"{where}, and of the hub: {error}") from error
     except ValueError as error:  # no such split, or several configurations; the library says which there are
-        raise ValueError(f"datasets.name={name}: {error} (another split: {HUB}{repository}:SPLIT)") from error
+        choose = f"{HUB}{repository}:SPLIT or {HUB}{repository}:CONFIGURATION/SPLIT"
+        raise ValueError(f"datasets.name={name}: {error} (choose by {choose})") from error
     assert isinstance(table, Table)  # as one split is
     return rows_of_table(table, name)
 
@@ -173,9 +179,10 @@ def header_durations(clips: Table, column: str) -> list[float]:
 
 
 def header_duration(clip: Mapping[str, Any] | None) -> dict[str, float]:
-    """Of one that cannot be read, the shortest there is: training comes by it and says what is wrong."""
+    """Of one that cannot be read, or is empty, the shortest there is: training comes by it and says what is wrong."""
     clip = clip or {}
     try:
-        return {"duration": soundfile.info(BytesIO(clip["bytes"]) if clip.get("bytes") else clip["path"]).duration}
+        file = BytesIO(clip["bytes"]) if clip.get("bytes") else clip["path"]
+        return {"duration": max(SHORTEST_S, soundfile.info(file).duration)}
     except (soundfile.LibsndfileError, TypeError, KeyError):
         return {"duration": SHORTEST_S}

@@ -53,6 +53,7 @@ SWITCHES = {
     "--save_chunk": "also write each chunk, into <output_dir>/<output_file>_chunks",
     "--no_legacy_text": "names of these files keep letters that are not ASCII",
     "--remove_silence": "shorten pauses longer than a second to a second",
+    "--sample_from_dist": "draw every velocity from the Gaussian of stage 1 or 2, with the seed; default: its mean",
     "--load_vocoder_from_local": f"read Vocos from model.vocoder.local_path, or from {LOCAL_VOCOS} if that is null",
 }
 NUMBERS = [field.name for field in fields(InferConfig) if field.name not in ("ode_method", "epss")]
@@ -141,6 +142,8 @@ def speech_config(given: dict[str, Any]) -> SpeechConfig:
         run.model.vocoder.is_local = True
         run.model.vocoder.local_path = run.model.vocoder.local_path or LOCAL_VOCOS
         check(run)
+    if given.get("sample_from_dist"):
+        run.model.sample_from_dist = True  # whether there is a Gaussian, the checkpoint says
     return run
 
 

@@ -107,7 +107,10 @@ class Checkpoint:
 
 
 def find_checkpoint(save_dir: Path, *, pretrained: bool) -> Path | None:
-    """The checkpoint a run in `save_dir` starts from; `pretrained_*` files count for stage 1 only."""
+    """The checkpoint a run in `save_dir` starts from; `pretrained_*` files count for stage 1 only.
+
+    Raises ValueError where there are several of these to choose from.
+    """
     last = save_dir / "model_last.pt"
     if last.is_file():
         return last
@@ -115,6 +118,9 @@ def find_checkpoint(save_dir: Path, *, pretrained: bool) -> Path | None:
     if numbered:
         return numbered[-1]
     files = sorted(path for path in save_dir.glob("pretrained_*") if path.suffix in {".pt", ".safetensors"})
+    if pretrained and len(files) > 1:
+        names = ", ".join(path.name for path in files)
+        raise ValueError(f"{save_dir} has {names}, and a run starts from one: move the others away")
     return files[0] if files and pretrained else None
 
 
