@@ -53,9 +53,29 @@ def read_result(folder: Path) -> Result:
     path = folder / FILE
     if not path.is_file():
         raise FileNotFoundError(f"no {path}: make it with python -m f5_tts.scripts.evaluate eval.out={folder}")
-    values = json.loads(path.read_text(encoding="utf-8"))
-    scores = {name: [Score(**row) for row in rows] for name, rows in values.pop("scores").items()}
-    return Result(**values, scores=scores)
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        scores = {name: [Score(**row) for row in rows] for name, rows in values.pop("scores").items()}
+        result = Result(**values, scores=scores)
+        check_result(result)
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged ({error}): remove it, and evaluate again") from error
+    return result
+
+
+def check_result(result: Result) -> None:
+    """ValueError where a value is not of its kind; JSON can hold any."""
+    tables = [result.guidance, *result.dev_error_rates.values()]
+    numbers = [value for table in tables for value in table.values()]
+    scores = [score for found in result.scores.values() for score in found]
+    numbers += [value for score in scores for value in (score.edits, score.words, score.similarity)]
+    texts = [result.ckpt, result.mark, *(text for score in scores for text in (score.id, score.hypothesis))]
+    if not all(type(value) in (int, float) for value in numbers):
+        raise ValueError("a number is none")
+    if not all(isinstance(text, str) for text in texts) or not all(isinstance(score.seen, bool) for score in scores):
+        raise ValueError("a text is none")
+    if result.guidance.keys() != result.scores.keys():
+        raise ValueError("guidance and scores are of different recognisers")
 
 
 def chosen_examples(scores: Sequence[Score], count: int) -> list[str]:

@@ -97,7 +97,7 @@ def read_toml(name: str) -> dict[str, Any]:
         raise ConfigError(f"no TOML file at {path}")
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # of UTF-8 or of TOML
+    except (ValueError, RecursionError) as error:  # of UTF-8 or of TOML
         raise ConfigError(f"{path} cannot be read as TOML: {error}") from error
     voices = values.pop("voices", {})
     kinds = toml_kinds()
