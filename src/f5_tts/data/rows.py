@@ -7,7 +7,7 @@ audio_path, text and, for pairs, speaker; and `duration.json` beside it ({"durat
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -115,17 +115,19 @@ def read_durations(path: Path) -> list[float]:
         raise FileNotFoundError(f'no {path}: it must hold {{"duration": [seconds of each row]}}')
     try:
         durations = json.loads(path.read_text(encoding="utf-8"))["duration"]
+        if not isinstance(durations, list) or not all(type(seconds) in (int, float) for seconds in durations):
+            raise TypeError("other values are there")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f'{path} is not {{"duration": [seconds of each row]}}: {error!r}') from error
+        raise ValueError(
+            f'{path} is not {{"duration": [seconds of each row]}}: {type(error).__name__}: {error}'
+        ) from error
     if not durations:
         raise ValueError(f"{path} lists no durations: the data set is empty")
     check_durations(durations, str(path))
     return [float(seconds) for seconds in durations]
 
 
-def check_durations(durations: Any, where: str) -> None:
-    if not isinstance(durations, list):
-        raise ValueError(f"{where}: the durations are {type(durations).__name__} and should be a list of seconds")
+def check_durations(durations: Sequence[Any], where: str) -> None:
     for index, seconds in enumerate(durations):
         if type(seconds) not in (int, float) or not 0 < seconds < LONGEST:
             found = repr(seconds)[:40]

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 BLOCK = 2**20  # bytes read at a time
+FOLDER = 0x10  # in the attributes of a zip's record
 PLAIN = {
     torch.float64,
     torch.float32,
@@ -71,14 +72,19 @@ def read_file(path: Path) -> Any:
 def check_records(path: Path) -> None:
     """See that every record of an archive has its checksum; an archive written without them has zeros there.
 
-    Raises BadZipFile for another one, and RuntimeError for what would fill the memory: records that unpack to more than
-    the file is, and a bytearray, which needs no bytes to be of any length.
+    Raises BadZipFile for another one, and RuntimeError for a folder, for which torch takes memory and fills nothing in,
+    and for what would fill the memory: records that unpack to more than the file is, and a bytearray, which needs no
+    bytes to be of any length.
     """
     with zipfile.ZipFile(path) as archive:
         records = archive.infolist()
         if sum(record.file_size for record in records) > path.stat().st_size:
             raise RuntimeError("its records unpack to more than the file is")
+        if len({record.filename for record in records}) < len(records):
+            raise RuntimeError("two of its records have one name")
         for record in records:
+            if record.is_dir() or record.external_attr & FOLDER:
+                raise RuntimeError(f"its record {record.filename} is marked as a folder")
             record.CRC = record.CRC or None  # pyright: ignore[reportAttributeAccessIssue]
             with archive.open(record) as stream:
                 if record.filename.endswith("data.pkl") and b"bytearray" in stream.read():
@@ -114,5 +120,5 @@ def checksum(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
     crc = zlib.crc32(json.dumps(sorted(header.items())).encode())
     for name, value in sorted(tensors.items()):
         crc = zlib.crc32(f"{name} {value.dtype} {list(value.shape)}".encode(), crc)
-        crc = zlib.crc32(value.contiguous().flatten().view(torch.uint8).numpy(), crc)
+        crc = zlib.crc32(value.contiguous().flatten().view(torch.uint8).numpy().data, crc)
     return f"{crc:08x}"
