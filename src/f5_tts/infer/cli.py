@@ -201,6 +201,8 @@ def read_voice(name: str, table: dict[str, Any], run: SpeechConfig) -> Voice:
 def output_path(given: dict[str, Any]) -> Path:
     """Where the WAV goes, a folder that can be written."""
     name = given.get("output_file") or f"infer_cli_{datetime.now():%Y%m%d_%H%M%S}.wav"
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ValueError(f"output_file={name} lies outside of output_dir: name the folder there")
     path = Path(given.get("output_dir") or FOLDER) / name
     if path.suffix.lower() != ".wav":
         raise ValueError(f"output_file={name} is no name of a WAV file: let it end with .wav")
