@@ -115,7 +115,7 @@ def each_example(check: Callable[[Any], None], inputs: st.SearchStrategy[Any], e
         deadline=None,
         database=None,
         phases=(Phase.generate, Phase.shrink),
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=list(HealthCheck),  # pyright: ignore[reportArgumentType]
     )
     @given(inputs)
     def tried(drawn: Any) -> None:

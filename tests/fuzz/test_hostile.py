@@ -235,7 +235,7 @@ def test_prepare_leaves_out_and_counts_what_is_hostile_and_writes_into_its_folde
     (home := tmp_path / "home").mkdir()
     long = "b" * 250 + ".wav"
     for name in ("a.wav", long, os.fsdecode(b"\xff.wav")):
-        soundfile.write(str(home / name), np.ones(4000), 8000)
+        (home / name).write_bytes(wav())
     rows = [
         *(
             {"audio": name, "text": "one"}
