@@ -104,7 +104,9 @@ def test_a_gaussian_head_can_be_heard_where_it_is_drawn_from(tmp_path: Path, dra
 
 def test_results_of_another_version_are_refused_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "scores.json").write_text('{"ckpt": "a.pt", "scores": {"whisper": [{"id": "1"}]}}', encoding="utf-8")
-    with pytest.raises(ValueError, match=r"scores\.json was made by another version .*: remove it, and make it with"):
+    with pytest.raises(
+        ValueError, match=r"scores\.json is damaged, or of another version .*: remove it, and make it with"
+    ):
         read_result(tmp_path)
 
 

@@ -86,16 +86,35 @@ def read_result(folder: Path) -> Result:
     path = folder / FILE
     if not path.is_file():
         raise FileNotFoundError(f"no {path}: make it with python -m f5_tts.scripts.evaluate eval.out={folder}")
-    values = json.loads(path.read_text(encoding="utf-8"))
-    values.pop("metrics", None)  # which follow from the rest
     try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        values.pop("metrics", None)  # which follow from the rest
         scores = {name: [Score(**row) for row in rows] for name, rows in values.pop("scores").items()}
-        return Result(**values, scores=scores)
-    except TypeError as error:
+        result = Result(**values, scores=scores)
+        check_result(result)
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise ValueError(
-            f"{path} was made by another version ({error}): remove it, and make it with python -m "
+            f"{path} is damaged, or of another version ({error}): remove it, and make it with python -m "
             f"f5_tts.scripts.evaluate eval.out={folder}"
         ) from error
+    return result
+
+
+def check_result(result: Result) -> None:
+    """ValueError where a value is not of its kind; JSON can hold any."""
+    tables = [result.guidance, *result.dev_error_rates.values()]
+    numbers = [value for table in tables for value in table.values()]
+    scores = [score for found in result.scores.values() for score in found]
+    numbers += [value for score in scores for value in (score.edits, score.words, score.char_edits, score.chars)]
+    numbers += [result.rtf, *(score.similarity for score in scores)]
+    texts = [result.ckpt, result.mark, *(text for score in scores for text in (score.id, score.hypothesis))]
+    flags = [flag for score in scores for flag in (score.seen, score.stutters, score.leaks)]
+    if not all(type(value) in (int, float) for value in numbers):
+        raise ValueError("a number is none")
+    if not all(isinstance(text, str) for text in texts) or not all(isinstance(flag, bool) for flag in flags):
+        raise ValueError("a text is none")
+    if result.guidance.keys() != result.scores.keys():
+        raise ValueError("guidance and scores are of different recognisers")
 
 
 def chosen_examples(scores: Sequence[Score], count: int) -> list[str]:

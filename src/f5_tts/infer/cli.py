@@ -98,7 +98,7 @@ def read_toml(name: str) -> dict[str, Any]:
         raise ConfigError(f"no TOML file at {path}")
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # of UTF-8 or of TOML
+    except (ValueError, RecursionError) as error:  # of UTF-8 or of TOML
         raise ConfigError(f"{path} cannot be read as TOML: {error}") from error
     voices = values.pop("voices", {})
     kinds = toml_kinds()
@@ -204,6 +204,8 @@ def read_voice(name: str, table: dict[str, Any], run: SpeechConfig) -> Voice:
 def output_path(given: dict[str, Any]) -> Path:
     """Where the WAV goes, a folder that can be written."""
     name = given.get("output_file") or f"infer_cli_{datetime.now():%Y%m%d_%H%M%S}.wav"
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ValueError(f"output_file={name} lies outside of output_dir: name the folder there")
     path = Path(given.get("output_dir") or FOLDER) / name
     if path.suffix.lower() != ".wav":
         raise ValueError(f"output_file={name} is no name of a WAV file: let it end with .wav")

@@ -56,7 +56,7 @@ class Work:
 
     def copied(self, number: int, audio: Path) -> str:
         assert self.copies is not None
-        copy = self.copies / f"{number:06d}_{audio.name}"
+        copy = self.copies / f"{number:06d}_{audio.name[-60:]}"  # a longer one might be too long for a file
         replace_file(copy, lambda part: shutil.copyfile(audio, part))
         return str(copy)
 
@@ -69,10 +69,12 @@ class Journal:
 
     def __init__(self, path: Path, title: str) -> None:
         self.path, self.title = path, title
-        text = path.read_text(encoding="utf-8") if path.is_file() else ""
-        whole = text.split("\n")[:-1]  # what comes after the last line break was cut short
-        self.is_same = whole[:1] == [title]
-        self.results = [json.loads(line) for line in whole[1:]] if self.is_same else []
+        whole = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []  # what comes after was cut short
+        self.is_same = whole[:1] == [title.encode()]
+        try:
+            self.results = [json.loads(line) for line in whole[1:]] if self.is_same else []
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path} is damaged ({error}): remove it, and all is heard anew") from error
 
     def add(self, results: Iterator[dict[str, Any]]) -> None:
         kept = "".join(line + "\n" for line in [self.title, *map(as_line, self.results)])
@@ -132,7 +134,7 @@ def prepare(entries: Sequence[Entry], folder: Path, work: Work, workers: int) ->
 
 def is_finished(folder: Path, title: str) -> bool:
     report = folder / "prepare.jsonl"
-    same = report.is_file() and report.read_text(encoding="utf-8").partition("\n")[0] == title
+    same = report.is_file() and report.read_bytes().partition(b"\n")[0] == title.encode()
     return same and (folder / "raw").is_dir() and (folder / "duration.json").is_file()
 
 
@@ -161,7 +163,7 @@ def column(name: str, values: list[Any]) -> list[Any]:
 
     try:
         pyarrow.array(values)
-    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
+    except (pyarrow.ArrowException, OverflowError) as error:
         raise ValueError(f"the column {name} does not hold values of one kind: {error}") from error
     return values
 

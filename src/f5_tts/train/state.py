@@ -239,8 +239,15 @@ class CheckpointDir:
             return None if given is None else read_checkpoint(find_file(given, "ckpts.init_from")).alone()
         if given is not None and self.is_main:
             print(f"ckpts.init_from={given} is for a new run and not read: {path} is there")
-        checkpoint = read_checkpoint(path)
+        checkpoint = self.whole(path)
         return checkpoint.using().alone() if path.name.startswith("pretrained_") else checkpoint
+
+    def whole(self, path: Path) -> Checkpoint:
+        """The checkpoint in a file; of a damaged one ValueError says how the run goes on without it."""
+        try:
+            return read_checkpoint(path)
+        except ValueError as error:
+            raise ValueError(f"{error}; {without(path)}") from error
 
     def start(self) -> Checkpoint:
         """The checkpoint that stage 2 starts or goes on from; it takes no `pretrained_*` file of the folder.
@@ -305,6 +312,19 @@ class CheckpointDir:
         files = numbered_checkpoints(self.path)
         for path in files[: len(files) - keep] if keep >= 0 and self.is_main else []:
             path.unlink()
+
+
+def without(path: Path) -> str:
+    """How a run goes on when a checkpoint of its is damaged: from the newest older one that is whole."""
+    damaged = [path.name]
+    for older in reversed([file for file in numbered_checkpoints(path.parent) if file != path]):
+        try:
+            read_checkpoint(older)
+        except ValueError:
+            damaged.append(older.name)
+        else:
+            return f"move {' and '.join(damaged)} out of {path.parent}, and the same command goes on from {older.name}"
+    return f"no other of {path.parent} is whole: bring a copy of it, or move {' and '.join(damaged)} away to start anew"
 
 
 @contextmanager
