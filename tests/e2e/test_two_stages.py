@@ -48,6 +48,8 @@ WHEN = {
     "stage 2",
     *ALGORITHMS,
     "anchor",
+    "words",
+    "characters",
     "alarm",
     "validation",
     "judge",
@@ -207,7 +209,7 @@ def test_the_page_of_metrics_names_all_that_stage_2_logs_and_nothing_else(stage_
     folder, _ = stage_2
     algorithm = rows_algorithm(folder)
     anchor = {"anchor"} if algorithm == "flow_grpo" else set()
-    assert_documented(logged(folder), HERE | {"always", "stage 2", algorithm} | anchor)
+    assert_documented(logged(folder), HERE | {"always", "stage 2", "words", algorithm} | anchor)
 
 
 def rows_algorithm(folder: Path) -> str:

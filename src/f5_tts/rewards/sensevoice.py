@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
@@ -12,10 +12,11 @@ from threading import Lock
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor, nn
 
 from f5_tts.model.hub import fetch
+from f5_tts.model.tensors import UNREADABLE, check_records
+from f5_tts.model.vocos import read_yaml, value_at
 from f5_tts.rewards.clips import at_heard_rate, available_device, usable_indices
 from f5_tts.rewards.traceless import traceless
 
@@ -23,6 +24,12 @@ LANGUAGES = ("auto", "zh", "en", "yue", "ja", "ko")
 TAG = re.compile(r"<\|[^|]*\|>")  # language, emotion, event and style, which lead each text
 
 BPE = "chn_jpn_yue_eng_ko_spectok.bpe.model"
+PARTS = {
+    "model": "SenseVoiceSmall",
+    "encoder": "SenseVoiceEncoderSmall",
+    "tokenizer": "SentencepiecesTokenizer",
+    "frontend": "WavFrontend",
+}  # in config.yaml; funasr has others that read files of theirs
 FILES = ("config.yaml", "configuration.json", "model.pt", "am.mvn", BPE)
 HUB_NAMES = {"iic/SenseVoiceSmall": "FunAudioLLM/SenseVoiceSmall"}  # ModelScope's name -> Hugging Face's
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -105,19 +112,24 @@ def check_files(directory: Path) -> None:
     if missing:
         raise FileNotFoundError(f"funasr_wer: {directory} lacks {', '.join(missing)}; run: {FETCH} {directory}")
     try:
-        config = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        config = read_yaml(directory / "config.yaml")
+    except ValueError as error:
         raise ValueError(f"funasr_wer: {directory}/config.yaml is damaged; run: {FETCH} {directory}") from error
-    model = config.get("model") if isinstance(config, Mapping) else None
-    if model != "SenseVoiceSmall":
-        raise ValueError(f"funasr_wer: {directory}/config.yaml describes {model}, and SenseVoiceSmall is needed")
+    for part, needed in PARTS.items():
+        if (found := value_at(config, part)) != needed:
+            raise ValueError(
+                f"funasr_wer: {directory}/config.yaml describes {found}, and SenseVoiceSmall is needed, with {part}: "
+                f"{needed}"
+            )
 
 
 def weight_shapes(path: Path) -> dict[str, torch.Size]:
     """Name and shape of each tensor in a file of weights, whose values are not read; nothing in it can run."""
     try:
+        if zipfile.is_zipfile(path):
+            check_records(path)
         content = torch.load(path, map_location="meta", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except UNREADABLE as error:
         raise ValueError(
             f"funasr_wer: {path} holds no weights, or more than weights: half a download, or not from where it should "
             f"be; run: {FETCH} {path.parent}"
@@ -172,6 +184,7 @@ def auto_model(directory: Path, device: torch.device) -> Any:
                 device=str(device),
                 ncpu=torch.get_num_threads(),
                 disable_update=True,
+                trust_remote_code=False,  # said here, for a config.yaml or configuration.json could say otherwise
             )
         except BROKEN as error:
             reason = str(error).partition("\n")[0]

@@ -215,7 +215,7 @@ def build_server(args: argparse.Namespace) -> RewardServer:
 def read_config(text: str) -> dict[str, Any]:
     try:
         config = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"--config {text} is not JSON: {error}") from error
     if not isinstance(config, dict):
         raise ValueError(f"""--config {text} is no JSON object, such as '{{"model_dir": "..."}}'""")

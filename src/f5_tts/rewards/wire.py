@@ -60,7 +60,7 @@ def json_object(text: bytes) -> dict[str, Any]:
     """What a JSON object holds; nothing where the text is none."""
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

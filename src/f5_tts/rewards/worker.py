@@ -28,6 +28,7 @@ from f5_tts.sections import ProviderConfig, WorkerConfig
 from f5_tts.types import RewardInput, RewardProvider
 
 PASSING = (502, 503, 504)  # what a proxy says while the server behind it starts anew
+SERVED = {"name": str, "component": str, "words": bool, "max_bytes": int}  # what a server says of itself
 MB = 2**20
 
 
@@ -51,6 +52,8 @@ def read_description(answer: bytes, wanted: str, server: str) -> dict[str, Any]:
         raise WorkerError(
             f"{server} is no reward server of this release; start one there: python -m f5_tts.rewards.serve {wanted}"
         )
+    if any(not isinstance(served.get(key), kind) for key, kind in SERVED.items()):
+        raise WorkerError(f"{server} does not say what it serves; it must say {', '.join(SERVED)}")
     if served["name"] != wanted:
         raise WorkerError(f"{server} serves {served['name']}, not {wanted}; correct one of them")
     return served

@@ -217,12 +217,14 @@ def uncounted(run: RLRunConfig) -> str:
 
 def main(argv: list[str]) -> bool:
     parser = command_line("F5TTS_RL")
-    parser.add_argument("--seconds", type=float, default=30.0, help="the longest clip, s; default: 30")
+    parser.add_argument("--seconds", type=float, help="the longest clip, s; default: datasets.max_seconds")
     parser.add_argument("--limit", type=float, default=8.0, help="memory of the GPU, GB; default: 8")
     args = parser.parse_intermixed_args(argv)
+    run = compose_run(args.config_name, args.overrides, RLRunConfig)
+    if args.seconds is None:
+        args.seconds = run.datasets.max_seconds
     for flag, value in (("--seconds", args.seconds), ("--limit", args.limit)):
         require(0 < value < inf, f"{flag}={value:g} is not allowed; allowed: a number above 0")
-    run = compose_run(args.config_name, args.overrides, RLRunConfig)
     parts = budget(run, args.seconds)
     used = total(parts, "GPU") / 1e9
     print(f"{heading(run, args.seconds)}\n{table(parts)}\n{uncounted(run)}")

@@ -177,7 +177,7 @@ def data(patient: Patient) -> str:
     order = sorted(index for batch in plan.epoch(0) for index, _, _ in batch)
     tried = spread(order, SAMPLED)
     rows = [plan.dataset.rows[index] for index in tried]
-    findings = [heard(row) for row in rows]
+    findings = [heard(row, run.datasets.max_seconds) for row in rows]
     patient.rows = [row for row, found in zip(rows, findings, strict=True) if found.seconds is not None]
     patient.total = count_updates(plan, run.optim, patient.uses)
     check_length(run.optim, patient.total)
