@@ -24,12 +24,13 @@ LANGUAGES = ("auto", "zh", "en", "yue", "ja", "ko")
 TAG = re.compile(r"<\|[^|]*\|>")  # language, emotion, event and style, which lead each text
 
 BPE = "chn_jpn_yue_eng_ko_spectok.bpe.model"
+# Of config.yaml; funasr has others, that read files of theirs.
 PARTS = {
     "model": "SenseVoiceSmall",
     "encoder": "SenseVoiceEncoderSmall",
     "tokenizer": "SentencepiecesTokenizer",
     "frontend": "WavFrontend",
-}  # in config.yaml; funasr has others that read files of theirs
+}
 FILES = ("config.yaml", "configuration.json", "model.pt", "am.mvn", BPE)
 HUB_NAMES = {"iic/SenseVoiceSmall": "FunAudioLLM/SenseVoiceSmall"}  # ModelScope's name -> Hugging Face's
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
