@@ -24,12 +24,13 @@ LANGUAGES = ("auto", "zh", "en", "yue", "ja", "ko")
 TAG = re.compile(r"<\|[^|]*\|>")  # language, emotion, event and style, which lead each text
 
 BPE = "chn_jpn_yue_eng_ko_spectok.bpe.model"
+# Of config.yaml; funasr has others, that read files of theirs.
 PARTS = {
     "model": "SenseVoiceSmall",
     "encoder": "SenseVoiceEncoderSmall",
     "tokenizer": "SentencepiecesTokenizer",
     "frontend": "WavFrontend",
-}  # in config.yaml; funasr has others that read files of theirs
+}
 FILES = ("config.yaml", "configuration.json", "model.pt", "am.mvn", BPE)
 HUB_NAMES = {"iic/SenseVoiceSmall": "FunAudioLLM/SenseVoiceSmall"}  # ModelScope's name -> Hugging Face's
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -39,14 +40,8 @@ SHOWN = 3  # differences that an error names
 
 NEEDED = ("funasr", "kaldi_native_fbank", "sentencepiece")  # the names they are imported by
 INSTALL = 'pip install -e ".[reward_funasr]" (or ".[rl]", which holds it)'
-BROKEN = (
-    RuntimeError,
-    OSError,
-    LookupError,
-    ValueError,
-    TypeError,
-    AttributeError,
-)  # what funasr makes of broken files
+# What funasr makes of broken files.
+BROKEN = (RuntimeError, OSError, LookupError, ValueError, TypeError, AttributeError)
 
 
 class SenseVoice:
@@ -146,11 +141,10 @@ def weight_shapes(path: Path) -> dict[str, torch.Size]:
 
 
 def check_weights(path: Path, found: Mapping[str, torch.Size], model: nn.Module) -> None:
-    """Every weight of the model is in the file, in its shape, and the file has no other of the same parts."""
+    """Every weight of the model is in the file, in its shape, and the file has no other of the same parts; what else
+    it holds, such as an optimizer, is its own affair."""
     wanted = {name: value.shape for name, value in model.state_dict().items()}
-    parts = {
-        name.partition(".")[0] for name in wanted
-    }  # what else a file holds, such as an optimizer, is its own affair
+    parts = {name.partition(".")[0] for name in wanted}
     there = {name: shape for name, shape in found.items() if name.partition(".")[0] in parts}
     differences = [
         f"{name} {shown(there.get(name))} instead of {shown(wanted.get(name))}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,6 +41,14 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def shared_token() -> str:
+    """The secret of the environment, "" for none; ValueError, which does not tell it, where no header can carry it."""
+    token = os.environ.get(TOKEN, "").strip()
+    if not (token.isascii() and token.isprintable()):
+        raise ValueError(f"{TOKEN} in the environment is not of printable ASCII alone, as it must be; take another")
+    return token
 
 
 def sentence(text: bytes) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -16,13 +15,13 @@ from uuid import uuid4
 from f5_tts.rewards.own_server import OwnServer
 from f5_tts.rewards.wire import (
     PROTOCOL,
-    TOKEN,
     Address,
     WorkerError,
     is_loopback,
     json_object,
     pack_inputs,
     sentence,
+    shared_token,
     unpack_scores,
 )
 from f5_tts.sections import ProviderConfig, WorkerConfig
@@ -95,7 +94,7 @@ class UrlServer:
 
     def __init__(self, url: str, where: str) -> None:
         self.name, self.hint = f"{where}.worker.url={url}", "is python -m f5_tts.rewards.serve running there?"
-        self.address = Address(url.rstrip("/"), os.environ.get(TOKEN, ""))
+        self.address = Address(url.rstrip("/"), shared_token())
 
     def reach(self) -> Address:
         return self.address

@@ -1,4 +1,4 @@
-"""The whole job on real speech: evaluate the base, warm up, GRPO, evaluate again, show what it did.
+"""The whole job on spoken digits: evaluate the base, warm up, GRPO, evaluate again, show what it did.
 
 `make quickstart`, or `python -m f5_tts.scripts.quickstart`. Each phase is a command that a user can repeat; it is
 printed, run, and skipped where its result already lies in runs/quickstart. `make clean-run` starts over.

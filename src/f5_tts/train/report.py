@@ -92,8 +92,8 @@ class Report:
         self.track(lambda tracker: tracker.log(finite, update))
 
     def show(self, samples: Samples, update: int) -> None:
-        """Clips and table of an update, into the folder `samples` beside the metrics."""
-        if self.writes:
+        """Clips and table of an update that has any, into the folder `samples` beside the metrics."""
+        if self.writes and samples.clips:
             with written_to(self.path.parent):
                 write_samples(self.path.parent / "samples", samples, update)
             self.track(lambda tracker: tracker.show(samples, update))

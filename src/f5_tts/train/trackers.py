@@ -188,7 +188,7 @@ def answers(url: str, timeout_s: float = REACH_S) -> bool:
     """Whether the server at `url`, or the proxy on the way to it, accepts a connection in time."""
     parts = urlsplit(url)
     proxy = None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
-    parts = urlsplit(proxy) if proxy else parts
+    parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}") if proxy else parts
     address = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
     accepted: list[bool] = []
 
