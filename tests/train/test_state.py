@@ -98,7 +98,7 @@ def averaged(run: Trainable) -> dict[str, Tensor]:
 
 
 def names(path: Path) -> list[str]:
-    return sorted(file.name for file in path.iterdir())
+    return sorted(file.name for file in path.iterdir() if file.name != ".lock")
 
 
 # --- resume ---

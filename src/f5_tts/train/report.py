@@ -63,7 +63,7 @@ class Report:
         tracker: Tracker | None = None,
     ) -> None:
         self.path, self.writes, self.epoch = folder / "metrics.jsonl", writes, epoch
-        kept = [row for row in metric_rows(self.path) if row["update"] <= first] if first else []
+        kept = [row for row in metric_rows(self.path) if row["update"] <= first] if first and writes else []
         if writes:
             part = self.path.with_suffix(".part")
             with written_to(folder):
