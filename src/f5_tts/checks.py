@@ -31,6 +31,8 @@ def check(cfg: RunConfig | SpeechConfig) -> None:
     check_model(cfg.model)
     if isinstance(cfg, RunConfig):
         check_vocabulary(cfg)
+        for place, entry in enumerate(cfg.eval.providers):
+            check_worker(entry, f"eval.providers.{place}")
         check_shards(cfg)
     if isinstance(cfg, RLRunConfig):
         check_rl(cfg)

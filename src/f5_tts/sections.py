@@ -202,6 +202,7 @@ class EvalConfig:
     out: str | None
     known: str | None
     recognisers: Annotated[list[str], Allowed("a list of pocketsphinx, whisper", some_recognisers)]
+    providers: list[ProviderConfig]
     num_wavs: Count
 
 

@@ -53,6 +53,7 @@ WHEN = {
     "alarm",
     "validation",
     "judge",
+    "judge of yours",
     "GPU",
     "several processes",
 }
@@ -232,12 +233,13 @@ def test_a_validated_run_makes_the_same_weights_and_goes_on_with_its_best(stage_
     validated = tmp_path / "validated"
     validated.mkdir()
     shutil.copy(stage_1 / "model_last.pt", validated)
-    watch = ["eval.every_updates=2", f"eval.items_dir={few_items}", "eval.steps=2", "eval.dev_takes=1"]
+    taste = "eval.providers=[{name: 'tests.e2e.runs:Taste'}]"
+    watch = ["eval.every_updates=2", f"eval.items_dir={few_items}", "eval.steps=2", "eval.dev_takes=1", taste]
     assert run(validated, *watch, "ckpts.log_samples=true")
     for name in ("model_2.pt", "model_last.pt"):
         assert_equal(validated / name, folder / name, but_for="best_state_dict")
     seen = {"eval/wer", "eval/sim", "eval/wer_ema", "eval/sim_ema"}
-    assert logged(validated) - logged(folder) == documented({"validation"})
+    assert logged(validated) - logged(folder) == documented({"validation", "judge of yours"})
     assert [row["update"] for row in rows(validated)] == [0, 1, 2, 3, 4]
     assert [seen <= row.keys() for row in rows(validated)] == [True, False, True, False, True]
     plain = [{k: v for k, v in row.items() if not k.startswith("eval/")} for row in without_times(validated)[1:]]

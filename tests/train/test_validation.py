@@ -12,13 +12,13 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from f5_tts.config import compose_run
 from f5_tts.data.text import Vocabulary
-from f5_tts.eval.exam import Exam, Voice
+from f5_tts.eval.exam import Exam, Voice, build_judges
 from f5_tts.eval.items import EvalItem
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import ModelCard, read_checkpoint
 from f5_tts.model.mel import LogMel
-from f5_tts.sections import EmaConfig, RunConfig
+from f5_tts.sections import EmaConfig, ProviderConfig, RunConfig
 from f5_tts.train.build import build_ema
 from f5_tts.train.state import CheckpointDir, Trainable
 from f5_tts.train.validation import Best, Validation
@@ -30,7 +30,7 @@ ITEMS = [
     for i in range(3)
 ]
 HEARD = ("wer", "cer", "repeat_rate", "leak_rate")
-MEASURED = [f"{who}/{name}" for who in ("eval", "judge") for name in HEARD] + ["eval/sim"]
+MEASURED = [f"{who}/{name}" for who in ("eval", "judge") for name in HEARD] + ["eval/sim", "eval/utmos"]
 
 
 class Loudness:
@@ -40,6 +40,23 @@ class Loudness:
 
     def score(self, inputs: Sequence[RewardInput]) -> Tensor:
         return torch.stack([item.audio.abs().mean() for item in inputs])
+
+
+class Taste:
+    """Likes the first clip and more so the third; has nothing to say of the second."""
+
+    component = "utmos"
+
+    def score(self, inputs: Sequence[RewardInput]) -> list[float | None]:
+        return [3.0, None, 4.0]
+
+
+class One(Taste):
+    """A judge of another name."""
+
+
+class Other(Taste):
+    """Another."""
 
 
 def vocoder(mels: Tensor, lens: Tensor) -> list[Tensor]:
@@ -79,7 +96,7 @@ def exam(run) -> Exam:
         items=ITEMS,
         voice=voice,
         recognisers={"pocketsphinx": half_right, "whisper": lambda clips, rate: ["b a"] * len(clips)},
-        encoder=Loudness(),
+        judges={"voice": Loudness(), "taste": Taste()},
         cfg_strength=0.0,
     )
 
@@ -92,7 +109,16 @@ def test_the_rewards_ears_are_eval_and_the_judges_are_judge(exam, trainable):
     assert found.keys() == {f"{name}{ending}" for name in MEASURED for ending in ("", "_ci95")} | {"eval/rtf"}
     assert found["eval/wer"] == 0.5 and found["judge/wer"] == 0.0 and found["eval/cer"] == 0.5
     assert found["eval/repeat_rate"] == found["eval/leak_rate"] == found["eval/wer_ci95"] == 0
+    assert found["eval/utmos"] == 3.5  # of the two that it applies to
     assert found["eval/rtf"] > 0
+
+
+def test_two_judges_that_call_something_the_same_are_refused(run):
+    for name in ("wer", "twice"):
+        run.eval.providers = [ProviderConfig(name=f"tests.train.test_validation:{judge}") for judge in ("One", "Other")]
+        One.component, Other.component = name, "twice"
+        with pytest.raises(ValueError, match=f"eval.providers: eval/{name} would be two things"):
+            build_judges(run.eval)
 
 
 def test_an_exam_repeats_exactly_and_reads_no_random_state(exam, trainable):

@@ -6,24 +6,29 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
+import torch
 from torch import Tensor
 
 from f5_tts.data.audio import load_audio
 from f5_tts.data.text import Vocabulary
 from f5_tts.eval.items import EvalItem
-from f5_tts.eval.results import named_metrics
+from f5_tts.eval.results import HEARD, named_metrics
 from f5_tts.eval.statistics import Score
 from f5_tts.infer.sample import Request, speak
 from f5_tts.infer.speaker import render
 from f5_tts.model.cfm import CFM
 from f5_tts.model.flow import time_grid
 from f5_tts.model.mel import LogMel, frames_in
-from f5_tts.rewards.provider import score_all
+from f5_tts.rewards.provider import build_providers, score_all
 from f5_tts.rewards.transcript import char_errors, leaks, stutters, word_errors
+from f5_tts.rewards.voice_sim import VoiceSim
 from f5_tts.sections import EvalConfig
 from f5_tts.types import RewardInput, RewardProvider, Vocoder
 
 Transcribe = Callable[[list[Tensor], int], list[str]]
+Judges = Mapping[str, RewardProvider]
+VOICE = "voice"
+SIMILARITY = f"{VOICE}.{VoiceSim.component}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,15 +74,15 @@ class Voice:
 
 
 def grade(
-    items: Sequence[EvalItem], clips: list[Tensor], voice: Voice, transcribe: Transcribe, encoder: RewardProvider
+    items: Sequence[EvalItem], clips: list[Tensor], voice: Voice, transcribe: Transcribe, judges: Judges
 ) -> list[Score]:
-    """Errors and similarity of each clip."""
-    heard, similar = transcribe(clips, voice.sample_rate), similarities(items, clips, voice, encoder)
-    return [score_of(*each) for each in zip(items, heard, similar, strict=True)]
+    """Errors and similarity of each clip, and what other judges say of it."""
+    heard, judged = transcribe(clips, voice.sample_rate), opinions(items, clips, voice, judges)
+    return [score_of(*each) for each in zip(items, heard, judged, strict=True)]
 
 
-def score_of(item: EvalItem, heard: str, similarity: float) -> Score:
-    """What an item's clip is worth, of which that was heard."""
+def score_of(item: EvalItem, heard: str, judged: Mapping[str, float]) -> Score:
+    """What an item's clip is worth, of which that was heard and these judges said that."""
     (edits, words), (char_edits, chars) = word_errors(item.text, heard), char_errors(item.text, heard)
     return Score(
         id=item.id,
@@ -88,15 +93,29 @@ def score_of(item: EvalItem, heard: str, similarity: float) -> Score:
         chars=chars,
         stutters=stutters(item.text, heard),
         leaks=leaks(item.prompt_text, item.text, heard),
-        similarity=similarity,
+        similarity=judged[SIMILARITY],
         hypothesis=heard,
+        opinions={name.rpartition(".")[2]: value for name, value in judged.items() if name != SIMILARITY},
     )
 
 
-def similarities(items: Sequence[EvalItem], clips: list[Tensor], voice: Voice, encoder: RewardProvider) -> list[float]:
-    """Of each clip's voice to its prompt's."""
-    (scores,) = score_all({"voice": encoder}, reward_inputs(items, clips, voice)).parts.values()
-    return scores.tolist()
+def build_judges(settings: EvalConfig) -> dict[str, RewardProvider]:
+    """Who knows voices, and those of eval.providers.
+
+    Raises ValueError where two of these call what they say the same, or as an evaluation calls something else.
+    """
+    judges = build_providers(settings.providers, "eval.providers")
+    names = [judge.component for judge in judges.values()]
+    taken = sorted({name for name in names if names.count(name) > 1 or name in (*HEARD, "sim", "rtf")})
+    if taken:
+        raise ValueError(f"eval.providers: eval/{taken[0]} would be two things; let one `component` have another name")
+    return {VOICE: VoiceSim(), **judges}
+
+
+def opinions(items: Sequence[EvalItem], clips: list[Tensor], voice: Voice, judges: Judges) -> list[dict[str, float]]:
+    """What the judges say of each clip, by "<judge>.<component>"."""
+    parts = score_all(judges, reward_inputs(items, clips, voice)).parts
+    return [dict(zip(parts, scores, strict=True)) for scores in torch.stack(list(parts.values()), dim=1).tolist()]
 
 
 def reward_inputs(items: Sequence[EvalItem], clips: list[Tensor], voice: Voice) -> list[RewardInput]:
@@ -139,7 +158,7 @@ class Exam:
     items: Sequence[EvalItem]
     voice: Voice
     recognisers: Mapping[str, Transcribe]  # by their names in eval.recognisers
-    encoder: RewardProvider  # of voices
+    judges: Judges
     cfg_strength: float
 
     def __call__(self, model: CFM) -> dict[str, float]:
@@ -147,9 +166,9 @@ class Exam:
         voice, items, started = self.voice, self.items, perf_counter()
         clips = voice.speak(model, items, self.cfg_strength, quiet=True)
         rtf = voice.real_time_factor(perf_counter() - started, clips)
-        similar = similarities(items, clips, voice, self.encoder)
+        judged = opinions(items, clips, voice, self.judges)
         heard = {name: hear(clips, voice.sample_rate) for name, hear in self.recognisers.items()}
         scores = {
-            name: [score_of(*each) for each in zip(items, texts, similar, strict=True)] for name, texts in heard.items()
+            name: [score_of(*each) for each in zip(items, texts, judged, strict=True)] for name, texts in heard.items()
         }
         return named_metrics(scores, rtf)

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,17 @@ def read_items(path: str | Path) -> list[EvalItem]:
         raise ValueError(f"{path} holds no items; one JSON object per line is needed")
     check_ids(items, path)
     return items
+
+
+def unseen_of(items: Sequence[EvalItem], path: Path) -> list[EvalItem]:
+    """Those in voices never trained on, by which a model is judged; ValueError where the list, at `path`, has none."""
+    unseen = [item for item in items if not item.seen]
+    if not unseen:
+        raise ValueError(
+            f'{path} has no item in a voice never trained on ("seen": false), by which a model is judged: give a list '
+            "with some in eval.items_dir"
+        )
+    return unseen
 
 
 def read_item(line: str, where: str) -> EvalItem:

@@ -15,6 +15,7 @@ from f5_tts.eval.statistics import (
     errors,
     leaks,
     mean_similarity,
+    opinion,
     similarities,
     stutters,
 )
@@ -59,14 +60,15 @@ class Result:
 def named_metrics(scores: Mapping[str, Sequence[Score]], rtf: float) -> dict[str, float]:
     """The measures by recogniser, each with half its 95 % interval, as docs/metrics.md calls them.
 
-    Similarity, which no recogniser hears, is of the first one's clips.
+    Similarity and other judges' opinions, which no recogniser hears, are of the first one's clips.
     """
     found = {"eval/rtf": rtf}
     for place, (recogniser, heard) in enumerate(scores.items()):
         prefix = HEARD_AS[recogniser]
         quantities = {f"{prefix}/{name}": quantity for name, quantity in HEARD.items()}
         if place == 0:
-            quantities["eval/sim"] = similarities
+            names = list(heard[0].opinions)
+            quantities |= {"eval/sim": similarities, **{f"eval/{name}": opinion(name) for name in names}}
         for name, interval in zip(quantities, bootstrap_intervals(heard, list(quantities.values())), strict=True):
             found |= {name: interval.value, f"{name}_ci95": interval.half_width}
     return found
@@ -107,6 +109,7 @@ def check_result(result: Result) -> None:
     scores = [score for found in result.scores.values() for score in found]
     numbers += [value for score in scores for value in (score.edits, score.words, score.char_edits, score.chars)]
     numbers += [result.rtf, *(score.similarity for score in scores)]
+    numbers += [value for score in scores for value in score.opinions.values()]
     texts = [result.ckpt, result.mark, *(text for score in scores for text in (score.id, score.hypothesis))]
     flags = [flag for score in scores for flag in (score.seen, score.stutters, score.leaks)]
     if not all(type(value) in (int, float) for value in numbers):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ class Score:
     leaks: bool  # whether it begins with words of the prompt
     similarity: float  # of the voice to the prompt's, as the reward measures it
     hypothesis: str  # what the recogniser heard
+    opinions: dict[str, float] = field(default_factory=dict)  # of other judges, by component; NaN: does not apply
 
     def __post_init__(self) -> None:
         for edits, size, unit in ((self.edits, self.words, "word"), (self.char_edits, self.chars, "character")):
@@ -75,6 +76,17 @@ def similarities(scores: Sequence[Score]) -> tuple[NDArray[np.float64], NDArray[
     return by_item(scores, [s.similarity for s in scores]), by_item(scores, [1] * len(scores))
 
 
+def opinion(component: str) -> Quantity:
+    """The mean of what a judge said of clips to which it applies."""
+
+    def of(scores: Sequence[Score]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        said = np.array([score.opinions.get(component, np.nan) for score in scores])
+        applies = ~np.isnan(said)
+        return by_item(scores, np.where(applies, said, 0.0).tolist()), by_item(scores, applies.tolist())
+
+    return of
+
+
 def by_item(scores: Sequence[Score], values: Sequence[float | int]) -> NDArray[np.float64]:
     """Sums over the takes of each item: items differ by chance, takes of one item are not independent."""
     _, item = np.unique([score.id for score in scores], return_inverse=True)
@@ -108,7 +120,12 @@ def bootstrap_intervals(
     check_some(scores)
     sums = [quantity(scores) for quantity in quantities]
     items = draw_counts(len(sums[0][0]), resamples, np.random.default_rng(seed))
-    return [interval((items @ top) / (items @ bottom)) for top, bottom in sums]
+    return [interval(ratios(items @ top, items @ bottom)) for top, bottom in sums]
+
+
+def ratios(tops: NDArray[np.float64], bottoms: NDArray[np.float64]) -> NDArray[np.float64]:
+    """NaN where there is nothing to divide by: no drawn item has such a measure."""
+    return np.divide(tops, bottoms, out=np.full_like(tops, np.nan), where=bottoms > 0)
 
 
 def paired_interval(
@@ -166,6 +183,7 @@ def relative_change(old: NDArray[np.float64], new: NDArray[np.float64]) -> NDArr
 
 
 def interval(values: NDArray[np.float64]) -> Interval:
-    """From the data's own value, which comes first, and those of the resamples."""
-    low, high = np.percentile(values[1:], TAILS)
+    """From the data's own value, which comes first, and those of the resamples that have one."""
+    known = values[1:][~np.isnan(values[1:])]
+    low, high = np.percentile(known, TAILS) if len(known) else (np.nan, np.nan)
     return Interval(float(values[0]), float(low), float(high))

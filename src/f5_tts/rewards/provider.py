@@ -39,13 +39,15 @@ class Plain:
         return self.function(inputs)
 
 
-def build_providers(entries: Sequence[ProviderConfig]) -> dict[str, RewardProvider]:
-    """The providers of `rl.rewards.providers`, by name."""
+def build_providers(
+    entries: Sequence[ProviderConfig], where: str = "rl.rewards.providers"
+) -> dict[str, RewardProvider]:
+    """The providers of a list in the config, by name; `where` is its key."""
     providers: dict[str, RewardProvider] = {}
     for place, entry in enumerate(entries):
         if entry.name in providers:
-            raise ValueError(f"rl.rewards.providers.{place}.name: {entry.name!r} is already in the list; give it once")
-        providers[entry.name] = build_provider(entry, f"rl.rewards.providers.{place}")
+            raise ValueError(f"{where}.{place}.name: {entry.name!r} is already in the list; give it once")
+        providers[entry.name] = build_provider(entry, f"{where}.{place}")
     return providers
 
 

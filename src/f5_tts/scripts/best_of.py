@@ -18,13 +18,12 @@ from torch import Tensor
 
 from f5_tts.command import command
 from f5_tts.config import load_run
-from f5_tts.eval.exam import Voice, build_recogniser, grade, reward_inputs
+from f5_tts.eval.exam import Voice, build_judges, build_recogniser, grade, reward_inputs
 from f5_tts.eval.items import EvalItem, read_items
 from f5_tts.eval.results import Result, write_result
 from f5_tts.model.checkpoint import ModelCard, check_card, read_checkpoint
 from f5_tts.rewards.combine import combine
 from f5_tts.rewards.provider import build_providers, component_weights, score_all
-from f5_tts.rewards.voice_sim import VoiceSim
 from f5_tts.scripts.evaluate import build_voice, speaking_model
 from f5_tts.sections import ConfigError, RewardsConfig, RLRunConfig
 from f5_tts.train.build import build_vocabulary
@@ -47,8 +46,8 @@ def best_of(run: RLRunConfig) -> Result:
     chosen = rewards_of(tries, items, voice, run.rl.rewards).argmax(dim=0).tolist()
     clips = [tries[place][item] for item, place in enumerate(chosen)]
     rtf = voice.real_time_factor(perf_counter() - started, clips)  # of all that was spoken to choose from
-    encoder = VoiceSim()
-    scores = {name: grade(items, clips, voice, build_recogniser(name), encoder) for name in settings.recognisers}
+    judges = build_judges(settings)
+    scores = {name: grade(items, clips, voice, build_recogniser(name), judges) for name in settings.recognisers}
     guidance = dict.fromkeys(settings.recognisers, strength)
     result = Result(ckpt=settings.ckpt, guidance=guidance, dev_error_rates={}, scores=scores, rtf=rtf)
     write_result(result, Path(settings.out))

@@ -21,15 +21,14 @@ from torch import Tensor
 from f5_tts.command import command
 from f5_tts.config import load_run
 from f5_tts.data.text import Vocabulary
-from f5_tts.eval.exam import Voice, build_recogniser, error_rates, grade
-from f5_tts.eval.items import EvalItem, read_items
+from f5_tts.eval.exam import Voice, build_judges, build_recogniser, error_rates, grade
+from f5_tts.eval.items import EvalItem, read_items, unseen_of
 from f5_tts.eval.results import FILE, Result, chosen_examples, read_result, write_result
 from f5_tts.infer.wav import write_wav
 from f5_tts.model.build import build_model, build_vocoder
 from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import HEAD, Checkpoint, ModelCard, check_card, load_weights, read_checkpoint
 from f5_tts.model.mel import LogMel
-from f5_tts.rewards.voice_sim import VoiceSim
 from f5_tts.sections import ConfigError, RunConfig
 from f5_tts.train.build import build_vocabulary
 
@@ -40,6 +39,7 @@ def evaluate(run: RunConfig) -> Result:
     if settings.ckpt is None or settings.out is None:
         raise ConfigError("evaluation needs eval.ckpt=FILE (a checkpoint) and eval.out=FOLDER (for its results)")
     dev, test = (read_items(Path(settings.items_dir) / f"{split}.jsonl") for split in ("dev", "test"))
+    unseen_of(test, Path(settings.items_dir) / "test.jsonl")
     checkpoint, vocabulary = read_checkpoint(Path(settings.ckpt)).using(), build_vocabulary(run)
     check_card(checkpoint, ModelCard.of(run.model, vocabulary))
     mark = fingerprint(run, checkpoint, vocabulary, dev + test)
@@ -57,15 +57,15 @@ def grades(
     settings = run.eval
     model, voice = speaking_model(run, checkpoint, vocabulary), build_voice(run, vocabulary)
     recognisers = {name: build_recogniser(name) for name in settings.recognisers}
-    unseen = [item for item in dev if not item.seen] * settings.dev_takes
+    unseen = unseen_of(dev, Path(settings.items_dir) / "dev.jsonl") * settings.dev_takes
     tried = {strength: voice.speak(model, unseen, strength) for strength in settings.cfg_strengths}
     rates = {name: error_rates(unseen, tried, voice.sample_rate, hear) for name, hear in recognisers.items()}
     guidance = {name: float(min(found, key=lambda strength: found[strength])) for name, found in rates.items()}
     takes, started = test * settings.takes, perf_counter()  # each place in the list has noise of its own
     clips = {strength: voice.speak(model, takes, strength) for strength in sorted(set(guidance.values()))}
     rtf = voice.real_time_factor(perf_counter() - started, chain.from_iterable(clips.values()))
-    encoder = VoiceSim()
-    scores = {name: grade(takes, clips[guidance[name]], voice, hear, encoder) for name, hear in recognisers.items()}
+    judges = build_judges(settings)
+    scores = {name: grade(takes, clips[guidance[name]], voice, hear, judges) for name, hear in recognisers.items()}
     first = settings.recognisers[0]
     keep_examples(test, clips[guidance[first]], chosen_examples(scores[first], settings.num_wavs), voice)
     return {"guidance": guidance, "dev_error_rates": rates, "scores": scores, "rtf": rtf}

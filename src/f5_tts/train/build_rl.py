@@ -9,8 +9,8 @@ from typing import TypeGuard
 import torch
 
 from f5_tts.data.text import Vocabulary
-from f5_tts.eval.exam import Exam, Voice, build_recogniser
-from f5_tts.eval.items import read_items
+from f5_tts.eval.exam import Exam, Voice, build_judges, build_recogniser
+from f5_tts.eval.items import read_items, unseen_of
 from f5_tts.model.build import build_model, build_vocoder
 from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import Checkpoint, load_weights, matched_weights, read_checkpoint
@@ -19,7 +19,6 @@ from f5_tts.model.mel import LogMel
 from f5_tts.model.shards import divided
 from f5_tts.model.snapshot import Snapshot
 from f5_tts.rewards.provider import build_providers
-from f5_tts.rewards.voice_sim import VoiceSim
 from f5_tts.rl.advantage import GroupComparison, RunningBaseline
 from f5_tts.rl.kernel import window
 from f5_tts.rl.nft import OldPolicy
@@ -115,17 +114,12 @@ def check_window(rl: RLConfig) -> None:
 def build_exam(run: RLRunConfig, vocabulary: Vocabulary, vocoder: Vocoder) -> Exam:
     """What a run is validated by: dev items in voices never seen, at the guidance that the policy is trained with."""
     path = Path(run.eval.items_dir) / "dev.jsonl"
-    items = [item for item in read_items(path) if not item.seen] * run.eval.dev_takes
-    if not items:
-        raise ValueError(
-            f"eval.every_updates={run.eval.every_updates} validates on voices never seen, and {path} has none "
-            '("seen": false): give a list with some in eval.items_dir, or set eval.every_updates=0'
-        )
+    items = unseen_of(read_items(path), path) * run.eval.dev_takes
     return Exam(
         items=items,
         voice=Voice(mel=LogMel(run.model.mel_spec), vocoder=vocoder, vocabulary=vocabulary, settings=run.eval),
         recognisers={name: build_recogniser(name) for name in run.eval.recognisers},
-        encoder=VoiceSim(),
+        judges=build_judges(run.eval),
         cfg_strength=run.rl.cfg_strength,
     )
 

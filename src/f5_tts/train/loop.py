@@ -67,29 +67,30 @@ def fit(
         print(f"{checkpoints.path} holds all {total} updates of this run: nothing left to do")
         return True
     room = Room(report.say, is_alone=not optim.shard)
-    with StopSignal() as stop, closing(report), lack_of_memory_said():  # what ends the run is said below its bar
-        if trainable.update == 0 and (measured := validate(trainable)):
-            report(measured, 0)
-        done, stopped = time.perf_counter(), False
-        while trainable.update < total:
-            if trainable.update % together == 0 and any_process(stop.asked, accelerator):
-                stopped = True
-                break
-            started = time.perf_counter()
-            set_seed(seed_of(optim.seed, trainable.update, accelerator.process_index))
-            item = next(items, None)
-            if item is None:
-                break
-            metrics = improve(trainable, policy, item, compute_loss, accelerator, optim, room)
-            metrics |= speed(metrics.pop("seconds"), time.perf_counter() - started) | memory()
-            metrics |= validate(trainable)
-            before, done = done, time.perf_counter()
-            report(metrics | {"time/step": done - before}, trainable.update)
-            if trainable.update % together == 0:
-                checkpoints.save_if_due(trainable)
-            if listen is not None and checkpoints.is_kept(trainable.update):
-                report.show(listen(trainable.model, item), trainable.update)
-    checkpoints.save_last(trainable)
+    with StopSignal() as stop:
+        with closing(report), lack_of_memory_said():  # what ends the run is said below its bar
+            if trainable.update == 0 and (measured := validate(trainable)):
+                report(measured, 0)
+            done, stopped = time.perf_counter(), False
+            while trainable.update < total:
+                if trainable.update % together == 0 and any_process(stop.asked, accelerator):
+                    stopped = True
+                    break
+                started = time.perf_counter()
+                set_seed(seed_of(optim.seed, trainable.update, accelerator.process_index))
+                item = next(items, None)
+                if item is None:
+                    break
+                metrics = improve(trainable, policy, item, compute_loss, accelerator, optim, room)
+                metrics |= speed(metrics.pop("seconds"), time.perf_counter() - started) | memory()
+                metrics |= validate(trainable)
+                before, done = done, time.perf_counter()
+                report(metrics | {"time/step": done - before}, trainable.update)
+                if trainable.update % together == 0:
+                    checkpoints.save_if_due(trainable)
+                if listen is not None and checkpoints.is_kept(trainable.update):
+                    report.show(listen(trainable.model, item), trainable.update)
+        checkpoints.save_last(trainable)  # a signal meanwhile waits
     checkpoints.let_others_in()
     return not stopped
 
