@@ -15,6 +15,7 @@ from f5_tts.data.text import RELEASED, read_vocabulary
 from f5_tts.model.build import build_model
 from f5_tts.model.cfm import CFM
 from f5_tts.model.footprint import forward_bytes
+from f5_tts.model.lora import trained_sizes
 from f5_tts.model.vocos import Vocos
 from f5_tts.rewards.voice_sim import VoiceEncoder
 from f5_tts.scripts.budget import (
@@ -28,7 +29,6 @@ from f5_tts.scripts.budget import (
     rollout_bytes,
     state,
     total,
-    trained_sizes,
 )
 from f5_tts.scripts.budget import table as in_words
 from f5_tts.sections import ModelConfig, RLRunConfig
