@@ -20,7 +20,7 @@ from f5_tts.command import command
 from f5_tts.config import command_line, compose_run
 from f5_tts.model.build import build_model
 from f5_tts.model.heads import Velocity
-from f5_tts.model.lora import trained_sizes
+from f5_tts.model.lora import adapter_sizes, trained_sizes
 from f5_tts.model.shards import part_sizes
 from f5_tts.rl.grpo import GRPOLoss
 from f5_tts.rl.rollout import draw_group
@@ -31,7 +31,7 @@ from f5_tts.types import GRPOBatch, Rollout, SpeechBatch
 
 SIZES = (1, 8, 64, 512)
 NODE = 8  # GPUs
-UPDATES = 64  # tried, as rl.window.schedule=random draws other steps each time
+UPDATES = 16  # tried, as rl.window.schedule=random draws other steps each time
 IN_SHARDS = [  # with what does not go with it
     *("optim.shard=true", "optim.bnb_optimizer=false", "optim.ema.device=null"),
     *("rl.ref_model_device=null", "eval.every_updates=0"),
@@ -43,11 +43,11 @@ class Counted:
     """In place of a network, of the reference and of nft's old policy: how often they are asked."""
 
     def __init__(self) -> None:
-        self.asked = self.learnt = 0  # without gradients, with them
+        self.asked = self.learnt = 0  # in all, and with gradients
 
     def __call__(self, x: Tensor, *inputs: Any, **options: Any) -> Velocity:
+        self.asked += 1
         self.learnt += torch.is_grad_enabled()
-        self.asked += not torch.is_grad_enabled()
         return Velocity(torch.zeros_like(x), torch.zeros_like(x))
 
 
@@ -62,7 +62,8 @@ def passes_of_update(rl: RLConfig, has_old: bool) -> tuple[float, float]:
         for _ in range(UPDATES):
             drawn = list(draw_group(drawing, short_batch(), rl))
             list(loss(learning, [without_merit(rollout) for rollout in drawn]))
-    return (drawing.asked / rl.updates_per_rollout + learning.asked) / UPDATES, learning.learnt / UPDATES
+    asked = drawing.asked / rl.updates_per_rollout + learning.asked - learning.learnt
+    return asked / UPDATES, learning.learnt / UPDATES
 
 
 def without_merit(rollout: Rollout) -> GRPOBatch:
@@ -108,9 +109,12 @@ class Scale:
         return 2 * (world - 1) / world * self.gradients
 
     def sent_in_shards(self, world: int) -> float:
-        """Weights go around once for each pass, forward or backward, and gradients once for each backward pass."""
-        around = (self.asked + 2 * self.learnt) * self.weights + self.learnt * self.gradients
-        return (world - 1) / world * around
+        """The same. Weights go around once for each pass, forward or backward, and gradients once for each backward
+        pass: to each process its part of them, from each other one."""
+        lora, model = self.run.lora, self.model
+        part, trained = sum(part_sizes(model, world)), sum(trained_sizes(model, lora, world))
+        part += sum(adapter_sizes(model, lora, world))
+        return (world - 1) * FLOAT * ((self.asked + 2 * self.learnt) * part + self.learnt * trained)
 
     def rewards(self) -> int:
         """By each process to each other: which frames it generated, and with rl.credit=word what each earned; scores of
