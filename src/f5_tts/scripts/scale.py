@@ -105,7 +105,7 @@ class Scale:
         return total([*kept(self.shards, self.model, self.seconds, world), self.activations], "GPU")
 
     def sent(self, world: int) -> float:
-        """By each GPU, in an update: gradients go around a ring twice, to be added up and to be handed out."""
+        """By each GPU in an update: gradients go around a ring twice, to be added up and to be handed out."""
         return 2 * (world - 1) / world * self.gradients
 
     def sent_in_shards(self, world: int) -> float:
@@ -136,11 +136,11 @@ def table(scale: Scale, inside: float, between: float) -> str:
     return "\n".join(lines)
 
 
-def gigabytes(num: float) -> str:
+def gigabytes(num: int | float) -> str:
     return f"{num / 1e9:,.2f}"
 
 
-def cost(num: float, speed: float) -> list[str]:
+def cost(num: int | float, speed: float) -> list[str]:
     """Gigabytes, and the seconds they take."""
     return [gigabytes(num), f"{num / speed:,.3f}"]
 
