@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -159,20 +160,16 @@ def test_in_shards_each_process_holds_its_rows_of_everything_and_some_layers_who
     parts = {one.what: one.num for one in budget(run, 1.0, processes=5)}
     assert {parts[name] for name in ("weights", "gradients", "running average (EMA)", "reference")} == {4 * part}
     assert parts["AdamW"] == 8 * part
-    outside, block = (sum(shape.numel() for shape in held) for held in (outer_shapes(run), block_shapes(run)))
+    outside = sum(shape.numel() for shape in shapes_of(run, lambda name: not name.startswith("transformer_blocks.")))
+    block = sum(shape.numel() for shape in shapes_of(run, lambda name: name.startswith("transformer_blocks.0.")))
     assert parts["layers that are whole at work"] == 2 * 4 * (outside + 2 * block)
     alone = sizes(tiny_run())["activations, forward and backward"]
     assert parts["activations, forward and backward"] == alone[1]
 
 
-def block_shapes(run: RLRunConfig) -> list[Size]:
-    """Of one of the equal blocks."""
-    return [weight.shape for weight in weightless(run.model).transformer.transformer_blocks[0].parameters()]
-
-
-def outer_shapes(run: RLRunConfig) -> list[Size]:
-    named = weightless(run.model).transformer.named_parameters()
-    return [weight.shape for name, weight in named if not name.startswith("transformer_blocks.")]
+def shapes_of(run: RLRunConfig, belongs: Callable[[str], bool]) -> list[Size]:
+    """Of the weights whose names belong."""
+    return [weight.shape for name, weight in weightless(run.model).transformer.named_parameters() if belongs(name)]
 
 
 def test_shards_of_the_published_model_have_the_sizes_that_the_page_tells():
