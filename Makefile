@@ -22,7 +22,7 @@ test: $(DEV) ## lint, types and tests
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/pyright
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile  # models so small that threads would only wait for each other
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder  # models so small that threads would only wait for each other
 
 base: $(MINI) ## train the base model again, from the corpus on (about half an hour on 2 cores)
 	$(RUN) -m f5_tts.scripts.make_corpus base

@@ -118,7 +118,7 @@ def test_every_command_on_data_that_we_print_is_understood_and_is_about_a_data_s
 def test_the_page_on_data_names_every_format_and_every_flag() -> None:
     page = (ROOT / "docs/data.md").read_text("utf-8")
     usages = " ".join(build().format_usage() for build in DATA_COMMANDS.values())
-    flags = set(re.findall(r"--[a-z]+", usages))
+    flags = set(re.findall(r"--[a-z_]+", usages))
     assert all(f"`{kind}`" in page for kind in FORMATS)
     assert flags and all(flag in page for flag in flags)
 

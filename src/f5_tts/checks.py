@@ -13,6 +13,7 @@ from f5_tts.sections import (
     ConfigError,
     ModelConfig,
     ProviderConfig,
+    RLConfig,
     RLRunConfig,
     RunConfig,
     SpeechConfig,
@@ -97,7 +98,13 @@ def typed_values(section: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any
 
 def check_model(model: ModelConfig) -> None:
     """Keys of model.* that contradict each other."""
-    arch, mel = model.arch, model.mel_spec
+    check_objective(model)
+    check_network(model)
+    check_sound(model)
+
+
+def check_objective(model: ModelConfig) -> None:
+    """A Gaussian head is there where something is learnt or drawn from it."""
     gaussian = model.output_dist == "gaussian"
     require(
         gaussian == (model.objective in ("gaussian_nll", "grpo")),
@@ -114,6 +121,11 @@ def check_model(model: ModelConfig) -> None:
         "model.sample_from_dist=true has nothing to draw from with model.output_dist=deterministic; set it to false, "
         "or model.output_dist=gaussian model.objective=gaussian_nll model.use_rl_head=true",
     )
+
+
+def check_network(model: ModelConfig) -> None:
+    """Sizes that fit each other, and parts that this backbone has."""
+    arch = model.arch
     require(
         arch.text_mask_padding or not arch.text_embedding_average_upsampling,
         "model.arch.text_embedding_average_upsampling=true needs model.arch.text_mask_padding=true, "
@@ -126,7 +138,7 @@ def check_model(model: ModelConfig) -> None:
     )
     require(arch.dim % 16 == 0, f"model.arch.dim={arch.dim} is not a multiple of 16, the groups of its convolutions")
     require(arch.dim_head % 2 == 0, f"model.arch.dim_head={arch.dim_head} is odd; positions turn pairs of channels")
-    text_dim = mel.n_mel_channels if arch.text_dim is None else arch.text_dim
+    text_dim = model.mel_spec.n_mel_channels if arch.text_dim is None else arch.text_dim
     require(
         arch.conv_layers == 0 or text_dim % 2 == 0,
         f"model.arch.text_dim={text_dim} is odd; positions are pairs of a sine and a cosine",
@@ -143,6 +155,11 @@ def check_model(model: ModelConfig) -> None:
         model.backbone != "DiT" or arch.skip_connect_type == "concat",
         f"model.arch.skip_connect_type={arch.skip_connect_type} is for model.backbone=UNetT; DiT has no halves to join",
     )
+
+
+def check_sound(model: ModelConfig) -> None:
+    """Log-mel and vocoder."""
+    mel = model.mel_spec
     require(
         mel.win_length <= mel.n_fft,
         f"model.mel_spec.win_length={mel.win_length} is more than model.mel_spec.n_fft={mel.n_fft}; "
@@ -161,12 +178,33 @@ def check_model(model: ModelConfig) -> None:
 
 def check_rl(cfg: RLRunConfig) -> None:
     """Keys of stage 2 that contradict each other, or ask for what cannot be done."""
-    rl, prompt = cfg.rl, cfg.rl.prompt_frac_range
+    rl = cfg.rl
     require(
         cfg.model.objective == "grpo",
         f"model.objective={cfg.model.objective} is not stage 2; train_rl needs model.objective=grpo, "
         "the other objectives run with python -m f5_tts.train.train",
     )
+    check_algorithm(rl)
+    check_prompt(cfg)
+    check_rhythm(cfg)
+    require(
+        rl.ref_model_ckpt is not None or not rl.ref_model_use_ema,
+        "rl.ref_model_use_ema=true is for rl.ref_model_ckpt, which is null: the policy's own start is its reference",
+    )
+    require(
+        cfg.lora.dropout == 0,
+        f"lora.dropout={cfg.lora.dropout}: stage 2 draws and learns without dropout, or the ratio would not be 1; "
+        "set it to 0",
+    )
+    require(
+        bool(rl.rewards.providers), "rl.rewards.providers is empty; name at least one reward, as F5TTS_RL.yaml does"
+    )
+    for place, entry in enumerate(rl.rewards.providers):
+        check_worker(entry, f"rl.rewards.providers.{place}")
+
+
+def check_algorithm(rl: RLConfig) -> None:
+    """What each algorithm needs, and the group of all."""
     require(
         group_size(rl) % rl.mini_repeat_count == 0,
         f"rl.group_size={rl.group_size} is not a multiple of rl.mini_repeat_count={rl.mini_repeat_count}; "
@@ -186,6 +224,11 @@ def check_rl(cfg: RLRunConfig) -> None:
         f"rl.updates_per_rollout={rl.updates_per_rollout} does not go with rl.algorithm=f5r, which learns through the "
         "drawing itself; set it to 1",
     )
+
+
+def check_prompt(cfg: RLRunConfig) -> None:
+    """A prompt is cut from the clip, or comes with it."""
+    prompt = cfg.rl.prompt_frac_range
     require(
         prompt is not None or cfg.datasets.pair_speakers,
         "rl.prompt_frac_range=null needs datasets.pair_speakers=true: items have no prompt of their own without it; "
@@ -200,27 +243,17 @@ def check_rl(cfg: RLRunConfig) -> None:
         f"rl.prompt_frac_range={shown(prompt)} cuts a clip, but datasets.pair_speakers=true makes items that bring "
         "their own prompt; set the range to null or pair_speakers to false",
     )
-    require(
-        rl.ref_model_ckpt is not None or not rl.ref_model_use_ema,
-        "rl.ref_model_use_ema=true is for rl.ref_model_ckpt, which is null: the policy's own start is its reference",
-    )
-    require(
-        cfg.lora.dropout == 0,
-        f"lora.dropout={cfg.lora.dropout}: stage 2 draws and learns without dropout, or the ratio would not be 1; "
-        "set it to 0",
-    )
-    per = rl.updates_per_rollout
+
+
+def check_rhythm(cfg: RLRunConfig) -> None:
+    """Runs save and end between rollouts."""
+    per = cfg.rl.updates_per_rollout
     for key in ("optim.max_updates", "ckpts.save_per_updates", "ckpts.last_per_updates"):
         value = attrgetter(key)(cfg)
         require(
             value is None or value % per == 0,
             f"{key}={value} is not a multiple of rl.updates_per_rollout={per}; a run saves and ends between rollouts",
         )
-    for place, entry in enumerate(rl.rewards.providers):
-        check_worker(entry, f"rl.rewards.providers.{place}")
-    require(
-        bool(rl.rewards.providers), "rl.rewards.providers is empty; name at least one reward, as F5TTS_RL.yaml does"
-    )
 
 
 def check_worker(entry: ProviderConfig, where: str) -> None:

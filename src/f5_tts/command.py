@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+LONGEST = 2000  # characters of an error
 STOPPED = 130  # the exit code of a run that the user interrupted
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
@@ -20,11 +21,16 @@ def command(main: Callable[[list[str]], bool], argv: list[str]) -> NoReturn:
     except (ValueError, OSError, ImportError, FloatingPointError, MemoryError) as error:
         if os.environ.get("F5_TTS_TRACE") == "1":
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {shortened(str(error))}", file=sys.stderr)
         sys.exit(2)
     if not finished:
         print("stopped, and saved: the same command goes on from here", file=sys.stderr)
     sys.exit(0 if finished else STOPPED)
+
+
+def shortened(text: str) -> str:
+    """A sentence without its middle, where what it quotes makes it longer than a screen."""
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} [...] {text[-LONGEST // 2 :]}"
 
 
 def keep_freed_memory() -> None:

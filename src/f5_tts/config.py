@@ -7,6 +7,7 @@ import difflib
 import re
 from dataclasses import is_dataclass
 from functools import cache
+from io import StringIO
 from pathlib import Path
 from types import UnionType
 from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -22,6 +23,18 @@ from f5_tts.checks import check, require
 from f5_tts.sections import ConfigError, RLRunConfig, RunConfig, SpeechConfig, allowed_words
 
 CONFIG_DIR = Path(__file__).parent / "configs"
+LONGEST_FILE = 100_000  # characters
+MOST_ALIASES = 20  # each may stand for all those before it
+NO_YAML = (
+    yaml.YAMLError,
+    OmegaConfBaseException,
+    ValueError,
+    OSError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    RecursionError,
+)  # what yaml and OmegaConf make of what is no config
 Node = Any  # a config that OmegaConf holds; its schema checks it while it runs
 Run = TypeVar("Run", bound=RunConfig)
 Config = TypeVar("Config", RunConfig, RLRunConfig, SpeechConfig)
@@ -142,8 +155,14 @@ def read_file(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"no config file at {path}")
     try:
-        values = OmegaConf.to_container(OmegaConf.load(path))
-    except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
+        text = path.read_text(encoding="utf-8")
+        require(len(text) < LONGEST_FILE, f"{path} has {len(text)} characters, which no config has")
+        num = sum(isinstance(token, yaml.AliasToken) for token in yaml.scan(text))
+        require(num <= MOST_ALIASES, f"{path} has {num} aliases (*name); write out what they stand for")
+        values = OmegaConf.to_container(OmegaConf.load(StringIO(text)))
+    except ConfigError:
+        raise
+    except NO_YAML as error:
         raise ConfigError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict) or not isinstance(values.get("model"), dict):
         raise ConfigError(f"{path} has no section model; write one like that of {CONFIG_DIR / 'F5TTS_v1_Base.yaml'}")
@@ -182,7 +201,7 @@ def add_file(cfg: Node, values: dict[str, Any], file: str) -> Node:
     except ValidationError as error:
         key = key_in(error, "")
         raise ConfigError(f"{key} in {file} does not fit: it is {allowed_words(type_at(SpeechConfig, key))}") from error
-    except OmegaConfBaseException as error:
+    except NO_YAML as error:
         raise ConfigError(f"{file} cannot be read: {str(error).partition(chr(10))[0]}") from error
 
 

@@ -77,6 +77,7 @@ class DatasetsConfig:
     batch_size_per_gpu: Count
     batch_size_type: Annotated[str, one_of("frame", "sample")]
     max_samples: Natural
+    max_seconds: Positive
     num_workers: Natural
     pair_speakers: bool
 

@@ -31,6 +31,7 @@ def settings(**changes: str | int | bool) -> DatasetsConfig:
         "batch_size_per_gpu": 400,
         "batch_size_type": "frame",
         "max_samples": 64,
+        "max_seconds": 30.0,
         "num_workers": 0,
         "pair_speakers": False,
     }

@@ -112,7 +112,7 @@ def test_both_counts_are_named_where_rows_and_durations_differ(tmp_path):
 
 def test_missing_columns_are_named(tmp_path):
     write_layout(tmp_path, {"path": ["a.wav"], "duration": [1.0]}, {"duration": [1]})
-    with pytest.raises(ValueError, match=r"raw has no column \['audio_path', 'text'\]: it needs"):
+    with pytest.raises(ValueError, match=r"raw has no column audio_path, text: it needs"):
         read_rows(tmp_path)
 
 

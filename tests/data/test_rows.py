@@ -63,13 +63,20 @@ def test_a_column_of_durations_is_believed():
 def test_a_file_that_the_data_set_names_is_read_and_what_is_no_audio_is_found_when_it_is_read(tmp_path):
     soundfile.write(tmp_path / "a.wav", tone(0.5), RATE)
     file = {"bytes": None, "path": str(tmp_path / "a.wav")}
-    rows = rows_of_table(table_of([file, {"bytes": b"none", "path": None}, None], text=["a", "b", "c"]), "hf://a/b")
-    assert [row.duration for row in rows] == [0.5, 0.1, 0.1]  # unreadable: as the shortest there is
+    clips = [file, {"bytes": b"none", "path": None}, None, encoded(0.0)]
+    rows = rows_of_table(table_of(clips, text=["a", "b", "c", "d"]), "hf://a/b")
+    assert [row.duration for row in rows] == [0.5, 0.1, 0.1, 0.1]  # unreadable or empty: as the shortest there is
     assert len(load_audio(rows[0].audio_path, RATE)) == RATE // 2
     with pytest.raises(UnreadableAudio, match="cannot read the audio of row 1 as audio"):
         load_audio(rows[1].audio_path, RATE)
     with pytest.raises(MissingAudio, match="the audio of row 2 is empty"):
         load_audio(rows[2].audio_path, RATE)
+
+
+@pytest.mark.parametrize("columns", [["speaker"], ["speaker_id"], ["client_id"], ["spk"], ["spk", "speaker"]])
+def test_the_speaker_has_one_of_its_usual_names(columns):
+    table = table_of([encoded(0.5)], text=["a"], **{name: [f"the {name}"] for name in columns})
+    assert [row.speaker for row in rows_of_table(table, "hf://a/b")] == [f"the {columns[-1]}"]
 
 
 @pytest.mark.parametrize("columns, chosen", [(["sentence"], "sentence"), (["sentence", "text"], "text")])
@@ -105,20 +112,38 @@ for name in sys.argv[1:]:
 """
 
 
+CONFIGURATIONS = """---
+configs:
+- {config_name: en, data_files: "en/*.parquet"}
+- {config_name: de, data_files: [{split: train, path: "de/train-*"}, {split: test, path: "de/test-*"}]}
+---
+"""
+
+
 @pytest.mark.slow
-def test_a_folder_stands_in_for_a_repository_and_a_split_may_be_named(tmp_path):
-    repository = tmp_path / "repo"
-    (repository / "data").mkdir(parents=True)
-    for split, words in (("train", ["one", "two"]), ("validation", ["three"])):
+def test_a_folder_stands_in_for_a_repository_and_split_and_configuration_may_be_named(tmp_path):
+    repository, several = tmp_path / "repo", tmp_path / "several"
+    for folder, words in (
+        (repository / "data/train", ["one", "two"]),
+        (repository / "data/validation", ["three"]),
+        (several / "en/train", ["four"]),
+        (several / "de/train", ["vier", "fünf"]),
+        (several / "de/test", ["sechs"]),
+    ):
         table = table_of([encoded(0.5)] * len(words), text=words).cast_column("audio", Audio())
-        table.to_parquet(str(repository / "data" / f"{split}-00000-of-00001.parquet"))
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        table.to_parquet(str(folder.parent / f"{folder.name}-00000-of-00001.parquet"))
+    (several / "README.md").write_text(CONFIGURATIONS, encoding="utf-8")
     (tmp_path / "program.py").write_text(PROGRAM)
     own = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     names = [f"hf://{repository}", f"hf://{repository}:validation", f"hf://{repository}:test", "hf://nobody/nothing"]
+    names += [f"hf://{several}", f"hf://{several}:en/train", f"hf://{several}:de/test", f"hf://{several}:de/"]
     done = subprocess.run(
         [sys.executable, str(tmp_path / "program.py"), *names], env=os.environ | own, capture_output=True, text=True
     )
-    train, validation, wrong, gone = done.stdout.splitlines()
+    train, validation, wrong, gone, unclear, *chosen = done.stdout.splitlines()
     assert (train, validation) == ("2 one 0.5", "1 three 0.5")
     assert wrong.startswith(f"ValueError datasets.name={names[2]}") and "validation" in wrong
     assert gone.startswith("FileNotFoundError datasets.name=hf://nobody/nothing: nobody/nothing is no folder here")
+    assert unclear.startswith("ValueError") and "['en', 'de']" in unclear and ":CONFIGURATION/SPLIT)" in unclear
+    assert chosen == ["1 four 0.5", "1 sechs 0.5", "2 vier 0.5"]

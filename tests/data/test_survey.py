@@ -3,12 +3,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from argparse import ArgumentParser
 
 import numpy as np
 import pytest
 import soundfile
 
-from f5_tts.data.survey import each, examined
+from f5_tts.config import compose_run
+from f5_tts.data.survey import add_flags, each, examined
+from f5_tts.sections import RunConfig
 
 RATE = 8_000
 TONE = (0.3 * np.sin(0.5 * np.arange(RATE))).astype("float32")
@@ -27,15 +30,26 @@ TONE = (0.3 * np.sin(0.5 * np.arange(RATE))).astype("float32")
 )
 def test_a_recording_lasts_its_seconds_or_has_a_kind_of_trouble(samples, kind, tmp_path):
     soundfile.write(tmp_path / "a.wav", samples, RATE, subtype="FLOAT")
-    found = examined(tmp_path / "a.wav")
+    found = examined(tmp_path / "a.wav", 30.0)
     assert (found.kind, found.seconds) == (kind, None if kind else 1.0)
     assert ("a.wav" in found.reason) == bool(kind)
 
 
 def test_a_file_that_is_missing_or_no_audio_has_its_kind(tmp_path):
     (tmp_path / "a.wav").write_text("no audio")
-    assert examined(tmp_path / "a.wav").kind == "unreadable"
-    assert examined(tmp_path / "b.wav").kind == "missing"
+    assert examined(tmp_path / "a.wav", 30.0).kind == "unreadable"
+    assert examined(tmp_path / "b.wav", 30.0).kind == "missing"
+
+
+def test_the_commands_leave_out_what_training_leaves_out():
+    parser = ArgumentParser()
+    add_flags(parser)
+    limit = compose_run("F5TTS_v1_Base", [], RunConfig).datasets.max_seconds
+    assert parser.parse_args([]).max_seconds == limit == 30.0
+    assert parser.parse_args(["--max_seconds", "12.5"]).max_seconds == 12.5
+    for wrong in (["--max_seconds", "nan"], ["--max_seconds", "0"], ["--workers", "0"]):
+        with pytest.raises(SystemExit):
+            parser.parse_args(wrong)
 
 
 def test_one_worker_is_this_process():

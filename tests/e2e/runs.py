@@ -30,9 +30,16 @@ def rows(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+OF_THE_CLOCK = ("time/", "mem/", "throughput/", "eval/rtf")
+
+
 def without_times(folder: Path) -> list[dict[str, float]]:
     return [
-        {name: value for name, value in row.items() if not name.startswith(("time/", "mem/", "throughput/"))}
+        {
+            name: value
+            for name, value in row.items()
+            if not name.startswith(("time/", "mem/", "throughput/", "eval/rtf"))
+        }
         for row in rows(folder)
     ]
 

@@ -32,6 +32,7 @@ from f5_tts.train import train, train_rl
 from f5_tts.train.build import build_trainable, build_vocabulary
 from f5_tts.train.loop import improve
 from f5_tts.train.machine import choose_optimizer
+from f5_tts.train.room import Room
 from f5_tts.train.state import Trainable
 from f5_tts.types import LossOutput
 
@@ -84,7 +85,7 @@ def updates(part: Trainable, until: int, accelerator: Accelerator) -> list[float
     world, norms = accelerator.num_processes, []
     while part.update < until:
         mine = [point(part.update, place) for place in range(accelerator.process_index, 2, world)]
-        norms.append(improve(part, part.model, mine, losses, accelerator, optim, print)["grad_norm"])
+        norms.append(improve(part, part.model, mine, losses, accelerator, optim, Room())["grad_norm"])
     return norms
 
 

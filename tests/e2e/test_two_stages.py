@@ -48,6 +48,8 @@ WHEN = {
     "stage 2",
     *ALGORITHMS,
     "anchor",
+    "words",
+    "characters",
     "alarm",
     "validation",
     "judge",
@@ -74,7 +76,7 @@ STATE = {
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir() if path.name != ".lock")
 
 
 def read_events(folder: Path) -> EventAccumulator:
@@ -106,12 +108,7 @@ def stage_2(request, tmp_path_factory, stage_1, tiny) -> tuple[Path, Callable[..
 
 
 def test_stage_1_writes_what_a_run_needs(stage_1):
-    assert sorted(path.name for path in stage_1.iterdir()) == [
-        "metrics.jsonl",
-        "model_2.pt",
-        "model_4.pt",
-        "model_last.pt",
-    ]
+    assert names(stage_1) == ["metrics.jsonl", "model_2.pt", "model_4.pt", "model_last.pt"]
     state = read(stage_1 / "model_last.pt")
     assert state.keys() == STATE
     assert state["update"] == 4 and state["objective"] == "gaussian_nll"
@@ -207,7 +204,7 @@ def test_the_page_of_metrics_names_all_that_stage_2_logs_and_nothing_else(stage_
     folder, _ = stage_2
     algorithm = rows_algorithm(folder)
     anchor = {"anchor"} if algorithm == "flow_grpo" else set()
-    assert_documented(logged(folder), HERE | {"always", "stage 2", algorithm} | anchor)
+    assert_documented(logged(folder), HERE | {"always", "stage 2", "words", algorithm} | anchor)
 
 
 def rows_algorithm(folder: Path) -> str:

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
+from f5_tts.eval.results import named_metrics
 from f5_tts.eval.statistics import (
     Interval,
     Score,
@@ -14,8 +17,9 @@ from f5_tts.eval.statistics import (
 )
 
 
-def score(name: object, edits: int, words: int = 4, similarity: float = 0.8, seen: bool = False) -> Score:
-    return Score(id=str(name), seen=seen, edits=edits, words=words, similarity=similarity, hypothesis="")
+def score(name: object, edits: int, words: int = 4, similarity: float = 0.8, **more: Any) -> Score:
+    rest = {"seen": False, "char_edits": 0, "chars": 4 * words, "stutters": False, "leaks": False, "hypothesis": ""}
+    return Score(id=str(name), edits=edits, words=words, similarity=similarity, **(rest | more))
 
 
 def scores(edits: list[int], words: int = 4) -> list[Score]:
@@ -112,6 +116,18 @@ def test_takes_of_an_item_are_drawn_together():
     assert bootstrap_interval(takes) == Interval(0.5, 0.5, 0.5)
 
 
+def test_the_rates_of_a_recogniser_and_the_similarity_come_with_half_their_intervals():
+    """Of 400 clips a quarter stutter, standard error √(3/16 / 400); none leaks; one character in eight is wrong."""
+    heard = [score(i, 2, chars=16, char_edits=2, stutters=i % 4 == 0, similarity=0.7) for i in range(400)]
+    found = named_metrics({"pocketsphinx": heard, "whisper": heard[:200]}, rtf=0.25)
+    names = {"wer": 0.5, "cer": 0.125, "repeat_rate": 0.25, "leak_rate": 0.0}
+    assert {name: found[f"eval/{name}"] for name in names} == names == {name: found[f"judge/{name}"] for name in names}
+    assert found["eval/sim"] == pytest.approx(0.7) and found["eval/rtf"] == 0.25
+    assert found["eval/repeat_rate_ci95"] == pytest.approx(1.96 * (3 / 16 / 400) ** 0.5, rel=0.05)
+    assert found["eval/wer_ci95"] == found["judge/leak_rate_ci95"] == 0
+    assert len(found) == 4 * 4 + 3
+
+
 def test_what_cannot_be_measured_is_refused():
     with pytest.raises(ValueError, match="at least one score, found none"):
         bootstrap_interval([])
@@ -119,5 +135,7 @@ def test_what_cannot_be_measured_is_refused():
         paired_interval(scores([1]), [])
     with pytest.raises(ValueError, match="item 'a' has 1 edits in 0 words"):
         score("a", 1, words=0)
+    with pytest.raises(ValueError, match="item 'a' has 1 edits in 0 characters"):
+        score("a", 1, char_edits=1, chars=0)
     with pytest.raises(ValueError, match="needs a value above 0 before"):
         paired_interval(scores([0, 0]), [scores([0, 1])], relative=True)

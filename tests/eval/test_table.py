@@ -32,9 +32,8 @@ def test_the_judge_is_named_as_one_that_was_never_a_reward():
 
 
 def test_voices_never_seen_come_first_and_are_kept_apart_from_seen_ones():
-    some = [
-        Score(id=str(i), seen=i < 2, edits=2 if i < 2 else 1, words=4, similarity=0.9, hypothesis="") for i in range(5)
-    ]
+    rest = {"char_edits": 0, "chars": 16, "stutters": False, "leaks": False, "similarity": 0.9, "hypothesis": ""}
+    some = [Score(id=str(i), seen=i < 2, edits=2 if i < 2 else 1, words=4, **rest) for i in range(5)]
     unseen, seen = result_rows("base", 1.5, some)
     assert (unseen.voices, unseen.clips, unseen.error_rate.value) == ("never seen", 3, 0.25)
     assert (seen.voices, seen.clips, seen.error_rate.value) == ("seen", 2, 0.5)

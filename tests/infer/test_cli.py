@@ -87,7 +87,7 @@ def test_every_flag_of_f5_tts_is_understood_and_changes_the_config(tmp_path: Pat
     flags = """-c {example} -m F5TTS_Mini -p a.pt -v v.txt -r r.wav -s said -t say -f f.txt -o {out} -w w.wav
     --save_chunk --no_legacy_text --remove_silence --load_vocoder_from_local --vocoder_name vocos --target_rms 0.2
     --cross_fade_duration 0.1 --nfe_step 8 --cfg_strength 1.5 --sway_sampling_coef -0.5 --speed 1.1 --fix_duration 4
-    --device cpu --seed 5 --batch_size 2"""
+    --device cpu --seed 5 --batch_size 2 --sample_from_dist"""
     given = read_settings(shlex.split(flags.format(example=EXAMPLE, out=tmp_path / "out")))
     cfg = speech_config(given)
     assert (given["ckpt_file"], given["vocab_file"], given["ref_audio"], given["ref_text"]) == (
@@ -102,6 +102,7 @@ def test_every_flag_of_f5_tts_is_understood_and_changes_the_config(tmp_path: Pat
     assert (cfg.infer.target_rms, cfg.infer.cross_fade_duration, cfg.infer.nfe_step) == (0.2, 0.1, 8)
     assert (cfg.infer.cfg_strength, cfg.infer.sway_sampling_coef, cfg.infer.speed) == (1.5, -0.5, 1.1)
     assert (cfg.infer.fix_duration, cfg.infer.seed, cfg.infer.batch_size) == (4.0, 5, 2)
+    assert cfg.model.sample_from_dist and not speech_config({"model": "F5TTS_Mini"}).model.sample_from_dist
     assert (cfg.model.vocoder.is_local, cfg.model.vocoder.local_path) == (True, "../checkpoints/vocos-mel-24khz")
     long = {"--config": str(EXAMPLE), "--model_cfg": "m.yaml", "--ckpt_file": "a.pt", "--vocab_file": "v.txt"}
     long |= {"--ref_audio": "r", "--ref_text": "t", "--gen_text": "g", "--gen_file": "f", "--output_dir": "o"}

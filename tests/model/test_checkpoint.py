@@ -67,6 +67,15 @@ def test_numbered_checkpoints_go_by_number_not_by_letter(tmp_path):
     assert [path.name for path in numbered_checkpoints(tmp_path)] == ["model_9.pt", "model_90.pt", "model_100.pt"]
 
 
+def test_of_several_pretrained_files_none_is_taken_in_silence(tmp_path):
+    touch(tmp_path, "pretrained_a.safetensors", "pretrained_b.pt", "pretrained_c.txt")
+    with pytest.raises(ValueError, match=r"has pretrained_a\.safetensors, pretrained_b\.pt, and a run starts from one"):
+        find_checkpoint(tmp_path, pretrained=True)
+    assert find_checkpoint(tmp_path, pretrained=False) is None
+    touch(tmp_path, "model_3.pt")
+    assert find_checkpoint(tmp_path, pretrained=True) == tmp_path / "model_3.pt"
+
+
 @pytest.mark.parametrize("name", ["pretrained_base.pt", "pretrained_base.safetensors"])
 def test_a_pretrained_file_is_taken_only_where_it_may_be(name, tmp_path):
     touch(tmp_path, name)

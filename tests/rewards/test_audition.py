@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from math import nan
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 from f5_tts.config import compose_run
 from f5_tts.rewards.audition import Audition, chosen_rows, read_folder, report, slower, verdict
+from f5_tts.rewards.damage import words_of
 from f5_tts.sections import ConfigError, RLRunConfig
 
 
@@ -62,6 +64,12 @@ def test_where_nobody_is_known_a_recording_is_its_own_reference(tmp_path):
         assert own is same and other is not own
 
 
+@pytest.mark.parametrize("text, number", [("九四八", 3), ("ゼロ、いち", 4)])
+def test_where_words_are_not_spaced_each_character_is_one(tmp_path, text, number):
+    chosen = chosen_rows(settings(f"audition.folder={folder_of(tmp_path, ['a', 'b'], text)}"))
+    assert [len(words_of(own.sentence)) for own, _, _ in chosen] == [number] * 2
+
+
 @pytest.mark.parametrize(
     "names, text, message",
     [
@@ -103,6 +111,7 @@ def test_the_total_is_in_units_of_each_rewards_spread():
     "heard, above, says",
     [
         ("noise", [-1.0, -1.0, 0.5], "yes"),
+        ("noise", [-1.0, -1.0, nan], "yes"),  # does not apply to one
         ("noise", [-1.0, 0.1, 0.5], "no"),  # lower in the mean, but for one clip of three
         ("noise", [-0.1, -0.1, 0.5], "no"),  # lower for most, but not in the mean
         ("noise", [0.0, 0.0, 0.0], "no"),

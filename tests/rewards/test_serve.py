@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from f5_tts.rewards.provider import Plain
-from f5_tts.rewards.serve import SLOWEST_S, Handler, RewardServer, Service, main
+from f5_tts.rewards.serve import SLOWEST_S, Handler, RewardServer, Service, main, reachable
 from f5_tts.rewards.wire import TOKEN, pack_inputs, unpack_scores
 from f5_tts.types import RewardInput, RewardProvider
 
@@ -134,6 +134,12 @@ def test_a_body_above_the_limit_is_refused_before_any_of_it_is_sent(serve):
     assert " 413 " in answer.splitlines()[0] and "1001 bytes is more than the 1000" in answer and "--max_mb" in answer
 
 
+@pytest.mark.parametrize("options, status", [({"max_bytes": 1000}, 413), ({"token": "secret"}, 401)])
+def test_a_client_that_is_refused_comes_to_read_why_though_it_sends_more_than_a_socket_holds(serve, options, status):
+    """16 MB; of a connection that is reset while it sends, a client reads nothing."""
+    assert asked(serve(Plain(lengths), **options), "POST", "/score", bytes(2**24))[0] == status
+
+
 @pytest.mark.parametrize("length", ["", "-1", "1e3", "²"])
 def test_a_body_must_say_how_long_it_is(serve, length):
     with socket.create_connection(("127.0.0.1", serve(Plain(lengths)).port), timeout=20) as client:
@@ -238,6 +244,35 @@ def test_what_cannot_be_served_is_said_before_anything_is(arguments, message, mo
     monkeypatch.delenv(TOKEN, raising=False)
     with pytest.raises(ValueError, match=message):
         main(arguments)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "192.168.1.5", "gpu.example.org"])
+def test_the_url_that_is_printed_has_the_host_that_was_asked_for(host):
+    assert reachable(host) == host
+
+
+def test_where_all_addresses_are_listened_at_the_url_has_the_machines_name():
+    assert reachable("0.0.0.0") == socket.gethostname()
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_server_at_once_though_it_scores(tmp_path):
+    os.mkfifo(tmp_path / "entered")
+    os.mkfifo(tmp_path / "leave")
+    config = json.dumps({"folder": str(tmp_path)})
+    command = [sys.executable, "-m", "f5_tts.rewards.serve", "tests.rewards.probe:Held", "--config", config]
+    process = subprocess.Popen([*command, "--port", "0"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    port = int(process.stdout.readline().decode().rpartition(":")[2])
+    connections = [HTTPConnection("127.0.0.1", port, timeout=60) for _ in range(2)]
+    for connection in connections:  # the second waits for its turn
+        connection.request("POST", "/score", BODY)
+    (tmp_path / "entered").read_text()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 0 and b"Traceback" not in process.communicate()[1]
+    for connection in connections:
+        with pytest.raises(ConnectionError):  # which a run asks again after
+            connection.getresponse()
 
 
 def test_the_command_says_in_one_line_where_it_serves_keeps_its_token_and_ends_with_ctrl_c():

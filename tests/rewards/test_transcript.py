@@ -2,7 +2,17 @@ from __future__ import annotations
 
 import pytest
 
-from f5_tts.rewards.transcript import error_rates, language_of, normalise, symbols, word_errors, word_scores
+from f5_tts.rewards.transcript import (
+    char_errors,
+    error_rates,
+    language_of,
+    leaks,
+    normalise,
+    stutters,
+    symbols,
+    word_errors,
+    word_scores,
+)
 
 
 def total(reference: list[str], hypothesis: list[str]) -> float:
@@ -42,6 +52,47 @@ def test_case_marks_spacing_and_compatibility_forms_do_not_count(text, compared)
 )
 def test_edits_are_counted_in_whole_words(hypothesis, edits):
     assert word_errors("Three, one, four.", hypothesis) == (edits, 3)
+
+
+def test_characters_are_counted_without_their_spaces():
+    assert char_errors("One, two!", "won two") == (2, 6)  # w put in, e left out
+    assert char_errors("你好", "你") == (1, 2)
+
+
+@pytest.mark.parametrize(
+    "text, heard, too_often",
+    [
+        ("one two three", "one two three", False),
+        ("one two three", "one two two three", True),
+        ("one two two three", "one two two three", False),
+        ("one two two three", "one two two two three", True),
+        ("one two three two", "one two three two", False),  # twice, but not in a row
+        ("one two three", "one two one two three", True),  # two words together
+        ("one two one two", "One, two! One two.", False),
+        ("one two", "no no two", True),  # the text lacks it
+        ("one two", "", False),
+        ("你好吗", "你好好吗", True),
+    ],
+)
+def test_words_said_again_are_noticed_unless_the_text_has_them_as_often_in_a_row(text, heard, too_often):
+    assert stutters(text, heard) == too_often
+
+
+@pytest.mark.parametrize(
+    "heard, leaked",
+    [
+        ("nine four eight", False),
+        ("two nine four eight", True),
+        ("two four nine four eight", True),
+        ("four nine four eight", False),  # a word of the text as well
+        ("nine two four eight", False),  # not at the start
+        ("six nine four eight", False),  # no word of the prompt
+        ("six two nine four eight", True),
+        ("", False),
+    ],
+)
+def test_the_prompts_words_are_noticed_at_the_start_alone(heard, leaked):
+    assert leaks("Seven, two, four.", "nine four eight", heard) == leaked
 
 
 def test_an_error_rate_counts_a_share_per_edit_and_may_pass_one():

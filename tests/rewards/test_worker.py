@@ -182,6 +182,27 @@ def test_the_token_of_the_environment_opens_a_server(until_the_end, monkeypatch)
         build("probe", url=url)
 
 
+@pytest.mark.parametrize("token", ["sec ret\nnext", "gehörim"])
+def test_a_token_that_no_header_can_carry_is_refused_and_not_told(monkeypatch, token):
+    monkeypatch.setenv(TOKEN, token)
+    with pytest.raises(ValueError, match=f"^{TOKEN} in the environment is not of printable ASCII") as raised:
+        build("probe", url="http://127.0.0.1:1")
+    assert token not in str(raised.value) and repr(token) not in str(raised.value)
+
+
+def test_a_token_may_come_with_the_line_end_of_its_file(until_the_end, monkeypatch):
+    monkeypatch.setenv(TOKEN, "secret\n")
+    url = until_the_end(served(Plain(lambda x: torch.zeros(len(x))), token="secret"))
+    assert build("probe", url=url).score(CLIPS)["score"].tolist() == [0.0, 0.0]
+
+
+def test_a_server_started_anew_with_less_room_still_says_so(until_the_end):
+    provider = build("probe", url=until_the_end(served(Plain(lambda x: torch.zeros(len(x))), max_bytes=2**20)))
+    provider.max_bytes = 2**30  # what it had said before
+    with pytest.raises(WorkerError, match=r"413, a body of \d+ bytes is more than the 1048576 that the server takes"):
+        provider.score([clip(2**22)])
+
+
 def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(until_the_end, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     monkeypatch.setenv("no_proxy", "")
@@ -359,6 +380,15 @@ def test_a_worker_that_is_killed_while_it_starts_is_started_again(tmp_path):
     ):
         build("voice_sim", python=str(program))
     assert (tmp_path / "python.log").read_text().split() == ["started"] * 3
+
+
+@pytest.mark.slow
+def test_an_interpreter_behind_a_script_that_talks_on_stdout_serves_and_its_talk_is_shown(tmp_path, capfd):
+    program = tmp_path / "python"
+    program.write_text(f'#!/bin/sh\necho activating\nexec {sys.executable} "$@"\n')
+    program.chmod(0o755)
+    assert build(f"{PROBE}:Surroundings", python=str(program)).score(CLIPS)["acc"].tolist() == SECONDS.tolist()
+    assert "activating\n" in capfd.readouterr().err
 
 
 def test_an_interpreter_is_sought_from_where_the_user_stands(tmp_path, monkeypatch):

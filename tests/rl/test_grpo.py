@@ -439,11 +439,34 @@ class Ear:
 
     def score(self, inputs: Sequence[RewardInput]) -> dict[str, Tensor]:
         wrong = torch.arange(len(inputs)) % 2.0
-        return {"acc": 1 - wrong, "wer": wrong, "del": wrong / 4, "unusable": (torch.arange(len(inputs)) == 0).float()}
+        first = (torch.arange(len(inputs)) == 0).float()
+        return {"acc": 1 - wrong, "wer": wrong, "cer": wrong, "del": wrong / 4, "unusable": first}
 
 
 def test_errors_and_failures_are_told_under_the_names_that_everybody_knows(policy, batch, small):
-    """Two passes of four samples: half of them wrong, one of each pass not judged; three steps are trained."""
+    """Two passes of four samples: half of them wrong, one of each pass not judged; three steps are trained. Who counts
+    characters has no rate of words."""
     seen = experience_of(policy, batch, small, Ear())[0].metrics
-    assert (seen["asr/wer"], seen["asr/del"]) == (0.5, 0.125) and "asr/ins" not in seen and "spk/sim" not in seen
+    assert (seen["asr/cer"], seen["asr/del"]) == (0.5, 0.125)
+    assert not {"asr/wer", "asr/ins", "spk/sim"} & seen.keys()
     assert seen["health/reward_failures"] == 2.0 and seen["steps/trained"] == 3.0
+
+
+@pytest.mark.parametrize("kernel, level", [("em", 0.7), ("cps", 0.25)])
+def test_the_noise_of_a_step_is_told_per_root_of_its_length(policy, batch, rl, kernel, level):
+    """From 0.5 to 0.75: em draws a √((1-t) / t) √(t' - t); cps (1 - t') sin(π/2 · 1/3) = 1/8, over √(1/4)."""
+    grid = ("steps=4", "sway_sampling_coef=0.0", "window.size=1", "window.t_range=[0.5,0.5]")
+    noise = (f"sde.kernel={kernel}", "sde.a=0.7", f"sde.eta={1 / 3}")
+    config = rl("algorithm=flow_grpo", "mini_repeat_count=2", "kl_weight=0.0", *grid, *noise)
+    seen = experience_of(policy, batch, config)[0].metrics
+    assert seen["sde/noise_level"] == pytest.approx(level, rel=1e-5)
+
+
+def test_the_distance_to_the_policy_that_drew_has_one_name_in_every_algorithm(policy, batch, small):
+    experience = experience_of(policy, batch, small)
+    with torch.no_grad():
+        policy.transformer.proj_out.bias.add_(0.1)
+    seen = [
+        output.metrics for output in GRPOLoss(small)(policy, [replace(part, is_fresh=False) for part in experience])
+    ]
+    assert all(metrics["kl/old"] == metrics["approx_kl"] > 0 for metrics in seen)

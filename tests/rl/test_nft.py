@@ -211,3 +211,16 @@ def test_one_prompt_without_padding_is_enough(policy, settings, batch: SpeechBat
     torch.manual_seed(0)
     (drawn,) = draw_group(policy, single, settings)
     assert learn(policy, experience(drawn, torch.tensor([1.0, 0.0, -1.0])), settings).abs().sum() > 0
+
+
+@pytest.mark.parametrize("beta", [1.0, 0.5])
+def test_the_distance_to_the_policy_that_drew_is_that_of_the_velocities_whatever_beta_is(policy, rollout, rl, beta):
+    """Every velocity entry 0.3 apart: squared 0.09."""
+    old = copy.deepcopy(policy)
+    with torch.no_grad():
+        policy.transformer.proj_out.bias.add_(0.3)
+    config = rl(*NFT, "kl_weight=0.0", f"nft.beta={beta}")
+    seen = nft_objective(Models(policy, None, old), experience(rollout), 0, config).metrics
+    assert seen["kl/old"] == pytest.approx(0.09, rel=1e-4) and seen["policy/deviation"] == pytest.approx(0.3, rel=1e-4)
+    alone = nft_objective(Models(policy), experience(rollout), 0, config).metrics
+    assert alone["kl/old"] == alone["policy/deviation"] == 0

@@ -252,13 +252,13 @@ def test_a_width_so_large_that_nothing_pulls_the_mean_is_found(examine):
     assert "get none and would never change (transformer." in seen["gradient"][1]
 
 
-def test_a_checkpoint_that_is_not_finite_is_found_where_it_first_speaks(examine, tuned, tmp_path):
+def test_a_checkpoint_that_is_not_finite_is_said_before_it_speaks(examine, tuned, tmp_path):
     state = torch.load(tmp_path / "model_last.pt", weights_only=True)
     state["model_state_dict"]["transformer.proj_out.bias"][0] = torch.nan
     torch.save(state, tmp_path / "model_last.pt")
     seen = examine(2, tuned)
-    assert seen["rollout"][0] == "FAIL" and "4 of 4 samples are not finite: a damaged checkpoint" in seen["rollout"][1]
-    assert [seen[name][0] for name in ("rewards", "ratio", "gradient")] == ["ok", "--", "--"]
+    assert seen["checkpoint"][0] == "FAIL" and "model_last.pt" in seen["checkpoint"][1]
+    assert [seen[name][0] for name in ("rewards", "rollout", "ratio", "gradient")] == ["ok", "--", "--", "--"]
 
 
 def test_a_folder_that_cannot_be_made_is_said_and_the_rest_is_tried(examine, tmp_path):

@@ -52,6 +52,11 @@ def test_an_evaluation_scores_every_item_and_keeps_some_clips_and_repeats_exactl
     assert [score.seen for score in scores] == [False, False, False, True] * 2
     takes = zip(scores[:4], scores[4:], strict=True)
     assert all(one.id == two.id and one.similarity != two.similarity for one, two in takes)
+    written = json.loads((tmp_path / "out" / "scores.json").read_text("utf-8"))
+    assert written["metrics"] == first.metrics() and first.metrics()["eval/rtf"] == first.rtf > 0
+    assert first.metrics()["eval/wer"] == sum(s.edits for s in scores if not s.seen) / sum(
+        s.words for s in scores if not s.seen
+    )
     kept = sorted((tmp_path / "out" / "wavs").iterdir())
     assert len(kept) == 2
     assert soundfile.info(kept[0]).samplerate == 16_000
@@ -95,6 +100,14 @@ def test_a_gaussian_head_can_be_heard_where_it_is_drawn_from(tmp_path: Path, dra
         for value in (0.0, 1.0)
     }
     assert len(marks) == (2 if drawn == "true" else 1)
+
+
+def test_results_of_another_version_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "scores.json").write_text('{"ckpt": "a.pt", "scores": {"whisper": [{"id": "1"}]}}', encoding="utf-8")
+    with pytest.raises(
+        ValueError, match=r"scores\.json is damaged, or of another version .*: remove it, and make it with"
+    ):
+        read_result(tmp_path)
 
 
 def test_an_evaluation_without_a_checkpoint_says_which_keys_it_needs(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from datasets import Dataset as Table
 from tests.scripts.recordings import command_of, environment, record, run
 
 from f5_tts.data.rows import Row, read_rows
+from f5_tts.scripts import check_dataset
 from f5_tts.scripts.prepare import main
 
 
@@ -62,6 +63,17 @@ def test_what_is_no_use_is_left_out_counted_and_said_with_its_line(tmp_path, cap
     assert [entry["place"] for entry in report] == [f"line {number}" for number in (2, 4, 5, 6, 7, 8, 9)]
 
 
+def test_how_long_a_recording_may_be_is_said_once_for_making_and_checking(tmp_path, capsys):
+    record(tmp_path / "long.wav", 31)
+    listed = write(tmp_path / "list.csv", "audio_file|text", "long.wav|text")
+    (row,) = prepared(listed, tmp_path / "out", "--max_seconds", "31.5")
+    assert row.duration == 31.0
+    assert check_dataset.main([str(tmp_path / "out"), "--workers", "1", "--max_seconds", "31"])
+    with pytest.raises(SystemExit):
+        check_dataset.main([str(tmp_path / "out"), "--workers", "1"])
+    assert "lasts 31.0 s, longer than datasets.max_seconds=30: cut it, or raise that" in capsys.readouterr().out
+
+
 def test_with_pinyin_the_symbols_are_stored_and_the_sentence_beside_them(tmp_path):
     record(tmp_path / "in" / "a.wav")
     write(tmp_path / "in" / "a.txt", "你好 ok")
@@ -105,7 +117,7 @@ def test_the_same_again_changes_nothing_and_another_list_is_refused(tmp_path, ca
     assert "holds this data set already" in console and "left out 1: 1 missing" in console
     assert (folder / "raw" / "state.json").stat().st_mtime_ns == before
     write(source, "audio_file|text", "a.wav|other")
-    with pytest.raises(FileExistsError, match=r"out holds another data set: .* remove raw and duration\.json there"):
+    with pytest.raises(FileExistsError, match=r"out holds another data set, .* remove raw and duration\.json there"):
         prepared(source, folder)
     assert [row.text for row in read_rows(folder)] == ["one"]
 

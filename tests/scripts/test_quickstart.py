@@ -18,14 +18,25 @@ HEARD = ("pocketsphinx", "whisper")
 def scored(edits: int) -> dict[str, list[Score]]:
     """Every test item with this many of its words wrong, by both recognisers."""
     rows = [
-        Score(id=item.id, seen=item.seen, edits=edits, words=4, similarity=0.6 + 0.01 * (place % 5), hypothesis="one")
+        Score(
+            id=item.id,
+            seen=item.seen,
+            edits=edits,
+            words=4,
+            char_edits=edits,
+            chars=16,
+            stutters=False,
+            leaks=False,
+            similarity=0.6 + 0.01 * (place % 5),
+            hypothesis="one",
+        )
         for place, item in enumerate(read_items(ITEMS))
     ]
     return dict.fromkeys(HEARD, rows)
 
 
 def result(edits: int) -> Result:
-    return Result(ckpt="x.pt", guidance=dict.fromkeys(HEARD, 2.0), dev_error_rates={}, scores=scored(edits))
+    return Result(ckpt="x.pt", guidance=dict.fromkeys(HEARD, 2.0), dev_error_rates={}, scores=scored(edits), rtf=0.1)
 
 
 def test_the_job_is_evaluate_warm_up_evaluate_grpo_evaluate_and_hands_checkpoints_on(tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ def test_the_table_compares_each_algorithm_with_the_base_over_all_seeds_and_says
             write_result(result(edits), tmp_path / f"seed_{seed}" / "eval" / name)
             folder = tmp_path / f"seed_{seed}" / name
             folder.mkdir()
-            rows = [{"time/update": 60.0 * seed, "mem/peak_mb": peak} for peak in (100.0, 10.0 * seed)]
+            peaks = (100.0, 10.0 * seed)
+            rows = [{"update": i, "time/update": 60.0 * seed, "mem/peak_mb": peak} for i, peak in enumerate(peaks, 1)]
             (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
     text = results.table(tmp_path, "whisper", [4, 9])
     assert "seeds 4, 9, measured by the judge" in text

@@ -4,9 +4,17 @@ import json
 from math import nan
 from pathlib import Path
 
+import pytest
 import torch
+from tests.tiny import MINI_MEL, tiny_arch
 
-from f5_tts.train.samples import Samples, rows_of, write_samples
+from f5_tts.config import compose_run
+from f5_tts.data.text import Vocabulary
+from f5_tts.model.backbones.dit import DiT
+from f5_tts.model.cfm import CFM
+from f5_tts.sections import RunConfig
+from f5_tts.train.report import Report
+from f5_tts.train.samples import Continued, Listen, Samples, Scored, rows_of, write_samples
 from f5_tts.types import GRPOBatch, RewardBatch, Rollout, SpeechBatch
 
 
@@ -54,3 +62,22 @@ def test_a_row_tells_what_was_to_be_said_what_was_heard_and_what_that_was_worth(
         {**said, "ear.heard": "six", "reward": 1.0, "ear.acc": 1.0, "ear.wer": 0.0, "advantage": 1.5},
         {**said, "ear.heard": "数 9", "reward": 0.5, "ear.acc": None, "ear.wer": 2.0, "advantage": -2.0},
     ]
+
+
+def silent(mel: torch.Tensor, lens: torch.Tensor) -> list[torch.Tensor]:
+    return [torch.zeros(int(num)) for num in lens]
+
+
+@pytest.mark.parametrize(
+    "listen",
+    [
+        Continued(Vocabulary([" "]), silent, compose_run("F5TTS_Mini", [], RunConfig).infer, MINI_MEL),
+        Scored(silent, MINI_MEL),
+    ],
+    ids=["stage 1", "stage 2"],
+)
+def test_of_an_update_that_lost_all_its_rows_there_is_nothing_to_hear(tmp_path: Path, listen: Listen):
+    report = Report(tmp_path, first=0, total=1, title="test")
+    report.show(listen(CFM(DiT(tiny_arch(), mel_dim=6, num_tokens=9)), []), 1)
+    report.close()
+    assert not (tmp_path / "samples").exists()

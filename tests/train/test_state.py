@@ -34,6 +34,7 @@ def trainable(
     rank: int = 0,
     start: Path | None = None,
     bits: int = 32,
+    rate: float = 1e-2,
 ) -> Trainable:
     """A run from random weights or those of a file, with LoRA where a rank is given; AdamW of so many `bits`."""
     torch.manual_seed(seed)
@@ -44,7 +45,7 @@ def trainable(
     lora = compose_run("F5TTS_Mini_RL", [f"lora.rank={rank}"], RLRunConfig).lora
     add_adapters(model, lora)
     adamw: Any = AdamW if bits == 32 else bitsandbytes.optim.AdamW8bit  # pyright: ignore[reportPrivateImportUsage]
-    optimizer = adamw([parameter for parameter in model.parameters() if parameter.requires_grad], lr=1e-2)
+    optimizer = adamw([parameter for parameter in model.parameters() if parameter.requires_grad], lr=rate)
     return Trainable(
         model=model,
         card=CARD,
@@ -97,7 +98,7 @@ def averaged(run: Trainable) -> dict[str, Tensor]:
 
 
 def names(path: Path) -> list[str]:
-    return sorted(file.name for file in path.iterdir())
+    return sorted(file.name for file in path.iterdir() if file.name != ".lock")
 
 
 # --- resume ---
@@ -122,6 +123,24 @@ def test_a_resumed_run_makes_the_updates_that_the_whole_run_makes(tmp_path, bits
     expected = after(run, 2).state()
     torch.manual_seed(7)
     assert_equal(after(resumed, 2).state(), expected)
+
+
+@pytest.mark.parametrize("bits", [32, 8])
+def test_a_resumed_run_learns_at_its_own_rate_from_the_schedules_place_on(tmp_path, bits: int):
+    """The schedule gives 1 / (1 + update) of it: at updates 3 and 4 a quarter and a fifth."""
+    folder(tmp_path).save_last(after(trainable(), 3))
+    resumed, said = trainable(seed=1, bits=bits, rate=5e-2), []
+    resumed.resume(read_checkpoint(tmp_path / "model_last.pt"), said.append)
+    (group,) = resumed.optimizer.param_groups
+    assert (group["lr"], group["initial_lr"], resumed.scheduler.get_last_lr()) == (5e-2 / 4, 5e-2, [5e-2 / 4])
+    after(resumed, 1)
+    assert group["lr"] == pytest.approx(5e-2 / 5, rel=1e-12)
+    assert "optim.learning_rate is 0.05 from here on; before it was 0.01" in said
+    folder(tmp_path).save_last(resumed)
+    again, said = trainable(seed=2, bits=bits, rate=5e-2), []
+    again.resume(read_checkpoint(tmp_path / "model_last.pt"), said.append)
+    assert_equal(again.state(), resumed.state())
+    assert said == [f"resuming {tmp_path / 'model_last.pt'} at update 4"]
 
 
 @pytest.mark.parametrize(

@@ -100,8 +100,9 @@ def test_a_server_answers_that_accepts_a_connection():
 
 def test_behind_a_proxy_it_is_the_proxy_that_must_answer(monkeypatch):
     with listener() as url:
-        monkeypatch.setenv("http_proxy", url)
-        assert answers("http://nowhere.invalid")
+        for proxy in (url, url.removeprefix("http://")):  # both are usual
+            monkeypatch.setenv("http_proxy", proxy)
+            assert answers("http://nowhere.invalid")
     assert not answers("http://nowhere.invalid")
 
 

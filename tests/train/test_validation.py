@@ -29,6 +29,8 @@ ITEMS = [
     EvalItem(id=str(i), prompt_audio=PROMPT, prompt_text="a", text="b a", duration=0.1, speaker="s", seen=False)
     for i in range(3)
 ]
+HEARD = ("wer", "cer", "repeat_rate", "leak_rate")
+MEASURED = [f"{who}/{name}" for who in ("eval", "judge") for name in HEARD] + ["eval/sim"]
 
 
 class Loudness:
@@ -87,8 +89,10 @@ def exam(run) -> Exam:
 
 def test_the_rewards_ears_are_eval_and_the_judges_are_judge(exam, trainable):
     found = exam(trainable.model)
-    assert found.keys() == {"eval/wer", "judge/wer", "eval/sim"}
-    assert found["eval/wer"] == 0.5 and found["judge/wer"] == 0.0
+    assert found.keys() == {f"{name}{ending}" for name in MEASURED for ending in ("", "_ci95")} | {"eval/rtf"}
+    assert found["eval/wer"] == 0.5 and found["judge/wer"] == 0.0 and found["eval/cer"] == 0.5
+    assert found["eval/repeat_rate"] == found["eval/leak_rate"] == found["eval/wer_ci95"] == 0
+    assert found["eval/rtf"] > 0
 
 
 def test_an_exam_repeats_exactly_and_reads_no_random_state(exam, trainable):
@@ -97,7 +101,7 @@ def test_an_exam_repeats_exactly_and_reads_no_random_state(exam, trainable):
     after = torch.rand(3)
     torch.manual_seed(1)
     assert torch.equal(torch.rand(3), after)
-    assert exam(trainable.model) == first
+    assert exam(trainable.model) | {"eval/rtf": 0} == first | {"eval/rtf": 0}
 
 
 # --- the best ---
@@ -159,8 +163,8 @@ def test_raw_and_averaged_weights_are_heard_when_it_is_due_and_nothing_is_change
     before = {name: value.clone() for name, value in trainable.model.state_dict().items()}
     validate = validation(exam, tmp_path, said := [])
     found = validate(trainable)
-    measured = {f"{name}{of}" for name in ("eval/wer", "judge/wer", "eval/sim") for of in ("", "_ema")}
-    assert found.keys() == measured | {"time/validation"}
+    measured = {f"{name}{of}" for name in MEASURED for of in ("", "_ema", "_ci95")}
+    assert found.keys() == measured | {"eval/rtf", "time/validation"}
     assert found["eval/sim"] == exam(trainable.model)["eval/sim"] != found["eval/sim_ema"]
     assert all(torch.equal(value, before[name]) for name, value in trainable.model.state_dict().items())
     trainable.update = 1

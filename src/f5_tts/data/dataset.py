@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,8 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from f5_tts.data.audio import LONGEST_S, BadAudio, Source, load_audio
-from f5_tts.data.rows import Row
+from f5_tts.data.audio import BadAudio, Source, load_audio
+from f5_tts.data.rows import SPEAKER_COLUMNS, Row
 from f5_tts.types import BadRow, Utterance
 
 Reader = Callable[[Source], tuple[Tensor, Tensor]]  # a recording -> its waveform and log-mel
@@ -30,7 +31,10 @@ class SpeechDataset(Dataset[Utterance | BadRow]):
             self.by_speaker[row.speaker].append(index)
         alone = sorted(str(who) for who, indices in self.by_speaker.items() if who is None or len(indices) < 2)
         if pairs and alone:
-            raise ValueError(f"datasets.pair_speakers needs two rows of each speaker; too few for {alone[:5]}")
+            column = " or ".join(SPEAKER_COLUMNS)
+            raise ValueError(
+                f"datasets.pair_speakers needs two rows of each speaker (column {column}); too few for {alone[:5]}"
+            )
 
     def partners(self, epoch: int) -> list[int]:
         """For each row, the row of the same speaker that is its prompt in this epoch."""
@@ -94,7 +98,8 @@ class AudioReader:
 
     to_mel: Callable[[Tensor], Tensor]
     sample_rate: int  # Hz
+    longest_s: float = math.inf  # a recording that lasts longer is a BadAudio
 
     def __call__(self, source: Source) -> tuple[Float[Tensor, " nw"], Float[Tensor, "n d"]]:
-        audio = load_audio(source, self.sample_rate, LONGEST_S)
+        audio = load_audio(source, self.sample_rate, self.longest_s)
         return audio, self.to_mel(audio[None])[0]

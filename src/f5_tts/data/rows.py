@@ -1,13 +1,12 @@
 """A data set in its folder or on the Hugging Face hub -> its rows.
 
 A folder `data/<name>_<tokenizer>` holds `raw/` (saved by the `datasets` library) or `raw.arrow`, with the columns
-audio_path, text and, for pairs, speaker; and `duration.json` beside it ({"duration": [seconds, ...]}).
+audio_path, text and, for pairs, one of SPEAKER_COLUMNS; and `duration.json` beside it ({"duration": [seconds, ...]}).
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -22,7 +21,17 @@ from f5_tts.sections import HUB
 if TYPE_CHECKING:
     from datasets import Dataset as Table
 
-TEXT_COLUMNS = ("text", "transcription", "sentence")  # of a hub data set; the first of them where there are several
+LONGEST = 1e9  # s, of a row
+NO_TABLE = (
+    ValueError,
+    OSError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+)  # what `datasets` makes of damage
+TEXT_COLUMNS = ("text", "transcription", "sentence")  # of a hub data set
+SPEAKER_COLUMNS = ("speaker", "speaker_id", "client_id", "spk")  # the first of them where there are several
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,15 +67,24 @@ def read_rows(directory: Path) -> list[Row]:
     table = read_table(directory)
     missing = {"audio_path", "text"} - set(table.column_names)
     if missing:
-        raise ValueError(f"{directory / 'raw'} has no column {sorted(missing)}: it needs audio_path, text, duration")
+        raise ValueError(
+            f"{directory / 'raw'} has no column {', '.join(sorted(missing))}: it needs audio_path and text"
+        )
     if len(table) != len(durations):
         raise ValueError(f"{directory}: raw/ holds {len(table)} rows, duration.json {len(durations)}: make both anew")
     rows = table.to_list()
-    return [row_of(row, row["audio_path"], row["text"], s) for row, s in zip(rows, durations, strict=True)]
+    for index, row in enumerate(rows):
+        if not isinstance(row["audio_path"], str | None):
+            raise ValueError(f"{directory / 'raw'}: audio_path of row {index} is no text but {row['audio_path']!r:.40}")
+    return [row_of(row, row["audio_path"] or "", row["text"], s) for row, s in zip(rows, durations, strict=True)]
 
 
-def row_of(columns: Mapping[str, Any], audio: str | StoredClip, text: str | list[str] | None, seconds: float) -> Row:
-    speaker = columns.get("speaker")
+def row_of(columns: Mapping[str, Any], audio: str | StoredClip, text: Any, seconds: float) -> Row:
+    """ValueError where its text is none."""
+    signs = text if isinstance(text, list) else [text or "", columns.get("raw_text") or ""]
+    if not all(isinstance(sign, str) for sign in signs):
+        raise ValueError(f"the text of {audio} is {text!r:.40}; it must be a text, or a list of symbols")
+    speaker = next((columns[name] for name in SPEAKER_COLUMNS if columns.get(name) is not None), None)
     who = None if speaker is None else str(speaker)
     return Row(audio_path=audio, text=text or "", duration=seconds, speaker=who, columns=columns)
 
@@ -74,10 +92,17 @@ def row_of(columns: Mapping[str, Any], audio: str | StoredClip, text: str | list
 def read_table(directory: Path) -> Table:
     """`raw/`, else `raw.arrow`."""
     from datasets import Dataset as Table  # takes a second to import
+    from pyarrow import ArrowException
 
-    if (directory / "raw").is_dir():
-        return Table.load_from_disk(str(directory / "raw"))
-    return Table.from_file(str(directory / "raw.arrow"))
+    raw = directory / "raw"
+    raw = raw if raw.is_dir() else raw.with_suffix(".arrow")
+    try:
+        table = Table.load_from_disk(str(raw)) if raw.is_dir() else Table.from_file(str(raw))
+        table.data.validate(full=True)  # else a damaged offset points anywhere
+    except (*NO_TABLE, ArrowException) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{raw} is not a whole data set ({type(error).__name__}: {reason}): make it anew") from error
+    return table
 
 
 def read_durations(path: Path) -> list[float]:
@@ -92,41 +117,52 @@ def read_durations(path: Path) -> list[float]:
     if not path.is_file():
         raise FileNotFoundError(f'no {path}: it must hold {{"duration": [seconds of each row]}}')
     try:
-        durations = [float(seconds) for seconds in json.loads(path.read_text(encoding="utf-8"))["duration"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f'{path} is not {{"duration": [seconds of each row]}}: {error!r}') from error
+        durations = json.loads(path.read_text(encoding="utf-8"))["duration"]
+        if not isinstance(durations, list) or not all(type(seconds) in (int, float) for seconds in durations):
+            raise TypeError("other values are there")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(
+            f'{path} is not {{"duration": [seconds of each row]}}: {type(error).__name__}: {error}'
+        ) from error
     if not durations:
         raise ValueError(f"{path} lists no durations: the data set is empty")
     check_durations(durations, str(path))
-    return durations
+    return [float(seconds) for seconds in durations]
 
 
-def check_durations(durations: Sequence[float], where: str) -> None:
-    wrong = [index for index, seconds in enumerate(durations) if not 0 < seconds < math.inf]
-    if wrong:
-        raise ValueError(f"{where}: row {wrong[0]} lasts {durations[wrong[0]]} s; a duration is a number above 0")
+def check_durations(durations: Sequence[Any], where: str) -> None:
+    for index, seconds in enumerate(durations):
+        if type(seconds) not in (int, float) or not 0 < seconds < LONGEST:
+            found = repr(seconds)[:40]
+            raise ValueError(f"{where}: row {index} lasts {found} s; a duration is a number above 0")
 
 
 # --- the hub ---
 
 
 def read_hub(name: str) -> list[Row]:
-    """The rows of `hf://org/repo`, split train, or of `hf://org/repo:split`; a folder serves in the place of org/repo.
+    """The rows of `hf://org/repo`, `hf://org/repo:split` or `hf://org/repo:configuration/split`.
 
-    It is fetched into the hub's cache, and audio stays there, encoded as it is.
+    A folder serves in the place of org/repo; the split is train unless said. It is fetched into the hub's cache, and
+    audio stays there, encoded as it is.
     """
     from datasets import Dataset as Table
     from datasets import load_dataset
-    from datasets.exceptions import DatasetNotFoundError
+    from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
-    repository, _, split = name.removeprefix(HUB).partition(":")
+    repository, _, part = name.removeprefix(HUB).partition(":")
+    configuration, _, split = part.rpartition("/")
     try:
-        table = load_dataset(repository, split=split or "train", trust_remote_code=False)
+        table = load_dataset(repository, configuration or None, split=split or "train", trust_remote_code=False)
     except (DatasetNotFoundError, ConnectionError) as error:
         where = f"datasets.name={name}: {repository} is no folder here"
         raise FileNotFoundError(f"{where}, and of the hub: {error}") from error
+    except DatasetGenerationError as error:
+        reason = str(error.__cause__ or error).partition("\n")[0]
+        raise ValueError(f"datasets.name={name}: its files cannot be read ({reason})") from error
     except ValueError as error:  # no such split, or several configurations; the library says which there are
-        raise ValueError(f"datasets.name={name}: {error} (another split: {HUB}{repository}:SPLIT)") from error
+        choose = f"{HUB}{repository}:SPLIT or {HUB}{repository}:CONFIGURATION/SPLIT"
+        raise ValueError(f"datasets.name={name}: {error} (choose by {choose})") from error
     assert isinstance(table, Table)  # as one split is
     return rows_of_table(table, name)
 
@@ -173,9 +209,10 @@ def header_durations(clips: Table, column: str) -> list[float]:
 
 
 def header_duration(clip: Mapping[str, Any] | None) -> dict[str, float]:
-    """Of one that cannot be read, the shortest there is: training comes by it and says what is wrong."""
+    """Of one that cannot be read, or is empty, the shortest there is: training comes by it and says what is wrong."""
     clip = clip or {}
     try:
-        return {"duration": soundfile.info(BytesIO(clip["bytes"]) if clip.get("bytes") else clip["path"]).duration}
-    except (soundfile.LibsndfileError, TypeError, KeyError):
+        info = soundfile.info(BytesIO(clip["bytes"]) if clip.get("bytes") else clip["path"])
+        return {"duration": max(SHORTEST_S, info.frames / info.samplerate)}
+    except (soundfile.LibsndfileError, TypeError, KeyError, ZeroDivisionError):
         return {"duration": SHORTEST_S}

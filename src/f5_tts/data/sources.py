@@ -13,6 +13,8 @@ from typing import Any
 import soundfile
 
 AUDIO_NAMES = ("audio_file", "audio_path", "audio")  # what a list may call its column of recordings
+RESERVED = (*AUDIO_NAMES, "text", "left_out")  # the last is how `prepare` marks entries
+DEEPEST = 16  # lists within lists
 SEPARATORS = ("|", "\t", ",")
 NO_TEXT = "no text"
 
@@ -82,10 +84,14 @@ def csv_entries(source: Path) -> list[Entry]:
         raise ValueError(f"{listed}: its first line must name audio_file and text, separated by |, tab or comma")
     quoting = csv.QUOTE_MINIMAL if found == "," else csv.QUOTE_NONE
     lines = csv.reader(StringIO(read_text(listed), newline=""), delimiter=found, quoting=quoting)
-    names = [name.strip() for name in next(lines)]
+    try:
+        names, *rest = [(lines.line_num, fields) for fields in lines]
+    except csv.Error as error:
+        raise ValueError(f"{listed}, line {lines.line_num}: {error}") from error
+    names = [name.strip() for name in names[1]]
     entries = []
-    for fields in lines:
-        place = f"line {lines.line_num}"
+    for number, fields in rest:
+        place = f"line {number}"
         if len(fields) == len(names):
             entries.append(entry_of(place, dict(zip(names, fields, strict=True)), listed.parent))
         elif fields:
@@ -121,11 +127,15 @@ def folder_entries(source: Path) -> list[Entry]:
     """Every recording with its text beside it (a.wav, a.txt); in a subfolder, whose name is the speaker's, or not."""
     entries = []
     for path in sounds_in(source):
-        beside = path.with_suffix(".txt")
-        columns = {"audio": str(path), "text": read_text(beside) if beside.is_file() else ""}
+        beside, place = path.with_suffix(".txt"), printable(str(path.relative_to(source)))
+        try:
+            columns = {"audio": str(path), "text": read_text(beside) if beside.is_file() else ""}
+        except ValueError as error:
+            entries.append(Entry(place=place, audio="", problem=printable(str(error))))
+            continue
         if path.parent != source:
             columns["speaker"] = path.parent.name
-        entries.append(entry_of(str(path.relative_to(source)), columns, source))
+        entries.append(entry_of(place, columns, source))
     return entries
 
 
@@ -136,7 +146,7 @@ def jsonl_entries(source: Path) -> list[Entry]:
         place = f"line {number}"
         try:
             found = json.loads(line) if line.strip() else None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             entries.append(Entry(place=place, audio="", problem=f"no JSON: {error}"))
             continue
         if isinstance(found, dict):
@@ -159,11 +169,29 @@ def entry_of(place: str, said: Mapping[str, Any], folder: Path) -> Entry:
     audio, text = next((said[name] for name in AUDIO_NAMES if said.get(name)), None), said.get("text")
     if not isinstance(audio, str):
         return Entry(place=place, audio="", problem=f"no recording: needs {' or '.join(AUDIO_NAMES)}")
-    path = str((folder / audio.strip()).resolve())
-    columns = {key: value for key, value in said.items() if key not in (*AUDIO_NAMES, "text")}
+    if not is_writable(said):
+        return Entry(place=place, audio="", problem="names or text that are not Unicode, or lists without end in it")
+    try:
+        path = str((folder / audio.strip()).resolve())
+    except (ValueError, OSError, RuntimeError) as error:
+        return Entry(place=place, audio="", problem=f"no recording: {error}")
+    columns = {key: value for key, value in said.items() if key not in RESERVED}
     if not isinstance(text, str) or not text.strip():
         return Entry(place=place, audio=path, columns=columns, problem=NO_TEXT)
     return Entry(place=place, audio=path, text=" ".join(text.split()), columns=columns)
+
+
+def is_writable(value: Any, deepest: int = DEEPEST) -> bool:
+    """Whether a value can be written down again: of Unicode, which half a surrogate is not, and of finite depth."""
+    if isinstance(value, str):
+        return value.isascii() or value == printable(value)
+    parts = [*value, *value.values()] if isinstance(value, Mapping) else value
+    return not isinstance(parts, list) or (deepest > 0 and all(is_writable(part, deepest - 1) for part in parts))
+
+
+def printable(text: str) -> str:
+    """The text, what is not Unicode in it as an escape."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def sounds_in(folder: Path) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from f5_tts.data.audio import LONGEST_S, BadAudio, Source, check_samples, read_samples
+from f5_tts.config import read_yaml
+from f5_tts.data.audio import BadAudio, Source, check_samples, read_samples
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -30,9 +32,28 @@ class Finding:
     reason: str = ""
 
 
-def examined(source: Source) -> Finding:
+def add_flags(parser: ArgumentParser) -> None:
+    """Those of the commands that hear recordings."""
+    longest_s, num = read_yaml("_base").datasets.max_seconds, os.cpu_count() or 1
+    longest = "longest recording, s, as datasets.max_seconds of the training; default: %(default)s"
+    parser.add_argument("--workers", type=above_zero(int), default=num, metavar="N", help="default: %(default)s")
+    parser.add_argument("--max_seconds", type=above_zero(float), default=longest_s, metavar="S", help=longest)
+
+
+def above_zero(kind: type[int] | type[float]) -> Callable[[str], int | float]:
+    """Reads a flag's value, for argparse."""
+
+    def number(text: str) -> int | float:
+        if not kind(text) > 0:  # so that NaN is refused as well
+            raise ArgumentTypeError(f"{text} is not above 0")
+        return kind(text)
+
+    return number
+
+
+def examined(source: Source, longest_s: float) -> Finding:
     try:
-        samples, rate = read_samples(source, LONGEST_S)
+        samples, rate = read_samples(source, longest_s)
         check_samples(samples, rate, source)
     except BadAudio as error:
         return Finding(None, error.kind, str(error))

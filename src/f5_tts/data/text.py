@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,7 @@ def read_vocabulary(path: str | Path, tokenizer: str = "custom") -> Vocabulary:
         raise ValueError(f"vocabulary {path} is not text in UTF-8 ({error.reason} at byte {error.start})") from error
     if symbols == [""]:
         raise ValueError(f"vocabulary {path} is empty: it needs one symbol a line, space first")
-    twice = sorted({symbol for symbol in symbols if symbols.count(symbol) > 1})
+    twice = sorted(symbol for symbol, num in Counter(symbols).items() if num > 1)
     if twice:
         raise ValueError(f"vocabulary {path} holds {twice[:5]} more than once: each line must be another symbol")
     return Vocabulary(symbols, tokenizer)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from time import perf_counter
 
 from torch import Tensor
 
 from f5_tts.data.audio import load_audio
 from f5_tts.data.text import Vocabulary
 from f5_tts.eval.items import EvalItem
+from f5_tts.eval.results import named_metrics
 from f5_tts.eval.statistics import Score
 from f5_tts.infer.sample import Request, speak
 from f5_tts.infer.speaker import render
@@ -18,7 +19,7 @@ from f5_tts.model.cfm import CFM
 from f5_tts.model.flow import time_grid
 from f5_tts.model.mel import LogMel, frames_in
 from f5_tts.rewards.provider import score_all
-from f5_tts.rewards.transcript import word_errors
+from f5_tts.rewards.transcript import char_errors, leaks, stutters, word_errors
 from f5_tts.sections import EvalConfig
 from f5_tts.types import RewardInput, RewardProvider, Vocoder
 
@@ -62,19 +63,34 @@ class Voice:
         sounds = render(requests, mels, self.vocoder, batch_size=self.settings.batch_size, title=title)
         return [sound.wave for sound in sounds]
 
+    def real_time_factor(self, seconds: float, clips: Iterable[Tensor]) -> float:
+        """Seconds of computing for a second of speech."""
+        return seconds * self.sample_rate / sum(map(len, clips))
+
 
 def grade(
     items: Sequence[EvalItem], clips: list[Tensor], voice: Voice, transcribe: Transcribe, encoder: RewardProvider
 ) -> list[Score]:
     """Errors and similarity of each clip."""
-    heard = transcribe(clips, voice.sample_rate)
-    scores = []
-    for item, text, similarity in zip(items, heard, similarities(items, clips, voice, encoder), strict=True):
-        edits, words = word_errors(item.text, text)
-        scores.append(
-            Score(id=item.id, seen=item.seen, edits=edits, words=words, similarity=similarity, hypothesis=text)
-        )
-    return scores
+    heard, similar = transcribe(clips, voice.sample_rate), similarities(items, clips, voice, encoder)
+    return [score_of(*each) for each in zip(items, heard, similar, strict=True)]
+
+
+def score_of(item: EvalItem, heard: str, similarity: float) -> Score:
+    """What an item's clip is worth, of which that was heard."""
+    (edits, words), (char_edits, chars) = word_errors(item.text, heard), char_errors(item.text, heard)
+    return Score(
+        id=item.id,
+        seen=item.seen,
+        edits=edits,
+        words=words,
+        char_edits=char_edits,
+        chars=chars,
+        stutters=stutters(item.text, heard),
+        leaks=leaks(item.prompt_text, item.text, heard),
+        similarity=similarity,
+        hypothesis=heard,
+    )
 
 
 def similarities(items: Sequence[EvalItem], clips: list[Tensor], voice: Voice, encoder: RewardProvider) -> list[float]:
@@ -116,9 +132,6 @@ def build_recogniser(name: str) -> Transcribe:
     return DigitsWer().transcribe
 
 
-HEARD_AS = {"pocketsphinx": "eval/wer", "whisper": "judge/wer"}  # what an error rate is called, by who listens
-
-
 @dataclass(frozen=True, kw_only=True)
 class Exam:
     """The same items, noise and guidance for whatever model comes, in a few numbers."""
@@ -130,10 +143,13 @@ class Exam:
     cfg_strength: float
 
     def __call__(self, model: CFM) -> dict[str, float]:
-        """Error rates in [0, inf) and mean similarity, named as in docs/metrics.md; reads no random state."""
-        voice, items = self.voice, self.items
+        """What is measured, named as in docs/metrics.md; reads no random state."""
+        voice, items, started = self.voice, self.items, perf_counter()
         clips = voice.speak(model, items, self.cfg_strength, quiet=True)
-        rates = {
-            HEARD_AS[name]: error_rate(items, clips, voice.sample_rate, hear) for name, hear in self.recognisers.items()
+        rtf = voice.real_time_factor(perf_counter() - started, clips)
+        similar = similarities(items, clips, voice, self.encoder)
+        heard = {name: hear(clips, voice.sample_rate) for name, hear in self.recognisers.items()}
+        scores = {
+            name: [score_of(*each) for each in zip(items, texts, similar, strict=True)] for name, texts in heard.items()
         }
-        return rates | {"eval/sim": fmean(similarities(items, clips, voice, self.encoder))}
+        return named_metrics(scores, rtf)

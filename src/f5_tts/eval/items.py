@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
+import re
+from collections import Counter
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+
+from f5_tts.data.sources import is_writable
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,8 +26,10 @@ class EvalItem:
     seen: bool  # whether the speaker was in the training data
 
     def __post_init__(self) -> None:
-        if not self.duration > 0:  # so that NaN is refused as well
+        if not 0 < self.duration < math.inf:  # so that NaN is refused as well
             raise ValueError(f"'duration' is {self.duration}; it must be above 0 seconds")
+        if not re.fullmatch(r"\w[\w .-]{0,99}", self.id):
+            raise ValueError(f"'id' is {self.id!r:.60}; clips are named by it: letters, digits and . _ - alone")
         if not self.text.split():
             raise ValueError("'text' is empty; an error rate needs at least one word")
 
@@ -36,7 +43,10 @@ def read_items(path: str | Path) -> list[EvalItem]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no evaluation list at {path}")
-    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")  # other line breaks may stand within a text
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not text in UTF-8 ({error.reason} at byte {error.start})") from error
     items = [read_item(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
     if not items:
         raise ValueError(f"{path} holds no items; one JSON object per line is needed")
@@ -50,12 +60,14 @@ def read_item(line: str, where: str) -> EvalItem:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise ValueError(f"{where}: not JSON ({error.msg} at character {error.pos + 1})") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where}: not JSON ({error})") from error
     if not isinstance(row, dict):
         raise ValueError(f"{where}: a JSON object is needed, found {type(row).__name__}")
     check_keys(row, where)
     try:
         return EvalItem(**{key: typed(key, value) for key, value in row.items()})
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise ValueError(f"{where}: {error}") from error
 
 
@@ -72,11 +84,13 @@ def typed(key: str, value: Any) -> Any:
     if kind == "float" and type(value) is int:
         return float(value)
     if type(value).__name__ != kind:
-        raise ValueError(f"'{key}' is {value!r}; a JSON {JSON_NAMES[kind]} is needed")
+        raise ValueError(f"'{key}' is {value!r:.60}; a JSON {JSON_NAMES[kind]} is needed")
+    if kind == "str" and not is_writable(value):
+        raise ValueError(f"'{key}' is {value!r:.60}; half a surrogate is no Unicode")
     return value
 
 
 def check_ids(items: list[EvalItem], path: Path) -> None:
     ids = [item.id for item in items]
-    if repeated := sorted({i for i in ids if ids.count(i) > 1}):
+    if repeated := sorted(i for i, num in Counter(ids).items() if num > 1):
         raise ValueError(f"{path}: 'id' must be unique, found more than once: {repeated}")

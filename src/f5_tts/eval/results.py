@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from f5_tts.eval.statistics import Score, error_rate, mean_similarity
+from f5_tts.eval.statistics import (
+    Score,
+    bootstrap_intervals,
+    char_errors,
+    error_rate,
+    errors,
+    leaks,
+    mean_similarity,
+    similarities,
+    stutters,
+)
 from f5_tts.eval.table import ResultRow, result_rows
 from f5_tts.model.checkpoint import replace_file
 
 FILE = "scores.json"
+HEARD_AS = {"pocketsphinx": "eval", "whisper": "judge"}  # what begins the name of a metric, by who listens
+HEARD = {"wer": errors, "cer": char_errors, "repeat_rate": stutters, "leak_rate": leaks}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,6 +34,7 @@ class Result:
     guidance: dict[str, float]  # by recogniser, chosen on dev
     dev_error_rates: dict[str, dict[str, float]]  # by recogniser and guidance
     scores: dict[str, list[Score]]  # by recogniser, one a take of each item of test
+    rtf: float = field(compare=False)  # seconds of computing for a second of speech; another one each time
     mark: str = ""  # of weights, settings and items: evaluations with the same one are the same
 
     def rows(self, model: str, recogniser: str) -> list[ResultRow]:
@@ -31,6 +44,10 @@ class Result:
         """Scores on voices never trained on: what "held-out error rate" is about."""
         return [score for score in self.scores[recogniser] if not score.seen]
 
+    def metrics(self) -> dict[str, float]:
+        """What was measured on voices never trained on."""
+        return named_metrics({name: self.unseen(name) for name in self.scores}, self.rtf)
+
     def summary(self, recogniser: str) -> str:
         scores = self.unseen(recogniser)
         return (
@@ -39,8 +56,24 @@ class Result:
         )
 
 
+def named_metrics(scores: Mapping[str, Sequence[Score]], rtf: float) -> dict[str, float]:
+    """The measures by recogniser, each with half its 95 % interval, as docs/metrics.md calls them.
+
+    Similarity, which no recogniser hears, is of the first one's clips.
+    """
+    found = {"eval/rtf": rtf}
+    for place, (recogniser, heard) in enumerate(scores.items()):
+        prefix = HEARD_AS[recogniser]
+        quantities = {f"{prefix}/{name}": quantity for name, quantity in HEARD.items()}
+        if place == 0:
+            quantities["eval/sim"] = similarities
+        for name, interval in zip(quantities, bootstrap_intervals(heard, list(quantities.values())), strict=True):
+            found |= {name: interval.value, f"{name}_ci95": interval.half_width}
+    return found
+
+
 def write_result(result: Result, folder: Path) -> None:
-    text = json.dumps(asdict(result), indent=1)
+    text = json.dumps({**asdict(result), "metrics": result.metrics()}, indent=1)
 
     def write(part: Path) -> None:
         part.write_text(text, encoding="utf-8")
@@ -49,13 +82,39 @@ def write_result(result: Result, folder: Path) -> None:
 
 
 def read_result(folder: Path) -> Result:
-    """Raises FileNotFoundError with the command that makes the file."""
+    """Raises FileNotFoundError with the command that makes the file, ValueError where an earlier version made it."""
     path = folder / FILE
     if not path.is_file():
         raise FileNotFoundError(f"no {path}: make it with python -m f5_tts.scripts.evaluate eval.out={folder}")
-    values = json.loads(path.read_text(encoding="utf-8"))
-    scores = {name: [Score(**row) for row in rows] for name, rows in values.pop("scores").items()}
-    return Result(**values, scores=scores)
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        values.pop("metrics", None)  # which follow from the rest
+        scores = {name: [Score(**row) for row in rows] for name, rows in values.pop("scores").items()}
+        result = Result(**values, scores=scores)
+        check_result(result)
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise ValueError(
+            f"{path} is damaged, or of another version ({error}): remove it, and make it with python -m "
+            f"f5_tts.scripts.evaluate eval.out={folder}"
+        ) from error
+    return result
+
+
+def check_result(result: Result) -> None:
+    """ValueError where a value is not of its kind; JSON can hold any."""
+    tables = [result.guidance, *result.dev_error_rates.values()]
+    numbers = [value for table in tables for value in table.values()]
+    scores = [score for found in result.scores.values() for score in found]
+    numbers += [value for score in scores for value in (score.edits, score.words, score.char_edits, score.chars)]
+    numbers += [result.rtf, *(score.similarity for score in scores)]
+    texts = [result.ckpt, result.mark, *(text for score in scores for text in (score.id, score.hypothesis))]
+    flags = [flag for score in scores for flag in (score.seen, score.stutters, score.leaks)]
+    if not all(type(value) in (int, float) for value in numbers):
+        raise ValueError("a number is none")
+    if not all(isinstance(text, str) for text in texts) or not all(isinstance(flag, bool) for flag in flags):
+        raise ValueError("a text is none")
+    if result.guidance.keys() != result.scores.keys():
+        raise ValueError("guidance and scores are of different recognisers")
 
 
 def chosen_examples(scores: Sequence[Score], count: int) -> list[str]:

@@ -21,15 +21,20 @@ class Score:
     seen: bool  # whether the speaker was in the training data
     edits: int  # words put in, left out or replaced
     words: int  # of the text that was to be spoken
+    char_edits: int  # the same by character, spaces aside
+    chars: int
+    stutters: bool  # whether words are heard more often in a row than they stand there
+    leaks: bool  # whether it begins with words of the prompt
     similarity: float  # of the voice to the prompt's, as the reward measures it
     hypothesis: str  # what the recogniser heard
 
     def __post_init__(self) -> None:
-        if self.words < 1 or self.edits < 0:
-            raise ValueError(
-                f"score of item {self.id!r} has {self.edits} edits in {self.words} words; "
-                "at least 0 edits and at least 1 word are needed"
-            )
+        for edits, size, unit in ((self.edits, self.words, "word"), (self.char_edits, self.chars, "character")):
+            if size < 1 or edits < 0:
+                raise ValueError(
+                    f"score of item {self.id!r} has {edits} edits in {size} {unit}s; "
+                    f"at least 0 edits and at least 1 {unit} are needed"
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,10 @@ class Interval:
     low: float
     high: float
 
+    @property
+    def half_width(self) -> float:
+        return (self.high - self.low) / 2
+
 
 Quantity = Callable[[Sequence[Score]], tuple[NDArray[np.float64], NDArray[np.float64]]]
 
@@ -47,6 +56,18 @@ Quantity = Callable[[Sequence[Score]], tuple[NDArray[np.float64], NDArray[np.flo
 def errors(scores: Sequence[Score]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Numerators and denominators, item by item in the order of ids, whose sums' ratio is the error rate."""
     return by_item(scores, [s.edits for s in scores]), by_item(scores, [s.words for s in scores])
+
+
+def char_errors(scores: Sequence[Score]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    return by_item(scores, [s.char_edits for s in scores]), by_item(scores, [s.chars for s in scores])
+
+
+def stutters(scores: Sequence[Score]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    return by_item(scores, [s.stutters for s in scores]), by_item(scores, [1] * len(scores))
+
+
+def leaks(scores: Sequence[Score]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    return by_item(scores, [s.leaks for s in scores]), by_item(scores, [1] * len(scores))
 
 
 def similarities(scores: Sequence[Score]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -77,10 +98,17 @@ def bootstrap_interval(
     scores: Sequence[Score], quantity: Quantity = errors, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Interval:
     """Percentile bootstrap over items: what the quantity would be on other items drawn like these."""
+    return bootstrap_intervals(scores, [quantity], resamples=resamples, seed=seed)[0]
+
+
+def bootstrap_intervals(
+    scores: Sequence[Score], quantities: Sequence[Quantity], *, resamples: int = RESAMPLES, seed: int = 0
+) -> list[Interval]:
+    """Of several quantities, on the same resamples."""
     check_some(scores)
-    top, bottom = quantity(scores)
-    items = draw_counts(len(top), resamples, np.random.default_rng(seed))
-    return interval((items @ top) / (items @ bottom))
+    sums = [quantity(scores) for quantity in quantities]
+    items = draw_counts(len(sums[0][0]), resamples, np.random.default_rng(seed))
+    return [interval((items @ top) / (items @ bottom)) for top, bottom in sums]
 
 
 def paired_interval(

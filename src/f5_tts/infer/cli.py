@@ -53,6 +53,7 @@ SWITCHES = {
     "--save_chunk": "also write each chunk, into <output_dir>/<output_file>_chunks",
     "--no_legacy_text": "names of these files keep letters that are not ASCII",
     "--remove_silence": "shorten pauses longer than a second to a second",
+    "--sample_from_dist": "draw every velocity from the Gaussian of stage 1 or 2, with the seed; default: its mean",
     "--load_vocoder_from_local": f"read Vocos from model.vocoder.local_path, or from {LOCAL_VOCOS} if that is null",
 }
 NUMBERS = [field.name for field in fields(InferConfig) if field.name not in ("ode_method", "epss")]
@@ -97,7 +98,7 @@ def read_toml(name: str) -> dict[str, Any]:
         raise ConfigError(f"no TOML file at {path}")
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # of UTF-8 or of TOML
+    except (ValueError, RecursionError) as error:  # of UTF-8 or of TOML
         raise ConfigError(f"{path} cannot be read as TOML: {error}") from error
     voices = values.pop("voices", {})
     kinds = toml_kinds()
@@ -141,6 +142,8 @@ def speech_config(given: dict[str, Any]) -> SpeechConfig:
         run.model.vocoder.is_local = True
         run.model.vocoder.local_path = run.model.vocoder.local_path or LOCAL_VOCOS
         check(run)
+    if given.get("sample_from_dist"):
+        run.model.sample_from_dist = True  # whether there is a Gaussian, the checkpoint says
     return run
 
 
@@ -201,6 +204,8 @@ def read_voice(name: str, table: dict[str, Any], run: SpeechConfig) -> Voice:
 def output_path(given: dict[str, Any]) -> Path:
     """Where the WAV goes, a folder that can be written."""
     name = given.get("output_file") or f"infer_cli_{datetime.now():%Y%m%d_%H%M%S}.wav"
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ValueError(f"output_file={name} lies outside of output_dir: name the folder there")
     path = Path(given.get("output_dir") or FOLDER) / name
     if path.suffix.lower() != ".wav":
         raise ValueError(f"output_file={name} is no name of a WAV file: let it end with .wav")

@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from f5_tts.config import changed
+from f5_tts.data.sources import is_writable
 from f5_tts.data.text import Vocabulary
 from f5_tts.infer.chunks import chunk_size, cross_fade, finished, gain, spaced, speech_frames, split_text
 from f5_tts.infer.reference import Reference
@@ -122,6 +123,8 @@ class Speaker:
 
     def check_text(self, text: str, key: str) -> None:
         """ValueError for a text that would be nothing but spaces to the model."""
+        if not is_writable(text):
+            raise ValueError(f"{key} is no Unicode: it has half a surrogate in it, {text[:40]!r}")
         symbols = {symbol for symbol in self.vocabulary.split(text) if symbol.strip()}
         if not symbols:
             raise ValueError(f"{key} is empty")

@@ -1,4 +1,4 @@
-"""Names and formats of weights; nobody else reads or writes them.
+"""Names and formats of weights; nobody else writes them, and what files hold is read by `tensors` alone.
 
 In a save dir `model_last.pt` is sought first, then the highest `model_<update>.pt`, then
 `pretrained_*.{pt,safetensors}`.
@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import re
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -19,12 +17,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from f5_tts.data.text import Vocabulary
 from f5_tts.model.cfm import CFM
 from f5_tts.model.lora import merged_weights, unchanged
+from f5_tts.model.tensors import check_tensors, checksum, read_file
 from f5_tts.sections import ModelConfig
 
 RAW, AVERAGE = "model_state_dict", "ema_model_state_dict"  # the weights in a training checkpoint
@@ -37,6 +36,21 @@ MEANING = ("backbone", "tokenizer", "arch", "mel_spec")  # keys of `model` witho
 ABOUT = ("objective", "model", "vocabulary")  # what a training checkpoint says of its weights: stage, and their card
 PARTS = ".*.part"  # names of files that are being written
 FREE = {"arch.dropout", "arch.checkpoint_activations"}  # of those, what a run may change
+CHECKSUM = "checksum"  # in the header of exported weights
+KINDS: dict[str, type] = {
+    LORA: dict,
+    "optimizer_state_dict": dict,
+    "scheduler_state_dict": dict,
+    "skips": dict,
+    "origin": dict,
+    "model": dict,
+    "vocabulary": list,
+    "bad_rows": list,
+    "objective": str,
+    "recommended": str,
+    "update": int,
+    "step": int,
+}  # what these keys of a checkpoint hold, where they are there
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,7 +121,10 @@ class Checkpoint:
 
 
 def find_checkpoint(save_dir: Path, *, pretrained: bool) -> Path | None:
-    """The checkpoint a run in `save_dir` starts from; `pretrained_*` files count for stage 1 only."""
+    """The checkpoint a run in `save_dir` starts from; `pretrained_*` files count for stage 1 only.
+
+    Raises ValueError where there are several of these to choose from.
+    """
     last = save_dir / "model_last.pt"
     if last.is_file():
         return last
@@ -115,6 +132,9 @@ def find_checkpoint(save_dir: Path, *, pretrained: bool) -> Path | None:
     if numbered:
         return numbered[-1]
     files = sorted(path for path in save_dir.glob("pretrained_*") if path.suffix in {".pt", ".safetensors"})
+    if pretrained and len(files) > 1:
+        names = ", ".join(path.name for path in files)
+        raise ValueError(f"{save_dir} has {names}, and a run starts from one: move the others away")
     return files[0] if files and pretrained else None
 
 
@@ -133,46 +153,30 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     payload = read_file(path)
     if path.suffix == ".safetensors":
-        payload = {AVERAGE: payload, **read_header(path)}
+        payload = {AVERAGE: payload, **read_header(path, payload)}
     run = payload if isinstance(payload, dict) else {}
     weights, which = (run[RAW], "raw") if run.get(RAW) else (run.get(AVERAGE), "ema")
     if not isinstance(weights, dict):
         raise ValueError(f"{path} holds neither {RAW} nor {AVERAGE}")
-    check_tensors(weights, path)
+    check_run(run, path)
     return Checkpoint(path=path, weights=plain_weights(weights), which=which, run=run)
 
 
-def read_file(path: Path) -> Any:
-    """What torch.save or safetensors wrote, on the CPU; no code from the file runs.
-
-    Raises FileNotFoundError, or ValueError when the file is damaged or holds more than tensors and plain values.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        if zipfile.is_zipfile(path):
-            return torch.load(path, map_location="cpu", weights_only=True)
-        raise RuntimeError("no archive as torch.save writes it since PyTorch 1.6")
-    except (RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError, OSError) as error:
-        is_code = isinstance(error, pickle.UnpicklingError)
-        reason = "objects that only code could restore" if is_code else str(error).partition("\n")[0]
-        raise ValueError(f"{path} cannot be read as a checkpoint: damaged, or not only weights ({reason})") from error
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a bare state dict; raises what read_file raises, and ValueError for a file that holds no such."""
-    tensors = read_file(path)
-    check_tensors(tensors, path)
-    return tensors
-
-
-def check_tensors(tensors: Any, path: Path) -> None:
-    if not isinstance(tensors, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in tensors.items()
-    ):
-        raise ValueError(f"{path} is no state dict: it should hold tensors by their names and nothing else")
+def check_run(run: Mapping[Any, Any], path: Path) -> None:
+    """See that what a checkpoint says is of the kinds that are read from it; ValueError names the first key."""
+    for key, kind in KINDS.items():
+        if not isinstance(run.get(key, kind()), kind):
+            raise ValueError(
+                f"{path} is no checkpoint: {key} is {type(run[key]).__name__}, where {kind.__name__} is due"
+            )
+    if not all(isinstance(symbol, str) for symbol in run.get("vocabulary", [])):
+        raise ValueError(f"{path} is no checkpoint: vocabulary holds more than text")
+    if run.get("recommended", "raw") not in ("raw", "ema"):
+        raise ValueError(f"{path} recommends {run['recommended']!r}, which is neither raw nor ema")
+    for weights in (run.get(RAW, {}), run.get(AVERAGE, {})):
+        check_tensors(weights, path)
+        if not all(value.numel() == 1 for name, value in weights.items() if name == "step"):
+            raise ValueError(f"{path} is no checkpoint: its step is no single number")
 
 
 def plain_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -191,9 +195,11 @@ def matched_weights(model: CFM, checkpoint: Checkpoint, say: Callable[[str], Non
     """A checkpoint's weights for every tensor of the model, plain; only a Gaussian head may be missing or left over,
     and that is said.
 
-    Raises ValueError that names the first keys that differ, with both shapes.
+    Raises ValueError that names the first keys that differ, with both shapes, and for a tensor that is not finite.
     """
     weights, own = dict(checkpoint.weights), merged_weights(model)
+    if broken := [name for name, value in weights.items() if not value.isfinite().all()]:
+        raise ValueError(f"{checkpoint.path} holds numbers that are NaN or infinite, in {', '.join(broken[:3])}")
     if model.is_gaussian and not checkpoint.has_head:
         weights |= {name: value for name, value in own.items() if name.startswith(HEAD)}
         say(f"{checkpoint.path} has no Gaussian head: it starts at model.ln_sigma_init")
@@ -277,16 +283,20 @@ def export_weights(checkpoint: Checkpoint, path: Path, dtype: torch.dtype) -> No
     tensors = published_tensors(checkpoint.weights, dtype) | {"step": torch.tensor(checkpoint.update)}
     card = {} if checkpoint.card is None else asdict(checkpoint.card)
     header = {key: json.dumps(value) for key, value in card.items()}
+    header[CHECKSUM] = checksum(tensors, header)
     replace_file(path, lambda part: save_file(tensors, part, metadata=header))
 
 
-def read_header(path: Path) -> dict[str, Any]:
-    """What an exported file says of its weights; ValueError when it cannot be read."""
+def read_header(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What an exported file says of its weights; ValueError when it cannot be read, or they are not as exported."""
     with safe_open(path, framework="pt") as file:
         header = file.metadata() or {}
+    said = header.pop(CHECKSUM, None)  # of published files nobody says one
+    if said is not None and said != checksum(tensors, header):
+        raise ValueError(f"{path} is damaged, its weights have another checksum than its header says: export it again")
     try:
         return {key: json.loads(header[key]) for key in ("model", "vocabulary") if key in header}
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path} has a damaged header ({error}): export it again") from error
 
 

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu
 
 from f5_tts.model.backbones.layers import silence
-from f5_tts.model.checkpoint import differences, read_tensors
+from f5_tts.model.checkpoint import differences
 from f5_tts.model.hub import fetch
+from f5_tts.model.tensors import read_tensors
 from f5_tts.sections import MelSpecConfig
 
 REPOSITORY = "charactr/vocos-mel-24khz"  # on the Hugging Face hub
@@ -36,6 +37,7 @@ OF_THE_RUN = (
     ("head.init_args.n_fft", "n_fft"),
     ("head.init_args.hop_length", "hop_length"),
 )  # what config.yaml shares with model.mel_spec
+NO_YAML = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError)  # that yaml raises
 SIZES = ("dim", "intermediate_dim", "num_layers")  # what config.yaml alone says, under backbone.init_args
 FRONT_END = "feature_extractor."  # weights of the mel, which is made elsewhere
 LOUDEST = 1e2  # a bin's largest magnitude
@@ -189,7 +191,7 @@ def read_sizes(path: Path, mel_spec: MelSpecConfig) -> dict[str, int]:
 def read_yaml(path: Path) -> Any:
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except NO_YAML as error:
         raise ValueError(f"{path} is not YAML ({' '.join(str(error).split())}): fetch it again") from error
 
 

@@ -31,7 +31,7 @@ from f5_tts.data.sources import folder_entries
 from f5_tts.model.build import build_vocoder
 from f5_tts.model.checkpoint import replace_file
 from f5_tts.model.mel import LogMel
-from f5_tts.rewards.damage import DAMAGES
+from f5_tts.rewards.damage import DAMAGES, words_of
 from f5_tts.rewards.picture import draw_audition
 from f5_tts.rewards.provider import build_providers, score_all
 from f5_tts.sections import ConfigError, ModelConfig, RLRunConfig, dataset_dir
@@ -81,7 +81,7 @@ def chosen_rows(run: RLRunConfig) -> list[tuple[Row, Row, Row]]:
     """
     settings, draw = run.audition, np.random.default_rng(0)
     rows = read_folder(Path(settings.folder)) if settings.folder else read_data_set(run.datasets.name, dataset_dir(run))
-    spoken = [row for row in rows if len(row.sentence.split()) > 1]
+    spoken = [row for row in rows if len(words_of(row.sentence)) > 1]
     if len(spoken) < 2:
         where = settings.folder or dataset_dir(run)
         raise ConfigError(f"{where} has {len(spoken)} recordings of two words and more; an audition needs two")
@@ -194,7 +194,7 @@ def verdict(heard: str, above: Float[Tensor, " b"]) -> str:
     """Whether a kind lies where a person puts it: damage below its copy for most clips and in the mean."""
     if heard == COPY:
         return ""
-    is_below = bool(above.mean() < 0) and bool((above < 0).float().mean() > 0.5)
+    is_below = bool(above.nanmean() < 0) and bool((above < 0).float().mean() > 0.5)
     return "yes" if is_below != (heard == RECORDING) else "no"
 
 

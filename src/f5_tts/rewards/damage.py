@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from f5_tts.rewards.transcript import language_of, symbols
 from f5_tts.types import RewardInput
 
 NOISE_DB = -5.0  # of white noise below the speech
@@ -23,13 +24,13 @@ Damage = Callable[[RewardInput], RewardInput]
 
 def dropped_word(item: RewardInput) -> RewardInput:
     """Without the word in the middle of its text."""
-    first, last = word_edges(item, len(item.text.split()) // 2)
+    first, last = word_edges(item, len(words_of(item.text)) // 2)
     return replace(item, audio=torch.cat([item.audio[:first], item.audio[last:]]))
 
 
 def repeated_word(item: RewardInput) -> RewardInput:
     """With that word said twice."""
-    first, last = word_edges(item, len(item.text.split()) // 2)
+    first, last = word_edges(item, len(words_of(item.text)) // 2)
     return replace(item, audio=torch.cat([item.audio[:last], item.audio[first:]]))
 
 
@@ -46,7 +47,7 @@ def clipping(item: RewardInput) -> RewardInput:
 
 def long_pause(item: RewardInput) -> RewardInput:
     """A pause between the word in the middle and the one before."""
-    place, _ = word_edges(item, len(item.text.split()) // 2)
+    place, _ = word_edges(item, len(words_of(item.text)) // 2)
     hush = HUM * torch.randn(round(PAUSE_S * item.sample_rate), generator=torch.Generator().manual_seed(1))
     return replace(item, audio=torch.cat([item.audio[:place], hush, item.audio[place:]]))
 
@@ -66,10 +67,15 @@ DAMAGES: dict[str, Damage] = {
 }
 
 
+def words_of(text: str) -> list[str]:
+    """Its words, numbers spelled out; of Chinese and Japanese each character."""
+    return symbols(text, language_of(text), "word")
+
+
 def word_edges(item: RewardInput, number: int) -> tuple[int, int]:
     """The samples between which a word is said: words share the clip by their letters, an edge within it is then moved
     to the quietest place near by."""
-    lengths = torch.tensor([len(word) + 1 for word in item.text.split()])
+    lengths = torch.tensor([len(word) + 1 for word in words_of(item.text)])
     share = torch.cat([torch.zeros(1), lengths.cumsum(0) / lengths.sum()]) * len(item.audio)
     reach = int(SEARCH * (share[number + 1] - share[number]))
     inner = [quietest(item.audio, int(edge), reach, item.sample_rate) for edge in share[1:-1]]

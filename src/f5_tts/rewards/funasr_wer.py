@@ -21,9 +21,9 @@ class FunasrWer(TranscriptReward):
 
     `model_id` is a directory of SenseVoiceSmall or its name on the hub. `lang` is the language of all clips; auto: each
     input's own where the model knows it, else found by the model itself, and for the comparison by the text's script.
-    `wer_mode`: char | word, what an error is counted in. `ref_source`: text | audio, which compares with what the same
-    model hears in `target_audio`, so that its own mistakes do not count; NaN where that is missing or nothing is heard
-    in it. `batch_size` clips are heard at once.
+    `wer_mode`: char | word, what an error is counted in; of characters the rate is reported as `cer` too. `ref_source`:
+    text | audio, which compares with what the same model hears in `target_audio`, so that its own mistakes do not
+    count; NaN where that is missing or nothing is heard in it. `batch_size` clips are heard at once.
     """
 
     def __init__(
@@ -42,6 +42,7 @@ class FunasrWer(TranscriptReward):
         if not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"funasr_wer: config.batch_size must be a whole number from 1, got {batch_size!r}")
         self.lang, self.wer_mode, self.from_audio = lang, wer_mode, ref_source == "audio"
+        self.rate = "cer" if wer_mode == "char" else "wer"
         self.recognizer = SenseVoice(find_directory(model_id), device, batch_size)
         self._known: dict[bytes, str] = {}
 

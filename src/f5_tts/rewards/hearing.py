@@ -19,12 +19,14 @@ from f5_tts.types import RewardInput
 class TranscriptReward(ABC):
     """Scores by `hear`, which subclasses give.
 
-    Components: `acc`, which is 1 - wer, at least 0; `wer`, errors per symbol of the reference, which may pass 1, and
-    its parts `ins`, `del`, `sub`; `unusable`, 1 where the clip holds no sound to judge, else 0; `heard`, the text. A
-    clip without sound has the `wer` of silence, 1, and nothing is heard in it. Without a reference, rates are NaN.
+    Components: `acc`, which is 1 - wer, at least 0; `wer`, errors per symbol of the reference, which may pass 1, also
+    called `cer` where symbols are characters, and its parts `ins`, `del`, `sub`; `unusable`, 1 where the clip holds no
+    sound to judge, else 0; `heard`, the text. A clip without sound has the `wer` of silence, 1, and nothing is heard in
+    it. Without a reference, rates are NaN.
     """
 
     component = "acc"
+    rate = "wer"  # what everybody calls the error rate, by what `symbols` gives: wer (words) or cer (characters)
 
     @abstractmethod
     def hear(self, inputs: Sequence[RewardInput]) -> list[str]:
@@ -49,7 +51,7 @@ class TranscriptReward(ABC):
         wer, parts = rates.sum(dim=1), dict(zip(("ins", "del", "sub"), rates.T, strict=True))
         unusable = torch.tensor([float(text is None) for text in heard])
         texts = [text or "" for text in heard]
-        return {"acc": 1 - wer.clamp(max=1), "wer": wer, **parts, "unusable": unusable, "heard": texts}
+        return {"acc": 1 - wer.clamp(max=1), "wer": wer, self.rate: wer, **parts, "unusable": unusable, "heard": texts}
 
     def heard(self, inputs: Sequence[RewardInput]) -> list[str | None]:
         """What is said in each clip; None where there is no sound to judge."""

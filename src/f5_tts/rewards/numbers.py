@@ -67,7 +67,8 @@ def english(whole: str, fraction: str, mark: str, after: str) -> str:
     return (english_ordinal(words) if mark else words) + after
 
 
-def is_code(digits: str) -> bool:
+def is_code(whole: str) -> bool:
+    digits = whole.replace(",", "")
     return len(digits) > LONGEST or (digits[0] == "0" and len(digits) > 1)
 
 

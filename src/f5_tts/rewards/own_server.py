@@ -7,11 +7,13 @@ import os
 import secrets
 import shutil
 import subprocess
+import sys
 import threading
 import time
 import warnings
 import weakref
 from pathlib import Path
+from typing import Any
 
 from f5_tts.rewards.wire import TOKEN, Address, WorkerError, json_object, sentence
 from f5_tts.sections import ProviderConfig, WorkerConfig
@@ -59,7 +61,7 @@ class OwnServer:
         self.process = self.launch(token)
         self.stop = weakref.finalize(self, end, self.process)
         began = time.monotonic()
-        report = json_object(first_line(self.process, self.timeout_s))
+        report = first_object(self.process, self.timeout_s)
         in_time = time.monotonic() - began < self.timeout_s
         if in_time and "url" in report:
             return Address(report["url"], token)
@@ -97,13 +99,18 @@ def find_program(python: str, name: str) -> str:
     return str(Path(found).absolute())
 
 
-def first_line(process: subprocess.Popen[bytes], timeout_s: float) -> bytes:
-    """What a process says first; b"" if it ends before, as it must after that time."""
+def first_object(process: subprocess.Popen[bytes], timeout_s: float) -> dict[str, Any]:
+    """What a process says first in JSON; nothing if it ends before, as it must after that time. What a script around it
+    says on stdout is shown."""
     assert process.stdout is not None
     alarm = threading.Timer(timeout_s, kill, [process])
     alarm.start()
     try:
-        return process.stdout.readline()
+        for line in process.stdout:
+            if found := json_object(line):
+                return found
+            sys.stderr.write(line.decode(errors="replace"))
+        return {}
     finally:
         alarm.cancel()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -90,7 +90,7 @@ def find_provider(name: str, where: str) -> Callable[..., Any]:
     """The class or function behind a name of ours or "module:attribute"; ValueError with the reason where none is."""
     path = PROVIDERS.get(name, name)
     module, colon, attribute = path.partition(":")
-    if not colon:
+    if not colon or not all(part.isidentifier() for part in module.split(".")):
         raise ValueError(
             f"{where}.name: no reward provider is called {name!r}; there are {', '.join(PROVIDERS)}, "
             "and yours as module:attribute"
@@ -155,7 +155,8 @@ def scores_of(provider: RewardProvider, name: str, inputs: Sequence[RewardInput]
 
 
 def has_texts(values: Any) -> bool:
-    return not isinstance(values, Tensor) and any(isinstance(value, str) for value in values)
+    may = isinstance(values, Iterable) and not isinstance(values, Tensor)
+    return may and any(isinstance(value, str) for value in values)
 
 
 def as_tensor(numbers: Numbers) -> Tensor:
@@ -169,7 +170,12 @@ def checked(score: Any, name: str, num: int) -> Tensor:
     """One number a clip, NaN (or None) where it does not apply; ValueError that names the provider and the clips."""
     if has_texts(score):
         raise ValueError(f"reward provider {name} gave texts, but a reward is a number for each clip")
-    score = as_tensor(score)
+    try:
+        score = as_tensor(score)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"reward provider {name} gave {score!r:.100} for {num} clips, not a number for each"
+        ) from error
     if score.shape != (num,):
         raise ValueError(f"reward provider {name} gave scores of shape {tuple(score.shape)} for {num} clips")
     return finite(score, name)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
@@ -12,10 +12,11 @@ from threading import Lock
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor, nn
 
 from f5_tts.model.hub import fetch
+from f5_tts.model.tensors import UNREADABLE, check_records
+from f5_tts.model.vocos import read_yaml, value_at
 from f5_tts.rewards.clips import at_heard_rate, available_device, usable_indices
 from f5_tts.rewards.traceless import traceless
 
@@ -23,6 +24,13 @@ LANGUAGES = ("auto", "zh", "en", "yue", "ja", "ko")
 TAG = re.compile(r"<\|[^|]*\|>")  # language, emotion, event and style, which lead each text
 
 BPE = "chn_jpn_yue_eng_ko_spectok.bpe.model"
+# Of config.yaml; funasr has others, that read files of theirs.
+PARTS = {
+    "model": "SenseVoiceSmall",
+    "encoder": "SenseVoiceEncoderSmall",
+    "tokenizer": "SentencepiecesTokenizer",
+    "frontend": "WavFrontend",
+}
 FILES = ("config.yaml", "configuration.json", "model.pt", "am.mvn", BPE)
 HUB_NAMES = {"iic/SenseVoiceSmall": "FunAudioLLM/SenseVoiceSmall"}  # ModelScope's name -> Hugging Face's
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -32,14 +40,8 @@ SHOWN = 3  # differences that an error names
 
 NEEDED = ("funasr", "kaldi_native_fbank", "sentencepiece")  # the names they are imported by
 INSTALL = 'pip install -e ".[reward_funasr]" (or ".[rl]", which holds it)'
-BROKEN = (
-    RuntimeError,
-    OSError,
-    LookupError,
-    ValueError,
-    TypeError,
-    AttributeError,
-)  # what funasr makes of broken files
+# What funasr makes of broken files.
+BROKEN = (RuntimeError, OSError, LookupError, ValueError, TypeError, AttributeError)
 
 
 class SenseVoice:
@@ -111,19 +113,24 @@ def check_files(directory: Path) -> None:
     if missing:
         raise FileNotFoundError(f"funasr_wer: {directory} lacks {', '.join(missing)}; run: {FETCH} {directory}")
     try:
-        config = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        config = read_yaml(directory / "config.yaml")
+    except ValueError as error:
         raise ValueError(f"funasr_wer: {directory}/config.yaml is damaged; run: {FETCH} {directory}") from error
-    model = config.get("model") if isinstance(config, Mapping) else None
-    if model != "SenseVoiceSmall":
-        raise ValueError(f"funasr_wer: {directory}/config.yaml describes {model}, and SenseVoiceSmall is needed")
+    for part, needed in PARTS.items():
+        if (found := value_at(config, part)) != needed:
+            raise ValueError(
+                f"funasr_wer: {directory}/config.yaml describes {found}, and SenseVoiceSmall is needed, with {part}: "
+                f"{needed}"
+            )
 
 
 def weight_shapes(path: Path) -> dict[str, torch.Size]:
     """Name and shape of each tensor in a file of weights, whose values are not read; nothing in it can run."""
     try:
+        if zipfile.is_zipfile(path):
+            check_records(path)
         content = torch.load(path, map_location="meta", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except UNREADABLE as error:
         raise ValueError(
             f"funasr_wer: {path} holds no weights, or more than weights: half a download, or not from where it should "
             f"be; run: {FETCH} {path.parent}"
@@ -134,11 +141,10 @@ def weight_shapes(path: Path) -> dict[str, torch.Size]:
 
 
 def check_weights(path: Path, found: Mapping[str, torch.Size], model: nn.Module) -> None:
-    """Every weight of the model is in the file, in its shape, and the file has no other of the same parts."""
+    """Every weight of the model is in the file, in its shape, and the file has no other of the same parts; what else
+    it holds, such as an optimizer, is its own affair."""
     wanted = {name: value.shape for name, value in model.state_dict().items()}
-    parts = {
-        name.partition(".")[0] for name in wanted
-    }  # what else a file holds, such as an optimizer, is its own affair
+    parts = {name.partition(".")[0] for name in wanted}
     there = {name: shape for name, shape in found.items() if name.partition(".")[0] in parts}
     differences = [
         f"{name} {shown(there.get(name))} instead of {shown(wanted.get(name))}"
@@ -179,6 +185,7 @@ def auto_model(directory: Path, device: torch.device) -> Any:
                 device=str(device),
                 ncpu=torch.get_num_threads(),
                 disable_update=True,
+                trust_remote_code=False,  # said here, for a config.yaml or configuration.json could say otherwise
             )
         except BROKEN as error:
             reason = str(error).partition("\n")[0]

@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,11 +17,11 @@ from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingTCPServer
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 from f5_tts.command import command
 from f5_tts.rewards.provider import knows_words, local_provider, scores_of
-from f5_tts.rewards.wire import PROTOCOL, TOKEN, is_loopback, pack_scores, unpack_inputs
+from f5_tts.rewards.wire import PROTOCOL, TOKEN, is_loopback, pack_scores, shared_token, unpack_inputs
 from f5_tts.types import RewardInput, RewardProvider
 
 SLOWEST_S = 30.0  # without a byte from a client, or without room for one of ours, before it is hung up on
@@ -102,6 +103,16 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+        if status != HTTPStatus.OK:
+            self.hear_out()
+
+    def hear_out(self) -> None:
+        """Passes over what a refused client still sends: hung up on, it would not come to read why."""
+        until = time.monotonic() + SLOWEST_S
+        with suppress(OSError):
+            self.connection.shutdown(socket.SHUT_WR)
+            while time.monotonic() < until and self.rfile.read1(2**16):
+                pass
 
     def check_token(self) -> None:
         given, wanted = self.headers.get("Authorization", ""), f"Bearer {self.server.token}"
@@ -164,22 +175,30 @@ def main(argv: list[str]) -> bool:
         threading.Thread(target=end_with_owner, daemon=True).start()
     with stdout_for_one_line() as line:
         try:
-            server = build_server(args, os.environ.pop(TOKEN, ""))
+            server = build_server(args)
         except Exception as error:  # a provider of others may raise anything, and its owner wants to know
             if not args.owned:
                 raise
             print(json.dumps({"error": told(error)}), file=line)
             sys.exit(2)
-        url = f"http://{args.host if is_loopback(args.host) else socket.gethostname()}:{server.port}"
+        url = f"http://{reachable(args.host)}:{server.port}"
         served = f"{args.name} ({server.service.provider.component}) is served at {url}"
         print(json.dumps({"url": url}) if args.owned else served, file=line)
     with server, suppress(KeyboardInterrupt):
         server.serve_forever()
-    return True
+    end()
 
 
-def build_server(args: argparse.Namespace, token: str) -> RewardServer:
-    """Listening already; ValueError for whatever cannot be served."""
+def reachable(host: str) -> str:
+    """The host by which others reach what listens there: of any address of this machine, its name."""
+    return socket.gethostname() if host in ("0.0.0.0", "") else host
+
+
+def build_server(args: argparse.Namespace) -> RewardServer:
+    """Listening already, with the token that is in the environment no longer; ValueError for whatever cannot be
+    served."""
+    token = shared_token()
+    os.environ.pop(TOKEN, None)
     if not (is_loopback(args.host) or token):
         raise ValueError(
             f"--host {args.host} lets other machines ask: set {TOKEN} first, to a secret of yours, here and where the "
@@ -196,7 +215,7 @@ def build_server(args: argparse.Namespace, token: str) -> RewardServer:
 def read_config(text: str) -> dict[str, Any]:
     try:
         config = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"--config {text} is not JSON: {error}") from error
     if not isinstance(config, dict):
         raise ValueError(f"""--config {text} is no JSON object, such as '{{"model_dir": "..."}}'""")
@@ -212,9 +231,16 @@ def stdout_for_one_line() -> TextIO:
 
 
 def end_with_owner() -> None:
-    """Ends this process with its stdin. At once: it holds nothing that could be lost, and may be busy for minutes."""
+    """Ends this process with its stdin."""
     while os.read(0, 1024):
         pass
+    end()
+
+
+def end() -> NoReturn:
+    """Ends this process at once: it holds nothing that could be lost, and may be scoring for minutes."""
+    with suppress(OSError):
+        sys.stdout.flush()
     os._exit(0)
 
 

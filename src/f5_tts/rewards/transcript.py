@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from itertools import takewhile
 
 from rapidfuzz.distance import Levenshtein
 
@@ -60,6 +61,43 @@ def word_errors(reference: str, hypothesis: str) -> tuple[int, int]:
     """Fewest word edits that turn one text into the other, and the words of the reference."""
     want, got = normalise(reference).split(), normalise(hypothesis).split()
     return Levenshtein.distance(want, got), len(want)
+
+
+def char_errors(reference: str, hypothesis: str) -> tuple[int, int]:
+    """The same of characters, spaces aside."""
+    want, got = (normalise(text).replace(" ", "") for text in (reference, hypothesis))
+    return Levenshtein.distance(want, got), len(want)
+
+
+def stutters(reference: str, hypothesis: str) -> bool:
+    """Whether some words (one, or several together) are heard more often in a row than they stand in a row in the text.
+
+    Words that the text lacks stand there once at most: twice in a row is too often.
+    """
+    want, got = (WORD.findall(normalise(text)) for text in (reference, hypothesis))
+    for size in range(1, len(got) // 2 + 1):
+        written = longest_runs(want, size)
+        if any(times > max(1, written.get(words, 0)) for words, times in longest_runs(got, size).items()):
+            return True
+    return False
+
+
+def longest_runs(words: Sequence[str], size: int) -> dict[tuple[str, ...], int]:
+    """How often each `size` neighbours follow themselves at most, the first time counted."""
+    parts = [tuple(words[start : start + size]) for start in range(len(words) - size + 1)]
+    times = [1] * len(parts)
+    longest: dict[tuple[str, ...], int] = {}
+    for start in reversed(range(len(parts))):
+        if start + size < len(parts) and parts[start] == parts[start + size]:
+            times[start] = times[start + size] + 1
+        longest[parts[start]] = max(longest.get(parts[start], 1), times[start])
+    return longest
+
+
+def leaks(prompt: str, reference: str, hypothesis: str) -> bool:
+    """Whether, before the first word of the text, a word is heard that the prompt has and the text has not."""
+    said, want, got = (WORD.findall(normalise(text)) for text in (prompt, reference, hypothesis))
+    return not set(said).isdisjoint(takewhile(lambda word: word not in want, got))
 
 
 def word_scores(reference: str, hypothesis: str) -> list[float]:

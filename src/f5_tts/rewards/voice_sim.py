@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
+from f5_tts.model.tensors import UNREADABLE
 from f5_tts.rewards.clips import HEARD_RATE
 from f5_tts.rewards.voices import VoiceReward
 
@@ -70,7 +71,10 @@ def load_encoder(path: Path) -> VoiceEncoder:
     if not path.is_file():
         raise FileNotFoundError(f"voice_sim: no speaker encoder at {path}; run: {INSTALL}")
     encoder = VoiceEncoder()
-    weights = torch.load(path, map_location="cpu", weights_only=True).get("model_state", {})
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)["model_state"]
+    except UNREADABLE as error:
+        raise ValueError(f"voice_sim: {path} is damaged, or not Resemblyzer's encoder; run: {INSTALL}") from error
     weights = {name: value for name, value in weights.items() if name not in OF_ITS_TRAINING}
     wrong = sorted(weights.keys() ^ encoder.state_dict().keys())
     if wrong:

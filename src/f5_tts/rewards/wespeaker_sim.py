@@ -15,7 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from f5_tts.model.checkpoint import check_tensors, differences, read_file
+from f5_tts.model.checkpoint import differences
+from f5_tts.model.tensors import check_tensors, read_file
 from f5_tts.model.vocos import read_yaml, value_at
 from f5_tts.rewards.clips import HEARD_RATE, available_device
 from f5_tts.rewards.fbank import FRAME, SHIFT, kaldi_fbank

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,6 +43,14 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def shared_token() -> str:
+    """The secret of the environment, "" for none; ValueError, which does not tell it, where no header can carry it."""
+    token = os.environ.get(TOKEN, "").strip()
+    if not (token.isascii() and token.isprintable()):
+        raise ValueError(f"{TOKEN} in the environment is not of printable ASCII alone, as it must be; take another")
+    return token
+
+
 def sentence(text: bytes) -> str:
     """The beginning of a server's answer, on one line."""
     return " ".join(text[:1000].decode(errors="replace").split())
@@ -51,7 +60,7 @@ def json_object(text: bytes) -> dict[str, Any]:
     """What a JSON object holds; nothing where the text is none."""
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -16,19 +15,20 @@ from uuid import uuid4
 from f5_tts.rewards.own_server import OwnServer
 from f5_tts.rewards.wire import (
     PROTOCOL,
-    TOKEN,
     Address,
     WorkerError,
     is_loopback,
     json_object,
     pack_inputs,
     sentence,
+    shared_token,
     unpack_scores,
 )
 from f5_tts.sections import ProviderConfig, WorkerConfig
 from f5_tts.types import RewardInput, RewardProvider
 
 PASSING = (502, 503, 504)  # what a proxy says while the server behind it starts anew
+SERVED = {"name": str, "component": str, "words": bool, "max_bytes": int}  # what a server says of itself
 MB = 2**20
 
 
@@ -52,6 +52,8 @@ def read_description(answer: bytes, wanted: str, server: str) -> dict[str, Any]:
         raise WorkerError(
             f"{server} is no reward server of this release; start one there: python -m f5_tts.rewards.serve {wanted}"
         )
+    if any(not isinstance(served.get(key), kind) for key, kind in SERVED.items()):
+        raise WorkerError(f"{server} does not say what it serves; it must say {', '.join(SERVED)}")
     if served["name"] != wanted:
         raise WorkerError(f"{server} serves {served['name']}, not {wanted}; correct one of them")
     return served
@@ -92,7 +94,7 @@ class UrlServer:
 
     def __init__(self, url: str, where: str) -> None:
         self.name, self.hint = f"{where}.worker.url={url}", "is python -m f5_tts.rewards.serve running there?"
-        self.address = Address(url.rstrip("/"), os.environ.get(TOKEN, ""))
+        self.address = Address(url.rstrip("/"), shared_token())
 
     def reach(self) -> Address:
         return self.address

@@ -62,6 +62,8 @@ def draw_experience(
         compared = compare(rewards.parts | rewards.frames, group_ids, target)
         metrics |= reward_metrics(rewards, group_ids) | group_metrics(rewards.total, group_ids)
         metrics["steps/trained"] = float(len(rollouts[0].times))
+        if rl.algorithm == "flow_grpo":
+            metrics["sde/noise_level"] = noise_level(rollouts)
         metrics["advantage/abs_mean"] = float((compared if compared.ndim == 1 else compared[target]).abs().mean())
         advantages = peers.own(compared)
         sizes = [len(rollout.mel) for rollout in rollouts]
@@ -184,8 +186,9 @@ def fitted(advantages: Tensor, rollout: Rollout) -> Tensor:
     return (advantages if advantages.ndim == 1 else advantages[:, : rollout.mel.shape[1]]).to(rollout.mel)
 
 
-# A component, as a provider calls it -> as everybody does; of several providers the first counts.
-KNOWN_AS = {"wer": "asr/wer", "ins": "asr/ins", "del": "asr/del", "sub": "asr/sub", "sim": "spk/sim"}
+# A component, as a provider calls it -> as everybody does; of several providers the first counts. (One that has a `cer`
+# counts characters: its `wer` is that rate, and not one of words.)
+KNOWN_AS = {name: f"asr/{name}" for name in ("cer", "wer", "ins", "del", "sub")} | {"sim": "spk/sim"}
 
 
 def reward_metrics(rewards: RewardBatch, group_ids: Tensor) -> dict[str, float]:
@@ -206,7 +209,9 @@ def reward_metrics(rewards: RewardBatch, group_ids: Tensor) -> dict[str, float]:
     seen["health/reward_failures"] = torch.stack([torch.zeros_like(total), *unusable]).amax(dim=0).sum()
     seen |= {f"reward/{name}": score.nanmean() for name, score in every.items()}
     for name, score in reversed(every.items()):
-        if (component := name.rpartition(".")[2]) in KNOWN_AS:
+        provider, _, component = name.rpartition(".")
+        is_of_words = component != "wer" or f"{provider}.cer" not in every
+        if component in KNOWN_AS and is_of_words:
             seen[KNOWN_AS[component]] = score.nanmean()
     for name, score in rewards.parts.items():
         provider, _, _ = name.rpartition(".")
@@ -230,8 +235,17 @@ def group_metrics(total: Tensor, group_ids: Tensor) -> dict[str, float]:
     }
 
 
+def noise_level(rollouts: list[Rollout]) -> float:
+    """σ of the path dx = ... + σ dW, mean over trained steps: what a step draws has standard deviation σ √(t' - t)."""
+    stds = torch.cat([rollout.stds.flatten() for rollout in rollouts])  # one number a step
+    lengths = torch.cat([rollout.next_times - rollout.times for rollout in rollouts])
+    return float((stds / lengths.sqrt()).mean())
+
+
 def named_as_elsewhere(metrics: dict[str, float]) -> dict[str, float]:
-    """With the names that other trainers give to the same: what is minimised of the policy, and the KL."""
+    """With the names that other trainers give to the same: what is minimised of the policy, the KL to the reference,
+    and that to the policy that drew."""
     if "loss/pro_adv" not in metrics:
         return metrics
-    return metrics | {"loss/policy": -metrics["loss/pro_adv"], "kl": metrics["loss/kl"]}
+    drew = {"kl/old": metrics["approx_kl"]} if "approx_kl" in metrics else {}
+    return metrics | {"loss/policy": -metrics["loss/pro_adv"], "kl": metrics["loss/kl"]} | drew

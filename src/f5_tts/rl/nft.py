@@ -37,14 +37,19 @@ def nft_objective(models: Models, batch: GRPOBatch, step: int, rl: RLConfig) -> 
     anchor, drew = (velocity_without_gradient(model, rollout, state, time, rl) for model in models[1:])
     velocity = velocity_at(models.policy, rollout, state, time, rl).mean.float()
     old = velocity.detach() if drew is None else drew
-    error, change = old - aim, settings.beta * (velocity - old)
+    moved = velocity - old
+    error, change = old - aim, settings.beta * moved
     share = (0.5 + (as_rows(batch.advantages) / settings.adv_max).clamp(-1, 1) / 2)[..., None]
     sides = [(share, error + change), (1 - share, error - change)]
     pull = sum(weighted_error(part, miss, rollout, 1 - time) for part, miss in sides)
     pull = settings.adv_max / settings.beta * torch.as_tensor(pull).mean()
     kl = pull.new_zeros(()) if anchor is None else entry_mean((velocity - anchor).square(), rollout.target).mean()
     loss = pull + rl.kl_weight * kl
-    seen = {"loss": loss, "loss/kl": kl, "loss/pro_adv": -pull, "policy/deviation": change.detach().abs().mean()}
+    away = {
+        "kl/old": entry_mean(moved.detach().square(), rollout.target).mean(),
+        "policy/deviation": entry_mean(moved.detach().abs(), rollout.target).mean(),
+    }
+    seen = {"loss": loss, "loss/kl": kl, "loss/pro_adv": -pull, **away}
     return LossOutput(loss=loss, metrics={name: value.item() for name, value in seen.items()})
 
 

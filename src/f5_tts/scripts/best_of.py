@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from time import perf_counter
 
 import torch
 from jaxtyping import Float
@@ -41,13 +42,15 @@ def best_of(run: RLRunConfig) -> Result:
     check_card(checkpoint, ModelCard.of(run.model, vocabulary))
     model, voice = speaking_model(run, checkpoint, vocabulary), build_voice(run, vocabulary)
     items = read_items(Path(settings.items_dir) / "test.jsonl") * settings.takes
+    started = perf_counter()
     tries = [again(voice, place * len(items)).speak(model, items, strength) for place in range(settings.best_of)]
     chosen = rewards_of(tries, items, voice, run.rl.rewards).argmax(dim=0).tolist()
     clips = [tries[place][item] for item, place in enumerate(chosen)]
+    rtf = voice.real_time_factor(perf_counter() - started, clips)  # of all that was spoken to choose from
     encoder = VoiceSim()
     scores = {name: grade(items, clips, voice, build_recogniser(name), encoder) for name in settings.recognisers}
     guidance = dict.fromkeys(settings.recognisers, strength)
-    result = Result(ckpt=settings.ckpt, guidance=guidance, dev_error_rates={}, scores=scores)
+    result = Result(ckpt=settings.ckpt, guidance=guidance, dev_error_rates={}, scores=scores, rtf=rtf)
     write_result(result, Path(settings.out))
     return result
 

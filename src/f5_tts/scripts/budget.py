@@ -218,14 +218,16 @@ def uncounted(run: RLRunConfig) -> str:
 
 def main(argv: list[str]) -> bool:
     parser = command_line("F5TTS_RL")
-    parser.add_argument("--seconds", type=float, default=30.0, help="the longest clip, s; default: 30")
+    parser.add_argument("--seconds", type=float, help="the longest clip, s; default: datasets.max_seconds")
     parser.add_argument("--limit", type=float, default=8.0, help="memory of the GPU, GB; default: 8")
     parser.add_argument("--processes", type=int, default=2, help="that share the run with optim.shard=true; default: 2")
     args = parser.parse_intermixed_args(argv)
+    run = compose_run(args.config_name, args.overrides, RLRunConfig)
+    if args.seconds is None:
+        args.seconds = run.datasets.max_seconds
     for flag, value in (("--seconds", args.seconds), ("--limit", args.limit)):
         require(0 < value < inf, f"{flag}={value:g} is not allowed; allowed: a number above 0")
     require(args.processes > 1, f"--processes={args.processes} is not allowed; allowed: 2 or more")
-    run = compose_run(args.config_name, args.overrides, RLRunConfig)
     parts = budget(run, args.seconds, args.processes)
     used = total(parts, "GPU") / 1e9
     print(f"{heading(run, args.seconds, args.processes)}\n{table(parts)}\n{uncounted(run)}")

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from statistics import fmean, median
 
 from f5_tts.command import command
 from f5_tts.data.rows import Row, read_rows
-from f5_tts.data.survey import Finding, each, examined
+from f5_tts.data.survey import Finding, add_flags, each, examined
 from f5_tts.data.text import TOKENIZERS, Vocabulary, read_vocabulary
 from f5_tts.model.checkpoint import replace_file
 from f5_tts.rewards.picture import new_figure
@@ -26,8 +26,10 @@ SHOWN = 3  # rows of each kind on the console; the report has all
 HINTS = {"odd tempo": "worth a look, not counted as bad"}
 
 
-def heard(row: Row) -> Finding:
-    return examined(row.audio_path) if row.text else Finding(None, "no text", f"{row.audio_path} has no text")
+def heard(row: Row, longest_s: float) -> Finding:
+    return (
+        examined(row.audio_path, longest_s) if row.text else Finding(None, "no text", f"{row.audio_path} has no text")
+    )
 
 
 def bad_rows(rows: Sequence[Row], findings: Sequence[Finding]) -> Iterator[BadRow]:
@@ -130,7 +132,7 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--vocab", type=Path, metavar="FILE", help="a symbol a line; default: vocab.txt of the folder")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="a histogram of the durations, as PNG")
     parser.add_argument("--report", type=Path, metavar="FILE", help="all that was found; default: DIR/check.jsonl")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="default: %(default)s")
+    add_flags(parser)
     return parser
 
 
@@ -138,7 +140,8 @@ def main(argv: list[str]) -> bool:
     """Exits with 1 when rows are bad."""
     arguments = command_line().parse_args(argv)
     rows, vocabulary = read_rows(arguments.folder), vocabulary_of(arguments)
-    findings = list(each(heard, rows, arguments.workers, "listening"))
+    hear = partial(heard, longest_s=arguments.max_seconds)
+    findings = list(each(hear, rows, arguments.workers, "listening"))
     seconds = [found.seconds for found in findings if found.seconds is not None]
     bad, odd = list(bad_rows(rows, findings)), list(odd_tempos(rows, findings))
     report = arguments.report or arguments.folder / "check.jsonl"

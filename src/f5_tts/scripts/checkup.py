@@ -173,16 +173,17 @@ def config(patient: Patient) -> str:
 def data(patient: Patient) -> str:
     """The plan of a run, and some of its rows: whether they can be heard, how long they are, what symbols they have."""
     run, said = patient.run, []
-    plan = patient.plan = build_plan(run, said.append)
+    plan = build_plan(run, said.append)
     order = sorted(index for batch in plan.epoch(0) for index, _, _ in batch)
     tried = spread(order, SAMPLED)
     rows = [plan.dataset.rows[index] for index in tried]
-    findings = [heard(row) for row in rows]
+    findings = [heard(row, run.datasets.max_seconds) for row in rows]
     patient.rows = [row for row, found in zip(rows, findings, strict=True) if found.seconds is not None]
-    patient.total = count_updates(plan, run.optim, patient.uses)
-    check_length(run.optim, patient.total)
+    total = count_updates(plan, run.optim, patient.uses)
+    check_length(run.optim, total)
     if isinstance(run, RLRunConfig):
         rollout_plan(run, len(plan.frames(0)), 1)
+    patient.plan, patient.total = plan, total  # bad rows are left out in training too
     bad = list(bad_rows(rows, findings))
     if bad:
         first, folder = f"row {tried[bad[0].index]}, {bad[0].kind}: {bad[0].reason}", dataset_dir(run)

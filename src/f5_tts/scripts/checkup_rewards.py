@@ -81,8 +81,11 @@ def as_input(patient: Patient, row: Row) -> RewardInput:
     """A recording, with another of the same speaker as reference if there is one, else itself."""
     rate, dataset = patient.run.model.mel_spec.target_sample_rate, patient.plan.dataset
     audio = load_audio(row.audio_path, rate)
-    same = [] if row.speaker is None else [dataset.rows[index] for index in dataset.by_speaker[row.speaker]]
-    voice = next((other for other in same if other is not row and heard(other).seconds), row)
+    longest, same = (
+        patient.run.datasets.max_seconds,
+        [] if row.speaker is None else [dataset.rows[index] for index in dataset.by_speaker[row.speaker]],
+    )
+    voice = next((other for other in same if other is not row and heard(other, longest).seconds), row)
     return RewardInput(
         audio=audio,
         sample_rate=rate,

@@ -11,7 +11,9 @@ import shutil
 import sys
 from dataclasses import asdict, replace
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from torch import Tensor
@@ -59,13 +61,14 @@ def grades(
     tried = {strength: voice.speak(model, unseen, strength) for strength in settings.cfg_strengths}
     rates = {name: error_rates(unseen, tried, voice.sample_rate, hear) for name, hear in recognisers.items()}
     guidance = {name: float(min(found, key=lambda strength: found[strength])) for name, found in rates.items()}
-    takes = test * settings.takes  # each place in the list has noise of its own
+    takes, started = test * settings.takes, perf_counter()  # each place in the list has noise of its own
     clips = {strength: voice.speak(model, takes, strength) for strength in sorted(set(guidance.values()))}
+    rtf = voice.real_time_factor(perf_counter() - started, chain.from_iterable(clips.values()))
     encoder = VoiceSim()
     scores = {name: grade(takes, clips[guidance[name]], voice, hear, encoder) for name, hear in recognisers.items()}
     first = settings.recognisers[0]
     keep_examples(test, clips[guidance[first]], chosen_examples(scores[first], settings.num_wavs), voice)
-    return {"guidance": guidance, "dev_error_rates": rates, "scores": scores}
+    return {"guidance": guidance, "dev_error_rates": rates, "scores": scores, "rtf": rtf}
 
 
 def speaking_model(run: RunConfig, checkpoint: Checkpoint, vocabulary: Vocabulary) -> CFM:
@@ -119,6 +122,7 @@ def main(argv: list[str]) -> bool:
     result = evaluate(run)
     for recogniser in run.eval.recognisers:
         print(result.summary(recogniser))
+    print(", ".join(f"{name}={value:.4g}" for name, value in result.metrics().items()))
     return True
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import shutil
 import sys
 from collections import Counter
@@ -18,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from f5_tts.command import command
+from f5_tts.data.rows import SPEAKER_COLUMNS
 from f5_tts.data.sources import FORMATS, Entry, read_entries
-from f5_tts.data.survey import each, examined
+from f5_tts.data.survey import add_flags, each, examined
 from f5_tts.data.text import TOKENIZERS
 from f5_tts.model.checkpoint import replace_file
 
@@ -35,16 +35,16 @@ class Work:
 
     tokenizer: str
     copies: Path | None  # where recordings are copied to
+    longest_s: float
 
     def __call__(self, numbered: tuple[int, Entry]) -> dict[str, Any]:
         number, entry = numbered
-        found = examined(entry.audio) if not entry.problem else None
+        found = examined(entry.audio, self.longest_s) if not entry.problem else None
         if found is None or found.seconds is None:
             kind, reason = (found.kind, found.reason) if found else (entry.kind, entry.problem)
             return {"left_out": kind, "place": entry.place, "audio": entry.audio, "reason": reason}
         columns = dict(entry.columns)
-        if columns.get("speaker") is not None:
-            columns["speaker"] = str(columns["speaker"])
+        columns |= {name: str(columns[name]) for name in SPEAKER_COLUMNS if columns.get(name) is not None}
         audio = self.copied(number, Path(entry.audio)) if self.copies else entry.audio
         return {**columns, "audio_path": audio, **self.texts(entry.text), "duration": found.seconds}
 
@@ -56,7 +56,7 @@ class Work:
 
     def copied(self, number: int, audio: Path) -> str:
         assert self.copies is not None
-        copy = self.copies / f"{number:06d}_{audio.name}"
+        copy = self.copies / f"{number:06d}_{audio.name[-60:]}"  # a longer one might be too long for a file
         replace_file(copy, lambda part: shutil.copyfile(audio, part))
         return str(copy)
 
@@ -69,10 +69,12 @@ class Journal:
 
     def __init__(self, path: Path, title: str) -> None:
         self.path, self.title = path, title
-        text = path.read_text(encoding="utf-8") if path.is_file() else ""
-        whole = text.split("\n")[:-1]  # what comes after the last line break was cut short
-        self.is_same = whole[:1] == [title]
-        self.results = [json.loads(line) for line in whole[1:]] if self.is_same else []
+        whole = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []  # what comes after was cut short
+        self.is_same = whole[:1] == [title.encode()]
+        try:
+            self.results = [json.loads(line) for line in whole[1:]] if self.is_same else []
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path} is damaged ({error}): remove it, and all is heard anew") from error
 
     def add(self, results: Iterator[dict[str, Any]]) -> None:
         kept = "".join(line + "\n" for line in [self.title, *map(as_line, self.results)])
@@ -88,23 +90,24 @@ def as_line(value: Mapping[str, Any]) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def title_of(entries: Sequence[Entry], tokenizer: str, copy: bool) -> str:
+def title_of(entries: Sequence[Entry], work: Work) -> str:
     """Names the work: another list or other settings have another title."""
-    digest = hashlib.sha256(f"{tokenizer} {copy}".encode())
+    settings = {"tokenizer": work.tokenizer, "copy": work.copies is not None, "max_seconds": work.longest_s}
+    digest = hashlib.sha256(as_line(settings).encode())
     for entry in entries:
         digest.update(as_line(asdict(entry)).encode())
-    return as_line({"entries": len(entries), "tokenizer": tokenizer, "copy": copy, "sha256": digest.hexdigest()})
+    return as_line({"entries": len(entries), **settings, "sha256": digest.hexdigest()})
 
 
 # --- the folder ---
 
 
-def prepare(entries: Sequence[Entry], folder: Path, tokenizer: str, copy: bool, workers: int) -> list[dict[str, Any]]:
+def prepare(entries: Sequence[Entry], folder: Path, work: Work, workers: int) -> list[dict[str, Any]]:
     """Fill the folder; returns what was left out, which prepare.jsonl there lists as well.
 
     Raises FileExistsError where it holds another data set, ValueError where no entry is any good.
     """
-    title, report, unfinished = title_of(entries, tokenizer, copy), folder / "prepare.jsonl", folder / ".prepare"
+    title, report, unfinished = title_of(entries, work), folder / "prepare.jsonl", folder / ".prepare"
     journal = Journal(unfinished / "journal.jsonl", title)
     if is_finished(folder, title):
         print(f"{folder} holds this data set already")
@@ -112,15 +115,17 @@ def prepare(entries: Sequence[Entry], folder: Path, tokenizer: str, copy: bool, 
     other = [name for name in ("raw", "raw.arrow", "duration.json") if (folder / name).exists()]
     if other and not journal.is_same:
         remove = " and ".join(other)
-        raise FileExistsError(f"{folder} holds another data set: choose another folder, or remove {remove} there")
+        raise FileExistsError(
+            f"{folder} holds another data set, or this one with other settings: choose another folder, or remove "
+            f"{remove} there"
+        )
     todo = list(enumerate(entries))[len(journal.results) :]
-    work = Work(tokenizer, folder / "wavs" if copy else None)
     journal.add(each(work, todo, workers, "preparing", done=len(journal.results)))
     rows = [result for result in journal.results if "left_out" not in result]
     left_out = [result for result in journal.results if "left_out" in result]
     if not rows:
         raise ValueError(f"none of {len(entries)} entries is any good; {left_out[0]['place']}: {left_out[0]['reason']}")
-    write_layout(rows, folder, unfinished, tokenizer)
+    write_layout(rows, folder, unfinished, work.tokenizer)
     text = "\n".join([title, *map(as_line, left_out)]) + "\n"
     replace_file(report, lambda part: part.write_text(text, encoding="utf-8"))
     shutil.rmtree(unfinished)
@@ -129,7 +134,7 @@ def prepare(entries: Sequence[Entry], folder: Path, tokenizer: str, copy: bool, 
 
 def is_finished(folder: Path, title: str) -> bool:
     report = folder / "prepare.jsonl"
-    same = report.is_file() and report.read_text(encoding="utf-8").partition("\n")[0] == title
+    same = report.is_file() and report.read_bytes().partition(b"\n")[0] == title.encode()
     return same and (folder / "raw").is_dir() and (folder / "duration.json").is_file()
 
 
@@ -158,7 +163,7 @@ def column(name: str, values: list[Any]) -> list[Any]:
 
     try:
         pyarrow.array(values)
-    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
+    except (pyarrow.ArrowException, OverflowError) as error:
         raise ValueError(f"the column {name} does not hold values of one kind: {error}") from error
     return values
 
@@ -192,7 +197,7 @@ def command_line() -> argparse.ArgumentParser:
         "--tokenizer", choices=list(TOKENIZERS), help="default: as OUT_DIR's name ends, else custom (characters)"
     )
     parser.add_argument("--copy", action="store_true", help="copy audio to OUT_DIR/wavs; default: it stays where it is")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="default: %(default)s")
+    add_flags(parser)
     return parser
 
 
@@ -203,8 +208,9 @@ def main(argv: list[str]) -> bool:
     tokenizer = arguments.tokenizer or (ending if ending in TOKENIZERS else "custom")
     kind, entries = read_entries(arguments.source, arguments.format)
     print(f"{arguments.source}, read as {kind}: {len(entries)} entries")
+    work = Work(tokenizer, folder / "wavs" if arguments.copy else None, arguments.max_seconds)
     try:
-        left_out = prepare(entries, folder, tokenizer, arguments.copy, arguments.workers)
+        left_out = prepare(entries, folder, work, arguments.workers)
     except KeyboardInterrupt:
         return False
     for line in said(left_out):

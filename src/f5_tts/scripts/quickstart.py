@@ -1,4 +1,4 @@
-"""The whole job on real speech: evaluate the base, warm up, GRPO, evaluate again, show what it did.
+"""The whole job on spoken digits: evaluate the base, warm up, GRPO, evaluate again, show what it did.
 
 `make quickstart`, or `python -m f5_tts.scripts.quickstart`. Each phase is a command that a user can repeat; it is
 printed, run, and skipped where its result already lies in runs/quickstart. `make clean-run` starts over.
@@ -6,7 +6,6 @@ printed, run, and skipped where its result already lies in runs/quickstart. `mak
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
 import signal
@@ -25,6 +24,7 @@ from f5_tts.eval.results import Result, chosen_examples, read_result
 from f5_tts.eval.statistics import Score, error_rate, paired_interval
 from f5_tts.eval.table import results_table
 from f5_tts.sections import RLRunConfig
+from f5_tts.train.report import metric_rows
 
 RUN = Path("runs/quickstart")
 BASE = Path("pretrained/F5TTS_Mini/model_800.safetensors")
@@ -116,7 +116,7 @@ def show(run: Path = RUN) -> None:
     settings, picture = compose_run("F5TTS_Mini_RL", [], RLRunConfig), run / "run.png"
     change = verdict(before, after, settings.rl.algorithm)
     (run / "results.md").write_text(f"{table}\n{change}\n", encoding="utf-8")
-    metrics = [json.loads(line) for line in (run / "grpo" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    metrics = metric_rows(run / "grpo" / "metrics.jsonl")
     held_out = (error_rate(before), error_rate(after))
     draw_run(metrics, picture, algorithm=settings.rl.algorithm, held_out=held_out)
     examples = listening(results, run, settings.eval.num_wavs)

@@ -9,7 +9,6 @@ Gaussian: it speaks as the base does, and is not measured again.
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 import sys
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from f5_tts.rl.kernel import window
 from f5_tts.rl.rollout import rollout_grid
 from f5_tts.scripts.quickstart import BASE, Phase, evaluation, stage_1, stage_2
 from f5_tts.sections import RLConfig, RLRunConfig, group_size
+from f5_tts.train.report import metric_rows
 
 RUN = Path("runs/results")
 SEEDS = [1, 2, 3]
@@ -121,7 +121,7 @@ def change(interval: Interval, scale: float) -> str:
 def costs(algorithm: str, folders: Sequence[Path]) -> list[str]:
     """Of one run, the mean over seeds; memory the most of any. Minutes by the median update: no other work counts."""
     run = compose_run("F5TTS_Mini_RL", settings_of(algorithm), RLRunConfig)
-    runs = [[json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()] for folder in folders]
+    runs = [metric_rows(folder / "metrics.jsonl") for folder in folders]
     minutes = fmean(median(row["time/update"] for row in rows) * len(rows) / 60 for rows in runs)
     peak = max(row["mem/peak_mb"] for rows in runs for row in rows)
     each = evaluations(run.rl, run.datasets.batch_size_per_gpu * run.optim.grad_accumulation_steps)

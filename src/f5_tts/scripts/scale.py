@@ -156,14 +156,16 @@ def summary(scale: Scale) -> str:
 
 def main(argv: list[str]) -> bool:
     parser = command_line("F5TTS_RL")
-    parser.add_argument("--seconds", type=float, default=30.0, help="the longest clip, s; default: 30")
+    parser.add_argument("--seconds", type=float, help="the longest clip, s; default: datasets.max_seconds")
     parser.add_argument("--inside", type=float, default=200.0, help="GB/s between GPUs of a node; default: 200")
     parser.add_argument("--between", type=float, default=50.0, help="GB/s between nodes of 8 GPUs; default: 50")
     args = parser.parse_intermixed_args(argv)
+    run = compose_run(args.config_name, args.overrides, RLRunConfig)
+    if args.seconds is None:
+        args.seconds = run.datasets.max_seconds
     for flag in ("seconds", "inside", "between"):
         value = getattr(args, flag)
         require(0 < value < inf, f"--{flag}={value:g} is not allowed; allowed: a number above 0")
-    run = compose_run(args.config_name, args.overrides, RLRunConfig)
     require(not run.optim.shard, "optim.shard=true is compared with optim.shard=false here: leave it out")
     shards = compose_run(args.config_name, args.overrides + IN_SHARDS, RLRunConfig)
     scale = Scale(run, shards, args.seconds)

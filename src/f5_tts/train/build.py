@@ -47,7 +47,7 @@ def build_vocabulary(run: RunConfig) -> Vocabulary:
 def build_plan(run: RunConfig, say: Callable[[str], None] = print) -> BatchPlan:
     """The data set of a run and the order of its batches; says how many items are too long for any."""
     spec = run.model.mel_spec
-    read = AudioReader(LogMel(spec), spec.target_sample_rate)
+    read = AudioReader(LogMel(spec), spec.target_sample_rate, run.datasets.max_seconds)
     rows = read_data_set(run.datasets.name, dataset_dir(run))
     dataset = SpeechDataset(rows, read, pairs=run.datasets.pair_speakers, seed=run.optim.seed)
     frames_per_second = spec.frames_per_second

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from types import FrameType
 from typing import TypeVar
@@ -66,7 +67,7 @@ def fit(
         print(f"{checkpoints.path} holds all {total} updates of this run: nothing left to do")
         return True
     room = Room(report.say, is_alone=not optim.shard)
-    with StopSignal() as stop, report.bar, lack_of_memory_said():  # what ends the run is said below its bar
+    with StopSignal() as stop, closing(report), lack_of_memory_said():  # what ends the run is said below its bar
         if trainable.update == 0 and (measured := validate(trainable)):
             report(measured, 0)
         done, stopped = time.perf_counter(), False
@@ -89,7 +90,6 @@ def fit(
             if listen is not None and checkpoints.is_kept(trainable.update):
                 report.show(listen(trainable.model, item), trainable.update)
     checkpoints.save_last(trainable)
-    report.close()
     checkpoints.let_others_in()
     return not stopped
 
@@ -128,7 +128,7 @@ def improve(
     if accelerator.scaler is not None and losses:
         accelerator.scaler.update()
     metrics |= {
-        "seconds": sum(part.seconds for part in slices),
+        "seconds": sum((part.seconds for part in slices), 0.0),
         "grad_norm": norm,
         "lr": float(trainable.scheduler.get_last_lr()[0]),
     }

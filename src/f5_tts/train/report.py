@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -15,6 +16,31 @@ from f5_tts.train.state import written_to
 from f5_tts.train.trackers import Tracker
 
 SHOWN = ("loss", "reward/mean", "loss/kl")  # on the progress bar; the file has all
+
+
+def metric_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics.jsonl, none where there is no such file.
+
+    What a crash leaves, a row cut short or zeros, is no row; other lines that are none are said, and left out.
+    """
+    if not path.is_file():
+        return []
+    lines = path.read_bytes().split(b"\n")
+    rows = [row for line in lines if (row := metric_row(line)) is not None]
+    if (num := sum(bool(line.strip(b"\0 ")) for line in lines[:-1]) - len(rows)) > 0:
+        print(f"{path}: {num} lines are damaged, and left out")
+    return rows
+
+
+def metric_row(line: bytes) -> dict[str, Any] | None:
+    """An update and its metrics, each a number or None; None for a line that is not that."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(row, dict) or type(row.get("update")) is not int:
+        return None
+    return row if all(value is None or type(value) in (int, float) for value in row.values()) else None
 
 
 class Report:
@@ -37,22 +63,16 @@ class Report:
         tracker: Tracker | None = None,
     ) -> None:
         self.path, self.writes, self.epoch = folder / "metrics.jsonl", writes, epoch
-        kept = [line for line in self.lines() if json.loads(line)["update"] <= first] if first else []
+        kept = [row for row in metric_rows(self.path) if row["update"] <= first] if first and writes else []
         if writes:
             part = self.path.with_suffix(".part")
             with written_to(folder):
-                part.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+                part.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
             part.replace(self.path)
-        self.watch = Watch(alarms or {}, [json.loads(line) for line in kept])
+        self.watch = Watch(alarms or {}, kept)
         self.bar = tqdm(total=total, initial=first, desc=title, unit="update", mininterval=1.0, disable=not writes)
         self.tracker = tracker if writes and first < total else None
         self.track(lambda tracker: tracker.start(first))
-
-    def lines(self) -> list[str]:
-        """The complete rows of the file; a row cut short by a crash is none."""
-        if not self.path.is_file():
-            return []
-        return [line for line in self.path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
 
     def __call__(self, metrics: Mapping[str, float], update: int) -> None:
         """`update` 0 is what was measured before the first; numbers that are not finite are written as null."""
@@ -72,8 +92,8 @@ class Report:
         self.track(lambda tracker: tracker.log(finite, update))
 
     def show(self, samples: Samples, update: int) -> None:
-        """Clips and table of an update, into the folder `samples` beside the metrics."""
-        if self.writes:
+        """Clips and table of an update that has any, into the folder `samples` beside the metrics."""
+        if self.writes and samples.clips:
             with written_to(self.path.parent):
                 write_samples(self.path.parent / "samples", samples, update)
             self.track(lambda tracker: tracker.show(samples, update))

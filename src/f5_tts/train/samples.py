@@ -25,7 +25,7 @@ Cell = str | float | int | None
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Samples:
-    """Clips by what they are, and a row of every sample."""
+    """Clips by what they are, and a row of every sample; nothing of an update that lost all its rows."""
 
     clips: Mapping[str, Tensor]  # gen, ref, ...: mono waveforms
     sample_rate: int  # Hz
@@ -56,6 +56,8 @@ class Continued:
         self.vocoder, self.infer, self.sample_rate = vocoder, infer, mel_spec.target_sample_rate
 
     def __call__(self, model: CFM, item: list[SpeechBatch]) -> Samples:
+        if not item:
+            return Samples(clips={}, sample_rate=self.sample_rate)
         batch, num = item[0], int(item[0].lens[0])
         prompt, text = batch.mel[:1, :num], batch.text[0][batch.text[0] != PADDING]
         was_training = model.training
@@ -81,6 +83,8 @@ class Scored:
         self.vocoder, self.mel_spec = vocoder, mel_spec
 
     def __call__(self, model: CFM, item: list[GRPOBatch]) -> Samples:
+        if not item:
+            return Samples(clips={}, sample_rate=self.mel_spec.target_sample_rate)
         rows = [row for batch in item for row in rows_of(batch)]
         places = [(batch, place) for batch in item for place in range(len(batch.rollout.mel))]
         group = [index for index, row in enumerate(rows) if row["group"] == rows[0]["group"]]

@@ -16,7 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 from ema_pytorch import EMA
 from filelock import FileLock, Timeout
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import (
@@ -124,8 +124,10 @@ class Trainable:
             check_same_lora(checkpoint.path, adapters.get("settings", lora_settings(None)), lora_settings(self.lora))
             load_adapted(self.model, matched_weights(self.model, checkpoint, say), adapters.get("raw", {}))
             load_adapted(self.ema, run["ema_model_state_dict"], adapters.get("ema", {}))
+            own = self.scheduler.base_lrs
             self.scheduler.load_state_dict(run["scheduler_state_dict"])
             self.resume_optimizer(checkpoint, say)
+            self.keep_rates(own, say)
             self.update = run["update"]
             self.skips = Skips(**run.get("skips", {}))
             self.bad_rows = set(run.get("bad_rows", []))
@@ -164,6 +166,19 @@ class Trainable:
             f"{checkpoint.path} has the states of {theirs}, this run uses {own} (optim.bnb_optimizer): the optimizer "
             "starts anew; weights, average, schedule and counter go on"
         )
+
+    def keep_rates(self, own: list[Any], say: Callable[[str], None]) -> None:
+        """The run's own highest learning rates, where the checkpoint's are others; the schedule's place stays."""
+        theirs = self.scheduler.base_lrs
+        if own == theirs:
+            return
+        assert isinstance(self.scheduler, LambdaLR)
+        place = self.scheduler.last_epoch
+        rates = [rate * factor(place) for rate, factor in zip(own, self.scheduler.lr_lambdas, strict=True)]
+        self.scheduler.load_state_dict({**self.scheduler.state_dict(), "base_lrs": own, "_last_lr": rates})
+        for group, highest, rate in zip(self.optimizer.param_groups, own, rates, strict=True):
+            group["initial_lr"], group["lr"] = highest, rate
+        say(f"optim.learning_rate is {own[0]:g} from here on; before it was {theirs[0]:g}")
 
 
 def class_name(optimizer: Optimizer) -> str:
@@ -224,8 +239,15 @@ class CheckpointDir:
             return None if given is None else read_checkpoint(find_file(given, "ckpts.init_from")).alone()
         if given is not None and self.is_main:
             print(f"ckpts.init_from={given} is for a new run and not read: {path} is there")
-        checkpoint = read_checkpoint(path)
+        checkpoint = self.whole(path)
         return checkpoint.using().alone() if path.name.startswith("pretrained_") else checkpoint
+
+    def whole(self, path: Path) -> Checkpoint:
+        """The checkpoint in a file; of a damaged one ValueError says how the run goes on without it."""
+        try:
+            return read_checkpoint(path)
+        except ValueError as error:
+            raise ValueError(f"{error}; {without(path)}") from error
 
     def start(self) -> Checkpoint:
         """The checkpoint that stage 2 starts or goes on from; it takes no `pretrained_*` file of the folder.
@@ -290,6 +312,19 @@ class CheckpointDir:
         files = numbered_checkpoints(self.path)
         for path in files[: len(files) - keep] if keep >= 0 and self.is_main else []:
             path.unlink()
+
+
+def without(path: Path) -> str:
+    """How a run goes on when a checkpoint of its is damaged: from the newest older one that is whole."""
+    damaged = [path.name]
+    for older in reversed([file for file in numbered_checkpoints(path.parent) if file != path]):
+        try:
+            read_checkpoint(older)
+        except ValueError:
+            damaged.append(older.name)
+        else:
+            return f"move {' and '.join(damaged)} out of {path.parent}, and the same command goes on from {older.name}"
+    return f"no other of {path.parent} is whole: bring a copy of it, or move {' and '.join(damaged)} away to start anew"
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import socket
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from f5_tts.model.checkpoint import replace_file
 from f5_tts.sections import CkptsConfig, RunConfig
 from f5_tts.train.samples import Samples
 
@@ -174,11 +176,11 @@ def build_tracker(run: RunConfig, say: Callable[[str], None] = print) -> Tracker
 
 def run_id(ckpts: CkptsConfig, first: int) -> str:
     """Under what id a tracker knows the run: ckpts.wandb_resume_id, else for a resumed run that in its folder, else a
-    new one; kept in the folder from then on."""
+    new one, as for one that is damaged; kept in the folder from then on."""
     path = Path(ckpts.save_dir) / "tracker_id"
-    kept = path.read_text("utf-8").strip() if first and path.is_file() else None
-    found = ckpts.wandb_resume_id or kept or secrets.token_hex(4)
-    path.write_text(f"{found}\n", encoding="utf-8")
+    kept = path.read_text("utf-8", errors="replace").strip() if first and path.is_file() else ""
+    found = ckpts.wandb_resume_id or (kept if re.fullmatch(r"[\w-]{1,64}", kept) else secrets.token_hex(4))
+    replace_file(path, lambda part: part.write_text(f"{found}\n", encoding="utf-8"))
     return found
 
 
@@ -186,7 +188,7 @@ def answers(url: str, timeout_s: float = REACH_S) -> bool:
     """Whether the server at `url`, or the proxy on the way to it, accepts a connection in time."""
     parts = urlsplit(url)
     proxy = None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
-    parts = urlsplit(proxy) if proxy else parts
+    parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}") if proxy else parts
     address = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
     accepted: list[bool] = []
 

@@ -69,11 +69,12 @@ class Validation:
         average = trainable.ema.ema_model
         assert isinstance(average, CFM)
         raw, averaged = self.exam(trainable.model), self.exam(average)
-        metrics = raw | {f"{name}_ema": value for name, value in averaged.items()}
+        metrics = raw | {f"{name}_ema": averaged[name] for name in averaged if not name.endswith(("_ci95", "/rtf"))}
         is_best = self.best.takes(raw, trainable.update)
         if is_best:
             self.checkpoints.save_best(trainable)
-        seen = ", ".join(f"{name}={value:.4f}" for name, value in metrics.items())
+        said = [name for name in metrics if name.removesuffix("_ema").endswith(("/wer", "/sim"))]
+        seen = ", ".join(f"{name}={metrics[name]:.4f}" for name in said)
         kept = f"{self.best}: written to model_best.pt" if is_best else f"model_best.pt stays at {self.best.update}"
         self.say(f"validation at update {trainable.update}: {seen}; {kept}")
         return metrics | {"time/validation": time.perf_counter() - started}
