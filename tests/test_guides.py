@@ -31,6 +31,7 @@ SCHEMAS = {
     "f5_tts.scripts.evaluate": ("F5TTS_Mini", RunConfig),
     "f5_tts.scripts.best_of": ("F5TTS_Mini_RL", RLRunConfig),
     "f5_tts.scripts.budget": ("F5TTS_RL", RLRunConfig),
+    "f5_tts.scripts.scale": ("F5TTS_RL", RLRunConfig),
     "f5_tts.scripts.doctor": ("F5TTS_RL", RLRunConfig),
     "f5_tts.rewards.audition": ("F5TTS_RL", RLRunConfig),
 }

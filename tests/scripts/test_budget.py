@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from math import prod
 from pathlib import Path
 
 import pytest
+from torch import Size
 from torch._subclasses import FakeTensorMode
 
 from f5_tts.config import ConfigError, compose_run
@@ -15,6 +17,8 @@ from f5_tts.data.text import RELEASED, read_vocabulary
 from f5_tts.model.build import build_model
 from f5_tts.model.cfm import CFM
 from f5_tts.model.footprint import forward_bytes
+from f5_tts.model.lora import trained_sizes
+from f5_tts.model.shards import part_sizes
 from f5_tts.model.vocos import Vocos
 from f5_tts.rewards.voice_sim import VoiceEncoder
 from f5_tts.scripts.budget import (
@@ -28,7 +32,6 @@ from f5_tts.scripts.budget import (
     rollout_bytes,
     state,
     total,
-    trained_sizes,
 )
 from f5_tts.scripts.budget import table as in_words
 from f5_tts.sections import ModelConfig, RLRunConfig
@@ -145,6 +148,42 @@ def test_weights_gradients_average_and_reference_are_four_bytes_a_number_each_wh
     assert elsewhere["reference"] == ("CPU", size)
     where, copy = elsewhere["reference while it is asked"]
     assert where == "GPU" and size < copy < size + parts["activations, forward and backward"][1]
+
+
+IN_SHARDS = ("optim.shard=true", "optim.bnb_optimizer=false", "optim.ema.device=null")
+
+
+def test_in_shards_each_process_holds_its_rows_of_everything_and_some_layers_whole_for_a_while():
+    run = tiny_run(*IN_SHARDS)
+    shapes = [weight.shape for weight in weightless(run.model).parameters()]
+    part = sum(-(-shape[0] // 5) * prod(shape[1:]) for shape in shapes)  # of 5 processes, rounded up
+    parts = {one.what: one.num for one in budget(run, 1.0, processes=5)}
+    assert {parts[name] for name in ("weights", "gradients", "running average (EMA)", "reference")} == {4 * part}
+    assert parts["AdamW"] == 8 * part
+    outside = sum(shape.numel() for shape in shapes_of(run, lambda name: not name.startswith("transformer_blocks.")))
+    block = sum(shape.numel() for shape in shapes_of(run, lambda name: name.startswith("transformer_blocks.0.")))
+    assert parts["layers that are whole at work"] == 2 * 4 * (outside + 2 * block)
+    alone = sizes(tiny_run())["activations, forward and backward"]
+    assert parts["activations, forward and backward"] == alone[1]
+
+
+def shapes_of(run: RLRunConfig, belongs: Callable[[str], bool]) -> list[Size]:
+    """Of the weights whose names belong."""
+    return [weight.shape for name, weight in weightless(run.model).transformer.named_parameters() if belongs(name)]
+
+
+def test_shards_of_the_published_model_have_the_sizes_that_the_page_tells():
+    model, page = weightless(guides_run().model), (ROOT / "docs/scale.md").read_text("utf-8")
+    millions = {processes: f"{sum(part_sizes(model, processes)) / 1e6:.1f} million" for processes in (2, 8, 64)}
+    assert f"{millions[2]} numbers of each kind on each of 2 processes" in page
+    assert f"{millions[8]} of 8, {millions[64]} of 64" in page
+
+
+def test_what_does_not_go_with_shards_is_no_advice(capsys: pytest.CaptureFixture[str]):
+    main([*GUIDE, *TINY, *IN_SHARDS, "--seconds", "1", "--limit", "0.01", "--processes", "4"])
+    said = capsys.readouterr().out
+    assert "in shards on 4 processes" in said
+    assert "lora.rank=16" in said and "bnb_optimizer=true" not in said
 
 
 def test_what_a_run_does_not_build_is_not_counted():

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from f5_tts.checks import shown
 from f5_tts.model.cfm import CFM
+from f5_tts.model.shards import part_size, part_sizes
 from f5_tts.sections import LoraConfig
 
 FROZEN, CHANGE, LAST = ".base_layer.", ".lora_", ".lora_B."  # in peft's names: W, the change, and its factor B
@@ -50,6 +51,22 @@ def inject(model: CFM, lora: LoraConfig, layers: list[str]) -> None:
     alpha: Any = lora.alpha  # peft takes any number
     settings = peft.LoraConfig(r=lora.rank, lora_alpha=alpha, lora_dropout=lora.dropout, target_modules=layers)
     peft.inject_adapter_in_model(settings, model, ADAPTER)
+
+
+def trained_sizes(model: CFM, lora: LoraConfig, among: int = 1) -> list[int]:
+    """Of a model without adapters yet: numbers in each tensor that will be trained, or in a process's part of it, of so
+    many processes."""
+    head = model.transformer.proj_out_ln_sig
+    whole = model if lora.rank == 0 else head
+    return adapter_sizes(model, lora, among) + (part_sizes(whole, among) if whole else [])
+
+
+def adapter_sizes(model: CFM, lora: LoraConfig, among: int = 1) -> list[int]:
+    """rank x in and out x rank for each layer that lora.target_modules names; none for rank 0."""
+    named = dict(model.named_modules())
+    layers = [named[name] for name in target_layers(model, lora.target_modules)] if lora.rank else []
+    widths = [(layer.in_features, layer.out_features) for layer in layers if isinstance(layer, nn.Linear)]
+    return [part_size(shape, among) for come, go in widths for shape in ((lora.rank, come), (go, lora.rank))]
 
 
 def target_layers(model: CFM, targets: list[str]) -> list[str]:

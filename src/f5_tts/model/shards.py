@@ -6,7 +6,8 @@ By `fully_shard` of torch, which no other file knows; it is imported where shard
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import ceil, prod
 from typing import Any
 
 import torch
@@ -26,11 +27,34 @@ def shard(model: CFM) -> None:
     from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh(next(model.parameters()).device.type, (torch.distributed.get_world_size(),))
-    for block in (block for part in model.transformer.children() if isinstance(part, nn.ModuleList) for block in part):
+    for block in blocks(model):
         fully_shard(block, mesh=mesh, reshard_after_forward=True)
     fully_shard(model, mesh=mesh, reshard_after_forward=True)
     model.register_load_state_dict_pre_hook(divide_what_is_loaded)
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # nobody changes a velocity in place
+
+
+def blocks(model: CFM) -> list[nn.Module]:
+    """What is brought together for itself, while it computes; the layers outside are for a whole pass."""
+    return [block for part in model.transformer.children() if isinstance(part, nn.ModuleList) for block in part]
+
+
+def whole_at_work(model: CFM) -> int:
+    """Numbers that lie whole on each process during a pass, at most: the layers outside the blocks, the block that
+    computes and its neighbour, which comes or goes; each with its gradients."""
+    of_blocks = [sum(weight.numel() for weight in block.parameters()) for block in blocks(model)]
+    outside = sum(weight.numel() for weight in model.parameters()) - sum(of_blocks)
+    return 2 * (outside + 2 * max(of_blocks))
+
+
+def part_sizes(module: nn.Module, among: int = 1) -> list[int]:
+    """Numbers in a process's part of each weight, the largest, of so many processes."""
+    return [part_size(weight.shape, among) for weight in module.parameters()]
+
+
+def part_size(shape: Sequence[int], among: int) -> int:
+    """Of a tensor whose rows are divided."""
+    return ceil(shape[0] / among) * prod(shape[1:])
 
 
 def divide_what_is_loaded(module: nn.Module, state: dict[str, Any], prefix: str, *rest: object) -> None:

@@ -118,7 +118,7 @@ class Alone:
 class GRPOLoss:
     """Slices of an update's loss, one trained step (nft: fresh time) of one forward pass each: memory holds one."""
 
-    def __init__(self, rl: RLConfig, reference: VelocityModel | None = None, old: OldPolicy | None = None) -> None:
+    def __init__(self, rl: RLConfig, reference: VelocityModel | None = None, old: VelocityModel | None = None) -> None:
         self.rl, self.reference, self.old = rl, reference, old
 
     def __call__(self, policy: VelocityModel, batches: list[GRPOBatch]) -> Iterator[LossOutput]:

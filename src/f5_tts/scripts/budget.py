@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil, inf
 
-from torch import nn
 from torch._subclasses import FakeTensorMode
 
 from f5_tts.checks import require
@@ -21,7 +20,9 @@ from f5_tts.data.text import RELEASED, Vocabulary, read_vocabulary
 from f5_tts.model.build import build_model
 from f5_tts.model.cfm import CFM
 from f5_tts.model.footprint import forward_bytes
-from f5_tts.sections import LoraConfig, RLRunConfig, group_size
+from f5_tts.model.lora import adapter_sizes, trained_sizes
+from f5_tts.model.shards import part_sizes, whole_at_work
+from f5_tts.sections import RLRunConfig, group_size
 from f5_tts.train.build import build_vocabulary
 from f5_tts.train.build_rl import build_old_policy
 from f5_tts.train.machine import SMALLEST, precision
@@ -32,13 +33,11 @@ VOCOS = 13_531_650  # parameters of the published vocoder
 REWARDS = {"funasr_wer": 234_000_000, "wespeaker_sim": 6_630_000, "voice_sim": 1_423_616}  # parameters
 KNOBS = (
     "model.arch.checkpoint_activations=true",
-    "optim.bnb_optimizer=true",
     "optim.mixed_precision=bf16",
-    "optim.ema.device=cpu",
-    "rl.ref_model_device=cpu",
     "lora.rank=16",
     "datasets.batch_size_type=sample datasets.batch_size_per_gpu=1",
 )
+WITHOUT_SHARDS = ("optim.bnb_optimizer=true", "optim.ema.device=cpu", "rl.ref_model_device=cpu")  # knobs too
 
 
 @dataclass(frozen=True)
@@ -52,16 +51,20 @@ class Part:
     passing: bool = False  # there for a moment, never together with the other passing parts
 
 
-def budget(run: RLRunConfig, seconds: float) -> list[Part]:
-    """All that a run holds while it learns from clips of so many seconds."""
+def budget(run: RLRunConfig, seconds: float, processes: int = 1) -> list[Part]:
+    """All that each process of a run holds while it learns from clips of so many seconds."""
     with FakeTensorMode():
         model = build_model(run.model, vocabulary_of(run)).eval()
-        old = build_old_policy(model, run.rl)
-        passing = passes(run, model, seconds)
-    rl, lora = run.rl, run.lora
-    sizes = trained_sizes(model, lora)
-    trained, weights = FLOAT * sum(sizes), FLOAT * sum(parameter.numel() for parameter in model.parameters())
-    adapters = FLOAT * sum(adapter_sizes(model, lora))
+        return [*kept(run, model, seconds, processes), *passes(run, model, seconds)]
+
+
+def kept(run: RLRunConfig, model: CFM, seconds: float, processes: int = 1) -> list[Part]:
+    """What stays from update to update, and the samples of one."""
+    rl, lora, old = run.rl, run.lora, build_old_policy(model, run.rl)
+    among = processes if run.optim.shard else 1
+    sizes = trained_sizes(model, lora, among)
+    trained, weights = FLOAT * sum(sizes), FLOAT * sum(part_sizes(model, among))
+    adapters = FLOAT * sum(adapter_sizes(model, lora, among))
     parts = [
         Part("weights", "GPU", weights + adapters, "model.arch"),
         Part("gradients", "GPU", trained, "lora.rank"),
@@ -74,8 +77,10 @@ def budget(run: RLRunConfig, seconds: float) -> list[Part]:
         parts.append(Part("policy that drew (nft)", "GPU", trained, "rl.nft.old_decay"))
     if run.model.vocoder.name == "vocos":
         parts.append(Part("vocoder", "GPU", FLOAT * VOCOS, "model.vocoder.name"))
+    if run.optim.shard:
+        parts.append(Part("layers that are whole at work", "GPU", FLOAT * whole_at_work(model), "optim.shard"))
     recorded = Part("recorded samples", "GPU", rollout_bytes(run, seconds), "rl.window.size")
-    return [*parts, *rewards(run), recorded, *passing]
+    return [*parts, *rewards(run), recorded]
 
 
 def passes(run: RLRunConfig, model: CFM, seconds: float) -> list[Part]:
@@ -92,21 +97,6 @@ def passes(run: RLRunConfig, model: CFM, seconds: float) -> list[Part]:
 
 
 # --- how much ---
-
-
-def trained_sizes(model: CFM, lora: LoraConfig) -> list[int]:
-    """Numbers in each trained tensor: all, or the adapters and the Gaussian head."""
-    if lora.rank == 0:
-        return [parameter.numel() for parameter in model.parameters()]
-    head = model.transformer.proj_out_ln_sig
-    return adapter_sizes(model, lora) + [part.numel() for part in (head.parameters() if head else ())]
-
-
-def adapter_sizes(model: CFM, lora: LoraConfig) -> list[int]:
-    """rank x in and out x rank for each layer that lora.target_modules names."""
-    ends = tuple(f".{name}" for name in lora.target_modules)
-    layers = [part for name, part in model.named_modules() if isinstance(part, nn.Linear) and name.endswith(ends)]
-    return [lora.rank * width for layer in layers for width in (layer.in_features, layer.out_features) if lora.rank]
 
 
 def state(run: RLRunConfig, sizes: list[int]) -> int:
@@ -191,21 +181,32 @@ def table(parts: list[Part]) -> str:
     return "\n".join([f"| {'component':33} | where | {'MiB':>6} | key |", "| --- | --- | ---: | --- |", *lines])
 
 
-def knobs(name: str, overrides: list[str], run: RLRunConfig, seconds: float) -> list[tuple[int, str]]:
+def knobs(
+    name: str, overrides: list[str], run: RLRunConfig, seconds: float, processes: int = 1
+) -> list[tuple[int, str]]:
     """Changes that would spare the GPU something, in bytes, the largest first."""
-    now = total(budget(run, seconds), "GPU")
-    changes = [*KNOBS, f"rl.group_size={group_size(run.rl)} rl.mini_repeat_count=1"]
+
+    def used(run: RLRunConfig) -> int:
+        return total(budget(run, seconds, processes), "GPU")
+
+    now = used(run)
+    changes = [
+        *KNOBS,
+        *(() if run.optim.shard else WITHOUT_SHARDS),
+        f"rl.group_size={group_size(run.rl)} rl.mini_repeat_count=1",
+    ]
     changes += [f"{device_key(i)}=cpu" for i, entry in enumerate(run.rl.rewards.providers) if "device" in entry.config]
     runs = {change: compose_run(name, [*overrides, *change.split()], RLRunConfig) for change in changes}
-    spared = [(now - total(budget(other, seconds), "GPU"), change) for change, other in runs.items() if other != run]
+    spared = [(now - used(other), change) for change, other in runs.items() if other != run]
     return sorted((pair for pair in spared if pair[0] > 0), reverse=True)
 
 
-def heading(run: RLRunConfig, seconds: float) -> str:
+def heading(run: RLRunConfig, seconds: float, processes: int = 1) -> str:
     num = prompts(run, seconds) * run.rl.mini_repeat_count
     guided = ", each twice for guidance" if run.rl.cfg_strength else ""
     digits = precision(run.optim) if is_half(run) else "single precision"
-    return f"{run.model.name}: clips of {seconds:g} s, {num} in a forward pass{guided}, {digits}"
+    shards = f", in shards on {processes} processes" if run.optim.shard else ""
+    return f"{run.model.name}: clips of {seconds:g} s, {num} in a forward pass{guided}, {digits}{shards}"
 
 
 def uncounted(run: RLRunConfig) -> str:
@@ -219,19 +220,21 @@ def main(argv: list[str]) -> bool:
     parser = command_line("F5TTS_RL")
     parser.add_argument("--seconds", type=float, help="the longest clip, s; default: datasets.max_seconds")
     parser.add_argument("--limit", type=float, default=8.0, help="memory of the GPU, GB; default: 8")
+    parser.add_argument("--processes", type=int, default=2, help="that share the run with optim.shard=true; default: 2")
     args = parser.parse_intermixed_args(argv)
     run = compose_run(args.config_name, args.overrides, RLRunConfig)
     if args.seconds is None:
         args.seconds = run.datasets.max_seconds
     for flag, value in (("--seconds", args.seconds), ("--limit", args.limit)):
         require(0 < value < inf, f"{flag}={value:g} is not allowed; allowed: a number above 0")
-    parts = budget(run, args.seconds)
+    require(args.processes > 1, f"--processes={args.processes} is not allowed; allowed: 2 or more")
+    parts = budget(run, args.seconds, args.processes)
     used = total(parts, "GPU") / 1e9
-    print(f"{heading(run, args.seconds)}\n{table(parts)}\n{uncounted(run)}")
+    print(f"{heading(run, args.seconds, args.processes)}\n{table(parts)}\n{uncounted(run)}")
     print(f"GPU: {used:.2f} GB of {args.limit:g} GB")
     if used > args.limit:
         print("it would spare on the GPU, each by itself:")
-        for num, change in knobs(args.config_name, args.overrides, run, args.seconds):
+        for num, change in knobs(args.config_name, args.overrides, run, args.seconds, args.processes):
             print(f"  {num / 1e9:5.2f} GB  {change}")
     return True
 

@@ -1,0 +1,186 @@
+"""What is computed of many GPUs: by hand, and against the collectives of a real update on two processes (gloo)."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from f5_tts.config import ConfigError, compose_run
+from f5_tts.scripts.scale import IN_SHARDS, Scale, main, passes_of_update
+from f5_tts.sections import RLConfig, RLRunConfig
+from f5_tts.train import train, train_rl
+
+ROOT = Path(__file__).parents[2]
+SIZES = ["dim=32", "depth=2", "heads=2", "dim_head=16", "text_dim=16", "conv_layers=1"]
+TINY = ["datasets.name=mini", *(f"model.arch.{size}" for size in SIZES)]
+OPTIONS = [
+    *("datasets.batch_size_per_gpu=2", "rl.repeat_count=2", "rl.mini_repeat_count=2", "model.vocoder.iterations=2"),
+    *("rl.algorithm=gaussian_grpo", "rl.train_sigma=true", "rl.shared_noise=true", "rl.credit=sample", "rl.steps=4"),
+    *("rl.window.schedule=fixed", "rl.anchor_weight=0", "rl.rewards.providers=[{name: 'tests.e2e.runs:Moody'}]"),
+    *("optim.max_updates=1", "optim.num_warmup_updates=0"),
+]
+GAUSSIAN = ["model.output_dist=gaussian", "model.objective=gaussian_nll", "model.use_rl_head=true"]
+FRAMES_PER_SECOND = 50  # of F5TTS_Mini
+
+
+class Collectives(TorchDispatchMode):
+    """Inside its `with`: of each kind of collective the bytes that each call gives to this process, own ones among
+    them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: dict[str, list[int]] = defaultdict(list)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
+        if func.namespace == "c10d":
+            given = [leaf.nbytes for leaf in tree_leaves(args[0]) if isinstance(leaf, Tensor)]  # the output
+            self.calls[func.__name__.partition(".")[0].strip("_")].append(sum(given))
+        return func(*args, **(kwargs or {}))
+
+
+def on_each_rank(folder: Path) -> None:
+    """An update as it is, and one in shards; the main process writes down its collectives."""
+    for name, more in {"whole": [], "shards": ["optim.shard=true"]}.items():
+        place = [f"ckpts.init_from={folder / 'start' / 'model_last.pt'}", f"ckpts.save_dir={folder / name}"]
+        with Collectives() as seen:
+            train_rl.main(["-cn", "F5TTS_Mini_RL", *TINY, *OPTIONS, *more, *place])
+        if torch.distributed.get_rank() == 0:
+            (folder / f"{name}.json").write_text(json.dumps(seen.calls))
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, list[int]]]:
+    folder = tmp_path_factory.mktemp("scale")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        first = ["datasets.batch_size_per_gpu=500", "optim.max_updates=1", "optim.num_warmup_updates=0"]
+        train.main(["-cn", "F5TTS_Mini", *TINY, *GAUSSIAN, *first, f"ckpts.save_dir={folder / 'start'}"])
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
+    paths = {"PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)]), "OMP_NUM_THREADS": "1"}
+    command = [*launch, "tests.scripts.test_scale", str(folder)]
+    done = subprocess.run(command, env=os.environ | paths, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-5000:]
+    return {name: json.loads((folder / f"{name}.json").read_text()) for name in ("whole", "shards")}
+
+
+def runs(*changes: str) -> tuple[RLRunConfig, RLRunConfig]:
+    """A small run as it is, and in shards."""
+    options = [*TINY, *changes]
+    return compose_run("F5TTS_Mini_RL", options, RLRunConfig), compose_run(
+        "F5TTS_Mini_RL", [*options, *IN_SHARDS], RLRunConfig
+    )
+
+
+@pytest.fixture(scope="module")
+def computed() -> Scale:
+    return Scale(*runs(*OPTIONS), seconds=1.0)
+
+
+@pytest.mark.slow
+def test_an_update_sends_the_gradients_once(seen, computed: Scale):
+    """On two processes a ring sends what it adds up: 2 (2 - 1) / 2 = 1. Besides, two flags of 4 bytes."""
+    assert sum(seen["whole"]["allreduce"]) == computed.gradients + 8
+    assert len(seen["whole"]["allreduce"]) == computed.tensors + 2
+    assert computed.sent(2) == computed.gradients
+
+
+@pytest.mark.slow
+def test_in_shards_an_update_sends_weights_for_each_pass_and_gradients_for_each_backward_pass(seen, computed: Scale):
+    """What an all-gather gives is half from the other process; of a reduce-scatter's half, the other sent as much."""
+    found = seen["shards"]
+    assert sum(found["allgather_base"]) / 2 + sum(found["reduce_scatter_base"]) == computed.sent_in_shards(2)
+    groups = 3  # two blocks, and what is outside
+    assert len(found["allgather_base"]) == groups * (computed.asked + 2 * computed.learnt)
+    assert len(found["reduce_scatter_base"]) == groups * computed.learnt
+    assert sum(found["allreduce"]) == 8
+
+
+@pytest.mark.slow
+def test_rewards_are_few_bytes_beside_the_frames_that_were_generated(seen, computed: Scale):
+    """Per process 8 samples: which of their frames, a number of 8 bytes for each prompt, scores of 4."""
+    gathered = sorted(seen["whole"]["allgather"], reverse=True)
+    sums = 2 * 8 * len(list(computed.model.parameters()))  # compared bit for bit, health/weights_apart
+    assert sums in gathered
+    frames = max(size for size in gathered if size != sums) / 2 / computed.rollouts
+    assert computed.rollouts == 8 and frames == int(frames) > 30
+    assert computed.rewards() == 8 * FRAMES_PER_SECOND  # of clips of a second
+    assert sum(gathered) - sums - 2 * frames * 8 < 2000
+
+
+def test_passes_of_the_guides_update_are_those_one_counts_by_hand():
+    """Two steps, the second is trained: drawn in 1 + 1; learnt from once and by the anchor, each with the reference."""
+    options = ["rl.steps=2", "rl.mini_repeat_count=1", "rl.sway_sampling_coef=null", "rl.cfg_strength=1"]
+    assert passes_of_update(settings(*options), has_old=False) == (2 + 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "asked", "learnt"),
+    [
+        (["rl.kl_weight=0"], 16, 2),  # without a reference there is no anchor
+        (["rl.kl_weight=0", "rl.shared_noise=false", "rl.repeat_count=3"], 3 * 16, 3 * 2),
+        (["rl.anchor_weight=0", "rl.shared_noise=false"], 16 + 2, 2),
+        (["rl.anchor_weight=0", "rl.shared_noise=false", "rl.updates_per_rollout=4"], 16 / 4 + 2, 2),
+        (["rl.algorithm=nft", "rl.shared_noise=false", "rl.nft.num_times=3"], 16 + 2 * 3, 3),
+        (["rl.algorithm=flow_grpo", "rl.window.size=1", "rl.kl_weight=0"], 16, 1),
+    ],
+)
+def test_passes_are_counted_for_every_algorithm(options: list[str], asked: float, learnt: float):
+    """16 steps, of which 2 are trained; nft asks reference and old policy at each of its times."""
+    assert passes_of_update(settings(*options), has_old="rl.algorithm=nft" in options) == (asked, learnt)
+
+
+def settings(*changes: str) -> RLConfig:
+    return compose_run("F5TTS_RL", list(changes), RLRunConfig).rl
+
+
+def test_a_ring_of_many_sends_nearly_twice_the_gradients(computed: Scale):
+    assert computed.sent(1) == 0
+    assert computed.sent(8) == 2 * 7 / 8 * computed.gradients
+    assert computed.sent(512) == 2 * 511 / 512 * computed.gradients
+
+
+def test_what_accumulates_batches_passes_more_often_and_sends_its_gradients_once(computed: Scale):
+    once, twice = computed, Scale(*runs(*OPTIONS, "optim.grad_accumulation_steps=2"), seconds=1.0)
+    assert twice.sent(8) == once.sent(8)
+    assert twice.sent_in_shards(8) == 2 * once.sent_in_shards(8)
+    assert twice.rollouts == 2 * once.rollouts
+
+
+def test_adapters_are_all_that_is_sent_without_shards_and_in_shards_the_weights_are_too(computed: Scale):
+    adapters = Scale(*runs(*OPTIONS, "lora.rank=2"), seconds=1.0)
+    assert adapters.sent(8) < computed.sent(8) / 4
+    assert adapters.sent_in_shards(8) > computed.sent_in_shards(8) / 2
+
+
+@pytest.mark.slow
+def test_the_page_has_the_table_that_the_command_prints(capsys: pytest.CaptureFixture[str], monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    page = (ROOT / "docs/scale.md").read_text("utf-8")
+    (command,) = re.findall(r"f5_tts\.scripts\.scale ((?:.*\\\n)*.*)", page)
+    assert main(command.replace("\\\n", " ").replace("'", "").split())
+    said = capsys.readouterr().out
+    assert said.partition("\n")[2].strip() in page
+
+
+def test_the_command_names_its_flags_and_refuses_what_it_compares():
+    with pytest.raises(ConfigError, match="--between=0 is not allowed; allowed: a number above 0"):
+        main(["--between", "0"])
+    with pytest.raises(ConfigError, match="leave it out"):
+        main(["optim.shard=true", "optim.ema.device=null"])
+
+
+if __name__ == "__main__":
+    on_each_rank(Path(sys.argv[1]))
