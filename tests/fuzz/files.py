@@ -200,8 +200,8 @@ def kept(folder: Path) -> Iterator[Case]:
     metrics, scores, tracker = folder / "metrics.jsonl", folder / "scores.json", folder / "tracker_id"
     metrics.write_text("".join(json.dumps({"update": n, "loss": 0.5, "x": None}) + "\n" for n in range(1, 5)))
     yield Case("metrics.jsonl", metrics, lambda: resumed(folder), metrics.name)
-    counts = {"edits": 1, "words": 3, "char_edits": 2, "chars": 9}
-    score = Score(id="a", seen=False, **counts, stutters=False, leaks=True, similarity=0.5, hypothesis="one")
+    heard = {"edits": 1, "words": 3, "char_edits": 2, "chars": 9, "stutters": False, "leaks": True, "hypothesis": "one"}
+    score = Score(id="a", seen=False, similarity=0.5, opinions={"utmos": 3.5}, **heard)
     rates = {"pocketsphinx": {"1.0": 0.25}}
     whole = {"pocketsphinx": [score]}
     result = Result(ckpt="a.pt", guidance={"pocketsphinx": 1.0}, dev_error_rates=rates, scores=whole, rtf=0.1, mark="m")
