@@ -23,8 +23,9 @@ from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import ModelCard, read_checkpoint
 from f5_tts.sections import EmaConfig, OptimConfig, RunConfig
+from f5_tts.train import loop
 from f5_tts.train.build import build_ema
-from f5_tts.train.loop import fit, keep_scale, merge, nothing_due, seed_of
+from f5_tts.train.loop import keep_scale, merge, nothing_due, seed_of
 from f5_tts.train.machine import build_accelerator
 from f5_tts.train.report import Report
 from f5_tts.train.state import CheckpointDir, Trainable
@@ -87,18 +88,14 @@ class Run:
         validate: Callable[[Trainable], dict[str, float]] = nothing_due,
         accelerator: Accelerator | None = None,
     ) -> bool:
-        return fit(
-            self.trainable,
-            self.model,
-            iter(items),
-            loss,
+        run = loop.Run(
             accelerator=accelerator or Accelerator(cpu=True),
             checkpoints=CheckpointDir(self.ckpts),
             report=Report(self.folder, first=self.trainable.update, total=total, title="test"),
             optim=self.optim,
             total=total,
-            validate=validate,
         )
+        return loop.fit(self.trainable, self.model, iter(items), loss, run, validate=validate)
 
     @property
     def w(self) -> float:

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import TypeVar
 
@@ -37,34 +37,41 @@ def nothing_due(trainable: Trainable) -> dict[str, float]:
     return {}
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """What a run has beside what it learns: where it computes, writes and reports, and how far it goes."""
+
+    accelerator: Accelerator
+    checkpoints: CheckpointDir
+    report: Report
+    optim: OptimConfig
+    total: int  # updates
+    together: int = 1  # updates that learn from one rollout: a run is saved and stops between such
+
+
 def fit(
     trainable: Trainable,
     policy: CFM,
     items: Iterator[Item],
     compute_loss: ComputeLoss[Item],
+    run: Run,
     *,
-    accelerator: Accelerator,
-    checkpoints: CheckpointDir,
-    report: Report,
-    optim: OptimConfig,
-    total: int,
-    together: int = 1,
     validate: Validate = nothing_due,
     listen: Listen[Item] | None = None,
 ) -> bool:
-    """Train until update `total`; False when the user stopped it before (the state is saved either way).
+    """Train until update `run.total`; False when the user stopped it before (the state is saved either way).
 
     An item is what one update learns from. `policy` is the trainable's model as the accelerator prepared it.
     `compute_loss` yields an item's loss in slices that add up to it; each is differentiated before the next is
-    computed. So many updates belong `together`, that learn from one rollout: a run is saved and stops between them.
-    `validate` is asked before the first update and after each: what it measures joins that update's metrics. `listen`
-    makes the samples of an update whose checkpoint is kept. A loss or gradient that is not finite never reaches weights
-    or a file: its update is skipped, and after more than `optim.max_skips` of them in a row FloatingPointError ends the
-    run. An update that memory does not suffice for is done in smaller parts, see `room.py`. Of several processes each
-    draws noise of its own, and all stop after the same update, whichever was asked to.
+    computed. `validate` is asked before the first update and after each: what it measures joins that update's metrics.
+    `listen` makes the samples of an update whose checkpoint is kept. A loss or gradient that is not finite never
+    reaches weights or a file: its update is skipped, and after more than `optim.max_skips` of them in a row
+    FloatingPointError ends the run. An update that memory does not suffice for is done in smaller parts, see `room.py`.
+    Of several processes each draws noise of its own, and all stop after the same update, whichever was asked to.
     """
-    if trainable.update >= total:
-        print(f"{checkpoints.path} holds all {total} updates of this run: nothing left to do")
+    accelerator, checkpoints, report, optim = run.accelerator, run.checkpoints, run.report, run.optim
+    if trainable.update >= run.total:
+        print(f"{checkpoints.path} holds all {run.total} updates of this run: nothing left to do")
         return True
     room = Room(report.say, is_alone=not optim.shard)
     with StopSignal() as stop:
@@ -72,8 +79,8 @@ def fit(
             if trainable.update == 0 and (measured := validate(trainable)):
                 report(measured, 0)
             done, stopped = time.perf_counter(), False
-            while trainable.update < total:
-                if trainable.update % together == 0 and any_process(stop.asked, accelerator):
+            while trainable.update < run.total:
+                if trainable.update % run.together == 0 and any_process(stop.asked, accelerator):
                     stopped = True
                     break
                 started = time.perf_counter()
@@ -86,7 +93,7 @@ def fit(
                 metrics |= validate(trainable)
                 before, done = done, time.perf_counter()
                 report(metrics | {"time/step": done - before}, trainable.update)
-                if trainable.update % together == 0:
+                if trainable.update % run.together == 0:
                     checkpoints.save_if_due(trainable)
                 if listen is not None and checkpoints.is_kept(trainable.update):
                     report.show(listen(trainable.model, item), trainable.update)

@@ -20,7 +20,7 @@ from f5_tts.train.build import (
     lists_of,
     start_at_mean,
 )
-from f5_tts.train.loop import fit, keep_scale
+from f5_tts.train.loop import Run, fit, keep_scale
 from f5_tts.train.machine import build_accelerator, choose_optimizer, prepare
 from f5_tts.train.report import Report
 from f5_tts.train.samples import Continued
@@ -60,11 +60,7 @@ def train(run: RunConfig) -> bool:
         policy.train(),
         lists_of(run.optim.grad_accumulation_steps, batches),
         InfillingLoss(run.model),
-        accelerator=accelerator,
-        checkpoints=checkpoints,
-        report=report,
-        optim=run.optim,
-        total=total,
+        Run(accelerator=accelerator, checkpoints=checkpoints, report=report, optim=run.optim, total=total),
         listen=Continued(vocabulary, build_vocoder(run.model), run.infer, spec) if heard else None,
     )
 

@@ -31,7 +31,7 @@ from f5_tts.train.build_rl import (
     is_kept,
     rollout_plan,
 )
-from f5_tts.train.loop import fit, keep_scale, nothing_due
+from f5_tts.train.loop import Run, fit, keep_scale, nothing_due
 from f5_tts.train.machine import build_accelerator, choose_optimizer, prepare
 from f5_tts.train.peers import Together
 from f5_tts.train.report import Report
@@ -85,12 +85,14 @@ def train_rl(run: RLRunConfig) -> bool:
         policy,
         draw_experience(policy, updates, scorer, compare, rl, old=old, peers=Together(accelerator)),
         GRPOLoss(rl, reference, old),
-        accelerator=accelerator,
-        checkpoints=checkpoints,
-        report=report,
-        optim=run.optim,
-        total=total,
-        together=uses,
+        Run(
+            accelerator=accelerator,
+            checkpoints=checkpoints,
+            report=report,
+            optim=run.optim,
+            total=total,
+            together=uses,
+        ),
         validate=validation or nothing_due,
         listen=Scored(scorer.vocoder, run.model.mel_spec) if run.ckpts.log_samples and is_main else None,
     )
