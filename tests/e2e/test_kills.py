@@ -37,7 +37,7 @@ STAGES = {
 def fork(run: Callable[[list[str]], bool], options: list[str]) -> BaseProcess:
     """A process of its own, from a server that has read the libraries already."""
     context = get_context("forkserver")
-    context.set_forkserver_preload(["f5_tts.train.train_rl", "f5_tts.train.train", "tests.e2e.runs"])
+    context.set_forkserver_preload(["f5_tts.train.train_rl", "torch._dynamo"])  # the latter for the first optimizer
     process = context.Process(target=run, args=(options,))
     process.start()
     return process

@@ -14,6 +14,7 @@ import math, os
 import torch
 from accelerate import Accelerator
 from f5_tts.train.loop import is_finite_everywhere
+from f5_tts.train.peers import any_process, weights_apart
 
 accelerator = Accelerator(cpu=True)
 assert accelerator.num_processes == 2
@@ -24,13 +25,25 @@ found = [
     is_finite_everywhere(1.0, 1.0 if first else math.inf, accelerator),
     is_finite_everywhere(1.0, 1.0, accelerator),
 ]
+found += [any_process(first, accelerator), any_process(False, accelerator)]
+model = torch.nn.Linear(3, 2)
+with torch.no_grad():
+    model.weight.copy_(torch.arange(6.0).view(2, 3))
+    model.bias.zero_()
+found.append(weights_apart(model, accelerator, 7))
+with torch.no_grad():
+    model.weight[1, 1] = 4.0 if first else 4.0 + 2**-21  # the last bit
+try:
+    weights_apart(model, accelerator, 8)
+except ValueError as error:
+    found.append(str(error)[:72])
 print(f"{found}\\n", end="", flush=True)  # in one piece, whatever the other process prints
 torch.distributed.destroy_process_group()
 """
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_not_finite_on_one_process_skips_the_update_on_both(tmp_path: Path):
+def test_what_is_not_finite_or_asked_on_one_process_is_so_on_both_and_weights_that_part_end_both(tmp_path: Path):
     (tmp_path / "program.py").write_text(PROGRAM, encoding="utf-8")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     paths = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
@@ -38,4 +51,6 @@ def test_a_loss_that_is_not_finite_on_one_process_skips_the_update_on_both(tmp_p
         [*launch, str(tmp_path / "program.py")], env=os.environ | paths, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["[True, False, False, True]"] * 2
+    apart = "after update 8 the weights of processes [1] are no longer those of process 0"
+    expected = [True, False, False, True, True, False, {"health/weights_apart": 0.0}, apart[:72]]
+    assert done.stdout.splitlines() == [str(expected)] * 2

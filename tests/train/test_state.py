@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -322,6 +324,25 @@ def test_files_are_written_when_they_are_due(tmp_path):
 def test_a_folder_is_made_and_left_without_a_trace_of_the_probe(tmp_path):
     folder(tmp_path / "a" / "b").prepare()
     assert names(tmp_path / "a" / "b") == []
+
+
+def test_what_a_killed_run_left_half_written_is_removed_and_nothing_else(tmp_path):
+    for name in (".model_last.pt.part", ".model_2.pt.part", "model_2.pt", ".hidden"):
+        (tmp_path / name).touch()
+    folder(tmp_path).prepare()
+    assert names(tmp_path) == [".hidden", "model_2.pt"]
+
+
+def test_a_second_run_in_a_folder_is_refused_until_the_first_is_gone(tmp_path):
+    program = "import sys, filelock; held = filelock.FileLock(sys.argv[1]).acquire(); print(1, flush=True); input()"
+    command = [sys.executable, "-c", program, str(tmp_path / ".lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:
+        assert first.stdout is not None and first.stdout.readline() == b"1\n"
+        with pytest.raises(ValueError, match=r"another run is writing to ckpts\.save_dir"):
+            folder(tmp_path).prepare()
+        first.kill()
+        first.wait()
+    folder(tmp_path).prepare()
 
 
 def test_a_folder_that_cannot_be_written_is_named_with_its_key(tmp_path):

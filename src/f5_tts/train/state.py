@@ -239,10 +239,10 @@ class CheckpointDir:
             return None if given is None else read_checkpoint(find_file(given, "ckpts.init_from")).alone()
         if given is not None and self.is_main:
             print(f"ckpts.init_from={given} is for a new run and not read: {path} is there")
-        checkpoint = self.whole(path)
+        checkpoint = self.read(path)
         return checkpoint.using().alone() if path.name.startswith("pretrained_") else checkpoint
 
-    def whole(self, path: Path) -> Checkpoint:
+    def read(self, path: Path) -> Checkpoint:
         """The checkpoint in a file; of a damaged one ValueError says how the run goes on without it."""
         try:
             return read_checkpoint(path)
