@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
+from multiprocessing import get_context
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import bitsandbytes
@@ -349,6 +354,38 @@ def test_a_folder_that_cannot_be_written_is_named_with_its_key(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match=r"cannot write to ckpts\.save_dir=.*/file .*choose a folder of yours"):
         folder(tmp_path / "file").prepare()
+
+
+def refused(queue: SimpleQueue[str], place: Path) -> None:
+    """What saving in a folder says, to somebody who is not root, whom no permission stops."""
+    if os.geteuid() == 0:
+        os.setgid(65534)
+        os.setuid(65534)
+    for save in (lambda: folder(place).prepare(), lambda: folder(place).write("model_last.pt", lambda: {"update": 1})):
+        try:
+            save()
+        except OSError as error:
+            queue.put(str(error))
+        else:
+            queue.put("saved")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="permissions of folders are POSIX's")
+def test_a_folder_that_is_read_only_is_named_with_its_key_and_what_was_saved_is_whole():
+    """At the start of a run, and when it turns read-only while one trains."""
+    with TemporaryDirectory() as place:  # not pytest's, into which only its owner may look
+        Path(place, "model_last.pt").write_bytes(b"as it was")
+        Path(place).chmod(0o555)
+        context = get_context("fork")
+        queue = context.SimpleQueue()
+        process = context.Process(target=refused, args=(queue, Path(place)))
+        process.start()
+        process.join()
+        assert re.fullmatch(r"cannot write to ckpts\.save_dir=.*: choose a folder of yours", queue.get())
+        assert re.search(r"not yours to write in; point ckpts\.save_dir=", queue.get())
+        assert [path.name for path in Path(place).iterdir()] == ["model_last.pt"]
+        assert Path(place, "model_last.pt").read_bytes() == b"as it was"
+        Path(place).chmod(0o755)
 
 
 # --- where stage 2 starts ---
