@@ -109,6 +109,10 @@ def test_a_rare_way_of_packing_is_refused(refusal):
     assert "'m/rare' is a file packed as few programs pack it" in refusal(zipped(rare))
 
 
+def test_a_name_that_begins_with_nul_and_so_is_none_is_refused(refusal):
+    assert "its member '\\x00' would lie outside of the folder" in refusal(zipped(("@", b"b")).replace(b"@", b"\0"))
+
+
 @pytest.mark.parametrize("make", [tar, zipped])
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_a_name_that_is_there_twice_is_refused(make: Callable[..., bytes], refusal):

@@ -75,7 +75,7 @@ def zip_members(archive: Path) -> Iterator[Member]:
 
 def zip_kind(info: zipfile.ZipInfo) -> str:
     mode = stat.S_IFMT(info.external_attr >> 16)  # 0 where the archive was not made on Unix
-    if info.is_dir() or mode == stat.S_IFDIR:
+    if info.filename.endswith("/") or mode == stat.S_IFDIR:  # is_dir() of Python 3.11 fails without a name
         return "folder"
     if mode not in (0, stat.S_IFREG):
         return "link or device"
