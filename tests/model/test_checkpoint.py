@@ -305,6 +305,14 @@ def test_a_file_that_says_nothing_of_its_weights_is_taken_with_a_notice(tmp_path
     assert said == [f"{tmp_path / 'a.pt'} {sentence}"]
 
 
+def test_an_export_whose_checksum_lost_its_name_is_damaged(tmp_path):
+    path = tmp_path / "model.safetensors"
+    export_weights(with_card(tmp_path, card()), path, torch.float16)
+    path.write_bytes(path.read_bytes().replace(b'"checksum"', b'"cheaksum"'))
+    with pytest.raises(ValueError, match=r"model\.safetensors has a damaged header: it holds 'cheaksum'"):
+        read_checkpoint(path)
+
+
 def test_an_export_says_of_its_weights_what_its_source_said(tmp_path):
     export_weights(with_card(tmp_path, card()), tmp_path / "b.safetensors", torch.float16)
     assert read_checkpoint(tmp_path / "b.safetensors").card == card()

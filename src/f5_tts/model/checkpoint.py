@@ -294,6 +294,9 @@ def read_header(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     said = header.pop(CHECKSUM, None)  # of published files nobody says one
     if said is not None and said != checksum(tensors, header):
         raise ValueError(f"{path} is damaged, its weights have another checksum than its header says: export it again")
+    odd = sorted(header.keys() - {"model", "vocabulary"}) if "vocabulary" in header else []
+    if odd:  # perhaps the checksum, by a damaged name
+        raise ValueError(f"{path} has a damaged header: it holds {odd[0]!r}, which no export writes; export it again")
     try:
         return {key: json.loads(header[key]) for key in ("model", "vocabulary") if key in header}
     except (json.JSONDecodeError, RecursionError) as error:
