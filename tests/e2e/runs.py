@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
-from collections.abc import Sequence
+import subprocess
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import soundfile
 import torch
 from datasets import Dataset as Table
@@ -93,6 +97,25 @@ class Taste(Moody):
 
 
 MOODY = "rl.rewards.providers=[{name: 'tests.e2e.runs:Moody'}]"
+
+
+def warm_up(stage_1: Callable[[list[str]], bool], options: list[str], where: Path, folder: Path) -> Path:
+    """What two updates of stage 1 leave for stage 2 to start from, made by a user who stands in `where`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(where)
+        assert stage_1([*STAGE_1, *options, "optim.max_updates=2", f"ckpts.save_dir={folder}"])
+    return folder / "model_last.pt"
+
+
+def until_an_update(run: subprocess.Popen[str]) -> str:
+    """What a run of 2000 updates writes to standard error until its bar has counted one."""
+    assert run.stderr is not None
+    said = ""
+    while not re.search(r" [1-9]\d*/\d+ ", said):
+        piece = os.read(run.stderr.fileno(), 4096).decode()
+        said += piece
+        assert piece, said
+    return said
 
 
 def make_data_set(folder: Path, num: int, rate: int = 16_000) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from tests.e2e.runs import STAGE_1, STAGE_2, assert_equal, make_data_set, read, rows, without_times
+from tests.e2e.runs import STAGE_2, assert_equal, make_data_set, read, rows, warm_up, without_times
 
 from f5_tts.train import train, train_rl
 from f5_tts.types import RewardInput
@@ -69,14 +69,13 @@ def data(tmp_path_factory, tiny) -> tuple[Path, list[str]]:
 @pytest.fixture(scope="module")
 def run(data, tmp_path_factory):
     """A run of stage 2 with a reward of this file, in a folder of its own."""
-    start = tmp_path_factory.mktemp("start")
+    start = warm_up(train.main, data[1], data[0], tmp_path_factory.mktemp("start"))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(data[0])
-        assert train.main([*STAGE_1, *data[1], "optim.max_updates=2", f"ckpts.save_dir={start}"])
 
         def stage_2(reward: str, folder: Path, *more: str) -> Path:
             folder.mkdir()
-            shutil.copy(start / "model_last.pt", folder)
+            shutil.copy(start, folder)
             provider = f"rl.rewards.providers=[{{name: 'tests.e2e.test_faults:{reward}'}}]"
             assert train_rl.main([*STAGE_2, *data[1], *RL, provider, *more, f"ckpts.save_dir={folder}"])
             return folder

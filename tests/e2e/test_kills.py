@@ -10,7 +10,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
-from tests.e2e.runs import MOODY, STAGE_1, STAGE_2, assert_equal, make_data_set, rows, without_times
+from tests.e2e.runs import MOODY, STAGE_1, STAGE_2, assert_equal, make_data_set, rows, warm_up, without_times
 
 from f5_tts.model.checkpoint import PARTS, numbered_checkpoints, read_checkpoint
 from f5_tts.train import train, train_rl
@@ -114,11 +114,7 @@ def data(tmp_path_factory, tiny) -> tuple[Path, list[str]]:
 @pytest.fixture(scope="module")
 def start(data, tmp_path_factory) -> Path:
     """What stage 2 starts from."""
-    folder = tmp_path_factory.mktemp("start")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(data[0])
-        assert train.main([*STAGE_1, *SAMPLE, *data[1], "optim.max_updates=2", f"ckpts.save_dir={folder}"])
-    return folder / "model_last.pt"
+    return warm_up(train.main, [*SAMPLE, *data[1]], data[0], tmp_path_factory.mktemp("start"))
 
 
 @pytest.mark.slow

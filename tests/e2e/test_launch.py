@@ -6,7 +6,6 @@ SLURM's own commands are stand-ins that do on this machine what SLURM would do o
 from __future__ import annotations
 
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -14,7 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.e2e.runs import MOODY, REPOSITORY, read, rows
+from tests.e2e.runs import MOODY, REPOSITORY, read, rows, until_an_update
 
 from f5_tts.config import compose_run
 from f5_tts.sections import RLRunConfig, RunConfig
@@ -130,14 +129,9 @@ def test_a_job_of_slurm_runs_stage_2_saves_before_its_time_is_over_and_goes_back
     options = ["2", *SMALL, *tiny, *STAGE_2, *start, "optim.epochs=9", "optim.max_updates=2000"]
     environment = slurm(commands, tmp_path / "job")
     with launch(SEVERAL_NODES, options, **environment) as run:
-        assert run.stderr is not None
-        heard = ""
-        while not re.search(r" [1-9]\d*/\d+ ", heard):  # the bar has counted an update
-            piece = os.read(run.stderr.fileno(), 4096).decode()
-            heard += piece
-            assert piece, heard
+        heard = until_an_update(run)
         run.send_signal(signal.SIGUSR1)
-        heard += run.stderr.read()
+        heard += run.communicate()[1]
     assert heard.count("stopped, and saved: the same command goes on from here") == 2
     job = environment["SLURM_JOB_ID"]
     assert (tmp_path / "job").read_text().splitlines() == [f"--signal=TERM {job}.0", f"requeue {job}"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -11,7 +10,17 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.e2e.runs import SMALL_BATCHES, STAGE_1, STAGE_2, assert_equal, interrupted_copy, read, rows, without_times
+from tests.e2e.runs import (
+    SMALL_BATCHES,
+    STAGE_1,
+    STAGE_2,
+    assert_equal,
+    interrupted_copy,
+    read,
+    rows,
+    until_an_update,
+    without_times,
+)
 
 from f5_tts.train import train, train_rl
 
@@ -113,14 +122,9 @@ def test_a_stop_that_only_the_launcher_hears_ends_both_after_the_same_update_wit
     """torchrun passes the signal on to one after the other, at different moments of an update."""
     options = [*OPTIONS["stage 1"], *tiny, "optim.max_updates=2000", f"ckpts.save_dir={tmp_path}"]
     with launch(MODULES["stage 1"], options) as run:
-        assert run.stderr is not None
-        said = ""
-        while not re.search(r" [1-9]\d*/2000", said):  # the bar has counted an update
-            piece = os.read(run.stderr.fileno(), 4096).decode()
-            said += piece
-            assert piece, said
+        said = until_an_update(run)
         run.send_signal(signal.SIGTERM)
-        said += run.stderr.read()
+        said += run.communicate()[1]
     assert run.returncode != 0
     assert said.count("stopped, and saved: the same command goes on from here") == 2
     assert 1 <= read(tmp_path / "model_last.pt")["update"] == rows(tmp_path)[-1]["update"] < 2000

@@ -14,6 +14,7 @@ from tests.e2e.runs import (
     interrupted_copy,
     make_data_set,
     rows,
+    warm_up,
     without_times,
 )
 
@@ -50,11 +51,7 @@ def data(tmp_path_factory, tiny) -> tuple[Path, list[str]]:
 @pytest.fixture(scope="module")
 def start(data, tmp_path_factory) -> Path:
     """What stage 2 starts from."""
-    folder = tmp_path_factory.mktemp("start")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(data[0])
-        assert train.main([*STAGE_1, *SAMPLE, *data[1], "optim.max_updates=2", f"ckpts.save_dir={folder}"])
-    return folder / "model_last.pt"
+    return warm_up(train.main, [*SAMPLE, *data[1]], data[0], tmp_path_factory.mktemp("start"))
 
 
 @pytest.mark.slow

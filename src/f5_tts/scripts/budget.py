@@ -7,6 +7,7 @@ bytes, GB 10^9.
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil, inf
@@ -216,6 +217,13 @@ def uncounted(run: RLRunConfig) -> str:
     return f"not counted: CUDA itself (about half a GB), what kernels need while they work{more}"
 
 
+def check_above_zero(args: Namespace, *flags: str) -> None:
+    """Raises ConfigError for a number on the command line that is not."""
+    for flag in flags:
+        value = getattr(args, flag)
+        require(0 < value < inf, f"--{flag}={value:g} is not allowed; allowed: a number above 0")
+
+
 def main(argv: list[str]) -> bool:
     parser = command_line("F5TTS_RL")
     parser.add_argument("--seconds", type=float, help="the longest clip, s; default: datasets.max_seconds")
@@ -225,8 +233,7 @@ def main(argv: list[str]) -> bool:
     run = compose_run(args.config_name, args.overrides, RLRunConfig)
     if args.seconds is None:
         args.seconds = run.datasets.max_seconds
-    for flag, value in (("--seconds", args.seconds), ("--limit", args.limit)):
-        require(0 < value < inf, f"{flag}={value:g} is not allowed; allowed: a number above 0")
+    check_above_zero(args, "seconds", "limit")
     require(args.processes > 1, f"--processes={args.processes} is not allowed; allowed: 2 or more")
     parts = budget(run, args.seconds, args.processes)
     used = total(parts, "GPU") / 1e9

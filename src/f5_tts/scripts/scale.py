@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from math import inf
 from typing import Any
 
 import torch
@@ -24,7 +23,17 @@ from f5_tts.model.lora import adapter_sizes, trained_sizes
 from f5_tts.model.shards import part_sizes
 from f5_tts.rl.grpo import GRPOLoss
 from f5_tts.rl.rollout import draw_group
-from f5_tts.scripts.budget import FLOAT, frames_of, heading, kept, passes, prompts, total, vocabulary_of
+from f5_tts.scripts.budget import (
+    FLOAT,
+    check_above_zero,
+    frames_of,
+    heading,
+    kept,
+    passes,
+    prompts,
+    total,
+    vocabulary_of,
+)
 from f5_tts.sections import RLConfig, RLRunConfig, group_size
 from f5_tts.train.build_rl import build_old_policy
 from f5_tts.types import GRPOBatch, Rollout, SpeechBatch
@@ -163,9 +172,7 @@ def main(argv: list[str]) -> bool:
     run = compose_run(args.config_name, args.overrides, RLRunConfig)
     if args.seconds is None:
         args.seconds = run.datasets.max_seconds
-    for flag in ("seconds", "inside", "between"):
-        value = getattr(args, flag)
-        require(0 < value < inf, f"--{flag}={value:g} is not allowed; allowed: a number above 0")
+    check_above_zero(args, "seconds", "inside", "between")
     require(not run.optim.shard, "optim.shard=true is compared with optim.shard=false here: leave it out")
     shards = compose_run(args.config_name, args.overrides + IN_SHARDS, RLRunConfig)
     scale = Scale(run, shards, args.seconds)
