@@ -13,7 +13,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
 
 quickstart: $(MINI) ## the whole job in a quarter of an hour: evaluate, warm up, GRPO, evaluate again; goes on where it stopped
-	$(RUN) -m f5_tts.scripts.quickstart
+	$(RUN) -m recipes.digits.quickstart
 
 clean-run: ## forget the quick start's run, so that the next one starts over
 	rm -rf runs/quickstart
@@ -25,16 +25,16 @@ test: $(DEV) ## lint, types and tests
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder  # models so small that threads would only wait for each other
 
 base: $(MINI) ## train the base model again, from the corpus on (about half an hour on 2 cores)
-	$(RUN) -m f5_tts.scripts.make_corpus base
+	$(RUN) -m recipes.digits.make_corpus base
 	$(RUN) -m f5_tts.train.train -cn F5TTS_Mini ckpts.save_dir=runs/base
 	$(RUN) -m f5_tts.scripts.export runs/base/model_last.pt runs/base/export
 	$(RUN) -m f5_tts.scripts.evaluate -cn F5TTS_Mini datasets.name=mini eval.ckpt=runs/base/export/model_800.safetensors eval.out=runs/base/eval
 
 results: $(EVAL) ## the claim: 3 seeds, measured by the judge
-	$(RUN) -m f5_tts.scripts.results
+	$(RUN) -m recipes.digits.results
 
 corpus: $(MINI) ## make the shipped speech anew, from its seed
-	$(RUN) -m f5_tts.scripts.make_corpus mini --force
+	$(RUN) -m recipes.digits.make_corpus mini --force
 
 .venv/.ready-%: $(SETUP)
 	@$(PYTHON) setup_env.py --extras $*

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from f5_tts.command import keep_freed_memory
-from f5_tts.rewards.provider import local_provider
+from f5_tts.entrypoint import keep_freed_memory
+from f5_tts.rewards.registry import local_provider
 from f5_tts.types import RewardInput, RewardProvider
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the makers of model folders, in tests

@@ -25,16 +25,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from f5_tts.command import keep_freed_memory
-from f5_tts.config import compose_run
-from f5_tts.data.text import Vocabulary
+from f5_tts.config.load import compose_run
+from f5_tts.config.schema import RunConfig
+from f5_tts.data.tokenizer import Vocabulary
+from f5_tts.entrypoint import keep_freed_memory
 from f5_tts.infer.sample import sample
 from f5_tts.model.backbones import layers
 from f5_tts.model.build import build_model
 from f5_tts.model.cfm import CFM, padding_mask
 from f5_tts.model.flow import solve, time_grid
-from f5_tts.sections import RunConfig
-from f5_tts.train.warmup import InfillingLoss
+from f5_tts.train.infilling import InfillingLoss
 from f5_tts.types import SpeechBatch
 
 FRAMES, TOKENS, MEL_BINS, SYMBOLS = 300, 60, 100, 256

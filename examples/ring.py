@@ -24,17 +24,17 @@ from torch import Tensor, nn
 from torch.optim import Adam
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from f5_tts.command import command
-from f5_tts.config import compose_run
+from f5_tts.config.load import compose_run
+from f5_tts.config.schema import RLConfig, RLRunConfig
+from f5_tts.entrypoint import command
 from f5_tts.model.flow import interpolate
 from f5_tts.model.heads import Velocity
 from f5_tts.model.losses import gaussian_nll, velocity_mse
 from f5_tts.model.snapshot import Snapshot
-from f5_tts.rewards.picture import new_figure
+from f5_tts.plotting import new_figure
 from f5_tts.rl.advantage import GroupComparison
 from f5_tts.rl.grpo import GRPOLoss, draw_experience
 from f5_tts.rl.rollout import follow_mean, rollout_grid
-from f5_tts.sections import RLConfig, RLRunConfig
 from f5_tts.types import RewardBatch, Rollout, SpeechBatch
 
 if TYPE_CHECKING:

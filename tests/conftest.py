@@ -15,11 +15,11 @@ from safetensors.torch import load_file
 from tests.tiny import tiny_arch
 from torch import Tensor
 
+from f5_tts.config.schema import ArchConfig
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.backbones.unett import UNetT
 from f5_tts.model.build import BACKBONES
 from f5_tts.model.cfm import CFM
-from f5_tts.sections import ArchConfig
 
 GOLDENS = Path(__file__).parent / "goldens"
 MEL_BINS, TOKENS = 20, 30  # of every golden model

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from f5_tts.checks import check
-from f5_tts.config import CONFIG_DIR, changed, compose_run, compose_speech, config_names, load_run
-from f5_tts.sections import ConfigError, RLRunConfig, RunConfig, WorkerConfig, group_size, vocab_path
+from f5_tts.config.checks import check
+from f5_tts.config.load import CONFIG_DIR, changed, compose_run, compose_speech, config_names, load_run
+from f5_tts.config.schema import ConfigError, RLRunConfig, RunConfig, WorkerConfig, group_size, vocab_path
 
 
 def words(command: str, folder: str = "/home/someone/f5") -> list[str]:

@@ -9,9 +9,9 @@ import pytest
 from omegaconf import OmegaConf
 from tests import guide
 
-from f5_tts.config import CONFIG_DIR, compose_run, key_paths, load_run
-from f5_tts.rewards.provider import build_providers
-from f5_tts.sections import ConfigError, ProviderConfig, RLRunConfig, RunConfig, dataset_dir
+from f5_tts.config.load import CONFIG_DIR, compose_run, key_paths, load_run
+from f5_tts.config.schema import ConfigError, ProviderConfig, RLRunConfig, RunConfig, dataset_dir
+from f5_tts.rewards.registry import build_providers
 
 STAGES = {"F5TTS_v1_Base": ("f5_tts.train.train", RunConfig), "F5TTS_RL": ("f5_tts.train.train_rl", RLRunConfig)}
 

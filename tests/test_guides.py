@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import math
 import re
 import shlex
@@ -10,17 +11,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from recipes.digits import quickstart, results
 from tests import guide
 
-from f5_tts.config import compose_run
-from f5_tts.data.sources import FORMATS
-from f5_tts.data.text import TOKENIZERS
+from f5_tts.config.load import compose_run
+from f5_tts.config.schema import ProviderConfig, RLRunConfig, RunConfig
+from f5_tts.data.formats import FORMATS
+from f5_tts.data.tokenizer import TOKENIZERS
 from f5_tts.infer import cli
 from f5_tts.rewards import serve
-from f5_tts.rewards.provider import build_providers, score_all
-from f5_tts.scripts import check_dataset, fetch_reward_asr_model, fetch_reward_spk_model, prepare, quickstart, results
+from f5_tts.rewards.registry import build_providers, score_all
+from f5_tts.scripts import check_dataset, fetch_reward_asr_model, fetch_reward_spk_model, prepare
 from f5_tts.scripts.export import command_line
-from f5_tts.sections import ProviderConfig, RLRunConfig, RunConfig
 from f5_tts.types import RewardInput
 
 ROOT = Path(__file__).parents[1]
@@ -156,13 +158,22 @@ def test_every_make_target_that_readme_names_exists() -> None:
     assert named and named <= targets, named - targets
 
 
-def test_every_source_file_has_its_line_in_readme() -> None:
-    text = (ROOT / "README.md").read_text("utf-8")
-    files = [path for path in (ROOT / "src/f5_tts").rglob("*.py") if path.name != "__init__.py"]
-    missing = [
-        str(path.relative_to(ROOT)) for path in files if f"`{path.relative_to(ROOT / 'src/f5_tts')}`" not in text
-    ]
-    assert files and not missing
+def test_every_source_file_has_its_line_in_the_architecture_page() -> None:
+    """The line says what the first sentences of the file's docstring say."""
+    text = (ROOT / "docs/architecture.md").read_text("utf-8")
+    listed = dict(re.findall(r"^\| `([\w/]+\.py)` \| (.*) \|$", text, re.MULTILINE))
+    package, files = ROOT / "src/f5_tts", [*(ROOT / "src").rglob("*.py"), *(ROOT / "recipes").rglob("*.py")]
+    told = {
+        str(path.relative_to(package if path.is_relative_to(package) else ROOT)): first_paragraph(path)
+        for path in files
+        if path.name != "__init__.py"
+    }
+    assert listed == told
+
+
+def first_paragraph(path: Path) -> str:
+    docstring = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
+    return " ".join(docstring.split("\n\n")[0].split()).replace("|", "\\|")
 
 
 def test_the_reward_of_the_docs_is_ten_lines_that_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,8 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from f5_tts.config import compose_run
-from f5_tts.sections import ArchConfig, MelSpecConfig, RunConfig
+from f5_tts.config.load import compose_run
+from f5_tts.config.schema import ArchConfig, MelSpecConfig, RunConfig
 
 PUBLISHED_MEL = MelSpecConfig(
     target_sample_rate=24000,

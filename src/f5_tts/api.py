@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from f5_tts.checks import check, shown
-from f5_tts.config import compose_speech
+from f5_tts.config.checks import check, shown
+from f5_tts.config.load import compose_speech
+from f5_tts.data.audio import write_wav
 from f5_tts.infer.load import load_speaker
 from f5_tts.infer.reference import read_reference
 from f5_tts.infer.silence import pauses_shortened
-from f5_tts.infer.speaker import Line, chosen_seed
-from f5_tts.infer.wav import write_wav
+from f5_tts.infer.synthesizer import Line, chosen_seed
 
 
 class F5TTS:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -203,28 +202,6 @@ class GRPOBatch:
             )
             for rows in halves(num)
         ]
-
-
-@runtime_checkable
-class Peers(Protocol):
-    """All processes of a run, when samples of one are compared with those of the others."""
-
-    @property
-    def world(self) -> int:
-        """How many there are."""
-        ...
-
-    def gather(self, rows: Tensor) -> Tensor:
-        """The rows of every process, in their order; frames are padded to the longest."""
-        ...
-
-    def own(self, rows: Tensor) -> Tensor:
-        """Of gathered rows those of this process, padding included."""
-        ...
-
-    def failing_together(self) -> AbstractContextManager[None]:
-        """What fails inside on one process fails on all, so that none waits for it."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,13 +12,13 @@ import torch
 from tests.tiny import MINI_MEL
 from torch import Tensor
 
+from f5_tts.config.schema import DatasetsConfig
 from f5_tts.data.audio import Source
 from f5_tts.data.batching import BatchPlan, by_frames, collate, load_batches
 from f5_tts.data.dataset import AudioReader, SpeechDataset
 from f5_tts.data.rows import Row
-from f5_tts.data.text import Vocabulary
+from f5_tts.data.tokenizer import Vocabulary
 from f5_tts.model.mel import LogMel
-from f5_tts.sections import DatasetsConfig
 from f5_tts.types import SpeechBatch, Utterance
 
 LETTERS = Vocabulary([" ", *"abcdefgh"])

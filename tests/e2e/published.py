@@ -13,12 +13,12 @@ from safetensors.torch import save
 from tests.rewards import sensevoice, wespeaker
 from tests.tiny import PUBLISHED_MEL
 
-from f5_tts.config import compose_run
-from f5_tts.model import vocos
+from f5_tts.config.load import compose_run
+from f5_tts.config.schema import RunConfig
+from f5_tts.data.tokenizer import build_vocabulary
 from f5_tts.model.build import build_model
+from f5_tts.model.vocoders import vocos
 from f5_tts.scripts import fetch_reward_asr_model, fetch_reward_spk_model
-from f5_tts.sections import RunConfig
-from f5_tts.train.build import build_vocabulary
 
 ROOT = Path(__file__).parents[2]
 VOCODER = {"dim": 16, "intermediate_dim": 32, "num_layers": 1}

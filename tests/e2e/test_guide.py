@@ -15,11 +15,11 @@ import pytest
 import torch
 from datasets import load_from_disk
 from tests import guide
+from tests.download.hub import Hub
 from tests.e2e.published import ROOT, repositories, write_librispeech
-from tests.scripts.hub import Hub
 
 from f5_tts.model.checkpoint import read_checkpoint
-from f5_tts.rewards.sensevoice import FILES
+from f5_tts.rewards.asr.sensevoice import FILES
 
 pytestmark = pytest.mark.slow
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from tests.e2e.runs import MOODY, REPOSITORY, read, rows, until_an_update
 
-from f5_tts.config import compose_run
-from f5_tts.sections import RLRunConfig, RunConfig
+from f5_tts.config.load import compose_run
+from f5_tts.config.schema import RLRunConfig, RunConfig
 
 ONE_NODE = "examples/launch/one_node.sh"
 SEVERAL_NODES = "examples/launch/several_nodes.sbatch"

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import torch
 
-from f5_tts.config import compose_run
+from f5_tts.config.load import compose_run
+from f5_tts.config.schema import RLRunConfig
+from f5_tts.data.tokenizer import build_vocabulary
 from f5_tts.model.build import build_model
-from f5_tts.sections import RLRunConfig
 from f5_tts.train import train_rl
-from f5_tts.train.build import build_vocabulary
 
 NAME = "reward/fragile_rewards:Fragile"
 PLACE = ("time/", "mem/", "throughput/", f"{NAME}.pid")

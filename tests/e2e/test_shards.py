@@ -20,20 +20,20 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from f5_tts.config import compose_run
-from f5_tts.data.text import Vocabulary
+from f5_tts.config.load import compose_run
+from f5_tts.config.schema import RunConfig
+from f5_tts.data.tokenizer import Vocabulary, build_vocabulary
 from f5_tts.model.build import build_model
 from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import read_checkpoint, write_checkpoint
-from f5_tts.model.shards import is_divided, own_part, whole
+from f5_tts.model.fsdp import is_divided, own_part, whole
 from f5_tts.model.snapshot import Snapshot
-from f5_tts.sections import RunConfig
 from f5_tts.train import train, train_rl
-from f5_tts.train.build import build_trainable, build_vocabulary
+from f5_tts.train.build import build_trainable
 from f5_tts.train.loop import improve
-from f5_tts.train.machine import choose_optimizer
-from f5_tts.train.room import Room
-from f5_tts.train.state import Trainable
+from f5_tts.train.oom import Room
+from f5_tts.train.optimizer import choose_optimizer
+from f5_tts.train.train_state import Trainable
 from f5_tts.types import LossOutput
 
 pytestmark = pytest.mark.slow

@@ -66,7 +66,9 @@ def test_a_wespeaker_model_of_another_frontend_ends_the_run_with_what_it_needs(
 @pytest.mark.slow
 def test_without_funasr_a_run_ends_before_its_model_is_built_with_the_extras_to_install(tmp_path: Path) -> None:
     asked = "import sys; sys.modules['funasr'] = None\n"  # importing it raises ImportError from now on
-    asked += "from f5_tts.command import command; from f5_tts.train.train_rl import main; command(main, sys.argv[1:])"
+    asked += (
+        "from f5_tts.entrypoint import command; from f5_tts.train.train_rl import main; command(main, sys.argv[1:])"
+    )
     reward = f"rl.rewards.providers=[{{name: funasr_wer, config: {{model_id: {tmp_path}}}}}]"
     words = [*STAGE_2, BASE, "datasets.name=mini", reward, f"ckpts.save_dir={tmp_path / 'run'}"]
     run = [sys.executable, "-c", asked, *words]

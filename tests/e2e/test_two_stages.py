@@ -21,7 +21,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.e2e.runs import SMALL_BATCHES, STAGE_1, STAGE_2, assert_equal, interrupted_copy, read, rows, without_times
 
 from f5_tts.model.checkpoint import plain_weights
-from f5_tts.rewards.transcript import error_rates
+from f5_tts.rewards.asr.error_rate import error_rates
 from f5_tts.train import train, train_rl
 from f5_tts.train.alarms import ALARMS
 

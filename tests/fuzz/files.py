@@ -20,25 +20,25 @@ from tests.fuzz.mutations import Case
 from tests.rewards.wespeaker import make_directory
 from tests.tiny import MINI_MEL
 
-from f5_tts.config import compose_run, compose_speech
+from f5_tts.config.load import compose_run, compose_speech
+from f5_tts.config.schema import RunConfig
 from f5_tts.data.audio import load_audio
+from f5_tts.data.formats import read_entries
 from f5_tts.data.rows import read_rows
-from f5_tts.data.sources import read_entries
-from f5_tts.data.text import read_vocabulary
-from f5_tts.eval.items import read_items
+from f5_tts.data.tokenizer import read_vocabulary
+from f5_tts.download.archive import unpack
 from f5_tts.eval.results import Result, Score, read_result, write_result
+from f5_tts.eval.test_set import read_items
 from f5_tts.infer.cli import read_settings, speech_config, text_of, turns
 from f5_tts.infer.reference import read_reference
 from f5_tts.model.checkpoint import Checkpoint, export_weights, read_checkpoint, write_checkpoint
-from f5_tts.model.vocos import Vocos, read_vocos
-from f5_tts.rewards.sensevoice import FILES, check_files, weight_shapes
-from f5_tts.rewards.wespeaker_sim import read_resnet
-from f5_tts.rewards.wire import pack_inputs, pack_scores, unpack_inputs, unpack_scores
-from f5_tts.rewards.worker import read_description
-from f5_tts.scripts.archive import unpack
+from f5_tts.model.vocoders.vocos import Vocos, read_vocos
+from f5_tts.rewards.asr.sensevoice import FILES, check_files, weight_shapes
+from f5_tts.rewards.remote.client import read_description
+from f5_tts.rewards.remote.protocol import pack_inputs, pack_scores, unpack_inputs, unpack_scores
+from f5_tts.rewards.speaker.wespeaker_sim import read_resnet
 from f5_tts.scripts.prepare import Journal
-from f5_tts.sections import RunConfig
-from f5_tts.train.report import Report
+from f5_tts.train.metrics_log import Report
 from f5_tts.train.trackers import run_id
 from f5_tts.types import RewardInput
 

@@ -22,22 +22,22 @@ from tests.rewards.sensevoice import make_directory as make_sensevoice
 from tests.rewards.wespeaker import make_directory as make_wespeaker
 from tests.tiny import MINI_MEL
 
+from f5_tts.config.schema import CkptsConfig
 from f5_tts.data.audio import BadAudio, load_audio
 from f5_tts.data.dataset import AudioReader, SpeechDataset
+from f5_tts.data.formats import read_entries
 from f5_tts.data.rows import read_rows, rows_of_table
-from f5_tts.data.sources import read_entries
-from f5_tts.data.text import TOKENIZERS, Vocabulary
-from f5_tts.eval.items import read_items
-from f5_tts.infer.chunks import split_text
+from f5_tts.data.tokenizer import TOKENIZERS, Vocabulary
+from f5_tts.eval.test_set import read_items
+from f5_tts.infer.chunking import split_text
 from f5_tts.infer.cli import output_path
 from f5_tts.infer.reference import read_reference
 from f5_tts.model.checkpoint import read_checkpoint, write_checkpoint
-from f5_tts.model.vocos import read_vocos
-from f5_tts.rewards.sensevoice import SenseVoice, weight_shapes
-from f5_tts.rewards.wespeaker_sim import read_resnet
+from f5_tts.model.vocoders.vocos import read_vocos
+from f5_tts.rewards.asr.sensevoice import SenseVoice, weight_shapes
+from f5_tts.rewards.speaker.wespeaker_sim import read_resnet
 from f5_tts.scripts.prepare import Work, prepare
-from f5_tts.sections import CkptsConfig
-from f5_tts.train.state import CheckpointDir
+from f5_tts.train.checkpoint_dir import CheckpointDir
 from f5_tts.types import BadRow
 
 
@@ -124,8 +124,8 @@ def test_a_damaged_checkpoint_says_from_which_the_run_goes_on(tmp_path: Path):
 
 
 def settings(folder: Path) -> CkptsConfig:
-    from f5_tts.config import compose_run
-    from f5_tts.sections import RunConfig
+    from f5_tts.config.load import compose_run
+    from f5_tts.config.schema import RunConfig
 
     return compose_run("F5TTS_Mini", [f"ckpts.save_dir={folder}"], RunConfig).ckpts
 

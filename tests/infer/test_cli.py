@@ -11,13 +11,13 @@ import soundfile
 from tests.test_guides import speaking_commands
 
 from f5_tts import infer
-from f5_tts.command import command
+from f5_tts.config.schema import ConfigError
 from f5_tts.data.audio import load_audio
+from f5_tts.entrypoint import command
 from f5_tts.infer import silence
 from f5_tts.infer.cli import file_name, output_path, read_settings, run, speech_config, text_of, turns
-from f5_tts.rewards.digits_wer import DigitsWer
-from f5_tts.rewards.transcript import word_errors
-from f5_tts.sections import ConfigError
+from f5_tts.rewards.asr.digits_wer import DigitsWer
+from f5_tts.rewards.asr.error_rate import word_errors
 
 ROOT = Path(__file__).parents[2]
 BASE = "pretrained/F5TTS_Mini/model_800.safetensors"

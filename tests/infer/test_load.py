@@ -8,12 +8,12 @@ import pytest
 import torch
 from tests.tiny import SIZES
 
-from f5_tts.config import compose_speech
-from f5_tts.data.text import Vocabulary
-from f5_tts.infer.load import find_checkpoint, find_device, find_vocabulary, load_speaker
-from f5_tts.model.build import build_model
+from f5_tts.config.load import compose_speech
+from f5_tts.config.schema import SpeechConfig
+from f5_tts.data.tokenizer import Vocabulary
+from f5_tts.infer.load import find_checkpoint, find_vocabulary, load_speaker
+from f5_tts.model.build import build_model, find_device
 from f5_tts.model.checkpoint import read_checkpoint, write_checkpoint
-from f5_tts.sections import SpeechConfig
 
 ROOT = Path(__file__).parents[2]
 BASE = ROOT / "pretrained/F5TTS_Mini/model_800.safetensors"

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from f5_tts.data.text import Vocabulary
+from f5_tts.data.tokenizer import Vocabulary
 from f5_tts.infer.sample import Request, noise_of, noises, sample, speak
 from f5_tts.model.cfm import CFM
 from f5_tts.model.flow import time_grid

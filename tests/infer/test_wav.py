@@ -5,7 +5,7 @@ from pathlib import Path
 import soundfile
 import torch
 
-from f5_tts.infer.wav import write_wav
+from f5_tts.data.audio import write_wav
 
 
 def test_a_wav_is_16_bit_and_clipped_at_full_scale(tmp_path: Path):

@@ -9,8 +9,9 @@ import torch
 from tests.tiny import tiny_arch
 from torch import Tensor
 
-from f5_tts.config import compose_run
-from f5_tts.data.text import Vocabulary
+from f5_tts.config.load import compose_run
+from f5_tts.config.schema import RLRunConfig, RunConfig
+from f5_tts.data.tokenizer import Vocabulary
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.backbones.layers import (
     Attention,
@@ -25,7 +26,6 @@ from f5_tts.model.backbones.layers import (
 from f5_tts.model.build import build_model
 from f5_tts.model.cfm import CFM, padding_mask
 from f5_tts.model.heads import Velocity
-from f5_tts.sections import RLRunConfig, RunConfig
 
 DITS = ["dit_v1", "dit_v0", "dit_qknorm", "dit_longskip", "dit_noconv", "dit_avgup"]
 GAUSSIAN = ["dit", "unett"]

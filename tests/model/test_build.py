@@ -7,12 +7,12 @@ import pytest
 import torch
 import yaml
 
-from f5_tts.config import compose_run
-from f5_tts.data.text import Vocabulary
+from f5_tts.config.load import compose_run
+from f5_tts.config.schema import RunConfig
+from f5_tts.data.tokenizer import Vocabulary
 from f5_tts.model.build import build_model, build_vocoder
-from f5_tts.model.griffin_lim import GriffinLim
-from f5_tts.model.vocos import CONFIG, WEIGHTS, Vocos
-from f5_tts.sections import RunConfig
+from f5_tts.model.vocoders.griffin_lim import GriffinLim
+from f5_tts.model.vocoders.vocos import CONFIG, WEIGHTS, Vocos
 
 
 def vocoder(*overrides: str) -> GriffinLim | Vocos:

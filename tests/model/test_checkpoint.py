@@ -12,8 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from f5_tts.config import compose_run
-from f5_tts.data.text import RELEASED, Vocabulary, read_vocabulary
+from f5_tts.config.load import compose_run
+from f5_tts.config.schema import RunConfig
+from f5_tts.data.tokenizer import RELEASED, Vocabulary, read_vocabulary
+from f5_tts.files import replace_file
 from f5_tts.model.build import build_model
 from f5_tts.model.checkpoint import (
     Checkpoint,
@@ -25,10 +27,8 @@ from f5_tts.model.checkpoint import (
     numbered_checkpoints,
     published_tensors,
     read_checkpoint,
-    replace_file,
     write_checkpoint,
 )
-from f5_tts.sections import RunConfig
 
 HEAD = "transformer.proj_out_ln_sig."
 FREQUENCIES = "transformer.rotary_embed.inv_freq"

@@ -11,8 +11,9 @@ import torch
 from tests.tiny import tiny_arch
 from torch import Tensor, nn
 
-from f5_tts.config import compose_run
-from f5_tts.data.text import RELEASED, read_vocabulary
+from f5_tts.config.load import compose_run
+from f5_tts.config.schema import LoraConfig, RLRunConfig, RunConfig
+from f5_tts.data.tokenizer import RELEASED, read_vocabulary
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.backbones.unett import UNetT
 from f5_tts.model.build import build_model
@@ -29,7 +30,6 @@ from f5_tts.model.lora import (
     unchanged,
 )
 from f5_tts.model.snapshot import Snapshot
-from f5_tts.sections import LoraConfig, RLRunConfig, RunConfig
 
 MEL_BINS, RANK = 6, 3
 

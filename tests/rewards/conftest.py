@@ -16,8 +16,8 @@ from tests.rewards.sensevoice import make_hearing_directory
 from torch import Tensor
 
 from f5_tts.data.audio import load_audio
-from f5_tts.rewards.sensevoice import import_funasr
-from f5_tts.rewards.traceless import traceless
+from f5_tts.rewards.asr.preserve_state import traceless
+from f5_tts.rewards.asr.sensevoice import import_funasr
 
 SPEECH = Path(__file__).parent / "speech"
 

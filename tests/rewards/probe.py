@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from f5_tts.rewards.wire import TOKEN
+from f5_tts.rewards.remote.protocol import TOKEN
 from f5_tts.types import RewardInput
 
 print("what a library may say on stdout when it is imported")

@@ -10,10 +10,10 @@ import pytest
 import soundfile
 import torch
 
-from f5_tts.config import compose_run
+from f5_tts.config.load import compose_run
+from f5_tts.config.schema import ConfigError, RLRunConfig
+from f5_tts.rewards.audit.corruptions import words_of
 from f5_tts.rewards.audition import Audition, chosen_rows, read_folder, report, slower, verdict
-from f5_tts.rewards.damage import words_of
-from f5_tts.sections import ConfigError, RLRunConfig
 
 
 def folder_of(root: Path, names: list[str], text: str = "one two") -> Path:

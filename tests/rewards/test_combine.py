@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from f5_tts.config.schema import GateConfig
 from f5_tts.rewards.combine import check_gates, combine
-from f5_tts.sections import GateConfig
 from f5_tts.types import RewardBatch, Scored
 
 SIMILAR_WHERE_RIGHT = GateConfig(reward="voice.sim", by="ear.wer", within=[0.0, 0.3])

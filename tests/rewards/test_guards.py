@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from f5_tts.config.schema import ProviderConfig
 from f5_tts.rewards.guards import Clipping, LongSilence, SpeechRate, longest_silence
-from f5_tts.rewards.provider import build_providers
-from f5_tts.sections import ProviderConfig
+from f5_tts.rewards.registry import build_providers
 from f5_tts.types import RewardInput
 
 RATE = 8_000

@@ -19,9 +19,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from f5_tts.rewards.provider import Plain
+from f5_tts.rewards.registry import Plain
+from f5_tts.rewards.remote.protocol import TOKEN, pack_inputs, unpack_scores
 from f5_tts.rewards.serve import SLOWEST_S, Handler, RewardServer, Service, main, reachable
-from f5_tts.rewards.wire import TOKEN, pack_inputs, unpack_scores
 from f5_tts.types import RewardInput, RewardProvider
 
 ROOT = Path(__file__).parents[2]

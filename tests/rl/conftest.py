@@ -7,10 +7,10 @@ import torch
 from tests.tiny import tiny_arch
 from torch import Tensor
 
-from f5_tts.config import compose_run
+from f5_tts.config.load import compose_run
+from f5_tts.config.schema import ProviderConfig, RLConfig, RLRunConfig
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.cfm import CFM
-from f5_tts.sections import ProviderConfig, RLConfig, RLRunConfig
 from f5_tts.types import Rollout, SpeechBatch
 
 MEL_BINS = 6

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from f5_tts.config import compose_run
+from f5_tts.config.load import compose_run
+from f5_tts.config.schema import ConfigError, RLConfig, RLRunConfig
 from f5_tts.infer.sample import sample
 from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import Checkpoint
@@ -22,8 +23,7 @@ from f5_tts.rl.advantage import GroupComparison
 from f5_tts.rl.f5r import density, divergence, draw, draw_with_gradients, f5r_objective, kept_times, rollout_times
 from f5_tts.rl.gaussian import Gaussian
 from f5_tts.rl.grpo import GRPOLoss
-from f5_tts.rl.objective import Models
-from f5_tts.sections import ConfigError, RLConfig, RLRunConfig
+from f5_tts.rl.policy_gradient import Models
 from f5_tts.train.build_rl import chosen_algorithm
 from f5_tts.types import GRPOBatch, Rollout, SpeechBatch
 

@@ -11,24 +11,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from f5_tts.config import compose_run
+from f5_tts.config.load import compose_run
+from f5_tts.config.schema import ProviderConfig, RLConfig, RLRunConfig
 from f5_tts.model.cfm import CFM
 from f5_tts.model.heads import Velocity
 from f5_tts.rl.advantage import GroupComparison
-from f5_tts.rl.grpo import (
-    Alone,
-    GRPOLoss,
-    draw_experience,
-    drawn_and_scored,
-    gathered,
-    group_metrics,
-    join,
-    reward_metrics,
-)
+from f5_tts.rl.gather import Alone, gathered, join
+from f5_tts.rl.grpo import GRPOLoss, draw_experience, drawn_and_scored
+from f5_tts.rl.metrics import group_metrics, reward_metrics
 from f5_tts.rl.nft import OldPolicy
-from f5_tts.rl.objective import Models, grpo_objective
+from f5_tts.rl.policy_gradient import Models, grpo_objective
 from f5_tts.rl.scoring import Scorer
-from f5_tts.sections import ProviderConfig, RLConfig, RLRunConfig
 from f5_tts.types import GRPOBatch, RewardBatch, RewardInput, RewardProvider, Rollout, SpeechBatch
 
 

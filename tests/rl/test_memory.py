@@ -19,14 +19,14 @@ import torch
 from tests.tiny import MINI_MEL, tiny_arch
 from torch import Tensor
 
-from f5_tts.config import compose_run
+from f5_tts.config.load import compose_run
+from f5_tts.config.schema import ProviderConfig, RLConfig, RLRunConfig
+from f5_tts.estimate.live_bytes import LiveBytes
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.cfm import CFM
-from f5_tts.model.footprint import LiveBytes
 from f5_tts.model.snapshot import Snapshot
 from f5_tts.rl.grpo import GRPOLoss, draw_experience
 from f5_tts.rl.scoring import Scorer
-from f5_tts.sections import ProviderConfig, RLConfig, RLRunConfig
 from f5_tts.train.build_rl import build_comparison
 from f5_tts.types import RewardInput, SpeechBatch
 

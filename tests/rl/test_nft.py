@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from f5_tts.config.schema import RLConfig
 from f5_tts.model.cfm import CFM
 from f5_tts.model.flow import interpolate
 from f5_tts.rl.grpo import GRPOLoss
 from f5_tts.rl.nft import OldPolicy, fresh_noise, nft_objective
-from f5_tts.rl.objective import Models
+from f5_tts.rl.policy_gradient import Models
 from f5_tts.rl.rollout import draw_group
-from f5_tts.sections import RLConfig
 from f5_tts.types import GRPOBatch, Rollout, SpeechBatch
 
 NFT = ("algorithm=nft", "shared_noise=false", "steps=3", "mini_repeat_count=3", "nft.num_times=2")

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from f5_tts.config.schema import RLConfig
 from f5_tts.model.cfm import CFM, padding_mask
 from f5_tts.model.flow import solve, time_grid
 from f5_tts.model.heads import Velocity
 from f5_tts.rl.kernel import build_kernel, trained_steps
-from f5_tts.rl.objective import Models, grpo_objective
+from f5_tts.rl.policy_gradient import Models, grpo_objective
 from f5_tts.rl.rollout import draw_group, draw_rollout, rollout_grid, with_prompts
-from f5_tts.sections import RLConfig
 from f5_tts.types import GRPOBatch, Rollout, SpeechBatch
 
 EARLY = ("window.t_range=[0.0,0.5]", "window.schedule=fixed")  # from the first step on

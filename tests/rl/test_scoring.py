@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from f5_tts.config import compose_run
+from f5_tts.config.load import compose_run
+from f5_tts.config.schema import MelSpecConfig, RLRunConfig
 from f5_tts.rl.scoring import Scorer
-from f5_tts.sections import MelSpecConfig, RLRunConfig
 from f5_tts.types import RewardInput, RewardProvider, Rollout, SpeechBatch
 
 HOP = 10

@@ -15,13 +15,13 @@ import pytest
 import torch
 from torch import nn
 
+from f5_tts.config.schema import RLConfig
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.cfm import CFM
 from f5_tts.model.heads import Velocity
 from f5_tts.rl.advantage import group_advantages
 from f5_tts.rl.nft import nft_objective
-from f5_tts.rl.objective import Models, grpo_objective, policy_at
-from f5_tts.sections import RLConfig
+from f5_tts.rl.policy_gradient import Models, grpo_objective, policy_at
 from f5_tts.types import GRPOBatch, Rollout
 
 NUM = 40_000

@@ -8,13 +8,13 @@ import pytest
 import torch
 from tests.scripts.test_evaluate import TINY, few_items
 
-from f5_tts.config import compose_run
+from f5_tts.config.load import compose_run
+from f5_tts.config.schema import ConfigError, RLRunConfig
+from f5_tts.data.tokenizer import build_vocabulary
 from f5_tts.eval.results import Result, read_result
 from f5_tts.model.build import build_model
 from f5_tts.model.checkpoint import write_checkpoint
 from f5_tts.scripts.best_of import best_of
-from f5_tts.sections import ConfigError, RLRunConfig
-from f5_tts.train.build import build_vocabulary
 
 
 def choose(folder: Path, num: int, *more: str) -> Result:

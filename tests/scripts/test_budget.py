@@ -12,29 +12,19 @@ import pytest
 from torch import Size
 from torch._subclasses import FakeTensorMode
 
-from f5_tts.config import ConfigError, compose_run
-from f5_tts.data.text import RELEASED, read_vocabulary
+from f5_tts.config.load import ConfigError, compose_run
+from f5_tts.config.schema import ModelConfig, RLRunConfig
+from f5_tts.data.tokenizer import RELEASED, read_vocabulary
+from f5_tts.estimate.live_bytes import forward_bytes
+from f5_tts.estimate.memory import REWARDS, VOCOS, Part, budget, knobs, prompts, rollout_bytes, state, total
 from f5_tts.model.build import build_model
 from f5_tts.model.cfm import CFM
-from f5_tts.model.footprint import forward_bytes
+from f5_tts.model.fsdp import part_sizes
 from f5_tts.model.lora import trained_sizes
-from f5_tts.model.shards import part_sizes
-from f5_tts.model.vocos import Vocos
-from f5_tts.rewards.voice_sim import VoiceEncoder
-from f5_tts.scripts.budget import (
-    REWARDS,
-    VOCOS,
-    Part,
-    budget,
-    knobs,
-    main,
-    prompts,
-    rollout_bytes,
-    state,
-    total,
-)
+from f5_tts.model.vocoders.vocos import Vocos
+from f5_tts.rewards.speaker.voice_sim import VoiceEncoder
+from f5_tts.scripts.budget import main
 from f5_tts.scripts.budget import table as in_words
-from f5_tts.sections import ModelConfig, RLRunConfig
 
 ROOT = Path(__file__).parents[2]
 HEAD = 1024 * 100 + 100  # numbers of the Gaussian head

@@ -18,12 +18,12 @@ import yaml
 from datasets import Dataset as Table
 from packaging.requirements import Requirement
 
-from f5_tts.config import compose_run, config_names, schema_of
+from f5_tts.config.load import compose_run, config_names, schema_of
+from f5_tts.config.schema import RLRunConfig, RunConfig
+from f5_tts.doctor.rewards import furthest_sum
+from f5_tts.doctor.run_setup import EXTRAS, OF_PROVIDERS, libraries, spread
+from f5_tts.doctor.update import disk
 from f5_tts.scripts import doctor
-from f5_tts.scripts.checkup import EXTRAS, OF_PROVIDERS, libraries, spread
-from f5_tts.scripts.checkup_rewards import furthest_sum
-from f5_tts.scripts.checkup_update import disk
-from f5_tts.sections import RLRunConfig, RunConfig
 from f5_tts.train import train
 
 REPOSITORY = Path(__file__).parents[2]

@@ -10,13 +10,14 @@ import pytest
 import soundfile
 import torch
 
-from f5_tts.config import compose_run
+from f5_tts.config.load import compose_run
+from f5_tts.config.schema import ConfigError, RunConfig
+from f5_tts.data.tokenizer import build_vocabulary
+from f5_tts.eval.evaluator import fingerprint
 from f5_tts.eval.results import Result, read_result
 from f5_tts.model.build import build_model
 from f5_tts.model.checkpoint import HEAD, Checkpoint, write_checkpoint
-from f5_tts.scripts.evaluate import evaluate, fingerprint
-from f5_tts.sections import ConfigError, RunConfig
-from f5_tts.train.build import build_vocabulary
+from f5_tts.scripts.evaluate import evaluate
 
 TINY = ["model.arch.dim=32", "model.arch.depth=1", "model.arch.heads=2", "model.arch.text_dim=16"]
 TINY += ["model.arch.conv_layers=1", "eval.steps=2", "eval.takes=2", "eval.num_wavs=2", "datasets.name=mini"]

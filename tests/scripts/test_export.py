@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from f5_tts.data.text import byte_vocabulary
+from f5_tts.data.tokenizer import byte_vocabulary
 from f5_tts.model.checkpoint import read_checkpoint, write_checkpoint
 from f5_tts.scripts.export import export, main
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import hashlib
 import re
 
-from tests.scripts.conftest import lying_in
+from tests.download.conftest import lying_in
 
 from f5_tts.scripts.fetch_reward_asr_model import FILES, REPOSITORY
 

@@ -7,8 +7,8 @@ import tarfile
 import zipfile
 
 import pytest
-from tests.scripts.conftest import lying_in
-from tests.scripts.hub import Hub
+from tests.download.conftest import lying_in
+from tests.download.hub import Hub
 
 from f5_tts.scripts.fetch_reward_spk_model import ARCHIVES, COLLECTION, REPOSITORY
 

@@ -18,9 +18,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from f5_tts.config import ConfigError, compose_run
-from f5_tts.scripts.scale import IN_SHARDS, Scale, main, passes_of_update
-from f5_tts.sections import RLConfig, RLRunConfig
+from f5_tts.config.load import ConfigError, compose_run
+from f5_tts.config.schema import RLConfig, RLRunConfig
+from f5_tts.estimate.communication import IN_SHARDS, Scale, passes_of_update
+from f5_tts.scripts.scale import main
 from f5_tts.train import train, train_rl
 
 ROOT = Path(__file__).parents[2]

@@ -12,18 +12,12 @@ from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from f5_tts.config import compose_run
+from f5_tts.config.load import compose_run
+from f5_tts.config.schema import EmaConfig, RunConfig
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.cfm import CFM
-from f5_tts.sections import EmaConfig, RunConfig
-from f5_tts.train.build import (
-    build_ema,
-    build_plan,
-    check_length,
-    count_updates,
-    epoch_at,
-    learning_rate_factor,
-)
+from f5_tts.train.build import build_ema, build_plan, count_updates, epoch_at
+from f5_tts.train.optimizer import check_length, learning_rate_factor
 
 REPOSITORY = Path(__file__).parents[2]
 

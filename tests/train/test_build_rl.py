@@ -7,7 +7,8 @@ import torch
 from tests.tiny import tiny_arch
 from torch import Tensor
 
-from f5_tts.config import compose_run
+from f5_tts.config.load import compose_run
+from f5_tts.config.schema import ProviderConfig, RLRunConfig
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import HEAD, Checkpoint, write_checkpoint
@@ -15,7 +16,6 @@ from f5_tts.model.heads import VelocityModel
 from f5_tts.model.lora import add_adapters
 from f5_tts.rl.advantage import GroupComparison, RunningBaseline
 from f5_tts.rl.scoring import Scorer
-from f5_tts.sections import ProviderConfig, RLRunConfig
 from f5_tts.train.build_rl import build_comparison, build_reference, check_window, chosen_algorithm, rollout_plan
 
 

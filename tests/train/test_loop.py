@@ -18,17 +18,18 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from f5_tts.config import compose_run
+from f5_tts.config.load import compose_run
+from f5_tts.config.schema import EmaConfig, OptimConfig, RunConfig
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import ModelCard, read_checkpoint
-from f5_tts.sections import EmaConfig, OptimConfig, RunConfig
 from f5_tts.train import loop
+from f5_tts.train.accelerator import build_accelerator
 from f5_tts.train.build import build_ema
+from f5_tts.train.checkpoint_dir import CheckpointDir
 from f5_tts.train.loop import keep_scale, merge, nothing_due, seed_of
-from f5_tts.train.machine import build_accelerator
-from f5_tts.train.report import Report
-from f5_tts.train.state import CheckpointDir, Trainable
+from f5_tts.train.metrics_log import Report
+from f5_tts.train.train_state import Trainable
 from f5_tts.types import LossOutput
 
 RATE = 0.1

@@ -14,7 +14,7 @@ import math, os
 import torch
 from accelerate import Accelerator
 from f5_tts.train.loop import is_finite_everywhere
-from f5_tts.train.peers import any_process, weights_apart
+from f5_tts.train.distributed import any_process, weights_apart
 
 accelerator = Accelerator(cpu=True)
 assert accelerator.num_processes == 2

@@ -17,10 +17,10 @@ from threading import Thread
 import pytest
 import torch
 
-from f5_tts.config import compose_run
-from f5_tts.sections import RunConfig
-from f5_tts.train.report import Report
-from f5_tts.train.samples import Samples
+from f5_tts.config.load import compose_run
+from f5_tts.config.schema import RunConfig
+from f5_tts.train.metrics_log import Report
+from f5_tts.train.sample_log import Samples
 from f5_tts.train.trackers import TRACKERS, answers, build_tracker, run_id
 
 REPOSITORY = Path(__file__).parents[2]
@@ -31,7 +31,7 @@ KEY = "k" * 40
 PREAMBLE = """
 import sys, time
 from pathlib import Path
-from f5_tts.train.report import Report
+from f5_tts.train.metrics_log import Report
 from f5_tts.train.trackers import build_tracker
 from tests.train.test_trackers import SAMPLES, config
 folder = Path(sys.argv[1])

@@ -10,17 +10,18 @@ from torch import Tensor
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
 
-from f5_tts.config import compose_run
-from f5_tts.data.text import Vocabulary
-from f5_tts.eval.exam import Exam, Voice, build_judges
-from f5_tts.eval.items import EvalItem
+from f5_tts.config.load import compose_run
+from f5_tts.config.schema import EmaConfig, ProviderConfig, RunConfig
+from f5_tts.data.tokenizer import Vocabulary
+from f5_tts.eval.evaluator import Exam, Voice, build_judges
+from f5_tts.eval.test_set import EvalItem
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import ModelCard, read_checkpoint
 from f5_tts.model.mel import LogMel
-from f5_tts.sections import EmaConfig, ProviderConfig, RunConfig
 from f5_tts.train.build import build_ema
-from f5_tts.train.state import CheckpointDir, Trainable
+from f5_tts.train.checkpoint_dir import CheckpointDir
+from f5_tts.train.train_state import Trainable
 from f5_tts.train.validation import Best, Validation
 from f5_tts.types import RewardInput
 

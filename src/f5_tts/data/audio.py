@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from f5_tts.data.resample import resample
+from f5_tts.files import replace_file
 
 SHORTEST_S = 0.1  # below this there is no speech, and not enough samples for a mel frame
 HOUR_S = 3600.0  # more than any use for a recording takes
@@ -135,3 +136,9 @@ def check_samples(samples: np.ndarray, rate: int, source: Source) -> None:
         raise BrokenAudio(f"{source} holds samples of {np.abs(samples).max():.3g}; full scale is 1")
     if not samples.any():
         raise SilentAudio(f"{source} is silent: all {len(samples)} samples are zero")
+
+
+def write_wav(path: str | Path, audio: Float[Tensor, " nw"], sample_rate: int) -> None:
+    """A 16-bit mono WAV; samples beyond [-1, 1] are clipped."""
+    samples = audio.detach().cpu().clamp(-1, 1).numpy()
+    replace_file(Path(path), lambda part: soundfile.write(part, samples, sample_rate, subtype="PCM_16", format="WAV"))

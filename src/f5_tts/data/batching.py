@@ -17,9 +17,9 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 
+from f5_tts.config.schema import DatasetsConfig
 from f5_tts.data.dataset import SpeechDataset
-from f5_tts.data.text import Vocabulary
-from f5_tts.sections import DatasetsConfig
+from f5_tts.data.tokenizer import Vocabulary
 from f5_tts.types import BadRow, SpeechBatch, Utterance
 
 POOL = 16  # batches drawn at random together and cut by length among themselves

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import soundfile
 
+from f5_tts.config.schema import HUB
 from f5_tts.data.audio import SHORTEST_S, StoredClip
-from f5_tts.sections import HUB
 
 if TYPE_CHECKING:
     from datasets import Dataset as Table

@@ -20,7 +20,7 @@ from f5_tts.eval.statistics import (
     stutters,
 )
 from f5_tts.eval.table import ResultRow, result_rows
-from f5_tts.model.checkpoint import replace_file
+from f5_tts.files import replace_file
 
 FILE = "scores.json"
 HEARD_AS = {"pocketsphinx": "eval", "whisper": "judge"}  # what begins the name of a metric, by who listens

@@ -12,16 +12,16 @@ from typing import Any, NoReturn
 
 import torch
 
-from f5_tts.checks import check
-from f5_tts.command import command
-from f5_tts.config import CommandLine, changed, compose_speech, config_names, nearest
+from f5_tts.config.checks import check
+from f5_tts.config.load import CommandLine, changed, compose_speech, config_names, nearest
+from f5_tts.config.schema import ConfigError, InferConfig, SpeechConfig
+from f5_tts.data.audio import write_wav
+from f5_tts.entrypoint import command
+from f5_tts.files import make_folder
 from f5_tts.infer.load import load_speaker
 from f5_tts.infer.reference import Reference, read_reference
 from f5_tts.infer.silence import pauses_shortened
-from f5_tts.infer.speaker import Line, Speech, chosen_seed
-from f5_tts.infer.wav import write_wav
-from f5_tts.model.checkpoint import make_folder
-from f5_tts.sections import ConfigError, InferConfig, SpeechConfig
+from f5_tts.infer.synthesizer import Line, Speech, chosen_seed
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
-from f5_tts.data.text import RELEASED, Vocabulary, byte_vocabulary, read_vocabulary
-from f5_tts.infer.speaker import Speaker
-from f5_tts.model.build import build_model, build_vocoder
+from f5_tts.config.schema import ModelConfig, SpeechConfig
+from f5_tts.data.tokenizer import RELEASED, Vocabulary, byte_vocabulary, read_vocabulary
+from f5_tts.download.hub import find_file
+from f5_tts.infer.synthesizer import Speaker
+from f5_tts.model.build import build_model, build_vocoder, find_device
 from f5_tts.model.checkpoint import Checkpoint, ModelCard, check_card, load_weights, read_checkpoint
-from f5_tts.model.hub import find_file
-from f5_tts.sections import ModelConfig, SpeechConfig
 
 PUBLISHED = {
     "F5TTS_v1_Base": "hf://SWivid/F5-TTS/F5TTS_v1_Base/model_1250000.safetensors",
@@ -44,21 +42,6 @@ def as_spoken(model: ModelConfig, checkpoint: Checkpoint) -> ModelConfig:
     """
     arch = replace(model.arch, attn_mask_enabled=True)
     return replace(model, arch=arch, output_dist="gaussian" if checkpoint.has_head else "deterministic")
-
-
-def find_device(name: str | None) -> torch.device:
-    """The device of that name; None: a GPU if there is one, else the CPU. ValueError where it cannot be used."""
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without CUDA
-        reason = str(error).partition("\n")[0]
-        raise ValueError(
-            f"device {name} cannot be used here ({reason}); leave it out, or say cpu, cuda or mps"
-        ) from error
-    return device
 
 
 def find_checkpoint(model_name: str, ckpt_file: str) -> Path:

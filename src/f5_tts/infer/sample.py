@@ -10,8 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from f5_tts.data.prompt import span_mask
-from f5_tts.data.text import Vocabulary
+from f5_tts.data.masking import span_mask
+from f5_tts.data.tokenizer import Vocabulary
 from f5_tts.model.cfm import CFM, padding_mask, velocity_field
 from f5_tts.model.flow import solve
 

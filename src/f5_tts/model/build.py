@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from f5_tts.data.text import Vocabulary
+import torch
+
+from f5_tts.config.schema import ModelConfig
+from f5_tts.data.tokenizer import Vocabulary
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.backbones.unett import UNetT
 from f5_tts.model.cfm import CFM
-from f5_tts.model.griffin_lim import GriffinLim
-from f5_tts.model.vocos import Vocos, fetch_vocos, read_vocos
-from f5_tts.sections import ModelConfig
+from f5_tts.model.vocoders.griffin_lim import GriffinLim
+from f5_tts.model.vocoders.vocos import Vocos, fetch_vocos, read_vocos
 
 BACKBONES: dict[str, type[DiT] | type[UNetT]] = {"DiT": DiT, "UNetT": UNetT}
 
@@ -47,3 +49,29 @@ def build_vocoder(model: ModelConfig) -> GriffinLim | Vocos:
         )
     folder = Path(vocoder.local_path) if vocoder.local_path else fetch_vocos()
     return read_vocos(folder, mel_spec)
+
+
+def find_device(name: str | None) -> torch.device:
+    """The device of that name; None: a GPU if there is one, else the CPU. ValueError where it cannot be used."""
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without CUDA
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"device {name} cannot be used here ({reason}); leave it out, or say cpu, cuda or mps"
+        ) from error
+    return device
+
+
+def available_device(name: str, reward: str) -> torch.device:
+    """The device of this name; ValueError where this machine has none, before a library falls back in silence."""
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:  # AssertionError: torch was built without CUDA
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{reward}: config.device={name} cannot be used here ({reason}); cpu always can") from error
+    return device

@@ -7,24 +7,23 @@ In a save dir `model_last.pt` is sought first, then the highest `model_<update>.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from f5_tts.data.text import Vocabulary
+from f5_tts.config.schema import ModelConfig
+from f5_tts.data.tokenizer import Vocabulary
+from f5_tts.files import replace_file
 from f5_tts.model.cfm import CFM
 from f5_tts.model.lora import merged_weights, unchanged
-from f5_tts.model.tensors import check_tensors, checksum, read_file
-from f5_tts.sections import ModelConfig
+from f5_tts.model.safe_load import check_tensors, checksum, read_file
 
 RAW, AVERAGE = "model_state_dict", "ema_model_state_dict"  # the weights in a training checkpoint
 LORA = "lora"  # there, of a run with LoRA: its settings and adapters; the weights have them merged
@@ -314,34 +313,3 @@ def published_tensors(weights: Mapping[str, Tensor], dtype: torch.dtype) -> dict
         for name, value in kept.items()
     }
     return tensors | {"initted": torch.tensor(True), "step": torch.tensor(0)}
-
-
-def make_folder(path: Path, key: str) -> None:
-    """Make a folder and see that it can be written; raises OSError with what to do. `key` is what names it."""
-    probe = path / ".writable"
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise OSError(f"cannot write to {key}={path} ({error}): choose a folder of yours") from error
-
-
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make the file under another name, then put it in place; others may read it as any new file."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.touch()
-        mode = part.stat().st_mode  # some libraries write files that nobody else may read
-        write(part)
-        part.chmod(mode)
-        with part.open("rb") as stream:
-            os.fsync(stream.fileno())
-        part.replace(path)
-    except (OSError, RuntimeError, SafetensorError) as error:
-        with suppress(OSError):
-            part.unlink()
-        raise OSError(
-            f"cannot write {path} ({error}): the disk is full, or {path.parent} is not yours to write in"
-        ) from error

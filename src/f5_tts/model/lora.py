@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from f5_tts.checks import shown
+from f5_tts.config.checks import shown
+from f5_tts.config.schema import LoraConfig
 from f5_tts.model.cfm import CFM
-from f5_tts.model.shards import part_size, part_sizes
-from f5_tts.sections import LoraConfig
+from f5_tts.model.fsdp import part_size, part_sizes
 
 FROZEN, CHANGE, LAST = ".base_layer.", ".lora_", ".lora_B."  # in peft's names: W, the change, and its factor B
 ADAPTER = "default"

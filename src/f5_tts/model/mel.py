@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from f5_tts.sections import MelSpecConfig
+from f5_tts.config.schema import MelSpecConfig
 
 FLOOR = 1e-5  # smallest mel magnitude; its log is what silence looks like
 BIGVGAN_POWER = 1e-9  # added to every bin's power before the root

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from f5_tts.model.fsdp import divided, is_divided, own_part
 from f5_tts.model.heads import Velocity
-from f5_tts.model.shards import divided, is_divided, own_part
 
 
 class Snapshot:

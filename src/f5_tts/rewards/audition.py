@@ -23,18 +23,18 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
-from f5_tts.command import command
-from f5_tts.config import load_run
+from f5_tts.config.load import load_run
+from f5_tts.config.schema import ConfigError, ModelConfig, RLRunConfig, dataset_dir
 from f5_tts.data.dataset import AudioReader
+from f5_tts.data.formats import folder_entries
 from f5_tts.data.rows import Row, read_data_set
-from f5_tts.data.sources import folder_entries
+from f5_tts.entrypoint import command
+from f5_tts.files import replace_file
 from f5_tts.model.build import build_vocoder
-from f5_tts.model.checkpoint import replace_file
 from f5_tts.model.mel import LogMel
-from f5_tts.rewards.damage import DAMAGES, words_of
-from f5_tts.rewards.picture import draw_audition
-from f5_tts.rewards.provider import build_providers, score_all
-from f5_tts.sections import ConfigError, ModelConfig, RLRunConfig, dataset_dir
+from f5_tts.rewards.audit.corruptions import DAMAGES, words_of
+from f5_tts.rewards.audit.plot import draw_audition
+from f5_tts.rewards.registry import build_providers, score_all
 from f5_tts.types import RewardInput, Vocoder
 
 RECORDING, COPY, WRONG_VOICE, SLOW = "recording", "copy", "wrong voice", "slow"

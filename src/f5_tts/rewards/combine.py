@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from f5_tts.sections import GateConfig
+from f5_tts.config.schema import GateConfig
 from f5_tts.types import RewardBatch, Scored
 
 

@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from f5_tts.rewards.clips import is_usable
-from f5_tts.rewards.transcript import normalise
+from f5_tts.rewards.asr.error_rate import normalise
+from f5_tts.rewards.audio import is_usable
 from f5_tts.types import RewardInput
 
 WINDOW_S = 0.02  # over which loudness is taken

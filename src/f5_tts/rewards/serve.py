@@ -19,9 +19,9 @@ from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingTCPServer
 from typing import Any, NoReturn, TextIO
 
-from f5_tts.command import command
-from f5_tts.rewards.provider import knows_words, local_provider, scores_of
-from f5_tts.rewards.wire import PROTOCOL, TOKEN, is_loopback, pack_scores, shared_token, unpack_inputs
+from f5_tts.entrypoint import command
+from f5_tts.rewards.registry import knows_words, local_provider, scores_of
+from f5_tts.rewards.remote.protocol import PROTOCOL, TOKEN, is_loopback, pack_scores, shared_token, unpack_inputs
 from f5_tts.types import RewardInput, RewardProvider
 
 SLOWEST_S = 30.0  # without a byte from a client, or without room for one of ours, before it is hung up on

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from f5_tts.sections import RLConfig
+from f5_tts.config.schema import RLConfig
 
 MIN_GROUPS = 8  # from here on the spread over an update is worth dividing by
 TINY = 1e-8  # keeps a division by no spread finite

@@ -16,15 +16,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from f5_tts.data.prompt import span_mask
+from f5_tts.config.schema import RLConfig, group_size
+from f5_tts.data.masking import span_mask
 from f5_tts.model.cfm import padding_mask
 from f5_tts.model.flow import time_grid
 from f5_tts.model.heads import Velocity, VelocityModel
 from f5_tts.rl.advantage import as_rows
 from f5_tts.rl.gaussian import Gaussian
-from f5_tts.rl.objective import Models
+from f5_tts.rl.policy_gradient import Models
 from f5_tts.rl.rollout import prompt_mask, stacked, with_lengths, with_prompts, with_room
-from f5_tts.sections import RLConfig, group_size
 from f5_tts.types import GRPOBatch, LossOutput, Rollout, SpeechBatch
 
 ALWAYS_KEPT = 2  # the first so many steps are in the gradient whatever rl.skip_grad_prob

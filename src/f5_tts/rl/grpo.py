@@ -11,20 +11,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
+from f5_tts.config.schema import RLConfig
 from f5_tts.model.heads import VelocityModel
-from f5_tts.rl.advantage import Compare, without_spread
+from f5_tts.rl.advantage import Compare
 from f5_tts.rl.f5r import draw_with_gradients, f5r_objective
+from f5_tts.rl.gather import Alone, Peers, fitted, gathered, join, padded
+from f5_tts.rl.metrics import group_metrics, named_as_elsewhere, noise_level, reward_metrics
 from f5_tts.rl.nft import OldPolicy, nft_objective
-from f5_tts.rl.objective import Models, anchor_objective, grpo_objective
+from f5_tts.rl.policy_gradient import Models, anchor_objective, grpo_objective
 from f5_tts.rl.rollout import draw_group
-from f5_tts.sections import RLConfig
-from f5_tts.types import GRPOBatch, LossOutput, Peers, RewardBatch, Rollout, SpeechBatch
+from f5_tts.types import GRPOBatch, LossOutput, RewardBatch, Rollout, SpeechBatch
 
 Score = Callable[[Rollout], RewardBatch]  # what `scoring.Scorer` is
 Objective = Callable[[Models, GRPOBatch, int, RLConfig], LossOutput]
@@ -100,21 +100,6 @@ def drawn_and_scored(
     return rollouts, scored, {"time/rollout": drawn - started, "time/reward": time.perf_counter() - drawn}
 
 
-class Alone:
-    """One process: its samples are all."""
-
-    world = 1
-
-    def gather(self, rows: Tensor) -> Tensor:
-        return rows
-
-    def own(self, rows: Tensor) -> Tensor:
-        return rows
-
-    def failing_together(self) -> AbstractContextManager[None]:
-        return nullcontext()
-
-
 class GRPOLoss:
     """Slices of an update's loss, one trained step (nft: fresh time) of one forward pass each: memory holds one."""
 
@@ -155,97 +140,3 @@ class GRPOLoss:
                 "and rl.clip_high): drawing and training disagree; is dropout on, or optim.mixed_precision too coarse?"
             )
         return {"ratio/initial_max_dev": deviation}
-
-
-def join(batches: list[RewardBatch]) -> RewardBatch:
-    """The rewards of several rollouts as those of one."""
-    first = batches[0]
-    parts = {name: torch.cat([batch.parts[name] for batch in batches]) for name in first.parts}
-    reported = {name: torch.cat([batch.reported[name] for batch in batches]) for name in first.reported}
-    frames = {name: padded([batch.frames[name] for batch in batches]) for name in first.frames}
-    texts = {name: [text for batch in batches for text in batch.texts[name]] for name in first.texts}
-    total = torch.cat([batch.total for batch in batches])
-    return replace(first, total=total, parts=parts, reported=reported, frames=frames, texts=texts)
-
-
-def gathered(rewards: RewardBatch, peers: Peers) -> RewardBatch:
-    """The rewards of all processes; texts, which nobody compares, stay with their own."""
-    kinds = {"parts": rewards.parts, "reported": rewards.reported, "frames": rewards.frames}
-    of_all = {kind: {name: peers.gather(score) for name, score in part.items()} for kind, part in kinds.items()}
-    return replace(rewards, total=peers.gather(rewards.total), texts={}, **of_all)
-
-
-def padded(rows: list[Tensor]) -> Tensor:
-    """Rows of frames of several rollouts as one tensor, of the longest's length."""
-    length = max(part.shape[1] for part in rows)
-    return torch.cat([torch.nn.functional.pad(part, (0, length - part.shape[1])) for part in rows])
-
-
-def fitted(advantages: Tensor, rollout: Rollout) -> Tensor:
-    """Advantages where the rollout is, those of frames cut to its length."""
-    return (advantages if advantages.ndim == 1 else advantages[:, : rollout.mel.shape[1]]).to(rollout.mel)
-
-
-# A component, as a provider calls it -> as everybody does; of several providers the first counts. (One that has a `cer`
-# counts characters: its `wer` is that rate, and not one of words.)
-KNOWN_AS = {name: f"asr/{name}" for name in ("cer", "wer", "ins", "del", "sub")} | {"sim": "spk/sim"}
-
-
-def reward_metrics(rewards: RewardBatch, group_ids: Tensor) -> dict[str, float]:
-    """What an update's rewards look like; names as in docs/metrics.md."""
-    total = rewards.total
-    scores = torch.stack(list(rewards.parts.values()))
-    seen = {
-        "reward/mean": total.mean(),
-        "reward/std": total.std(correction=0),
-        "reward/min": total.min(),
-        "reward/max": total.max(),
-        "reward/not_applicable": scores.isnan().float().mean(),
-        "frac_reward_zero_std": without_spread(rewards.parts, group_ids).float().mean(),
-    }
-    seen |= {"reward": seen["reward/mean"], "reward_std": seen["reward/std"]}
-    every = rewards.parts | rewards.reported
-    unusable = [score for name, score in every.items() if name.endswith(".unusable")]
-    seen["health/reward_failures"] = torch.stack([torch.zeros_like(total), *unusable]).amax(dim=0).sum()
-    seen |= {f"reward/{name}": score.nanmean() for name, score in every.items()}
-    for name, score in reversed(every.items()):
-        provider, _, component = name.rpartition(".")
-        is_of_words = component != "wer" or f"{provider}.cer" not in every
-        if component in KNOWN_AS and is_of_words:
-            seen[KNOWN_AS[component]] = score.nanmean()
-    for name, score in rewards.parts.items():
-        provider, _, _ = name.rpartition(".")
-        seen |= {f"rewards/{provider}/mean": score.nanmean(), f"rewards/{provider}/std": nanstd(score)}
-    return {name: float(value) for name, value in seen.items()}
-
-
-def nanstd(scores: Tensor) -> Tensor:
-    """The standard deviation of the scores that apply; NaN where none does."""
-    scores = scores[~scores.isnan()]
-    return scores.std(correction=0) if len(scores) else scores.new_tensor(torch.nan)
-
-
-def group_metrics(total: Tensor, group_ids: Tensor) -> dict[str, float]:
-    """How many groups an update has, how large they are, and how much their members' rewards differ."""
-    spreads = [total[group_ids == group].std(correction=0) for group in group_ids.unique()]
-    return {
-        "group/prompts": float(len(spreads)),
-        "group/size": len(total) / len(spreads),
-        "group/reward_std_mean": float(torch.stack(spreads).mean()),
-    }
-
-
-def noise_level(rollouts: list[Rollout]) -> float:
-    """σ of the path dx = ... + σ dW, mean over trained steps: what a step draws has standard deviation σ √(t' - t)."""
-    stds = torch.cat([rollout.stds.flatten() for rollout in rollouts])  # one number a step
-    lengths = torch.cat([rollout.next_times - rollout.times for rollout in rollouts])
-    return float((stds / lengths.sqrt()).mean())
-
-
-def named_as_elsewhere(metrics: dict[str, float]) -> dict[str, float]:
-    """With the names that other trainers give to the same: what is minimised of the policy, the KL to the reference,
-    and that to the policy that drew."""
-    if "loss/pro_adv" not in metrics:
-        return metrics
-    drew = {"kl/old": metrics["approx_kl"]} if "approx_kl" in metrics else {}
-    return metrics | {"loss/policy": -metrics["loss/pro_adv"], "kl": metrics["loss/kl"]} | drew

@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from f5_tts.config.schema import RLConfig
 from f5_tts.model.heads import Velocity
 from f5_tts.rl.gaussian import Gaussian
-from f5_tts.sections import RLConfig
 
 LN_SIGMA_RANGE = (-4.0, 1.0)  # of a σ that RL trains: its own gradient shrinks or blows it up
 

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from f5_tts.config.schema import RLConfig
 from f5_tts.model.flow import interpolate, sway
 from f5_tts.model.heads import Velocity
 from f5_tts.model.snapshot import Snapshot
 from f5_tts.rl.advantage import as_rows
 from f5_tts.rl.gaussian import entry_mean
-from f5_tts.rl.objective import Models, velocity_at
-from f5_tts.sections import RLConfig
+from f5_tts.rl.policy_gradient import Models, velocity_at
 from f5_tts.types import GRPOBatch, LossOutput, Rollout
 
 DECAY_RATE = 0.001  # how fast the old policy's memory grows, per rollout

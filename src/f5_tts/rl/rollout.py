@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from f5_tts.data.prompt import prompt_lengths, span_mask
+from f5_tts.config.schema import RLConfig, group_size
+from f5_tts.data.masking import prompt_lengths, span_mask
 from f5_tts.model.cfm import padding_mask, velocity_field
 from f5_tts.model.flow import solve, time_grid
 from f5_tts.model.heads import VelocityModel
 from f5_tts.rl.gaussian import Gaussian
 from f5_tts.rl.kernel import build_kernel, trained_steps
-from f5_tts.sections import RLConfig, group_size
 from f5_tts.types import Rollout, SpeechBatch
 
 

@@ -10,10 +10,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from f5_tts.config.schema import MelSpecConfig, RLConfig
+from f5_tts.rewards.asr.error_rate import normalise
 from f5_tts.rewards.combine import check_gates, combine
-from f5_tts.rewards.provider import component_weights, knows_words, score_all
-from f5_tts.rewards.transcript import normalise
-from f5_tts.sections import MelSpecConfig, RLConfig
+from f5_tts.rewards.registry import component_weights, knows_words, score_all
 from f5_tts.types import (
     RewardBatch,
     RewardInput,

@@ -16,17 +16,24 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from f5_tts.command import command
-from f5_tts.config import load_run
-from f5_tts.eval.exam import Voice, build_judges, build_recogniser, grade, reward_inputs
-from f5_tts.eval.items import EvalItem, read_items
+from f5_tts.config.load import load_run
+from f5_tts.config.schema import ConfigError, RewardsConfig, RLRunConfig
+from f5_tts.data.tokenizer import build_vocabulary
+from f5_tts.entrypoint import command
+from f5_tts.eval.evaluator import (
+    Voice,
+    build_judges,
+    build_recogniser,
+    build_voice,
+    grade,
+    reward_inputs,
+    speaking_model,
+)
 from f5_tts.eval.results import Result, write_result
+from f5_tts.eval.test_set import EvalItem, read_items
 from f5_tts.model.checkpoint import ModelCard, check_card, read_checkpoint
 from f5_tts.rewards.combine import combine
-from f5_tts.rewards.provider import build_providers, component_weights, score_all
-from f5_tts.scripts.evaluate import build_voice, speaking_model
-from f5_tts.sections import ConfigError, RewardsConfig, RLRunConfig
-from f5_tts.train.build import build_vocabulary
+from f5_tts.rewards.registry import build_providers, component_weights, score_all
 
 
 def best_of(run: RLRunConfig) -> Result:

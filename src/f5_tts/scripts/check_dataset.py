@@ -5,56 +5,25 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean
 
-from f5_tts.command import command
+from f5_tts.data.quality import bad_rows, coverage, heard, odd_tempos
 from f5_tts.data.rows import Row, read_rows
-from f5_tts.data.survey import Finding, add_flags, each, examined
-from f5_tts.data.text import TOKENIZERS, Vocabulary, read_vocabulary
-from f5_tts.model.checkpoint import replace_file
-from f5_tts.rewards.picture import new_figure
+from f5_tts.data.scan import each
+from f5_tts.data.tokenizer import TOKENIZERS, Vocabulary, read_vocabulary
+from f5_tts.entrypoint import command
+from f5_tts.files import replace_file
+from f5_tts.plotting import new_figure
+from f5_tts.scripts.flags import add_flags
 from f5_tts.types import BadRow
 
-TOLERANCE_S = 0.1  # duration.json may differ by this from the audio; MP3 headers do, by a twentieth
-TEMPO = 3.0  # times as many characters a second as the median, or as few, are worth a look
 SHOWN = 3  # rows of each kind on the console; the report has all
 HINTS = {"odd tempo": "worth a look, not counted as bad"}
-
-
-def heard(row: Row, longest_s: float) -> Finding:
-    return (
-        examined(row.audio_path, longest_s) if row.text else Finding(None, "no text", f"{row.audio_path} has no text")
-    )
-
-
-def bad_rows(rows: Sequence[Row], findings: Sequence[Finding]) -> Iterator[BadRow]:
-    """What training would leave out, and rows whose time in duration.json is not that of the audio."""
-    for index, (row, found) in enumerate(zip(rows, findings, strict=True)):
-        path = str(row.audio_path)
-        if found.seconds is None:
-            yield BadRow(index=index, path=path, kind=found.kind, reason=found.reason)
-        elif abs(found.seconds - row.duration) > TOLERANCE_S:
-            reason = f"duration.json says {row.duration:.2f} s, the audio lasts {found.seconds:.2f} s"
-            yield BadRow(index=index, path=path, kind="wrong duration", reason=reason)
-
-
-def odd_tempos(rows: Sequence[Row], findings: Sequence[Finding]) -> Iterator[BadRow]:
-    """Rows that are spoken far faster or slower than most: their text may be that of another recording."""
-    tempos = {
-        index: len(row.sentence) / found.seconds
-        for index, (row, found) in enumerate(zip(rows, findings, strict=True))
-        if found.seconds
-    }
-    middle = median(tempos.values()) if tempos else 0.0
-    for index, tempo in tempos.items():
-        if not middle / TEMPO <= tempo <= middle * TEMPO:
-            reason = f"{tempo:.1f} characters a second, where the median is {middle:.1f}"
-            yield BadRow(index=index, path=str(rows[index].audio_path), kind="odd tempo", reason=reason)
 
 
 # --- what is said ---
@@ -82,23 +51,6 @@ def totals(rows: Sequence[Row], seconds: Sequence[float]) -> str:
         f"{len(rows)} rows, speakers: {speakers}, {sum(seconds) / 3600:.2f} hours; a row lasts {fmean(seconds):.2f} s "
         f"in the mean, {min(seconds):.2f} to {max(seconds):.2f} s"
     )
-
-
-def coverage(rows: Sequence[Row], vocabulary: Vocabulary) -> Iterator[str]:
-    """Lines: the symbols that the vocabulary lacks, and how many rows have them."""
-    hit: Counter[str] = Counter()
-    num_rows = 0
-    for row in rows:
-        missing = vocabulary.unknown([row.text])
-        hit.update(missing)
-        num_rows += bool(missing)
-    if not hit:
-        yield f"the vocabulary ({len(vocabulary)} symbols) has every symbol of the texts"
-        return
-    yield f"the vocabulary lacks {len(hit)} symbols, of {num_rows} rows; a model reads them as spaces:"
-    yield "  " + ", ".join(f"{symbol!r} in {num}" for symbol, num in hit.most_common(20))
-    if len(hit) > 20:
-        yield f"  and {len(hit) - 20} more"
 
 
 def draw_durations(seconds: Sequence[float], title: str, path: Path) -> None:

@@ -6,91 +6,11 @@ is removed again; what libraries say meanwhile goes to stderr.
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Callable
-from contextlib import redirect_stdout
-from typing import NamedTuple
 
-from f5_tts.command import command
-from f5_tts.config import command_line, compose_run, schema_of
-from f5_tts.scripts.checkup import Patient, checkpoint, config, data, machine, packages, sentence
-from f5_tts.scripts.checkup_rewards import advantages, rewards
-from f5_tts.scripts.checkup_update import cost, gradient, ratio, rollout
-from f5_tts.sections import ConfigError, RLRunConfig, RunConfig
-
-
-class Check(NamedTuple):
-    """A look at one thing: what was seen, or an error that says what to do."""
-
-    look: Callable[[Patient], str]
-    needs: tuple[str, ...] = ()  # of what earlier checks build
-
-    @property
-    def name(self) -> str:
-        return self.look.__name__
-
-
-BUILT_BY = {
-    "run": "config",
-    "accelerator": "machine",
-    "plan": "data",
-    "rows": "data",
-    "total": "data",
-    "policy": "checkpoint",
-    "trainable": "checkpoint",
-    "scorer": "rewards",
-    "experience": "rollout",
-}
-FIRST = [
-    Check(packages),
-    Check(machine),
-    Check(config),
-    Check(data, ("run",)),
-    Check(checkpoint, ("run", "accelerator")),
-]
-CHECKS: dict[type[RunConfig], list[Check]] = {
-    RunConfig: [
-        *FIRST,
-        Check(gradient, ("policy", "plan")),
-        Check(cost, ("trainable", "total")),
-    ],
-    RLRunConfig: [
-        *FIRST,
-        Check(rewards, ("rows",)),
-        Check(rollout, ("policy", "plan")),
-        Check(ratio, ("experience",)),
-        Check(gradient, ("experience",)),
-        Check(advantages, ("experience", "scorer")),
-        Check(cost, ("trainable", "total", "scorer")),
-    ],
-}
-
-
-def admit(name: str, overrides: list[str]) -> tuple[Patient, list[Check]]:
-    """The run that a command line asks for, or what is wrong with it, and the checks of its stage."""
-    schema: type[RunConfig] = RLRunConfig
-    try:
-        schema = schema_of(name)
-        patient = Patient(name)
-        patient.run = compose_run(name, overrides, schema)
-    except ConfigError as error:
-        patient = Patient(name, error)
-    return patient, CHECKS[schema]
-
-
-def outcome(check: Check, patient: Patient) -> tuple[str, str]:
-    """`ok`, `FAIL` or `--`, and what there is to say."""
-    missing = [BUILT_BY[part] for part in check.needs if not hasattr(patient, part)]
-    if missing:
-        return "--", f"skipped: needs {', '.join(dict.fromkeys(missing))}"
-    try:
-        with redirect_stdout(sys.stderr):
-            return "ok", check.look(patient)
-    except Exception as error:  # of libraries and of the user's own code too, whatever they raise
-        if os.environ.get("F5_TTS_TRACE") == "1":
-            raise
-        return "FAIL", sentence(error)
+from f5_tts.config.load import command_line
+from f5_tts.doctor.checks import admit, outcome
+from f5_tts.entrypoint import command
 
 
 def main(argv: list[str]) -> bool:

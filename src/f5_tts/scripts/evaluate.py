@@ -6,11 +6,9 @@ recogniser by its own ears, speaks test.jsonl with it, and leaves DIR/scores.jso
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
-from dataclasses import asdict, replace
-from hashlib import sha256
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from time import perf_counter
@@ -18,19 +16,24 @@ from typing import Any
 
 from torch import Tensor
 
-from f5_tts.command import command
-from f5_tts.config import load_run
-from f5_tts.data.text import Vocabulary
-from f5_tts.eval.exam import Voice, build_judges, build_recogniser, error_rates, grade
-from f5_tts.eval.items import EvalItem, read_items, unseen_of
+from f5_tts.config.load import load_run
+from f5_tts.config.schema import ConfigError, RunConfig
+from f5_tts.data.audio import write_wav
+from f5_tts.data.tokenizer import Vocabulary, build_vocabulary
+from f5_tts.entrypoint import command
+from f5_tts.eval.evaluator import (
+    Voice,
+    build_judges,
+    build_recogniser,
+    build_voice,
+    error_rates,
+    fingerprint,
+    grade,
+    speaking_model,
+)
 from f5_tts.eval.results import FILE, Result, chosen_examples, read_result, write_result
-from f5_tts.infer.wav import write_wav
-from f5_tts.model.build import build_model, build_vocoder
-from f5_tts.model.cfm import CFM
-from f5_tts.model.checkpoint import HEAD, Checkpoint, ModelCard, check_card, load_weights, read_checkpoint
-from f5_tts.model.mel import LogMel
-from f5_tts.sections import ConfigError, RunConfig
-from f5_tts.train.build import build_vocabulary
+from f5_tts.eval.test_set import EvalItem, read_items, unseen_of
+from f5_tts.model.checkpoint import Checkpoint, ModelCard, check_card, read_checkpoint
 
 
 def evaluate(run: RunConfig) -> Result:
@@ -69,32 +72,6 @@ def grades(
     first = settings.recognisers[0]
     keep_examples(test, clips[guidance[first]], chosen_examples(scores[first], settings.num_wavs), voice)
     return {"guidance": guidance, "dev_error_rates": rates, "scores": scores, "rtf": rtf}
-
-
-def speaking_model(run: RunConfig, checkpoint: Checkpoint, vocabulary: Vocabulary) -> CFM:
-    """The checkpoint's model, with a head if it has one."""
-    run.model.output_dist = "gaussian" if checkpoint.has_head else "deterministic"
-    model = build_model(run.model, vocabulary).eval()
-    load_weights(model, checkpoint)
-    return model
-
-
-def build_voice(run: RunConfig, vocabulary: Vocabulary) -> Voice:
-    mel_spec = run.model.mel_spec
-    return Voice(mel=LogMel(mel_spec), vocoder=build_vocoder(run.model), vocabulary=vocabulary, settings=run.eval)
-
-
-def fingerprint(run: RunConfig, checkpoint: Checkpoint, vocabulary: Vocabulary, items: list[EvalItem]) -> str:
-    """A digest of all that decides what is spoken and how it is graded; a Gaussian head only where it is drawn from."""
-    digest = sha256()
-    for name, value in sorted(checkpoint.weights.items()):
-        if run.model.sample_from_dist or not name.startswith(HEAD):
-            digest.update(name.encode() + value.contiguous().numpy().tobytes())
-    free = ("ckpt", "out", "known", "best_of", "every_updates")
-    settings = {key: value for key, value in asdict(run.eval).items() if key not in free}
-    texts = [asdict(run.model), settings, vocabulary.symbols, [asdict(item) for item in items]]
-    digest.update(json.dumps(texts).encode())
-    return digest.hexdigest()
 
 
 def found_before(run: RunConfig, mark: str) -> Result | None:

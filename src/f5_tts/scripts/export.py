@@ -12,9 +12,10 @@ from pathlib import Path
 
 import torch
 
-from f5_tts.command import command
-from f5_tts.data.text import read_vocabulary
-from f5_tts.model.checkpoint import Checkpoint, export_weights, num_symbols, read_checkpoint, replace_file
+from f5_tts.data.tokenizer import read_vocabulary
+from f5_tts.entrypoint import command
+from f5_tts.files import replace_file
+from f5_tts.model.checkpoint import Checkpoint, export_weights, num_symbols, read_checkpoint
 
 
 def export(checkpoint: Checkpoint, folder: Path, vocabulary: Path | None = None) -> Path:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from f5_tts.command import command
-from f5_tts.scripts import fetch
-from f5_tts.scripts.source import ask_hub
+from f5_tts.download import fetch
+from f5_tts.download.source import ask_hub
+from f5_tts.entrypoint import command
 
 REPOSITORY = "FunAudioLLM/SenseVoiceSmall"
 OPTIONAL = "tokens.json"  # nothing that runs the model reads it

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from f5_tts.command import command
-from f5_tts.scripts import fetch
-from f5_tts.scripts.archive import unpack
-from f5_tts.scripts.source import Source, ask_hub, copies, one_url
+from f5_tts.download import fetch
+from f5_tts.download.archive import unpack
+from f5_tts.download.source import Source, ask_hub, copies, one_url
+from f5_tts.entrypoint import command
 
 REPOSITORY = "Wespeaker/wespeaker-cnceleb-resnet34"
 COLLECTION = "openspeech/wespeaker-models"  # archives of many models, asked where the repository has nothing

@@ -16,12 +16,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from f5_tts.command import command
+from f5_tts.data.formats import FORMATS, Entry, read_entries
 from f5_tts.data.rows import SPEAKER_COLUMNS
-from f5_tts.data.sources import FORMATS, Entry, read_entries
-from f5_tts.data.survey import add_flags, each, examined
-from f5_tts.data.text import TOKENIZERS
-from f5_tts.model.checkpoint import replace_file
+from f5_tts.data.scan import each, examined
+from f5_tts.data.tokenizer import TOKENIZERS
+from f5_tts.entrypoint import command
+from f5_tts.files import replace_file
+from f5_tts.scripts.flags import add_flags
 
 SHOWN = 5  # entries that are left out, on the console; the report has all
 

@@ -13,35 +13,23 @@ from accelerate import Accelerator
 from ema_pytorch import EMA
 from torch.optim.lr_scheduler import LambdaLR
 
+from f5_tts.config.schema import OptimConfig, RunConfig, dataset_dir
 from f5_tts.data.batching import BatchPlan, load_batches
 from f5_tts.data.dataset import AudioReader, SpeechDataset
 from f5_tts.data.rows import read_data_set
-from f5_tts.data.text import RELEASED, Vocabulary, byte_vocabulary, read_vocabulary
+from f5_tts.data.tokenizer import Vocabulary
 from f5_tts.model.build import build_model
 from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import ModelCard
+from f5_tts.model.fsdp import shard
 from f5_tts.model.mel import LogMel
-from f5_tts.model.shards import shard
-from f5_tts.sections import OptimConfig, RunConfig, dataset_dir, vocab_path
 from f5_tts.train.bad_rows import all_bad, without_bad_rows
-from f5_tts.train.machine import MakeOptimizer
-from f5_tts.train.state import Trainable
+from f5_tts.train.optimizer import MakeOptimizer, learning_rate_factor
+from f5_tts.train.train_state import Trainable
 from f5_tts.types import SpeechBatch, Utterance
 
 if TYPE_CHECKING:
-    from f5_tts.sections import EmaConfig
-
-LOWEST_RATE = 1e-8  # of the learning rate, at the first and after the last update
-
-
-def build_vocabulary(run: RunConfig) -> Vocabulary:
-    """The run's vocabulary file; for pinyin the released one unless the run has its own."""
-    model, path = run.model, vocab_path(run)
-    if model.tokenizer == "byte":
-        return byte_vocabulary()
-    if model.tokenizer == "pinyin" and model.tokenizer_path is None and not path.is_file():
-        path = RELEASED
-    return read_vocabulary(path, model.tokenizer)
+    from f5_tts.config.schema import EmaConfig
 
 
 def build_plan(run: RunConfig, say: Callable[[str], None] = print) -> BatchPlan:
@@ -112,27 +100,6 @@ def lists_of(size: int, batches: Iterator[SpeechBatch | None]) -> Iterator[list[
     """
     while len(found := list(islice(batches, size))) == size:
         yield [batch for batch in found if batch is not None]
-
-
-def learning_rate_factor(update: int, warmup: int, total: int) -> float:
-    """Share of the highest rate before update `update`: up from nearly 0 over `warmup`, down to nearly 0 at `total`."""
-    if update < warmup:
-        return LOWEST_RATE + (1 - LOWEST_RATE) * update / warmup
-    return 1 + (LOWEST_RATE - 1) * min(1.0, (update - warmup) / max(1, total - warmup))
-
-
-def check_length(optim: OptimConfig, total: int) -> None:
-    """Raises ValueError when a run of `total` updates makes none, or would end within its warm-up."""
-    if total == 0:
-        raise ValueError(
-            f"optim.grad_accumulation_steps={optim.grad_accumulation_steps}: the data set has too few batches for one "
-            "update; lower it or datasets.batch_size_per_gpu, or raise optim.epochs"
-        )
-    if optim.num_warmup_updates >= total:
-        raise ValueError(
-            f"optim.num_warmup_updates={optim.num_warmup_updates} does not end before the run, which has {total} "
-            "updates: lower it, or raise optim.epochs or optim.max_updates"
-        )
 
 
 def build_learner(run: RunConfig, vocabulary: Vocabulary) -> CFM:

@@ -8,32 +8,27 @@ from typing import TypeGuard
 
 import torch
 
-from f5_tts.data.text import Vocabulary
-from f5_tts.eval.exam import Exam, Voice, build_judges, build_recogniser
-from f5_tts.eval.items import read_items, unseen_of
+from f5_tts.config.schema import ModelConfig, RLConfig, RLRunConfig, group_size
+from f5_tts.data.tokenizer import Vocabulary
+from f5_tts.eval.evaluator import Exam, Voice, build_judges, build_recogniser
+from f5_tts.eval.test_set import read_items, unseen_of
 from f5_tts.model.build import build_model, build_vocoder
 from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import Checkpoint, load_weights, matched_weights, read_checkpoint
+from f5_tts.model.fsdp import divided
 from f5_tts.model.lora import add_adapters, unchanged
 from f5_tts.model.mel import LogMel
-from f5_tts.model.shards import divided
 from f5_tts.model.snapshot import Snapshot
-from f5_tts.rewards.provider import build_providers
+from f5_tts.rewards.registry import build_providers
 from f5_tts.rl.advantage import GroupComparison, RunningBaseline
+from f5_tts.rl.algorithms import WHAT_IS_WRONG_WITH_F5R
 from f5_tts.rl.kernel import window
 from f5_tts.rl.nft import OldPolicy
 from f5_tts.rl.rollout import rollout_grid
 from f5_tts.rl.scoring import Scorer
-from f5_tts.sections import ModelConfig, RLConfig, RLRunConfig, group_size
 from f5_tts.train.alarms import ALARMS, Look
 from f5_tts.train.validation import Best
 from f5_tts.types import Vocoder
-
-WHAT_IS_WRONG_WITH_F5R = (
-    "warning: rl.algorithm=f5r is the published objective, here to compare with, and wrong: its samples are not "
-    "detached, so that the pull on the mean cancels without guidance and points the wrong way with it; it uses the "
-    "density, not its logarithm; its memory grows with rl.steps. rl.algorithm=gaussian_grpo is the correct one"
-)
 
 
 def build_policy(

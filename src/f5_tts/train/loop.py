@@ -18,14 +18,15 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
+from f5_tts.config.schema import OptimConfig
 from f5_tts.model.cfm import CFM
-from f5_tts.model.shards import is_divided, undivided
-from f5_tts.sections import OptimConfig
-from f5_tts.train.peers import any_process, weights_apart
-from f5_tts.train.report import Report
-from f5_tts.train.room import Room, lack_of_memory_said
-from f5_tts.train.samples import Listen
-from f5_tts.train.state import CheckpointDir, Trainable
+from f5_tts.model.fsdp import is_divided, undivided
+from f5_tts.train.checkpoint_dir import CheckpointDir
+from f5_tts.train.distributed import any_process, weights_apart
+from f5_tts.train.metrics_log import Report
+from f5_tts.train.oom import Room, lack_of_memory_said
+from f5_tts.train.sample_log import Listen
+from f5_tts.train.train_state import Trainable
 from f5_tts.types import LossOutput
 
 Item = TypeVar("Item")

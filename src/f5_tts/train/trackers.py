@@ -17,9 +17,9 @@ from typing import Any, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from f5_tts.model.checkpoint import replace_file
-from f5_tts.sections import CkptsConfig, RunConfig
-from f5_tts.train.samples import Samples
+from f5_tts.config.schema import CkptsConfig, RunConfig
+from f5_tts.files import replace_file
+from f5_tts.train.sample_log import Samples
 
 REACH_S = 5.0  # how long a tracker's server may take to accept a connection
 

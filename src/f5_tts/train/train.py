@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import sys
 
-from f5_tts.command import command
-from f5_tts.config import load_run
+from f5_tts.config.load import load_run
+from f5_tts.config.schema import RunConfig
+from f5_tts.data.tokenizer import build_vocabulary
+from f5_tts.entrypoint import command
 from f5_tts.model.build import build_vocoder
-from f5_tts.sections import RunConfig
+from f5_tts.train.accelerator import build_accelerator, prepare
 from f5_tts.train.build import (
     build_batches,
     build_learner,
     build_plan,
     build_trainable,
-    build_vocabulary,
-    check_length,
     count_updates,
     epoch_at,
     lists_of,
     start_at_mean,
 )
+from f5_tts.train.checkpoint_dir import CheckpointDir
+from f5_tts.train.infilling import InfillingLoss
 from f5_tts.train.loop import Run, fit, keep_scale
-from f5_tts.train.machine import build_accelerator, choose_optimizer, prepare
-from f5_tts.train.report import Report
-from f5_tts.train.samples import Continued
-from f5_tts.train.state import CheckpointDir
+from f5_tts.train.metrics_log import Report
+from f5_tts.train.optimizer import check_length, choose_optimizer
+from f5_tts.train.sample_log import Continued
 from f5_tts.train.trackers import build_tracker
-from f5_tts.train.warmup import InfillingLoss
 
 
 def train(run: RunConfig) -> bool:

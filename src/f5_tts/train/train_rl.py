@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from f5_tts.command import command
-from f5_tts.config import load_run
+from f5_tts.config.load import load_run
+from f5_tts.config.schema import RLRunConfig
+from f5_tts.data.tokenizer import build_vocabulary
+from f5_tts.entrypoint import command
 from f5_tts.rl.grpo import GRPOLoss, draw_experience
-from f5_tts.sections import RLRunConfig
-from f5_tts.train.build import (
-    build_batches,
-    build_plan,
-    build_trainable,
-    build_vocabulary,
-    check_length,
-    count_updates,
-    epoch_at,
-    lists_of,
-)
+from f5_tts.train.accelerator import build_accelerator, prepare
+from f5_tts.train.build import build_batches, build_plan, build_trainable, count_updates, epoch_at, lists_of
 from f5_tts.train.build_rl import (
     build_alarms,
     build_comparison,
@@ -31,12 +24,12 @@ from f5_tts.train.build_rl import (
     is_kept,
     rollout_plan,
 )
+from f5_tts.train.checkpoint_dir import CheckpointDir
+from f5_tts.train.distributed import Together
 from f5_tts.train.loop import Run, fit, keep_scale, nothing_due
-from f5_tts.train.machine import build_accelerator, choose_optimizer, prepare
-from f5_tts.train.peers import Together
-from f5_tts.train.report import Report
-from f5_tts.train.samples import Scored
-from f5_tts.train.state import CheckpointDir
+from f5_tts.train.metrics_log import Report
+from f5_tts.train.optimizer import check_length, choose_optimizer
+from f5_tts.train.sample_log import Scored
 from f5_tts.train.trackers import build_tracker
 from f5_tts.train.validation import Best, Validation
 

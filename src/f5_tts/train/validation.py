@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from f5_tts.eval.exam import Exam
+from f5_tts.eval.evaluator import Exam
 from f5_tts.model.cfm import CFM
-from f5_tts.train.state import CheckpointDir, Trainable
+from f5_tts.train.checkpoint_dir import CheckpointDir
+from f5_tts.train.train_state import Trainable
 
 MOST_SIMILARITY_LOST = 0.02  # of eval/sim since the start: clearer speech in a voice less like the prompt's is no gain
 

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
+from f5_tts.config.schema import ArchConfig
 from f5_tts.model.backbones.layers import AdaLayerNorm, Attention, Backbone, FeedForward
 from f5_tts.model.heads import velocity_layers
-from f5_tts.sections import ArchConfig
 
 
 class DiTBlock(nn.Module):

@@ -14,8 +14,8 @@ from jaxtyping import Bool, Complex, Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from f5_tts.config.schema import ArchConfig
 from f5_tts.model.heads import Velocity
-from f5_tts.sections import ArchConfig
 
 
 class Backbone(nn.Module):

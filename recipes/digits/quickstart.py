@@ -1,0 +1,172 @@
+"""The whole job on spoken digits: evaluate the base, warm up, GRPO, evaluate again, show what it did.
+
+`make quickstart`, or `python -m recipes.digits.quickstart`. Each phase is a command that a user can repeat; it is
+printed, run, and skipped where its result already lies in runs/quickstart. `make clean-run` starts over.
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from f5_tts.config.load import compose_run
+from f5_tts.config.schema import RLRunConfig
+from f5_tts.entrypoint import command
+from f5_tts.eval.results import Result, chosen_examples, read_result
+from f5_tts.eval.statistics import Score, error_rate, paired_interval
+from f5_tts.eval.table import results_table
+from f5_tts.eval.test_set import read_items
+from f5_tts.report.html import ListenRow, Results, Take, write_page
+from f5_tts.report.plots import draw_run
+from f5_tts.train.metrics_log import metric_rows
+
+RUN = Path("runs/quickstart")
+BASE = Path("pretrained/F5TTS_Mini/model_800.safetensors")
+ITEMS = Path("data/mini_custom/test.jsonl")
+RECOGNISER = "pocketsphinx"
+MODELS = {"base": "base", "stage 1": "warmup", "stage 2": "grpo"}
+STAGE_1 = [
+    *["-cn", "F5TTS_Mini", "datasets.name=mini", "model.output_dist=gaussian", "model.objective=gaussian_nll"],
+    *["model.use_rl_head=true", "model.nll_t2=0", "model.warmup_scope=head", "optim.max_updates=60"],
+    *["optim.learning_rate=1e-2", "optim.num_warmup_updates=4"],
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """One command of the job."""
+
+    title: str
+    module: str
+    arguments: list[str]
+    result: Path | None = None  # a file that only the complete phase leaves; training resumes by itself
+    copies: tuple[Path, Path] | None = None  # a checkpoint put in place first, as the guide's `cp` does
+
+    def run(self) -> None:
+        """Print the command and run it, unless its result is there; exits as the command does when that fails."""
+        print(f"\n== {self.title}", flush=True)
+        if self.result is not None and self.result.exists():
+            print(f"{self.result} exists: nothing to do (make clean-run starts over)", flush=True)
+            return
+        if self.copies and not self.copies[1].exists():
+            self.copies[1].parent.mkdir(parents=True, exist_ok=True)
+            print(f"$ cp {self.copies[0]} {self.copies[1]}", flush=True)
+            shutil.copy2(*self.copies)
+        print(f"$ {shlex.join(self.command)}", flush=True)
+        ended = subprocess.run([sys.executable, *self.command[1:]])
+        if ended.returncode:
+            raise SystemExit(ended.returncode)
+
+    @property
+    def command(self) -> list[str]:
+        return [".venv/bin/python", "-m", self.module, *self.arguments]
+
+
+def phases(run: Path = RUN) -> list[Phase]:
+    """The job in order."""
+    warmup, grpo = run / "warmup", run / "grpo"
+    return [
+        evaluation(BASE, run / "eval" / "base"),
+        stage_1(warmup),
+        evaluation(warmup / "model_last.pt", run / "eval" / "warmup", f"eval.known={run / 'eval' / 'base'}"),
+        stage_2(warmup, grpo),
+        evaluation(grpo / "model_last.pt", run / "eval" / "grpo"),
+    ]
+
+
+def stage_1(folder: Path, *more: str) -> Phase:
+    return Phase(
+        title="stage 1: warm-up, the velocity becomes a Gaussian",
+        module="f5_tts.train.train",
+        arguments=[*STAGE_1, *more, f"ckpts.save_dir={folder}"],
+        copies=(BASE, folder / f"pretrained_{BASE.name}"),
+    )
+
+
+def stage_2(warmup: Path, folder: Path, *more: str) -> Phase:
+    return Phase(
+        title="stage 2: GRPO, towards what scored above its group",
+        module="f5_tts.train.train_rl",
+        arguments=["-cn", "F5TTS_Mini_RL", *more, f"ckpts.save_dir={folder}"],
+        copies=(warmup / "model_last.pt", folder / "model_last.pt"),
+    )
+
+
+def evaluation(ckpt: Path, out: Path, *more: str) -> Phase:
+    return Phase(
+        title=f"evaluate {ckpt}",
+        module="f5_tts.scripts.evaluate",
+        arguments=["-cn", "F5TTS_Mini", "datasets.name=mini", f"eval.ckpt={ckpt}", *more, f"eval.out={out}"],
+        result=out / "scores.json",
+    )
+
+
+def show(run: Path = RUN) -> None:
+    """Table, picture and page of a complete run."""
+    results = {model: read_result(run / "eval" / folder) for model, folder in MODELS.items()}
+    rows = [row for model, result in results.items() for row in result.rows(model, RECOGNISER)]
+    table = results_table(rows, RECOGNISER)
+    before, after = (results[model].unseen(RECOGNISER) for model in ("base", "stage 2"))
+    settings, picture = compose_run("F5TTS_Mini_RL", [], RLRunConfig), run / "run.png"
+    change = verdict(before, after, settings.rl.algorithm)
+    (run / "results.md").write_text(f"{table}\n{change}\n", encoding="utf-8")
+    metrics = metric_rows(run / "grpo" / "metrics.jsonl")
+    held_out = (error_rate(before), error_rate(after))
+    draw_run(metrics, picture, algorithm=settings.rl.algorithm, held_out=held_out)
+    examples = listening(results, run, settings.eval.num_wavs)
+    write_page(examples, run / "listen.html", Results(rows=rows, recogniser=RECOGNISER, picture=picture))
+    print(f"\n{table}\n{change}\n")
+    print(f"table {run / 'results.md'}, picture {picture}, listen: open {run / 'listen.html'} in a browser")
+
+
+def verdict(before: list[Score], after: list[Score], algorithm: str) -> str:
+    """What stage 2 did to the held-out error rate, item by item."""
+    change = paired_interval(before, [after], relative=True)
+    return (
+        f"Stage 2 ({algorithm}) changed the held-out error rate by {change.value:+.0%} of the base's "
+        f"(95 % interval over items: {change.low:+.0%} to {change.high:+.0%}; one seed)."
+    )
+
+
+def listening(results: dict[str, Result], run: Path, count: int) -> list[ListenRow]:
+    """The kept clips, model by model: first takes."""
+    items = {item.id: item for item in read_items(ITEMS)}
+    unseen = {model: result.unseen(RECOGNISER) for model, result in results.items()}
+    heard = {model: {score.id: score for score in reversed(scores)} for model, scores in unseen.items()}
+    return [
+        ListenRow(
+            text=items[name].text,
+            prompt_audio=Path(items[name].prompt_audio),
+            prompt_text=items[name].prompt_text,
+            takes=[
+                Take(
+                    model=model,
+                    audio=run / "eval" / MODELS[model] / "wavs" / f"{name}.wav",
+                    heard=scores[name].hypothesis,
+                    similarity=scores[name].similarity,
+                )
+                for model, scores in heard.items()
+            ],
+        )
+        for name in chosen_examples(results["base"].scores[RECOGNISER], count)
+    ]
+
+
+def main(argv: list[str]) -> bool:
+    started = time.monotonic()
+    signal.signal(signal.SIGINT, lambda number, frame: None)  # the command at work saves and ends; then so do we
+    for phase in phases():
+        phase.run()
+    show()
+    print(f"{(time.monotonic() - started) / 60:.1f} minutes")
+    return True
+
+
+if __name__ == "__main__":
+    command(main, sys.argv[1:])

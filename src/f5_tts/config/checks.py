@@ -1,0 +1,281 @@
+"""Checks of a composed configuration: each value by itself, and keys against each other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import is_dataclass
+from operator import attrgetter
+from typing import Any, get_args, get_type_hints
+
+from f5_tts.config.schema import (
+    HUB,
+    ConfigError,
+    ModelConfig,
+    ProviderConfig,
+    RLConfig,
+    RLRunConfig,
+    RunConfig,
+    SpeechConfig,
+    allowed_words,
+    group_size,
+)
+
+
+def check(cfg: RunConfig | SpeechConfig) -> None:
+    """Every value is allowed, and the keys agree with each other."""
+    for key, value, hint in typed_values(cfg):
+        rules = [rule for option in (hint, *get_args(hint)) for rule in getattr(option, "__metadata__", ())]
+        fits = value is None or all(rule.test(value) for rule in rules)
+        require(fits, f"{key}={shown(value)} is not allowed; allowed: {allowed_words(hint)}")
+    check_model(cfg.model)
+    if isinstance(cfg, RunConfig):
+        check_vocabulary(cfg)
+        for place, entry in enumerate(cfg.eval.providers):
+            check_worker(entry, f"eval.providers.{place}")
+        check_shards(cfg)
+    if isinstance(cfg, RLRunConfig):
+        check_rl(cfg)
+    elif isinstance(cfg, RunConfig):
+        require(
+            cfg.model.objective != "grpo",
+            "model.objective=grpo is stage 2; run python -m f5_tts.train.train_rl with an *_RL config",
+        )
+        require(
+            cfg.eval.every_updates == 0,
+            f"eval.every_updates={cfg.eval.every_updates} is for stage 2 (train_rl); elsewhere leave it 0",
+        )
+
+
+def check_vocabulary(cfg: RunConfig) -> None:
+    """A data set of the hub has no vocab.txt."""
+    model = cfg.model
+    require(
+        not cfg.datasets.name.startswith(HUB) or bool(model.tokenizer_path) or model.tokenizer in ("pinyin", "byte"),
+        f"datasets.name={cfg.datasets.name} brings no vocabulary for model.tokenizer={model.tokenizer}; set "
+        "model.tokenizer_path to a file with one symbol a line, or model.tokenizer to pinyin or byte",
+    )
+
+
+def check_shards(cfg: RunConfig) -> None:
+    """What a model in shards cannot do: live in two places, or speak on one process while the others wait."""
+    moved = "each process keeps its part where it trains; set it to null"
+    alone = "one process speaks, and a model in shards needs all; set it to"
+    optim, refused = cfg.optim, []
+    refused += [("optim.bnb_optimizer", optim.bnb_optimizer, "8-bit states cannot be divided; set it to false")]
+    refused += [("optim.ema.device", optim.ema.device, moved)]
+    if isinstance(cfg, RLRunConfig):
+        published = cfg.rl.algorithm if cfg.rl.algorithm == "f5r" else None
+        refused += [("rl.algorithm", published, "processes may differ in the steps that it differentiates; try nft")]
+        refused += [("rl.ref_model_device", cfg.rl.ref_model_device, moved)]
+        refused += [("eval.every_updates", cfg.eval.every_updates, f"{alone} 0, and evaluate the checkpoints")]
+    else:
+        refused += [("ckpts.log_samples", cfg.ckpts.log_samples, f"{alone} false")]
+    for key, value, reason in refused:
+        require(not (optim.shard and value), f"optim.shard=true does not go with {key}={shown(value)}: {reason}")
+
+
+def require(fits: bool, sentence: str) -> None:
+    if not fits:
+        raise ConfigError(sentence)
+
+
+def shown(value: Any) -> str:
+    """A value as one would type it."""
+    return json.dumps(value, default=str).strip('"')
+
+
+def typed_values(section: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Key, value and annotation of every field, those of inner sections included."""
+    for name, hint in get_type_hints(type(section), include_extras=True).items():
+        key, value = f"{prefix}{name}", getattr(section, name)
+        if is_dataclass(value):
+            yield from typed_values(value, f"{key}.")
+        elif isinstance(value, list) and any(map(is_dataclass, value)):
+            for index, item in enumerate(value):
+                yield from typed_values(item, f"{key}.{index}.")
+        else:
+            yield key, value, hint
+
+
+def check_model(model: ModelConfig) -> None:
+    """Keys of model.* that contradict each other."""
+    check_objective(model)
+    check_network(model)
+    check_sound(model)
+
+
+def check_objective(model: ModelConfig) -> None:
+    """A Gaussian head is there where something is learnt or drawn from it."""
+    gaussian = model.output_dist == "gaussian"
+    require(
+        gaussian == (model.objective in ("gaussian_nll", "grpo")),
+        f"model.objective={model.objective} does not go with model.output_dist={model.output_dist}; "
+        "mse needs deterministic, gaussian_nll and grpo need gaussian",
+    )
+    require(
+        gaussian == model.use_rl_head,
+        f"model.use_rl_head={shown(model.use_rl_head)} does not go with model.output_dist={model.output_dist}; "
+        "gaussian needs true, deterministic needs false",
+    )
+    require(
+        gaussian or not model.sample_from_dist,
+        "model.sample_from_dist=true has nothing to draw from with model.output_dist=deterministic; set it to false, "
+        "or model.output_dist=gaussian model.objective=gaussian_nll model.use_rl_head=true",
+    )
+
+
+def check_network(model: ModelConfig) -> None:
+    """Sizes that fit each other, and parts that this backbone has."""
+    arch = model.arch
+    require(
+        arch.text_mask_padding or not arch.text_embedding_average_upsampling,
+        "model.arch.text_embedding_average_upsampling=true needs model.arch.text_mask_padding=true, "
+        "to know where a text ends",
+    )
+    require(
+        arch.pe_attn_head is None or arch.pe_attn_head <= arch.heads,
+        f"model.arch.pe_attn_head={arch.pe_attn_head} is more than model.arch.heads={arch.heads}; "
+        "make it heads or less, or null for all",
+    )
+    require(arch.dim % 16 == 0, f"model.arch.dim={arch.dim} is not a multiple of 16, the groups of its convolutions")
+    require(arch.dim_head % 2 == 0, f"model.arch.dim_head={arch.dim_head} is odd; positions turn pairs of channels")
+    text_dim = model.mel_spec.n_mel_channels if arch.text_dim is None else arch.text_dim
+    require(
+        arch.conv_layers == 0 or text_dim % 2 == 0,
+        f"model.arch.text_dim={text_dim} is odd; positions are pairs of a sine and a cosine",
+    )
+    require(
+        model.backbone != "UNetT" or arch.depth % 2 == 0,
+        f"model.arch.depth={arch.depth} has no two halves to join, as model.backbone=UNetT does; make it even",
+    )
+    require(
+        model.backbone != "UNetT" or not arch.long_skip_connection,
+        "model.arch.long_skip_connection=true is for model.backbone=DiT; UNetT joins its halves by skip_connect_type",
+    )
+    require(
+        model.backbone != "DiT" or arch.skip_connect_type == "concat",
+        f"model.arch.skip_connect_type={arch.skip_connect_type} is for model.backbone=UNetT; DiT has no halves to join",
+    )
+
+
+def check_sound(model: ModelConfig) -> None:
+    """Log-mel and vocoder."""
+    mel = model.mel_spec
+    require(
+        mel.win_length <= mel.n_fft,
+        f"model.mel_spec.win_length={mel.win_length} is more than model.mel_spec.n_fft={mel.n_fft}; "
+        "make it n_fft or less",
+    )
+    require(
+        model.vocoder.is_local == bool(model.vocoder.local_path),
+        f"model.vocoder.is_local={shown(model.vocoder.is_local)} does not go with model.vocoder.local_path="
+        f"{shown(model.vocoder.local_path)}; a vocoder in a folder needs true and the folder, the hub's false and null",
+    )
+    require(
+        model.vocoder.name == "vocos" or not model.vocoder.is_local,
+        f"model.vocoder.is_local=true is for vocos alone; model.vocoder.name={model.vocoder.name} has no weights",
+    )
+
+
+def check_rl(cfg: RLRunConfig) -> None:
+    """Keys of stage 2 that contradict each other, or ask for what cannot be done."""
+    rl = cfg.rl
+    require(
+        cfg.model.objective == "grpo",
+        f"model.objective={cfg.model.objective} is not stage 2; train_rl needs model.objective=grpo, "
+        "the other objectives run with python -m f5_tts.train.train",
+    )
+    check_algorithm(rl)
+    check_prompt(cfg)
+    check_rhythm(cfg)
+    require(
+        rl.ref_model_ckpt is not None or not rl.ref_model_use_ema,
+        "rl.ref_model_use_ema=true is for rl.ref_model_ckpt, which is null: the policy's own start is its reference",
+    )
+    require(
+        cfg.lora.dropout == 0,
+        f"lora.dropout={cfg.lora.dropout}: stage 2 draws and learns without dropout, or the ratio would not be 1; "
+        "set it to 0",
+    )
+    require(
+        bool(rl.rewards.providers), "rl.rewards.providers is empty; name at least one reward, as F5TTS_RL.yaml does"
+    )
+    for place, entry in enumerate(rl.rewards.providers):
+        check_worker(entry, f"rl.rewards.providers.{place}")
+
+
+def check_algorithm(rl: RLConfig) -> None:
+    """What each algorithm needs, and the group of all."""
+    require(
+        group_size(rl) % rl.mini_repeat_count == 0,
+        f"rl.group_size={rl.group_size} is not a multiple of rl.mini_repeat_count={rl.mini_repeat_count}; "
+        "change one of them, or set rl.group_size=null",
+    )
+    require(
+        rl.algorithm != "nft" or not rl.shared_noise,
+        "rl.algorithm=nft adds no noise on the way, so with rl.shared_noise=true all samples of a group would be the "
+        "same; set it to false",
+    )
+    require(
+        rl.algorithm != "f5r" or rl.steps > 1,
+        f"rl.steps={rl.steps} is no interval for rl.algorithm=f5r, which counts grid points; set it to 2 or more",
+    )
+    require(
+        rl.algorithm != "f5r" or rl.updates_per_rollout == 1,
+        f"rl.updates_per_rollout={rl.updates_per_rollout} does not go with rl.algorithm=f5r, which learns through the "
+        "drawing itself; set it to 1",
+    )
+
+
+def check_prompt(cfg: RLRunConfig) -> None:
+    """A prompt is cut from the clip, or comes with it."""
+    prompt = cfg.rl.prompt_frac_range
+    require(
+        prompt is not None or cfg.datasets.pair_speakers,
+        "rl.prompt_frac_range=null needs datasets.pair_speakers=true: items have no prompt of their own without it; "
+        "or give a range, e.g. rl.prompt_frac_range=[0.1,0.3]",
+    )
+    require(
+        prompt is None or prompt[1] < 1,
+        f"rl.prompt_frac_range={shown(prompt)} may leave nothing to speak; let it end below 1",
+    )
+    require(
+        prompt is None or not cfg.datasets.pair_speakers,
+        f"rl.prompt_frac_range={shown(prompt)} cuts a clip, but datasets.pair_speakers=true makes items that bring "
+        "their own prompt; set the range to null or pair_speakers to false",
+    )
+
+
+def check_rhythm(cfg: RLRunConfig) -> None:
+    """Runs save and end between rollouts."""
+    per = cfg.rl.updates_per_rollout
+    for key in ("optim.max_updates", "ckpts.save_per_updates", "ckpts.last_per_updates"):
+        value = attrgetter(key)(cfg)
+        require(
+            value is None or value % per == 0,
+            f"{key}={value} is not a multiple of rl.updates_per_rollout={per}; a run saves and ends between rollouts",
+        )
+
+
+def check_worker(entry: ProviderConfig, where: str) -> None:
+    """Where a reward runs is said once, and its own config is for who builds it."""
+    worker = entry.worker
+    if worker is None:
+        return
+    require(
+        bool(worker.python) != bool(worker.url),
+        f"{where}.worker has python={shown(worker.python)} and url={shown(worker.url)}; give exactly one of them, or "
+        f"{where}.worker=null for this process",
+    )
+    url = worker.url
+    require(
+        not url or url.startswith(("http://", "https://")),
+        f"{where}.worker.url={url} is not allowed; allowed: what begins with http:// or https://",
+    )
+    given = [key for key, value in entry.config.items() if value is not None] if url else []
+    require(
+        not given,
+        f"{where}.config.{', '.join(given)} would not reach {where}.worker.url={url}; set it to null, and give it "
+        f"to the server: python -m f5_tts.rewards.serve {entry.name} --config JSON",
+    )

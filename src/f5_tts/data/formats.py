@@ -1,0 +1,200 @@
+"""Recordings and their texts as people have them (CSV, LJSpeech, a folder, JSONL) -> a list of entries."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import soundfile
+
+from f5_tts.data.tokenizer import is_writable, printable
+
+AUDIO_NAMES = ("audio_file", "audio_path", "audio")  # what a list may call its column of recordings
+RESERVED = (*AUDIO_NAMES, "text", "left_out")  # the last is how `prepare` marks entries
+SEPARATORS = ("|", "\t", ",")
+NO_TEXT = "no text"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """One recording that somebody lists."""
+
+    place: str  # where it is listed: "line 12", or the recording itself
+    audio: str  # an absolute path, which need not exist
+    text: str = ""  # in one line, white space made single spaces
+    columns: Mapping[str, Any] = field(default_factory=dict)  # what else is said of it
+    problem: str = ""  # why it is none, if so
+
+    @property
+    def kind(self) -> str:
+        """The problem in two words."""
+        return NO_TEXT if self.problem == NO_TEXT else "no entry"
+
+
+# --- which format it is ---
+
+
+def read_entries(source: Path, kind: str | None = None) -> tuple[str, list[Entry]]:
+    """The format, recognised where none is given, and what the list or folder holds, in order.
+
+    Raises FileNotFoundError or ValueError when it is none of the formats, or holds nothing.
+    """
+    if not source.exists():
+        raise FileNotFoundError(f"nothing at {source}")
+    kind = kind or recognised(source)
+    entries = FORMATS[kind](source)
+    if not entries:
+        raise ValueError(f"{source}, read as {kind}, lists no recordings")
+    return kind, entries
+
+
+def recognised(source: Path) -> str:
+    listed = list_in(source)
+    if listed.suffix == ".jsonl":
+        return "jsonl"
+    if listed.is_file() and separator(listed):
+        return "csv"
+    if listed.is_file() and (listed.parent / "wavs").is_dir():
+        return "ljspeech"
+    if source.is_dir() and sounds_in(source):
+        return "folder"
+    raise ValueError(
+        f"{source} is none of: csv (a header with audio_file and text, separated by |, tab or comma), ljspeech "
+        "(metadata.csv beside wavs/), folder (a.wav and a.txt side by side), jsonl (a .jsonl file); or say --format"
+    )
+
+
+def list_in(source: Path) -> Path:
+    """The file that lists recordings: the source itself, or a folder's metadata.csv."""
+    return source / "metadata.csv" if source.is_dir() else source
+
+
+# --- the formats ---
+
+
+def csv_entries(source: Path) -> list[Entry]:
+    """A header with `audio_file` and `text`; all other columns are kept. Commas may be quoted, | and tabs are not."""
+    listed = list_in(source)
+    found = separator(listed)
+    if not found:
+        raise ValueError(f"{listed}: its first line must name audio_file and text, separated by |, tab or comma")
+    quoting = csv.QUOTE_MINIMAL if found == "," else csv.QUOTE_NONE
+    lines = csv.reader(StringIO(read_text(listed), newline=""), delimiter=found, quoting=quoting)
+    try:
+        names, *rest = [(lines.line_num, fields) for fields in lines]
+    except csv.Error as error:
+        raise ValueError(f"{listed}, line {lines.line_num}: {error}") from error
+    names = [name.strip() for name in names[1]]
+    entries = []
+    for number, fields in rest:
+        place = f"line {number}"
+        if len(fields) == len(names):
+            entries.append(entry_of(place, dict(zip(names, fields, strict=True)), listed.parent))
+        elif fields:
+            problem = f"{len(fields)} fields, where the header has {len(names)}"
+            entries.append(Entry(place=place, audio="", problem=problem))
+    return entries
+
+
+def separator(listed: Path) -> str | None:
+    """What separates `text` and a column of recordings in the first line."""
+    header = read_text(listed).partition("\n")[0]
+    for sign in SEPARATORS:
+        names = {name.strip() for name in header.split(sign)}
+        if "text" in names and names & set(AUDIO_NAMES):
+            return sign
+    return None
+
+
+def ljspeech_entries(source: Path) -> list[Entry]:
+    """`id|text|normalised` without a header, and `wavs/<id>.wav`; the normalised text counts, where there is one."""
+    listed, entries = list_in(source), []
+    for number, line in enumerate(read_text(listed).split("\n"), start=1):
+        name, *texts = line.split("|")
+        if not line.strip():
+            continue
+        file = name if is_sound(Path(name)) else f"{name}.wav"
+        columns = {"audio": f"wavs/{file}", "text": next(filter(None, reversed(texts)), "")}
+        entries.append(entry_of(f"line {number}", columns, listed.parent))
+    return entries
+
+
+def folder_entries(source: Path) -> list[Entry]:
+    """Every recording with its text beside it (a.wav, a.txt); in a subfolder, whose name is the speaker's, or not."""
+    entries = []
+    for path in sounds_in(source):
+        beside, place = path.with_suffix(".txt"), printable(str(path.relative_to(source)))
+        try:
+            columns = {"audio": str(path), "text": read_text(beside) if beside.is_file() else ""}
+        except ValueError as error:
+            entries.append(Entry(place=place, audio="", problem=printable(str(error))))
+            continue
+        if path.parent != source:
+            columns["speaker"] = path.parent.name
+        entries.append(entry_of(place, columns, source))
+    return entries
+
+
+def jsonl_entries(source: Path) -> list[Entry]:
+    """An object a line with `audio` (or `audio_path`, `audio_file`) and `text`; all other keys are kept."""
+    entries = []
+    for number, line in enumerate(read_text(source).split("\n"), start=1):
+        place = f"line {number}"
+        try:
+            found = json.loads(line) if line.strip() else None
+        except (ValueError, RecursionError) as error:
+            entries.append(Entry(place=place, audio="", problem=f"no JSON: {error}"))
+            continue
+        if isinstance(found, dict):
+            entries.append(entry_of(place, found, source.parent))
+        elif line.strip():
+            entries.append(Entry(place=place, audio="", problem="no JSON object"))
+    return entries
+
+
+FORMATS: dict[str, Callable[[Path], list[Entry]]] = {
+    "csv": csv_entries,
+    "ljspeech": ljspeech_entries,
+    "folder": folder_entries,
+    "jsonl": jsonl_entries,
+}
+
+
+def entry_of(place: str, said: Mapping[str, Any], folder: Path) -> Entry:
+    """An entry of what a list says; relative paths mean the list's folder."""
+    audio, text = next((said[name] for name in AUDIO_NAMES if said.get(name)), None), said.get("text")
+    if not isinstance(audio, str):
+        return Entry(place=place, audio="", problem=f"no recording: needs {' or '.join(AUDIO_NAMES)}")
+    if not is_writable(said):
+        return Entry(place=place, audio="", problem="names or text that are not Unicode, or lists without end in it")
+    try:
+        path = str((folder / audio.strip()).resolve())
+    except (ValueError, OSError, RuntimeError) as error:
+        return Entry(place=place, audio="", problem=f"no recording: {error}")
+    columns = {key: value for key, value in said.items() if key not in RESERVED}
+    if not isinstance(text, str) or not text.strip():
+        return Entry(place=place, audio=path, columns=columns, problem=NO_TEXT)
+    return Entry(place=place, audio=path, text=" ".join(text.split()), columns=columns)
+
+
+def sounds_in(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.rglob("*")) if is_sound(path)]
+
+
+def is_sound(path: Path) -> bool:
+    """By its name."""
+    return path.suffix[1:].upper() in soundfile.available_formats()
+
+
+def read_text(path: Path) -> str:
+    if not path.is_file():
+        raise FileNotFoundError(f"no file at {path}")
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not text in UTF-8 ({error.reason} at byte {error.start})") from error

@@ -1,0 +1,161 @@
+"""Files of a source -> a folder, complete and verified, and flags to say which: what both fetch commands share."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from f5_tts.download.source import RemoteFile, Source, first_line, sha256_if_right
+
+WORK = ".fetch"  # the folder, in --cache_dir, of what is not finished
+
+
+def command_line(module: str, text: str | None) -> argparse.ArgumentParser:
+    """The flags of both commands."""
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=text)
+    parser.add_argument("--cache_dir", type=folder, required=True, metavar="DIR", help="where the model shall lie")
+    parser.add_argument("--revision", help="a branch, tag or commit of the hub's repository; default: its main branch")
+    parser.add_argument("--offline", action="store_true", help="connect to nothing: what is on this machine must do")
+    return parser
+
+
+def folder(text: str) -> Path:
+    """A path for argparse, where no file lies."""
+    path = Path(text)
+    if path.exists() and not path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is a file, where a folder should be")
+    return path
+
+
+def bring(source: Source, names: Sequence[str], folder: Path, root: Path, advice: str | None = None) -> None:
+    """Puts the named files into the folder once all are complete and verified, the last one last; what fits stays.
+
+    So a folder with the last one in it, which should be the weights, is a whole model. Unfinished files wait in `root`
+    for the next run. `advice` is what else to try where files are missing.
+    """
+    require(source, names, folder, advice)
+    if source.silence:
+        print(f"{source.silence}: taking what is on this machine", flush=True)
+    missing = [name for name in names if not is_there(source, name, folder)]
+    if missing:
+        with workplace(root) as work:  # perhaps after another process, which may have brought some
+            staged = {name: stage(source, name, folder, work) for name in missing if not is_there(source, name, folder)}
+            if staged:
+                place(source, names, staged, folder, work)
+
+
+def require(source: Source, names: Sequence[str], folder: Path, advice: str | None) -> None:
+    """Raises an error that says what is missing, and how to bring it by hand."""
+    missing = [name for name in names if not source.has(name, folder)]
+    if not missing:
+        return
+    if source.silence is None:
+        also = f", or {advice}" if advice else ""
+        raise ValueError(f"{source.name} has no {', '.join(missing)}: try another --revision{also}")
+    lines = [f"  {name} from {source.files[name].url}" for name in missing] + ([f"or {advice}"] if advice else [])
+    raise FileNotFoundError("\n".join([f"{source.silence}; bring these files into {folder} by hand:", *lines]))
+
+
+def is_there(source: Source, name: str, folder: Path) -> bool:
+    """Whether the folder has the file as it should be; if so, it is reported."""
+    sha256 = sha256_if_right(folder / name, source.files[name])
+    if sha256:
+        report(source, name, sha256, "was there")
+    return sha256 is not None
+
+
+def report(source: Source, name: str, sha256: str, how: str) -> None:
+    proof = f"as in {source.name}" if source.files[name].checksum else "nothing to compare it with"
+    print(f"{name}: sha256 {sha256} ({how}; {proof})", flush=True)
+
+
+@contextmanager
+def workplace(root: Path) -> Iterator[Path]:
+    """A folder in `root` for what is not finished, for one process at a time; gone when all went well."""
+    from huggingface_hub.utils import WeakFileLock
+
+    work, lock = root / WORK, root / f"{WORK}.lock"
+    root.mkdir(parents=True, exist_ok=True)
+    with WeakFileLock(lock):
+        work.mkdir(exist_ok=True)
+        yield work
+        shutil.rmtree(work)
+        with suppress(PermissionError):  # of systems that keep a file while it is open
+            lock.unlink()
+
+
+def stage(source: Source, name: str, folder: Path, work: Path) -> Path:
+    """The file in the workplace, complete and verified."""
+    file = source.files[name]
+    part = staged_path(file, work)
+    left = part.exists()
+    sha256 = sha256_if_right(part, file) or fill(part, file, folder)
+    if left and not sha256:  # what an earlier run left was no beginning of it
+        sha256 = fill(part, file, folder)
+    if not sha256:
+        remedy = "delete it" if file.here else "it was thrown away, and the same command fetches it again"
+        raise OSError(f"{file.here or file.url} has not the checksum of {source.name}, {file.checksum}: {remedy}")
+    report(source, name, sha256, "copied" if file.here else "fetched")
+    return part
+
+
+def staged_path(file: RemoteFile, work: Path) -> Path:
+    """Its name in the workplace, which no other version of the file shares."""
+    return work / f"{file.name}.{file.checksum or 'unverified'}"
+
+
+def fill(part: Path, file: RemoteFile, folder: Path) -> str | None:
+    """Copies the file or fetches what `part` lacks of it; its sha256, or None and nothing left if it is not right."""
+    if file.here is not None:
+        shutil.copyfile(file.here, part)
+    else:
+        fetch(file, part, folder)
+    sha256 = sha256_if_right(part, file)
+    if sha256 is None:
+        part.unlink()
+    return sha256
+
+
+def fetch(file: RemoteFile, part: Path, folder: Path) -> None:
+    """Fetches what `part` lacks; OSError says how to go on from there."""
+    from huggingface_hub.errors import HTTPError  # pyright: ignore[reportPrivateImportUsage]
+
+    try:
+        download(file, part)
+    except (OSError, ValueError, HTTPError) as error:
+        raise OSError(
+            f"{file.name} could not be fetched ({first_line(error)}): run the same command again, which goes on from "
+            f"here, or bring it from {file.url} into {folder} by hand"
+        ) from error
+
+
+def download(file: RemoteFile, part: Path) -> None:
+    """With a progress bar.
+
+    Not by hf_hub_download: of late it forgets the beginning of a file whose download was interrupted.
+    """
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers
+
+    headers = {} if file.public else build_hf_headers(library_name="f5_tts")  # with the user's token
+    headers["Accept-Encoding"] = "identity"  # a range of a compressed file is no range of the file
+    begun = file.checksum is not None and part.exists() and part.stat().st_size < (file.size or 0)
+    with part.open("ab" if begun else "wb") as stream:
+        size = stream.tell()
+        http_get(
+            file.url, stream, resume_size=size, headers=headers, expected_size=file.size, displayed_filename=file.name
+        )
+
+
+def place(source: Source, names: Sequence[str], staged: dict[str, Path], folder: Path, work: Path) -> None:
+    """Moves all into the folder; the last name is away while the others change."""
+    folder.mkdir(parents=True, exist_ok=True)
+    last = folder / names[-1]
+    if names[-1] not in staged:
+        staged[names[-1]] = last.replace(staged_path(source.files[names[-1]], work))
+    last.unlink(missing_ok=True)
+    for name in sorted(staged, key=list(names).index):
+        staged[name].replace(folder / name)

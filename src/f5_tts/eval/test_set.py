@@ -1,0 +1,108 @@
+"""A JSONL list of held-out utterances -> what to speak and with whose voice."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from f5_tts.data.tokenizer import is_writable
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvalItem:
+    """One sentence to be spoken in the voice of one prompt."""
+
+    id: str  # the same item keeps its id in every evaluation, so that two models can be compared item by item
+    prompt_audio: str  # as the list writes it
+    prompt_text: str
+    text: str  # what is to be spoken
+    duration: float  # s, of the speech to be made
+    speaker: str
+    seen: bool  # whether the speaker was in the training data
+
+    def __post_init__(self) -> None:
+        if not 0 < self.duration < math.inf:  # so that NaN is refused as well
+            raise ValueError(f"'duration' is {self.duration}; it must be above 0 seconds")
+        if not re.fullmatch(r"\w[\w .-]{0,99}", self.id):
+            raise ValueError(f"'id' is {self.id!r:.60}; clips are named by it: letters, digits and . _ - alone")
+        if not self.text.split():
+            raise ValueError("'text' is empty; an error rate needs at least one word")
+
+
+KINDS = {field.name: str(field.type) for field in fields(EvalItem)}
+JSON_NAMES = {"str": "string", "float": "number", "bool": "true or false"}
+
+
+def read_items(path: str | Path) -> list[EvalItem]:
+    """The items in the order of the list; one JSON object per line, with exactly the fields of `EvalItem` as keys."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no evaluation list at {path}")
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")  # other line breaks may stand within a text
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not text in UTF-8 ({error.reason} at byte {error.start})") from error
+    items = [read_item(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
+    if not items:
+        raise ValueError(f"{path} holds no items; one JSON object per line is needed")
+    check_ids(items, path)
+    return items
+
+
+def unseen_of(items: Sequence[EvalItem], path: Path) -> list[EvalItem]:
+    """Those in voices never trained on, by which a model is judged; ValueError where the list, at `path`, has none."""
+    unseen = [item for item in items if not item.seen]
+    if not unseen:
+        raise ValueError(
+            f'{path} has no item in a voice never trained on ("seen": false), by which a model is judged: give a list '
+            "with some in eval.items_dir"
+        )
+    return unseen
+
+
+def read_item(line: str, where: str) -> EvalItem:
+    """`where` (file and line) opens every error."""
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where}: not JSON ({error.msg} at character {error.pos + 1})") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where}: not JSON ({error})") from error
+    if not isinstance(row, dict):
+        raise ValueError(f"{where}: a JSON object is needed, found {type(row).__name__}")
+    check_keys(row, where)
+    try:
+        return EvalItem(**{key: typed(key, value) for key, value in row.items()})
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def check_keys(row: dict[str, Any], where: str) -> None:
+    missing, unknown = sorted(KINDS.keys() - row.keys()), sorted(row.keys() - KINDS.keys())
+    if missing or unknown:
+        found = [f"missing {missing}"] * bool(missing) + [f"unknown {unknown}"] * bool(unknown)
+        raise ValueError(f"{where}: keys {' and '.join(found)}; allowed are exactly {list(KINDS)}")
+
+
+def typed(key: str, value: Any) -> Any:
+    """The value as `EvalItem` wants it; JSON writes a whole number of seconds without a point."""
+    kind = KINDS[key]
+    if kind == "float" and type(value) is int:
+        return float(value)
+    if type(value).__name__ != kind:
+        raise ValueError(f"'{key}' is {value!r:.60}; a JSON {JSON_NAMES[kind]} is needed")
+    if kind == "str" and not is_writable(value):
+        raise ValueError(f"'{key}' is {value!r:.60}; half a surrogate is no Unicode")
+    return value
+
+
+def check_ids(items: list[EvalItem], path: Path) -> None:
+    ids = [item.id for item in items]
+    if repeated := sorted(i for i, num in Counter(ids).items() if num > 1):
+        raise ValueError(f"{path}: 'id' must be unique, found more than once: {repeated}")

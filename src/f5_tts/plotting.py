@@ -1,0 +1,23 @@
+"""Matplotlib figures outside pyplot."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes as Axes
+    from matplotlib.figure import Figure
+
+DPI = 130
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """In inches; outside pyplot, so that nothing global is changed and no screen is needed."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError('the picture needs matplotlib; type: pip install -e ".[mini]"') from error
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure

@@ -1,0 +1,171 @@
+"""A page to listen to: the same prompts before and after training, side by side."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from urllib.parse import quote
+
+from rapidfuzz.distance import Levenshtein
+
+from f5_tts.eval.table import HEADER, ResultRow, title
+from f5_tts.files import replace_file
+from f5_tts.rewards.asr.error_rate import normalise
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Take:
+    """What one model made of a text."""
+
+    model: str
+    audio: Path
+    heard: str  # by the recogniser
+    similarity: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ListenRow:
+    """One text, the voice it was to be spoken in, and each model's take."""
+
+    text: str
+    prompt_audio: Path
+    prompt_text: str
+    takes: Sequence[Take]  # the same models in every row, in the order of the columns
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Results:
+    """What stands above the clips."""
+
+    rows: Sequence[ResultRow]
+    recogniser: str  # a key of table.RECOGNISERS
+    picture: Path
+
+
+def write_page(rows: Sequence[ListenRow], path: str | Path, results: Results) -> None:
+    """One HTML file; it names audio and picture by paths relative to itself, and needs nothing else."""
+    path = Path(path)
+    content = PAGE.format(
+        style=STYLE,
+        recogniser=escape(title(results.recogniser)),
+        results=results_html(results.rows),
+        picture=link(results.picture, path.parent),
+        listen=listen_html(rows, path.parent),
+    )
+    replace_file(path, lambda part: part.write_text(content, encoding="utf-8"))
+
+
+def results_html(rows: Sequence[ResultRow]) -> str:
+    body = "\n".join(table_row("td", row.cells()) for row in rows)
+    return f"<thead>{table_row('th', HEADER)}</thead>\n<tbody>\n{body}\n</tbody>"
+
+
+def table_row(tag: str, cells: Sequence[str]) -> str:
+    return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+
+def listen_html(rows: Sequence[ListenRow], folder: Path) -> str:
+    """A table of players, a row each; ValueError when rows show different models, or there are none."""
+    if not rows:
+        raise ValueError("a page to listen to needs at least one row, found none")
+    models = [take.model for take in rows[0].takes]
+    for row in rows:
+        if [take.model for take in row.takes] != models:
+            raise ValueError(
+                f"takes of {row.text!r} are by {[t.model for t in row.takes]}; the first row's by {models}"
+            )
+    head = table_row("th", ["text", "prompt", *models])
+    body = "\n".join(listen_row(row, folder) for row in rows)
+    return f"<thead>{head}</thead>\n<tbody>\n{body}\n</tbody>"
+
+
+def listen_row(row: ListenRow, folder: Path) -> str:
+    """One prompt and what each model made of it, misheard words marked."""
+    prompt = f"{player(row.prompt_audio, folder)}<p>{escape(row.prompt_text)}</p>"
+    takes = [
+        f"{player(take.audio, folder)}<p>{marked(row.text, take.heard)}</p>"
+        f"<small>similarity {take.similarity:.2f}</small>"
+        for take in row.takes
+    ]
+    cells = "".join(f"<td>{cell}</td>" for cell in (prompt, *takes))
+    return f'<tr><th scope="row">{escape(row.text)}</th>{cells}</tr>'
+
+
+def player(audio: Path, folder: Path) -> str:
+    return f'<audio controls preload="none" src="{link(audio, folder)}"></audio>'
+
+
+def link(target: Path, folder: Path) -> str:
+    """From the page to a file, as a URL."""
+    return escape(quote(Path(os.path.relpath(target, folder)).as_posix()))
+
+
+def marked(text: str, heard: str) -> str:
+    """The heard words, marked where they differ from the text; words of the text that are missing are struck out."""
+    want, got = normalise(text).split(), normalise(heard).split()
+    pieces = []
+    for edit in Levenshtein.opcodes(want, got):
+        words = got[edit.dest_start : edit.dest_end] or want[edit.src_start : edit.src_end]
+        pieces += [MARKS[edit.tag].format(escape(word)) for word in words]
+    return " ".join(pieces)
+
+
+MARKS = {
+    "equal": "{}",
+    "replace": "<mark>{}</mark>",
+    "insert": "<mark>{}</mark>",
+    "delete": "<mark><del>{}</del></mark>",
+}
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #1c1c1e; --paper: #fff; --line: #d8d8dc; --soft: #f5f5f7; --wrong: #ffd9cc; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #ececf0; --paper: #161618; --line: #3a3a3f; --soft: #222226; --wrong: #7a3320; }
+}
+body { max-width: 76rem; margin: 2rem auto; padding: 0 1rem; font: 16px/1.5 system-ui, sans-serif;
+  color: var(--ink); background: var(--paper); }
+h1 { font-size: 1.5rem; } h2 { margin-top: 2.5rem; font-size: 1.15rem; }
+.wide { overflow-x: auto; }
+table { width: 100%; border-collapse: collapse; }
+th, td { padding: .5rem .75rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
+thead th { background: var(--soft); white-space: nowrap; }
+td p { margin: .3rem 0 0; }
+audio { width: 13rem; height: 2.2rem; }
+mark { padding: 0 .2em; border-radius: .2em; color: inherit; background: var(--wrong); }
+small { opacity: .7; }
+img { max-width: 100%; border-radius: .4rem; background: #fff; }
+"""
+
+PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Before and after reinforcement learning</title>
+<style>{style}</style>
+</head>
+<body>
+<h1>Before and after reinforcement learning</h1>
+<p>A small text-to-speech model hears a prompt and speaks other digits in the prompt&rsquo;s voice. It was never
+trained on these digit strings. Below: how well that went before and after the two stages of training, then the clips
+themselves. All models start from the same noise.</p>
+<h2>Results</h2>
+<p>{recogniser}</p>
+<div class="wide"><table>
+{results}
+</table></div>
+<h2>The run</h2>
+<p><img src="{picture}" alt="Reward, error rate, similarity and KL over the updates of stage 2"></p>
+<h2>Listen</h2>
+<p>Under each clip: what the recogniser heard, <mark>marked</mark> where it is another word than the text&rsquo;s and
+<mark><del>struck out</del></mark> where a word was not heard at all; and how similar the voice is to the prompt&rsquo;s
+(1 is the same).</p>
+<div class="wide"><table>
+{listen}
+</table></div>
+</body>
+</html>
+"""

@@ -1,0 +1,84 @@
+"""Rewards clips that are understood: error rate as FunASR's SenseVoiceSmall hears them, in five languages."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+from f5_tts.rewards.asr.error_rate import language_of, symbols
+from f5_tts.rewards.asr.sensevoice import LANGUAGES, SenseVoice, find_directory
+from f5_tts.rewards.asr.transcript_reward import TranscriptReward, whole
+from f5_tts.rewards.audio import fingerprint, shared_rate
+from f5_tts.types import RewardInput
+
+KNOWN_TARGETS = 1024  # texts kept of recordings heard before
+CHOICES = {"lang": LANGUAGES, "wer_mode": ("char", "word"), "ref_source": ("text", "audio")}
+
+
+class FunasrWer(TranscriptReward):
+    """Components as in `TranscriptReward`, and both texts as `transcript.symbols` compares them.
+
+    `model_id` is a directory of SenseVoiceSmall or its name on the hub. `lang` is the language of all clips; auto: each
+    input's own where the model knows it, else found by the model itself, and for the comparison by the text's script.
+    `wer_mode`: char | word, what an error is counted in; of characters the rate is reported as `cer` too. `ref_source`:
+    text | audio, which compares with what the same model hears in `target_audio`, so that its own mistakes do not
+    count; NaN where that is missing or nothing is heard in it. `batch_size` clips are heard at once.
+    """
+
+    def __init__(
+        self,
+        model_id: str | None,
+        *,
+        device: str = "cpu",
+        lang: str = "auto",
+        wer_mode: str = "char",
+        ref_source: str = "text",
+        batch_size: int = 8,
+    ):
+        for key, value in {"lang": lang, "wer_mode": wer_mode, "ref_source": ref_source}.items():
+            if value not in CHOICES[key]:
+                raise ValueError(f"funasr_wer: config.{key}={value!r} is none of {', '.join(CHOICES[key])}")
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"funasr_wer: config.batch_size must be a whole number from 1, got {batch_size!r}")
+        self.lang, self.wer_mode, self.from_audio = lang, wer_mode, ref_source == "audio"
+        self.rate = "cer" if wer_mode == "char" else "wer"
+        self.recognizer = SenseVoice(find_directory(model_id), device, batch_size)
+        self._known: dict[bytes, str] = {}
+
+    def hear(self, inputs: Sequence[RewardInput]) -> list[str]:
+        clips = [item.audio if self.from_audio else whole(item) for item in inputs]
+        return self.recognizer.transcribe(clips, shared_rate(inputs), [self.asked(item) for item in inputs])
+
+    def references(self, inputs: Sequence[RewardInput]) -> list[str | None]:
+        return self.heard_targets(inputs) if self.from_audio else super().references(inputs)
+
+    def heard_targets(self, inputs: Sequence[RewardInput]) -> list[str | None]:
+        """What is heard in each target; looked up where it was heard before, as a group shares one and items return."""
+        rate = shared_rate(inputs)
+        keys = [self.target_key(item) for item in inputs]
+        new = {key: item for key, item in zip(keys, inputs, strict=True) if key and key not in self._known}
+        clips = [item.target_audio for item in new.values() if item.target_audio is not None]
+        texts = self.recognizer.transcribe(clips, rate, [self.asked(item) for item in new.values()])
+        self._known.update(zip(new, texts, strict=True))
+        found = [self._known[key] if key else "" for key in keys]
+        for key in list(self._known)[:-KNOWN_TARGETS]:
+            del self._known[key]
+        return [text or None for text in found]
+
+    def target_key(self, item: RewardInput) -> bytes:
+        """Names the recording and the language it is heard in; empty where there is none."""
+        if item.target_audio is None:
+            return b""
+        return fingerprint(item.target_audio, item.sample_rate) + self.asked(item).encode()
+
+    def symbols(self, text: str, item: RewardInput) -> list[str]:
+        language = self.asked(item)
+        return symbols(text, language_of(item.text) if language == "auto" else language, self.wer_mode)
+
+    def asked(self, item: RewardInput) -> str:
+        """The language that the model is asked to hear."""
+        language = item.language if self.lang == "auto" else self.lang
+        if language not in LANGUAGES:
+            warnings.warn(f"funasr_wer: SenseVoice does not know the language {language!r}; it guesses", stacklevel=1)
+            return "auto"
+        return language

@@ -1,0 +1,217 @@
+"""Speech -> text by FunASR's SenseVoiceSmall, loaded strictly and without traces; only this file knows funasr."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from f5_tts.download.hub import fetch
+from f5_tts.files import read_yaml, value_at
+from f5_tts.model.build import available_device
+from f5_tts.model.safe_load import UNREADABLE, check_records
+from f5_tts.rewards.asr.preserve_state import traceless
+from f5_tts.rewards.audio import at_heard_rate, usable_indices
+
+LANGUAGES = ("auto", "zh", "en", "yue", "ja", "ko")
+TAG = re.compile(r"<\|[^|]*\|>")  # language, emotion, event and style, which lead each text
+
+BPE = "chn_jpn_yue_eng_ko_spectok.bpe.model"
+# Of config.yaml; funasr has others, that read files of theirs.
+PARTS = {
+    "model": "SenseVoiceSmall",
+    "encoder": "SenseVoiceEncoderSmall",
+    "tokenizer": "SentencepiecesTokenizer",
+    "frontend": "WavFrontend",
+}
+FILES = ("config.yaml", "configuration.json", "model.pt", "am.mvn", BPE)
+HUB_NAMES = {"iic/SenseVoiceSmall": "FunAudioLLM/SenseVoiceSmall"}  # ModelScope's name -> Hugging Face's
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+FETCH = "python -m f5_tts.scripts.fetch_reward_asr_model --cache_dir"
+USUAL = "checkpoints/funasr/SenseVoiceSmall"
+SHOWN = 3  # differences that an error names
+
+NEEDED = ("funasr", "kaldi_native_fbank", "sentencepiece")  # the names they are imported by
+INSTALL = 'pip install -e ".[reward_funasr]" (or ".[rl]", which holds it)'
+# What funasr makes of broken files.
+BROKEN = (RuntimeError, OSError, LookupError, ValueError, TypeError, AttributeError)
+
+
+class SenseVoice:
+    """Texts of clips, without tags, punctuation or digits; in single precision, whatever precision the caller is in.
+
+    FunASR loads what fits and says nothing of the rest: everything is checked here, before a run begins.
+    """
+
+    def __init__(self, directory: Path, device: str, batch_size: int):
+        check_installed()
+        check_files(directory)
+        shapes = weight_shapes(directory / "model.pt")
+        self.device, self.batch_size, self._lock = available_device(device, "funasr_wer"), batch_size, Lock()
+        built = auto_model(directory, self.device)
+        self.model, self._settings = built.model.requires_grad_(False), built.kwargs
+        check_weights(directory / "model.pt", shapes, self.model)
+        check_cmvn(directory / "am.mvn", self._settings["frontend"])
+
+    def transcribe(self, clips: list[Tensor], sample_rate: int, languages: list[str]) -> list[str]:
+        """One text per mono clip, in order, each asked for in its language of LANGUAGES; "" for unusable clips."""
+        ready = {i: at_heard_rate(clips[i], sample_rate) for i in usable_indices(clips, sample_rate)}
+        texts: dict[int, str] = {}
+        for language in dict.fromkeys(languages):
+            alike = sorted((i for i in ready if languages[i] == language), key=lambda i: len(ready[i]))
+            for start in range(0, len(alike), self.batch_size):
+                batch = alike[start : start + self.batch_size]  # of like length, so that little is padding
+                texts.update(zip(batch, self._hear([ready[i] for i in batch], language), strict=True))
+        return [texts.get(i, "") for i in range(len(clips))]
+
+    def _hear(self, clips: list[Tensor], language: str) -> list[str]:
+        """Texts of clips at 16 kHz; by the model itself, as AutoModel would set threads and draw a name for each."""
+        settings = {**self._settings, "language": language, "use_itn": False}
+        with self._lock, torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
+            results, _ = self.model.inference(data_in=clips, key=["clip"], **settings)
+        if len(results) != len(clips):
+            raise RuntimeError(f"funasr_wer: {len(results)} texts came back for {len(clips)} clips")
+        return [TAG.sub("", result["text"]) for result in results]
+
+
+# --- where the model is ---
+
+
+def find_directory(model_id: str | None) -> Path:
+    """The directory of that name, or the files of that repository on the hub; an error that says how to get one."""
+    if not model_id:
+        raise ValueError(
+            f"funasr_wer: config.model_id is {model_id!r}, and SenseVoiceSmall is not part of this package; run: "
+            f"{FETCH} {USUAL}, and give rl.rewards.providers.<n>.config.model_id={USUAL}"
+        )
+    if Path(model_id).is_dir():
+        return Path(model_id)
+    if not HUB_NAME.fullmatch(model_id):
+        raise FileNotFoundError(f"funasr_wer: no directory at config.model_id={model_id}; run: {FETCH} {model_id}")
+    try:
+        return [fetch(HUB_NAMES.get(model_id, model_id), name) for name in FILES][-1].parent
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"funasr_wer: config.model_id={model_id} is neither a directory nor within reach on the hub: {error}; "
+            f"where the hub can be reached run: {FETCH} {USUAL}, and give that directory"
+        ) from error
+
+
+# --- whether it is whole ---
+
+
+def check_files(directory: Path) -> None:
+    """All files are there, and of a SenseVoiceSmall."""
+    missing = [name for name in FILES if not (directory / name).is_file()]
+    if missing:
+        raise FileNotFoundError(f"funasr_wer: {directory} lacks {', '.join(missing)}; run: {FETCH} {directory}")
+    try:
+        config = read_yaml(directory / "config.yaml")
+    except ValueError as error:
+        raise ValueError(f"funasr_wer: {directory}/config.yaml is damaged; run: {FETCH} {directory}") from error
+    for part, needed in PARTS.items():
+        if (found := value_at(config, part)) != needed:
+            raise ValueError(
+                f"funasr_wer: {directory}/config.yaml describes {found}, and SenseVoiceSmall is needed, with {part}: "
+                f"{needed}"
+            )
+
+
+def weight_shapes(path: Path) -> dict[str, torch.Size]:
+    """Name and shape of each tensor in a file of weights, whose values are not read; nothing in it can run."""
+    try:
+        if zipfile.is_zipfile(path):
+            check_records(path)
+        content = torch.load(path, map_location="meta", weights_only=True)
+    except UNREADABLE as error:
+        raise ValueError(
+            f"funasr_wer: {path} holds no weights, or more than weights: half a download, or not from where it should "
+            f"be; run: {FETCH} {path.parent}"
+        ) from error
+    for name in ("state_dict", "model_state_dict", "model"):  # where funasr looks
+        content = content.get(name, content) if isinstance(content, Mapping) else {}
+    return {name: value.shape for name, value in content.items() if isinstance(value, Tensor)}
+
+
+def check_weights(path: Path, found: Mapping[str, torch.Size], model: nn.Module) -> None:
+    """Every weight of the model is in the file, in its shape, and the file has no other of the same parts; what else
+    it holds, such as an optimizer, is its own affair."""
+    wanted = {name: value.shape for name, value in model.state_dict().items()}
+    parts = {name.partition(".")[0] for name in wanted}
+    there = {name: shape for name, shape in found.items() if name.partition(".")[0] in parts}
+    differences = [
+        f"{name} {shown(there.get(name))} instead of {shown(wanted.get(name))}"
+        for name in [*wanted, *(there.keys() - wanted.keys())]
+        if there.get(name) != wanted.get(name)
+    ]
+    if differences:
+        raise ValueError(
+            f"funasr_wer: {path} does not fit the config.yaml and {BPE} beside it: {', '.join(differences[:SHOWN])} "
+            f"({len(differences)} of {len(wanted)} weights); run: {FETCH} {path.parent}"
+        )
+
+
+def shown(shape: torch.Size | None) -> str:
+    return "nothing" if shape is None else "x".join(map(str, shape))
+
+
+def check_cmvn(path: Path, frontend: Any) -> None:
+    shape = (2, frontend.output_size())
+    if frontend.cmvn is None or tuple(frontend.cmvn.shape) != shape:
+        raise ValueError(f"funasr_wer: {path} does not hold {shape[1]} means and scales; run: {FETCH} {path.parent}")
+
+
+# --- funasr ---
+
+
+def auto_model(directory: Path, device: torch.device) -> Any:
+    """FunASR's AutoModel of a directory whose files are there, each named, so that none is looked for elsewhere."""
+    with traceless():
+        model_class = import_funasr()
+        try:
+            return model_class(
+                model=str(directory),
+                config=str(directory / "config.yaml"),
+                init_param=str(directory / "model.pt"),
+                tokenizer_conf={"bpemodel": str(directory / BPE)},
+                frontend_conf={"cmvn_file": str(directory / "am.mvn"), "dither": 0.0},  # its default is noise of 1
+                device=str(device),
+                ncpu=torch.get_num_threads(),
+                disable_update=True,
+                trust_remote_code=False,  # said here, for a config.yaml or configuration.json could say otherwise
+            )
+        except BROKEN as error:
+            reason = str(error).partition("\n")[0]
+            raise ValueError(
+                f"funasr_wer: funasr cannot make a model of {directory} ({type(error).__name__}: {reason}); "
+                f"run: {FETCH} {directory}"
+            ) from error
+
+
+def check_installed() -> None:
+    """Raises ImportError that says what to type."""
+    if missing := [name for name in NEEDED if find_spec(name) is None]:
+        raise ImportError(f"funasr_wer needs {', '.join(missing)}; run: {INSTALL}")
+
+
+def import_funasr() -> Any:
+    """AutoModel; takes some ten seconds, as funasr imports all that it has."""
+    if find_spec("torchaudio") is not None:
+        try:
+            import_module("torchaudio")
+        except (OSError, ImportError) as error:
+            raise ImportError(
+                "funasr_wer: torchaudio is installed but does not load, and funasr then does not either; it is not "
+                "needed: pip uninstall torchaudio"
+            ) from error
+    from funasr import AutoModel
+
+    return AutoModel

@@ -1,0 +1,93 @@
+"""Speech made worse in one known way at a time, so that one knows what a reward should say of it (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from f5_tts.rewards.asr.error_rate import language_of, symbols
+from f5_tts.types import RewardInput
+
+NOISE_DB = -5.0  # of white noise below the speech
+OVERDRIVE = 10.0  # times full scale, cut off at full scale
+PAUSE_S = 1.0
+HUM = 1e-3  # of a pause: as quiet as a room, not as digital silence
+SEARCH = 0.25  # of a word's length: how far from where it is guessed its edge is looked for
+WINDOW_S = 0.02
+
+Damage = Callable[[RewardInput], RewardInput]
+
+
+def dropped_word(item: RewardInput) -> RewardInput:
+    """Without the word in the middle of its text."""
+    first, last = word_edges(item, len(words_of(item.text)) // 2)
+    return replace(item, audio=torch.cat([item.audio[:first], item.audio[last:]]))
+
+
+def repeated_word(item: RewardInput) -> RewardInput:
+    """With that word said twice."""
+    first, last = word_edges(item, len(words_of(item.text)) // 2)
+    return replace(item, audio=torch.cat([item.audio[:last], item.audio[first:]]))
+
+
+def noise(item: RewardInput) -> RewardInput:
+    """White noise over it, the same for all clips."""
+    hiss = torch.randn(len(item.audio), generator=torch.Generator().manual_seed(0))
+    return replace(item, audio=item.audio + 10 ** (NOISE_DB / 20) * item.audio.square().mean().sqrt() * hiss)
+
+
+def clipping(item: RewardInput) -> RewardInput:
+    """Far too loud, and cut off."""
+    return replace(item, audio=(item.audio * OVERDRIVE / item.audio.abs().max().clamp(min=HUM)).clamp(-1, 1))
+
+
+def long_pause(item: RewardInput) -> RewardInput:
+    """A pause between the word in the middle and the one before."""
+    place, _ = word_edges(item, len(words_of(item.text)) // 2)
+    hush = HUM * torch.randn(round(PAUSE_S * item.sample_rate), generator=torch.Generator().manual_seed(1))
+    return replace(item, audio=torch.cat([item.audio[:place], hush, item.audio[place:]]))
+
+
+def silence(item: RewardInput) -> RewardInput:
+    """Nothing at all."""
+    return replace(item, audio=torch.zeros_like(item.audio))
+
+
+DAMAGES: dict[str, Damage] = {
+    "dropped word": dropped_word,
+    "repeated word": repeated_word,
+    "noise": noise,
+    "clipping": clipping,
+    "long pause": long_pause,
+    "silence": silence,
+}
+
+
+def words_of(text: str) -> list[str]:
+    """Its words, numbers spelled out; of Chinese and Japanese each character."""
+    return symbols(text, language_of(text), "word")
+
+
+def word_edges(item: RewardInput, number: int) -> tuple[int, int]:
+    """The samples between which a word is said: words share the clip by their letters, an edge within it is then moved
+    to the quietest place near by."""
+    lengths = torch.tensor([len(word) + 1 for word in words_of(item.text)])
+    share = torch.cat([torch.zeros(1), lengths.cumsum(0) / lengths.sum()]) * len(item.audio)
+    reach = int(SEARCH * (share[number + 1] - share[number]))
+    inner = [quietest(item.audio, int(edge), reach, item.sample_rate) for edge in share[1:-1]]
+    edges = [0, *inner, len(item.audio)]
+    return edges[number], edges[number + 1]
+
+
+def quietest(clip: Float[Tensor, " nw"], place: int, reach: int, sample_rate: int) -> int:
+    """The middle of the window of least power within `reach` samples of `place`."""
+    window = round(WINDOW_S * sample_rate)
+    start = max(0, place - reach - window // 2)
+    near = clip[start : place + reach + window // 2]
+    if len(near) < window:
+        return place
+    return start + int(near.unfold(0, window, 1).square().sum(dim=1).argmin()) + window // 2

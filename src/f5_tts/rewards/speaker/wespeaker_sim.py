@@ -1,0 +1,185 @@
+"""Rewards clips in the voice of their reference: cosine of two speaker embeddings, by a published WeSpeaker ResNet34.
+
+The folder's `config.yaml` and `avg_model.pt` are all that is used; the package wespeaker is not needed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from f5_tts.files import read_yaml, value_at
+from f5_tts.model.build import available_device
+from f5_tts.model.checkpoint import differences
+from f5_tts.model.safe_load import check_tensors, read_file
+from f5_tts.rewards.audio import HEARD_RATE
+from f5_tts.rewards.speaker.fbank import FRAME, SHIFT, kaldi_fbank
+from f5_tts.rewards.speaker.resnet import SHRINKING, ResNet34
+from f5_tts.rewards.speaker.similarity_reward import VoiceReward
+
+CONFIG, WEIGHTS = "config.yaml", "avg_model.pt"
+HOME = "WESPEAKER_HOME"  # the package's own variable
+IN_HOME = (".", "cnceleb_resnet34", "chinese")  # where the model may lie there; the package itself makes the last
+FETCHED = "checkpoints/wespeaker/cnceleb_resnet34"
+FETCH = f"python -m f5_tts.scripts.fetch_reward_spk_model --cache_dir {FETCHED}"
+GET_IT = f"run: {FETCH} and set config.model_dir to {FETCHED}/cnceleb_resnet34"
+OURS = f"use cnceleb_resnet34: {FETCH}"
+
+# model_args with what a missing one means; m_channels is ours, for small models
+UNSAID = {"feat_dim": None, "embed_dim": None, "m_channels": 32, "pooling_func": "TSTP", "two_emb_layer": False}
+HEARD = {
+    "resample_rate": HEARD_RATE,
+    "fbank_args.frame_length": 1000 * FRAME // HEARD_RATE,
+    "fbank_args.frame_shift": 1000 * SHIFT // HEARD_RATE,
+    "cmvn": True,
+    "cmvn_args.norm_mean": True,
+    "cmvn_args.norm_var": False,
+}  # dataset_args, in Hz and ms; not dither: in training it is noise below one step of 16 bits, here it would be chance
+SCALE = 32768.0  # published models were trained on 16-bit samples
+WRAPPERS = ("model", "state_dict")  # under which a file may hold its weights
+OF_ITS_TRAINING = "projection."  # in the file, of no use here
+TOGETHER = 4  # clips in one pass; CPU s per clip of 5 s, one thread: 1 0.33, 2 0.31, 4 0.32, 8 0.32-0.36, 16 0.39
+
+
+class WespeakerSim(VoiceReward):
+    """Cosine between the voices of a clip and of its reference, in [-1, 1]; `VoiceReward` says what else.
+
+    WeSpeaker itself reports (cosine + 1) / 2. Loudness does not count, and padding changes nothing.
+    """
+
+    def __init__(self, model_dir: str | None = None, device: str = "cpu"):
+        """`model_dir`: a folder with config.yaml and avg_model.pt; None: as $WESPEAKER_HOME says."""
+        super().__init__()
+        self.device = available_device(device, "wespeaker_sim")
+        network = read_resnet(model_folder(model_dir)).to(self.device)
+        self.network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+    def encode(self, clips: list[Tensor]) -> Float[Tensor, "b e"]:
+        with torch.autocast(self.device.type, enabled=False):
+            features = [self.features(clip) for clip in clips]
+            order = sorted(range(len(clips)), key=lambda i: len(features[i]))  # alike lengths need little padding
+            batches = [order[i : i + TOGETHER] for i in range(0, len(order), TOGETHER)]
+            vectors = torch.cat([self.network(*padded([features[i] for i in batch])) for batch in batches])
+        return vectors[torch.tensor(order).argsort()]
+
+    def features(self, clip: Float[Tensor, " nw"]) -> Float[Tensor, "n d"]:
+        """Log-mel bands, each with a mean of zero over the clip."""
+        bands = kaldi_fbank(clip.to(self.device) * SCALE, self.network.feat_dim)
+        return bands - bands.mean(dim=0)
+
+
+def padded(features: Sequence[Tensor]) -> tuple[Float[Tensor, "b n d"], Int[Tensor, " b"]]:
+    """One batch, zeros after each item's end, and the lengths in frames."""
+    batch = pad_sequence(list(features), batch_first=True)
+    return batch, torch.tensor([len(item) for item in features], device=batch.device)
+
+
+# --- from a folder ---
+
+
+def model_folder(model_dir: str | None) -> Path:
+    """The folder with both files; FileNotFoundError that says where they were sought and how to get them."""
+    if model_dir is None:
+        return folder_in_home(os.environ.get(HOME))
+    folder = Path(model_dir).expanduser()
+    if not (absent := missing(folder)):
+        return folder
+    inside = [path for path in sorted(folder.glob("*/")) if not missing(path)]
+    advice = f"they are in {inside[0]}: give that folder" if inside else GET_IT
+    raise FileNotFoundError(f"wespeaker_sim: no {' and no '.join(absent)} in config.model_dir={model_dir}; {advice}")
+
+
+def folder_in_home(home: str | None) -> Path:
+    for name in IN_HOME if home else ():
+        if not missing(folder := Path(home or "").expanduser() / name):
+            return folder
+    state = f"={home} holds no model, nor its {' or '.join(IN_HOME[1:])}" if home else " is not set either"
+    raise FileNotFoundError(f"wespeaker_sim: config.model_dir is not set, and {HOME}{state}; {GET_IT}")
+
+
+def missing(folder: Path) -> list[str]:
+    return [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
+
+
+def read_resnet(folder: Path) -> ResNet34:
+    """The network in a folder, its weights frozen; ValueError for files that are damaged, or not of such a network."""
+    with torch.device("meta"):  # its weights are in the file; to draw others first would change the random state
+        network = ResNet34(**read_arguments(folder / CONFIG))
+    load_tensors(network, folder / WEIGHTS)
+    return network.eval().requires_grad_(False)
+
+
+def read_arguments(path: Path) -> dict[str, Any]:
+    """What ResNet34 is made with, by a config.yaml; ValueError for another network, or one that hears otherwise."""
+    config = read_yaml(path)
+    check_kind(config, path)
+    arguments = UNSAID | value_at(config, "model_args")
+    check_arguments(arguments, path)
+    check_heard(config, arguments["feat_dim"], path)
+    return {name: value for name, value in arguments.items() if name != "pooling_func"}
+
+
+def check_kind(config: Any, path: Path) -> None:
+    """See that a config describes a ResNet34 over a filter bank, WeSpeaker's or ours."""
+    if (frontend := value_at(config, "dataset_args.frontend")) not in (None, "fbank"):
+        raise ValueError(
+            f"{path} has dataset_args.frontend: {frontend}; WeSpeaker reward loading is fbank-only. Other frontends "
+            "need WeSpeaker itself and s3prl, whisper or peft, in a provider of yours (name: module:attribute); or "
+            f"switch to an fbank model; {OURS}"
+        )
+    if (model := value_at(config, "model")) != "ResNet34":
+        raise ValueError(f"{path} has model: {model}; of WeSpeaker's networks ResNet34 alone is built in; {OURS}")
+    if not isinstance(value_at(config, "model_args"), dict):
+        raise ValueError(f"{path} has no section model_args with feat_dim and embed_dim; {OURS}")
+
+
+def check_arguments(arguments: dict[str, Any], path: Path) -> None:
+    if unknown := [str(name) for name in arguments if name not in UNSAID]:
+        raise ValueError(f"{path} has model_args {', '.join(unknown)}; known are {', '.join(UNSAID)}; {OURS}")
+    for name, (fits, what) in ALLOWED.items():
+        if not fits(arguments[name]):
+            raise ValueError(f"{path} has model_args.{name}: {arguments[name]}; it must be {what}; {OURS}")
+
+
+def is_size(value: Any) -> bool:
+    return type(value) is int and value > 0
+
+
+ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "feat_dim": (lambda value: is_size(value) and value % SHRINKING == 0, f"a multiple of {SHRINKING}"),
+    "embed_dim": (is_size, "a whole number, 1 or more"),
+    "m_channels": (is_size, "a whole number, 1 or more"),
+    "pooling_func": (lambda value: value == "TSTP", "TSTP, the one that is built in"),
+    "two_emb_layer": (lambda value: isinstance(value, bool), "true or false"),
+}
+
+
+def check_heard(config: Any, num_bins: int, path: Path) -> None:
+    """See that a network was trained on the features that are computed here; a key left out means that it was."""
+    for key, here in {**HEARD, "fbank_args.num_mel_bins": num_bins}.items():
+        if (found := value_at(config, f"dataset_args.{key}")) not in (None, here):
+            raise ValueError(f"{path} has dataset_args.{key}: {found}, but clips are heard with {here} here; {OURS}")
+
+
+def load_tensors(network: ResNet34, path: Path) -> None:
+    """Load a file's weights strictly, those of its training left out; ValueError names the first that differ."""
+    content = read_file(path)
+    for name in WRAPPERS:
+        content = content.get(name, content) if isinstance(content, dict) else content
+    check_tensors(content, path)
+    weights = {name: value.float() for name, value in content.items() if not name.startswith(OF_ITS_TRAINING)}
+    wrong = differences(network.state_dict(), weights)
+    wrong = wrong or [f"{name} is not finite" for name, value in weights.items() if not value.isfinite().all()]
+    if wrong:
+        raise ValueError(
+            f"{path} is not what its {CONFIG} describes ({len(wrong)} tensors differ; {'; '.join(wrong[:3])}): both "
+            f"should come from one place; {OURS}"
+        )
+    network.load_state_dict(weights, assign=True)  # counts of batches too, which averaging has made fractions

@@ -1,0 +1,123 @@
+"""GRPOBatch -> loss: the clipped policy gradient and the KL to the reference, one trained step at a time.
+
+`nft.py` holds the objective that needs no trained steps, `f5r.py` the published one.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from f5_tts.config.schema import RLConfig
+from f5_tts.model.cfm import padding_mask
+from f5_tts.model.flow import interpolate
+from f5_tts.model.heads import Velocity, VelocityModel
+from f5_tts.rl.gaussian import (
+    Gaussian,
+    entropy,
+    entry_mean,
+    frame_mean,
+    guarded_log_ratio,
+    kl_divergence,
+    log_ratio,
+)
+from f5_tts.rl.kernel import build_kernel
+from f5_tts.types import GRPOBatch, LossOutput, Rollout
+
+RATIOS = {"mean": log_ratio, "guard": guarded_log_ratio}  # rl.ratio
+
+
+class Models(NamedTuple):
+    """What an objective may ask: the policy that learns, and as they stood earlier, without gradients, the others."""
+
+    policy: VelocityModel
+    reference: VelocityModel | None = None  # the policy when stage 2 began; None without rl.kl_weight
+    old: VelocityModel | None = None  # nft: the policy that drew; None where that is the policy itself
+
+
+def grpo_objective(models: Models, batch: GRPOBatch, step: int, rl: RLConfig) -> LossOutput:
+    """mean_b [ -min(r A, clip(r, 1 - ε_low, 1 + ε_high) A) + β KL ] of one trained step.
+
+    r = exp(log π - log π_old), of the action that was drawn, on the state it was drawn at (Shao et al. 2024,
+    arXiv 2402.03300; Liu et al. 2025, arXiv 2505.05470). Actions carry no gradient, guidance is part of the mean.
+    Where frames have advantages of their own, r and its clip are theirs too, as of tokens in a language model.
+    """
+    rollout = batch.rollout
+    then = Gaussian(rollout.means[step], rollout.stds[step])
+    reference = None if models.reference is None else held(models.reference, rollout, step, rl)  # before any graph
+    now = policy_at(models.policy, rollout, step, rl)
+    if not rl.train_sigma:
+        now = Gaussian(now.mean, then.std)  # σ is frozen: what was drawn with, even where features moved its head
+    by_frame = RATIOS[rl.ratio](rollout.actions[step], now, then)
+    whole = frame_mean(by_frame, rollout.target)
+    if batch.advantages.ndim == 1:
+        gain = clipped_gain(whole, batch.advantages, rl).mean()
+    else:
+        gain = frame_mean(clipped_gain(by_frame, batch.advantages, rl), rollout.target).mean()
+    kl = gain.new_zeros(())
+    if reference is not None:
+        then_std = reference.std if rl.train_sigma else now.std
+        kl = kl_divergence(now, Gaussian(reference.mean, then_std), rollout.target).mean()
+    loss = -gain + rl.kl_weight * kl
+    seen = {"loss": loss, "loss/kl": kl, "loss/pro_adv": gain, **policy_metrics(now, whole.detach(), rollout, rl)}
+    return LossOutput(loss=loss, metrics={name: value.item() for name, value in seen.items()})
+
+
+def clipped_gain(log_ratio: Tensor, advantages: Tensor, rl: RLConfig) -> Tensor:
+    """min(r A, clip(r) A), of samples or of frames."""
+    ratio = log_ratio.exp()
+    return torch.minimum(ratio * advantages, ratio.clamp(1 - rl.clip_low, 1 + rl.clip_high) * advantages)
+
+
+@torch.no_grad()
+def policy_metrics(now: Gaussian, log_ratio: Tensor, rollout: Rollout, rl: RLConfig) -> dict[str, Tensor]:
+    """What a trust region looks like from outside; names as in docs/metrics.md."""
+    away = log_ratio.exp() - 1
+    low, high = (away < -rl.clip_low).float().mean(), (away > rl.clip_high).float().mean()
+    std = entry_mean(now.std.expand_as(now.mean), rollout.target)
+    return {
+        "ratio/mean": 1 + away.mean(),
+        "ratio/max_dev": away.abs().max(),
+        "clip_ratio/region_mean": low + high,
+        "clip_ratio/low_mean": low,
+        "clip_ratio/high_mean": high,
+        "approx_kl": (away - log_ratio).mean(),
+        "policy/sigma_mean": std.mean(),
+        "policy/sigma_min": std.min(),
+        "policy/sigma_max": std.max(),
+        "policy/entropy": entropy(now, rollout.target).mean(),
+    }
+
+
+def anchor_objective(models: Models, batch: GRPOBatch, step: int, rl: RLConfig) -> LossOutput:
+    """λ_v mean_D (v - v_ref)² at a random time of each finished sample: trained steps hold the policy only in their
+    window, this holds it everywhere."""
+    rollout = batch.rollout
+    assert models.reference is not None, "an anchor needs a reference"
+    time = torch.rand(len(rollout.mel), device=rollout.mel.device)
+    state = interpolate(torch.randn_like(rollout.mel), rollout.mel, time)
+    with torch.no_grad():
+        anchor = velocity_at(models.reference, rollout, state, time, rl).mean.float()
+    velocity = velocity_at(models.policy, rollout, state, time, rl).mean.float()
+    distance = entry_mean((velocity - anchor).square(), rollout.target).mean()
+    return LossOutput(loss=rl.anchor_weight * distance, metrics={"loss/anchor": distance.item()})
+
+
+@torch.no_grad()
+def held(model: VelocityModel, rollout: Rollout, step: int, rl: RLConfig) -> Gaussian:
+    return policy_at(model, rollout, step, rl)
+
+
+def policy_at(model: VelocityModel, rollout: Rollout, step: int, rl: RLConfig) -> Gaussian:
+    """What `model` would draw at a recorded state."""
+    x, time, next_time = rollout.states[step], rollout.times[step], rollout.next_times[step]
+    return build_kernel(rl).policy(velocity_at(model, rollout, x, time, rl), x, time, next_time)
+
+
+def velocity_at(model: VelocityModel, rollout: Rollout, x: Tensor, time: Tensor, rl: RLConfig) -> Velocity:
+    """The guided velocity at a state x of the rollout's prompts."""
+    mask = padding_mask(rollout.batch.lens, x.shape[1])
+    guidance = {"cfg_strength": rl.cfg_strength, "grad_uncond": rl.cfg_grad_uncond}
+    return model(x, rollout.cond, rollout.batch.text, time, mask, **guidance)

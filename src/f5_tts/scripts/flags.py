@@ -1,0 +1,28 @@
+"""Command-line flags of the commands that read recordings."""
+
+from __future__ import annotations
+
+import os
+from argparse import ArgumentParser, ArgumentTypeError
+from collections.abc import Callable
+
+from f5_tts.config.load import read_yaml
+
+
+def add_flags(parser: ArgumentParser) -> None:
+    """Those of the commands that hear recordings."""
+    longest_s, num = read_yaml("_base").datasets.max_seconds, os.cpu_count() or 1
+    longest = "longest recording, s, as datasets.max_seconds of the training; default: %(default)s"
+    parser.add_argument("--workers", type=above_zero(int), default=num, metavar="N", help="default: %(default)s")
+    parser.add_argument("--max_seconds", type=above_zero(float), default=longest_s, metavar="S", help=longest)
+
+
+def above_zero(kind: type[int] | type[float]) -> Callable[[str], int | float]:
+    """Reads a flag's value, for argparse."""
+
+    def number(text: str) -> int | float:
+        if not kind(text) > 0:  # so that NaN is refused as well
+            raise ArgumentTypeError(f"{text} is not above 0")
+        return kind(text)
+
+    return number

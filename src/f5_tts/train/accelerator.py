@@ -1,0 +1,68 @@
+"""What of a run the machine has a say in: devices, precision, and the optimizer's class."""
+
+from __future__ import annotations
+
+import atexit
+import os
+from collections.abc import Mapping
+
+import torch
+from accelerate import Accelerator
+
+from f5_tts.config.schema import OptimConfig
+from f5_tts.model.cfm import CFM
+
+PRECISIONS = ("no", "fp16", "bf16")
+VARIABLE = "ACCELERATE_MIXED_PRECISION"
+
+
+def build_accelerator(optim: OptimConfig) -> Accelerator:
+    """Devices and precision of a run; how single-precision matrices are multiplied is set for the whole process.
+
+    Of several processes each leaves its group at its end: gloo, now and then, aborts one that goes without.
+
+    Raises ValueError for optim.shard with one process.
+    """
+    check_launch(os.environ)
+    torch.set_float32_matmul_precision("high" if optim.tf32 else "highest")
+    chosen, on_cpu = precision(optim), not torch.cuda.is_available()
+    accelerator = Accelerator(mixed_precision=chosen, cpu=on_cpu)
+    if optim.shard and accelerator.num_processes == 1:
+        raise ValueError(
+            "optim.shard=true divides a model among processes, and this is the only one: start several (python -m "
+            "torch.distributed.run --nproc-per-node=8 -m f5_tts.train.train ...), or set optim.shard=false"
+        )
+    if chosen == "fp16" and on_cpu:  # torch can, accelerate passes over it
+        accelerator.native_amp, accelerator.scaler = True, torch.amp.GradScaler("cpu")
+    atexit.register(accelerator.state.destroy_process_group)
+    return accelerator
+
+
+def check_launch(environment: Mapping[str, str]) -> None:
+    """Raises ValueError where accelerate was to start several processes and started one, as it does on a CPU."""
+    started = int(environment.get("WORLD_SIZE", 1))
+    if "ACCELERATE_USE_CPU" in environment and "MASTER_ADDR" in environment and started == 1:
+        raise ValueError(
+            "accelerate launch was asked for several processes and started one, as it always does on a CPU; type "
+            "torchrun --nproc_per_node N -m f5_tts.train..., or accelerate launch --num_processes 1"
+        )
+
+
+def precision(optim: OptimConfig) -> str:
+    """no, fp16 or bf16; optim.mixed_precision=auto leaves it to ACCELERATE_MIXED_PRECISION.
+
+    Raises ValueError where that variable holds another word.
+    """
+    if optim.mixed_precision != "auto":
+        return optim.mixed_precision
+    asked = os.environ.get(VARIABLE, "").lower() or "no"
+    if asked not in PRECISIONS:
+        raise ValueError(f"{VARIABLE}={asked} in the environment is not allowed; allowed: {' or '.join(PRECISIONS)}")
+    return asked
+
+
+def prepare(model: CFM, accelerator: Accelerator) -> CFM:
+    """The model on its device and in the run's precision; gradients of several processes are averaged in the loop."""
+    prepared = accelerator.prepare_model(model, evaluation_mode=True)
+    assert isinstance(prepared, CFM)
+    return prepared

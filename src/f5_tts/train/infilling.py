@@ -1,0 +1,74 @@
+"""SpeechBatch -> loss of stage 1: infilling by velocity MSE, or by Gaussian NLL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from f5_tts.config.schema import ModelConfig
+from f5_tts.data.masking import random_spans, span_mask
+from f5_tts.model.cfm import CFM, padding_mask
+from f5_tts.model.flow import interpolate, sway
+from f5_tts.model.heads import Velocity
+from f5_tts.model.losses import gaussian_nll, velocity_mse
+from f5_tts.types import LossOutput, SpeechBatch
+
+
+class InfillingLoss:
+    """Blank a span of each utterance, add noise, and ask for the velocity that leads back to speech."""
+
+    def __init__(self, settings: ModelConfig) -> None:
+        self.settings = settings
+        self.frames_per_second = settings.mel_spec.frames_per_second
+
+    def __call__(self, policy: CFM, batches: list[SpeechBatch]) -> Iterator[LossOutput]:
+        """The loss of one update in slices, one a batch, each weighing as much as it has frames."""
+        total = sum(int(batch.lens.sum()) for batch in batches)
+        for batch in batches:
+            output, frames = self.of_batch(policy, batch), int(batch.lens.sum())
+            seconds = frames / self.frames_per_second
+            yield LossOutput(loss=output.loss * (frames / total), metrics=output.metrics, seconds=seconds)
+
+    def of_batch(self, policy: CFM, batch: SpeechBatch) -> LossOutput:
+        speech, settings = batch.mel, self.settings
+        span = self.spans(batch)
+        noise, time = torch.randn_like(speech), self.times(len(speech)).to(speech)
+        blank_both = torch.rand(len(speech), device=speech.device) < settings.cond_drop_prob
+        blank_audio = (torch.rand(len(speech), device=speech.device) < settings.audio_drop_prob) | blank_both
+        velocity = policy(
+            interpolate(noise, speech, time),
+            speech.masked_fill(span[..., None], 0.0),
+            batch.text,
+            time,
+            padding_mask(batch.lens, speech.shape[1]),
+            drop_audio=blank_audio,
+            drop_text=blank_both,
+        )
+        return self.loss(velocity, speech - noise, time, span)
+
+    def loss(self, velocity: Velocity, target: Tensor, time: Tensor, span: Tensor) -> LossOutput:
+        """MSE, or NLL with the MSE beside it as a number to watch."""
+        mse = velocity_mse(velocity.mean, target, span)
+        if self.settings.objective == "mse":
+            return LossOutput(loss=mse, metrics={"loss": mse.item()})
+        nll = gaussian_nll(velocity, target, time, span, self.settings.nll_t2)
+        assert velocity.ln_sigma is not None
+        sigma = velocity.ln_sigma.detach()[span].exp().mean()
+        seen = {"loss": nll, "loss/nll": nll, "loss/mse": mse, "policy/sigma_mean": sigma}
+        return LossOutput(loss=nll, metrics={name: value.item() for name, value in seen.items()})
+
+    def times(self, num: int) -> Tensor:
+        """Training times: uniform, or dense near noise as a sway -1 solver visits them."""
+        uniform = torch.rand(num)
+        return sway(uniform, -1.0) if self.settings.time_sampling == "sway" else uniform
+
+    def spans(self, batch: SpeechBatch) -> Tensor:
+        """The blanked frames: random spans; for items with a prompt of their own, every other draw all after it."""
+        num, length, device = len(batch.lens), batch.mel.shape[1], batch.mel.device
+        low, high = self.settings.frac_lengths_mask
+        fractions, places, coin = torch.rand(3, num, device=device)
+        spans = random_spans(batch.lens, low + (high - low) * fractions, places, length)
+        after_prompt = (batch.prompt_lens > 0) & (coin < 0.5)
+        return torch.where(after_prompt[:, None], span_mask(batch.prompt_lens, batch.lens, length), spans)

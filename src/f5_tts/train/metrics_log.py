@@ -1,0 +1,118 @@
+"""Metrics -> progress bar, `metrics.jsonl`, tracker: a row an update; alarms over them -> console and the same row."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from f5_tts.train.alarms import Look, Watch
+from f5_tts.train.checkpoint_dir import written_to
+from f5_tts.train.sample_log import Samples, write_samples
+from f5_tts.train.trackers import Tracker
+
+SHOWN = ("loss", "reward/mean", "loss/kl")  # on the progress bar; the file has all
+
+
+def metric_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics.jsonl, none where there is no such file.
+
+    What a crash leaves, a row cut short or zeros, is no row; other lines that are none are said, and left out.
+    """
+    if not path.is_file():
+        return []
+    lines = path.read_bytes().split(b"\n")
+    rows = [row for line in lines if (row := metric_row(line)) is not None]
+    if (num := sum(bool(line.strip(b"\0 ")) for line in lines[:-1]) - len(rows)) > 0:
+        print(f"{path}: {num} lines are damaged, and left out")
+    return rows
+
+
+def metric_row(line: bytes) -> dict[str, Any] | None:
+    """An update and its metrics, each a number or None; None for a line that is not that."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(row, dict) or type(row.get("update")) is not int:
+        return None
+    return row if all(value is None or type(value) in (int, float) for value in row.values()) else None
+
+
+class Report:
+    """Writes each update once: rows past the update that a run resumes at are dropped.
+
+    `writes` is for the main process of several: the others write and say nothing. A tracker that fails is given up with
+    one warning: a run does not end for it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        first: int,
+        total: int,
+        title: str,
+        alarms: Mapping[str, Look] | None = None,
+        writes: bool = True,
+        epoch: Callable[[int], float] | None = None,
+        tracker: Tracker | None = None,
+    ) -> None:
+        self.path, self.writes, self.epoch = folder / "metrics.jsonl", writes, epoch
+        kept = [row for row in metric_rows(self.path) if row["update"] <= first] if first and writes else []
+        if writes:
+            part = self.path.with_suffix(".part")
+            with written_to(folder):
+                part.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+            part.replace(self.path)
+        self.watch = Watch(alarms or {}, kept)
+        self.bar = tqdm(total=total, initial=first, desc=title, unit="update", mininterval=1.0, disable=not writes)
+        self.tracker = tracker if writes and first < total else None
+        self.track(lambda tracker: tracker.start(first))
+
+    def __call__(self, metrics: Mapping[str, float], update: int) -> None:
+        """`update` 0 is what was measured before the first; numbers that are not finite are written as null."""
+        if not self.writes:
+            return
+        ringing, lines = self.watch(metrics)
+        passes = {} if self.epoch is None else {"epoch": self.epoch(update)}
+        seen = {**passes, **metrics, **ringing}
+        row = {name: value if math.isfinite(value) else None for name, value in seen.items()}
+        with written_to(self.path.parent), self.path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"update": update, **row}, allow_nan=False) + "\n")
+        for line in lines:
+            self.say(f"update {update}: {line}")
+        self.bar.set_postfix({name: f"{metrics[name]:.4g}" for name in SHOWN if name in metrics}, refresh=False)
+        self.bar.update(update - self.bar.n)
+        finite = {name: value for name, value in row.items() if value is not None}
+        self.track(lambda tracker: tracker.log(finite, update))
+
+    def show(self, samples: Samples, update: int) -> None:
+        """Clips and table of an update that has any, into the folder `samples` beside the metrics."""
+        if self.writes and samples.clips:
+            with written_to(self.path.parent):
+                write_samples(self.path.parent / "samples", samples, update)
+            self.track(lambda tracker: tracker.show(samples, update))
+
+    def track(self, do: Callable[[Tracker], None]) -> None:
+        """Ask the tracker, if there still is one."""
+        if self.tracker is None:
+            return
+        try:
+            do(self.tracker)
+        except Exception as error:  # whatever a library raises that talks to disk, network and processes of its own
+            name, self.tracker = type(self.tracker).__name__, None
+            self.say(f"warning: tracker {name} failed ({error!r}) and gets no more; {self.path} has everything")
+
+    def say(self, line: str) -> None:
+        """A line on the console, above the bar."""
+        if self.writes:
+            self.bar.write(line)
+
+    def close(self) -> None:
+        self.bar.close()
+        self.track(lambda tracker: tracker.close())

@@ -1,0 +1,78 @@
+"""AdamW, also with 8-bit states, and the schedule of its learning rate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch.optim import AdamW, Optimizer
+
+from f5_tts.config.schema import OptimConfig
+
+LOWEST_RATE = 1e-8  # of the learning rate, at the first and after the last update
+
+SMALLEST = 4096  # numbers in a tensor whose states bitsandbytes keeps in 8 bits
+MakeOptimizer = Callable[..., Optimizer]  # (parameters, lr=...)
+
+
+def learning_rate_factor(update: int, warmup: int, total: int) -> float:
+    """Share of the highest rate before update `update`: up from nearly 0 over `warmup`, down to nearly 0 at `total`."""
+    if update < warmup:
+        return LOWEST_RATE + (1 - LOWEST_RATE) * update / warmup
+    return 1 + (LOWEST_RATE - 1) * min(1.0, (update - warmup) / max(1, total - warmup))
+
+
+def check_length(optim: OptimConfig, total: int) -> None:
+    """Raises ValueError when a run of `total` updates makes none, or would end within its warm-up."""
+    if total == 0:
+        raise ValueError(
+            f"optim.grad_accumulation_steps={optim.grad_accumulation_steps}: the data set has too few batches for one "
+            "update; lower it or datasets.batch_size_per_gpu, or raise optim.epochs"
+        )
+    if optim.num_warmup_updates >= total:
+        raise ValueError(
+            f"optim.num_warmup_updates={optim.num_warmup_updates} does not end before the run, which has {total} "
+            "updates: lower it, or raise optim.epochs or optim.max_updates"
+        )
+
+
+def choose_optimizer(optim: OptimConfig, device: torch.device, say: Callable[[str], None] = print) -> MakeOptimizer:
+    """AdamW: with optim.bnb_optimizer that of bitsandbytes, in 8 bits, if it can work here; else torch's.
+
+    Raises ImportError without bitsandbytes.
+    """
+    plain = partial(AdamW, fused=True)
+    if not optim.bnb_optimizer:
+        return plain
+    try:
+        import bitsandbytes
+    except ImportError as error:
+        raise ImportError(
+            'optim.bnb_optimizer=true needs bitsandbytes: pip install -e ".[rl]" (or ".[bnb]" alone), or set '
+            "optim.bnb_optimizer=false"
+        ) from error
+    eight_bits: MakeOptimizer = bitsandbytes.optim.AdamW8bit  # pyright: ignore[reportPrivateImportUsage]
+    reason = why_not(eight_bits, device)
+    if reason is None:
+        return eight_bits
+    say(
+        f"warning: optim.bnb_optimizer=true: bitsandbytes {bitsandbytes.__version__} cannot work on {device} here "
+        f"({reason}), so torch's AdamW takes its place; its states need four times the memory"
+    )
+    return plain
+
+
+def why_not(make: MakeOptimizer, device: torch.device) -> str | None:
+    """Why an optimizer cannot take a step on a device; None when it can.
+
+    bitsandbytes without a fitting native part imports and is built all the same; its step then raises.
+    """
+    weights = torch.nn.Parameter(torch.zeros(SMALLEST, device=device))
+    weights.grad = torch.ones_like(weights)
+    try:
+        make([weights], lr=0.1).step()
+        moved = bool((weights < 0).all())
+    except (RuntimeError, NameError, AttributeError, OSError) as error:
+        return str(error).partition("\n")[0]
+    return None if moved else "its step moves nothing"

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from f5_tts.data.formats import Entry, read_entries
+
+
+def write(path: Path, *lines: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def places(entries: list[Entry]) -> list[tuple[str, str, str]]:
+    """Where each is listed, the recording's name, and its text or what is wrong."""
+    return [(entry.place, Path(entry.audio).name, entry.text or entry.problem) for entry in entries]
+
+
+@pytest.mark.parametrize("sign", ["|", "\t", ","], ids=["pipe", "tab", "comma"])
+def test_a_csv_is_recognised_by_its_header_whatever_separates_it(sign, tmp_path):
+    lines = [["audio_file", "text", "speaker"], ["a.wav", "one  two", "ann"], ["/b/c.wav", "three", "bob"]]
+    kind, entries = read_entries(write(tmp_path / "list.csv", *map(sign.join, lines)))
+    assert kind == "csv"
+    assert [entry.audio for entry in entries] == [str((tmp_path / "a.wav").resolve()), "/b/c.wav"]
+    assert places(entries) == [("line 2", "a.wav", "one two"), ("line 3", "c.wav", "three")]
+    assert [entry.columns for entry in entries] == [{"speaker": "ann"}, {"speaker": "bob"}]
+
+
+def test_quotes_are_text_between_pipes_and_hold_commas_between_commas(tmp_path):
+    _, piped = read_entries(write(tmp_path / "a.csv", "audio_file|text", 'a.wav|"Oh," she said', "b.wav|no"))
+    _, commas = read_entries(write(tmp_path / "b.csv", "audio_file,text", 'a.wav,"Oh, she said"', "b.wav,no"))
+    assert [entry.text for entry in piped] == ['"Oh," she said', "no"]
+    assert [entry.text for entry in commas] == ["Oh, she said", "no"]
+
+
+def test_lines_that_are_no_entry_are_named_with_what_is_wrong(tmp_path):
+    lines = ["\ufeffaudio_file|text", "a.wav|one", "", "b.wav", "c.wav|two|2", "d.wav| ", "|three"]
+    _, entries = read_entries(write(tmp_path / "list.csv", *lines))
+    assert places(entries) == [
+        ("line 2", "a.wav", "one"),
+        ("line 4", "", "1 fields, where the header has 2"),
+        ("line 5", "", "3 fields, where the header has 2"),
+        ("line 6", "d.wav", "no text"),
+        ("line 7", "", "no recording: needs audio_file or audio_path or audio"),
+    ]
+
+
+def test_ljspeech_is_a_list_beside_wavs_and_its_normalised_text_counts(tmp_path):
+    (tmp_path / "wavs").mkdir()
+    write(tmp_path / "metadata.csv", "LJ-1|Dr. 1|Doctor one", "LJ-2|two|", "seg_3.flac|three")
+    for source in (tmp_path, tmp_path / "metadata.csv"):
+        kind, entries = read_entries(source)
+        assert kind == "ljspeech"
+        assert [Path(entry.audio).relative_to(tmp_path.resolve()).as_posix() for entry in entries] == [
+            "wavs/LJ-1.wav",
+            "wavs/LJ-2.wav",
+            "wavs/seg_3.flac",
+        ]
+        assert [entry.text for entry in entries] == ["Doctor one", "two", "three"]
+
+
+def test_a_folder_has_texts_beside_recordings_and_speakers_in_subfolders(tmp_path):
+    write(tmp_path / "ann/a.txt", "one")
+    for name in ("ann/a.wav", "b.flac"):
+        write(tmp_path / name, "")
+    kind, entries = read_entries(tmp_path)
+    assert kind == "folder"
+    assert places(entries) == [("ann/a.wav", "a.wav", "one"), ("b.flac", "b.flac", "no text")]
+    assert [entry.columns for entry in entries] == [{"speaker": "ann"}, {}]
+
+
+def test_jsonl_keeps_all_other_keys(tmp_path):
+    said = [{"audio": "a.wav", "text": "eins", "language": "de", "mood": 3}, {"audio_path": "b.wav", "text": "zwei"}]
+    lines = [*map(json.dumps, said), "[1]", "{", json.dumps({"text": "drei"}), json.dumps({"audio": "c", "text": 4})]
+    kind, entries = read_entries(write(tmp_path / "list.jsonl", *lines))
+    assert kind == "jsonl"
+    assert [entry.columns for entry in entries[:2]] == [{"language": "de", "mood": 3}, {}]
+    assert [entry.text for entry in entries[:2]] == ["eins", "zwei"]
+    wrong = [(entry.place, entry.problem.partition(":")[0]) for entry in entries[2:]]
+    assert wrong == [
+        ("line 3", "no JSON object"),
+        ("line 4", "no JSON"),
+        ("line 5", "no recording"),
+        ("line 6", "no text"),
+    ]
+
+
+def test_what_is_no_format_is_refused_with_those_that_are(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nothing at .*gone"):
+        read_entries(tmp_path / "gone")
+    for source in (tmp_path, write(tmp_path / "list.csv", "path;words", "a.wav;one")):
+        with pytest.raises(ValueError, match=r"is none of: csv .*audio_file.*ljspeech.*folder.*jsonl.*--format"):
+            read_entries(source)
+    with pytest.raises(ValueError, match=r"list\.csv: its first line must name audio_file and text"):
+        read_entries(tmp_path / "list.csv", "csv")
+    with pytest.raises(ValueError, match=r"read as folder, lists no recordings"):
+        read_entries(tmp_path, "folder")
+
+
+def test_text_that_is_not_utf_8_is_named(tmp_path):
+    (tmp_path / "list.csv").write_bytes(b"audio_file|text\na.wav|\xe9\n")
+    with pytest.raises(ValueError, match=r"list\.csv is not text in UTF-8"):
+        read_entries(tmp_path / "list.csv")

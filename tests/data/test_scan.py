@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from argparse import ArgumentParser
+
+import numpy as np
+import pytest
+import soundfile
+
+from f5_tts.config.load import compose_run
+from f5_tts.config.schema import RunConfig
+from f5_tts.data.scan import each, examined
+from f5_tts.scripts.flags import add_flags
+
+RATE = 8_000
+TONE = (0.3 * np.sin(0.5 * np.arange(RATE))).astype("float32")
+
+
+@pytest.mark.parametrize(
+    "samples, kind",
+    [
+        (TONE, ""),
+        (TONE[:700], "too short"),
+        (np.tile(TONE, 31), "too long"),
+        (np.zeros(RATE), "silent"),
+        (np.full(RATE, np.nan), "not finite"),
+    ],
+    ids=["good", "short", "long", "silent", "nan"],
+)
+def test_a_recording_lasts_its_seconds_or_has_a_kind_of_trouble(samples, kind, tmp_path):
+    soundfile.write(tmp_path / "a.wav", samples, RATE, subtype="FLOAT")
+    found = examined(tmp_path / "a.wav", 30.0)
+    assert (found.kind, found.seconds) == (kind, None if kind else 1.0)
+    assert ("a.wav" in found.reason) == bool(kind)
+
+
+def test_a_file_that_is_missing_or_no_audio_has_its_kind(tmp_path):
+    (tmp_path / "a.wav").write_text("no audio")
+    assert examined(tmp_path / "a.wav", 30.0).kind == "unreadable"
+    assert examined(tmp_path / "b.wav", 30.0).kind == "missing"
+
+
+def test_the_commands_leave_out_what_training_leaves_out():
+    parser = ArgumentParser()
+    add_flags(parser)
+    limit = compose_run("F5TTS_v1_Base", [], RunConfig).datasets.max_seconds
+    assert parser.parse_args([]).max_seconds == limit == 30.0
+    assert parser.parse_args(["--max_seconds", "12.5"]).max_seconds == 12.5
+    for wrong in (["--max_seconds", "nan"], ["--max_seconds", "0"], ["--workers", "0"]):
+        with pytest.raises(SystemExit):
+            parser.parse_args(wrong)
+
+
+def test_one_worker_is_this_process():
+    assert list(each(lambda number: -number, [-3, -2], 1, "counting", done=5)) == [3, 2]
+
+
+PROGRAM = """
+import os, signal
+from f5_tts.data.scan import each
+
+if __name__ == "__main__":
+    for number in each(abs, range(-40, 0), 2, "counting"):
+        print(number, flush=True)
+        if number == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.slow
+def test_results_come_in_order_and_the_workers_end_with_the_process_that_started_them_even_when_it_is_killed(tmp_path):
+    """Workers hold the output open, so that the end of all of them is what `run` waits for."""
+    (tmp_path / "program.py").write_text(PROGRAM)
+    paths = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    words = [sys.executable, str(tmp_path / "program.py")]
+    done = subprocess.run(words, env=os.environ | paths, capture_output=True, text=True, check=False, timeout=120)
+    assert done.stdout.split() == [str(number) for number in range(40, 0, -1)]
+    assert done.returncode == -9

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from f5_tts.infer.chunking import chunk_size, cross_fade, finished, gain, spaced, speech_frames, split_text
+
+HOP = 256  # samples of a frame in the golden runs, which ran at 24 kHz
+RATE = 24_000
+
+
+@pytest.fixture(scope="module")
+def golden(table) -> dict:
+    return table("g8_inference_rules")
+
+
+def total_frames(case: dict, text: str) -> int:
+    """Frames of reference and speech, as the rules say."""
+    prompt = spaced(case["ref_text"])
+    if "fix_duration" in case["kw"]:
+        return int(case["kw"]["fix_duration"] * RATE / HOP)
+    frames = case["cond_len"] // HOP
+    return frames + speech_frames(frames, prompt, text, case["kw"].get("speed", 1.0))
+
+
+def test_texts_are_cut_as_published(golden):
+    assert len(golden["chunk_text"]) == 40
+    for case in golden["chunk_text"]:
+        assert split_text(case["text"], case["max_chars"]) == case["chunks"], case
+
+
+def test_a_chunk_may_be_as_long_as_published(golden):
+    for case in golden["max_chars_rule"]:
+        found = chunk_size(case["ref_text"], case["samples"] / case["sr"], case["speed"])
+        assert found == case["max_chars"], case
+
+
+def test_reference_texts_end_as_published(golden):
+    assert [finished(case["in"]) for case in golden["ref_text_ending"]] == [
+        case["out"] for case in golden["ref_text_ending"]
+    ]
+
+
+def test_speech_lasts_as_long_as_published(golden):
+    for case in golden["infer"]:
+        assert case["cond_len"] // HOP == case["ref_frames"]
+        assert [total_frames(case, text) for text in case["gen_text"]] == case["durations"], case
+
+
+def test_what_the_vocoder_gets_is_all_but_the_references_frames(golden):
+    for case in golden["infer"]:
+        made = [frames - case["ref_frames"] for frames in case["durations"]]
+        assert [shape[2] for shape in case["vocoder_in_shapes"]] == made
+
+
+def test_reference_and_text_are_joined_as_published(golden):
+    for case in golden["infer"]:
+        if case["ref_text"].isascii():  # Chinese is stored as syllables
+            assert [spaced(case["ref_text"]) + text for text in case["gen_text"]] == case["joined_tokens"]
+    assert spaced("你好。") == "你好。" and spaced("") == ""
+
+
+def test_quiet_references_are_raised_and_their_speech_lowered_as_published(golden):
+    cases = [case for case in golden["infer"] if case["sr"] == RATE]  # resampling changes how loud noise is
+    assert {case["rms_in"] < 0.1 for case in cases} == {True, False}
+    for case in cases:
+        factor = gain(case["rms_in"], 0.1)
+        assert case["rms_in"] * factor == pytest.approx(case["cond_rms"], rel=1e-6)
+        if len(case["gen_text"]) == 1 and "wave_key" not in case:
+            assert case["final_abs_max"] == pytest.approx(0.5 / factor, rel=1e-4)  # of a sine of height 0.5
+
+
+def sines(case: dict) -> list[Tensor]:
+    """The waveforms that the golden runs joined: sines that were computed in single precision."""
+    lens = [4 * shape[2] for shape in case["vocoder_in_shapes"]]
+    return [0.5 * (0.05 * torch.arange(length) * k).sin().double() for k, length in enumerate(lens, start=1)]
+
+
+@pytest.mark.parametrize("key", ["xfade0.final", "xfade15.final", "xfade1_quiet.final"])
+def test_chunks_fade_into_each_other_as_published(key, golden, tensors):
+    case = next(case for case in golden["infer"] if case.get("wave_key") == key)
+    overlap = int(case["kw"].get("cross_fade_duration", 0.15) * RATE)
+    joined = cross_fade(sines(case), overlap) / gain(case["rms_in"], 0.1)
+    torch.testing.assert_close(joined, tensors("g8_crossfade")[key], atol=1e-7, rtol=0)
+
+
+def test_a_cross_fade_of_equal_constants_keeps_them_and_shortens_by_the_overlap():
+    joined = cross_fade([torch.ones(5), torch.ones(4)], 3)
+    torch.testing.assert_close(joined, torch.ones(6))
+    rising = cross_fade([torch.zeros(4), torch.ones(4)], 3)
+    torch.testing.assert_close(rising, torch.tensor([0.0, 0.0, 0.5, 1.0, 1.0]))
+    assert torch.equal(cross_fade([torch.arange(3.0)], 3), torch.arange(3.0))
+
+
+def test_one_and_two_bytes_past_the_limit_start_a_new_chunk():
+    assert split_text("ab. cd.", 7) == ["ab. cd."]
+    assert split_text("ab. cd.", 6) == ["ab.", "cd."]
+    assert split_text("1.5 is one,half", 3) == ["1.5 is one,half"]

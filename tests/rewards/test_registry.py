@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf, nan
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from f5_tts.config.schema import ProviderConfig
+from f5_tts.rewards.registry import build_providers, component_weights, knows_words, score_all
+from f5_tts.rewards.speaker.voice_sim import VoiceSim
+from f5_tts.types import RewardInput, Scored, Scores
+
+
+@dataclass
+class Given:
+    """A provider that says what it was told to say."""
+
+    scores: Any
+    component: str = "acc"
+
+    def score(self, inputs) -> Scores:
+        return self.scores
+
+
+class Knowing(Given):
+    knows_words = True
+
+
+def clips(count: int) -> list[RewardInput]:
+    return [RewardInput(audio=torch.ones(1600), sample_rate=16_000, text="one")] * count
+
+
+def test_entries_become_providers_by_name():
+    providers = build_providers(
+        [ProviderConfig(name="voice_sim"), ProviderConfig(name="digits_wer", config={"workers": 1})]
+    )
+    assert list(providers) == ["voice_sim", "digits_wer"]
+    assert isinstance(providers["voice_sim"], VoiceSim) and providers["digits_wer"].component == "acc"
+
+
+@pytest.mark.parametrize(
+    "entries, message",
+    [
+        (
+            [ProviderConfig(name="voice")],
+            r"rl\.rewards\.providers\.0\.name: no .* called 'voice'; there are digits_wer, voice_sim",
+        ),
+        (
+            [ProviderConfig(name="voice_sim")] * 2,
+            r"rl\.rewards\.providers\.1\.name: 'voice_sim' is already in the list",
+        ),
+        (
+            [ProviderConfig(name="voice_sim"), ProviderConfig(name="digits_wer", config={"wrokers": 1})],
+            r"unknown key rl\.rewards\.providers\.1\.config\.wrokers \(did you mean workers\?\); digits_wer takes",
+        ),
+        (
+            [ProviderConfig(name="voice_sim", config={"dim": 1})],
+            r"unknown key rl\.rewards\.providers\.0\.config\.dim; voice_sim takes no keys",
+        ),
+        ([ProviderConfig(name="digits_wer", config={"workers": 0})], r"workers must be a whole number from 1, got 0"),
+    ],
+)
+def test_a_wrong_entry_is_named_with_what_is_allowed(entries, message):
+    with pytest.raises(ValueError, match=message):
+        build_providers(entries)
+
+
+def test_scores_and_weights_go_by_provider_and_component():
+    providers = {"a": Given(torch.tensor([1.0, 2.0])), "b": Given(torch.tensor([3.0, 4.0]), component="sim")}
+    scores = score_all(providers, clips(2)).parts
+    assert {name: score.tolist() for name, score in scores.items()} == {"a.acc": [1.0, 2.0], "b.sim": [3.0, 4.0]}
+    assert component_weights(
+        [ProviderConfig(name="b", weight=2.0), ProviderConfig(name="a", weight=0.5)], providers
+    ) == {"b.sim": 2.0, "a.acc": 0.5}
+
+
+@pytest.mark.parametrize(
+    "scores, message",
+    [
+        (torch.ones(3), r"provider a\.acc gave scores of shape \(3,\) for 2 clips"),
+        (torch.ones(2, 1), r"provider a\.acc gave scores of shape \(2, 1\) for 2 clips"),
+        (torch.tensor([1.0, inf]), r"provider a\.acc gave clips \[1\] of 2 an infinite score"),
+        (None, r"provider a\.acc gave None for 2 clips, not a number for each"),
+        (0.5, r"provider a\.acc gave 0\.5 for 2 clips, not a number for each"),
+        ([[1.0], [2.0]], r"provider a\.acc gave \[\[1\.0\], \[2\.0\]\] for 2 clips, not a number for each"),
+        ({"acc": [1, 2], "loud": 3}, r"provider a\.loud gave 3 for 2 clips, not a number for each"),
+        (["one", "two"], r"provider a\.acc gave texts, but a reward is a number for each clip"),
+        ({"acc": [1, 2], "heard": ["one"]}, r"provider a\.heard gave \['one'\] for 2 clips; texts are a str for each"),
+        ({"acc": [1, 2], "heard": "ab"}, r"provider a\.heard gave 'ab' for 2 clips; texts are a str for each"),
+        ({"acc": [1, 2], "heard": ["one", None]}, r"gave \['one', None\] for 2 clips; texts are a str for each"),
+    ],
+)
+def test_scores_of_a_wrong_shape_or_value_are_refused(scores, message):
+    with pytest.raises(ValueError, match=message):
+        score_all({"a": Given(scores)}, clips(2))
+
+
+# --- yours ---
+
+
+def quietness(inputs: Sequence[RewardInput], scale: float = 1.0) -> Tensor:
+    """A function is a provider."""
+    return torch.stack([-scale * item.audio.abs().mean() for item in inputs])
+
+
+class Quiet:
+    """So is a class; it may score by a call and answer with a list."""
+
+    def __init__(self, patience: int) -> None:
+        self.patience = patience
+
+    def __call__(self, inputs: Sequence[RewardInput]) -> list[float | None]:
+        return [None if len(item.text) > self.patience else 1.0 for item in inputs]
+
+
+class Two:
+    """Several numbers at once, of which only `component` is the reward, and a text."""
+
+    component = "best"
+
+    def score(self, inputs: Sequence[RewardInput]) -> dict[str, Any]:
+        num = len(inputs)
+        return {"worst": torch.zeros(num), "heard": ["one"] * num, "best": torch.ones(num), "words": [3] * num}
+
+
+class Teacher:
+    """Knows words, and calls its reward nothing in particular."""
+
+    knows_words = True
+
+    def score(self, inputs: Sequence[RewardInput]) -> dict[str, Any]:
+        return {"score": [0.0] * len(inputs), "words": torch.ones(len(inputs), 3)}
+
+
+NOT_CALLABLE = 3
+
+
+class Mute:
+    pass
+
+
+def scored(name: str, inputs: Sequence[RewardInput], **config) -> Scored:
+    return score_all(build_providers([ProviderConfig(name=f"{__name__}:{name}", config=config)]), inputs)
+
+
+def test_a_function_of_yours_is_a_provider_and_config_is_its_arguments():
+    (found,) = scored("quietness", clips(2), scale=2.0).parts.values()
+    assert found.tolist() == [-2.0, -2.0]
+
+
+def test_a_class_of_yours_may_be_called_and_say_none_where_it_does_not_apply():
+    key, other = f"{__name__}:Quiet.score", RewardInput(audio=torch.ones(9), sample_rate=1, text="a long story")
+    found = scored("Quiet", [*clips(1), other], patience=5).parts[key]
+    torch.testing.assert_close(found, torch.tensor([1.0, nan]), equal_nan=True)
+
+
+def test_one_component_is_the_reward_and_the_others_are_reported():
+    found, name = scored("Two", clips(2)), f"{__name__}:Two"
+    assert list(found.parts) == [f"{name}.best"] and list(found.reported) == [f"{name}.worst", f"{name}.words"]
+    assert found.texts == {f"{name}.heard": ["one", "one"]} and found.words == {}
+
+
+def test_words_belong_to_the_reward_of_a_provider_that_says_that_it_knows_them():
+    found, key = scored("Teacher", clips(2)), f"{__name__}:Teacher.score"
+    assert found.parts[key].tolist() == [0.0, 0.0] and found.reported == {}
+    assert list(found.words) == [key] and found.words[key].tolist() == [[1.0] * 3] * 2
+    providers = build_providers([ProviderConfig(name=f"{__name__}:{name}") for name in ("Teacher", "Two")])
+    assert [knows_words(provider) for provider in providers.values()] == [True, False]
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        ({}, r"provider a gave \['acc'\], but not its 'words'"),
+        ({"words": [[1.0], [0.0]]}, r"provider a\.words gave list for 2 clips; words are a tensor, 2 x w"),
+        ({"words": torch.ones(2)}, r"provider a\.words gave shape \(2,\) for 2 clips"),
+        ({"words": torch.ones(3, 2)}, r"provider a\.words gave shape \(3, 2\) for 2 clips"),
+        ({"words": torch.tensor([[1, nan], [1, inf]])}, r"provider a\.words gave clips \[1\] of 2 an infinite score"),
+    ],
+)
+def test_words_that_are_none_are_refused(words, message):
+    with pytest.raises(ValueError, match=message):
+        score_all({"a": Knowing({"acc": [1, 2], **words})}, clips(2))
+
+
+@pytest.mark.parametrize(
+    "name, config, message",
+    [
+        (f"{__name__}:Loudness", {}, r"providers\.0\.name: module .* has no class or function 'Loudness'"),
+        (f"{__name__}:NOT_CALLABLE", {}, r"has no class or function 'NOT_CALLABLE'"),
+        (f"{__name__}:Mute", {}, r"cannot score: it needs a method score\(inputs\), or to be a function"),
+        (":Loud", {}, r"no reward provider is called ':Loud'; .*, and yours as module:attribute"),
+        (".rewards:Loud", {}, r"no reward provider is called '\.rewards:Loud'"),
+        ("no_such_folder.rewards:Loud", {}, r"there is no module no_such_folder\.rewards .* from where you stand"),
+        (f"{__name__}:Quiet", {}, r"providers\.0\.config: missing a required argument: 'patience'; .* takes patience"),
+        (f"{__name__}:quietness", {"loud": 1}, r"unknown key .*config\.loud; .*quietness takes scale"),
+        ("clipping", {"worst": "much"}, r"providers\.0\.config=\{'worst': 'much'\}: clipping cannot be made of it"),
+    ],
+)
+def test_what_is_wrong_with_a_provider_of_yours_is_said_in_a_sentence(name, config, message):
+    with pytest.raises(ValueError, match=message):
+        build_providers([ProviderConfig(name=name, config=config)])
+
+
+def test_a_module_that_imports_what_is_not_there_says_so_itself(tmp_path, monkeypatch):
+    (tmp_path / "broken_reward.py").write_text("import no_such_library")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="no_such_library"):
+        build_providers([ProviderConfig(name="broken_reward:Loud")])
+
+
+def test_scores_without_the_component_that_counts_are_refused():
+    with pytest.raises(ValueError, match=r"provider a gave \['sim'\], but not its 'acc'"):
+        score_all({"a": Given({"sim": torch.ones(1)})}, clips(1))

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset
+
+from f5_tts.entrypoint import STOPPED, command
+from f5_tts.train import train, train_rl
+
+TINY = [f"model.arch.{size}" for size in ("dim=16", "depth=1", "heads=1", "dim_head=16", "text_dim=8", "conv_layers=0")]
+MINI = ["-cn", "F5TTS_Mini", "datasets.name=mini", *TINY]
+
+
+def ended(main: Callable[[list[str]], bool], *argv: str) -> int | str | None:
+    """The exit code of a command."""
+    with pytest.raises(SystemExit) as stop:
+        command(main, list(argv))
+    return stop.value.code
+
+
+def raising(error: Exception) -> Callable[[list[str]], bool]:
+    def main(argv: list[str]) -> bool:
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize("error", [ValueError, FileNotFoundError, PermissionError, ImportError, FloatingPointError])
+def test_a_users_mistake_is_one_sentence_and_exit_code_2(capsys, error: type[Exception]):
+    assert ended(raising(error("rl.steps=0 is not allowed"))) == 2
+    assert capsys.readouterr().err == "error: rl.steps=0 is not allowed\n"
+
+
+def test_a_mistake_of_ours_keeps_its_trace():
+    with pytest.raises(AssertionError):
+        command(raising(AssertionError("ours")), [])
+
+
+def test_a_trace_can_be_asked_for(monkeypatch):
+    monkeypatch.setenv("F5_TTS_TRACE", "1")
+    with pytest.raises(ValueError, match="steps"):
+        command(raising(ValueError("steps")), [])
+
+
+def test_a_stopped_run_says_how_to_go_on_and_a_finished_one_says_nothing(capsys):
+    assert ended(lambda argv: False) == STOPPED
+    assert capsys.readouterr().err == "stopped, and saved: the same command goes on from here\n"
+    assert ended(lambda argv: True) == 0
+    assert capsys.readouterr().err == ""
+
+
+FAULTS = """
+import ctypes, resource, torch
+from f5_tts.entrypoint import M_MMAP_THRESHOLD, keep_freed_memory
+
+ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**20)  # large blocks go back at once; else that is up to the heap's layout
+if {keep}:
+    keep_freed_memory()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(50):
+    layers = [torch.ones(2**20) for _ in range(8)]
+    del layers
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left as they are")
+def test_memory_that_torch_frees_is_used_again_without_page_faults():
+    """Eight times 4 MiB in pages of 4 KiB are 8,192 faults: once or twice, or each of fifty times."""
+    code = [FAULTS.format(keep=keep) for keep in (True, False)]
+    kept, returned = (int(subprocess.check_output([sys.executable, "-c", text])) for text in code)
+    assert kept < 5 * 8192 < returned
+
+
+# --- the doors of both stages ---
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Path:
+    """A working directory with a vocabulary and a data set of one row, whose audio is not there."""
+    monkeypatch.chdir(tmp_path)
+    data = tmp_path / "data" / "mini_custom"
+    Dataset.from_dict({"audio_path": ["gone.wav"], "text": ["one"], "speaker": ["a"]}).save_to_disk(data / "raw")
+    (data / "duration.json").write_text(json.dumps({"duration": [1.0]}))
+    (data / "vocab.txt").write_text(" \no\nn\ne\n")
+    capsys.readouterr()  # the bar of the data set's writer
+    return tmp_path
+
+
+def complaint(capsys: pytest.CaptureFixture[str], main: Callable[[list[str]], bool], *argv: str) -> str:
+    """The one line with which a command refuses."""
+    assert ended(main, *argv) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1
+    return said
+
+
+def test_a_mistyped_key_is_named_with_the_one_that_was_meant(capsys, here):
+    said = complaint(capsys, train_rl.main, "-cn", "F5TTS_Mini_RL", "rl.stpes=8")
+    assert "rl.stpes" in said and "did you mean rl.steps" in said
+
+
+def test_a_data_set_that_is_not_there_is_named_with_the_rule_for_its_folder(capsys, here):
+    said = complaint(capsys, train.main, *MINI, "datasets.name=gone")
+    assert "no data set at data/gone_custom" in said and "data/<datasets.name>_<model.tokenizer>" in said
+
+
+def test_an_empty_list_of_durations_is_named(capsys, here):
+    (here / "data/mini_custom/duration.json").write_text('{"duration": []}')
+    said = complaint(capsys, train.main, *MINI)
+    assert "data/mini_custom/duration.json lists no durations" in said
+
+
+def test_a_checkpoint_of_another_architecture_is_named_with_both_shapes(capsys, here):
+    wrong = {"model_state_dict": {"transformer.proj_out.weight": torch.zeros(100, 32)}}
+    (here / "ckpts/F5TTS_Mini").mkdir(parents=True)
+    torch.save(wrong, here / "ckpts/F5TTS_Mini/model_last.pt")
+    said = complaint(capsys, train.main, *MINI, "datasets.pair_speakers=false", "optim.num_warmup_updates=0")
+    assert "model_last.pt does not fit this model" in said and "-cn" in said
+
+
+def test_a_save_dir_that_cannot_be_written_is_named(capsys, here):
+    (here / "file").touch()
+    said = complaint(capsys, train.main, *MINI, "ckpts.save_dir=file")
+    assert "cannot write to ckpts.save_dir=file" in said
+
+
+def test_audio_that_is_not_there_is_named(capsys, here):
+    said = complaint(capsys, train.main, *MINI, "datasets.pair_speakers=false", "optim.num_warmup_updates=0")
+    assert "no audio file at gone.wav" in said
+
+
+def test_stage_2_without_stage_1_is_told_what_to_copy(capsys, here):
+    changes = ["datasets.pair_speakers=false", "rl.prompt_frac_range=[0.1,0.3]"]
+    said = complaint(capsys, train_rl.main, "-cn", "F5TTS_Mini_RL", *TINY, *changes)
+    assert "no model_last.pt" in said and "copy the model_last.pt of stage 1 there" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "module, argv, words",
+    [
+        ("train_rl", ["-cn", "F5TTS_Mini_RL", "rl.stpes=8"], "did you mean rl.steps"),
+        ("train", ["-cn", "F5TTS_Mini"], "no data set at data/mini_base_custom"),
+    ],
+)
+def test_the_commands_refuse_in_one_line_without_a_trace(tmp_path, module: str, argv: list[str], words: str):
+    done = subprocess.run(
+        [sys.executable, "-m", f"f5_tts.train.{module}", *argv], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and done.stderr.startswith("error: ") and words in done.stderr

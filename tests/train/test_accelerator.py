@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from tests.tiny import tiny_arch
+from torch import nn
+from torch.optim import AdamW, Optimizer
+
+from f5_tts.config.load import compose_run
+from f5_tts.config.schema import OptimConfig, RunConfig
+from f5_tts.model.backbones.dit import DiT
+from f5_tts.model.cfm import CFM
+from f5_tts.train.accelerator import build_accelerator, precision, prepare
+from f5_tts.train.optimizer import choose_optimizer
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def optim() -> OptimConfig:
+    return compose_run("F5TTS_Mini", [], RunConfig).optim
+
+
+@pytest.fixture
+def new_process() -> Iterator[None]:
+    """accelerate keeps one precision a process, torch one way to multiply: both as they were before."""
+    before = torch.get_float32_matmul_precision()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    torch.set_float32_matmul_precision(before)
+
+
+# --- precision ---
+
+
+@pytest.mark.parametrize(
+    ("asked", "variable", "found"),
+    [
+        ("auto", None, "no"),
+        ("auto", "", "no"),
+        ("auto", "bf16", "bf16"),
+        ("auto", "FP16", "fp16"),
+        ("no", "bf16", "no"),
+        ("fp16", None, "fp16"),
+    ],
+)
+def test_precision_is_the_configs_and_auto_that_of_the_environment(optim, monkeypatch, asked, variable, found):
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", variable)
+    assert precision(replace(optim, mixed_precision=asked)) == found
+
+
+def test_a_precision_that_is_none_is_refused_with_its_variable_and_those_that_are(optim, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp8")
+    with pytest.raises(ValueError, match=r"ACCELERATE_MIXED_PRECISION=fp8 .* allowed: no or fp16 or bf16"):
+        precision(replace(optim, mixed_precision="auto"))
+
+
+@pytest.mark.parametrize(("chosen", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
+@pytest.mark.usefixtures("new_process")
+def test_a_model_computes_in_the_chosen_precision_and_answers_in_single(optim, chosen: str, dtype: torch.dtype):
+    accelerator = build_accelerator(replace(optim, mixed_precision=chosen))
+    model = prepare(CFM(DiT(tiny_arch(), mel_dim=6, num_tokens=9, gaussian=True)), accelerator)
+    seen: list[torch.dtype] = []
+    model.transformer.proj_out.register_forward_hook(lambda layer, inputs, output: seen.append(output.dtype))
+    x = torch.randn(1, 5, 6, device=accelerator.device)
+    velocity = model(x, x, torch.zeros(1, 3, dtype=torch.long, device=x.device), torch.tensor(0.5, device=x.device))
+    assert velocity.ln_sigma is not None
+    assert seen == [dtype] and velocity.mean.dtype == velocity.ln_sigma.dtype == torch.float32
+    assert (accelerator.scaler is not None) == (chosen == "fp16")
+
+
+@pytest.mark.usefixtures("new_process")
+@pytest.mark.parametrize(("tf32", "found"), [(True, "high"), (False, "highest")])
+def test_tf32_is_set_by_the_command(optim, tf32: bool, found: str):
+    build_accelerator(replace(optim, mixed_precision="no", tf32=tf32))
+    assert torch.get_float32_matmul_precision() == found
+
+
+@pytest.mark.usefixtures("new_process")
+def test_one_process_is_not_divided(optim):
+    with pytest.raises(ValueError, match=r"optim\.shard=true .* this is the only one: start several \(python -m torch"):
+        build_accelerator(replace(optim, shard=True))
+
+
+# --- the optimizer ---
+
+
+def fitted(optimizer_of, updates: int = 30) -> tuple[nn.Linear, Optimizer, list[float]]:
+    """A layer of 4096 weights and a bias that learns to be zero; its losses."""
+    torch.manual_seed(0)
+    layer, losses = nn.Linear(64, 64), []
+    x = torch.randn(16, 64)
+    optimizer = optimizer_of(layer.parameters(), lr=1e-2)
+    for _ in range(updates):
+        loss = layer(x).square().mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return layer, optimizer, losses
+
+
+def test_eight_bits_learn_as_all_bits_do(optim):
+    """Losses of 30 updates, within 5 %; tensors of 4096 numbers have states of bytes, smaller ones all bits."""
+    make = choose_optimizer(replace(optim, bnb_optimizer=True), CPU, lambda line: pytest.fail(line))
+    layer, optimizer, losses = fitted(make)
+    assert type(optimizer).__name__ == "AdamW8bit"
+    states = [optimizer.state[parameter]["state1"].dtype for parameter in layer.parameters()]
+    assert states == [torch.uint8, torch.float32]
+    assert losses == pytest.approx(fitted(partial(AdamW, fused=True))[2], rel=0.05)
+    assert losses[-1] < losses[0] / 5
+
+
+def test_without_being_asked_torchs_adamw_it_is(optim):
+    _, optimizer, _ = fitted(choose_optimizer(replace(optim, bnb_optimizer=False), CPU), 1)
+    assert type(optimizer) is AdamW and optimizer.defaults["fused"]
+
+
+def test_where_bitsandbytes_cannot_take_a_step_one_warning_says_so_and_torchs_adamw_works(optim):
+    """It has no step for the meta device, as older releases of it have none for CPUs."""
+    said: list[str] = []
+    make = choose_optimizer(replace(optim, bnb_optimizer=True), torch.device("meta"), said.append)
+    assert isinstance(make([nn.Parameter(torch.zeros(3))], lr=0.1), AdamW)
+    (line,) = said
+    assert line.startswith("warning: optim.bnb_optimizer=true: bitsandbytes ")
+    assert "cannot work on meta here (" in line and "torch's AdamW takes its place" in line
+
+
+def test_without_bitsandbytes_the_extras_are_named(optim, monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(ImportError, match=r'needs bitsandbytes: pip install -e "\.\[rl\]" \(or "\.\[bnb\]" alone\)'):
+        choose_optimizer(replace(optim, bnb_optimizer=True), CPU)

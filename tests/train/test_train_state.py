@@ -1,0 +1,558 @@
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from multiprocessing import get_context
+from multiprocessing.queues import SimpleQueue
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import bitsandbytes
+import pytest
+import torch
+from tests.tiny import tiny_arch
+from torch import Tensor
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+from f5_tts.config.load import compose_run
+from f5_tts.config.schema import CkptsConfig, EmaConfig, RLRunConfig, RunConfig
+from f5_tts.data.tokenizer import Vocabulary
+from f5_tts.model.backbones.dit import DiT
+from f5_tts.model.cfm import CFM
+from f5_tts.model.checkpoint import ModelCard, load_weights, numbered_checkpoints, read_checkpoint
+from f5_tts.model.lora import adapter_weights, add_adapters
+from f5_tts.train.build import build_ema
+from f5_tts.train.build_rl import chosen_algorithm
+from f5_tts.train.checkpoint_dir import CheckpointDir
+from f5_tts.train.train_state import Trainable
+
+CARD = ModelCard.of(compose_run("F5TTS_Mini", [], RunConfig).model, Vocabulary(" ab"))
+
+
+def trainable(
+    objective: str = "gaussian_nll",
+    *,
+    gaussian: bool = True,
+    seed: int = 0,
+    rank: int = 0,
+    start: Path | None = None,
+    bits: int = 32,
+    rate: float = 1e-2,
+) -> Trainable:
+    """A run from random weights or those of a file, with LoRA where a rank is given; AdamW of so many `bits`."""
+    torch.manual_seed(seed)
+    arch = tiny_arch(dim=16, depth=1, heads=1, ff_mult=1, text_dim=8, conv_layers=0)
+    model = CFM(DiT(arch, mel_dim=2, num_tokens=3, gaussian=gaussian))
+    if start is not None:
+        load_weights(model, read_checkpoint(start))
+    lora = compose_run("F5TTS_Mini_RL", [f"lora.rank={rank}"], RLRunConfig).lora
+    add_adapters(model, lora)
+    adamw: Any = AdamW if bits == 32 else bitsandbytes.optim.AdamW8bit  # pyright: ignore[reportPrivateImportUsage]
+    optimizer = adamw([parameter for parameter in model.parameters() if parameter.requires_grad], lr=rate)
+    return Trainable(
+        model=model,
+        card=CARD,
+        ema=build_ema(model, EmaConfig(beta=0.9, update_after_step=0, update_every=1, power=1.0, device=None)),
+        optimizer=optimizer,
+        scheduler=LambdaLR(optimizer, lambda update: 1 / (1 + update)),
+        objective=objective,
+        lora=lora,
+    )
+
+
+def after(run: Trainable, updates: int) -> Trainable:
+    """The run after that many updates by random gradients."""
+    for _ in range(updates):
+        for parameter in run.model.parameters():
+            if parameter.requires_grad:
+                parameter.grad = torch.randn_like(parameter)
+        run.optimizer.step()
+        run.scheduler.step()
+        run.update += 1
+        run.ema.update()
+    return run
+
+
+def folder(path: Path, **options: int | str) -> CheckpointDir:
+    settings: CkptsConfig = compose_run("F5TTS_Mini", [f"ckpts.save_dir={path}"], RunConfig).ckpts
+    return CheckpointDir(replace(settings, **options))  # pyright: ignore[reportArgumentType]
+
+
+def assert_equal(found: Any, expected: Any) -> None:
+    """Nested states are equal bit for bit."""
+    if isinstance(expected, Tensor):
+        assert torch.equal(found, expected)
+    elif isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        for key in expected:
+            assert_equal(found[key], expected[key])
+    elif isinstance(expected, list):
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            assert_equal(one, other)
+    else:
+        assert found == expected
+
+
+def averaged(run: Trainable) -> dict[str, Tensor]:
+    """The weights of the running average."""
+    prefix, state = "ema_model.", run.ema.state_dict()
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def names(path: Path) -> list[str]:
+    return sorted(file.name for file in path.iterdir() if file.name != ".lock")
+
+
+# --- resume ---
+
+
+def test_the_same_stage_goes_on_with_everything_where_it_was(tmp_path):
+    stopped, said = after(trainable(), 3), []
+    folder(tmp_path).save_last(stopped)
+    resumed = trainable(seed=1)
+    resumed.resume(read_checkpoint(tmp_path / "model_last.pt"), said.append)
+    assert_equal(resumed.state(), stopped.state())
+    assert said == [f"resuming {tmp_path / 'model_last.pt'} at update 3"]
+
+
+@pytest.mark.parametrize("bits", [32, 8])
+def test_a_resumed_run_makes_the_updates_that_the_whole_run_makes(tmp_path, bits: int):
+    run = after(trainable(bits=bits), 3)
+    folder(tmp_path).save_last(run)
+    resumed = trainable(seed=1, bits=bits)
+    resumed.resume(read_checkpoint(tmp_path / "model_last.pt"), lambda line: None)
+    torch.manual_seed(7)
+    expected = after(run, 2).state()
+    torch.manual_seed(7)
+    assert_equal(after(resumed, 2).state(), expected)
+
+
+@pytest.mark.parametrize("bits", [32, 8])
+def test_a_resumed_run_learns_at_its_own_rate_from_the_schedules_place_on(tmp_path, bits: int):
+    """The schedule gives 1 / (1 + update) of it: at updates 3 and 4 a quarter and a fifth."""
+    folder(tmp_path).save_last(after(trainable(), 3))
+    resumed, said = trainable(seed=1, bits=bits, rate=5e-2), []
+    resumed.resume(read_checkpoint(tmp_path / "model_last.pt"), said.append)
+    (group,) = resumed.optimizer.param_groups
+    assert (group["lr"], group["initial_lr"], resumed.scheduler.get_last_lr()) == (5e-2 / 4, 5e-2, [5e-2 / 4])
+    after(resumed, 1)
+    assert group["lr"] == pytest.approx(5e-2 / 5, rel=1e-12)
+    assert "optim.learning_rate is 0.05 from here on; before it was 0.01" in said
+    folder(tmp_path).save_last(resumed)
+    again, said = trainable(seed=2, bits=bits, rate=5e-2), []
+    again.resume(read_checkpoint(tmp_path / "model_last.pt"), said.append)
+    assert_equal(again.state(), resumed.state())
+    assert said == [f"resuming {tmp_path / 'model_last.pt'} at update 4"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("gaussian_nll", "grpo"), ("grpo", "gaussian_nll"), ("mse", "gaussian_nll")]
+)
+def test_another_stage_takes_the_raw_weights_alone(tmp_path, one: str, other: str):
+    before, said = after(trainable(one), 3), []
+    folder(tmp_path).save_last(before)
+    fresh, later = trainable(other, seed=1), trainable(other, seed=1)
+    later.resume(read_checkpoint(tmp_path / "model_last.pt"), said.append)
+    assert_equal(later.model.state_dict(), before.model.state_dict())
+    assert_equal(averaged(later), before.model.state_dict())
+    assert_equal(later.optimizer.state_dict(), fresh.optimizer.state_dict())
+    assert_equal(later.scheduler.state_dict(), fresh.scheduler.state_dict())
+    assert later.update == 0
+    assert said == [
+        f"starting {other} from the raw weights of {tmp_path / 'model_last.pt'} (made by {one}): "
+        "optimizer, schedule and counter start anew",
+    ]
+
+
+def test_bare_weights_start_a_stage_and_a_missing_head_is_said(tmp_path):
+    base, said = trainable("mse", gaussian=False), []
+    torch.save({"ema_model_state_dict": base.ema.state_dict()}, tmp_path / "pretrained_base.pt")
+    checkpoint = folder(tmp_path).newest(pretrained=True)
+    assert checkpoint is not None
+    warmed = trainable("gaussian_nll", seed=1)
+    warmed.resume(checkpoint, said.append)
+    head = {name: value for name, value in warmed.model.state_dict().items() if "ln_sig" in name}
+    assert_equal(warmed.model.state_dict(), {**base.model.state_dict(), **head})
+    assert_equal(averaged(warmed), warmed.model.state_dict())
+    assert warmed.update == 0
+    assert "does not say which model keys and vocabulary" in said[0]
+    assert "has no Gaussian head" in said[1]
+    assert (
+        said[2].startswith("starting gaussian_nll from the ema weights of ") and "(made by no run of ours)" in said[2]
+    )
+
+
+@pytest.mark.parametrize(
+    ("bits", "theirs", "own"),
+    [(8, "torch.AdamW", "bitsandbytes.AdamW8bit"), (32, "bitsandbytes.AdamW8bit", "torch.AdamW")],
+)
+def test_with_another_optimizer_it_alone_starts_anew_at_the_schedules_rate_and_that_is_said(
+    tmp_path, bits, theirs, own
+):
+    stopped, said = after(trainable(bits=40 - bits), 3), []
+    folder(tmp_path).save_last(stopped)
+    resumed = trainable(seed=1, bits=bits)
+    resumed.resume(read_checkpoint(tmp_path / "model_last.pt"), said.append)
+    assert_equal(resumed.model.state_dict(), stopped.model.state_dict())
+    assert_equal(resumed.ema.state_dict(), stopped.ema.state_dict())
+    assert_equal(resumed.scheduler.state_dict(), stopped.scheduler.state_dict())
+    assert resumed.update == 3 and resumed.optimizer.state_dict()["state"] == {}
+    assert resumed.optimizer.param_groups[0]["lr"] == stopped.optimizer.param_groups[0]["lr"] == 1e-2 / 4
+    assert (
+        f"has the states of {theirs}, this run uses {own} (optim.bnb_optimizer): the optimizer starts anew" in said[0]
+    )
+    assert said[1].endswith("at update 3")
+    after(resumed, 1)
+
+
+def test_a_checkpoint_that_does_not_name_its_optimizer_has_the_states_of_torchs(tmp_path):
+    stopped = after(trainable(), 3)
+    torch.save({k: v for k, v in stopped.state().items() if k != "optimizer_class"}, tmp_path / "model_last.pt")
+    resumed = trainable(seed=1)
+    resumed.resume(read_checkpoint(tmp_path / "model_last.pt"), lambda line: None)
+    assert_equal(resumed.optimizer.state_dict(), stopped.optimizer.state_dict())
+
+
+# --- where a new run starts ---
+
+
+def start_of(checkpoints: CheckpointDir, objective: str) -> Trainable:
+    """A run that has taken what a folder gives its stage."""
+    run = trainable(objective, seed=1)
+    checkpoint = checkpoints.start() if objective == "grpo" else checkpoints.newest(pretrained=True)
+    assert checkpoint is not None
+    run.resume(checkpoint, lambda line: None)
+    return run
+
+
+@pytest.mark.parametrize("objective", ["gaussian_nll", "grpo"])
+@pytest.mark.parametrize("made_by", ["gaussian_nll", "grpo"])
+def test_init_from_gives_either_stage_the_raw_weights_of_a_training_checkpoint_and_no_more(
+    tmp_path, objective, made_by
+):
+    other = trainable(made_by)
+    folder(tmp_path).keep_origin(other)
+    folder(tmp_path).save_last(after(other, 3))
+    given = str(tmp_path / "model_last.pt")
+    run = start_of(folder(tmp_path / "new", init_from=given), objective)
+    assert_equal(run.model.state_dict(), other.model.state_dict())
+    assert_equal(run.optimizer.state_dict(), trainable(objective, seed=1).optimizer.state_dict())
+    assert run.update == 0
+    checkpoint = folder(tmp_path / "new", init_from=given).start()
+    assert folder(tmp_path / "new").origin(checkpoint) is checkpoint
+
+
+@pytest.mark.parametrize("objective", ["gaussian_nll", "grpo"])
+def test_init_from_gives_either_stage_the_average_of_a_published_file(tmp_path, objective: str):
+    published = after(trainable(), 3)
+    torch.save({"ema_model_state_dict": published.ema.state_dict()}, tmp_path / "model_1200000.pt")
+    run = start_of(folder(tmp_path / "new", init_from=str(tmp_path / "model_1200000.pt")), objective)
+    assert_equal(run.model.state_dict(), averaged(published))
+
+
+def test_a_folder_with_a_checkpoint_of_its_own_does_not_read_init_from_and_says_so(tmp_path, capsys):
+    own = after(trainable("grpo"), 2)
+    folder(tmp_path).save_last(own)
+    run = start_of(folder(tmp_path, init_from="gone.pt"), "grpo")
+    assert run.update == 2
+    said = capsys.readouterr().out
+    assert said == f"ckpts.init_from=gone.pt is for a new run and not read: {tmp_path / 'model_last.pt'} is there\n"
+
+
+def test_init_from_names_a_file_that_is_not_there_with_its_key(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no file at gone\.pt, which ckpts\.init_from names"):
+        folder(tmp_path, init_from="gone.pt").start()
+
+
+def test_init_from_may_name_a_file_of_the_hub(tmp_path, monkeypatch):
+    """From the hub's cache on this machine."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    cache = tmp_path / "models--org--repo"
+    (cache / "refs").mkdir(parents=True)
+    (cache / "refs" / "main").write_text("abc")
+    (cache / "snapshots" / "abc").mkdir(parents=True)
+    torch.save({"ema_model_state_dict": (base := trainable()).ema.state_dict()}, cache / "snapshots/abc/model_1.pt")
+    run = start_of(folder(tmp_path / "new", init_from="hf://org/repo/model_1.pt"), "gaussian_nll")
+    assert_equal(run.model.state_dict(), averaged(base))
+
+
+def test_a_pretrained_file_gives_its_average_even_beside_raw_weights_and_no_run_to_go_on_with(tmp_path):
+    """A training checkpoint of F5-TTS, and one of ours of the same stage whose average has caught up."""
+    other = after(trainable("mse"), 300)
+    ours = other.state()
+    theirs = {key: ours[key] for key in ("model_state_dict", "ema_model_state_dict", "optimizer_state_dict", "update")}
+    assert ours["recommended"] == "ema"
+    for state in (theirs, ours):
+        torch.save(state, tmp_path / "pretrained_base.pt")
+        run = start_of(folder(tmp_path), "mse")
+        assert_equal(run.model.state_dict(), averaged(other))
+        assert run.update == 0 and run.optimizer.state_dict()["state"] == {}
+
+
+# --- what a folder keeps ---
+
+
+@pytest.mark.parametrize(
+    "keep, kept", [(-1, ["model_10.pt", "model_2.pt", "model_9.pt"]), (2, ["model_10.pt", "model_9.pt"]), (0, [])]
+)
+def test_the_newest_numbered_files_are_kept_and_no_other_is_touched(tmp_path, keep: int, kept: list[str]):
+    others = ["model_best.pt", "model_last.pt", "pretrained_a.pt", "reference.pt"]
+    for name in ("model_2.pt", "model_9.pt", "model_10.pt", *others):
+        (tmp_path / name).touch()
+    folder(tmp_path, keep_last_n_checkpoints=keep).prune()
+    assert names(tmp_path) == sorted([*kept, *others])
+
+
+def test_fewer_files_than_may_be_kept_are_all_kept(tmp_path):
+    (tmp_path / "model_2.pt").touch()
+    folder(tmp_path, keep_last_n_checkpoints=3).prune()
+    assert names(tmp_path) == ["model_2.pt"]
+
+
+def test_files_are_written_when_they_are_due(tmp_path):
+    checkpoints = folder(tmp_path, save_per_updates=2, last_per_updates=3, keep_last_n_checkpoints=1)
+    run = trainable()
+    seen = []
+    for _ in range(4):
+        checkpoints.save_if_due(after(run, 1))
+        seen.append(names(tmp_path))
+    assert seen == [[], ["model_2.pt"], ["model_2.pt", "model_last.pt"], ["model_4.pt", "model_last.pt"]]
+    assert torch.load(tmp_path / "model_last.pt", weights_only=True)["update"] == 3
+    assert torch.load(tmp_path / "model_4.pt", weights_only=True)["update"] == 4
+
+
+def test_a_folder_is_made_and_left_without_a_trace_of_the_probe(tmp_path):
+    folder(tmp_path / "a" / "b").prepare()
+    assert names(tmp_path / "a" / "b") == []
+
+
+def test_what_a_killed_run_left_half_written_is_removed_and_nothing_else(tmp_path):
+    for name in (".model_last.pt.part", ".model_2.pt.part", "model_2.pt", ".hidden"):
+        (tmp_path / name).touch()
+    folder(tmp_path).prepare()
+    assert names(tmp_path) == [".hidden", "model_2.pt"]
+
+
+def test_a_second_run_in_a_folder_is_refused_until_the_first_is_gone(tmp_path):
+    program = "import sys, filelock; held = filelock.FileLock(sys.argv[1]).acquire(); print(1, flush=True); input()"
+    command = [sys.executable, "-c", program, str(tmp_path / ".lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:
+        assert first.stdout is not None and first.stdout.readline() == b"1\n"
+        with pytest.raises(ValueError, match=r"another run is writing to ckpts\.save_dir"):
+            folder(tmp_path).prepare()
+        first.kill()
+        first.wait()
+    folder(tmp_path).prepare()
+
+
+def test_a_folder_that_cannot_be_written_is_named_with_its_key(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"cannot write to ckpts\.save_dir=.*/file .*choose a folder of yours"):
+        folder(tmp_path / "file").prepare()
+
+
+def refused(queue: SimpleQueue[str], place: Path) -> None:
+    """What saving in a folder says, to somebody who is not root, whom no permission stops."""
+    if os.geteuid() == 0:
+        os.setgid(65534)
+        os.setuid(65534)
+    for save in (lambda: folder(place).prepare(), lambda: folder(place).write("model_last.pt", lambda: {"update": 1})):
+        try:
+            save()
+        except OSError as error:
+            queue.put(str(error))
+        else:
+            queue.put("saved")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="permissions of folders are POSIX's")
+def test_a_folder_that_is_read_only_is_named_with_its_key_and_what_was_saved_is_whole():
+    """At the start of a run, and when it turns read-only while one trains."""
+    with TemporaryDirectory() as place:  # not pytest's, into which only its owner may look
+        Path(place, "model_last.pt").write_bytes(b"as it was")
+        Path(place).chmod(0o555)
+        context = get_context("fork")
+        queue = context.SimpleQueue()
+        process = context.Process(target=refused, args=(queue, Path(place)))
+        process.start()
+        process.join()
+        assert re.fullmatch(r"cannot write to ckpts\.save_dir=.*: choose a folder of yours", queue.get())
+        assert re.search(r"not yours to write in; point ckpts\.save_dir=", queue.get())
+        assert [path.name for path in Path(place).iterdir()] == ["model_last.pt"]
+        assert Path(place, "model_last.pt").read_bytes() == b"as it was"
+        Path(place).chmod(0o755)
+
+
+# --- where stage 2 starts ---
+
+
+def test_stage_2_needs_a_checkpoint_and_takes_no_pretrained_file(tmp_path):
+    torch.save({"model_state_dict": trainable().model.state_dict()}, tmp_path / "pretrained_a.pt")
+    with pytest.raises(FileNotFoundError, match=r"no model_last\.pt .* copy the model_last\.pt of stage 1 there"):
+        folder(tmp_path).start()
+
+
+def test_only_policies_that_draw_from_the_head_need_a_trained_one(tmp_path):
+    """A new head has weights of zero."""
+    run = trainable("gaussian_nll")
+    folder(tmp_path).save_last(run)
+    said: list[str] = []
+    with pytest.raises(ValueError, match=r"has none: warm it up first .* or use rl\.algorithm=flow_grpo"):
+        chosen_algorithm("gaussian_grpo", folder(tmp_path).start(), said.append)
+    assert chosen_algorithm("auto", folder(tmp_path).start(), said.append) == "flow_grpo"
+    folder(tmp_path).save_last(after(run, 1))
+    assert chosen_algorithm("gaussian_grpo", folder(tmp_path).start(), said.append) == "gaussian_grpo"
+    assert chosen_algorithm("auto", folder(tmp_path).start(), said.append) == "gaussian_grpo"
+    assert [line.rpartition("has ")[2] for line in said] == [
+        "no trained Gaussian head, so flow_grpo",
+        "a trained Gaussian head, so gaussian_grpo",
+    ]
+
+
+def test_a_resumed_run_has_the_weights_it_started_from(tmp_path):
+    run, place = trainable("grpo"), folder(tmp_path)
+    start = {name: value.clone() for name, value in run.model.state_dict().items()}
+    place.save_last(run)
+    place.keep_origin(run)
+    place.save_last(after(run, 2))
+    assert_equal(place.origin(place.start()).weights, start)
+
+
+def test_without_what_it_started_from_or_with_another_a_run_does_not_go_on(tmp_path):
+    run, place = trainable("grpo"), folder(tmp_path)
+    place.keep_origin(run)
+    place.save_last(after(run, 1))
+    torch.save({}, tmp_path / "reference.pt")
+    with pytest.raises(ValueError, match=r"reference\.pt is not the file that .*model_last\.pt started from"):
+        place.origin(place.start())
+    (tmp_path / "reference.pt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"goes on from .*reference\.pt, .* and that is gone"):
+        place.origin(place.start())
+
+
+# --- the best ---
+
+
+def test_the_best_is_no_checkpoint_that_a_run_goes_on_from(tmp_path):
+    folder(tmp_path).save_best(after(trainable(), 3))
+    assert names(tmp_path) == ["model_best.pt"]
+    assert folder(tmp_path).newest(pretrained=True) is None
+    assert numbered_checkpoints(tmp_path) == []
+
+
+def test_the_best_speaks_with_the_raw_weights_which_were_measured(tmp_path):
+    run = after(trainable(), 300)
+    assert run.recommended == "ema"
+    folder(tmp_path).save_best(run)
+    best = read_checkpoint(tmp_path / "model_best.pt").using()
+    assert_equal(best.weights, run.model.state_dict())
+    assert best.update == 300
+
+
+# --- what a checkpoint says of itself ---
+
+
+def test_a_checkpoint_carries_its_model_section_and_vocabulary_and_so_does_the_reference(tmp_path):
+    run, place = trainable(), folder(tmp_path)
+    place.save_last(run)
+    place.keep_origin(run)
+    for name in ("model_last.pt", "reference.pt"):
+        assert read_checkpoint(tmp_path / name).card == CARD
+
+
+def test_weights_made_with_another_vocabulary_are_refused(tmp_path):
+    folder(tmp_path).save_last(trainable())
+    other = replace(trainable(), card=ModelCard(model=CARD.model, vocabulary=[" ", "b", "a"]))
+    with pytest.raises(ValueError, match="another vocabulary"):
+        other.resume(read_checkpoint(tmp_path / "model_last.pt"))
+
+
+@pytest.mark.parametrize(("updates", "recommended"), [(90, "raw"), (110, "ema")])
+def test_the_average_is_recommended_once_it_looks_back_over_a_tenth_of_the_run(updates, recommended):
+    """Its weight of the past is at most .9, so it looks back over ten updates."""
+    run = trainable()
+    run.update = updates
+    for _ in range(updates):
+        run.ema.update()
+    assert run.state()["recommended"] == recommended
+
+
+# --- LoRA ---
+
+
+def lora_run(path: Path, bits: int = 32) -> Trainable:
+    """A run with LoRA that has made three updates and is saved beside what it started from."""
+    folder(path).save_last(trainable(seed=5))
+    run = trainable("grpo", rank=2, start=path / "model_last.pt", bits=bits)
+    run.resume(folder(path).start(), lambda line: None)
+    folder(path).keep_origin(run)
+    folder(path).save_last(after(run, 3))
+    return run
+
+
+def test_checkpoints_of_a_run_with_lora_hold_plain_weights_that_speak_as_the_run_does(tmp_path):
+    run, plain = lora_run(tmp_path), trainable()
+    saved = read_checkpoint(tmp_path / "model_last.pt")
+    assert saved.run["model_state_dict"].keys() == plain.model.state_dict().keys()
+    assert saved.run["ema_model_state_dict"].keys() == plain.ema.state_dict().keys()
+    inputs = (torch.randn(1, 5, 2), torch.randn(1, 5, 2), torch.tensor([[0, 1]]), torch.tensor([0.3]))
+    for which, speaker in (("raw", run.model), ("ema", run.ema)):
+        load_weights(plain.model, saved.using(which))
+        for found, expected in zip(plain.model(*inputs), speaker(*inputs), strict=True):
+            torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+def test_what_a_run_with_lora_started_from_is_kept_plain(tmp_path):
+    lora_run(tmp_path)
+    assert_equal(read_checkpoint(tmp_path / "reference.pt").weights, trainable(seed=5).model.state_dict())
+
+
+@pytest.mark.parametrize("bits", [32, 8])
+def test_a_resumed_run_with_lora_makes_the_updates_that_the_whole_run_makes(tmp_path, bits: int):
+    run = lora_run(tmp_path, bits)
+    resumed = trainable("grpo", seed=1, rank=2, start=tmp_path / "reference.pt", bits=bits)
+    resumed.resume(read_checkpoint(tmp_path / "model_last.pt"), lambda line: None)
+    resumed.origin = run.origin
+    assert_equal(resumed.state(), run.state())
+    torch.manual_seed(7)
+    expected = after(run, 2).state()
+    torch.manual_seed(7)
+    assert_equal(after(resumed, 2).state(), expected)
+
+
+def test_new_adapters_start_from_another_stage_and_change_nothing(tmp_path):
+    folder(tmp_path).save_last(before := after(trainable(), 3))
+    run = after(trainable("grpo", seed=1, rank=2), 1)
+    run.update = 0
+    run.resume(read_checkpoint(tmp_path / "model_last.pt"), lambda line: None)
+    assert_equal(run.state()["model_state_dict"], before.model.state_dict())
+    assert_equal(averaged(run), run.model.state_dict())
+
+
+@pytest.mark.parametrize("rank", [0, 3])
+def test_a_run_goes_on_with_the_rank_it_has(tmp_path, rank: int):
+    lora_run(tmp_path)
+    other = trainable("grpo", rank=rank)
+    with pytest.raises(ValueError, match=rf"was trained with lora\.rank=2, this run has {rank}: set it to 2"):
+        other.resume(read_checkpoint(tmp_path / "model_last.pt"), lambda line: None)
+
+
+def test_a_run_that_trains_all_weights_does_not_go_on_with_adapters(tmp_path):
+    folder(tmp_path).save_last(after(trainable("grpo"), 1))
+    with pytest.raises(ValueError, match=r"was trained with lora\.rank=0, this run has 2: set it to 0"):
+        trainable("grpo", rank=2).resume(read_checkpoint(tmp_path / "model_last.pt"), lambda line: None)
+
+
+def test_the_optimizer_holds_moments_of_adapters_and_head_alone(tmp_path):
+    run = lora_run(tmp_path)
+    moments = run.optimizer.state_dict()["state"].values()
+    head = run.model.transformer.proj_out_ln_sig
+    assert head is not None
+    trained = [*adapter_weights(run.model).values(), *head.parameters()]
+    assert sum(state["exp_avg"].numel() for state in moments) == sum(value.numel() for value in trained)
