@@ -228,7 +228,7 @@ def test_a_value_of_the_wrong_type_names_key_value_and_type(override: str, key: 
     ("override", "allowed"),
     [
         ("rl.steps=0", "a whole number, 1 or more"),
-        ("rl.algorithm=ppo", "auto or gaussian_grpo or flow_grpo or nft or f5r"),
+        ("rl.algorithm=ppo", "auto or gaussian_grpo or flow_grpo or nft or f5r, or module:attribute"),
         ("rl.duration_jitter=0.6", "a number from 0 to 0.5"),
         ("rl.sde.eta=1.5", "a number from 0 to below 1"),
         ("lora.target_modules=[]", "a list of names of layers, at least one"),

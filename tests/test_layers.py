@@ -16,7 +16,7 @@ import pytest
 
 SRC = Path(__file__).resolve().parents[1] / "src"
 FLOORS = (
-    ("types", "config", "entrypoint", "files", "plotting", "download"),
+    ("types", "config", "entrypoint", "extras", "files", "plotting", "plugins", "download"),
     ("data",),
     ("model",),
     ("rewards",),

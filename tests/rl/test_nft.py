@@ -13,7 +13,7 @@ from f5_tts.model.flow import interpolate
 from f5_tts.rl.grpo import GRPOLoss
 from f5_tts.rl.nft import OldPolicy, fresh_noise, nft_objective
 from f5_tts.rl.policy_gradient import Models
-from f5_tts.rl.rollout import draw_group
+from f5_tts.rl.rollout import draw_finished
 from f5_tts.types import GRPOBatch, Rollout, SpeechBatch
 
 NFT = ("algorithm=nft", "shared_noise=false", "steps=3", "mini_repeat_count=3", "nft.num_times=2")
@@ -29,7 +29,7 @@ def settings(rl) -> RLConfig:
 def rollout(policy, batch, settings) -> Rollout:
     """Three samples of each of two prompts."""
     torch.manual_seed(0)
-    (drawn,) = draw_group(policy, batch, settings)
+    (drawn,) = draw_finished(policy, batch, settings)
     return drawn
 
 
@@ -209,7 +209,7 @@ def test_one_prompt_without_padding_is_enough(policy, settings, batch: SpeechBat
         audio=batch.audio[:1],
     )
     torch.manual_seed(0)
-    (drawn,) = draw_group(policy, single, settings)
+    (drawn,) = draw_finished(policy, single, settings)
     assert learn(policy, experience(drawn, torch.tensor([1.0, 0.0, -1.0])), settings).abs().sum() > 0
 
 

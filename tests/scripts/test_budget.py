@@ -16,13 +16,14 @@ from f5_tts.config.load import ConfigError, compose_run
 from f5_tts.config.schema import ModelConfig, RLRunConfig
 from f5_tts.data.tokenizer import RELEASED, read_vocabulary
 from f5_tts.estimate.live_bytes import forward_bytes
-from f5_tts.estimate.memory import REWARDS, VOCOS, Part, budget, knobs, prompts, rollout_bytes, state, total
+from f5_tts.estimate.memory import VOCOS, Part, budget, knobs, prompts, rollout_bytes, state, total
 from f5_tts.model.build import build_model
 from f5_tts.model.cfm import CFM
 from f5_tts.model.fsdp import part_sizes
 from f5_tts.model.lora import trained_sizes
 from f5_tts.model.vocoders.vocos import Vocos
-from f5_tts.rewards.speaker.voice_sim import VoiceEncoder
+from f5_tts.rewards.registry import PROVIDERS
+from f5_tts.rewards.speaker.voice_sim import VoiceEncoder, VoiceSim
 from f5_tts.scripts.budget import main
 from f5_tts.scripts.budget import table as in_words
 
@@ -102,7 +103,7 @@ def test_the_vocoder_and_the_small_speaker_encoder_have_the_sizes_that_are_writt
         vocos = Vocos(guides_run().model.mel_spec, 512, 1536, 8)
         encoder = VoiceEncoder()
     assert sum(part.numel() for part in vocos.parameters()) == VOCOS
-    assert sum(part.numel() for part in encoder.parameters()) == REWARDS["voice_sim"]
+    assert sum(part.numel() for part in encoder.parameters()) == VoiceSim.num_parameters
 
 
 @pytest.mark.slow
@@ -111,7 +112,7 @@ def test_the_guides_command_fits_and_config_and_docs_say_by_how_much(monkeypatch
     parts = budget(guides_run(), 30.0)
     used = total(parts, "GPU") / 1e9
     assert used < 7.5
-    moved = sum(part.num for part in parts if part.what in REWARDS) / 1e9
+    moved = sum(part.num for part in parts if part.what in PROVIDERS) / 1e9
     kept = {part.what: part.num / 1e9 for part in parts}["running average (EMA)"]
     comment = (ROOT / "src/f5_tts/configs/F5TTS_RL.yaml").read_text("utf-8")
     for said in (used, used + kept, used + moved):

@@ -21,11 +21,24 @@ from packaging.requirements import Requirement
 from f5_tts.config.load import compose_run, config_names, schema_of
 from f5_tts.config.schema import RLRunConfig, RunConfig
 from f5_tts.doctor.rewards import furthest_sum
-from f5_tts.doctor.run_setup import EXTRAS, OF_PROVIDERS, libraries, spread
+from f5_tts.doctor.run_setup import install, libraries, spread
 from f5_tts.doctor.update import disk
+from f5_tts.rewards.registry import PROVIDERS, provider_attribute
 from f5_tts.scripts import doctor
 from f5_tts.train import train
 
+EXTRAS = {
+    "pocketsphinx": "mini",
+    "funasr": "reward_funasr",
+    "sentencepiece": "reward_funasr",
+    "wandb": "track",
+    "tensorboard": "track",
+    "trackio": "trackio",
+    "bitsandbytes": "bnb",
+    "peft": "lora",
+    "faster_whisper": "eval",
+    "matplotlib": "mini",
+}  # library, as it is imported -> the extra that is named
 REPOSITORY = Path(__file__).parents[2]
 RATE = 16_000
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight"]
@@ -297,9 +310,12 @@ def test_an_extra_that_is_not_installed_is_named(tmp_path):
 def test_every_library_that_is_asked_for_comes_with_the_extra_that_is_named():
     text = (REPOSITORY / "pyproject.toml").read_text("utf-8")
     for library, extra in EXTRAS.items():
+        assert install(library) == f'pip install -e ".[{extra}]"'
         (line,) = re.findall(rf"^{extra} = (\[.*\])", text, re.MULTILINE)
         assert library.replace("_", "-") in {Requirement(entry).name for entry in yaml.safe_load(line)}
-    assert {name for names in OF_PROVIDERS.values() for name in names} <= {*EXTRAS, "resemblyzer"}
+    required = {library for name in PROVIDERS for library in provider_attribute(name, "requires", ())}
+    assert {"pocketsphinx", "funasr"} <= required <= {*EXTRAS, "resemblyzer"}
+    assert install("resemblyzer") == "pip install --no-deps -r requirements-assets.txt"
 
 
 def test_only_what_a_config_uses_is_asked_for():

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
+from f5_tts.plugins import is_module_attribute
+
 
 class ConfigError(ValueError):
     """What is wrong with a run's configuration and what to type instead, in one sentence."""
@@ -30,6 +32,11 @@ class Allowed:
 
 def one_of(*names: str) -> Allowed:
     return Allowed(" or ".join(names), names.__contains__)
+
+
+def one_of_or_own(*names: str) -> Allowed:
+    """Allow some names, and those of the user's own code."""
+    return Allowed(f"{' or '.join(names)}, or module:attribute", lambda x: x in names or is_module_attribute(x))
 
 
 def some_recognisers(names: list[str]) -> bool:
@@ -281,7 +288,7 @@ class RewardsConfig:
 
 @dataclass(kw_only=True, slots=True)
 class RLConfig:
-    algorithm: Annotated[str, one_of("auto", "gaussian_grpo", "flow_grpo", "nft", "f5r")]
+    algorithm: Annotated[str, one_of_or_own("auto", "gaussian_grpo", "flow_grpo", "nft", "f5r")]
     group_size: Count | None
     repeat_count: Count
     mini_repeat_count: Count

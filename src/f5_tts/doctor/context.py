@@ -12,6 +12,7 @@ from f5_tts.data.batching import BatchPlan
 from f5_tts.data.rows import Row
 from f5_tts.data.tokenizer import build_vocabulary
 from f5_tts.model.cfm import CFM
+from f5_tts.rl.algorithms import find_algorithm
 from f5_tts.rl.nft import OldPolicy
 from f5_tts.rl.scoring import Scorer
 from f5_tts.train.build import build_batches, lists_of
@@ -48,6 +49,17 @@ class Patient:
     def uses(self) -> int:
         """Updates that learn from one rollout."""
         return self.run.rl.updates_per_rollout if isinstance(self.run, RLRunConfig) else 1
+
+    @property
+    def freezes_sigma(self) -> bool:
+        """Whether nothing asks for the gradient of ln sigma."""
+        run = self.run
+        return isinstance(run, RLRunConfig) and not find_algorithm(run.rl.algorithm).trains_sigma(run.rl)
+
+    @property
+    def num_updates(self) -> int:
+        """Updates of the whole run; 1 where the data could not be read."""
+        return getattr(self, "total", 1)
 
     @cached_property
     def batches(self) -> list[SpeechBatch]:

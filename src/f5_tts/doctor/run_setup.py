@@ -18,39 +18,23 @@ from f5_tts.data.quality import bad_rows, coverage, heard
 from f5_tts.data.rows import Row
 from f5_tts.data.tokenizer import build_vocabulary
 from f5_tts.doctor.context import Patient
+from f5_tts.extras import install_hint
 from f5_tts.files import make_folder
 from f5_tts.model.checkpoint import Checkpoint
+from f5_tts.rewards.registry import provider_attribute
 from f5_tts.rewards.speaker.voice_sim import INSTALL
 from f5_tts.rl.grpo import GRPOLoss
 from f5_tts.train.accelerator import build_accelerator, precision, prepare
 from f5_tts.train.build import build_learner, build_plan, build_trainable, count_updates
-from f5_tts.train.build_rl import (
-    build_old_policy,
-    build_policy,
-    build_reference,
-    chosen_algorithm,
-    rollout_plan,
-)
+from f5_tts.train.build_rl import rollout_plan
 from f5_tts.train.checkpoint_dir import CheckpointDir
 from f5_tts.train.infilling import InfillingLoss
 from f5_tts.train.loop import keep_scale
 from f5_tts.train.optimizer import check_length, choose_optimizer
-from f5_tts.train.train_state import Trainable
+from f5_tts.train.stage2 import build_models, find_start
 
 SAMPLED = 16  # rows that are heard
 READ = 1000  # rows whose texts are read
-OF_PROVIDERS = {"digits_wer": ["pocketsphinx"], "voice_sim": ["resemblyzer"], "funasr_wer": ["funasr", "sentencepiece"]}
-EXTRAS = {
-    "pocketsphinx": "mini",
-    "funasr": "reward_funasr",
-    "sentencepiece": "reward_funasr",
-    "wandb": "track",
-    "tensorboard": "track",
-    "trackio": "trackio",
-    "bitsandbytes": "bnb",
-    "peft": "lora",
-    "faster_whisper": "eval",
-}  # library, as it is imported -> what of ours installs it
 
 
 def packages(patient: Patient) -> str:
@@ -70,7 +54,7 @@ def libraries(run: RunConfig) -> Iterator[str]:
     """What a run imports of what only extras install."""
     if isinstance(run, RLRunConfig):
         for entry in run.rl.rewards.providers:
-            yield from [] if entry.worker else OF_PROVIDERS.get(entry.name, [])
+            yield from () if entry.worker else provider_attribute(entry.name, "requires", ())
         yield from ["peft"] if run.lora.rank else []
         yield from ["faster_whisper"] if run.eval.every_updates and "whisper" in run.eval.recognisers else []
     yield from [run.ckpts.logger] if run.ckpts.logger else []
@@ -78,7 +62,7 @@ def libraries(run: RunConfig) -> Iterator[str]:
 
 
 def install(library: str) -> str:
-    return f'pip install -e ".[{EXTRAS[library]}]"' if library in EXTRAS else INSTALL
+    return INSTALL if library == "resemblyzer" else install_hint(library)
 
 
 def machine(patient: Patient) -> str:
@@ -156,46 +140,37 @@ def texts(run: RunConfig, rows: list[Row]) -> str:
 def checkpoint(patient: Patient) -> str:
     """What the run would start or go on from, loaded as training loads it."""
     said: list[str] = []
-    found = load_rl(patient, said) if isinstance(patient.run, RLRunConfig) else load(patient)
-    trainable = patient.trainable = build_state(patient, said)
+    found = load_rl(patient, said) if isinstance(patient.run, RLRunConfig) else load(patient, said)
     if found is None:
         return f"none in ckpts.save_dir={patient.run.ckpts.save_dir}: training starts from random weights"
-    trainable.resume(found, said.append)
+    patient.trainable.resume(found, said.append)
     return "; ".join(dict.fromkeys([described(found), *said]))
 
 
-def load(patient: Patient) -> Checkpoint | None:
+def load(patient: Patient, said: list[str]) -> Checkpoint | None:
     """Stage 1: a model and what its weights will be."""
-    model = build_learner(patient.run, build_vocabulary(patient.run))
-    patient.policy = prepare(model, patient.accelerator).train()
-    patient.loss = InfillingLoss(patient.run.model)
-    return CheckpointDir(patient.run.ckpts).newest(pretrained=True)
+    run, vocabulary = patient.run, build_vocabulary(patient.run)
+    patient.policy = prepare(build_learner(run, vocabulary), patient.accelerator).train()
+    patient.loss = InfillingLoss(run.model)
+    found = CheckpointDir(run.ckpts).newest(pretrained=True)
+    make_optimizer = choose_optimizer(run.optim, patient.accelerator.device, said.append)
+    patient.trainable = build_trainable(run, patient.policy, vocabulary, patient.num_updates, make_optimizer)
+    keep_scale(patient.trainable, patient.accelerator)
+    return found
 
 
 def load_rl(patient: Patient, said: list[str]) -> Checkpoint:
     """Stage 2: the policy, its reference and the algorithm."""
     run = patient.rl_run
     folder = CheckpointDir(run.ckpts)
-    found = folder.start()
-    run.rl.algorithm = chosen_algorithm(run.rl.algorithm, found, said.append)
+    found = find_start(run, folder, said.append)
     said.append(f"Gaussian head {'trained' if found.has_trained_head else 'not trained'}: {run.rl.algorithm}")
-    model = build_policy(run, build_vocabulary(run), folder.origin(found), said.append)
-    patient.policy = prepare(model, patient.accelerator)
-    patient.old = build_old_policy(model, run.rl)
-    patient.loss = GRPOLoss(run.rl, build_reference(model, run.rl, said.append), patient.old)
-    return found
-
-
-def build_state(patient: Patient, said: list[str]) -> Trainable:
-    """All that a checkpoint of the run would hold."""
-    run, total = patient.run, getattr(patient, "total", 1)
     make_optimizer = choose_optimizer(run.optim, patient.accelerator.device, said.append)
-    trainable = build_trainable(run, patient.policy, build_vocabulary(run), total, make_optimizer)
-    keep_scale(trainable, patient.accelerator)
-    trainable.lora = run.lora if isinstance(run, RLRunConfig) else None
-    if patient.old is not None:
-        trainable.extras["old_policy"] = patient.old
-    return trainable
+    origin, total = folder.origin(found), patient.num_updates
+    models = build_models(run, origin, build_vocabulary(run), total, make_optimizer, patient.accelerator, said.append)
+    patient.policy, reference, patient.old, patient.trainable = models
+    patient.loss = GRPOLoss(run.rl, reference, patient.old)
+    return found
 
 
 def described(found: Checkpoint) -> str:

@@ -21,7 +21,6 @@ from f5_tts.doctor.run_setup import nearest
 from f5_tts.estimate.memory import budget
 from f5_tts.estimate.memory import total as held
 from f5_tts.model.checkpoint import HEAD
-from f5_tts.rl.algorithms import is_sigma_frozen
 from f5_tts.rl.grpo import GRPOLoss, draw_experience
 from f5_tts.train.build_rl import build_comparison
 from f5_tts.train.loop import improve, learn, merge
@@ -96,7 +95,7 @@ def ratio(patient: Patient) -> str:
 def gradient(patient: Patient) -> str:
     """Whether every trained tensor gets one, those that `ratio` left included, and why not where it should not."""
     trained = {name: value for name, value in patient.policy.named_parameters() if value.requires_grad}
-    frozen = {name for name in trained if name.startswith(HEAD)} if is_sigma_frozen(patient.run) else set()
+    frozen = {name for name in trained if name.startswith(HEAD)} if patient.freezes_sigma else set()
     wanted = {name: value for name, value in trained.items() if name not in frozen}
     reach(patient, wanted)
     waiting = silent(wanted)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,9 +14,8 @@ from f5_tts.model.build import build_model
 from f5_tts.model.fsdp import part_sizes
 from f5_tts.model.heads import Velocity
 from f5_tts.model.lora import adapter_sizes, trained_sizes
+from f5_tts.rl.algorithms import find_algorithm
 from f5_tts.rl.grpo import GRPOLoss
-from f5_tts.rl.rollout import draw_group
-from f5_tts.train.build_rl import build_old_policy
 from f5_tts.types import GRPOBatch, Rollout, SpeechBatch
 
 SIZES = (1, 8, 64, 512)
@@ -44,16 +42,17 @@ class Counted:
 def passes_of_update(rl: RLConfig, has_old: bool) -> tuple[float, float]:
     """Forward passes in which one batch is drawn and held against the reference, and those that are learnt from, each
     with a backward pass; of an update, on average."""
-    rl = replace(rl, algorithm="gaussian_grpo") if rl.algorithm == "auto" else rl
+    draw = find_algorithm(rl.algorithm).draw
     drawing, learning = Counted(), Counted()
     loss = GRPOLoss(rl, learning if rl.kl_weight > 0 else None, learning if has_old else None)
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
         for _ in range(UPDATES):
-            drawn = list(draw_group(drawing, short_batch(), rl))
+            drawn = list(draw(drawing, short_batch(), rl))
             list(loss(learning, [without_merit(rollout) for rollout in drawn]))
-    asked = drawing.asked / rl.updates_per_rollout + learning.asked - learning.learnt
-    return asked / UPDATES, learning.learnt / UPDATES
+    learnt = drawing.learnt + learning.learnt
+    asked = (drawing.asked - drawing.learnt) / rl.updates_per_rollout + learning.asked - learning.learnt
+    return asked / UPDATES, learnt / UPDATES
 
 
 def without_merit(rollout: Rollout) -> GRPOBatch:
@@ -82,7 +81,7 @@ class Scale:
         with FakeTensorMode():
             self.model = build_model(run.model, vocabulary_of(run)).eval()
             self.activations, *self.others = passes(run, self.model, seconds)
-            has_old = build_old_policy(self.model, run.rl) is not None
+            has_old = find_algorithm(run.rl.algorithm).build_old_policy(self.model, run.rl) is not None
         batches, sizes = run.optim.grad_accumulation_steps, trained_sizes(self.model, run.lora)
         self.asked, self.learnt = (batches * num for num in passes_of_update(run.rl, has_old))
         self.weights, self.gradients = FLOAT * sum(part_sizes(self.model)), FLOAT * sum(sizes)

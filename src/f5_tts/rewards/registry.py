@@ -7,13 +7,13 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from f5_tts.config.schema import ProviderConfig
+from f5_tts.plugins import import_attribute, is_module_attribute
 from f5_tts.types import Numbers, RewardInput, RewardProvider, Scored, Scores
 
 PROVIDERS = {
@@ -91,21 +91,27 @@ def wrong_keys(config: Mapping[str, Any], keys: Sequence[str], where: str) -> st
 def find_provider(name: str, where: str) -> Callable[..., Any]:
     """The class or function behind a name of ours or "module:attribute"; ValueError with the reason where none is."""
     path = PROVIDERS.get(name, name)
-    module, colon, attribute = path.partition(":")
-    if not colon or not all(part.isidentifier() for part in module.split(".")):
+    if not is_module_attribute(path):
         raise ValueError(
             f"{where}.name: no reward provider is called {name!r}; there are {', '.join(PROVIDERS)}, "
             "and yours as module:attribute"
         )
-    try:
-        found = getattr(import_module(module), attribute, None)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise  # the module is there, but something that it imports is not
-        raise ValueError(f"{where}.name: there is no module {module} for {name}, seen from where you stand") from error
+    found = import_attribute(path, f"{where}.name")
     if not callable(found):
+        module, _, attribute = path.partition(":")
         raise ValueError(f"{where}.name: module {module} has no class or function {attribute!r}")
     return found
+
+
+def provider_attribute(name: str, attribute: str, default: Any) -> Any:
+    """Return what the class of a provider says of itself, without building it; `default` where it says nothing.
+
+    A provider whose module cannot be imported says nothing here: building it reports why.
+    """
+    try:
+        return getattr(find_provider(name, name), attribute, default)
+    except Exception:  # whatever the user's own code raises when it is imported
+        return default
 
 
 def as_provider(made: Any, name: str, where: str) -> RewardProvider:

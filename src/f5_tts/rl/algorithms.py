@@ -1,18 +1,121 @@
-"""The algorithms of stage 2."""
+"""The algorithms of stage 2: what each draws, learns from and needs, one entry for each `rl.algorithm`."""
 
 from __future__ import annotations
 
-from f5_tts.config.schema import RLRunConfig, RunConfig
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
 
-WHAT_IS_WRONG_WITH_F5R = (
-    "warning: rl.algorithm=f5r is the published objective, here to compare with, and wrong: its samples are not "
-    "detached, so that the pull on the mean cancels without guidance and points the wrong way with it; it uses the "
-    "density, not its logarithm; its memory grows with rl.steps. rl.algorithm=gaussian_grpo is the correct one"
-)
+from torch import nn
+
+from f5_tts.config.schema import RLConfig
+from f5_tts.model.heads import VelocityModel
+from f5_tts.plugins import import_attribute, is_module_attribute
+from f5_tts.rl.f5r import draw_with_gradients, f5r_objective
+from f5_tts.rl.metrics import noise_level
+from f5_tts.rl.nft import OldPolicy, build_old_policy, nft_objective
+from f5_tts.rl.policy_gradient import Models, anchor_objective, grpo_objective
+from f5_tts.rl.rollout import draw_finished, draw_group
+from f5_tts.types import GRPOBatch, LossOutput, Rollout, SpeechBatch
+
+Objective: TypeAlias = Callable[[Models, GRPOBatch, int, RLConfig], LossOutput]
+LossTerm: TypeAlias = tuple[Objective, int, float]  # an objective, the step that it gets, and its weight
+DrawFn: TypeAlias = Callable[[VelocityModel, SpeechBatch, RLConfig], Iterator[Rollout]]
 
 
-def is_sigma_frozen(run: RunConfig) -> bool:
-    """Whether nothing asks for the gradient of ln sigma."""
-    if not isinstance(run, RLRunConfig):
-        return False
-    return run.rl.algorithm in ("nft", "flow_grpo") or not run.rl.train_sigma
+@dataclass(frozen=True, kw_only=True)
+class Algorithm:
+    """How stage 2 draws samples and what it learns from them; the defaults are those of finished samples alone.
+
+    Args:
+        loss_terms: the terms of a rollout's loss, of (rl, rollout, whether there is a reference). Memory holds the
+            activations of one term at a time.
+        draw: draws a group of samples for each prompt of a batch, one forward pass after the other.
+        needs_trained_head: whether it draws from a trained Gaussian head, whose sigma rl.train_sigma may then train.
+        uses_window: whether it trains the solver steps of rl.window.
+        recorded_arrays: how many arrays of a sample's size a rollout holds for its trained steps.
+        build_old_policy: makes the policy that draws, where that is not the one that learns.
+        rollout_metrics: metrics of an update's rollouts.
+        warning: printed when a run begins.
+    """
+
+    loss_terms: Callable[[RLConfig, Rollout, bool], list[LossTerm]]
+    draw: DrawFn = draw_finished
+    needs_trained_head: bool = False
+    uses_window: bool = False
+    recorded_arrays: Callable[[RLConfig], int] = lambda rl: 0
+    build_old_policy: Callable[[nn.Module, RLConfig], OldPolicy | None] = lambda model, rl: None
+    rollout_metrics: Callable[[list[Rollout]], dict[str, float]] = lambda rollouts: {}
+    warning: str | None = None
+
+    def trains_sigma(self, rl: RLConfig) -> bool:
+        """Return whether the standard deviation of the Gaussian head gets a gradient."""
+        return self.needs_trained_head and rl.train_sigma
+
+
+def policy_gradient_terms(rl: RLConfig, rollout: Rollout, has_reference: bool) -> list[LossTerm]:
+    """Return one term for each trained step, and with rl.anchor_weight the anchor's."""
+    num = len(rollout.times)
+    steps: list[LossTerm] = [(grpo_objective, step, 1 / num) for step in range(num)]
+    return [*steps, (anchor_objective, 0, 1.0)] if has_reference and rl.anchor_weight > 0 else steps
+
+
+def nft_terms(rl: RLConfig, rollout: Rollout, has_reference: bool) -> list[LossTerm]:
+    """Return one term for each time at which finished samples are noised again."""
+    return [(nft_objective, step, 1 / rl.nft.num_times) for step in range(rl.nft.num_times)]
+
+
+def f5r_terms(rl: RLConfig, rollout: Rollout, has_reference: bool) -> list[LossTerm]:
+    """Return one term for all steps at once."""
+    return [(f5r_objective, 0, 1.0)]
+
+
+def num_trained_steps(rl: RLConfig) -> int:
+    """Return how many solver steps of rl.window a rollout records."""
+    return min(rl.window.size, rl.steps)
+
+
+ALGORITHMS = {
+    "gaussian_grpo": Algorithm(
+        loss_terms=policy_gradient_terms,
+        draw=draw_group,
+        needs_trained_head=True,
+        uses_window=True,
+        recorded_arrays=lambda rl: 4 * num_trained_steps(rl),  # state, action, mean, standard deviation
+    ),
+    "flow_grpo": Algorithm(
+        loss_terms=policy_gradient_terms,
+        draw=draw_group,
+        uses_window=True,
+        recorded_arrays=lambda rl: 3 * num_trained_steps(rl),  # the standard deviation is one number a step
+        rollout_metrics=lambda rollouts: {"sde/noise_level": noise_level(rollouts)},
+    ),
+    "nft": Algorithm(loss_terms=nft_terms, build_old_policy=build_old_policy),
+    "f5r": Algorithm(
+        loss_terms=f5r_terms,
+        draw=draw_with_gradients,
+        needs_trained_head=True,
+        recorded_arrays=lambda rl: 4 * rl.steps,
+        warning=(
+            "warning: rl.algorithm=f5r is the published objective, here to compare with, and wrong: its samples are "
+            "not detached, so that the pull on the mean cancels without guidance and points the wrong way with it; it "
+            "uses the density, not its logarithm; its memory grows with rl.steps. rl.algorithm=gaussian_grpo is the "
+            "correct one"
+        ),
+    ),
+}
+
+
+def find_algorithm(name: str) -> Algorithm:
+    """Return the entry of an `rl.algorithm`: one of ours, or the attribute that "module:attribute" names.
+
+    `auto` gives that of gaussian_grpo, the larger of the two that it may become: estimates ask before a checkpoint is
+    read. Raises ValueError where the module is missing, or has no Algorithm of that name.
+    """
+    if not is_module_attribute(name):
+        return ALGORITHMS["gaussian_grpo" if name == "auto" else name]
+    found = import_attribute(name, "rl.algorithm")
+    if not isinstance(found, Algorithm):
+        module, _, attribute = name.partition(":")
+        raise ValueError(f"rl.algorithm: module {module} has no f5_tts.rl.algorithms.Algorithm {attribute!r}")
+    return found

@@ -3,13 +3,36 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from f5_tts.types import RewardBatch, Rollout
+
+
+@runtime_checkable
+class Peers(Protocol):
+    """All processes of a run, when samples of one are compared with those of the others."""
+
+    @property
+    def world(self) -> int:
+        """How many there are."""
+        ...
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """The rows of every process, in their order; frames are padded to the longest."""
+        ...
+
+    def own(self, rows: Tensor) -> Tensor:
+        """Of gathered rows those of this process, padding included."""
+        ...
+
+    def failing_together(self) -> AbstractContextManager[None]:
+        """What fails inside on one process fails on all, so that none waits for it."""
+        ...
 
 
 class Alone:
@@ -56,23 +79,26 @@ def fitted(advantages: Tensor, rollout: Rollout) -> Tensor:
     return (advantages if advantages.ndim == 1 else advantages[:, : rollout.mel.shape[1]]).to(rollout.mel)
 
 
-@runtime_checkable
-class Peers(Protocol):
-    """All processes of a run, when samples of one are compared with those of the others."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GatheredRewards:
+    """What samples of all ranks are compared by, in the order of the ranks."""
 
-    @property
-    def world(self) -> int:
-        """How many there are."""
-        ...
+    rewards: RewardBatch
+    group_ids: Int[Tensor, " b"]
+    target: Bool[Tensor, "b n"]  # generated frames, padded to the longest rollout
+    share: float  # of one sample in an update; ranks' gradients are averaged, not added
+    rollouts: list[Rollout]  # of this rank alone
 
-    def gather(self, rows: Tensor) -> Tensor:
-        """The rows of every process, in their order; frames are padded to the longest."""
-        ...
+    def by_rollout(self, compared: Tensor, peers: Peers) -> list[Tensor]:
+        """Return of all ranks' advantages those of each rollout of this rank."""
+        parts = peers.own(compared).split([len(rollout.mel) for rollout in self.rollouts])
+        return [fitted(part, rollout) for part, rollout in zip(parts, self.rollouts, strict=True)]
 
-    def own(self, rows: Tensor) -> Tensor:
-        """Of gathered rows those of this process, padding included."""
-        ...
 
-    def failing_together(self) -> AbstractContextManager[None]:
-        """What fails inside on one process fails on all, so that none waits for it."""
-        ...
+def over_ranks(rollouts: list[Rollout], scored: list[RewardBatch], peers: Peers) -> GatheredRewards:
+    """Gather the rewards, groups and masks of all ranks; every rank gets the same."""
+    rewards = gathered(join(scored), peers)
+    group_ids = peers.gather(torch.cat([rollout.batch.group_ids for rollout in rollouts]).cpu())
+    target = peers.gather(padded([rollout.target.cpu() for rollout in rollouts]))
+    share = peers.world / len(group_ids)
+    return GatheredRewards(rewards=rewards, group_ids=group_ids, target=target, share=share, rollouts=rollouts)

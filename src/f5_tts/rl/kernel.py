@@ -138,10 +138,8 @@ def build_kernel(rl: RLConfig) -> Kernel:
 def trained_steps(times: Float[Tensor, " s"], rl: RLConfig) -> list[int]:
     """Which solver intervals are drawn and trained: `rl.window.size` neighbours that start inside its t_range.
 
-    None for nft, which learns from finished samples alone. Raises ValueError as `window` does.
+    Raises ValueError as `window` does.
     """
-    if rl.algorithm == "nft":
-        return []
     inside = window(times, rl)
     is_random = rl.window.schedule == "random"
     first = int(torch.randint(max(0, len(inside) - rl.window.size) + 1, ())) if is_random else 0

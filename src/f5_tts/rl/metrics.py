@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from f5_tts.rl.advantage import without_spread
+from f5_tts.rl.gather import GatheredRewards
 from f5_tts.types import RewardBatch, Rollout
 
 # A component, as a provider calls it -> as everybody does; of several providers the first counts. (One that has a `cer`
@@ -71,3 +74,18 @@ def named_as_elsewhere(metrics: dict[str, float]) -> dict[str, float]:
         return metrics
     drew = {"kl/old": metrics["approx_kl"]} if "approx_kl" in metrics else {}
     return metrics | {"loss/policy": -metrics["loss/pro_adv"], "kl": metrics["loss/kl"]} | drew
+
+
+def experience_metrics(
+    shared: GatheredRewards, compared: Tensor, rollout_metrics: Mapping[str, float]
+) -> dict[str, float]:
+    """Return the metrics of an update's rewards, groups, rollouts and advantages, in the order of metrics.jsonl.
+
+    Args:
+        compared: the advantages of all ranks' samples, or of their frames.
+        rollout_metrics: what the algorithm measures of its rollouts.
+    """
+    metrics = reward_metrics(shared.rewards, shared.group_ids) | group_metrics(shared.rewards.total, shared.group_ids)
+    metrics |= {"steps/trained": float(len(shared.rollouts[0].times)), **rollout_metrics}
+    advantages = compared if compared.ndim == 1 else compared[shared.target]
+    return metrics | {"advantage/abs_mean": float(advantages.abs().mean())}

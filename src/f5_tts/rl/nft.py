@@ -100,3 +100,8 @@ class OldPolicy:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.snapshot.load(state["tensors"])
         self.rollouts = state["rollouts"]
+
+
+def build_old_policy(model: nn.Module, rl: RLConfig) -> OldPolicy | None:
+    """nft's policy that draws, where it is not the one that learns at that moment."""
+    return OldPolicy(model, rl.nft.old_decay) if rl.nft.old_decay > 0 or rl.updates_per_rollout > 1 else None

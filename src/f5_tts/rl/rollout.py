@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from math import ceil
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -21,9 +22,13 @@ from f5_tts.rl.gaussian import Gaussian
 from f5_tts.rl.kernel import build_kernel, trained_steps
 from f5_tts.types import Rollout, SpeechBatch
 
+ChooseSteps: TypeAlias = Callable[[Tensor, RLConfig], list[int]]  # of a grid of times, the steps to be trained
+
 
 @torch.no_grad()
-def draw_group(policy: VelocityModel, batch: SpeechBatch, rl: RLConfig) -> Iterator[Rollout]:
+def draw_group(
+    policy: VelocityModel, batch: SpeechBatch, rl: RLConfig, choose_steps: ChooseSteps = trained_steps
+) -> Iterator[Rollout]:
     """A group of samples of every prompt of `batch`, `rl.mini_repeat_count` of each in one forward pass.
 
     All samples of a group share text, prompt cut, window, and with rl.shared_noise the initial noise: what then
@@ -32,7 +37,7 @@ def draw_group(policy: VelocityModel, batch: SpeechBatch, rl: RLConfig) -> Itera
     """
     batch = with_room(with_prompts(batch, rl), rl)
     times = rollout_grid(rl).to(batch.mel.device)
-    trained = trained_steps(times, rl)
+    trained = choose_steps(times, rl)
     first = trained[0] if trained and rl.shared_noise and not rl.duration_jitter else 0
     common = follow_mean(policy, batch, torch.randn_like(batch.mel), times[: first + 1], rl)
     for _ in range(group_size(rl) // rl.mini_repeat_count):
@@ -40,6 +45,11 @@ def draw_group(policy: VelocityModel, batch: SpeechBatch, rl: RLConfig) -> Itera
         start = start if rl.shared_noise else torch.randn_like(start)
         repeated = with_lengths(batch.repeat(rl.mini_repeat_count), rl)
         yield draw_rollout(policy, repeated, start, times[first:], [step - first for step in trained], rl)
+
+
+def draw_finished(policy: VelocityModel, batch: SpeechBatch, rl: RLConfig) -> Iterator[Rollout]:
+    """Draw a group as `draw_group` does and record no step, for algorithms that learn from finished samples alone."""
+    return draw_group(policy, batch, rl, lambda times, rl: [])
 
 
 def rollout_grid(rl: RLConfig) -> Float[Tensor, " s"]:

@@ -14,7 +14,7 @@ from f5_tts.config.checks import require
 from f5_tts.config.load import command_line, compose_run
 from f5_tts.config.schema import RLRunConfig
 from f5_tts.entrypoint import command
-from f5_tts.estimate.memory import REWARDS, Part, budget, is_half, knobs, prompts, total
+from f5_tts.estimate.memory import Part, budget, is_half, knobs, num_parameters, prompts, total
 from f5_tts.train.accelerator import precision
 
 # --- how much ---
@@ -42,7 +42,7 @@ def heading(run: RLRunConfig, seconds: float, processes: int = 1) -> str:
 
 def uncounted(run: RLRunConfig) -> str:
     """What the table leaves out."""
-    unknown = [entry.name for entry in run.rl.rewards.providers if entry.name not in REWARDS]
+    unknown = [entry.name for entry in run.rl.rewards.providers if not num_parameters(entry)]
     more = f", and {', '.join(unknown)}, whose size is not known here" if unknown else ""
     return f"not counted: CUDA itself (about half a GB), what kernels need while they work{more}"
 

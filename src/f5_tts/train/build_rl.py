@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeGuard
 
 import torch
 
@@ -21,13 +20,11 @@ from f5_tts.model.mel import LogMel
 from f5_tts.model.snapshot import Snapshot
 from f5_tts.rewards.registry import build_providers
 from f5_tts.rl.advantage import GroupComparison, RunningBaseline
-from f5_tts.rl.algorithms import WHAT_IS_WRONG_WITH_F5R
+from f5_tts.rl.algorithms import find_algorithm
 from f5_tts.rl.kernel import window
-from f5_tts.rl.nft import OldPolicy
 from f5_tts.rl.rollout import rollout_grid
 from f5_tts.rl.scoring import Scorer
 from f5_tts.train.alarms import ALARMS, Look
-from f5_tts.train.validation import Best
 from f5_tts.types import Vocoder
 
 
@@ -61,12 +58,6 @@ def build_comparison(
     return RunningBaseline(scorer.weights, scorer.floors, clip=rl.advantage_clip)
 
 
-def build_old_policy(model: CFM, rl: RLConfig) -> OldPolicy | None:
-    """nft's policy that draws, where it is not the one that learns at that moment."""
-    apart = rl.nft.old_decay > 0 or rl.updates_per_rollout > 1
-    return OldPolicy(model, rl.nft.old_decay) if rl.algorithm == "nft" and apart else None
-
-
 def build_reference(model: CFM, rl: RLConfig, say: Callable[[str], None] = print) -> Snapshot | None:
     """What the KL is measured to: the model as it is now, or rl.ref_model_ckpt; none without rl.kl_weight."""
     if rl.kl_weight == 0:
@@ -90,19 +81,20 @@ def chosen_algorithm(asked: str, checkpoint: Checkpoint, say: Callable[[str], No
         chosen, why = ("gaussian_grpo", "a") if trained else ("flow_grpo", "no")
         say(f"rl.algorithm=auto: {checkpoint.path} has {why} trained Gaussian head, so {chosen}")
         return chosen
-    if asked in ("gaussian_grpo", "f5r") and not trained:
+    algorithm = find_algorithm(asked)
+    if algorithm.needs_trained_head and not trained:
         raise ValueError(
             f"rl.algorithm={asked} draws from a trained Gaussian head, and {checkpoint.path} has none: warm it up "
             "first (model.objective=gaussian_nll), or use rl.algorithm=flow_grpo or nft"
         )
-    if asked == "f5r":
-        say(WHAT_IS_WRONG_WITH_F5R)
+    if algorithm.warning is not None:
+        say(algorithm.warning)
     return asked
 
 
 def check_window(rl: RLConfig) -> None:
     """Raises ValueError with the grid when rl.window holds no step that could be trained."""
-    if rl.algorithm in ("gaussian_grpo", "flow_grpo"):
+    if find_algorithm(rl.algorithm).uses_window:
         window(rollout_grid(rl), rl)
 
 
@@ -122,13 +114,6 @@ def build_exam(run: RLRunConfig, vocabulary: Vocabulary, vocoder: Vocoder) -> Ex
 def build_alarms(rl: RLConfig) -> dict[str, Look]:
     """All alarms that mean something for this run: a group of one never has a spread."""
     return {name: look for name, look in ALARMS.items() if name != "no_spread" or group_size(rl) > 1}
-
-
-def is_kept(
-    part: OldPolicy | GroupComparison | RunningBaseline | Best | None,
-) -> TypeGuard[OldPolicy | RunningBaseline | Best]:
-    """Whether a part of stage 2 has a memory that must survive a resume."""
-    return isinstance(part, OldPolicy | RunningBaseline | Best)
 
 
 def rollout_plan(run: RLRunConfig, num_items: int, world: int) -> str:

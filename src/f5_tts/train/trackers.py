@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from f5_tts.config.schema import CkptsConfig, RunConfig
+from f5_tts.extras import install_hint
 from f5_tts.files import replace_file
 from f5_tts.train.sample_log import Samples
 
@@ -166,9 +167,8 @@ def build_tracker(run: RunConfig, say: Callable[[str], None] = print) -> Tracker
     if name is None:
         return None
     if find_spec(name) is None:
-        extra = "trackio" if name == "trackio" else "track"
         raise ImportError(
-            f'ckpts.logger={name} needs {name}; run: pip install -e ".[{extra}]", or set ckpts.logger=null: '
+            f"ckpts.logger={name} needs {name}; run: {install_hint(name)}, or set ckpts.logger=null: "
             "metrics.jsonl has all metrics in any case"
         )
     return TRACKERS[name](run, say)

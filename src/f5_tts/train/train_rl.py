@@ -6,32 +6,17 @@ import sys
 
 from f5_tts.config.load import load_run
 from f5_tts.config.schema import RLRunConfig
-from f5_tts.data.tokenizer import build_vocabulary
 from f5_tts.entrypoint import command
 from f5_tts.rl.grpo import GRPOLoss, draw_experience
-from f5_tts.train.accelerator import build_accelerator, prepare
-from f5_tts.train.build import build_batches, build_plan, build_trainable, count_updates, epoch_at, lists_of
-from f5_tts.train.build_rl import (
-    build_alarms,
-    build_comparison,
-    build_exam,
-    build_old_policy,
-    build_policy,
-    build_reference,
-    build_scorer,
-    check_window,
-    chosen_algorithm,
-    is_kept,
-    rollout_plan,
-)
-from f5_tts.train.checkpoint_dir import CheckpointDir
+from f5_tts.train.accelerator import build_accelerator
+from f5_tts.train.build import epoch_at
+from f5_tts.train.build_rl import build_alarms, build_exam
 from f5_tts.train.distributed import Together
-from f5_tts.train.loop import Run, fit, keep_scale, nothing_due
+from f5_tts.train.loop import Run, fit, nothing_due
 from f5_tts.train.metrics_log import Report
-from f5_tts.train.optimizer import check_length, choose_optimizer
 from f5_tts.train.sample_log import Scored
-from f5_tts.train.trackers import build_tracker
-from f5_tts.train.validation import Best, Validation
+from f5_tts.train.stage2 import Stage2, build_stage2, prompt_batches
+from f5_tts.train.validation import Validation
 
 
 def train_rl(run: RLRunConfig) -> bool:
@@ -39,55 +24,44 @@ def train_rl(run: RLRunConfig) -> bool:
 
     Raises FileNotFoundError when there is no checkpoint: RL starts from a model that speaks.
     """
-    rl, accelerator = run.rl, build_accelerator(run.optim)
-    is_main = accelerator.is_main_process
-    checkpoints = CheckpointDir(run.ckpts, is_main, run.optim.shard)
-    checkpoints.prepare()
-    make_optimizer = choose_optimizer(run.optim, accelerator.device)
-    tracker = build_tracker(run) if is_main else None
-    plan, vocabulary = build_plan(run), build_vocabulary(run)
-    checkpoint = checkpoints.start()
-    rl.algorithm = chosen_algorithm(rl.algorithm, checkpoint)
-    check_window(rl)
-    world, uses = accelerator.num_processes, rl.updates_per_rollout
-    print(rollout_plan(run, len(plan.frames(0)), world))
-    total = count_updates(plan, run.optim, uses, world)
-    check_length(run.optim, total)
-    scorer = build_scorer(run.model, rl)  # before the model: what is wrong with a reward should be said soon
-    model = build_policy(run, vocabulary, checkpoints.origin(checkpoint))
-    policy = prepare(model, accelerator)
-    trainable = build_trainable(run, model, vocabulary, total, make_optimizer, world)
-    reference, old = build_reference(model, rl), build_old_policy(model, rl)
-    compare = build_comparison(scorer, rl)
-    best = Best() if run.eval.every_updates else None
-    memories = ("old_policy", old), ("baseline", compare), ("best", best)
-    trainable.extras = {name: part for name, part in memories if is_kept(part)}
-    keep_scale(trainable, accelerator)
-    trainable.lora = run.lora
-    trainable.resume(checkpoint)
-    checkpoints.keep_origin(trainable)
-    batches = build_batches(plan, vocabulary, run.optim, trainable.update // uses, accelerator, trainable.bad_rows)
-    updates = lists_of(run.optim.grad_accumulation_steps, batches)
-    exam = build_exam(run, vocabulary, scorer.vocoder) if best and is_main else None
-    place = {"first": trainable.update, "total": total, "title": rl.algorithm, "writes": is_main}
-    epoch = epoch_at(plan, run.optim, uses, world)
-    report = Report(checkpoints.path, **place, alarms=build_alarms(rl), epoch=epoch, tracker=tracker)
+    stage2 = build_stage2(run, build_accelerator(run.optim))
+    policy, reference, old, state = stage2.models
+    scorer, best, checkpoints = stage2.scorer, stage2.best, stage2.checkpoints
+    is_main, peers = stage2.accelerator.is_main_process, Together(stage2.accelerator)
+    updates = prompt_batches(stage2, run)
+    exam = build_exam(run, stage2.vocabulary, scorer.vocoder) if best and is_main else None
+    report = build_report(stage2, run)
     validation = Validation(exam, run.eval.every_updates, best, checkpoints, report.say) if exam and best else None
     return fit(
-        trainable,
+        state,
         policy,
-        draw_experience(policy, updates, scorer, compare, rl, old=old, peers=Together(accelerator)),
-        GRPOLoss(rl, reference, old),
+        draw_experience(policy, updates, scorer, stage2.advantage, run.rl, old=old, peers=peers),
+        GRPOLoss(run.rl, reference, old),
         Run(
-            accelerator=accelerator,
+            accelerator=stage2.accelerator,
             checkpoints=checkpoints,
             report=report,
             optim=run.optim,
-            total=total,
-            together=uses,
+            total=stage2.total,
+            together=run.rl.updates_per_rollout,
         ),
         validate=validation or nothing_due,
         listen=Scored(scorer.vocoder, run.model.mel_spec) if run.ckpts.log_samples and is_main else None,
+    )
+
+
+def build_report(stage2: Stage2, run: RLRunConfig) -> Report:
+    """Build the log of metrics, with alarms and a tracker; ranks other than the main one write nothing."""
+    world = stage2.accelerator.num_processes
+    return Report(
+        stage2.checkpoints.path,
+        first=stage2.models.state.update,
+        total=stage2.total,
+        title=run.rl.algorithm,
+        writes=stage2.accelerator.is_main_process,
+        alarms=build_alarms(run.rl),
+        epoch=epoch_at(stage2.plan, run.optim, run.rl.updates_per_rollout, world),
+        tracker=stage2.tracker,
     )
 
 

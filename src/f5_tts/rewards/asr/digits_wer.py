@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
+from f5_tts.extras import install_hint
 from f5_tts.rewards.asr.error_rate import word_scores
 from f5_tts.rewards.asr.transcript_reward import TranscriptReward, whole
 from f5_tts.rewards.audio import HEARD_RATE, at_heard_rate, shared_rate, usable_indices
@@ -37,6 +38,7 @@ class DigitsWer(TranscriptReward):
     """
 
     knows_words = True
+    requires = ("pocketsphinx",)
 
     def __init__(self, workers: int = 2):
         self.transcribe = DigitsRecognizer(workers).transcribe
@@ -58,7 +60,7 @@ class DigitsRecognizer:
         if not isinstance(workers, int) or workers < 1:
             raise ValueError(f"digits_wer: workers must be a whole number from 1, got {workers!r}")
         if find_spec("pocketsphinx") is None:
-            raise ImportError('digits_wer needs pocketsphinx; run: pip install -e ".[mini]"')
+            raise ImportError(f"digits_wer needs pocketsphinx; run: {install_hint('pocketsphinx')}")
         self._workers = [Worker() for _ in range(workers)]
         self._idle: SimpleQueue[Worker] = SimpleQueue()
         for worker in self._workers:

@@ -25,6 +25,9 @@ class FunasrWer(TranscriptReward):
     count; NaN where that is missing or nothing is heard in it. `batch_size` clips are heard at once.
     """
 
+    requires = ("funasr", "sentencepiece")
+    num_parameters = 234_000_000
+
     def __init__(
         self,
         model_id: str | None,

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from f5_tts.download.hub import fetch
+from f5_tts.extras import install_hint
 from f5_tts.files import read_yaml, value_at
-from f5_tts.model.build import available_device
+from f5_tts.model.build import find_device
 from f5_tts.model.safe_load import UNREADABLE, check_records
 from f5_tts.rewards.asr.preserve_state import traceless
 from f5_tts.rewards.audio import at_heard_rate, usable_indices
@@ -40,7 +41,6 @@ USUAL = "checkpoints/funasr/SenseVoiceSmall"
 SHOWN = 3  # differences that an error names
 
 NEEDED = ("funasr", "kaldi_native_fbank", "sentencepiece")  # the names they are imported by
-INSTALL = 'pip install -e ".[reward_funasr]" (or ".[rl]", which holds it)'
 # What funasr makes of broken files.
 BROKEN = (RuntimeError, OSError, LookupError, ValueError, TypeError, AttributeError)
 
@@ -55,7 +55,7 @@ class SenseVoice:
         check_installed()
         check_files(directory)
         shapes = weight_shapes(directory / "model.pt")
-        self.device, self.batch_size, self._lock = available_device(device, "funasr_wer"), batch_size, Lock()
+        self.device, self.batch_size, self._lock = find_device(device, "funasr_wer: config.device"), batch_size, Lock()
         built = auto_model(directory, self.device)
         self.model, self._settings = built.model.requires_grad_(False), built.kwargs
         check_weights(directory / "model.pt", shapes, self.model)
@@ -199,7 +199,8 @@ def auto_model(directory: Path, device: torch.device) -> Any:
 def check_installed() -> None:
     """Raises ImportError that says what to type."""
     if missing := [name for name in NEEDED if find_spec(name) is None]:
-        raise ImportError(f"funasr_wer needs {', '.join(missing)}; run: {INSTALL}")
+        names, command = ", ".join(missing), install_hint("funasr")
+        raise ImportError(f'funasr_wer needs {names}; run: {command} (or ".[rl]", which holds it)')
 
 
 def import_funasr() -> Any:

@@ -37,6 +37,9 @@ class VoiceSim(VoiceReward):
     counts: 6 dB between two clips cost 0.02, unless both are below -30 dBFS. Runs on the CPU.
     """
 
+    requires = ("resemblyzer",)
+    num_parameters = 1_423_616
+
     def __init__(self):
         super().__init__()
         self.encoder = load_encoder(published_weights())

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from f5_tts.files import read_yaml, value_at
-from f5_tts.model.build import available_device
+from f5_tts.model.build import find_device
 from f5_tts.model.checkpoint import differences
 from f5_tts.model.safe_load import check_tensors, read_file
 from f5_tts.rewards.audio import HEARD_RATE
@@ -54,10 +54,12 @@ class WespeakerSim(VoiceReward):
     WeSpeaker itself reports (cosine + 1) / 2. Loudness does not count, and padding changes nothing.
     """
 
+    num_parameters = 6_630_000
+
     def __init__(self, model_dir: str | None = None, device: str = "cpu"):
         """`model_dir`: a folder with config.yaml and avg_model.pt; None: as $WESPEAKER_HOME says."""
         super().__init__()
-        self.device = available_device(device, "wespeaker_sim")
+        self.device = find_device(device, "wespeaker_sim: config.device")
         network = read_resnet(model_folder(model_dir)).to(self.device)
         self.network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 

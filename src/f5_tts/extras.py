@@ -1,0 +1,33 @@
+"""Optional libraries, and the extra of this package that installs each."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from importlib.metadata import PackageNotFoundError, requires
+
+PACKAGE = "f5-tts-rl"
+REQUIREMENT = re.compile(r"(?P<name>[\w.-]+).*; extra == ['\"](?P<extra>[\w-]+)['\"]")
+
+
+def install_hint(library: str) -> str:
+    """Return the command that installs a library, given by its import name: the smallest extra that requires it."""
+    name = library.replace("_", "-")
+    members = extras_of_this_package()
+    having = [extra for extra, names in members.items() if name in names]
+    if not having:
+        return f"pip install {name}"
+    return f'pip install -e ".[{min(having, key=lambda extra: len(members[extra])).replace("-", "_")}]"'
+
+
+def extras_of_this_package() -> dict[str, set[str]]:
+    """Return the names that each extra requires, as the installed metadata has them; none where it is not installed."""
+    members: dict[str, set[str]] = defaultdict(set)
+    try:
+        lines = requires(PACKAGE) or []
+    except PackageNotFoundError:
+        return members
+    for line in lines:
+        if found := REQUIREMENT.match(line):
+            members[found["extra"]].add(found["name"].replace("_", "-").lower())
+    return members

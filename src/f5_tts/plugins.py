@@ -1,0 +1,26 @@
+"""Objects of the user's own code, named in a config as module:attribute."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+
+def is_module_attribute(name: str) -> bool:
+    """Check whether a name has the form module:attribute."""
+    module, colon, attribute = name.partition(":")
+    return bool(colon and attribute) and all(part.isidentifier() for part in module.split("."))
+
+
+def import_attribute(name: str, key: str) -> Any:
+    """Import what "module:attribute" names; None where the module has no such attribute.
+
+    Raises ValueError, which begins with `key`, where there is no such module.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(import_module(module), attribute, None)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise  # the module is there, but something that it imports is not
+        raise ValueError(f"{key}: there is no module {module} for {name}, seen from where you stand") from error
