@@ -50,9 +50,8 @@ def passes_of_update(rl: RLConfig, has_old: bool) -> tuple[float, float]:
         for _ in range(UPDATES):
             drawn = list(draw(drawing, short_batch(), rl))
             list(loss(learning, [without_merit(rollout) for rollout in drawn]))
-    learnt = drawing.learnt + learning.learnt
-    asked = (drawing.asked - drawing.learnt) / rl.updates_per_rollout + learning.asked - learning.learnt
-    return asked / UPDATES, learnt / UPDATES
+    asked = drawing.asked / rl.updates_per_rollout + learning.asked - learning.learnt
+    return asked / UPDATES, learning.learnt / UPDATES
 
 
 def without_merit(rollout: Rollout) -> GRPOBatch:

@@ -22,7 +22,7 @@ from f5_tts.rewards.speaker.voice_sim import (
 )
 from f5_tts.types import RewardInput
 
-SPEECH = Path(__file__).parent / "speech"
+SPEECH = Path(__file__).parents[1] / "speech"
 
 
 @pytest.fixture(scope="module")
