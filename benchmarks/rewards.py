@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from f5_tts.entrypoint import keep_freed_memory
-from f5_tts.rewards.registry import local_provider
+from f5_tts.entrypoint import tune_malloc
+from f5_tts.rewards.registry import build_local_provider
 from f5_tts.types import RewardInput, RewardProvider
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the makers of model folders, in tests
@@ -64,31 +64,31 @@ def clips() -> list[Tensor]:
 
 def inputs() -> list[RewardInput]:
     reference, *_ = audio = clips()
-    said = {"text": "one two three", "language": "en", "reference_audio": reference}
-    return [RewardInput(audio=clip, sample_rate=SAMPLE_RATE, **said) for clip in audio]
+    fields = {"text": "one two three", "language": "en", "reference_audio": reference}
+    return [RewardInput(audio=clip, sample_rate=SAMPLE_RATE, **fields) for clip in audio]
 
 
 def measure(provider: RewardProvider, rounds: int) -> list[float]:
     """Seconds in which all clips are scored, for each number in a call: the best of some rounds, taken in turn."""
-    heard = inputs()
-    provider.score(heard[:2])
-    found = [[seconds(provider, heard, batch) for batch in BATCHES] for _ in range(rounds)]
-    return [min(times) for times in zip(*found, strict=True)]
+    items = inputs()
+    provider.score(items[:2])
+    results = [[seconds(provider, items, batch) for batch in BATCHES] for _ in range(rounds)]
+    return [min(times) for times in zip(*results, strict=True)]
 
 
-def seconds(provider: RewardProvider, heard: list[RewardInput], batch: int) -> float:
+def seconds(provider: RewardProvider, items: list[RewardInput], batch: int) -> float:
     started = time.perf_counter()
-    for start in range(0, len(heard), batch):
-        provider.score(heard[start : start + batch])
+    for start in range(0, len(items), batch):
+        provider.score(items[start : start + batch])
     return time.perf_counter() - started
 
 
 def job(name: str, threads: int, rounds: int) -> list[float]:
     """What `measure` finds, in this process."""
     torch.set_num_threads(threads)
-    keep_freed_memory()  # as every command of ours does
+    tune_malloc()  # as every command of ours does
     with TemporaryDirectory() as folder:
-        provider = local_provider(name, CONFIGS[name](Path(folder), threads), f"--providers {name}")
+        provider = build_local_provider(name, CONFIGS[name](Path(folder), threads), f"--providers {name}")
         return measure(provider, rounds)
 
 
@@ -105,7 +105,7 @@ def table(providers: list[str], threads: int, rounds: int) -> None:
     print("|---|" + "---|" * (len(BATCHES) + 1))
     for name in providers:
         spent = in_its_own_process(name, threads, rounds)
-        speeds = " | ".join(f"{NUM / found:.2f}" for found in spent)
+        speeds = " | ".join(f"{NUM / elapsed:.2f}" for elapsed in spent)
         print(f"| {name} | {speeds} | {spent[-1] / spent[0]:.2f} |", flush=True)
 
 

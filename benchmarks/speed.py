@@ -25,10 +25,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from f5_tts.config.load import compose_run
-from f5_tts.config.schema import RunConfig
+from f5_tts.config.load import compose_config
+from f5_tts.config.schema import TrainConfig
 from f5_tts.data.tokenizer import Vocabulary
-from f5_tts.entrypoint import keep_freed_memory
+from f5_tts.entrypoint import tune_malloc
 from f5_tts.infer.sample import sample
 from f5_tts.model.backbones import layers
 from f5_tts.model.build import build_model
@@ -57,7 +57,7 @@ class Job:
         """What is to be timed: the model and its batch are made before."""
         model, speech = small_model(), batch_of(self.batch)
         if self.way == "ours":
-            keep_freed_memory()  # as every command of ours does
+            tune_malloc()  # as every command of ours does
         draw_it = draw if self.way == "ours" else draw_plainly
         work = train_step if self.task == "train" else draw_it
 
@@ -78,9 +78,9 @@ class Cost(NamedTuple):
 
 def small_model() -> CFM:
     torch.manual_seed(0)
-    run = compose_run("F5TTS_v1_Base", [], RunConfig)
-    run.model.arch = replace(run.model.arch, **SMALL)
-    return build_model(run.model, Vocabulary([chr(i) for i in range(SYMBOLS)]))
+    cfg = compose_config("F5TTS_v1_Base", [], TrainConfig)
+    cfg.model.arch = replace(cfg.model.arch, **SMALL)
+    return build_model(cfg.model, Vocabulary([chr(i) for i in range(SYMBOLS)]))
 
 
 def batch_of(num: int) -> SpeechBatch:
@@ -108,16 +108,16 @@ def draw(model: CFM, batch: SpeechBatch) -> Tensor:
 def draw_plainly(model: CFM, batch: SpeechBatch) -> Tensor:
     """The same speech the usual way."""
     frames = torch.arange(FRAMES)
-    given = frames < batch.prompt_lens[:, None]
-    cond = batch.mel.masked_fill(~given[..., None], 0.0)
-    mask, yes = padding_mask(batch.lens, FRAMES), torch.ones(len(batch.lens), dtype=torch.bool)
+    prompt_mask = frames < batch.prompt_lens[:, None]
+    cond = batch.mel.masked_fill(~prompt_mask[..., None], 0.0)
+    mask, all_true = padding_mask(batch.lens, FRAMES), torch.ones(len(batch.lens), dtype=torch.bool)
 
     def velocity(x: Tensor, time: Tensor) -> Tensor:
         with_text = model(x, cond, batch.text, time, mask).mean
-        without = model(x, cond, batch.text, time, mask, drop_audio=yes, drop_text=yes).mean
+        without = model(x, cond, batch.text, time, mask, drop_audio=all_true, drop_text=all_true).mean
         return with_text + GUIDANCE * (with_text - without)
 
-    return torch.where(given[..., None], cond, solve(velocity, noise_like(batch), time_grid(STEPS, -1.0)))
+    return torch.where(prompt_mask[..., None], cond, solve(velocity, noise_like(batch), time_grid(STEPS, -1.0)))
 
 
 def noise_like(batch: SpeechBatch) -> Tensor:
@@ -128,31 +128,35 @@ def noise_like(batch: SpeechBatch) -> Tensor:
 def usual_layers() -> Iterator[None]:
     """Positions turned by sines and cosines of stacked halves, convolutions over frames as they come, masks with an
     entry for every head and query."""
-    attend, rotate, convolve = F.scaled_dot_product_attention, layers.rotate, layers.convolve
+    attend, rotate, convolve = F.scaled_dot_product_attention, layers.apply_rotary, layers.conv1d_channels_last
 
-    def rotate_by_halves(x: Tensor, turns: Tensor) -> Tensor:
-        cos, sin = (part.repeat_interleave(2, dim=-1).to(x.dtype) for part in (turns.real, turns.imag))
+    def rotate_by_halves(x: Tensor, rotations: Tensor) -> Tensor:
+        cos, sin = (part.repeat_interleave(2, dim=-1).to(x.dtype) for part in (rotations.real, rotations.imag))
         first, second = x.unflatten(-1, (-1, 2)).unbind(-1)
         return x * cos + torch.stack([-second, first], dim=-1).flatten(-2) * sin
 
-    def attend_with_whole_mask(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None) -> Tensor:
-        whole = None if attn_mask is None else attn_mask.expand(*q.shape[:3], k.shape[2]).contiguous()
-        return attend(q, k, v, attn_mask=whole)
+    def attend_with_full_mask(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+        full_mask = None if attn_mask is None else attn_mask.expand(*q.shape[:3], k.shape[2]).contiguous()
+        return attend(q, k, v, attn_mask=full_mask)
 
     def convolve_frames(x: Tensor, layer: torch.nn.Conv1d) -> Tensor:
         return layer(x.transpose(1, 2)).transpose(1, 2)
 
-    layers.F.scaled_dot_product_attention, layers.rotate = attend_with_whole_mask, rotate_by_halves
-    layers.convolve = convolve_frames
+    layers.F.scaled_dot_product_attention, layers.apply_rotary = attend_with_full_mask, rotate_by_halves
+    layers.conv1d_channels_last = convolve_frames
     try:
         yield
     finally:
-        layers.F.scaled_dot_product_attention, layers.rotate, layers.convolve = attend, rotate, convolve
+        layers.F.scaled_dot_product_attention, layers.apply_rotary, layers.conv1d_channels_last = (
+            attend,
+            rotate,
+            convolve,
+        )
 
 
 def train_step(model: CFM, batch: SpeechBatch) -> None:
     """Loss and gradients of ordinary training."""
-    settings = compose_run("F5TTS_v1_Base", [], RunConfig).model
+    settings = compose_config("F5TTS_v1_Base", [], TrainConfig).model
     for output in InfillingLoss(settings)(model, [batch]):
         output.loss.backward()
 
@@ -199,9 +203,9 @@ def profile(job: Job) -> str:
     torch.set_num_threads(job.threads)
     run = job.ready()
     run()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
         run()
-    spent = {event.key: event.self_cpu_time_total for event in seen.key_averages()}
+    spent = {event.key: event.self_cpu_time_total for event in profiler.key_averages()}
     share = sum(us for name, us in spent.items() if any(part in name for part in MATMULS)) / sum(spent.values())
     top = sorted(spent, key=lambda name: -spent[name])[:12]
     rows = [f"{spent[name] / sum(spent.values()):6.1%}  {name}" for name in top]

@@ -24,17 +24,17 @@ from torch import Tensor, nn
 from torch.optim import Adam
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from f5_tts.config.load import compose_run
-from f5_tts.config.schema import RLConfig, RLRunConfig
-from f5_tts.entrypoint import command
+from f5_tts.config.load import compose_config
+from f5_tts.config.schema import RLConfig, RLTrainConfig
+from f5_tts.entrypoint import run_command
 from f5_tts.model.flow import interpolate
 from f5_tts.model.heads import Velocity
 from f5_tts.model.losses import gaussian_nll, velocity_mse
 from f5_tts.model.snapshot import Snapshot
 from f5_tts.plotting import new_figure
-from f5_tts.rl.advantage import GroupComparison
-from f5_tts.rl.grpo import GRPOLoss, draw_experience
-from f5_tts.rl.rollout import follow_mean, rollout_grid
+from f5_tts.rl.advantage import GroupAdvantage
+from f5_tts.rl.grpo import PolicyLoss, collect_experience
+from f5_tts.rl.rollout import rollout_grid, solve_mean
 from f5_tts.types import RewardBatch, Rollout, SpeechBatch
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ WIDTH = 128  # of the network
 NUM_PROMPTS, NUM_TESTED = 32, 1024  # prompts of an update, samples of an evaluation
 EVERY = 5  # updates from one evaluation to the next
 RATE = {"flow": 3e-3, "rl": 1e-3}  # learning rates
-COLOURS = ("#1f5f99", "#d95f02")  # of the classes
+COLORS = ("#1f5f99", "#d95f02")  # of the classes
 COMMON = ["rl.mini_repeat_count=16", "rl.steps=16", "rl.window.size=2", "rl.window.t_range=[0.05,0.6]"]
 COMMON += ["rl.temperature=1.0", "rl.credit=sample", "rl.advantage_clip=5.0", "rl.train_sigma=false"]
 SETTINGS = {  # f5r goes without a KL: its own would ruin the base
@@ -60,7 +60,7 @@ SETTINGS = {  # f5r goes without a KL: its own would ruin the base
 # --- the ring ---
 
 
-def mode_centres() -> Tensor:
+def mode_centers() -> Tensor:
     angles = 2 * math.pi * torch.arange(MODES) / MODES
     return RADIUS * torch.stack([angles.cos(), angles.sin()], dim=-1)
 
@@ -68,7 +68,7 @@ def mode_centres() -> Tensor:
 def draw_speech(classes: Tensor) -> Tensor:
     """A sample of each class: one of its modes, and a little around it."""
     mode = 2 * torch.randint(MODES // 2, classes.shape) + classes
-    return (mode_centres()[mode] + STD * torch.randn(len(classes), 2))[:, None]
+    return (mode_centers()[mode] + STD * torch.randn(len(classes), 2))[:, None]
 
 
 def prompts(num: int) -> SpeechBatch:
@@ -92,14 +92,14 @@ def is_rewarded(speech: Tensor, classes: Tensor) -> Tensor:
 
 def is_valid(speech: Tensor, classes: Tensor) -> Tensor:
     """Whether a sample lies within four standard deviations of a mode of its class."""
-    own = torch.arange(MODES) % 2 == classes[:, None]
-    return ((torch.cdist(speech[:, 0], mode_centres()) < 4 * STD) & own).any(dim=1)
+    of_its_class = torch.arange(MODES) % 2 == classes[:, None]
+    return ((torch.cdist(speech[:, 0], mode_centers()) < 4 * STD) & of_its_class).any(dim=1)
 
 
 def reward(rollout: Rollout) -> RewardBatch:
     """What a vocoder and reward models do for speech."""
     score = is_rewarded(rollout.mel, rollout.batch.text[:, 0]).float()
-    return RewardBatch(total=score, parts={"goal": score}, weights={"goal": 1.0})
+    return RewardBatch(total=score, components={"goal": score}, weights={"goal": 1.0})
 
 
 # --- the network, and how it learns the flow (stage 1) ---
@@ -114,7 +114,9 @@ class RingFlow(nn.Module):
         self.trunk = nn.Sequential(*[part for sizes in widths for part in (nn.Linear(*sizes), nn.SiLU())])
         self.mean, self.ln_sigma = nn.Linear(WIDTH, 2), nn.Linear(WIDTH, 2)
 
-    def forward(self, x, cond, text, time, mask=None, *, cfg_strength=0.0, grad_uncond=True, words=None) -> Velocity:
+    def forward(
+        self, x, cond, text, time, mask=None, *, cfg_strength=0.0, grad_uncond=True, text_embedding=None
+    ) -> Velocity:
         assert cfg_strength == 0.0, "this network learns no velocity without a class, so it cannot be guided"
         time = time.expand(len(x))[:, None, None]
         waves = [time, (math.pi * time).sin(), (math.pi * time).cos()]
@@ -130,9 +132,9 @@ def learn_flow(model: nn.Module, updates: int, num: int = 512) -> None:
     for _ in range(updates):
         speech, time = draw_speech(classes), torch.rand(num)
         noise = torch.randn_like(speech)
-        found = model(interpolate(noise, speech, time), torch.zeros_like(speech), classes[:, None], time)
-        spread = gaussian_nll(found._replace(mean=found.mean.detach()), speech - noise, time, span, t2_weight=0.0)
-        (velocity_mse(found.mean, speech - noise, span) + spread).backward()
+        output = model(interpolate(noise, speech, time), torch.zeros_like(speech), classes[:, None], time)
+        time_span = gaussian_nll(output._replace(mean=output.mean.detach()), speech - noise, time, span, t2_weight=0.0)
+        (velocity_mse(output.mean, speech - noise, span) + time_span).backward()
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
@@ -148,38 +150,38 @@ class Score(NamedTuple):
     validity: float
 
 
-class Run(NamedTuple):
+class TrainingRun(NamedTuple):
     """What an algorithm made of a base."""
 
     before: Tensor  # samples of the base
     after: Tensor
     scores: list[Score]  # of the base, and after every few updates
 
-    def shares(self, part: int) -> list[float]:
+    def shares(self, index: int) -> list[float]:
         """The course of one number."""
-        return [score[part] for score in self.scores]
+        return [score[index] for score in self.scores]
 
 
-def improve(base: nn.Module, algorithm: str, updates: int) -> Run:
+def train(base: nn.Module, algorithm: str, updates: int) -> TrainingRun:
     """A copy of the base, trained by the algorithm."""
     rl, model = settings(algorithm), copy.deepcopy(base)
-    compare = GroupComparison({"goal": 1.0}, {"goal": 0.05}, rl)
-    experience = draw_experience(model, [[prompts(NUM_PROMPTS)]] * updates, reward, compare, rl)
-    loss = GRPOLoss(rl, reference=Snapshot(model) if rl.kl_weight > 0 else None)
+    advantage_fn = GroupAdvantage({"goal": 1.0}, {"goal": 0.05}, rl)
+    experience = collect_experience(model, [[prompts(NUM_PROMPTS)]] * updates, reward, advantage_fn, rl)
+    loss = PolicyLoss(rl, reference=Snapshot(model) if rl.kl_weight > 0 else None)
     optimizer, scores = Adam(model.parameters(), lr=RATE["rl"]), [score(model, rl)]
     for update, batches in enumerate(experience, start=1):
-        for part in loss(model, batches):
-            part.loss.backward()
+        for output in loss(model, batches):
+            output.loss.backward()
         optimizer.step()
         optimizer.zero_grad()
         if update % EVERY == 0:
             scores.append(score(model, rl))
-    return Run(speak(base, rl), speak(model, rl), scores)
+    return TrainingRun(speak(base, rl), speak(model, rl), scores)
 
 
 def settings(algorithm: str) -> RLConfig:
     changes = [f"rl.algorithm={algorithm}", *COMMON, *SETTINGS[algorithm]]
-    return compose_run("F5TTS_Mini_RL", changes, RLRunConfig).rl
+    return compose_config("F5TTS_Mini_RL", changes, RLTrainConfig).rl
 
 
 def score(model: nn.Module, rl: RLConfig) -> Score:
@@ -191,35 +193,37 @@ def score(model: nn.Module, rl: RLConfig) -> Score:
 def speak(model: nn.Module, rl: RLConfig) -> Tensor:
     """Samples of both classes in turn along the mean velocity, from the same noise every time."""
     noise = torch.randn(NUM_TESTED, 1, 2, generator=torch.Generator().manual_seed(0))
-    return follow_mean(model, prompts(NUM_TESTED), noise, rollout_grid(rl), rl)
+    return solve_mean(model, prompts(NUM_TESTED), noise, rollout_grid(rl), rl)
 
 
 # --- what comes out ---
 
 
-def table(runs: dict[str, list[Run]]) -> str:
+def table(runs: dict[str, list[TrainingRun]]) -> str:
     lines = [f"{'':14}{'reward before':>15}{'after':>15}{'validity before':>19}{'after':>15}"]
     for name, of_seeds in runs.items():
-        numbers = [spread([run.shares(part)[i] for run in of_seeds]) for part in (0, 1) for i in (0, -1)]
+        numbers = [
+            mean_and_std([trained.shares(index)[i] for trained in of_seeds]) for index in (0, 1) for i in (0, -1)
+        ]
         lines.append(f"{name:14}{numbers[0]:>15}{numbers[1]:>15}{numbers[2]:>19}{numbers[3]:>15}")
     return "\n".join(lines)
 
 
-def spread(values: list[float]) -> str:
+def mean_and_std(values: list[float]) -> str:
     return f"{fmean(values):.3f} ± {pstdev(values):.3f}"
 
 
-def draw(runs: dict[str, list[Run]], path: Path) -> None:
+def draw(runs: dict[str, list[TrainingRun]], path: Path) -> None:
     """Samples of the first seed on top, the course of all seeds below."""
     figure, num = new_figure(9.0, 6.0), len(runs) + 1
     figure.set_size_inches(2.7 * num, 5.6)
     samples = {"base": next(iter(runs.values()))[0].before} | {name: seeds[0].after for name, seeds in runs.items()}
     grid = figure.add_gridspec(2, 2 * num, height_ratios=[1.15, 1])
-    for place, (name, points) in enumerate(samples.items()):
-        draw_samples(figure.add_subplot(grid[0, 2 * place : 2 * place + 2]), name, points)
-    for part, label in enumerate(Score._fields):
-        axis = figure.add_subplot(grid[1, part * num : (part + 1) * num])
-        draw_courses(axis, label, {name: [run.shares(part) for run in seeds] for name, seeds in runs.items()})
+    for column, (name, points) in enumerate(samples.items()):
+        draw_samples(figure.add_subplot(grid[0, 2 * column : 2 * column + 2]), name, points)
+    for index, label in enumerate(Score._fields):
+        axis = figure.add_subplot(grid[1, index * num : (index + 1) * num])
+        draw_courses(axis, label, {name: [trained.shares(index) for trained in seeds] for name, seeds in runs.items()})
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
 
@@ -228,11 +232,11 @@ def draw_samples(axis: Axes, title: str, samples: Tensor) -> None:
     """A colour for each class; circles around what is valid, thick ones where the reward is."""
     angles = torch.linspace(0, 2 * math.pi, 60)
     circle = 4 * STD * torch.stack([angles.cos(), angles.sin()])
-    for mode, centre in enumerate(mode_centres()):
+    for mode, center in enumerate(mode_centers()):
         width = 2.4 if mode in GOALS.tolist() else 0.7
-        axis.plot(*(centre[:, None] + circle), color=COLOURS[mode % 2], linewidth=width)
-    for kind, colour in enumerate(COLOURS):
-        axis.scatter(*samples[kind::2, 0].T, s=5, color=colour, alpha=0.35, linewidths=0)
+        axis.plot(*(center[:, None] + circle), color=COLORS[mode % 2], linewidth=width)
+    for kind, color in enumerate(COLORS):
+        axis.scatter(*samples[kind::2, 0].T, s=5, color=color, alpha=0.35, linewidths=0)
     axis.set(title=title, xlim=(-3, 3), ylim=(-3, 3), xticks=[], yticks=[], aspect="equal")
 
 
@@ -258,13 +262,13 @@ def main(argv: list[str]) -> bool:
     if args.seeds < 1 or args.updates < 1 or args.updates % EVERY:
         raise ValueError(f"--seeds must be 1 or more, --updates a multiple of {EVERY}")
     torch.set_num_threads(1)
-    runs: dict[str, list[Run]] = {name: [] for name in args.algorithms}
+    runs: dict[str, list[TrainingRun]] = {name: [] for name in args.algorithms}
     for seed in range(args.seeds):
         torch.manual_seed(seed)
         base = RingFlow()
         learn_flow(base, 10 * args.updates)
         for name in args.algorithms:
-            runs[name].append(improve(base, name, args.updates))
+            runs[name].append(train(base, name, args.updates))
             print(f"seed {seed}: {name}: reward {runs[name][-1].shares(0)[-1]:.3f}", flush=True)
     print(table(runs))
     draw(runs, args.out)
@@ -273,4 +277,4 @@ def main(argv: list[str]) -> bool:
 
 
 if __name__ == "__main__":
-    command(main, sys.argv[1:])
+    run_command(main, sys.argv[1:])

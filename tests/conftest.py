@@ -97,7 +97,7 @@ def tiny() -> list[str]:
 
 def golden_arch(name: str) -> tuple[type[DiT] | type[UNetT], ArchConfig]:
     """The class and the architecture of a golden model."""
-    found = read_table("g2_gaussian_head" if name in GAUSSIAN else "g2_configs")[name]
-    sizes = {"text_dim": None, "conv_layers": 0} | found["kwargs"]
+    result = read_table("g2_gaussian_head" if name in GAUSSIAN else "g2_configs")[name]
+    sizes = {"text_dim": None, "conv_layers": 0} | result["kwargs"]
     assert (sizes.pop("mel_dim"), sizes.pop("text_num_embeds")) == (MEL_BINS, TOKENS)
-    return BACKBONES[found["backbone"]], tiny_arch(**sizes)
+    return BACKBONES[result["backbone"]], tiny_arch(**sizes)

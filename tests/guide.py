@@ -24,8 +24,8 @@ def installs() -> list[str]:
 
 def block_with(words: str) -> str:
     """The one bash block in which these words stand."""
-    (found,) = [block for block in blocks() if words in block]
-    return found
+    (result,) = [block for block in blocks() if words in block]
+    return result
 
 
 def arguments(module: str, folder: str = "/home/someone/f5") -> list[str]:

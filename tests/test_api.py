@@ -68,7 +68,7 @@ def test_a_recording_is_transcribed(tts: F5TTS):
 
 
 def test_pauses_are_shortened_and_paths_are_taken(monkeypatch):
-    monkeypatch.setattr(silence, "LONGEST_PAUSE_S", 0.02)  # as long as those between two words
+    monkeypatch.setattr(silence, "MAX_PAUSE_S", 0.02)  # as long as those between two words
     tts = F5TTS("F5TTS_Mini", Path(BASE), device="cpu")
     waves = [tts.infer(*VOICE, "nine four eight", seed=1, remove_silence=switch)[0] for switch in (False, True)]
     assert 0.2 * len(waves[0]) < len(waves[1]) < len(waves[0])

@@ -10,8 +10,15 @@ from pathlib import Path
 import pytest
 
 from f5_tts.config.checks import check
-from f5_tts.config.load import CONFIG_DIR, changed, compose_run, compose_speech, config_names, load_run
-from f5_tts.config.schema import ConfigError, RLRunConfig, RunConfig, WorkerConfig, group_size, vocab_path
+from f5_tts.config.load import (
+    CONFIG_DIR,
+    compose_config,
+    compose_synthesis_config,
+    config_names,
+    load_config,
+    with_overrides,
+)
+from f5_tts.config.schema import ConfigError, RLTrainConfig, TrainConfig, WorkerConfig, group_size, vocab_path
 
 
 def words(command: str, folder: str = "/home/someone/f5") -> list[str]:
@@ -19,12 +26,12 @@ def words(command: str, folder: str = "/home/someone/f5") -> list[str]:
     return shlex.split(command.replace("$PWD", folder))
 
 
-def mini_rl(*overrides: str) -> RLRunConfig:
-    return load_run(list(overrides), default="F5TTS_Mini_RL", schema=RLRunConfig)
+def mini_rl(*overrides: str) -> RLTrainConfig:
+    return load_config(list(overrides), default="F5TTS_Mini_RL", schema=RLTrainConfig)
 
 
-def mini(*overrides: str) -> RunConfig:
-    return load_run(list(overrides), default="F5TTS_Mini", schema=RunConfig)
+def mini(*overrides: str) -> TrainConfig:
+    return load_config(list(overrides), default="F5TTS_Mini", schema=TrainConfig)
 
 
 def sentence(*overrides: str) -> str:
@@ -44,8 +51,8 @@ def test_a_path_with_spaces_needs_no_more_than_the_shells_quotes():
 
 @pytest.mark.parametrize("name", config_names())
 def test_every_config_fits_its_schema_and_its_own_checks(name: str):
-    schema = RLRunConfig if name.endswith("_RL") else RunConfig
-    assert type(compose_run(name, [], schema)) is schema
+    schema = RLTrainConfig if name.endswith("_RL") else TrainConfig
+    assert type(compose_config(name, [], schema)) is schema
 
 
 @pytest.mark.parametrize("prefix", ["", "+", "++"])
@@ -134,13 +141,13 @@ def test_help_names_the_configs_and_where_keys_are_explained(capsys: pytest.Capt
 
 
 def test_stage_2_of_the_published_model_trains_the_model_of_stage_1():
-    base = asdict(compose_run("F5TTS_v1_Base", [], RunConfig))["model"]
-    tuned = asdict(compose_run("F5TTS_RL", [], RLRunConfig))["model"]
+    base = asdict(compose_config("F5TTS_v1_Base", [], TrainConfig))["model"]
+    tuned = asdict(compose_config("F5TTS_RL", [], RLTrainConfig))["model"]
     assert {key for key in base if base[key] != tuned[key]} == {"output_dist", "objective", "use_rl_head"}
 
 
 def test_the_published_architecture_is_that_of_f5tts_v1_base():
-    arch = compose_run("F5TTS_v1_Base", [], RunConfig).model.arch
+    arch = compose_config("F5TTS_v1_Base", [], TrainConfig).model.arch
     assert (arch.dim, arch.depth, arch.heads, arch.dim_head) == (1024, 22, 16, 64)
     assert (arch.ff_mult, arch.text_dim, arch.conv_layers) == (2, 512, 4)
 
@@ -416,25 +423,25 @@ ckpts: {logger: wandb, wandb_project: CFM-TTS, save_dir: "ckpts/${model.name}"}
 
 def own_file(folder: Path, text: str, *overrides: str):
     (folder / "own.yaml").write_text(text, encoding="utf-8")
-    return compose_speech("F5TTS_v1_Base", list(overrides), str(folder / "own.yaml"))
+    return compose_synthesis_config("F5TTS_v1_Base", list(overrides), str(folder / "own.yaml"))
 
 
 @pytest.mark.parametrize("name", config_names())
 def test_every_config_says_how_its_model_speaks(name: str):
-    run = compose_run(name, [], RLRunConfig if name.endswith("_RL") else RunConfig)
-    speech = compose_speech(name, [])
-    assert (speech.model, speech.infer) == (run.model, run.infer)
+    cfg = compose_config(name, [], RLTrainConfig if name.endswith("_RL") else TrainConfig)
+    speech = compose_synthesis_config(name, [])
+    assert (speech.model, speech.infer) == (cfg.model, cfg.infer)
 
 
 def test_a_config_file_of_upstream_is_the_published_model(tmp_path: Path):
-    assert own_file(tmp_path, UPSTREAM) == compose_speech("E2TTS_Base", [])
+    assert own_file(tmp_path, UPSTREAM) == compose_synthesis_config("E2TTS_Base", [])
 
 
 def test_a_file_of_ones_own_may_build_on_a_config_and_say_how_to_speak(tmp_path: Path):
     text = "defaults: [F5TTS_Mini, _self_]\nmodel: {arch: {depth: 3}}\ninfer: {nfe_step: 9}\n"
     run = own_file(tmp_path, text, "infer.speed=2")
     assert (run.model.name, run.model.arch.depth, run.infer.nfe_step, run.infer.speed) == ("F5TTS_Mini", 3, 9, 2.0)
-    assert run.infer.cfg_strength == compose_speech("F5TTS_Mini", []).infer.cfg_strength
+    assert run.infer.cfg_strength == compose_synthesis_config("F5TTS_Mini", []).infer.cfg_strength
 
 
 @pytest.mark.parametrize(
@@ -460,15 +467,15 @@ def test_a_mistake_in_a_file_of_ones_own_names_key_and_file(tmp_path: Path, text
 
 def test_a_config_file_that_is_not_there_is_named():
     with pytest.raises(ConfigError, match=r"no config file at gone\.yaml"):
-        compose_speech("F5TTS_Mini", [], "gone.yaml")
+        compose_synthesis_config("F5TTS_Mini", [], "gone.yaml")
 
 
 def test_changing_a_config_leaves_the_given_one_as_it_is_and_checks():
-    run = compose_speech("F5TTS_Mini", [])
-    other = changed(run, ["infer.seed=3"])
-    assert (run.infer.seed, other.infer.seed, other.model) == (None, 3, run.model)
+    cfg = compose_synthesis_config("F5TTS_Mini", [])
+    other = with_overrides(cfg, ["infer.seed=3"])
+    assert (cfg.infer.seed, other.infer.seed, other.model) == (None, 3, cfg.model)
     with pytest.raises(ConfigError, match=r"infer\.speed=-1\.0 is not allowed; allowed: a number from 0\.01 on"):
-        changed(run, ["infer.speed=-1"])
+        with_overrides(cfg, ["infer.speed=-1"])
 
 
 # --- sections that belong together ---
@@ -491,4 +498,4 @@ def test_sizes_that_no_network_can_have_are_refused_before_it_is_built(overrides
 def test_a_file_of_ones_own_that_makes_no_sense_is_a_sentence(tmp_path: Path, text: str):
     (tmp_path / "own.yaml").write_text(text if "model:" in text else f"{text}\nmodel: {{}}", encoding="utf-8")
     with pytest.raises(ConfigError):
-        compose_speech("F5TTS_Mini", [], str(tmp_path / "own.yaml"))
+        compose_synthesis_config("F5TTS_Mini", [], str(tmp_path / "own.yaml"))

@@ -11,7 +11,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from f5_tts.entrypoint import STOPPED, command
+from f5_tts.entrypoint import EXIT_INTERRUPTED, run_command
 from f5_tts.train import train, train_rl
 
 TINY = [f"model.arch.{size}" for size in ("dim=16", "depth=1", "heads=1", "dim_head=16", "text_dim=8", "conv_layers=0")]
@@ -21,7 +21,7 @@ MINI = ["-cn", "F5TTS_Mini", "datasets.name=mini", *TINY]
 def ended(main: Callable[[list[str]], bool], *argv: str) -> int | str | None:
     """The exit code of a command."""
     with pytest.raises(SystemExit) as stop:
-        command(main, list(argv))
+        run_command(main, list(argv))
     return stop.value.code
 
 
@@ -40,17 +40,17 @@ def test_a_users_mistake_is_one_sentence_and_exit_code_2(capsys, error: type[Exc
 
 def test_a_mistake_of_ours_keeps_its_trace():
     with pytest.raises(AssertionError):
-        command(raising(AssertionError("ours")), [])
+        run_command(raising(AssertionError("ours")), [])
 
 
 def test_a_trace_can_be_asked_for(monkeypatch):
     monkeypatch.setenv("F5_TTS_TRACE", "1")
     with pytest.raises(ValueError, match="steps"):
-        command(raising(ValueError("steps")), [])
+        run_command(raising(ValueError("steps")), [])
 
 
 def test_a_stopped_run_says_how_to_go_on_and_a_finished_one_says_nothing(capsys):
-    assert ended(lambda argv: False) == STOPPED
+    assert ended(lambda argv: False) == EXIT_INTERRUPTED
     assert capsys.readouterr().err == "stopped, and saved: the same command goes on from here\n"
     assert ended(lambda argv: True) == 0
     assert capsys.readouterr().err == ""
@@ -58,11 +58,11 @@ def test_a_stopped_run_says_how_to_go_on_and_a_finished_one_says_nothing(capsys)
 
 FAULTS = """
 import ctypes, resource, torch
-from f5_tts.entrypoint import M_MMAP_THRESHOLD, keep_freed_memory
+from f5_tts.entrypoint import M_MMAP_THRESHOLD, tune_malloc
 
 ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**20)  # large blocks go back at once; else that is up to the heap's layout
 if {keep}:
-    keep_freed_memory()
+    tune_malloc()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(50):
     layers = [torch.ones(2**20) for _ in range(8)]
@@ -97,50 +97,50 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 def complaint(capsys: pytest.CaptureFixture[str], main: Callable[[list[str]], bool], *argv: str) -> str:
     """The one line with which a command refuses."""
     assert ended(main, *argv) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: ") and said.count("\n") == 1
-    return said
+    output = capsys.readouterr().err
+    assert output.startswith("error: ") and output.count("\n") == 1
+    return output
 
 
 def test_a_mistyped_key_is_named_with_the_one_that_was_meant(capsys, here):
-    said = complaint(capsys, train_rl.main, "-cn", "F5TTS_Mini_RL", "rl.stpes=8")
-    assert "rl.stpes" in said and "did you mean rl.steps" in said
+    output = complaint(capsys, train_rl.main, "-cn", "F5TTS_Mini_RL", "rl.stpes=8")
+    assert "rl.stpes" in output and "did you mean rl.steps" in output
 
 
 def test_a_data_set_that_is_not_there_is_named_with_the_rule_for_its_folder(capsys, here):
-    said = complaint(capsys, train.main, *MINI, "datasets.name=gone")
-    assert "no data set at data/gone_custom" in said and "data/<datasets.name>_<model.tokenizer>" in said
+    output = complaint(capsys, train.main, *MINI, "datasets.name=gone")
+    assert "no data set at data/gone_custom" in output and "data/<datasets.name>_<model.tokenizer>" in output
 
 
 def test_an_empty_list_of_durations_is_named(capsys, here):
     (here / "data/mini_custom/duration.json").write_text('{"duration": []}')
-    said = complaint(capsys, train.main, *MINI)
-    assert "data/mini_custom/duration.json lists no durations" in said
+    output = complaint(capsys, train.main, *MINI)
+    assert "data/mini_custom/duration.json lists no durations" in output
 
 
 def test_a_checkpoint_of_another_architecture_is_named_with_both_shapes(capsys, here):
     wrong = {"model_state_dict": {"transformer.proj_out.weight": torch.zeros(100, 32)}}
     (here / "ckpts/F5TTS_Mini").mkdir(parents=True)
     torch.save(wrong, here / "ckpts/F5TTS_Mini/model_last.pt")
-    said = complaint(capsys, train.main, *MINI, "datasets.pair_speakers=false", "optim.num_warmup_updates=0")
-    assert "model_last.pt does not fit this model" in said and "-cn" in said
+    output = complaint(capsys, train.main, *MINI, "datasets.pair_speakers=false", "optim.num_warmup_updates=0")
+    assert "model_last.pt does not fit this model" in output and "-cn" in output
 
 
 def test_a_save_dir_that_cannot_be_written_is_named(capsys, here):
     (here / "file").touch()
-    said = complaint(capsys, train.main, *MINI, "ckpts.save_dir=file")
-    assert "cannot write to ckpts.save_dir=file" in said
+    output = complaint(capsys, train.main, *MINI, "ckpts.save_dir=file")
+    assert "cannot write to ckpts.save_dir=file" in output
 
 
 def test_audio_that_is_not_there_is_named(capsys, here):
-    said = complaint(capsys, train.main, *MINI, "datasets.pair_speakers=false", "optim.num_warmup_updates=0")
-    assert "no audio file at gone.wav" in said
+    output = complaint(capsys, train.main, *MINI, "datasets.pair_speakers=false", "optim.num_warmup_updates=0")
+    assert "no audio file at gone.wav" in output
 
 
 def test_stage_2_without_stage_1_is_told_what_to_copy(capsys, here):
     changes = ["datasets.pair_speakers=false", "rl.prompt_frac_range=[0.1,0.3]"]
-    said = complaint(capsys, train_rl.main, "-cn", "F5TTS_Mini_RL", *TINY, *changes)
-    assert "no model_last.pt" in said and "copy the model_last.pt of stage 1 there" in said
+    output = complaint(capsys, train_rl.main, "-cn", "F5TTS_Mini_RL", *TINY, *changes)
+    assert "no model_last.pt" in output and "copy the model_last.pt of stage 1 there" in output
 
 
 @pytest.mark.slow

@@ -27,9 +27,9 @@ EXTRAS = PROJECT["optional-dependencies"]
 
 def brought_by(extra: str) -> list[Requirement]:
     """What an extra installs by our own lists, the extras of ours in it unfolded, and what is always installed."""
-    found = [Requirement(line) for line in [*PROJECT["dependencies"], *EXTRAS[extra]]]
-    inner = [name for each in found if each.name == PROJECT["name"] for name in sorted(each.extras)]
-    own = [each for each in found if each.name != PROJECT["name"]]
+    result = [Requirement(line) for line in [*PROJECT["dependencies"], *EXTRAS[extra]]]
+    inner = [name for each in result if each.name == PROJECT["name"] for name in sorted(each.extras)]
+    own = [each for each in result if each.name != PROJECT["name"]]
     return own + [each for name in inner for each in brought_by(name)]
 
 
@@ -60,8 +60,8 @@ def test_the_guide_installs_the_extra_rl_before_anything_else_and_these_packages
 
 @pytest.mark.parametrize("extra", ["rl", "reward_funasr"])
 def test_what_an_extra_of_the_guide_requires_is_here_in_a_version_that_it_allows(extra: str) -> None:
-    wanted = [each for each in brought_by(extra) if each.marker is None or each.marker.evaluate()]
-    assert [str(each) for each in wanted if not each.specifier.contains(version(each.name), prereleases=True)] == []
+    expected = [each for each in brought_by(extra) if each.marker is None or each.marker.evaluate()]
+    assert [str(each) for each in expected if not each.specifier.contains(version(each.name), prereleases=True)] == []
 
 
 def test_every_package_that_the_guide_names_comes_with_the_extra_but_wespeaker() -> None:

@@ -9,11 +9,11 @@ import pytest
 from omegaconf import OmegaConf
 from tests import guide
 
-from f5_tts.config.load import CONFIG_DIR, compose_run, key_paths, load_run
-from f5_tts.config.schema import ConfigError, ProviderConfig, RLRunConfig, RunConfig, dataset_dir
+from f5_tts.config.load import CONFIG_DIR, compose_config, key_paths, load_config
+from f5_tts.config.schema import ConfigError, ProviderConfig, RLTrainConfig, TrainConfig, dataset_dir
 from f5_tts.rewards.registry import build_providers
 
-STAGES = {"F5TTS_v1_Base": ("f5_tts.train.train", RunConfig), "F5TTS_RL": ("f5_tts.train.train_rl", RLRunConfig)}
+STAGES = {"F5TTS_v1_Base": ("f5_tts.train.train", TrainConfig), "F5TTS_RL": ("f5_tts.train.train_rl", RLTrainConfig)}
 
 
 def overrides(config: str) -> list[str]:
@@ -41,7 +41,7 @@ def mistyped(key: str) -> set[str]:
 @pytest.mark.parametrize("config", STAGES)
 def test_the_guides_commands_compose_with_every_value_that_they_give(config: str) -> None:
     module, schema = STAGES[config]
-    run = OmegaConf.structured(load_run(guide.arguments(module), default="F5TTS_RL", schema=schema))
+    run = OmegaConf.structured(load_config(guide.arguments(module), default="F5TTS_RL", schema=schema))
     assert overrides(config)
     for override in overrides(config):
         key, _, text = override.partition("=")
@@ -49,10 +49,10 @@ def test_the_guides_commands_compose_with_every_value_that_they_give(config: str
 
 
 def test_relative_paths_are_those_seen_from_where_the_user_stands() -> None:
-    stage_1, stage_2 = (compose_run(config, overrides(config), schema) for config, (_, schema) in STAGES.items())
+    stage_1, stage_2 = (compose_config(config, overrides(config), schema) for config, (_, schema) in STAGES.items())
     assert dataset_dir(stage_1) == Path("data/mini_rl_custom")
     assert stage_1.ckpts.save_dir == "ckpts/mini_rl_warmup"
-    assert isinstance(stage_2, RLRunConfig)
+    assert isinstance(stage_2, RLTrainConfig)
     assert stage_2.rl.rewards.providers[0].config == {
         "model_dir": "checkpoints/wespeaker/cnceleb_resnet34/cnceleb_resnet34"
     }
@@ -63,15 +63,15 @@ def test_relative_paths_are_those_seen_from_where_the_user_stands() -> None:
 def test_a_mistyped_key_stops_the_run_with_the_right_one(config: str, key: str) -> None:
     for typo in mistyped(key):
         with pytest.raises(ConfigError, match=rf"^unknown key {re.escape(typo)} in {config}: did you mean {key}\?$"):
-            compose_run(config, [f"{typo}=1"], STAGES[config][1])
+            compose_config(config, [f"{typo}=1"], STAGES[config][1])
 
 
 @pytest.mark.parametrize("key", OF_REWARDS)
 def test_a_mistyped_key_of_a_reward_stops_the_run_with_the_right_one(key: str) -> None:
     for typo in mistyped(key):
-        run = compose_run("F5TTS_RL", [f"{typo}=1"], RLRunConfig)
+        cfg = compose_config("F5TTS_RL", [f"{typo}=1"], RLTrainConfig)
         place, word = int(key.split(".")[3]), key.rpartition(".")[2]
-        entries = [ProviderConfig(name="clipping"), run.rl.rewards.providers[place]]  # the other one wants its model
+        entries = [ProviderConfig(name="clipping"), cfg.rl.rewards.providers[place]]  # the other one wants its model
         with pytest.raises(ValueError, match=rf"\.config\.{typo.rpartition('.')[2]} \(did you mean {word}\?\)"):
             build_providers(entries)
 

@@ -14,8 +14,8 @@ import torch
 from recipes.digits import quickstart, results
 from tests import guide
 
-from f5_tts.config.load import compose_run
-from f5_tts.config.schema import ProviderConfig, RLRunConfig, RunConfig
+from f5_tts.config.load import compose_config
+from f5_tts.config.schema import ProviderConfig, RLTrainConfig, TrainConfig
 from f5_tts.data.formats import FORMATS
 from f5_tts.data.tokenizer import TOKENIZERS
 from f5_tts.infer import cli
@@ -28,14 +28,14 @@ from f5_tts.types import RewardInput
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), guide.PATH]
 SCHEMAS = {
-    "f5_tts.train.train": ("F5TTS_v1_Base", RunConfig),
-    "f5_tts.train.train_rl": ("F5TTS_RL", RLRunConfig),
-    "f5_tts.scripts.evaluate": ("F5TTS_Mini", RunConfig),
-    "f5_tts.scripts.best_of": ("F5TTS_Mini_RL", RLRunConfig),
-    "f5_tts.scripts.budget": ("F5TTS_RL", RLRunConfig),
-    "f5_tts.scripts.scale": ("F5TTS_RL", RLRunConfig),
-    "f5_tts.scripts.doctor": ("F5TTS_RL", RLRunConfig),
-    "f5_tts.rewards.audition": ("F5TTS_RL", RLRunConfig),
+    "f5_tts.train.train": ("F5TTS_v1_Base", TrainConfig),
+    "f5_tts.train.train_rl": ("F5TTS_RL", RLTrainConfig),
+    "f5_tts.scripts.evaluate": ("F5TTS_Mini", TrainConfig),
+    "f5_tts.scripts.best_of": ("F5TTS_Mini_RL", RLTrainConfig),
+    "f5_tts.scripts.budget": ("F5TTS_RL", RLTrainConfig),
+    "f5_tts.scripts.scale": ("F5TTS_RL", RLTrainConfig),
+    "f5_tts.scripts.doctor": ("F5TTS_RL", RLTrainConfig),
+    "f5_tts.rewards.audition": ("F5TTS_RL", RLTrainConfig),
 }
 FETCHES = {module.__name__: module.command_line for module in (fetch_reward_asr_model, fetch_reward_spk_model)}
 
@@ -88,8 +88,8 @@ def test_every_command_that_we_print_composes(words: list[str]) -> None:
     module, *arguments = words
     default, schema = SCHEMAS[module]
     name, overrides = (arguments[1], arguments[2:]) if arguments[0] == "-cn" else (default, arguments)
-    run = compose_run(name, overrides, schema)
-    assert isinstance(run, schema)
+    cfg = compose_config(name, overrides, schema)
+    assert isinstance(cfg, schema)
     if default == name or "Mini" in name:
         assert find_spec(module) is not None
 
@@ -143,7 +143,7 @@ def test_readme_shows_both_stages_for_the_small_model_and_for_a_gpu() -> None:
 @pytest.mark.parametrize("words", speaking_commands(), ids=" ".join)
 def test_every_speaking_command_that_we_print_is_understood_and_its_files_are_there(words: list[str]) -> None:
     given = cli.read_settings(words)
-    assert cli.speech_config(given).model.name == given["model"]
+    assert cli.synthesis_config(given).model.name == given["model"]
     assert all((ROOT / given[key]).is_file() for key in ("ckpt_file", "ref_audio"))
 
 
@@ -186,5 +186,5 @@ def test_the_reward_of_the_docs_is_ten_lines_that_work(tmp_path: Path, monkeypat
     loud = torch.sin(torch.arange(800.0))
     clip = RewardInput(audio=loud / 2, sample_rate=8_000, text="one", reference_audio=loud)
     scored = score_all(build_providers([entry]), [clip])
-    torch.testing.assert_close(scored.parts["my_rewards:SameLevel.closeness"], torch.tensor([math.exp(-1)]))
-    torch.testing.assert_close(scored.reported["my_rewards:SameLevel.off_db"], torch.tensor([6.0206]))
+    torch.testing.assert_close(scored.components["my_rewards:SameLevel.closeness"], torch.tensor([math.exp(-1)]))
+    torch.testing.assert_close(scored.diagnostics["my_rewards:SameLevel.off_db"], torch.tensor([6.0206]))

@@ -79,13 +79,13 @@ def imports_of(source: str, package: str) -> list[Import]:
 def walk(node: ast.AST, on_load: bool = True) -> list[tuple[ast.AST, bool]]:
     """All nodes, each with whether it runs on loading: not inside a function, not for type checkers alone."""
     inside = on_load and not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    found = [(node, on_load)]
+    result = [(node, on_load)]
     for name, value in ast.iter_fields(node):
         typing_only = isinstance(node, ast.If) and name == "body" and ast.unparse(node.test) == "TYPE_CHECKING"
         for child in value if isinstance(value, list) else [value]:
             if isinstance(child, ast.AST):
-                found += walk(child, inside and not typing_only)
-    return found
+                result += walk(child, inside and not typing_only)
+    return result
 
 
 def named_imports(node: ast.AST, package: str, on_load: bool) -> list[Import]:
@@ -106,7 +106,7 @@ def upward_imports(module: str, imports: list[Import]) -> list[str]:
         return [f"{module} is in the room {room}, which FLOORS does not know"]
     rooms = [(room_of(found.name), found.line) for found in imports if found.library == "f5_tts"]
     floor = FLOOR_OF.get(room, -1)
-    return [f"{module}:{line} imports {wanted}" for wanted, line in rooms if FLOOR_OF.get(wanted, -1) > floor]
+    return [f"{module}:{line} imports {expected}" for expected, line in rooms if FLOOR_OF.get(expected, -1) > floor]
 
 
 def strayed_libraries(module: str, imports: list[Import]) -> list[str]:

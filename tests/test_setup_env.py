@@ -95,19 +95,19 @@ def constraints() -> list[Requirement]:
 
 def pins(python: str) -> dict[str, list[str]]:
     """Package -> the versions it is pinned to on that Python."""
-    found: dict[str, list[str]] = {}
+    result: dict[str, list[str]] = {}
     for pin in constraints():
         if pin.marker is None or pin.marker.evaluate({"python_version": python}):
-            found.setdefault(canonicalize_name(pin.name), []).extend(s.version for s in pin.specifier)
-    return found
+            result.setdefault(canonicalize_name(pin.name), []).extend(s.version for s in pin.specifier)
+    return result
 
 
 def requirements(python: str) -> list[Requirement]:
     """What the package and its extras need on that Python, itself aside: one extra may name others."""
-    found = [r for r in map(Requirement, metadata.requires("f5-tts-rl") or []) if r.name != "f5-tts-rl"]
+    result = [r for r in map(Requirement, metadata.requires("f5-tts-rl") or []) if r.name != "f5-tts-rl"]
     extras = ["", *(metadata.metadata("f5-tts-rl").get_all("Provides-Extra") or [])]
     places = [{"python_version": python, "extra": extra} for extra in extras]
-    return [r for r in found if r.marker is None or any(r.marker.evaluate(place) for place in places)]
+    return [r for r in result if r.marker is None or any(r.marker.evaluate(place) for place in places)]
 
 
 @pytest.mark.parametrize("python", PYTHONS)

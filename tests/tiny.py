@@ -6,8 +6,8 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from f5_tts.config.load import compose_run
-from f5_tts.config.schema import ArchConfig, MelSpecConfig, RunConfig
+from f5_tts.config.load import compose_config
+from f5_tts.config.schema import ArchConfig, MelSpecConfig, TrainConfig
 
 PUBLISHED_MEL = MelSpecConfig(
     target_sample_rate=24000,
@@ -38,4 +38,4 @@ def tiny_arch(**changes: Any) -> ArchConfig:
 
 @cache
 def published_arch() -> ArchConfig:
-    return compose_run("F5TTS_v1_Base", [], RunConfig).model.arch
+    return compose_config("F5TTS_v1_Base", [], TrainConfig).model.arch

@@ -60,7 +60,7 @@ class Clip:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ExamItem:
+class EvalItem:
     """One thing an evaluation asks for: `text` in the voice of the prompt."""
 
     id: str
@@ -69,7 +69,7 @@ class ExamItem:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ExamSize:
+class EvalSetSize:
     """How much of an evaluation list belongs to one voice."""
 
     prompts: int
@@ -82,15 +82,15 @@ class Recipe:
 
     out: Path
     per_voice: int  # training utterances of each voice
-    exams: tuple[str, ...]  # splits whose evaluation list is written
+    eval_splits: tuple[str, ...]  # splits whose evaluation list is written
 
 
 RECIPES = {
-    "mini": Recipe(out=Path("data/mini_custom"), per_voice=15, exams=("dev", "test")),
-    "base": Recipe(out=Path("data/mini_base_custom"), per_voice=220, exams=()),
+    "mini": Recipe(out=Path("data/mini_custom"), per_voice=15, eval_splits=("dev", "test")),
+    "base": Recipe(out=Path("data/mini_base_custom"), per_voice=220, eval_splits=()),
 }
-UNSEEN_SIZES = {"dev": ExamSize(prompts=5, items=24), "test": ExamSize(prompts=5, items=40)}
-SEEN_SIZES = {"dev": ExamSize(prompts=1, items=1), "test": ExamSize(prompts=2, items=4)}
+UNSEEN_SIZES = {"dev": EvalSetSize(prompts=5, items=24), "test": EvalSetSize(prompts=5, items=40)}
+SEEN_SIZES = {"dev": EvalSetSize(prompts=1, items=1), "test": EvalSetSize(prompts=2, items=4)}
 
 # Chosen among random candidates: digits still understood by pocketsphinx, far apart for a speaker encoder;
 # the voices kept from training lie inside the range of the others.
@@ -132,9 +132,9 @@ def bend_pitch(f0: Float[np.ndarray, " n"], voice: Voice, unvoiced_hz: float = 4
     voiced = f0 > unvoiced_hz
     if not voiced.any():
         return f0
-    centre = np.log(f0[voiced]).mean()
+    center = np.log(f0[voiced]).mean()
     bent = f0.copy()
-    bent[voiced] = voice.pitch * np.exp(centre + voice.intonation * (np.log(f0[voiced]) - centre))
+    bent[voiced] = voice.pitch * np.exp(center + voice.intonation * (np.log(f0[voiced]) - center))
     return np.maximum(bent, np.where(voiced, 1.2 * unvoiced_hz, 0.0)).astype(np.float32)
 
 
@@ -143,8 +143,8 @@ def warp_frequency(spectrum: Float[np.ndarray, "k n"], warp: float) -> Float[np.
     source = np.minimum(np.arange(len(spectrum)) / warp, len(spectrum) - 1)
     low = source.astype(int)
     high = np.minimum(low + 1, len(spectrum) - 1)
-    share = (source - low)[:, None].astype(np.float32)
-    return (1 - share) * spectrum[low] + share * spectrum[high]
+    fraction = (source - low)[:, None].astype(np.float32)
+    return (1 - fraction) * spectrum[low] + fraction * spectrum[high]
 
 
 def warp_phase(phase: Float[np.ndarray, "k n"], warp: float, turn: float) -> Float[np.ndarray, "k n"]:
@@ -161,7 +161,7 @@ def tilt_curve(num_bins: int, nyquist: float, db_per_octave: float) -> Float[np.
     return (db_per_octave * np.log2(hertz / 1000.0) * np.log(10) / 20).astype(np.float32)
 
 
-class DigitSpeaker:
+class DigitSynthesizer:
     """Speaks a text in any of the voices: the synthesiser's spectra, changed, through its own synthesis."""
 
     def __init__(self) -> None:
@@ -227,15 +227,15 @@ def text_lists(seed: int) -> dict[str, dict[int, list[str]]]:
         strings = [" ".join(words) for words in itertools.product(WORDS, repeat=length)]
         order = np.random.default_rng([seed, length]).permutation(len(strings))
         ends = np.round(np.cumsum(list(SHARES.values())) * len(strings)).astype(int)
-        for split, part in zip(SHARES, np.split(order, ends[:-1]), strict=True):
-            lists[split][length] = [strings[index] for index in part]
+        for split, indices in zip(SHARES, np.split(order, ends[:-1]), strict=True):
+            lists[split][length] = [strings[index] for index in indices]
     return lists
 
 
 def draw_texts(lists: dict[int, list[str]], lengths: Sequence[int], count: int, rng: np.random.Generator) -> list[str]:
     """`count` different texts, of each length in turn."""
-    decks = {length: iter(rng.permutation(lists[length]).tolist()) for length in lengths}
-    return [next(decks[length]) for length in itertools.islice(itertools.cycle(lengths), count)]
+    remaining = {length: iter(rng.permutation(lists[length]).tolist()) for length in lengths}
+    return [next(remaining[length]) for length in itertools.islice(itertools.cycle(lengths), count)]
 
 
 def train_clips(per_voice: int) -> list[Clip]:
@@ -248,30 +248,30 @@ def train_clips(per_voice: int) -> list[Clip]:
     ]
 
 
-def exam_items(split: str) -> list[ExamItem]:
+def eval_items(split: str) -> list[EvalItem]:
     """What an evaluation asks for: every voice's prompts in turn, each with another text of the split's list."""
     unseen = DEV_VOICES if split == "dev" else TEST_VOICES
     return [
         item
         for voices, size in ((unseen, UNSEEN_SIZES[split]), (TRAIN_VOICES, SEEN_SIZES[split]))
-        for place, voice in enumerate(voices)
-        for item in voice_items(split, voice, place, size)
+        for index, voice in enumerate(voices)
+        for item in voice_items(split, voice, index, size)
     ]
 
 
-def voice_items(split: str, voice: Voice, place: int, size: ExamSize) -> list[ExamItem]:
+def voice_items(split: str, voice: Voice, index: int, size: EvalSetSize) -> list[EvalItem]:
     """One voice's items; `place` says at which length it begins, so that few items still cover all lengths."""
     lists, rng = text_lists(SEED)[split], np.random.default_rng([SEED, *f"{split} {voice.name}".encode()])
     prompts = [
         Clip(voice=voice, text=text, name=f"{voice.name}_{split}_prompt_{index}")
         for index, text in enumerate(draw_texts(lists, PROMPT_LENGTHS, size.prompts, rng))
     ]
-    spoken = {prompt.text for prompt in prompts}
-    rest = {length: [text for text in texts if text not in spoken] for length, texts in lists.items()}
-    start = place % len(LENGTHS)
+    prompt_texts = {prompt.text for prompt in prompts}
+    rest = {length: [text for text in texts if text not in prompt_texts] for length, texts in lists.items()}
+    start = index % len(LENGTHS)
     texts = draw_texts(rest, LENGTHS[start:] + LENGTHS[:start], size.items, rng)
     return [
-        ExamItem(id=f"{split}-{voice.name}-{index:03d}", prompt=prompts[index % size.prompts], text=text)
+        EvalItem(id=f"{split}-{voice.name}-{index:03d}", prompt=prompts[index % size.prompts], text=text)
         for index, text in enumerate(texts)
     ]
 
@@ -279,7 +279,7 @@ def voice_items(split: str, voice: Voice, place: int, size: ExamSize) -> list[Ex
 # Files
 
 
-def write_clips(clips: Iterable[Clip], folder: Path, speak: DigitSpeaker) -> list[float]:
+def write_clips(clips: Iterable[Clip], folder: Path, speak: DigitSynthesizer) -> list[float]:
     """Speaks every clip into `folder`; returns their durations in seconds."""
     folder.mkdir(exist_ok=True)
     durations = []
@@ -290,7 +290,7 @@ def write_clips(clips: Iterable[Clip], folder: Path, speak: DigitSpeaker) -> lis
     return durations
 
 
-def write_training(folder: Path, out: Path, per_voice: int, speak: DigitSpeaker) -> None:
+def write_training(folder: Path, out: Path, per_voice: int, speak: DigitSynthesizer) -> None:
     """The training utterances and what the trainer reads beside them; rows name files below `out`."""
     from datasets import Dataset
 
@@ -305,9 +305,9 @@ def write_training(folder: Path, out: Path, per_voice: int, speak: DigitSpeaker)
     (folder / "vocab.txt").write_text("".join(f"{symbol}\n" for symbol in SYMBOLS))
 
 
-def write_exam(folder: Path, out: Path, split: str, speak: DigitSpeaker) -> None:
+def write_eval_set(folder: Path, out: Path, split: str, speak: DigitSynthesizer) -> None:
     """The evaluation list of a split and its prompts; a target is spoken only to learn how long it takes."""
-    items = exam_items(split)
+    items = eval_items(split)
     write_clips(dict.fromkeys(item.prompt for item in items), folder / "wavs", speak)
     rows = [
         {
@@ -334,10 +334,10 @@ def make_corpus(recipe: Recipe, out: Path) -> None:
     folder = out.with_name(out.name + ".partial")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    speak = DigitSpeaker()
+    speak = DigitSynthesizer()
     write_training(folder, out, recipe.per_voice, speak)
-    for split in recipe.exams:
-        write_exam(folder, out, split, speak)
+    for split in recipe.eval_splits:
+        write_eval_set(folder, out, split, speak)
     if out.exists():
         shutil.rmtree(out)
     folder.rename(out)

@@ -15,21 +15,21 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from f5_tts.config.load import compose_run
-from f5_tts.config.schema import RLRunConfig
-from f5_tts.entrypoint import command
-from f5_tts.eval.results import Result, chosen_examples, read_result
+from f5_tts.config.load import compose_config
+from f5_tts.config.schema import RLTrainConfig
+from f5_tts.entrypoint import run_command
+from f5_tts.eval.results import Result, read_result, select_examples
 from f5_tts.eval.statistics import Score, error_rate, paired_interval
 from f5_tts.eval.table import results_table
 from f5_tts.eval.test_set import read_items
-from f5_tts.report.html import ListenRow, Results, Take, write_page
+from f5_tts.report.html import ListenRow, Results, Sample, write_page
 from f5_tts.report.plots import draw_run
 from f5_tts.train.metrics_log import metric_rows
 
-RUN = Path("runs/quickstart")
+RUN_DIR = Path("runs/quickstart")
 BASE = Path("pretrained/F5TTS_Mini/model_800.safetensors")
 ITEMS = Path("data/mini_custom/test.jsonl")
-RECOGNISER = "pocketsphinx"
+ASR = "pocketsphinx"
 MODELS = {"base": "base", "stage 1": "warmup", "stage 2": "grpo"}
 STAGE_1 = [
     *["-cn", "F5TTS_Mini", "datasets.name=mini", "model.output_dist=gaussian", "model.objective=gaussian_nll"],
@@ -59,24 +59,24 @@ class Phase:
             print(f"$ cp {self.copies[0]} {self.copies[1]}", flush=True)
             shutil.copy2(*self.copies)
         print(f"$ {shlex.join(self.command)}", flush=True)
-        ended = subprocess.run([sys.executable, *self.command[1:]])
-        if ended.returncode:
-            raise SystemExit(ended.returncode)
+        process = subprocess.run([sys.executable, *self.command[1:]])
+        if process.returncode:
+            raise SystemExit(process.returncode)
 
     @property
     def command(self) -> list[str]:
         return [".venv/bin/python", "-m", self.module, *self.arguments]
 
 
-def phases(run: Path = RUN) -> list[Phase]:
+def phases(run_dir: Path = RUN_DIR) -> list[Phase]:
     """The job in order."""
-    warmup, grpo = run / "warmup", run / "grpo"
+    warmup, grpo = run_dir / "warmup", run_dir / "grpo"
     return [
-        evaluation(BASE, run / "eval" / "base"),
+        evaluation(BASE, run_dir / "eval" / "base"),
         stage_1(warmup),
-        evaluation(warmup / "model_last.pt", run / "eval" / "warmup", f"eval.known={run / 'eval' / 'base'}"),
+        evaluation(warmup / "model_last.pt", run_dir / "eval" / "warmup", f"eval.known={run_dir / 'eval' / 'base'}"),
         stage_2(warmup, grpo),
-        evaluation(grpo / "model_last.pt", run / "eval" / "grpo"),
+        evaluation(grpo / "model_last.pt", run_dir / "eval" / "grpo"),
     ]
 
 
@@ -107,25 +107,25 @@ def evaluation(ckpt: Path, out: Path, *more: str) -> Phase:
     )
 
 
-def show(run: Path = RUN) -> None:
+def write_report(run_dir: Path = RUN_DIR) -> None:
     """Table, picture and page of a complete run."""
-    results = {model: read_result(run / "eval" / folder) for model, folder in MODELS.items()}
-    rows = [row for model, result in results.items() for row in result.rows(model, RECOGNISER)]
-    table = results_table(rows, RECOGNISER)
-    before, after = (results[model].unseen(RECOGNISER) for model in ("base", "stage 2"))
-    settings, picture = compose_run("F5TTS_Mini_RL", [], RLRunConfig), run / "run.png"
-    change = verdict(before, after, settings.rl.algorithm)
-    (run / "results.md").write_text(f"{table}\n{change}\n", encoding="utf-8")
-    metrics = metric_rows(run / "grpo" / "metrics.jsonl")
+    results = {model: read_result(run_dir / "eval" / folder) for model, folder in MODELS.items()}
+    rows = [row for model, result in results.items() for row in result.rows(model, ASR)]
+    table = results_table(rows, ASR)
+    before, after = (results[model].unseen(ASR) for model in ("base", "stage 2"))
+    settings, picture = compose_config("F5TTS_Mini_RL", [], RLTrainConfig), run_dir / "run.png"
+    change = describe_change(before, after, settings.rl.algorithm)
+    (run_dir / "results.md").write_text(f"{table}\n{change}\n", encoding="utf-8")
+    metrics = metric_rows(run_dir / "grpo" / "metrics.jsonl")
     held_out = (error_rate(before), error_rate(after))
     draw_run(metrics, picture, algorithm=settings.rl.algorithm, held_out=held_out)
-    examples = listening(results, run, settings.eval.num_wavs)
-    write_page(examples, run / "listen.html", Results(rows=rows, recogniser=RECOGNISER, picture=picture))
+    examples = listen_rows(results, run_dir, settings.eval.num_wavs)
+    write_page(examples, run_dir / "listen.html", Results(rows=rows, asr=ASR, picture=picture))
     print(f"\n{table}\n{change}\n")
-    print(f"table {run / 'results.md'}, picture {picture}, listen: open {run / 'listen.html'} in a browser")
+    print(f"table {run_dir / 'results.md'}, picture {picture}, listen: open {run_dir / 'listen.html'} in a browser")
 
 
-def verdict(before: list[Score], after: list[Score], algorithm: str) -> str:
+def describe_change(before: list[Score], after: list[Score], algorithm: str) -> str:
     """What stage 2 did to the held-out error rate, item by item."""
     change = paired_interval(before, [after], relative=True)
     return (
@@ -134,27 +134,27 @@ def verdict(before: list[Score], after: list[Score], algorithm: str) -> str:
     )
 
 
-def listening(results: dict[str, Result], run: Path, count: int) -> list[ListenRow]:
+def listen_rows(results: dict[str, Result], run_dir: Path, count: int) -> list[ListenRow]:
     """The kept clips, model by model: first takes."""
     items = {item.id: item for item in read_items(ITEMS)}
-    unseen = {model: result.unseen(RECOGNISER) for model, result in results.items()}
-    heard = {model: {score.id: score for score in reversed(scores)} for model, scores in unseen.items()}
+    unseen = {model: result.unseen(ASR) for model, result in results.items()}
+    scores_by_id = {model: {score.id: score for score in reversed(scores)} for model, scores in unseen.items()}
     return [
         ListenRow(
             text=items[name].text,
             prompt_audio=Path(items[name].prompt_audio),
             prompt_text=items[name].prompt_text,
-            takes=[
-                Take(
+            samples=[
+                Sample(
                     model=model,
-                    audio=run / "eval" / MODELS[model] / "wavs" / f"{name}.wav",
-                    heard=scores[name].hypothesis,
+                    audio=run_dir / "eval" / MODELS[model] / "wavs" / f"{name}.wav",
+                    transcript=scores[name].hypothesis,
                     similarity=scores[name].similarity,
                 )
-                for model, scores in heard.items()
+                for model, scores in scores_by_id.items()
             ],
         )
-        for name in chosen_examples(results["base"].scores[RECOGNISER], count)
+        for name in select_examples(results["base"].scores[ASR], count)
     ]
 
 
@@ -163,10 +163,10 @@ def main(argv: list[str]) -> bool:
     signal.signal(signal.SIGINT, lambda number, frame: None)  # the command at work saves and ends; then so do we
     for phase in phases():
         phase.run()
-    show()
+    write_report()
     print(f"{(time.monotonic() - started) / 60:.1f} minutes")
     return True
 
 
 if __name__ == "__main__":
-    command(main, sys.argv[1:])
+    run_command(main, sys.argv[1:])

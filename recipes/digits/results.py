@@ -15,41 +15,41 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, median
 
-from f5_tts.config.load import compose_run
-from f5_tts.config.schema import RLConfig, RLRunConfig, group_size
-from f5_tts.entrypoint import command
+from f5_tts.config.load import compose_config
+from f5_tts.config.schema import RLConfig, RLTrainConfig, group_size
+from f5_tts.entrypoint import run_command
 from f5_tts.eval.results import Result, read_result
-from f5_tts.eval.statistics import Interval, Quantity, Score, errors, paired_interval, similarities
-from f5_tts.eval.table import RECOGNISERS
-from f5_tts.rl.kernel import window
+from f5_tts.eval.statistics import Interval, RatioMetric, Score, paired_interval, similarities, word_errors
+from f5_tts.eval.table import ASR_TITLES
+from f5_tts.rl.kernel import trainable_steps
 from f5_tts.rl.rollout import rollout_grid
 from f5_tts.train.metrics_log import metric_rows
 from recipes.digits.quickstart import BASE, Phase, evaluation, stage_1, stage_2
 
-RUN = Path("runs/results")
+RUN_DIR = Path("runs/results")
 SEEDS = [1, 2, 3]
 BEST_OF = 8
-SDE = ["rl.shared_noise=true", "rl.kl_weight=0.02", "optim.learning_rate=2e-4", "optim.max_updates=215"]
+SDE_OVERRIDES = ["rl.shared_noise=true", "rl.kl_weight=0.02", "optim.learning_rate=2e-4", "optim.max_updates=215"]
 ALGORITHMS = {  # nft as in the quick start; the others with as many evaluations in all: 180 x 256 = 215 x 214
     "nft": [],
-    "gaussian_grpo": SDE,
-    "flow_grpo": SDE,
+    "gaussian_grpo": SDE_OVERRIDES,
+    "flow_grpo": SDE_OVERRIDES,
 }
-BOTH = "eval.recognisers=[pocketsphinx,whisper]"
+BOTH_ASR = "eval.recognisers=[pocketsphinx,whisper]"
 CHANGES = ("change of error rate (95 %)", "relative, % (95 %)", "change of similarity (95 %)")
 COSTS = ("evaluations per update", "updates", "minutes", "peak MiB", "cost at use")
 HEADER = ("model", "guidance", "error rate", "similarity", *CHANGES, *COSTS)
 
 
-def phases(seeds: Sequence[int], run: Path = RUN) -> list[Phase]:
+def phases(seeds: Sequence[int], run_dir: Path = RUN_DIR) -> list[Phase]:
     """Base once, and the best of its samples; then seed by seed stage 1, and from it each algorithm."""
-    job = [evaluation(BASE, run / "base", BOTH), best_of_base(run / "best_of")]
+    job = [evaluation(BASE, run_dir / "base", BOTH_ASR), best_of_base(run_dir / "best_of")]
     for seed in seeds:
-        folder, seeded = run / f"seed_{seed}", f"optim.seed={seed}"
+        folder, seeded = run_dir / f"seed_{seed}", f"optim.seed={seed}"
         job.append(stage_1(folder / "warmup", seeded))
         for algorithm in ALGORITHMS:
             job.append(stage_2(folder / "warmup", folder / algorithm, seeded, *settings_of(algorithm)))
-            job.append(evaluation(folder / algorithm / "model_last.pt", folder / "eval" / algorithm, BOTH))
+            job.append(evaluation(folder / algorithm / "model_last.pt", folder / "eval" / algorithm, BOTH_ASR))
     return job
 
 
@@ -60,7 +60,7 @@ def best_of_base(out: Path) -> Phase:
         module="f5_tts.scripts.best_of",
         arguments=[
             *["-cn", "F5TTS_Mini_RL", f"eval.ckpt={BASE}", f"eval.best_of={BEST_OF}", "eval.cfg_strengths=[1]"],
-            *[BOTH, f"eval.out={out}"],
+            *[BOTH_ASR, f"eval.out={out}"],
         ],
         result=out / "scores.json",
     )
@@ -73,39 +73,39 @@ def settings_of(algorithm: str) -> list[str]:
 # --- the table ---
 
 
-def table(run: Path, recogniser: str, seeds: Sequence[int]) -> str:
+def table(run_dir: Path, asr: str, seeds: Sequence[int]) -> str:
     """Markdown: each model's mean over seeds against the base, on voices never seen, and what it cost."""
-    base, best = read_result(run / "base"), read_result(run / "best_of")
-    rows = [[*measured("base", [base], recogniser), *[""] * len(CHANGES), *[""] * (len(COSTS) - 1), "1"]]
-    chosen = [*measured(f"base, best of {BEST_OF}", [best], recogniser), *changes(base, [best], recogniser)]
-    rows.append([*chosen, *[""] * (len(COSTS) - 1), str(BEST_OF)])
+    base, best = read_result(run_dir / "base"), read_result(run_dir / "best_of")
+    rows = [[*score_cells("base", [base], asr), *[""] * len(CHANGES), *[""] * (len(COSTS) - 1), "1"]]
+    best_row = [*score_cells(f"base, best of {BEST_OF}", [best], asr), *changes(base, [best], asr)]
+    rows.append([*best_row, *[""] * (len(COSTS) - 1), str(BEST_OF)])
     for name in ALGORITHMS:
-        found = [read_result(run / f"seed_{seed}" / "eval" / name) for seed in seeds]
-        row = [*measured(f"stage 2, {name}", found, recogniser), *changes(base, found, recogniser)]
-        rows.append([*row, *costs(name, [run / f"seed_{seed}" / name for seed in seeds])])
+        results = [read_result(run_dir / f"seed_{seed}" / "eval" / name) for seed in seeds]
+        row = [*score_cells(f"stage 2, {name}", results, asr), *changes(base, results, asr)]
+        rows.append([*row, *costs(name, [run_dir / f"seed_{seed}" / name for seed in seeds])])
     lines = [HEADER, ["---"] * len(HEADER), *rows]
     which = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
-    title = f"Voices never seen, {which}, measured {RECOGNISERS[recogniser]}:"
+    title = f"Voices never seen, {which}, measured {ASR_TITLES[asr]}:"
     return "\n".join([title, "", *(f"| {' | '.join(line)} |" for line in lines)]) + "\n"
 
 
-def measured(name: str, seeds: Sequence[Result], recogniser: str) -> list[str]:
+def score_cells(name: str, seeds: Sequence[Result], asr: str) -> list[str]:
     """Guidance of each seed, error rate and similarity over all."""
-    scores = [result.unseen(recogniser) for result in seeds]
-    guidance = ", ".join(f"{result.guidance[recogniser]:g}" for result in seeds)
-    return [name, guidance, f"{100 * mean(scores, errors):.1f} %", f"{mean(scores, similarities):.3f}"]
+    scores = [result.unseen(asr) for result in seeds]
+    guidance = ", ".join(f"{result.guidance[asr]:g}" for result in seeds)
+    return [name, guidance, f"{100 * mean(scores, word_errors):.1f} %", f"{mean(scores, similarities):.3f}"]
 
 
-def changes(base: Result, seeds: Sequence[Result], recogniser: str) -> list[str]:
+def changes(base: Result, seeds: Sequence[Result], asr: str) -> list[str]:
     """Paired changes against the base, with intervals over items and seeds."""
-    before, after = base.unseen(recogniser), [result.unseen(recogniser) for result in seeds]
-    wrong, relative = (paired_interval(before, after, relative=relative) for relative in (False, True))
-    return [change(wrong, 100.0), change(relative, 100.0), change(paired_interval(before, after, similarities), 1.0)]
+    before, after = base.unseen(asr), [result.unseen(asr) for result in seeds]
+    absolute, relative = (paired_interval(before, after, relative=relative) for relative in (False, True))
+    return [change(absolute, 100.0), change(relative, 100.0), change(paired_interval(before, after, similarities), 1.0)]
 
 
-def mean(runs: Sequence[Sequence[Score]], quantity: Quantity) -> float:
+def mean(seeds: Sequence[Sequence[Score]], metric: RatioMetric) -> float:
     """A quantity over all items of all seeds."""
-    top, bottom = quantity([score for run in runs for score in run])
+    top, bottom = metric([score for scores in seeds for score in scores])
     return float(top.sum() / bottom.sum())
 
 
@@ -120,12 +120,12 @@ def change(interval: Interval, scale: float) -> str:
 
 def costs(algorithm: str, folders: Sequence[Path]) -> list[str]:
     """Of one run, the mean over seeds; memory the most of any. Minutes by the median update: no other work counts."""
-    run = compose_run("F5TTS_Mini_RL", settings_of(algorithm), RLRunConfig)
-    runs = [metric_rows(folder / "metrics.jsonl") for folder in folders]
-    minutes = fmean(median(row["time/update"] for row in rows) * len(rows) / 60 for rows in runs)
-    peak = max(row["mem/peak_mb"] for rows in runs for row in rows)
-    each = evaluations(run.rl, run.datasets.batch_size_per_gpu * run.optim.grad_accumulation_steps)
-    return [f"{each:.0f}", str(run.optim.max_updates), f"{minutes:.1f}", f"{peak:.0f}", "1"]
+    cfg = compose_config("F5TTS_Mini_RL", settings_of(algorithm), RLTrainConfig)
+    metrics = [metric_rows(folder / "metrics.jsonl") for folder in folders]
+    minutes = fmean(median(row["time/update"] for row in rows) * len(rows) / 60 for rows in metrics)
+    peak = max(row["mem/peak_mb"] for rows in metrics for row in rows)
+    evaluations_per_update = evaluations(cfg.rl, cfg.datasets.batch_size_per_gpu * cfg.optim.grad_accumulation_steps)
+    return [f"{evaluations_per_update:.0f}", str(cfg.optim.max_updates), f"{minutes:.1f}", f"{peak:.0f}", "1"]
 
 
 def evaluations(rl: RLConfig, prompts: int) -> float:
@@ -134,12 +134,12 @@ def evaluations(rl: RLConfig, prompts: int) -> float:
     With rl.shared_noise the steps before the window are solved once a prompt. A slice is a forward and a backward pass,
     and a forward pass of the reference where there is one.
     """
-    samples, alone, slices = prompts * group_size(rl), 0.0, rl.nft.num_times
+    samples, shared_steps, slices = prompts * group_size(rl), 0.0, rl.nft.num_times
     if rl.algorithm != "nft":
-        inside = window(rollout_grid(rl), rl)
-        slices = min(rl.window.size, len(inside))
-        alone = fmean(inside[: len(inside) - slices + 1]) if rl.shared_noise else 0.0
-    drawing = samples * (rl.steps - alone) + prompts * alone
+        candidates = trainable_steps(rollout_grid(rl), rl)
+        slices = min(rl.window.size, len(candidates))
+        shared_steps = fmean(candidates[: len(candidates) - slices + 1]) if rl.shared_noise else 0.0
+    drawing = samples * (rl.steps - shared_steps) + prompts * shared_steps
     learning = samples * slices * (3 + (rl.kl_weight > 0))
     return (drawing + learning) * (2 if rl.cfg_strength > 0 else 1)
 
@@ -155,11 +155,11 @@ def main(argv: list[str]) -> bool:
     signal.signal(signal.SIGINT, lambda number, frame: None)  # the command at work saves and ends; then so do we
     for phase in phases(seeds):
         phase.run()
-    text = "\n".join(table(RUN, recogniser, seeds) for recogniser in ("whisper", "pocketsphinx"))
-    (RUN / "results.md").write_text(text, encoding="utf-8")
-    print(f"\n{text}\nwritten to {RUN / 'results.md'}")
+    text = "\n".join(table(RUN_DIR, asr, seeds) for asr in ("whisper", "pocketsphinx"))
+    (RUN_DIR / "results.md").write_text(text, encoding="utf-8")
+    print(f"\n{text}\nwritten to {RUN_DIR / 'results.md'}")
     return True
 
 
 if __name__ == "__main__":
-    command(main, sys.argv[1:])
+    run_command(main, sys.argv[1:])

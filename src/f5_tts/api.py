@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from f5_tts.config.checks import check, shown
-from f5_tts.config.load import compose_speech
+from f5_tts.config.checks import as_override, check
+from f5_tts.config.load import compose_synthesis_config
 from f5_tts.data.audio import write_wav
-from f5_tts.infer.load import load_speaker
+from f5_tts.infer.load import load_synthesizer
 from f5_tts.infer.reference import read_reference
-from f5_tts.infer.silence import pauses_shortened
-from f5_tts.infer.synthesizer import Line, chosen_seed
+from f5_tts.infer.silence import shorten_pauses
+from f5_tts.infer.synthesizer import SynthesisInput, resolve_seed
 
 
 class F5TTS:
@@ -33,12 +33,12 @@ class F5TTS:
         the machine has.
         """
         overrides = [] if ode_method is None else [f"infer.ode_method={ode_method}"]
-        run = compose_speech(model, overrides)
+        cfg = compose_synthesis_config(model, overrides)
         if vocoder_local_path is not None:
-            run.model.vocoder.is_local, run.model.vocoder.local_path = True, vocoder_local_path
-            check(run)
-        self.speaker = load_speaker(run, str(ckpt_file), str(vocab_file), device)
-        self.target_sample_rate = self.speaker.sample_rate
+            cfg.model.vocoder.is_local, cfg.model.vocoder.local_path = True, vocoder_local_path
+            check(cfg)
+        self.synthesizer = load_synthesizer(cfg, str(ckpt_file), str(vocab_file), device)
+        self.target_sample_rate = self.synthesizer.sample_rate
         self.seed: int | None = None  # of the last call
 
     def infer(
@@ -80,19 +80,25 @@ class F5TTS:
             "batch_size": batch_size,
             "seed": seed,
         }
-        speaker = self.speaker.changed([f"infer.{key}={shown(v)}" for key, v in values.items() if v is not None])
-        infer, reference = speaker.run.infer, read_reference(ref_file, ref_text, speaker.sample_rate)
-        self.seed = chosen_seed(infer)
+        synthesizer = self.synthesizer.with_overrides(
+            [f"infer.{key}={as_override(v)}" for key, v in values.items() if v is not None]
+        )
+        infer, reference = synthesizer.cfg.infer, read_reference(ref_file, ref_text, synthesizer.sample_rate)
+        self.seed = resolve_seed(infer)
         texts = [gen_text] if isinstance(gen_text, str) else gen_text
-        lines = [
-            Line(reference=reference, text=text, seed=self.seed + i, speed=infer.speed) for i, text in enumerate(texts)
+        inputs = [
+            SynthesisInput(reference=reference, text=text, seed=self.seed + i, speed=infer.speed)
+            for i, text in enumerate(texts)
         ]
-        spoken = speaker.speak(lines)
-        waves = [pauses_shortened(s.wave, speaker.sample_rate) if remove_silence else s.wave for s in spoken]
+        results = synthesizer.synthesize(inputs)
+        waves = [
+            shorten_pauses(result.wave, synthesizer.sample_rate) if remove_silence else result.wave
+            for result in results
+        ]
         if file_wave is not None:
-            write_wav(file_wave, waves[0], speaker.sample_rate)
-        arrays, mels = [wave.numpy() for wave in waves], [s.mel.T.numpy() for s in spoken]
-        return (arrays[0], speaker.sample_rate, mels[0]) if single else (arrays, speaker.sample_rate, mels)
+            write_wav(file_wave, waves[0], synthesizer.sample_rate)
+        arrays, mels = [wave.numpy() for wave in waves], [result.mel.T.numpy() for result in results]
+        return (arrays[0], synthesizer.sample_rate, mels[0]) if single else (arrays, synthesizer.sample_rate, mels)
 
     def transcribe(self, ref_audio: str | Path) -> str:
         """What is said in a recording, by the recogniser that is installed (of a long one, its start)."""

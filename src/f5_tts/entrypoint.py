@@ -8,32 +8,36 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-LONGEST = 2000  # characters of an error
-STOPPED = 130  # the exit code of a run that the user interrupted
+MAX_ERROR_CHARS = 2000  # characters of an error
+EXIT_INTERRUPTED = 130  # the exit code of a run that the user interrupted
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 
-def command(main: Callable[[list[str]], bool], argv: list[str]) -> NoReturn:
+def run_command(main: Callable[[list[str]], bool], argv: list[str]) -> NoReturn:
     """Run `main`; F5_TTS_TRACE=1 shows the trace behind the sentence."""
-    keep_freed_memory()
+    tune_malloc()
     try:
         finished = main(argv)
     except (ValueError, OSError, ImportError, FloatingPointError, MemoryError) as error:
         if os.environ.get("F5_TTS_TRACE") == "1":
             raise
-        print(f"error: {shortened(str(error))}", file=sys.stderr)
+        print(f"error: {truncate_middle(str(error))}", file=sys.stderr)
         sys.exit(2)
     if not finished:
         print("stopped, and saved: the same command goes on from here", file=sys.stderr)
-    sys.exit(0 if finished else STOPPED)
+    sys.exit(0 if finished else EXIT_INTERRUPTED)
 
 
-def shortened(text: str) -> str:
+def truncate_middle(text: str) -> str:
     """A sentence without its middle, where what it quotes makes it longer than a screen."""
-    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} [...] {text[-LONGEST // 2 :]}"
+    return (
+        text
+        if len(text) <= MAX_ERROR_CHARS
+        else f"{text[: MAX_ERROR_CHARS // 2]} [...] {text[-MAX_ERROR_CHARS // 2 :]}"
+    )
 
 
-def keep_freed_memory() -> None:
+def tune_malloc() -> None:
     """Let glibc keep what torch frees on the CPU, up to 32 MiB a tensor; other systems stay as they are.
 
     As it comes, glibc gives large blocks back at once, and touching the next ones costs a page fault for every 4 KiB: a

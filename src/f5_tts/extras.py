@@ -14,10 +14,10 @@ def install_hint(library: str) -> str:
     """Return the command that installs a library, given by its import name: the smallest extra that requires it."""
     name = library.replace("_", "-")
     members = extras_of_this_package()
-    having = [extra for extra, names in members.items() if name in names]
-    if not having:
+    candidates = [extra for extra, names in members.items() if name in names]
+    if not candidates:
         return f"pip install {name}"
-    return f'pip install -e ".[{min(having, key=lambda extra: len(members[extra])).replace("-", "_")}]"'
+    return f'pip install -e ".[{min(candidates, key=lambda extra: len(members[extra])).replace("-", "_")}]"'
 
 
 def extras_of_this_package() -> dict[str, set[str]]:
@@ -28,6 +28,6 @@ def extras_of_this_package() -> dict[str, set[str]]:
     except PackageNotFoundError:
         return members
     for line in lines:
-        if found := REQUIREMENT.match(line):
-            members[found["extra"]].add(found["name"].replace("_", "-").lower())
+        if match := REQUIREMENT.match(line):
+            members[match["extra"]].add(match["name"].replace("_", "-").lower())
     return members

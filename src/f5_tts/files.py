@@ -11,10 +11,10 @@ from typing import Any
 import yaml
 from safetensors import SafetensorError
 
-NO_YAML = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError)  # that yaml raises
+YAML_ERRORS = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError)  # that yaml raises
 
 
-def make_folder(path: Path, key: str) -> None:
+def ensure_writable_dir(path: Path, key: str) -> None:
     """Make a folder and see that it can be written; raises OSError with what to do. `key` is what names it."""
     probe = path / ".writable"
     try:
@@ -25,21 +25,21 @@ def make_folder(path: Path, key: str) -> None:
         raise OSError(f"cannot write to {key}={path} ({error}): choose a folder of yours") from error
 
 
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` make the file under another name, then put it in place; others may read it as any new file."""
-    part = path.with_name(f".{path.name}.part")
+    tmp_path = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.touch()
-        mode = part.stat().st_mode  # some libraries write files that nobody else may read
-        write(part)
-        part.chmod(mode)
-        with part.open("rb") as stream:
+        tmp_path.touch()
+        mode = tmp_path.stat().st_mode  # some libraries write files that nobody else may read
+        write(tmp_path)
+        tmp_path.chmod(mode)
+        with tmp_path.open("rb") as stream:
             os.fsync(stream.fileno())
-        part.replace(path)
+        tmp_path.replace(path)
     except (OSError, RuntimeError, SafetensorError) as error:
         with suppress(OSError):
-            part.unlink()
+            tmp_path.unlink()
         raise OSError(
             f"cannot write {path} ({error}): the disk is full, or {path.parent} is not yours to write in"
         ) from error
@@ -48,12 +48,12 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
 def read_yaml(path: Path) -> Any:
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except NO_YAML as error:
+    except YAML_ERRORS as error:
         raise ValueError(f"{path} is not YAML ({' '.join(str(error).split())}): fetch it again") from error
 
 
-def value_at(config: Any, key: str) -> Any:
+def get_nested(config: Any, key: str) -> Any:
     """The value of a dotted key, None where there is none."""
-    for part in key.split("."):
-        config = config.get(part) if isinstance(config, dict) else None
+    for key_part in key.split("."):
+        config = config.get(key_part) if isinstance(config, dict) else None
     return config

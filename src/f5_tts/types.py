@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
-def halves(num: int) -> list[slice]:
+def split_range(num: int) -> list[slice]:
     """Places 0 to num in two parts, the larger first; one place in one."""
     middle = (num + 1) // 2
     return [rows for rows in (slice(0, middle), slice(middle, num)) if rows.start < rows.stop]
@@ -67,18 +67,18 @@ class SpeechBatch:
         lists = {k: [item for item in v for _ in range(times)] for k, v in values.items() if isinstance(v, list)}
         return replace(self, **tensors, **lists)
 
-    def part(self, rows: slice) -> SpeechBatch:
+    def select(self, rows: slice) -> SpeechBatch:
         """Some of its items, padded as before."""
         return replace(self, **{entry.name: getattr(self, entry.name)[rows] for entry in fields(self)})
 
     @property
-    def size(self) -> int:
+    def num_entries(self) -> int:
         """Mel entries, padding included."""
         return self.mel.numel()
 
-    def halves(self) -> list[SpeechBatch]:
+    def split(self) -> list[SpeechBatch]:
         """Its items in two batches; one item stays whole."""
-        return [self.part(rows) for rows in halves(len(self.lens))]
+        return [self.select(rows) for rows in split_range(len(self.lens))]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,7 +88,7 @@ class Rollout:
 
     batch: SpeechBatch  # prompts, repeated; their target frames are what the data set holds
     cond: Float[Tensor, "b n d"]  # mel of the prompt frames, zeros elsewhere: what the policy was shown
-    target: Bool[Tensor, "b n"]  # True on generated frames; False on prompt and padding
+    target_mask: Bool[Tensor, "b n"]  # True on generated frames; False on prompt and padding
     mel: Float[Tensor, "b n d"]  # finished log-mel, prompt frames included
     times: Float[Tensor, " s"]  # flow time of each trained step, in [0, 1], ascending
     next_times: Float[Tensor, " s"]  # where each of them leads
@@ -98,16 +98,16 @@ class Rollout:
     stds: Float[Tensor, "s ..."]  # and its standard deviation: s b n d, or one number a step, s 1 1 1
 
     def __post_init__(self) -> None:
-        empty = (~self.target.any(dim=1)).nonzero().flatten().tolist()
+        empty = (~self.target_mask.any(dim=1)).nonzero().flatten().tolist()
         if empty:
             raise ValueError(f"samples {empty} have no frames to generate: lower rl.prompt_frac_range")
 
-    def part(self, rows: slice) -> Rollout:
+    def select(self, rows: slice) -> Rollout:
         """Some of its samples."""
-        by_sample = {name: getattr(self, name)[rows] for name in ("cond", "target", "mel")}
+        by_sample = {name: getattr(self, name)[rows] for name in ("cond", "target_mask", "mel")}
         by_step = {name: getattr(self, name)[:, rows] for name in ("states", "actions", "means")}
         stds = self.stds[:, rows] if self.stds.shape == self.means.shape else self.stds
-        return replace(self, batch=self.batch.part(rows), stds=stds, **by_sample, **by_step)
+        return replace(self, batch=self.batch.select(rows), stds=stds, **by_sample, **by_step)
 
 
 Vocoder = Callable[[Tensor, Tensor], list[Tensor]]  # log-mels b n d and their lengths b in frames -> waveforms
@@ -121,11 +121,17 @@ class RewardInput:
     sample_rate: int  # Hz, of all waveforms here
     text: str  # what `lead` and `audio` together should say
     language: str = "auto"  # of the text: the row's `language`, e.g. "en", "zh"
-    lead: Float[Tensor, " nl"] | None = None  # the prompt, where it is the beginning of the same clip and of its text
+    # the prompt, where it is the beginning of the same clip and of its text
+    prompt_audio: Float[Tensor, " nl"] | None = None
     reference_audio: Float[Tensor, " nr"] | None = None  # a recording of the voice to match
     reference_text: str = ""  # what that recording says
     target_audio: Float[Tensor, " nt"] | None = None  # how a person said what `audio` should say
     row: Mapping[str, Any] = field(default_factory=dict)  # the row of the data set, all its columns
+
+    @property
+    def lead(self) -> Float[Tensor, " nl"] | None:
+        """Return `prompt_audio`, by the name that it had; it goes with the next release."""
+        return self.prompt_audio
 
 
 Numbers = Tensor | Sequence[float | int | None]  # one a clip, of shape b; None is NaN
@@ -146,12 +152,13 @@ class RewardProvider(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class ProviderScores:
     """What rewards said of clips, raw, by "<provider>.<component>"."""
 
-    parts: dict[str, Float[Tensor, " b"]]  # what is rewarded; NaN where it does not apply
-    reported: dict[str, Float[Tensor, " b"]]  # what is only looked at
-    words: dict[str, Float[Tensor, "b w"]] = field(default_factory=dict)  # of parts that know which word earned them
+    components: dict[str, Float[Tensor, " b"]]  # what is rewarded; NaN where it does not apply
+    diagnostics: dict[str, Float[Tensor, " b"]]  # what is only looked at
+    # of parts that know which word earned them
+    word_scores: dict[str, Float[Tensor, "b w"]] = field(default_factory=dict)
     texts: dict[str, list[str]] = field(default_factory=dict)  # what is only read
 
 
@@ -160,31 +167,34 @@ class RewardBatch:
     """What the reward models said about a rollout."""
 
     total: Float[Tensor, " b"]  # weighted sum of the parts that apply
-    parts: dict[str, Float[Tensor, " b"]]  # "<provider>.<component>" -> raw score, before weights; NaN: does not apply
+    components: dict[
+        str, Float[Tensor, " b"]
+    ]  # "<provider>.<component>" -> raw score, before weights; NaN: does not apply
     weights: dict[str, float]  # by the same names
-    frames: dict[str, Float[Tensor, "b n"]] = field(default_factory=dict)  # parts that know which word earned them
-    reported: dict[str, Float[Tensor, " b"]] = field(default_factory=dict)  # other components, to be looked at
+    # parts that know which word earned them
+    frame_scores: dict[str, Float[Tensor, "b n"]] = field(default_factory=dict)
+    diagnostics: dict[str, Float[Tensor, " b"]] = field(default_factory=dict)  # other components, to be looked at
     texts: dict[str, list[str]] = field(default_factory=dict)  # and to be read, e.g. what was heard
     seconds: float = 0.0  # of speech that was scored
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class GRPOBatch:
+class ExperienceBatch:
     """A rollout with what the objective needs to know of its rewards."""
 
     rollout: Rollout
     advantages: Float[Tensor, " b"] | Float[Tensor, "b n"]  # of each sample, or of each of its frames
-    share: float  # of the update's samples that are in this batch, times the number of processes
+    loss_weight: float  # of the update's samples that are in this batch, times the number of processes
     metrics: dict[str, float]  # of the whole update: rewards, groups, seconds
     rewards: RewardBatch | None = None  # of its samples; None where nobody looks at them
-    is_fresh: bool = True  # no update has learnt from it yet, so the policy is still the one that drew
+    is_on_policy: bool = True  # no update has learnt from it yet, so the policy is still the one that drew
 
     @property
-    def size(self) -> int:
+    def num_entries(self) -> int:
         """Mel entries of its samples, padding included."""
         return self.rollout.mel.numel()
 
-    def halves(self) -> list[GRPOBatch]:
+    def split(self) -> list[ExperienceBatch]:
         """Its samples in two batches whose losses add up to its own; what rewards said stays with the first.
 
         One sample stays whole, and so do samples with gradients of their drawing (f5r), which are there once.
@@ -195,12 +205,12 @@ class GRPOBatch:
         return [
             replace(
                 self,
-                rollout=self.rollout.part(rows),
+                rollout=self.rollout.select(rows),
                 advantages=self.advantages[rows],
-                share=self.share * (rows.stop - rows.start) / num,
+                loss_weight=self.loss_weight * (rows.stop - rows.start) / num,
                 rewards=self.rewards if rows.start == 0 else None,
             )
-            for rows in halves(num)
+            for rows in split_range(num)
         ]
 
 

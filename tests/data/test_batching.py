@@ -45,7 +45,7 @@ def never_read(source: Source) -> tuple[Tensor, Tensor]:
 def plan_of(durations: list[float], *, pairs: bool = False, seed: int = 0, **changes: str | int) -> BatchPlan:
     """The plan of a data set of two speakers who take turns."""
     rows = [Row(audio_path="", text="a", duration=s, speaker="xy"[i % 2]) for i, s in enumerate(durations)]
-    dataset = SpeechDataset(rows, never_read, pairs=pairs, seed=seed)
+    dataset = SpeechDataset(rows, never_read, pair_speakers=pairs, seed=seed)
     chosen = settings(pair_speakers=pairs, **changes)
     return BatchPlan(dataset=dataset, settings=chosen, frames_per_second=FRAMES_PER_SECOND, seed=seed)
 
@@ -75,8 +75,8 @@ def test_batches_of_frames_and_their_order_are_those_of_f5_tts(table):
     for case in runs:
         chosen = settings(batch_size_per_gpu=case["frames_threshold"], max_samples=case["max_samples"])
         for epoch, order in case["order_seed666"].items():
-            want = [case["batches_sorted"][place] for place in order]
-            assert by_frames(lengths, chosen, 666, int(epoch)) == want
+            expected = [case["batches_sorted"][place] for place in order]
+            assert by_frames(lengths, chosen, 666, int(epoch)) == expected
 
 
 def test_batches_with_repeats_are_those_of_the_fork(table):
@@ -96,7 +96,7 @@ def test_every_item_comes_once_an_epoch_with_the_epochs_prompt(kind, pairs):
     size = {"frame": 400, "sample": 7}[kind]
     plan = plan_of(random_durations(60), pairs=pairs, batch_size_type=kind, batch_size_per_gpu=size)
     for epoch in (0, 4):
-        partners = plan.dataset.partners(epoch) if pairs else [-1] * 60
+        partners = plan.dataset.prompt_indices(epoch) if pairs else [-1] * 60
         keys = sorted(key for batch in plan.epoch(epoch) for key in batch)
         assert keys == [(index, partners[index], index) for index in range(60)]
 
@@ -119,15 +119,15 @@ def test_a_batch_counted_in_samples_holds_that_many_and_the_last_the_rest():
 def test_items_longer_than_a_whole_batch_are_left_out_and_counted():
     plan = plan_of([1.0, 2.0, 8.02, 1.0])
     assert sorted(index for batch in plan.epoch(0) for index, _, _ in batch) == [0, 1, 3]
-    assert plan.too_long() == 1
-    assert plan_of([8.02, 1.0], batch_size_type="sample", batch_size_per_gpu=2).too_long() == 0
+    assert plan.num_too_long() == 1
+    assert plan_of([8.02, 1.0], batch_size_type="sample", batch_size_per_gpu=2).num_too_long() == 0
 
 
 def test_a_budget_that_no_item_fits_is_refused():
     with pytest.raises(
         ValueError, match=r"datasets\.batch_size_per_gpu=400 frames; the shortest item has 401: raise it"
     ):
-        plan_of([8.02, 9.0]).too_long()
+        plan_of([8.02, 9.0]).num_too_long()
 
 
 # --- order ---
@@ -196,7 +196,7 @@ def recordings(tmp_path: Path) -> list[Row]:
 def loaded(rows: list[Row], *, num_workers: int, first: int = 0) -> Iterator[SpeechBatch]:
     """Two epochs of pairs, as training reads them."""
     spec = replace(MINI_MEL, n_mel_channels=10, win_length=512, n_fft=512)
-    dataset = SpeechDataset(rows, AudioReader(LogMel(spec), 16000), pairs=True, seed=0)
+    dataset = SpeechDataset(rows, AudioReader(LogMel(spec), 16000), pair_speakers=True, seed=0)
     chosen = settings(batch_size_per_gpu=150, num_workers=num_workers, pair_speakers=True)
     plan = BatchPlan(dataset=dataset, settings=chosen, frames_per_second=spec.frames_per_second, seed=0)
     for batch, bad in load_batches(plan, LETTERS, first=first, epochs=2):
@@ -249,11 +249,11 @@ def test_a_loading_process_gives_the_same_batches_in_the_same_order(recordings):
 def test_rows_that_cannot_be_read_leave_their_batch_and_are_handed_on(recordings):
     Path(str(recordings[1].audio_path)).unlink()
     spec = replace(MINI_MEL, n_mel_channels=10, win_length=512, n_fft=512)
-    dataset = SpeechDataset(recordings[:3], AudioReader(LogMel(spec), 16000), pairs=False, seed=0)
+    dataset = SpeechDataset(recordings[:3], AudioReader(LogMel(spec), 16000), pair_speakers=False, seed=0)
     for size, numbers in ((3, [[0, 2]]), (1, [[0], [2], None])):
         chosen = settings(batch_size_type="sample", batch_size_per_gpu=size)
         plan = BatchPlan(dataset=dataset, settings=chosen, frames_per_second=50.0, seed=0)
-        found = list(load_batches(plan, LETTERS, first=0, epochs=1))
-        assert [row.index for loaded in found for row in loaded.bad] == [1]
-        read = [loaded.batch and sorted(loaded.batch.group_ids.tolist()) for loaded in found]
+        result = list(load_batches(plan, LETTERS, first=0, epochs=1))
+        assert [row.index for loaded in result for row in loaded.bad_rows] == [1]
+        read = [loaded.batch and sorted(loaded.batch.group_ids.tolist()) for loaded in result]
         assert sorted(read, key=lambda ids: ids or [9]) == numbers

@@ -59,7 +59,7 @@ def test_rows_are_read_in_order_with_their_seconds_from_duration_json(tmp_path):
 def test_a_row_keeps_every_column_for_the_rewards(tmp_path):
     rows = read_rows(write_layout(tmp_path, {**COLUMNS, "mood": ["glad", "sad", None]}, {"duration": [1, 2.5, 3]}))
     assert [row.columns["mood"] for row in rows] == ["glad", "sad", None]
-    utterance = item_of(SpeechDataset(rows, read_nothing, pairs=False, seed=0), 1, -1, 0)
+    utterance = item_of(SpeechDataset(rows, read_nothing, pair_speakers=False, seed=0), 1, -1, 0)
     assert utterance.row["mood"] == "sad" and utterance.prompt_text == ""
 
 
@@ -136,11 +136,11 @@ def read_number(source: Source) -> tuple[Tensor, Tensor]:
 
 
 def pairs_of(speakers: list[str], seed: int = 0) -> SpeechDataset:
-    return SpeechDataset(rows_of(speakers), read_number, pairs=True, seed=seed)
+    return SpeechDataset(rows_of(speakers), read_number, pair_speakers=True, seed=seed)
 
 
 def test_without_pairs_an_item_is_its_row_and_nothing_of_it_is_prompt():
-    dataset = SpeechDataset(rows_of(SPEAKERS), read_number, pairs=False, seed=0)
+    dataset = SpeechDataset(rows_of(SPEAKERS), read_number, pair_speakers=False, seed=0)
     item = item_of(dataset, 3, -1, 42)
     assert item.text == item.target_text == "text 3"
     assert (item.prompt_frames, item.prompt_id) == (0, 42)
@@ -159,13 +159,13 @@ def test_a_pair_is_the_prompts_sound_and_words_then_its_own():
 def test_a_prompt_is_another_row_of_the_same_speaker():
     dataset = pairs_of(SPEAKERS)
     for epoch in range(20):
-        for index, partner in enumerate(dataset.partners(epoch)):
+        for index, partner in enumerate(dataset.prompt_indices(epoch)):
             assert partner != index and SPEAKERS[partner] == SPEAKERS[index]
 
 
 def test_every_other_row_of_the_speaker_is_as_likely_to_be_the_prompt():
     dataset = pairs_of(SPEAKERS)
-    drawn = Counter(pair for epoch in range(900) for pair in enumerate(dataset.partners(epoch)))
+    drawn = Counter(pair for epoch in range(900) for pair in enumerate(dataset.prompt_indices(epoch)))
     for index, who in enumerate(SPEAKERS):
         others = [other for other, name in enumerate(SPEAKERS) if name == who and other != index]
         assert all(abs(drawn[index, other] - 900 / len(others)) < 75 for other in others)  # five standard deviations
@@ -173,22 +173,22 @@ def test_every_other_row_of_the_speaker_is_as_likely_to_be_the_prompt():
 
 def test_the_same_seed_and_epoch_give_the_same_prompts_and_others_give_others():
     speakers = ["x"] * 50
-    partners = pairs_of(speakers, seed=3).partners(5)
-    assert partners == pairs_of(speakers, seed=3).partners(5)
-    assert partners != pairs_of(speakers, seed=3).partners(6)
-    assert partners != pairs_of(speakers, seed=4).partners(5)
+    partners = pairs_of(speakers, seed=3).prompt_indices(5)
+    assert partners == pairs_of(speakers, seed=3).prompt_indices(5)
+    assert partners != pairs_of(speakers, seed=3).prompt_indices(6)
+    assert partners != pairs_of(speakers, seed=4).prompt_indices(5)
 
 
 def test_a_pair_lasts_as_long_as_both_its_rows():
     dataset = pairs_of(SPEAKERS)
-    seconds = [index + 1 + partner + 1 for index, partner in enumerate(dataset.partners(2))]
+    seconds = [index + 1 + partner + 1 for index, partner in enumerate(dataset.prompt_indices(2))]
     assert dataset.durations(2) == seconds
 
 
 @pytest.mark.parametrize("speakers, named", [(["x", "y", "x"], r"\['y'\]"), ([None, None], r"\['None'\]")])
 def test_speakers_with_too_few_rows_for_a_pair_are_named(speakers, named):
     with pytest.raises(ValueError, match=rf"datasets\.pair_speakers needs two rows of each speaker.*{named}"):
-        SpeechDataset(rows_of(speakers), read_number, pairs=True, seed=0)
+        SpeechDataset(rows_of(speakers), read_number, pair_speakers=True, seed=0)
 
 
 def test_a_file_is_read_at_the_models_rate_and_its_mel_is_made_from_that(tmp_path):
@@ -212,14 +212,14 @@ def read_some(source: Source) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("key", [(2, -1, 7), (4, 2, 7)], ids=["the row", "its prompt"])
 def test_a_row_that_cannot_be_read_is_given_as_such_with_its_reason_and_no_other_in_its_place(key):
-    dataset = SpeechDataset(rows_of(SPEAKERS), read_some, pairs=False, seed=0)
+    dataset = SpeechDataset(rows_of(SPEAKERS), read_some, pair_speakers=False, seed=0)
     assert dataset[key] == BadRow(index=2, path="2", kind="missing", reason="no audio file at 2")
 
 
 def test_a_row_without_text_is_bad_too():
     rows = [Row(audio_path="0", text="", duration=1.0, speaker=None)]
-    found = SpeechDataset(rows, read_number, pairs=False, seed=0)[0, -1, 0]
-    assert found == BadRow(index=0, path="0", kind="no text", reason="0 has no text")
+    result = SpeechDataset(rows, read_number, pair_speakers=False, seed=0)[0, -1, 0]
+    assert result == BadRow(index=0, path="0", kind="no text", reason="0 has no text")
 
 
 def test_a_mistake_in_our_own_code_is_no_bad_row():
@@ -227,7 +227,7 @@ def test_a_mistake_in_our_own_code_is_no_bad_row():
         raise ValueError("shapes do not fit")
 
     with pytest.raises(ValueError, match="shapes do not fit"):
-        SpeechDataset(rows_of(SPEAKERS), broken, pairs=False, seed=0)[0, -1, 0]
+        SpeechDataset(rows_of(SPEAKERS), broken, pair_speakers=False, seed=0)[0, -1, 0]
 
 
 def test_where_texts_are_symbols_rewards_compare_with_the_raw_text(tmp_path):
@@ -238,7 +238,7 @@ def test_where_texts_are_symbols_rewards_compare_with_the_raw_text(tmp_path):
         "speaker": ["x", "x"],
     }
     rows = read_rows(write_layout(tmp_path, columns, {"duration": [1, 2]}))
-    item = item_of(SpeechDataset(rows, read_number, pairs=True, seed=0), 1, 0, 0)
+    item = item_of(SpeechDataset(rows, read_number, pair_speakers=True, seed=0), 1, 0, 0)
     assert (item.prompt_text, item.target_text) == ("你好", "ok")
     assert item.text == [" ", "ni3", " ", "hao3", " ", "o", "k"]
 

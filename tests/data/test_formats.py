@@ -73,8 +73,17 @@ def test_a_folder_has_texts_beside_recordings_and_speakers_in_subfolders(tmp_pat
 
 
 def test_jsonl_keeps_all_other_keys(tmp_path):
-    said = [{"audio": "a.wav", "text": "eins", "language": "de", "mood": 3}, {"audio_path": "b.wav", "text": "zwei"}]
-    lines = [*map(json.dumps, said), "[1]", "{", json.dumps({"text": "drei"}), json.dumps({"audio": "c", "text": 4})]
+    messages = [
+        {"audio": "a.wav", "text": "eins", "language": "de", "mood": 3},
+        {"audio_path": "b.wav", "text": "zwei"},
+    ]
+    lines = [
+        *map(json.dumps, messages),
+        "[1]",
+        "{",
+        json.dumps({"text": "drei"}),
+        json.dumps({"audio": "c", "text": 4}),
+    ]
     kind, entries = read_entries(write(tmp_path / "list.jsonl", *lines))
     assert kind == "jsonl"
     assert [entry.columns for entry in entries[:2]] == [{"language": "de", "mood": 3}, {}]

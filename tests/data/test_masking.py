@@ -22,11 +22,11 @@ def test_prompts_are_as_long_as_the_published_ones(table):
     assert {case["mode"] for case in cases} == {"min", "per_sample", "range"} and len(cases) == 12
     for case in cases:
         drawn = torch.tensor(case["frac"]), torch.tensor(case["rand"])
-        found = prompt_lengths(torch.tensor(case["seq_len"]), *drawn, case["mode"])
-        assert found.tolist() == case["prompt_len"]
+        result = prompt_lengths(torch.tensor(case["seq_len"]), *drawn, case["mode"])
+        assert result.tolist() == case["prompt_len"]
         length = max(case["seq_len"])
-        assert span_mask(torch.zeros_like(found), found, length).sum(1).tolist() == case["prompt_mask_sums"]
-        target = span_mask(found, torch.tensor(case["seq_len"]), length)
+        assert span_mask(torch.zeros_like(result), result, length).sum(1).tolist() == case["prompt_mask_sums"]
+        target = span_mask(result, torch.tensor(case["seq_len"]), length)
         assert target.sum(1).tolist() == case["target_mask_sums"]
 
 
@@ -62,7 +62,7 @@ def test_a_whole_item_may_be_hidden():
 @pytest.mark.parametrize("name", ["nll.keep", "nll.drop_both"])
 def test_spans_are_as_wide_as_the_published_ones(name, tensors):
     golden = tensors("g4_nll")
-    lens, want = golden["in.lens"], golden[f"{name}.span_mask"]
-    first = want.int().argmax(1)
-    places = (first + 0.5) / (lens - want.sum(1))
-    assert torch.equal(random_spans(lens, golden[f"{name}.frac_lengths"], places, want.shape[1]), want)
+    lens, expected = golden["in.lens"], golden[f"{name}.span_mask"]
+    first = expected.int().argmax(1)
+    places = (first + 0.5) / (lens - expected.sum(1))
+    assert torch.equal(random_spans(lens, golden[f"{name}.frac_lengths"], places, expected.shape[1]), expected)

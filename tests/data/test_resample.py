@@ -11,23 +11,23 @@ from f5_tts.data.resample import resample
 )
 def test_a_waveform_is_resampled_as_published_models_hear_it(tensors, rates: str):
     golden = tensors("g5_audio")
-    found = resample(golden["resample.in"].flatten(), *map(int, rates.split("_")))
-    torch.testing.assert_close(found, golden[f"resample.{rates}"].flatten(), atol=2e-5, rtol=0)
+    result = resample(golden["resample.in"].flatten(), *map(int, rates.split("_")))
+    torch.testing.assert_close(result, golden[f"resample.{rates}"].flatten(), atol=2e-5, rtol=0)
 
 
 def test_speech_is_too(tensors):
     golden = tensors("g5_audio")
-    found = resample(golden["wave24k"].flatten(), 24_000, 16_000)
-    torch.testing.assert_close(found, golden["wave16k"].flatten(), atol=2e-5, rtol=0)
+    result = resample(golden["wave24k"].flatten(), 24_000, 16_000)
+    torch.testing.assert_close(result, golden["wave16k"].flatten(), atol=2e-5, rtol=0)
 
 
 def test_rates_with_nothing_in_common_need_no_more_memory_than_others():
     """44,101 and 24,000: a filter for each of 24,000 places; a sine comes out as one, away from its ends."""
     phase = 2 * torch.pi * 440 * torch.arange(44_101, dtype=torch.float64)
-    found = resample((phase / 44_101).sin().float(), 44_101, 24_000)
-    assert len(found) == 24_000
+    result = resample((phase / 44_101).sin().float(), 44_101, 24_000)
+    assert len(result) == 24_000
     inner = slice(200, -200)
-    torch.testing.assert_close(found[inner], (phase[:24_000] / 24_000).sin().float()[inner], atol=2e-3, rtol=0)
+    torch.testing.assert_close(result[inner], (phase[:24_000] / 24_000).sin().float()[inner], atol=2e-3, rtol=0)
 
 
 def test_the_same_rate_is_the_same_waveform():

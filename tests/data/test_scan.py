@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from f5_tts.config.load import compose_run
-from f5_tts.config.schema import RunConfig
-from f5_tts.data.scan import each, examined
+from f5_tts.config.load import compose_config
+from f5_tts.config.schema import TrainConfig
+from f5_tts.data.scan import map_in_processes, scan_recording
 from f5_tts.scripts.flags import add_flags
 
 RATE = 8_000
@@ -31,21 +31,21 @@ TONE = (0.3 * np.sin(0.5 * np.arange(RATE))).astype("float32")
 )
 def test_a_recording_lasts_its_seconds_or_has_a_kind_of_trouble(samples, kind, tmp_path):
     soundfile.write(tmp_path / "a.wav", samples, RATE, subtype="FLOAT")
-    found = examined(tmp_path / "a.wav", 30.0)
-    assert (found.kind, found.seconds) == (kind, None if kind else 1.0)
-    assert ("a.wav" in found.reason) == bool(kind)
+    result = scan_recording(tmp_path / "a.wav", 30.0)
+    assert (result.kind, result.seconds) == (kind, None if kind else 1.0)
+    assert ("a.wav" in result.reason) == bool(kind)
 
 
 def test_a_file_that_is_missing_or_no_audio_has_its_kind(tmp_path):
     (tmp_path / "a.wav").write_text("no audio")
-    assert examined(tmp_path / "a.wav", 30.0).kind == "unreadable"
-    assert examined(tmp_path / "b.wav", 30.0).kind == "missing"
+    assert scan_recording(tmp_path / "a.wav", 30.0).kind == "unreadable"
+    assert scan_recording(tmp_path / "b.wav", 30.0).kind == "missing"
 
 
 def test_the_commands_leave_out_what_training_leaves_out():
     parser = ArgumentParser()
     add_flags(parser)
-    limit = compose_run("F5TTS_v1_Base", [], RunConfig).datasets.max_seconds
+    limit = compose_config("F5TTS_v1_Base", [], TrainConfig).datasets.max_seconds
     assert parser.parse_args([]).max_seconds == limit == 30.0
     assert parser.parse_args(["--max_seconds", "12.5"]).max_seconds == 12.5
     for wrong in (["--max_seconds", "nan"], ["--max_seconds", "0"], ["--workers", "0"]):
@@ -54,15 +54,15 @@ def test_the_commands_leave_out_what_training_leaves_out():
 
 
 def test_one_worker_is_this_process():
-    assert list(each(lambda number: -number, [-3, -2], 1, "counting", done=5)) == [3, 2]
+    assert list(map_in_processes(lambda number: -number, [-3, -2], 1, "counting", done=5)) == [3, 2]
 
 
 PROGRAM = """
 import os, signal
-from f5_tts.data.scan import each
+from f5_tts.data.scan import map_in_processes
 
 if __name__ == "__main__":
-    for number in each(abs, range(-40, 0), 2, "counting"):
+    for number in map_in_processes(abs, range(-40, 0), 2, "counting"):
         print(number, flush=True)
         if number == 1:
             os.kill(os.getpid(), signal.SIGKILL)

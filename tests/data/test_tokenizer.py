@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from f5_tts.data.tokenizer import RELEASED, Vocabulary, byte_vocabulary, read_vocabulary
+from f5_tts.data.tokenizer import EMILIA_VOCAB, Vocabulary, byte_vocabulary, read_vocabulary
 
 
 def test_a_character_is_the_number_of_its_line_and_an_unknown_one_is_0():
@@ -57,13 +57,13 @@ def test_symbols_that_stand_twice_are_listed(tmp_path):
 
 @pytest.fixture(scope="module")
 def released() -> Vocabulary:
-    return read_vocabulary(RELEASED, "pinyin")
+    return read_vocabulary(EMILIA_VOCAB, "pinyin")
 
 
 def test_the_released_vocabulary_lies_in_the_package_and_at_the_guides_path(released, table):
     facts = table("g6_tokenizer")["vocab"]
-    assert sha256(RELEASED.read_bytes()).hexdigest() == facts["sha256"]
-    assert Path("data/Emilia_ZH_EN_pinyin/vocab.txt").read_bytes() == RELEASED.read_bytes()
+    assert sha256(EMILIA_VOCAB.read_bytes()).hexdigest() == facts["sha256"]
+    assert Path("data/Emilia_ZH_EN_pinyin/vocab.txt").read_bytes() == EMILIA_VOCAB.read_bytes()
     assert (len(released), released.ids[" "]) == (facts["size"], 0)
 
 

@@ -93,14 +93,14 @@ class Handler(BaseHTTPRequestHandler):
         asked = Asked(self.command, path, self.headers.get("Authorization"))
         self.hub.asked.append(asked)
         with suppress(BrokenPipeError, ConnectionResetError):  # a client that was interrupted
-            if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path):
-                self.listing(found[1], found[2] or "main")
-            elif found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
-                self.resolve(found[1], found[2], found[3])
-            elif found := re.fullmatch(r"/cdn/(\w+)/(.+)", path):
-                self.content(found[2], self.hub.by_sha256(found[1]))
-            elif found := re.fullmatch(r"/elsewhere/(.+)", path):
-                self.content(found[1], self.hub.elsewhere.get(found[1], b""))
+            if result := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path):
+                self.listing(result[1], result[2] or "main")
+            elif result := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+                self.resolve(result[1], result[2], result[3])
+            elif result := re.fullmatch(r"/cdn/(\w+)/(.+)", path):
+                self.content(result[2], self.hub.by_sha256(result[1]))
+            elif result := re.fullmatch(r"/elsewhere/(.+)", path):
+                self.content(result[1], self.hub.elsewhere.get(result[1], b""))
             else:
                 self.refuse(404, "EntryNotFound")
 
@@ -132,7 +132,7 @@ class Handler(BaseHTTPRequestHandler):
             self.refuse(503, "Unavailable")
             return
         data = self.hub.replaced.get(name, data)
-        start = int(found[1]) if (found := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))) else 0
+        start = int(result[1]) if (result := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))) else 0
         if self.command == "GET":
             self.hub.served.append((name, start))
         reach = {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"} if start else {}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from f5_tts.download.archive import MAX_FILE, MAX_MEMBERS, unpack
+from f5_tts.download.archive import MAX_MEMBER_BYTES, MAX_MEMBERS, unpack
 
 NAMES = ("config.yaml", "avg_model.pt")
 CONTENT = {"m/config.yaml": b"model: ResNet34\n", "m/avg_model.pt": random.Random(0).randbytes(5000)}
@@ -75,8 +75,8 @@ def test_the_files_that_are_wanted_come_out_and_no_others(data: bytes, tmp_path:
     (tmp_path / "folder").mkdir()
     (tmp_path / "archive").write_bytes(data)
     unpack(tmp_path / "archive", NAMES, tmp_path / "folder")
-    found = {f"m/{path.name}": path.read_bytes() for path in (tmp_path / "folder").iterdir()}
-    assert found == CONTENT
+    result = {f"m/{path.name}": path.read_bytes() for path in (tmp_path / "folder").iterdir()}
+    assert result == CONTENT
 
 
 @pytest.mark.parametrize("name", ["../up", "m/../../up", "/etc/up", "..\\up", "C:/up", "c:up", "/m/config.yaml"])
@@ -143,8 +143,8 @@ def test_a_bomb_in_a_header_is_refused(refusal):
 
 def test_a_file_that_declares_too_much_is_refused_before_it_is_read(refusal):
     large = tarfile.TarInfo("m/large")
-    large.size = MAX_FILE + 1
-    assert f"'m/large': {MAX_FILE + 1} bytes" in refusal(gzip.compress(large.tobuf()))
+    large.size = MAX_MEMBER_BYTES + 1
+    assert f"'m/large': {MAX_MEMBER_BYTES + 1} bytes" in refusal(gzip.compress(large.tobuf()))
 
 
 def test_files_that_together_declare_too_much_are_refused(refusal):

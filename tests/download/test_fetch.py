@@ -126,8 +126,10 @@ def test_an_interrupted_run_leaves_no_model_and_the_next_one_goes_on(hub, user, 
     assert hub.halted.wait(60)
     wait_until_written(tmp_path / "model" / ".fetch", BLOCK)
     running.send_signal(signal.SIGINT)
-    said = running.communicate(timeout=60)[1]
-    assert running.returncode == 130 and said.endswith("the same command goes on from here\n") and "Trace" not in said
+    output = running.communicate(timeout=60)[1]
+    assert (
+        running.returncode == 130 and output.endswith("the same command goes on from here\n") and "Trace" not in output
+    )
     assert {path.name for path in (tmp_path / "model").iterdir()} == {".fetch", ".fetch.lock"}
     hub.released.set()
     hub.halts.clear()

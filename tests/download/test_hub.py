@@ -35,8 +35,8 @@ def test_a_file_in_the_hubs_cache_is_found_without_a_network(tmp_path: Path, mon
 def test_without_a_network_a_sentence_says_what_to_bring_and_who_takes_it(tmp_path: Path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    wanted = r"bring https://huggingface\.co/org/repo/resolve/main/sub/a\.txt here and give its path as vocab_file"
-    with pytest.raises(FileNotFoundError, match=wanted):
+    expected = r"bring https://huggingface\.co/org/repo/resolve/main/sub/a\.txt here and give its path as vocab_file"
+    with pytest.raises(FileNotFoundError, match=expected):
         find_file("hf://org/repo/sub/a.txt", "vocab_file")
 
 

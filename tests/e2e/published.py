@@ -13,8 +13,8 @@ from safetensors.torch import save
 from tests.rewards import sensevoice, wespeaker
 from tests.tiny import PUBLISHED_MEL
 
-from f5_tts.config.load import compose_run
-from f5_tts.config.schema import RunConfig
+from f5_tts.config.load import compose_config
+from f5_tts.config.schema import TrainConfig
 from f5_tts.data.tokenizer import build_vocabulary
 from f5_tts.model.build import build_model
 from f5_tts.model.vocoders import vocos
@@ -41,9 +41,9 @@ def files_of(folder: Path) -> Files:
 
 def base_model(arch: list[str]) -> bytes:
     """Named as published: an average with its counters, and no Gaussian head; no layer is zero, as in a new model."""
-    run = compose_run("F5TTS_v1_Base", arch, RunConfig)
+    cfg = compose_config("F5TTS_v1_Base", arch, TrainConfig)
     torch.manual_seed(0)
-    weights = build_model(run.model, build_vocabulary(run)).state_dict()
+    weights = build_model(cfg.model, build_vocabulary(cfg)).state_dict()
     drawn = {name: value if value.any() else 0.02 * torch.randn_like(value) for name, value in weights.items()}
     named = {f"ema_model.{name}": value for name, value in drawn.items()}
     return save(named | {"initted": torch.tensor(True), "step": torch.tensor(1_250_000)})
@@ -71,7 +71,7 @@ def vocoder(folder: Path) -> Files:
 def write_librispeech(folder: Path, num: int = 10) -> None:
     """A data set with the columns of hf-internal-testing/librispeech_asr_dummy, its audio inside."""
     lines = (ROOT / "data/mini_custom/dev.jsonl").read_text("utf-8").splitlines()[:num]
-    rows = [row_of(place, json.loads(line)) for place, line in enumerate(lines)]
+    rows = [row_of(index, json.loads(line)) for index, line in enumerate(lines)]
     folder.mkdir(parents=True)
     table = Dataset.from_list(rows).cast_column("audio", Audio(sampling_rate=16_000))
     table.to_parquet(folder / "validation-00000-of-00001.parquet")

@@ -110,12 +110,12 @@ def warm_up(stage_1: Callable[[list[str]], bool], options: list[str], where: Pat
 def until_an_update(run: subprocess.Popen[str]) -> str:
     """What a run of 2000 updates writes to standard error until its bar has counted one."""
     assert run.stderr is not None
-    said = ""
-    while not re.search(r" [1-9]\d*/\d+ ", said):
+    output = ""
+    while not re.search(r" [1-9]\d*/\d+ ", output):
         piece = os.read(run.stderr.fileno(), 4096).decode()
-        said += piece
-        assert piece, said
-    return said
+        output += piece
+        assert piece, output
+    return output
 
 
 def make_data_set(folder: Path, num: int, rate: int = 16_000) -> list[str]:

@@ -54,8 +54,8 @@ def data(tmp_path, monkeypatch) -> Path:
 
 
 def rows(folder: Path) -> list[dict[str, float]]:
-    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if not k.startswith(("time/", "mem/", "throughput/"))} for row in found]
+    result = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if not k.startswith(("time/", "mem/", "throughput/"))} for row in result]
 
 
 def test_both_stages_pass_over_bad_rows_say_each_once_and_go_on_bit_for_bit(data, tiny, tmp_path, capsys):
@@ -63,14 +63,14 @@ def test_both_stages_pass_over_bad_rows_say_each_once_and_go_on_bit_for_bit(data
     assert train.main([*STAGE_1, *tiny, *COMMON, f"ckpts.save_dir={warm}"])
     tuned.mkdir()
     shutil.copy(warm / "model_last.pt", tuned)
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert train_rl.main([*STAGE_2, *tiny, *COMMON, f"ckpts.save_dir={tuned}"])
-    for folder, console in ((warm, said), (tuned, capsys.readouterr().out)):
-        found = rows(folder)
-        assert [row["update"] for row in found] == list(range(1, 17))
-        without = [row["update"] for row in found if "loss" not in row]  # one bad row a batch, twice in two epochs
-        assert len(without) == 4 and all(row["grad_norm"] == 0 for row in found if "loss" not in row)
-        counts = [row["health/bad_rows"] for row in found]
+    for folder, console in ((warm, output), (tuned, capsys.readouterr().out)):
+        result = rows(folder)
+        assert [row["update"] for row in result] == list(range(1, 17))
+        without = [row["update"] for row in result if "loss" not in row]  # one bad row a batch, twice in two epochs
+        assert len(without) == 4 and all(row["grad_norm"] == 0 for row in result if "loss" not in row)
+        counts = [row["health/bad_rows"] for row in result]
         assert counts == sorted(counts) and {1, 2} <= set(counts)
         for index, kind in BAD.items():
             assert console.count(f"row {index} of the data set is left out ({kind}): ") == 1
@@ -104,5 +104,5 @@ def test_items_longer_than_a_batch_of_frames_are_counted_and_said(data, tiny, tm
     (data / "duration.json").write_text(json.dumps({"duration": [0.5] * 5 + [9.0] * 3}))
     frames = ["datasets.batch_size_type=frame", "datasets.batch_size_per_gpu=100", "optim.num_warmup_updates=0"]
     assert train.main([*STAGE_1, *tiny, *COMMON, *frames, f"ckpts.save_dir={tmp_path / 'run'}"])
-    said = capsys.readouterr().out
-    assert "3 of 8 items are longer than datasets.batch_size_per_gpu=100 frames and left out\n" in said
+    output = capsys.readouterr().out
+    assert "3 of 8 items are longer than datasets.batch_size_per_gpu=100 frames and left out\n" in output

@@ -56,7 +56,7 @@ class Absent(Level):
 
     def score(self, inputs: Sequence[RewardInput]) -> list[float | None]:
         scores = super().score(inputs)
-        return [None if self.calls == 1 or place % 2 else score for place, score in enumerate(scores)]
+        return [None if self.calls == 1 or index % 2 else score for index, score in enumerate(scores)]
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_samples_to_which_no_reward_applies_move_nothing(run, tmp_path):
     folder = run(
         "Absent", tmp_path / "run", "rl.anchor_weight=0", "optim.num_warmup_updates=0", "rl.mini_repeat_count=4"
     )
-    found = rows(folder)
-    assert [row["reward/not_applicable"] for row in found] == [1.0, 0.5, 0.5, 0.5]
-    assert found[0]["grad_norm"] == 0 and all(row["grad_norm"] > 0 for row in found[1:])
-    assert all(row["health/nonfinite_skips"] == 0 for row in found)
+    result = rows(folder)
+    assert [row["reward/not_applicable"] for row in result] == [1.0, 0.5, 0.5, 0.5]
+    assert result[0]["grad_norm"] == 0 and all(row["grad_norm"] > 0 for row in result[1:])
+    assert all(row["health/nonfinite_skips"] == 0 for row in result)

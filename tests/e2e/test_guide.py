@@ -113,9 +113,9 @@ def test_both_reward_models_lie_where_the_guide_says(clone: Clone) -> None:
 def test_the_base_checkpoint_is_taken_from_the_hub_and_stage_1_starts_from_its_average(clone: Clone) -> None:
     name = "ckpts/mini_rl_warmup/pretrained_model_1250000.safetensors"
     assert clone.printed[guide.block_with("cached_path")] == f"{name}\n"
-    said = clone.printed[guide.block_with("f5_tts.train.train ")]
-    assert f"starting gaussian_nll from the ema weights of {name} (made by no run of ours)" in said
-    assert f"{name} has no Gaussian head" in said
+    output = clone.printed[guide.block_with("f5_tts.train.train ")]
+    assert f"starting gaussian_nll from the ema weights of {name} (made by no run of ours)" in output
+    assert f"{name} has no Gaussian head" in output
     base = read_checkpoint(clone.folder / name).weights
     after = clone.read("ckpts/mini_rl_warmup/model_last.pt")["model_state_dict"]
     moves = [float((after[name] - value).abs().max()) for name, value in base.items() if value.is_floating_point()]
@@ -131,10 +131,10 @@ def test_each_stage_leaves_model_last_after_one_update_an_item_by_8_bit_adamw(ru
 
 
 def test_stage_2_starts_from_the_raw_weights_of_stage_1_with_its_counters_at_0_and_moves(clone: Clone) -> None:
-    said = clone.printed[guide.block_with("f5_tts.train.train_rl ")]
+    output = clone.printed[guide.block_with("f5_tts.train.train_rl ")]
     handed = "ckpts/mini_rl_grpo/model_last.pt"
-    assert f"starting grpo from the raw weights of {handed} (made by gaussian_nll): optimizer, schedule and" in said
-    assert f"rl.algorithm=auto: {handed} has a trained Gaussian head, so gaussian_grpo" in said
+    assert f"starting grpo from the raw weights of {handed} (made by gaussian_nll): optimizer, schedule and" in output
+    assert f"rl.algorithm=auto: {handed} has a trained Gaussian head, so gaussian_grpo" in output
     warm = clone.read("ckpts/mini_rl_warmup/model_last.pt")["model_state_dict"]
     start = clone.read("ckpts/mini_rl_grpo/reference.pt")["model_state_dict"]
     after = clone.read("ckpts/mini_rl_grpo/model_last.pt")["model_state_dict"]
@@ -144,8 +144,8 @@ def test_stage_2_starts_from_the_raw_weights_of_stage_1_with_its_counters_at_0_a
 
 
 def test_groups_of_one_learn_from_a_running_mean_and_that_is_said(clone: Clone) -> None:
-    said = clone.printed[guide.block_with("f5_tts.train.train_rl ")]
-    assert "rl.repeat_count=1 x rl.mini_repeat_count=1 makes groups of one" in said
+    output = clone.printed[guide.block_with("f5_tts.train.train_rl ")]
+    assert "rl.repeat_count=1 x rl.mini_repeat_count=1 makes groups of one" in output
     seen = clone.read("ckpts/mini_rl_grpo/model_last.pt")["baseline_state_dict"]
     assert seen["wespeaker_sim.sim"][0] == 8
     assert any(row["loss/pro_adv"] != 0 for row in clone.rows("mini_rl_grpo"))
@@ -177,6 +177,6 @@ def test_both_runs_wait_for_wandb_sync_in_the_guides_folder(clone: Clone) -> Non
     runs = (clone.folder / ".wandb/wandb").glob("offline-run-*/*.wandb")
     ids = [(clone.folder / f"ckpts/{run}/tracker_id").read_text().strip() for run in ("mini_rl_warmup", "mini_rl_grpo")]
     assert {path.name for path in runs} == {f"run-{id}.wandb" for id in ids}
-    said = clone.printed[guide.block_with("wandb sync")]
-    assert "Would sync 2 run(s)" in said and all(f"run-{id}.wandb" in said for id in ids)
+    output = clone.printed[guide.block_with("wandb sync")]
+    assert "Would sync 2 run(s)" in output and all(f"run-{id}.wandb" in output for id in ids)
     assert not (clone.folder / "wandb").exists()

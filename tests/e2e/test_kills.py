@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tests.e2e.runs import MOODY, STAGE_1, STAGE_2, assert_equal, make_data_set, rows, warm_up, without_times
 
-from f5_tts.model.checkpoint import PARTS, numbered_checkpoints, read_checkpoint
+from f5_tts.model.checkpoint import TEMP_GLOB, numbered_checkpoints, read_checkpoint
 from f5_tts.train import train, train_rl
 
 SAMPLE = ["datasets.batch_size_type=sample", "datasets.batch_size_per_gpu=2"]
@@ -49,13 +49,13 @@ def updates_logged(folder: Path) -> int:
 
 
 def parts(folder: Path) -> list[Path]:
-    return list(folder.glob(PARTS))
+    return list(folder.glob(TEMP_GLOB))
 
 
 def kill_somewhere(process: BaseProcess, folder: Path, dice: random.Random, in_a_save: bool) -> bool:
     """Kill it after a few updates, and after a random wait or as soon as a file is being written; whether it lived."""
-    first, wanted = updates_logged(folder), dice.randrange(1, 4)
-    while process.is_alive() and updates_logged(folder) < first + wanted:
+    first, expected = updates_logged(folder), dice.randrange(1, 4)
+    while process.is_alive() and updates_logged(folder) < first + expected:
         pass
     for _ in range(dice.randrange(2000)):
         updates_logged(folder)

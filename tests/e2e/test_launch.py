@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from tests.e2e.runs import MOODY, REPOSITORY, read, rows, until_an_update
 
-from f5_tts.config.load import compose_run
-from f5_tts.config.schema import RLRunConfig, RunConfig
+from f5_tts.config.load import compose_config
+from f5_tts.config.schema import RLTrainConfig, TrainConfig
 
 ONE_NODE = "examples/launch/one_node.sh"
 SEVERAL_NODES = "examples/launch/several_nodes.sbatch"
@@ -77,8 +77,10 @@ def test_bash_reads_them(script: str):
     assert subprocess.run(["bash", "-n", script], cwd=REPOSITORY, check=False).returncode == 0
 
 
-@pytest.mark.parametrize(("stage", "module", "schema"), [("1", "train", RunConfig), ("2", "train_rl", RLRunConfig)])
-def test_what_they_type_composes_and_starts_eight_processes(commands, stage: str, module: str, schema: type[RunConfig]):
+@pytest.mark.parametrize(("stage", "module", "schema"), [("1", "train", TrainConfig), ("2", "train_rl", RLTrainConfig)])
+def test_what_they_type_composes_and_starts_eight_processes(
+    commands, stage: str, module: str, schema: type[TrainConfig]
+):
     code, out, err = said(ONE_NODE, [stage, "optim.seed=3"], PYTHON=str(commands / "list"), NPROC="")
     assert code == 0, err
     words = out.splitlines()
@@ -88,7 +90,7 @@ def test_what_they_type_composes_and_starts_eight_processes(commands, stage: str
         *("-m", f"f5_tts.train.{module}"),
     ]
     assert words[place + 2] == "-cn"
-    assert compose_run(words[place + 3], words[place + 4 :], schema).optim.seed == 3
+    assert compose_config(words[place + 3], words[place + 4 :], schema).optim.seed == 3
 
 
 def test_several_nodes_meet_at_the_first(commands, tmp_path):
@@ -129,10 +131,10 @@ def test_a_job_of_slurm_runs_stage_2_saves_before_its_time_is_over_and_goes_back
     options = ["2", *SMALL, *tiny, *STAGE_2, *start, "optim.epochs=9", "optim.max_updates=2000"]
     environment = slurm(commands, tmp_path / "job")
     with launch(SEVERAL_NODES, options, **environment) as run:
-        heard = until_an_update(run)
+        transcripts = until_an_update(run)
         run.send_signal(signal.SIGUSR1)
-        heard += run.communicate()[1]
-    assert heard.count("stopped, and saved: the same command goes on from here") == 2
+        transcripts += run.communicate()[1]
+    assert transcripts.count("stopped, and saved: the same command goes on from here") == 2
     job = environment["SLURM_JOB_ID"]
     assert (tmp_path / "job").read_text().splitlines() == [f"--signal=TERM {job}.0", f"requeue {job}"]
     saved = read(tmp_path / "run" / "model_last.pt")

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from f5_tts.config.load import compose_run
-from f5_tts.config.schema import RLRunConfig
+from f5_tts.config.load import compose_config
+from f5_tts.config.schema import RLTrainConfig
 from f5_tts.data.tokenizer import build_vocabulary
 from f5_tts.model.build import build_model
 from f5_tts.train import train_rl
@@ -68,7 +68,7 @@ def run(tiny: list[str], at_home: None, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def write_start(settings: list[str], path: Path) -> None:
-    cfg = compose_run("F5TTS_Mini_RL", settings, RLRunConfig)
+    cfg = compose_config("F5TTS_Mini_RL", settings, RLTrainConfig)
     torch.manual_seed(0)
     weights = build_model(cfg.model, build_vocabulary(cfg)).state_dict()
     torch.save({"ema_model_state_dict": {f"ema_model.{name}": value for name, value in weights.items()}}, path)

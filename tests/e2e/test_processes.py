@@ -122,11 +122,11 @@ def test_a_stop_that_only_the_launcher_hears_ends_both_after_the_same_update_wit
     """torchrun passes the signal on to one after the other, at different moments of an update."""
     options = [*OPTIONS["stage 1"], *tiny, "optim.max_updates=2000", f"ckpts.save_dir={tmp_path}"]
     with launch(MODULES["stage 1"], options) as run:
-        said = until_an_update(run)
+        output = until_an_update(run)
         run.send_signal(signal.SIGTERM)
-        said += run.communicate()[1]
+        output += run.communicate()[1]
     assert run.returncode != 0
-    assert said.count("stopped, and saved: the same command goes on from here") == 2
+    assert output.count("stopped, and saved: the same command goes on from here") == 2
     assert 1 <= read(tmp_path / "model_last.pt")["update"] == rows(tmp_path)[-1]["update"] < 2000
 
 

@@ -20,20 +20,20 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from f5_tts.config.load import compose_run
-from f5_tts.config.schema import RunConfig
+from f5_tts.config.load import compose_config
+from f5_tts.config.schema import TrainConfig
 from f5_tts.data.tokenizer import Vocabulary, build_vocabulary
 from f5_tts.model.build import build_model
 from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import read_checkpoint, write_checkpoint
-from f5_tts.model.fsdp import is_divided, own_part, whole
+from f5_tts.model.fsdp import gather_full_state, is_dtensor, to_local
 from f5_tts.model.snapshot import Snapshot
 from f5_tts.train import train, train_rl
-from f5_tts.train.build import build_trainable
-from f5_tts.train.loop import improve
-from f5_tts.train.oom import Room
+from f5_tts.train.build import build_train_state
+from f5_tts.train.loop import train_update
+from f5_tts.train.oom import OomRetry
 from f5_tts.train.optimizer import choose_optimizer
-from f5_tts.train.train_state import Trainable
+from f5_tts.train.train_state import TrainState
 from f5_tts.types import LossOutput
 
 pytestmark = pytest.mark.slow
@@ -53,15 +53,15 @@ KINDS = ("weights", "average", "gradients", "exp_avg", "exp_avg_sq", "reference"
 # --- a run whose noise and data are the same however many processes share them ---
 
 
-def trainable(options: list[str], *, in_shards: bool) -> Trainable:
-    run = compose_run("F5TTS_Mini", [*options, f"optim.shard={str(in_shards).lower()}"], RunConfig)
-    vocabulary: Vocabulary = build_vocabulary(run)
+def train_state(options: list[str], *, in_shards: bool) -> TrainState:
+    cfg = compose_config("F5TTS_Mini", [*options, f"optim.shard={str(in_shards).lower()}"], TrainConfig)
+    vocabulary: Vocabulary = build_vocabulary(cfg)
     torch.manual_seed(0)
-    model = build_model(run.model, vocabulary)
+    model = build_model(cfg.model, vocabulary)
     with torch.no_grad():
         for parameter in model.parameters():  # a new model says nothing
             parameter.add_(0.05 * torch.randn_like(parameter))
-    return build_trainable(run, model, vocabulary, 8, choose_optimizer(run.optim, torch.device("cpu")))
+    return build_train_state(cfg, model, vocabulary, 8, choose_optimizer(cfg.optim, torch.device("cpu")))
 
 
 def point(update: int, place: int) -> tuple[Tensor, ...]:
@@ -79,13 +79,13 @@ def losses(policy: CFM, points: list[tuple[Tensor, ...]]) -> Iterator[LossOutput
         yield LossOutput(loss=loss / len(points), metrics={})
 
 
-def updates(part: Trainable, until: int, accelerator: Accelerator) -> list[float]:
+def updates(part: TrainState, until: int, accelerator: Accelerator) -> list[float]:
     """Gradient norms of the updates up to `until`, each from two points, divided among the processes."""
-    optim = compose_run("F5TTS_Mini", [], RunConfig).optim
-    world, norms = accelerator.num_processes, []
+    optim = compose_config("F5TTS_Mini", [], TrainConfig).optim
+    world_size, norms = accelerator.num_processes, []
     while part.update < until:
-        mine = [point(part.update, place) for place in range(accelerator.process_index, 2, world)]
-        norms.append(improve(part, part.model, mine, losses, accelerator, optim, Room())["grad_norm"])
+        mine = [point(part.update, place) for place in range(accelerator.process_index, 2, world_size)]
+        norms.append(train_update(part, part.model, mine, losses, accelerator, optim, OomRetry())["grad_norm"])
     return norms
 
 
@@ -95,13 +95,13 @@ def updates(part: Trainable, until: int, accelerator: Accelerator) -> list[float
 def on_each_rank(folder: Path, tiny: list[str]) -> None:
     accelerator = Accelerator(cpu=True)
     assert accelerator.num_processes == 2
-    part = trainable(json.loads((folder / "options.json").read_text()), in_shards=True)
+    part = train_state(json.loads((folder / "options.json").read_text()), in_shards=True)
     part.resume(read_checkpoint(folder / "one_process.pt"), lambda said: None)
     then = Snapshot(part.model)
-    before = whole(answer(then))
+    before = gather_full_state(answer(then))
     norms = updates(part, 4, accelerator)
-    state, after = whole(part.state()), whole(answer(then))
-    seen = {"norms": norms, "counts": counts(part, then), "all divided": all(map(is_divided, part.model.parameters()))}
+    state, after = gather_full_state(part.payload()), gather_full_state(answer(then))
+    seen = {"norms": norms, "counts": counts(part, then), "all divided": all(map(is_dtensor, part.model.parameters()))}
     seen["reference moved"] = (before - after).abs().max().item()
     seen["policy moved"] = (answer(part.model) - after).abs().max().item()
     (folder / f"rank_{accelerator.process_index}.json").write_text(json.dumps(seen))
@@ -139,7 +139,7 @@ def answer(model: CFM | Snapshot) -> Tensor:
     return model(*point(99, 0)[:4]).mean
 
 
-def counts(part: Trainable, reference: Snapshot) -> dict[str, int]:
+def counts(part: TrainState, reference: Snapshot) -> dict[str, int]:
     """How many numbers of each kind lie on this process."""
     (output,) = losses(part.model, [point(0, 0)])
     output.loss.backward()
@@ -150,7 +150,7 @@ def counts(part: Trainable, reference: Snapshot) -> dict[str, int]:
     kinds = [weights, average.parameters(), [weight.grad for weight in weights]]
     kinds += [[state[name] for state in states] for name in ("exp_avg", "exp_avg_sq")]
     kinds += [reference.tensors.values()]
-    return {kind: sum(own_part(value).numel() for value in held) for kind, held in zip(KINDS, kinds, strict=True)}
+    return {kind: sum(to_local(value).numel() for value in held) for kind, held in zip(KINDS, kinds, strict=True)}
 
 
 # --- what they leave ---
@@ -163,17 +163,17 @@ def options(tiny: list[str]) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def one_process(options: list[str], at_home) -> Trainable:
-    return trainable(options, in_shards=False)
+def one_process(options: list[str], at_home) -> TrainState:
+    return train_state(options, in_shards=False)
 
 
 @pytest.fixture(scope="module")
-def left(tmp_path_factory, options: list[str], tiny: list[str], one_process: Trainable) -> Path:
+def left(tmp_path_factory, options: list[str], tiny: list[str], one_process: TrainState) -> Path:
     """The folder of a launch; one process made the first two of four updates, and makes the others too."""
     folder: Path = tmp_path_factory.mktemp("shards")
     (folder / "options.json").write_text(json.dumps(options))
     updates(one_process, 2, Accelerator(cpu=True))
-    write_checkpoint(folder / "one_process.pt", one_process.state())
+    write_checkpoint(folder / "one_process.pt", one_process.payload())
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     paths = os.pathsep.join([str(REPOSITORY), *filter(None, sys.path)])
     done = subprocess.run(
@@ -202,17 +202,17 @@ def tensors(state: Any, path: str = "") -> dict[str, Any]:
 def distance(one: dict[str, Any], other: dict[str, Any]) -> float:
     """The largest difference between the tensors of two states, which share every name, shape and other value: as a
     share of the largest number of their kind (weights, first moments, ...)."""
-    found, expected = tensors(one), tensors(other)
-    assert found.keys() == expected.keys()
+    result, expected = tensors(one), tensors(other)
+    assert result.keys() == expected.keys()
     apart, largest = defaultdict[str, float](float), defaultdict[str, float](float)
     for name, value in expected.items():
         kind = name.split("/")[-1 if "/optimizer" in name else 1]
         if isinstance(value, Tensor) and value.numel():
-            assert found[name].shape == value.shape
-            apart[kind] = max(apart[kind], float((found[name].double() - value.double()).abs().max()))
+            assert result[name].shape == value.shape
+            apart[kind] = max(apart[kind], float((result[name].double() - value.double()).abs().max()))
             largest[kind] = max(largest[kind], float(value.double().abs().max()))
         elif kind != "origin":  # the sum of a file
-            assert found[name] == value, name
+            assert result[name] == value, name
     return max(value / largest[kind] for kind, value in apart.items() if value) if any(apart.values()) else 0.0
 
 
@@ -223,15 +223,15 @@ def read(path: Path) -> dict[str, Any]:
 def test_two_processes_in_shards_go_on_from_one_and_learn_what_it_learns(left, one_process):
     norms = updates(one_process, 4, Accelerator(cpu=True))
     assert [rank["norms"] for rank in ranks(left)] == [pytest.approx(norms, rel=1e-5)] * 2
-    assert distance(read(left / "two_processes.pt"), one_process.state()) < AS_ONE
+    assert distance(read(left / "two_processes.pt"), one_process.payload()) < AS_ONE
 
 
 def test_one_process_goes_on_from_two_in_shards(left, one_process, options):
-    alone, accelerator = trainable(options, in_shards=False), Accelerator(cpu=True)
+    alone, accelerator = train_state(options, in_shards=False), Accelerator(cpu=True)
     alone.resume(read_checkpoint(left / "two_processes.pt"), lambda said: None)
     updates(one_process, 4, accelerator)
     assert updates(alone, 6, accelerator) == pytest.approx(updates(one_process, 6, accelerator), rel=1e-4)
-    assert distance(alone.state(), one_process.state()) < AS_ONE
+    assert distance(alone.payload(), one_process.payload()) < AS_ONE
 
 
 def test_each_process_holds_half_of_everything(left, one_process):
@@ -260,9 +260,9 @@ def test_a_run_in_shards_is_the_run_without(left, stage):
 
 
 def test_a_run_of_lora_in_shards_is_the_run_without(left):
-    found, expected = (read(left / "stage_2" / name / "model_last.pt") for name in ("lora_shards", "lora"))
-    assert distance(found, expected) < AS_ONE
-    assert any(bool(value.any()) for name, value in found["lora"]["raw"].items() if ".lora_B." in name)
+    result, expected = (read(left / "stage_2" / name / "model_last.pt") for name in ("lora_shards", "lora"))
+    assert distance(result, expected) < AS_ONE
+    assert any(bool(value.any()) for name, value in result["lora"]["raw"].items() if ".lora_B." in name)
 
 
 @pytest.mark.parametrize("stage", list(STAGES))

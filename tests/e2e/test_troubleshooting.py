@@ -55,8 +55,8 @@ def test_a_wespeaker_model_of_another_frontend_ends_the_run_with_what_it_needs(
     folder = make_directory(tmp_path / "model", m_channels=8)
     change_config(folder, "dataset_args.frontend", frontend)
     reward = f"rl.rewards.providers=[{{name: wespeaker_sim, config: {{model_dir: {folder}}}}}]"
-    said = rf"frontend: {frontend}; .* fbank-only.* s3prl, whisper or peft.* fbank model"
-    with pytest.raises(ValueError, match=said):
+    output = rf"frontend: {frontend}; .* fbank-only.* s3prl, whisper or peft.* fbank model"
+    with pytest.raises(ValueError, match=output):
         train_rl.main([*STAGE_2, BASE, "datasets.name=mini", reward, f"ckpts.save_dir={tmp_path / 'run'}"])
 
 
@@ -66,15 +66,14 @@ def test_a_wespeaker_model_of_another_frontend_ends_the_run_with_what_it_needs(
 @pytest.mark.slow
 def test_without_funasr_a_run_ends_before_its_model_is_built_with_the_extras_to_install(tmp_path: Path) -> None:
     asked = "import sys; sys.modules['funasr'] = None\n"  # importing it raises ImportError from now on
-    asked += (
-        "from f5_tts.entrypoint import command; from f5_tts.train.train_rl import main; command(main, sys.argv[1:])"
-    )
+    asked += "from f5_tts.entrypoint import run_command; from f5_tts.train.train_rl import main; "
+    asked += "run_command(main, sys.argv[1:])"
     reward = f"rl.rewards.providers=[{{name: funasr_wer, config: {{model_id: {tmp_path}}}}}]"
     words = [*STAGE_2, BASE, "datasets.name=mini", reward, f"ckpts.save_dir={tmp_path / 'run'}"]
     run = [sys.executable, "-c", asked, *words]
     done = subprocess.run(run, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    said = 'error: funasr_wer needs funasr; run: pip install -e ".[reward_funasr]" (or ".[rl]", which holds it)\n'
-    assert (done.returncode, done.stderr) == (2, said)
+    output = 'error: funasr_wer needs funasr; run: pip install -e ".[reward_funasr]" (or ".[rl]", which holds it)\n'
+    assert (done.returncode, done.stderr) == (2, output)
 
 
 # --- the disk is full ---
@@ -117,9 +116,9 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_names_the_key_and_the_run_
     size = start.stat().st_size
     done = on_a_small_disk(size + size // 2, start, *STAGE_1, *tiny, "optim.max_updates=4", "ckpts.save_per_updates=9")
     assert done.returncode == 2, done.stderr
-    said = done.stderr.splitlines()[-1]
-    assert said.startswith(f"error: cannot write {tmp_path / 'disk'}/model_last.pt (")
-    assert f"point ckpts.save_dir={tmp_path / 'disk'} to a larger volume" in said
+    output = done.stderr.splitlines()[-1]
+    assert output.startswith(f"error: cannot write {tmp_path / 'disk'}/model_last.pt (")
+    assert f"point ckpts.save_dir={tmp_path / 'disk'} to a larger volume" in output
     kept = tmp_path / "kept"
     assert {path.name for path in kept.iterdir()} == {".lock", "metrics.jsonl", "model_last.pt"}
     assert (kept / "model_last.pt").read_bytes() == start.read_bytes()

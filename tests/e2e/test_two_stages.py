@@ -20,7 +20,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tests.e2e.runs import SMALL_BATCHES, STAGE_1, STAGE_2, assert_equal, interrupted_copy, read, rows, without_times
 
-from f5_tts.model.checkpoint import plain_weights
+from f5_tts.model.checkpoint import strip_wrappers
 from f5_tts.rewards.asr.error_rate import error_rates
 from f5_tts.train import train, train_rl
 from f5_tts.train.alarms import ALARMS
@@ -275,7 +275,7 @@ def check_samples(folder: Path) -> None:
 def test_lora_writes_plain_weights_and_leaves_all_but_its_targets_as_they_were(stage_2):
     folder, _ = stage_2
     before, after = read(folder / "reference.pt")["model_state_dict"], read(folder / "model_last.pt")
-    for weights in (after["model_state_dict"], plain_weights(after["ema_model_state_dict"])):
+    for weights in (after["model_state_dict"], strip_wrappers(after["ema_model_state_dict"])):
         changed = {name for name, value in weights.items() if not torch.equal(value, before[name])}
         assert weights.keys() == before.keys()
         assert all(re.search(r"(to_q|ff\.ff\.2)\.weight$|ln_sig", name) for name in changed) and len(changed) >= 4
@@ -298,14 +298,14 @@ def test_ctrl_c_ends_a_run_after_its_update_with_all_of_it_saved(tiny, at_home, 
     command = [sys.executable, "-m", "f5_tts.train.train", *argv, f"ckpts.save_dir={tmp_path}"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True) as run:
         assert run.stderr is not None
-        said = b""
-        while not re.search(rb" [1-9]\d*/2000", said):  # the bar has counted an update
-            said += os.read(run.stderr.fileno(), 4096)
-            assert run.poll() is None, said.decode()
+        output = b""
+        while not re.search(rb" [1-9]\d*/2000", output):  # the bar has counted an update
+            output += os.read(run.stderr.fileno(), 4096)
+            assert run.poll() is None, output.decode()
         os.killpg(run.pid, signal.SIGINT)
-        said = run.stderr.read()
+        output = run.stderr.read()
     assert run.returncode == 130
-    assert said.decode().endswith("stopped, and saved: the same command goes on from here\n")
+    assert output.decode().endswith("stopped, and saved: the same command goes on from here\n")
     assert read(tmp_path / "model_last.pt")["update"] == rows(tmp_path)[-1]["update"] < 2000
 
 
@@ -333,9 +333,9 @@ def test_a_published_model_without_a_head_trains_by_flow_grpo_when_nobody_choose
     torch.save({"ema_model_state_dict": plain}, tmp_path / "model_last.pt")
     options = ["rl.algorithm=auto", "rl.shared_noise=true", "rl.credit=sample", f"ckpts.save_dir={tmp_path}"]
     assert train_rl.main([*STAGE_2, *tiny, *options])
-    said = capsys.readouterr().out
-    assert "model_last.pt has no trained Gaussian head, so flow_grpo" in said
-    assert "flow_grpo: 2 prompts x 2 samples = 4 rollouts per update, 4 per forward, on 1 process" in said
+    output = capsys.readouterr().out
+    assert "model_last.pt has no trained Gaussian head, so flow_grpo" in output
+    assert "flow_grpo: 2 prompts x 2 samples = 4 rollouts per update, 4 per forward, on 1 process" in output
     assert [row["update"] for row in rows(tmp_path)] == [1, 2, 3, 4]
     reference = read(tmp_path / "reference.pt")["model_state_dict"]
     assert all(torch.equal(reference[name.removeprefix("ema_model.")], value) for name, value in plain.items())

@@ -8,7 +8,7 @@ from tests.tiny import tiny_arch
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
-from f5_tts.estimate.live_bytes import LiveBytes, forward_bytes
+from f5_tts.estimate.live_bytes import PeakMemoryCounter, forward_bytes
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.backbones.unett import UNetT
 from f5_tts.model.cfm import CFM
@@ -36,20 +36,20 @@ def point(num: int = 2, frames: int = 40) -> list[Tensor]:
 
 def test_a_tensor_counts_while_it_lives_and_views_and_results_in_place_count_once():
     before = torch.zeros(1000)
-    with LiveBytes() as live:
+    with PeakMemoryCounter() as live:
         first = torch.zeros(10)
         before.add_(1.0)
         view = first.view(2, 5).t()
-        assert live.now == 10 * FLOAT
+        assert live.current == 10 * FLOAT
         first.mul_(2.0)
         second = first + 1
-        assert live.now == 20 * FLOAT
+        assert live.current == 20 * FLOAT
         del first
-        assert live.now == 20 * FLOAT  # the view holds it
+        assert live.current == 20 * FLOAT  # the view holds it
         del view
-        assert live.now == 10 * FLOAT
+        assert live.current == 10 * FLOAT
     del second
-    assert (live.now, live.most) == (0, 20 * FLOAT)
+    assert (live.current, live.peak) == (0, 20 * FLOAT)
 
 
 def test_after_a_forward_pass_lives_what_autograd_saved_and_what_it_returned():
@@ -65,9 +65,9 @@ def test_after_a_forward_pass_lives_what_autograd_saved_and_what_it_returned():
     returned = {part.untyped_storage()._cdata: part for part in velocity}
     own = {part.untyped_storage()._cdata for part in [*inputs, *model.parameters(), *model.buffers()]}
     kept = {place: part.untyped_storage().nbytes() for place, part in (saved | returned).items() if place not in own}
-    with LiveBytes() as live:
+    with PeakMemoryCounter() as live:
         velocity = model(*inputs)
-    assert live.now == sum(kept.values())
+    assert live.current == sum(kept.values())
 
 
 @pytest.mark.parametrize("bf16", [False, True])
@@ -95,7 +95,7 @@ def test_what_a_pass_holds_is_linear_in_clips_and_in_frames_and_guidance_doubles
 
 
 def test_without_gradients_depth_costs_nothing():
-    shallow, deep = (forward_bytes(model_of(depth=depth), 1, 100, learn=False) for depth in (2, 8))
+    shallow, deep = (forward_bytes(model_of(depth=depth), 1, 100, with_backward=False) for depth in (2, 8))
     assert deep == shallow
 
 

@@ -118,14 +118,16 @@ def test_takes_of_an_item_are_drawn_together():
 
 def test_the_rates_of_a_recogniser_and_the_similarity_come_with_half_their_intervals():
     """Of 400 clips a quarter stutter, standard error √(3/16 / 400); none leaks; one character in eight is wrong."""
-    heard = [score(i, 2, chars=16, char_edits=2, stutters=i % 4 == 0, similarity=0.7) for i in range(400)]
-    found = named_metrics({"pocketsphinx": heard, "whisper": heard[:200]}, rtf=0.25)
+    transcripts = [score(i, 2, chars=16, char_edits=2, stutters=i % 4 == 0, similarity=0.7) for i in range(400)]
+    result = named_metrics({"pocketsphinx": transcripts, "whisper": transcripts[:200]}, rtf=0.25)
     names = {"wer": 0.5, "cer": 0.125, "repeat_rate": 0.25, "leak_rate": 0.0}
-    assert {name: found[f"eval/{name}"] for name in names} == names == {name: found[f"judge/{name}"] for name in names}
-    assert found["eval/sim"] == pytest.approx(0.7) and found["eval/rtf"] == 0.25
-    assert found["eval/repeat_rate_ci95"] == pytest.approx(1.96 * (3 / 16 / 400) ** 0.5, rel=0.05)
-    assert found["eval/wer_ci95"] == found["judge/leak_rate_ci95"] == 0
-    assert len(found) == 4 * 4 + 3
+    assert (
+        {name: result[f"eval/{name}"] for name in names} == names == {name: result[f"judge/{name}"] for name in names}
+    )
+    assert result["eval/sim"] == pytest.approx(0.7) and result["eval/rtf"] == 0.25
+    assert result["eval/repeat_rate_ci95"] == pytest.approx(1.96 * (3 / 16 / 400) ** 0.5, rel=0.05)
+    assert result["eval/wer_ci95"] == result["judge/leak_rate_ci95"] == 0
+    assert len(result) == 4 * 4 + 3
 
 
 def test_what_cannot_be_measured_is_refused():

@@ -31,9 +31,9 @@ def recordings() -> dict[str, Tensor]:
 
 def test_real_recordings_are_heard_as_what_they_say(judge: WhisperJudge, recordings: dict[str, Tensor]):
     # Of all 78 prompts in the data, 77 are heard exactly: 1 wrong word of 184. Of these 8, one may differ by one word.
-    heard = judge.transcribe(list(recordings.values()), RATE)
-    edits = [word_errors(text, words)[0] for text, words in zip(recordings, heard, strict=True)]
-    assert sum(edits) <= 1, list(zip(recordings, heard, strict=True))
+    transcripts = judge.transcribe(list(recordings.values()), RATE)
+    edits = [word_errors(text, words)[0] for text, words in zip(recordings, transcripts, strict=True)]
+    assert sum(edits) <= 1, list(zip(recordings, transcripts, strict=True))
 
 
 def test_a_transcript_does_not_depend_on_the_batch(judge: WhisperJudge, recordings: dict[str, Tensor]):

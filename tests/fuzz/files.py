@@ -20,8 +20,8 @@ from tests.fuzz.mutations import Case
 from tests.rewards.wespeaker import make_directory
 from tests.tiny import MINI_MEL
 
-from f5_tts.config.load import compose_run, compose_speech
-from f5_tts.config.schema import RunConfig
+from f5_tts.config.load import compose_config, compose_synthesis_config
+from f5_tts.config.schema import TrainConfig
 from f5_tts.data.audio import load_audio
 from f5_tts.data.formats import read_entries
 from f5_tts.data.rows import read_rows
@@ -29,16 +29,16 @@ from f5_tts.data.tokenizer import read_vocabulary
 from f5_tts.download.archive import unpack
 from f5_tts.eval.results import Result, Score, read_result, write_result
 from f5_tts.eval.test_set import read_items
-from f5_tts.infer.cli import read_settings, speech_config, text_of, turns
+from f5_tts.infer.cli import read_settings, read_text, split_by_voice, synthesis_config
 from f5_tts.infer.reference import read_reference
 from f5_tts.model.checkpoint import Checkpoint, export_weights, read_checkpoint, write_checkpoint
 from f5_tts.model.vocoders.vocos import Vocos, read_vocos
 from f5_tts.rewards.asr.sensevoice import FILES, check_files, weight_shapes
 from f5_tts.rewards.remote.client import read_description
-from f5_tts.rewards.remote.protocol import pack_inputs, pack_scores, unpack_inputs, unpack_scores
+from f5_tts.rewards.remote.protocol import decode_inputs, decode_scores, encode_inputs, encode_scores
 from f5_tts.rewards.speaker.wespeaker_sim import read_resnet
 from f5_tts.scripts.prepare import Journal
-from f5_tts.train.metrics_log import Report
+from f5_tts.train.metrics_log import MetricsLog
 from f5_tts.train.trackers import run_id
 from f5_tts.types import RewardInput
 
@@ -78,7 +78,7 @@ def is_ours(whole: Checkpoint) -> Callable[[Checkpoint], bool]:
 
     def same(found: Checkpoint) -> bool:
         alike = found.weights.keys() == whole.weights.keys() and found.update == whole.update
-        alike = alike and found.card == whole.card
+        alike = alike and found.spec == whole.spec
         return alike and all(torch.equal(value, found.weights[name]) for name, value in whole.weights.items())
 
     return same
@@ -145,10 +145,10 @@ def lists(folder: Path) -> Iterator[Case]:
         path, forced = folder / name, "csv" if kind == "commas" else kind
         path.write_text(text)
         yield Case(f"list {kind}", path, lambda path=path, forced=forced: entries(path, forced), name)
-    (said := folder / "folder").mkdir()
-    soundfile.write(said / "a.wav", np.ones(2000), 8000)
-    (said / "a.txt").write_text("one ü")
-    yield Case("list folder", said / "a.txt", lambda: entries(said, "folder"), "a.txt")
+    (output := folder / "folder").mkdir()
+    soundfile.write(output / "a.wav", np.ones(2000), 8000)
+    (output / "a.txt").write_text("one ü")
+    yield Case("list folder", output / "a.txt", lambda: entries(output, "folder"), "a.txt")
     items = folder / "test.jsonl"
     items.write_text("".join(json.dumps({**ITEM, "id": name, "seen": False}) + "\n" for name in ("a_0", "b")))
     yield Case("items .jsonl", items, lambda: read_items(items), items.name)
@@ -180,35 +180,43 @@ def heard(wave: torch.Tensor) -> None:
 def configs(folder: Path) -> Iterator[Case]:
     config, toml, text = folder / "model.yaml", folder / "say.toml", folder / "say.txt"
     config.write_text("defaults: [F5TTS_Mini, _self_]\nmodel:\n  arch: {dim: 32, depth: 2}\ninfer:\n  speed: 1.5\n")
-    yield Case("config YAML", config, lambda: compose_speech("F5TTS_Mini", [], str(config)), "", cost=8)
+    yield Case("config YAML", config, lambda: compose_synthesis_config("F5TTS_Mini", [], str(config)), "", cost=8)
     toml.write_text(
         'model = "F5TTS_Mini"\nref_audio = "a.wav"\ngen_text = "one [other] two"\nspeed = 1.5\nseed = 3\n'
         'remove_silence = true\n[voices.other]\nref_audio = "b.wav"\n'
     )
     yield Case("config TOML", toml, lambda: asked(["-c", str(toml)]), "", cost=8)
     text.write_text("one [main] zwei ü")
-    yield Case("gen_file", text, lambda: turns(text_of({"gen_file": str(text)}), ["main"]), "")
+    yield Case("gen_file", text, lambda: split_by_voice(read_text({"gen_file": str(text)}), ["main"]), "")
 
 
 def asked(argv: list[str]) -> None:
     given = read_settings(argv)
-    turns(text_of(given), ["main", *given["voices"]])
-    speech_config(given)
+    split_by_voice(read_text(given), ["main", *given["voices"]])
+    synthesis_config(given)
 
 
 def kept(folder: Path) -> Iterator[Case]:
     metrics, scores, tracker = folder / "metrics.jsonl", folder / "scores.json", folder / "tracker_id"
     metrics.write_text("".join(json.dumps({"update": n, "loss": 0.5, "x": None}) + "\n" for n in range(1, 5)))
     yield Case("metrics.jsonl", metrics, lambda: resumed(folder), metrics.name)
-    heard = {"edits": 1, "words": 3, "char_edits": 2, "chars": 9, "stutters": False, "leaks": True, "hypothesis": "one"}
-    score = Score(id="a", seen=False, similarity=0.5, opinions={"utmos": 3.5}, **heard)
+    transcripts = {
+        "edits": 1,
+        "words": 3,
+        "char_edits": 2,
+        "chars": 9,
+        "stutters": False,
+        "leaks": True,
+        "hypothesis": "one",
+    }
+    score = Score(id="a", seen=False, similarity=0.5, opinions={"utmos": 3.5}, **transcripts)
     rates = {"pocketsphinx": {"1.0": 0.25}}
     whole = {"pocketsphinx": [score]}
     result = Result(ckpt="a.pt", guidance={"pocketsphinx": 1.0}, dev_error_rates=rates, scores=whole, rtf=0.1, mark="m")
     write_result(result, folder)
     yield Case("scores.json", scores, lambda: summarised(folder), scores.name)
     tracker.write_text("abcd1234\n")
-    ckpts = compose_run("F5TTS_Mini", [f"ckpts.save_dir={folder}"], RunConfig).ckpts
+    ckpts = compose_config("F5TTS_Mini", [f"ckpts.save_dir={folder}"], TrainConfig).ckpts
     yield Case("tracker_id", tracker, lambda: run_id(ckpts, 1).encode("ascii"), tracker.name)
     journal = folder / "journal.jsonl"
     journal.write_text('{"entries": 2}\n{"text": "zwei ü", "duration": 1.0}\n{"text": "two", "duration": 2.0}\n')
@@ -217,24 +225,24 @@ def kept(folder: Path) -> Iterator[Case]:
 
 def resumed(folder: Path) -> None:
     """A report that goes on at update 3, and leaves each update once."""
-    Report(folder, first=3, total=3, title="fuzz").close()
+    MetricsLog(folder, first=3, total=3, title="fuzz").close()
     updates = [json.loads(line)["update"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert all(update <= 3 for update in updates)
 
 
 def summarised(folder: Path) -> None:
     result = read_result(folder)
-    for recogniser in result.scores:
-        if result.unseen(recogniser):
-            result.summary(recogniser)
+    for asr in result.scores:
+        if result.unseen(asr):
+            result.summary(asr)
 
 
 def messages(folder: Path) -> Iterator[Case]:
     request, answer, description = folder / "request", folder / "answer", folder / "description"
-    request.write_bytes(pack_inputs([CLIP], "call"))
-    yield Case("wire request", request, lambda: unpack_inputs(request.read_bytes()), "")
-    answer.write_bytes(pack_scores({"wer": torch.tensor([0.5]), "text": ["one"]}, "call"))
-    yield Case("wire scores", answer, lambda: unpack_scores(answer.read_bytes(), "call"), "")
+    request.write_bytes(encode_inputs([CLIP], "call"))
+    yield Case("wire request", request, lambda: decode_inputs(request.read_bytes()), "")
+    answer.write_bytes(encode_scores({"wer": torch.tensor([0.5]), "text": ["one"]}, "call"))
+    yield Case("wire scores", answer, lambda: decode_scores(answer.read_bytes(), "call"), "")
     description.write_text(json.dumps(DESCRIPTION))
     yield Case("wire description", description, lambda: described(description.read_bytes()), "host")
 

@@ -76,8 +76,8 @@ ENDS = b'\n,:|{}[]="'  # of a value in JSON, YAML, TOML, CSV
 def value_replaced(data: bytes, place: int, token: bytes) -> bytes:
     """`token` in the place of the value, word or number at `place`."""
     start = max(data.rfind(sign, 0, place) for sign in map(bytes, zip(ENDS, strict=True))) + 1
-    found = [end for sign in map(bytes, zip(ENDS, strict=True)) if (end := data.find(sign, place)) >= 0]
-    return data[:start] + token + data[min(found, default=len(data)) :]
+    result = [end for sign in map(bytes, zip(ENDS, strict=True)) if (end := data.find(sign, place)) >= 0]
+    return data[:start] + token + data[min(result, default=len(data)) :]
 
 
 def edits() -> st.SearchStrategy[list[Edit]]:

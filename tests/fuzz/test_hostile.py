@@ -36,7 +36,7 @@ from f5_tts.model.checkpoint import read_checkpoint, write_checkpoint
 from f5_tts.model.vocoders.vocos import read_vocos
 from f5_tts.rewards.asr.sensevoice import SenseVoice, weight_shapes
 from f5_tts.rewards.speaker.wespeaker_sim import read_resnet
-from f5_tts.scripts.prepare import Work, prepare
+from f5_tts.scripts.prepare import RowWorker, prepare
 from f5_tts.train.checkpoint_dir import CheckpointDir
 from f5_tts.types import BadRow
 
@@ -116,18 +116,18 @@ def test_a_damaged_checkpoint_says_from_which_the_run_goes_on(tmp_path: Path):
         (tmp_path / name).write_bytes(data)
     advice = r"move model_last\.pt and model_6\.pt out of .*, and the same command goes on from model_4\.pt"
     with pytest.raises(ValueError, match=advice):
-        folder.newest(pretrained=True)
+        folder.find_latest(pretrained=True)
     for name in ("model_last.pt", "model_6.pt"):
         (tmp_path / name).unlink()
-    found = folder.newest(pretrained=True)
-    assert found is not None and found.path.name == "model_4.pt"
+    result = folder.find_latest(pretrained=True)
+    assert result is not None and result.path.name == "model_4.pt"
 
 
 def settings(folder: Path) -> CkptsConfig:
-    from f5_tts.config.load import compose_run
-    from f5_tts.config.schema import RunConfig
+    from f5_tts.config.load import compose_config
+    from f5_tts.config.schema import TrainConfig
 
-    return compose_run("F5TTS_Mini", [f"ckpts.save_dir={folder}"], RunConfig).ckpts
+    return compose_config("F5TTS_Mini", [f"ckpts.save_dir={folder}"], TrainConfig).ckpts
 
 
 # --- audio ---
@@ -190,10 +190,12 @@ def test_a_row_may_name_anything_and_is_counted(name: str, tmp_path: Path):
 def bad_row(columns: dict[str, list[Any]], folder: Path) -> BadRow:
     Table.from_dict(columns).save_to_disk(str(folder / "raw"))
     (folder / "duration.json").write_text('{"duration": [1.0]}')
-    dataset = SpeechDataset(read_rows(folder), AudioReader(lambda wave: wave[..., None], 8000), pairs=False, seed=0)
-    found = dataset[(0, -1, 0)]
-    assert isinstance(found, BadRow)
-    return found
+    dataset = SpeechDataset(
+        read_rows(folder), AudioReader(lambda wave: wave[..., None], 8000), pair_speakers=False, seed=0
+    )
+    result = dataset[(0, -1, 0)]
+    assert isinstance(result, BadRow)
+    return result
 
 
 @pytest.mark.parametrize(
@@ -249,14 +251,17 @@ def test_prepare_leaves_out_and_counts_what_is_hostile_and_writes_into_its_folde
     (home / "list.jsonl").write_text("\n".join([*map(json.dumps, rows), deep, "[" * 10**5]))
     _, entries = read_entries(home / "list.jsonl")
     left_out = prepare(
-        entries, tmp_path / "out", Work(tokenizer="custom", copies=tmp_path / "out" / "wavs", longest_s=30.0), 1
+        entries,
+        tmp_path / "out",
+        RowWorker(tokenizer="custom", copy_dir=tmp_path / "out" / "wavs", max_seconds=30.0),
+        1,
     )
     assert len(read_rows(tmp_path / "out")) + len(left_out) == len(rows) + 2
     assert len(read_rows(tmp_path / "out")) == 5
     assert {path.name for path in tmp_path.iterdir()} == {"home", "out"}
     assert len(list((tmp_path / "out" / "wavs").iterdir())) == 5
-    _, found = read_entries(home, "folder")
-    assert [entry.problem for entry in found].count("no text") == 2  # the third is no Unicode
+    _, result = read_entries(home, "folder")
+    assert [entry.problem for entry in result].count("no text") == 2  # the third is no Unicode
 
 
 # --- texts ---

@@ -4,7 +4,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from f5_tts.infer.chunking import chunk_size, cross_fade, finished, gain, spaced, speech_frames, split_text
+from f5_tts.infer.chunking import (
+    chunk_size,
+    cross_fade,
+    gain,
+    speech_frames,
+    split_text,
+    with_full_stop,
+    with_trailing_space,
+)
 
 HOP = 256  # samples of a frame in the golden runs, which ran at 24 kHz
 RATE = 24_000
@@ -17,7 +25,7 @@ def golden(table) -> dict:
 
 def total_frames(case: dict, text: str) -> int:
     """Frames of reference and speech, as the rules say."""
-    prompt = spaced(case["ref_text"])
+    prompt = with_trailing_space(case["ref_text"])
     if "fix_duration" in case["kw"]:
         return int(case["kw"]["fix_duration"] * RATE / HOP)
     frames = case["cond_len"] // HOP
@@ -32,12 +40,12 @@ def test_texts_are_cut_as_published(golden):
 
 def test_a_chunk_may_be_as_long_as_published(golden):
     for case in golden["max_chars_rule"]:
-        found = chunk_size(case["ref_text"], case["samples"] / case["sr"], case["speed"])
-        assert found == case["max_chars"], case
+        result = chunk_size(case["ref_text"], case["samples"] / case["sr"], case["speed"])
+        assert result == case["max_chars"], case
 
 
 def test_reference_texts_end_as_published(golden):
-    assert [finished(case["in"]) for case in golden["ref_text_ending"]] == [
+    assert [with_full_stop(case["in"]) for case in golden["ref_text_ending"]] == [
         case["out"] for case in golden["ref_text_ending"]
     ]
 
@@ -57,8 +65,8 @@ def test_what_the_vocoder_gets_is_all_but_the_references_frames(golden):
 def test_reference_and_text_are_joined_as_published(golden):
     for case in golden["infer"]:
         if case["ref_text"].isascii():  # Chinese is stored as syllables
-            assert [spaced(case["ref_text"]) + text for text in case["gen_text"]] == case["joined_tokens"]
-    assert spaced("你好。") == "你好。" and spaced("") == ""
+            assert [with_trailing_space(case["ref_text"]) + text for text in case["gen_text"]] == case["joined_tokens"]
+    assert with_trailing_space("你好。") == "你好。" and with_trailing_space("") == ""
 
 
 def test_quiet_references_are_raised_and_their_speech_lowered_as_published(golden):

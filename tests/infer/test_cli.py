@@ -13,9 +13,9 @@ from tests.test_guides import speaking_commands
 from f5_tts import infer
 from f5_tts.config.schema import ConfigError
 from f5_tts.data.audio import load_audio
-from f5_tts.entrypoint import command
+from f5_tts.entrypoint import run_command
 from f5_tts.infer import silence
-from f5_tts.infer.cli import file_name, output_path, read_settings, run, speech_config, text_of, turns
+from f5_tts.infer.cli import file_name, output_path, read_settings, read_text, run_cli, split_by_voice, synthesis_config
 from f5_tts.rewards.asr.digits_wer import DigitsWer
 from f5_tts.rewards.asr.error_rate import word_errors
 
@@ -39,10 +39,10 @@ def toml(folder: Path, text: str) -> list[str]:
 def complaint(capsys, *argv: str) -> str:
     """The one line with which the command refuses."""
     with pytest.raises(SystemExit) as stop:
-        command(run, list(argv))
-    said = capsys.readouterr().err.splitlines()
-    assert stop.value.code == 2 and len(said) == 1 and said[0].startswith("error: ")
-    return said[0].removeprefix("error: ")
+        run_command(run_cli, list(argv))
+    output = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 2 and len(output) == 1 and output[0].startswith("error: ")
+    return output[0].removeprefix("error: ")
 
 
 # --- speech ---
@@ -60,7 +60,7 @@ def test_the_command_of_the_readme_speaks_with_the_base_that_ships_here(tmp_path
 
 
 def test_the_example_speaks_with_two_voices_in_turn(tmp_path: Path, capsys):
-    assert run(["-c", str(EXAMPLE), "-o", str(tmp_path), "--save_chunk"])
+    assert run_cli(["-c", str(EXAMPLE), "-o", str(tmp_path), "--save_chunk"])
     spoken, rate = soundfile.read(tmp_path / "infer_cli_basic.wav")
     chunks = sorted((tmp_path / "infer_cli_basic_chunks").iterdir())
     assert [chunk.name for chunk in chunks] == [
@@ -73,9 +73,9 @@ def test_the_example_speaks_with_two_voices_in_turn(tmp_path: Path, capsys):
 
 
 def test_a_switch_shortens_the_pauses_of_the_result(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(silence, "LONGEST_PAUSE_S", 0.02)  # as long as those between two words
+    monkeypatch.setattr(silence, "MAX_PAUSE_S", 0.02)  # as long as those between two words
     slow = [*SPEAK, "-o", str(tmp_path), "--seed", "1", "--fix_duration", "8"]
-    assert run([*slow, "-w", "a.wav"]) and run([*slow, "-w", "b.wav", "--remove_silence"])
+    assert run_cli([*slow, "-w", "a.wav"]) and run_cli([*slow, "-w", "b.wav", "--remove_silence"])
     whole, shorter = (load_audio(tmp_path / name, 16_000) for name in ("a.wav", "b.wav"))
     assert 0.2 * len(whole) < len(shorter) < len(whole)
 
@@ -89,7 +89,7 @@ def test_every_flag_of_f5_tts_is_understood_and_changes_the_config(tmp_path: Pat
     --cross_fade_duration 0.1 --nfe_step 8 --cfg_strength 1.5 --sway_sampling_coef -0.5 --speed 1.1 --fix_duration 4
     --device cpu --seed 5 --batch_size 2 --sample_from_dist"""
     given = read_settings(shlex.split(flags.format(example=EXAMPLE, out=tmp_path / "out")))
-    cfg = speech_config(given)
+    cfg = synthesis_config(given)
     assert (given["ckpt_file"], given["vocab_file"], given["ref_audio"], given["ref_text"]) == (
         "a.pt",
         "v.txt",
@@ -102,41 +102,41 @@ def test_every_flag_of_f5_tts_is_understood_and_changes_the_config(tmp_path: Pat
     assert (cfg.infer.target_rms, cfg.infer.cross_fade_duration, cfg.infer.nfe_step) == (0.2, 0.1, 8)
     assert (cfg.infer.cfg_strength, cfg.infer.sway_sampling_coef, cfg.infer.speed) == (1.5, -0.5, 1.1)
     assert (cfg.infer.fix_duration, cfg.infer.seed, cfg.infer.batch_size) == (4.0, 5, 2)
-    assert cfg.model.sample_from_dist and not speech_config({"model": "F5TTS_Mini"}).model.sample_from_dist
+    assert cfg.model.sample_from_dist and not synthesis_config({"model": "F5TTS_Mini"}).model.sample_from_dist
     assert (cfg.model.vocoder.is_local, cfg.model.vocoder.local_path) == (True, "../checkpoints/vocos-mel-24khz")
     long = {"--config": str(EXAMPLE), "--model_cfg": "m.yaml", "--ckpt_file": "a.pt", "--vocab_file": "v.txt"}
     long |= {"--ref_audio": "r", "--ref_text": "t", "--gen_text": "g", "--gen_file": "f", "--output_dir": "o"}
-    said = read_settings([word for pair in long.items() for word in pair])
-    assert {f"--{key}": value for key, value in said.items() if f"--{key}" in long} == long
+    output = read_settings([word for pair in long.items() for word in pair])
+    assert {f"--{key}": value for key, value in output.items() if f"--{key}" in long} == long
 
 
 def test_flags_come_before_the_file_and_the_file_before_the_config(tmp_path: Path):
     config = toml(tmp_path, 'model = "F5TTS_Mini"\nnfe_step = 6\nspeed = 2\nsave_chunk = false\n')
-    cfg = speech_config(read_settings([*config, "--nfe_step", "7"]))
+    cfg = synthesis_config(read_settings([*config, "--nfe_step", "7"]))
     assert (cfg.infer.nfe_step, cfg.infer.speed, cfg.infer.cfg_strength) == (7, 2.0, 1.0)
     assert read_settings([*config, "--save_chunk"])["save_chunk"] is True
 
 
 def test_a_model_can_be_described_by_a_file_of_ones_own(tmp_path: Path):
     (tmp_path / "mine.yaml").write_text("model: {name: Mine, tokenizer: char, arch: {dim: 16, depth: 2, heads: 1}}")
-    cfg = speech_config(read_settings(["-mc", str(tmp_path / "mine.yaml"), "--nfe_step", "3"]))
+    cfg = synthesis_config(read_settings(["-mc", str(tmp_path / "mine.yaml"), "--nfe_step", "3"]))
     assert (cfg.model.name, cfg.model.arch.dim, cfg.infer.nfe_step) == ("Mine", 16, 3)
 
 
 def test_a_file_of_text_comes_before_a_text(tmp_path: Path):
     (tmp_path / "say.txt").write_text("nine\n你好\n", encoding="utf-8")
-    assert text_of({"gen_text": "four", "gen_file": str(tmp_path / "say.txt")}) == "nine\n你好\n"
-    assert text_of({"gen_text": "four", "gen_file": ""}) == "four"
+    assert read_text({"gen_text": "four", "gen_file": str(tmp_path / "say.txt")}) == "nine\n你好\n"
+    assert read_text({"gen_text": "four", "gen_file": ""}) == "four"
 
 
 def test_a_name_in_brackets_switches_the_voice():
-    assert turns("one [b] two\n[main]three [b][main] four", ["main", "b"]) == [
+    assert split_by_voice("one [b] two\n[main]three [b][main] four", ["main", "b"]) == [
         ("main", "one"),
         ("b", "two"),
         ("main", "three"),
         ("main", "four"),
     ]
-    assert turns("[b] two", ["main", "b"]) == [("b", "two")]
+    assert split_by_voice("[b] two", ["main", "b"]) == [("b", "two")]
 
 
 def test_files_are_named_after_what_they_say_in_ascii_unless_asked_otherwise():
@@ -214,8 +214,8 @@ def test_a_mistake_in_a_toml_file_names_key_and_file(tmp_path: Path, text: str, 
 
 def test_a_voice_of_a_file_needs_its_recording_where_it_speaks(tmp_path: Path, capsys):
     flags = [*toml(tmp_path, "[voices.other]\nref_text = 'one'\n"), *SPEAK]
-    said = complaint(capsys, *flags, "-t", "one [other] two")
-    assert said == "the voice other has no ref_audio, a recording of it: write it into [voices.other]"
+    output = complaint(capsys, *flags, "-t", "one [other] two")
+    assert output == "the voice other has no ref_audio, a recording of it: write it into [voices.other]"
 
 
 def test_a_voices_speed_is_checked_like_any_other(tmp_path: Path, capsys):

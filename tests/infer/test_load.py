@@ -8,10 +8,10 @@ import pytest
 import torch
 from tests.tiny import SIZES
 
-from f5_tts.config.load import compose_speech
-from f5_tts.config.schema import SpeechConfig
+from f5_tts.config.load import compose_synthesis_config
+from f5_tts.config.schema import SynthesisConfig
 from f5_tts.data.tokenizer import Vocabulary
-from f5_tts.infer.load import find_checkpoint, find_vocabulary, load_speaker
+from f5_tts.infer.load import find_checkpoint, find_vocabulary, load_synthesizer
 from f5_tts.model.build import build_model, find_device
 from f5_tts.model.checkpoint import read_checkpoint, write_checkpoint
 
@@ -21,8 +21,8 @@ TINY = [f"model.arch.{key}={value}" for key, value in SIZES.items()]
 LETTERS = [" ", *"abc"]
 
 
-def tiny(*more: str) -> SpeechConfig:
-    return compose_speech("F5TTS_Mini", [*TINY, *more])
+def tiny(*more: str) -> SynthesisConfig:
+    return compose_synthesis_config("F5TTS_Mini", [*TINY, *more])
 
 
 @pytest.fixture
@@ -38,13 +38,13 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 def test_a_checkpoint_with_a_gaussian_head_speaks_without_being_told(checkpoint: Path):
-    speaker = load_speaker(tiny(), str(checkpoint), device="cpu")
+    speaker = load_synthesizer(tiny(), str(checkpoint), device="cpu")
     assert speaker.model.is_gaussian and not speaker.model.training
     assert speaker.vocabulary.symbols == tuple(LETTERS)
 
 
 def test_a_model_that_was_trained_on_padding_speaks_without_it(checkpoint: Path):
-    speaker = load_speaker(tiny("model.arch.attn_mask_enabled=false"), str(checkpoint))
+    speaker = load_synthesizer(tiny("model.arch.attn_mask_enabled=false"), str(checkpoint))
     with torch.no_grad():
         for parameter in speaker.model.parameters():  # a new model says zero whatever it attends to
             parameter.normal_(std=0.1)
@@ -66,41 +66,41 @@ def test_the_vocabulary_is_the_one_given_then_the_one_beside_then_for_pinyin_the
     (checkpoint.parent / "vocab.txt").unlink()
     with pytest.raises(FileNotFoundError, match=r"no vocabulary at .*vocab\.txt: give that of the model as vocab_file"):
         find_vocabulary("", bare, model)
-    assert len(find_vocabulary("", bare, compose_speech("F5TTS_v1_Base", []).model)) == 2545
+    assert len(find_vocabulary("", bare, compose_synthesis_config("F5TTS_v1_Base", []).model)) == 2545
     assert len(find_vocabulary("", bare, tiny("model.tokenizer=byte").model)) == 256
 
 
 def test_the_configs_own_vocabulary_comes_before_the_checkpoints(checkpoint: Path):
     other = checkpoint.with_name("other.txt")
     other.write_text(" \nx\n", encoding="utf-8")
-    made = replace(read_checkpoint(checkpoint), run={"model": {}, "vocabulary": [" ", "z"]})
+    made = replace(read_checkpoint(checkpoint), payload={"model": {}, "vocabulary": [" ", "z"]})
     assert find_vocabulary("", made, tiny(f"model.tokenizer_path={other}").model).symbols == (" ", "x")
 
 
 def test_the_weights_that_a_checkpoint_recommends_speak(checkpoint: Path):
-    raw = read_checkpoint(checkpoint).run["model_state_dict"]
+    raw = read_checkpoint(checkpoint).payload["model_state_dict"]
     average = {f"ema_model.{name}": torch.full_like(value, 0.5) for name, value in raw.items()}
     for run, value in (({"recommended": "ema"}, 0.5), ({}, 0.5), ({"recommended": "raw"}, 0.0)):
         write_checkpoint(checkpoint, {"model_state_dict": raw, "ema_model_state_dict": average, **run})
-        bias = load_speaker(tiny(), str(checkpoint)).model.transformer.proj_out.bias
+        bias = load_synthesizer(tiny(), str(checkpoint)).model.transformer.proj_out.bias
         assert bias.unique().tolist() == [value]
 
 
 def test_a_vocabulary_that_the_checkpoint_does_not_know_is_refused(checkpoint: Path):
-    raw = read_checkpoint(checkpoint).run["model_state_dict"]
+    raw = read_checkpoint(checkpoint).payload["model_state_dict"]
     write_checkpoint(checkpoint, {"model_state_dict": raw, "model": {}, "vocabulary": [" ", *"cba"]})
     with pytest.raises(ValueError, match="another vocabulary: 4 symbols here, 4 there, and line 2 is 'a' here, 'c'"):
-        load_speaker(tiny(), str(checkpoint), str(checkpoint.with_name("vocab.txt")))
+        load_synthesizer(tiny(), str(checkpoint), str(checkpoint.with_name("vocab.txt")))
 
 
 def test_a_vocabulary_inside_the_checkpoint_comes_before_the_file_beside_it(checkpoint: Path):
-    made = replace(read_checkpoint(checkpoint), run={"model": {}, "vocabulary": [" ", "z"]})
+    made = replace(read_checkpoint(checkpoint), payload={"model": {}, "vocabulary": [" ", "z"]})
     assert find_vocabulary("", made, tiny().model).symbols == (" ", "z")
 
 
 def test_the_base_that_ships_here_brings_its_vocabulary_and_its_keys(tmp_path: Path, capsys):
     alone = Path(shutil.copy(BASE, tmp_path))
-    assert len(load_speaker(compose_speech("F5TTS_Mini", []), str(alone)).vocabulary) == 27
+    assert len(load_synthesizer(compose_synthesis_config("F5TTS_Mini", []), str(alone)).vocabulary) == 27
     assert capsys.readouterr().out == ""
 
 
@@ -120,7 +120,7 @@ def test_published_models_come_from_the_hub(monkeypatch, tmp_path: Path):
         "E2TTS_Base": "SWivid/E2-TTS/resolve/main/E2TTS_Base/model_1200000.safetensors",
     }.items():
         with pytest.raises(FileNotFoundError, match=f"bring https://huggingface.co/{file} here"):
-            find_checkpoint(compose_speech(name, []).model.name, "")
+            find_checkpoint(compose_synthesis_config(name, []).model.name, "")
 
 
 def test_a_device_is_found_or_refused_in_a_sentence():

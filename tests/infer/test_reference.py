@@ -78,15 +78,15 @@ def test_a_recording_that_is_not_there_is_named(tmp_path: Path):
 
 
 def test_without_a_text_the_trimmed_recording_is_heard_and_what_was_heard_is_said(capsys):
-    heard: list[tuple[Tensor, int]] = []
+    transcripts: list[tuple[Tensor, int]] = []
 
     def hear(wave: Tensor, sample_rate: int) -> str:
-        heard.append((wave, sample_rate))
+        transcripts.append((wave, sample_rate))
         return " Seven, two four. "
 
     voice = read_reference(CLIP, "  ", RATE, hear)
     assert voice.text == "Seven, two four."
-    assert [rate for _, rate in heard] == [RATE] and torch.equal(heard[0][0], voice.wave)
+    assert [rate for _, rate in transcripts] == [RATE] and torch.equal(transcripts[0][0], voice.wave)
     assert "test_00_test_prompt_1.flac says: Seven, two four." in capsys.readouterr().out
 
 

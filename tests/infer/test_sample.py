@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from f5_tts.data.tokenizer import Vocabulary
-from f5_tts.infer.sample import Request, noise_of, noises, sample, speak
+from f5_tts.infer.sample import Request, initial_noise, noise_stream, sample, sample_requests
 from f5_tts.model.cfm import CFM
 from f5_tts.model.flow import time_grid
 
@@ -81,13 +81,13 @@ REQUESTS = [request(9, 5, "cde", 1), request(14, 3, "fghijklm", 2), request(4, 8
 @pytest.mark.parametrize("name", ["dit_v1", "dit_avgup", "dit"])
 def test_speech_does_not_depend_on_what_it_is_made_with(name, golden_model):
     model, times = golden_model(name), time_grid(4, -1.0)
-    together = speak(model, REQUESTS, LETTERS, times, 2.0)
+    together = sample_requests(model, REQUESTS, LETTERS, times, 2.0)
     for mel, one in zip(together, REQUESTS, strict=True):
-        torch.testing.assert_close(mel, speak(model, [one], LETTERS, times, 2.0)[0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(mel, sample_requests(model, [one], LETTERS, times, 2.0)[0], atol=1e-5, rtol=0)
 
 
 def test_speech_comes_in_order_without_its_prompt_as_long_as_asked_for(golden_model):
-    mels = speak(golden_model("dit_v1"), REQUESTS, LETTERS, time_grid(2, None), 0.0)
+    mels = sample_requests(golden_model("dit_v1"), REQUESTS, LETTERS, time_grid(2, None), 0.0)
     assert [mel.shape for mel in mels] == [(9, 20), (14, 20), (4, 20)]
     assert not any(mel.requires_grad for mel in mels)
 
@@ -95,21 +95,23 @@ def test_speech_comes_in_order_without_its_prompt_as_long_as_asked_for(golden_mo
 def test_the_model_is_told_the_text_of_prompt_and_speech(golden_model):
     model, times, one = golden_model("dit_v1"), time_grid(2, None), REQUESTS[0]
     prompt_lens, lens = torch.tensor([5]), torch.tensor([14])
-    prompt, text, noise = one.prompt_mel[None], LETTERS.encode(["ab cde"]), noise_of(one)[None]
-    want = sample(model, prompt, prompt_lens, lens, text, noise, times, 0.0)
-    assert torch.equal(speak(model, [one], LETTERS, times, 0.0)[0], want[0, 5:])
+    prompt, text, noise = one.prompt_mel[None], LETTERS.encode(["ab cde"]), initial_noise(one)[None]
+    expected = sample(model, prompt, prompt_lens, lens, text, noise, times, 0.0)
+    assert torch.equal(sample_requests(model, [one], LETTERS, times, 0.0)[0], expected[0, 5:])
 
 
 def test_the_same_seed_gives_the_same_speech_and_another_seed_another(golden_model):
     def spoken(seed: int) -> Tensor:
-        return speak(golden_model("dit_v1"), [replace(REQUESTS[0], seed=seed)], LETTERS, time_grid(2, None), 1.0)[0]
+        return sample_requests(
+            golden_model("dit_v1"), [replace(REQUESTS[0], seed=seed)], LETTERS, time_grid(2, None), 1.0
+        )[0]
 
     assert torch.equal(spoken(1), spoken(1))
     assert (spoken(1) - spoken(2)).abs().mean() > 0.1
 
 
 def test_noise_is_standard_normal_and_covers_the_prompt_too():
-    noise = noise_of(request(1500, 500, "a", 7))
+    noise = initial_noise(request(1500, 500, "a", 7))
     assert noise.shape == (2000, 20)
     assert noise.mean().item() == pytest.approx(0, abs=0.02) and noise.std().item() == pytest.approx(1, abs=0.02)
 
@@ -130,28 +132,30 @@ def drawing(golden_model, ln_sigma: float | None = None) -> CFM:
 @pytest.mark.parametrize("method", ["euler", "midpoint"])
 def test_drawn_speech_does_not_depend_on_what_it_is_made_with_and_follows_its_seed(golden_model, method: str):
     model, times = drawing(golden_model), time_grid(3, -1.0)
-    together = speak(model, REQUESTS, LETTERS, times, 2.0, method)
+    together = sample_requests(model, REQUESTS, LETTERS, times, 2.0, method)
     for mel, one in zip(together, REQUESTS, strict=True):
-        torch.testing.assert_close(mel, speak(model, [one], LETTERS, times, 2.0, method)[0], atol=1e-5, rtol=0)
-        other = speak(model, [replace(one, seed=one.seed + 9)], LETTERS, times, 2.0, method)[0]
+        torch.testing.assert_close(
+            mel, sample_requests(model, [one], LETTERS, times, 2.0, method)[0], atol=1e-5, rtol=0
+        )
+        other = sample_requests(model, [replace(one, seed=one.seed + 9)], LETTERS, times, 2.0, method)[0]
         assert (mel - other).abs().mean() > 0.1
 
 
 def test_each_step_draws_its_velocity_from_the_head_with_new_noise(golden_model):
     """One step of length 1: what the mean says, and σ ε, where ε is the second noise of the seed."""
     one, ln_sigma = REQUESTS[0], -0.5
-    source = noises(one)
+    source = noise_stream(one)
     _, first = next(source), next(source)
-    drawn = speak(drawing(golden_model, ln_sigma), [one], LETTERS, time_grid(1, None), 2.0)[0]
-    mean = speak(golden_model("dit"), [one], LETTERS, time_grid(1, None), 2.0)[0]
+    drawn = sample_requests(drawing(golden_model, ln_sigma), [one], LETTERS, time_grid(1, None), 2.0)[0]
+    mean = sample_requests(golden_model("dit"), [one], LETTERS, time_grid(1, None), 2.0)[0]
     sigma = torch.tensor(ln_sigma).exp()
     torch.testing.assert_close(drawn, mean + sigma * first[len(one.prompt_mel) :], atol=1e-5, rtol=0)
 
 
 def test_a_model_that_is_sure_of_itself_speaks_as_its_mean(golden_model):
     times = time_grid(4, -1.0)
-    drawn = speak(drawing(golden_model, -30.0), REQUESTS, LETTERS, times, 2.0)
-    for mel, mean in zip(drawn, speak(golden_model("dit"), REQUESTS, LETTERS, times, 2.0), strict=True):
+    drawn = sample_requests(drawing(golden_model, -30.0), REQUESTS, LETTERS, times, 2.0)
+    for mel, mean in zip(drawn, sample_requests(golden_model("dit"), REQUESTS, LETTERS, times, 2.0), strict=True):
         torch.testing.assert_close(mel, mean, atol=1e-6, rtol=0)
 
 

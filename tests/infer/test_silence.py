@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from f5_tts.infer.silence import cut_at_pause, level_db, near_sound, pauses_shortened, trimmed
+from f5_tts.infer.silence import cut_at_pause, level_db, shorten_pauses, sound_mask, trim_silence
 
 RATE = 1000  # 10 samples to a window
 
@@ -27,13 +27,13 @@ def test_level_is_power_in_decibels_of_each_10_ms():
 def test_sound_is_what_is_less_than_40_db_below_the_loudest_however_quiet_the_recording():
     wave = torch.cat([tone(0.01, 1.0), tone(0.01, 0.011), tone(0.01, 0.009)])
     for loudness in (1.0, 1e-3):
-        assert near_sound(loudness * wave, RATE, 0.0).tolist() == [True, True, False]
+        assert sound_mask(loudness * wave, RATE, 0.0).tolist() == [True, True, False]
 
 
 def test_ends_are_trimmed_to_a_margin():
     wave = torch.cat([silence(0.3), tone(0.2), silence(0.4), tone(0.1), silence(0.3)])
-    assert torch.equal(trimmed(wave, RATE, 0.05), wave[250:1050])
-    assert torch.equal(trimmed(tone(0.104), RATE, 0.05), tone(0.104))  # the last, half window is not lost
+    assert torch.equal(trim_silence(wave, RATE, 0.05), wave[250:1050])
+    assert torch.equal(trim_silence(tone(0.104), RATE, 0.05), tone(0.104))  # the last, half window is not lost
 
 
 def test_a_short_recording_is_not_cut():
@@ -58,4 +58,4 @@ def test_a_cut_never_keeps_more_than_is_allowed():
 def test_long_pauses_become_a_second_and_short_ones_stay():
     wave = torch.cat([silence(2.0), tone(0.5), silence(0.9), tone(0.5), silence(3.0), tone(0.5), silence(0.1)])
     shorter = torch.cat([silence(0.5), tone(0.5), silence(0.9), tone(0.5), silence(1.0), tone(0.5), silence(0.1)])
-    assert torch.equal(pauses_shortened(wave, RATE), shorter)
+    assert torch.equal(shorten_pauses(wave, RATE), shorter)

@@ -8,13 +8,13 @@ import torch
 from tests.tiny import SIZES
 from torch import Tensor
 
-from f5_tts.config.load import compose_speech
+from f5_tts.config.load import compose_synthesis_config
 from f5_tts.data.tokenizer import Vocabulary, read_vocabulary
 from f5_tts.infer import chunking as chunks
-from f5_tts.infer.load import load_speaker
+from f5_tts.infer.load import load_synthesizer
 from f5_tts.infer.reference import Reference, read_reference
-from f5_tts.infer.sample import speak
-from f5_tts.infer.synthesizer import Line, Speaker, batches_by_length, chosen_seed
+from f5_tts.infer.sample import sample_requests
+from f5_tts.infer.synthesizer import SynthesisInput, Synthesizer, batches_by_length, resolve_seed
 from f5_tts.model.build import build_model
 from f5_tts.model.flow import time_grid
 
@@ -32,14 +32,14 @@ def hum(mel: Tensor, lens: Tensor) -> list[Tensor]:
 
 
 @pytest.fixture(scope="module")
-def mini() -> Speaker:
+def mini() -> Synthesizer:
     """The shipped base with its own vocoder."""
-    return load_speaker(compose_speech("F5TTS_Mini", []), BASE)
+    return load_synthesizer(compose_synthesis_config("F5TTS_Mini", []), BASE)
 
 
 @pytest.fixture(scope="module")
-def humming(mini: Speaker) -> Speaker:
-    return Speaker(mini.model, mini.vocabulary, hum, mini.run)
+def humming(mini: Synthesizer) -> Synthesizer:
+    return Synthesizer(mini.model, mini.vocabulary, hum, mini.cfg)
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +50,11 @@ def voice() -> Reference:
 @pytest.fixture
 def short_chunks(monkeypatch) -> None:
     """At most two seconds of speech and reference in a chunk."""
-    monkeypatch.setattr(chunks, "LONGEST_S", 2.0)
+    monkeypatch.setattr(chunks, "MAX_TOTAL_S", 2.0)
 
 
-def line(voice: Reference, text: str, seed: int = 0, speed: float = 1.0) -> Line:
-    return Line(reference=voice, text=text, seed=seed, speed=speed)
+def line(voice: Reference, text: str, seed: int = 0, speed: float = 1.0) -> SynthesisInput:
+    return SynthesisInput(reference=voice, text=text, seed=seed, speed=speed)
 
 
 LONG = "one two three four; five six seven. eight nine zero one! two three"
@@ -66,28 +66,32 @@ TEXTS = ["nine four eight", LONG, "three one four one five nine two six", "five 
 
 def test_the_same_seed_gives_the_same_audio_whatever_the_batch_size_chunks_included(humming, voice, short_chunks):
     lines = [line(voice, text, seed) for seed, text in enumerate(TEXTS)]
-    together = humming.changed(["infer.batch_size=8"]).speak(lines)
+    together = humming.with_overrides(["infer.batch_size=8"]).synthesize(lines)
     assert [len(speech.chunks) for speech in together] == [1, 4, 1, 1]
     for size in (1, 3):
-        for one, other in zip(humming.changed([f"infer.batch_size={size}"]).speak(lines), together, strict=True):
+        for one, other in zip(
+            humming.with_overrides([f"infer.batch_size={size}"]).synthesize(lines), together, strict=True
+        ):
             torch.testing.assert_close(one.wave, other.wave, atol=1e-5, rtol=0)
             torch.testing.assert_close(one.mel, other.mel, atol=1e-5, rtol=0)
 
 
 def test_with_griffin_lim_which_magnifies_rounding_audio_differs_by_less_than_two_hundredths(mini, voice):
     lines = [line(voice, text, seed) for seed, text in enumerate(TEXTS)]
-    for one, other in zip(mini.changed(["infer.batch_size=1"]).speak(lines), mini.speak(lines), strict=True):
+    for one, other in zip(
+        mini.with_overrides(["infer.batch_size=1"]).synthesize(lines), mini.synthesize(lines), strict=True
+    ):
         assert (one.wave - other.wave).square().mean() < 0.02**2 * one.wave.square().mean()
 
 
 def test_a_line_sounds_the_same_alone_and_lines_come_back_in_order(humming, voice, short_chunks):
     lines = [line(voice, text, 7) for text in TEXTS]
-    for one, speech in zip(lines, humming.speak(lines), strict=True):
-        torch.testing.assert_close(speech.wave, humming.speak([one])[0].wave, atol=1e-5, rtol=0)
+    for one, speech in zip(lines, humming.synthesize(lines), strict=True):
+        torch.testing.assert_close(speech.wave, humming.synthesize([one])[0].wave, atol=1e-5, rtol=0)
 
 
 def test_each_chunk_has_noise_of_its_own_from_the_next_seed(humming, voice, short_chunks):
-    speech = humming.speak([line(voice, LONG, 5)])[0]
+    speech = humming.synthesize([line(voice, LONG, 5)])[0]
     assert [text for text, _ in speech.chunks] == [
         "one two three four;",
         "five six seven.",
@@ -95,27 +99,27 @@ def test_each_chunk_has_noise_of_its_own_from_the_next_seed(humming, voice, shor
         "two three",
     ]
     for i, (text, wave) in enumerate(speech.chunks):
-        torch.testing.assert_close(wave, humming.speak([line(voice, text, 5 + i)])[0].wave, atol=1e-5, rtol=0)
+        torch.testing.assert_close(wave, humming.synthesize([line(voice, text, 5 + i)])[0].wave, atol=1e-5, rtol=0)
 
 
 def test_another_seed_is_another_take(humming, voice):
-    one, other = humming.speak([line(voice, "nine four eight", seed) for seed in (1, 2)])
+    one, other = humming.synthesize([line(voice, "nine four eight", seed) for seed in (1, 2)])
     assert (one.mel - other.mel).abs().mean() > 0.05
 
 
 def test_nothing_to_say_is_no_speech(humming):
-    assert humming.speak([]) == []
+    assert humming.synthesize([]) == []
 
 
 # --- the rules ---
 
 
 def test_chunks_are_faded_into_each_other(humming, voice, short_chunks):
-    speech = humming.speak([line(voice, LONG)])[0]
+    speech = humming.synthesize([line(voice, LONG)])[0]
     waves = [wave for _, wave in speech.chunks]
     assert torch.equal(speech.wave, chunks.cross_fade(waves, int(0.15 * 16_000)))
     assert len(speech.wave) == sum(map(len, waves)) - 3 * 2400
-    end_to_end = humming.changed(["infer.cross_fade_duration=0"]).speak([line(voice, LONG)])[0]
+    end_to_end = humming.with_overrides(["infer.cross_fade_duration=0"]).synthesize([line(voice, LONG)])[0]
     torch.testing.assert_close(end_to_end.wave, torch.cat(waves), atol=1e-5, rtol=0)
     assert len(speech.mel) * HOP == len(end_to_end.wave)
 
@@ -127,25 +131,25 @@ def test_prompts_texts_and_frames_are_those_of_the_golden_runs(table):
     for case in ready:
         samples = case["rms_in"] * torch.randn(case["cond_len"], generator=torch.Generator().manual_seed(0)).sign()
         voice = Reference(wave=samples, sample_rate=24_000, text=case["ref_text"].strip())
-        script = speaker.script(line(voice, case["gen_text"][0]))
+        script = speaker.prepare(line(voice, case["gen_text"][0]))
         (request,) = script.requests
         assert script.texts == case["gen_text"]
         assert len(request.prompt_mel) == case["ref_frames"] + 1  # the one on its end
         assert request.total == case["durations"][0]
         assert "".join(speaker.vocabulary.split(request.text)) == case["joined_tokens"][0]
-        assert case["rms_in"] * script.boost == pytest.approx(case["cond_rms"], rel=1e-5)
+        assert case["rms_in"] * script.reference_gain == pytest.approx(case["cond_rms"], rel=1e-5)
 
 
-def tiny_v1() -> Speaker:
-    run = compose_speech("F5TTS_v1_Base", TINY)
+def tiny_v1() -> Synthesizer:
+    cfg = compose_synthesis_config("F5TTS_v1_Base", TINY)
     vocabulary = read_vocabulary(ROOT / "data/Emilia_ZH_EN_pinyin/vocab.txt", "pinyin")
-    return Speaker(build_model(run.model, vocabulary).eval(), vocabulary, hum, run)
+    return Synthesizer(build_model(cfg.model, vocabulary).eval(), vocabulary, hum, cfg)
 
 
 def test_a_quiet_reference_is_raised_for_the_model_and_its_speech_lowered(humming, voice):
     quiet = replace(voice, wave=voice.wave * 0.02 / voice.rms)
     loud = replace(voice, wave=voice.wave * 0.1 / voice.rms)
-    soft, full = (humming.speak([line(v, "nine four eight")])[0] for v in (quiet, loud))
+    soft, full = (humming.synthesize([line(v, "nine four eight")])[0] for v in (quiet, loud))
     torch.testing.assert_close(soft.mel, full.mel, atol=1e-4, rtol=0)
     torch.testing.assert_close(soft.wave * 5, full.wave, atol=1e-4, rtol=0)
 
@@ -153,39 +157,39 @@ def test_a_quiet_reference_is_raised_for_the_model_and_its_speech_lowered(hummin
 def test_speed_and_a_fixed_duration_decide_how_long_speech_is(humming, voice):
     prompt = len(voice.wave) // HOP
 
-    def frames(speaker: Speaker, text: str, speed: float) -> int:
-        return len(speaker.speak([line(voice, text, speed=speed)])[0].mel)
+    def frames(speaker: Synthesizer, text: str, speed: float) -> int:
+        return len(speaker.synthesize([line(voice, text, speed=speed)])[0].mel)
 
     text = "one two three four"  # 18 bytes, and 15 of the reference with its space
     assert frames(humming, text, 1.0) == int(prompt / 15 * 18)
     assert frames(humming, text, 0.5) == int(prompt / 15 * 18 / 0.5)
     assert frames(humming, "six one", 1.0) == int(prompt / 15 * 7 / 0.3)
-    assert frames(humming.changed(["infer.fix_duration=3"]), text, 1.0) == 3 * 50 - prompt
+    assert frames(humming.with_overrides(["infer.fix_duration=3"]), text, 1.0) == 3 * 50 - prompt
     with pytest.raises(ValueError, match=r"infer\.fix_duration=0\.5 s leaves no time .* takes 1\.0 s of it"):
-        humming.changed(["infer.fix_duration=0.5"]).speak([line(voice, text)])
+        humming.with_overrides(["infer.fix_duration=0.5"]).synthesize([line(voice, text)])
 
 
 def test_however_fast_there_is_a_frame_for_every_symbol(humming, voice):
     text = "one two three four " * 5
-    (request,) = humming.script(line(voice, text, speed=100.0)).requests
+    (request,) = humming.prepare(line(voice, text, speed=100.0)).requests
     assert request.total == len("seven two four ") + len(text.strip()) + 1
-    assert len(humming.speak([line(voice, "one two three", speed=1e6)])[0].mel) == 2
+    assert len(humming.synthesize([line(voice, "one two three", speed=1e6)])[0].mel) == 2
 
 
 def test_only_a_model_that_knows_full_stops_is_shown_one_after_the_reference(mini, voice):
-    (request,) = mini.script(line(voice, "nine\n four  eight ")).requests
+    (request,) = mini.prepare(line(voice, "nine\n four  eight ")).requests
     assert request.text == "seven two four nine four eight"
-    knowing = Speaker(mini.model, Vocabulary([*mini.vocabulary.symbols, "."]), hum, mini.run)
-    assert knowing.script(line(voice, "nine")).requests[0].text == "seven two four.  nine"
+    knowing = Synthesizer(mini.model, Vocabulary([*mini.vocabulary.symbols, "."]), hum, mini.cfg)
+    assert knowing.prepare(line(voice, "nine")).requests[0].text == "seven two four.  nine"
 
 
 # --- what a user reads ---
 
 
 def test_symbols_outside_the_vocabulary_are_listed_once(humming, voice, capsys):
-    humming.speak([line(voice, "one, two, TEN."), line(voice, "one, six")])
+    humming.synthesize([line(voice, "one, two, TEN."), line(voice, "one, six")])
     assert capsys.readouterr().out == "not in the model's vocabulary, so read as spaces: ',', '.', 'E', 'N', 'T'\n"
-    humming.speak([line(voice, "one two ten")])
+    humming.synthesize([line(voice, "one two ten")])
     assert capsys.readouterr().out == ""
 
 
@@ -200,13 +204,13 @@ def test_symbols_outside_the_vocabulary_are_listed_once(humming, voice, capsys):
 )
 def test_a_text_without_a_symbol_that_the_model_knows_is_refused(humming, voice, text: str, said: str, error: str):
     with pytest.raises(ValueError, match=error):
-        humming.speak([line(replace(voice, text=said), text)])
+        humming.synthesize([line(replace(voice, text=said), text)])
 
 
 def test_a_seed_is_the_one_asked_for_or_a_new_one():
-    infer = compose_speech("F5TTS_Mini", []).infer
-    assert chosen_seed(replace(infer, seed=3)) == 3
-    assert chosen_seed(infer) != chosen_seed(infer)
+    infer = compose_synthesis_config("F5TTS_Mini", []).infer
+    assert resolve_seed(replace(infer, seed=3)) == 3
+    assert resolve_seed(infer) != resolve_seed(infer)
 
 
 # --- the solver ---
@@ -214,17 +218,17 @@ def test_a_seed_is_the_one_asked_for_or_a_new_one():
 
 def test_the_solver_that_is_asked_for_is_the_one_that_speaks(humming, voice):
     one = line(voice, "nine four eight")
-    (request,) = humming.script(one).requests
+    (request,) = humming.prepare(one).requests
     for method in ("euler", "midpoint"):
-        want = speak(humming.model, [request], humming.vocabulary, time_grid(4, -1.0), 1.0, method)[0]
-        spoken = humming.changed([f"infer.ode_method={method}"]).speak([one])[0].mel
-        torch.testing.assert_close(spoken[1:], want, atol=1e-5, rtol=0)
-    assert (spoken - humming.speak([one])[0].mel).abs().mean() > 0.01
+        expected = sample_requests(humming.model, [request], humming.vocabulary, time_grid(4, -1.0), 1.0, method)[0]
+        spoken = humming.with_overrides([f"infer.ode_method={method}"]).synthesize([one])[0].mel
+        torch.testing.assert_close(spoken[1:], expected, atol=1e-5, rtol=0)
+    assert (spoken - humming.synthesize([one])[0].mel).abs().mean() > 0.01
 
 
 def test_the_pruned_time_grid_is_used_unless_switched_off(humming, voice):
-    grids = [humming.changed(["infer.nfe_step=5", f"infer.epss={epss}"]) for epss in ("true", "false")]
-    pruned, plain = (speaker.speak([line(voice, "nine four eight")])[0].mel for speaker in grids)
+    grids = [humming.with_overrides(["infer.nfe_step=5", f"infer.epss={epss}"]) for epss in ("true", "false")]
+    pruned, plain = (speaker.synthesize([line(voice, "nine four eight")])[0].mel for speaker in grids)
     assert (pruned - plain).abs().mean() > 0.01
 
 

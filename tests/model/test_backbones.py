@@ -9,8 +9,8 @@ import torch
 from tests.tiny import tiny_arch
 from torch import Tensor
 
-from f5_tts.config.load import compose_run
-from f5_tts.config.schema import RLRunConfig, RunConfig
+from f5_tts.config.load import compose_config
+from f5_tts.config.schema import RLTrainConfig, TrainConfig
 from f5_tts.data.tokenizer import Vocabulary
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.backbones.layers import (
@@ -20,8 +20,8 @@ from f5_tts.model.backbones.layers import (
     ConvPositionEmbedding,
     GlobalResponseNorm,
     RotaryEmbedding,
-    position_code,
-    stretch_to_frames,
+    sinusoidal_positions,
+    upsample_text,
 )
 from f5_tts.model.build import build_model
 from f5_tts.model.cfm import CFM, padding_mask
@@ -92,10 +92,10 @@ def test_the_velocity_of_unpadded_items_is_the_published_one_within_2e_5(name, c
 def test_the_velocity_of_padded_items_is_the_published_one_with_texts_embedded_one_by_one_within_2e_5(
     name, case, mode, masked, golden_model, tensors
 ):
-    want = tensors("g2_persample_text")[f"{name}.{case}.{mode}" + ".attnmask" * masked]
+    expected = tensors("g2_persample_text")[f"{name}.{case}.{mode}" + ".attnmask" * masked]
     model = golden_model(name, attn_mask_enabled=masked)
     velocity, valid = run_case(model.transformer, tensors(f"g2_{name}"), case, mode)
-    torch.testing.assert_close(velocity.mean[valid], want[valid], atol=2e-5, rtol=0)
+    torch.testing.assert_close(velocity.mean[valid], expected[valid], atol=2e-5, rtol=0)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -105,8 +105,8 @@ def test_the_longest_item_of_a_padded_batch_is_the_published_one_within_2e_5(nam
     velocity, valid = run_case(golden_model(name).transformer, golden, case, mode)
     full = valid.all(dim=1)
     assert full.any()
-    want = golden[f"out.{case}.{mode}.attnmask"]
-    torch.testing.assert_close(velocity.mean[full], want[full], atol=2e-5, rtol=0)
+    expected = golden[f"out.{case}.{mode}.attnmask"]
+    torch.testing.assert_close(velocity.mean[full], expected[full], atol=2e-5, rtol=0)
 
 
 @pytest.mark.parametrize("name", GAUSSIAN)
@@ -195,32 +195,32 @@ CONFIGS = ["F5TTS_v1_Base", "F5TTS_Base", "F5TTS_v1_Small", "F5TTS_Small", "E2TT
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_config_makes_the_published_network_weight_by_weight(name, table):
     is_rl = name == "F5TTS_RL"  # stage 2 of the v1 Base: the same network, and the head
-    want = table("g1_state_dicts")["F5TTS_v1_Base" if is_rl else name]
-    run = compose_run(name, [], RLRunConfig if is_rl else RunConfig)
+    expected = table("g1_state_dicts")["F5TTS_v1_Base" if is_rl else name]
+    cfg = compose_config(name, [], RLTrainConfig if is_rl else TrainConfig)
     with torch.device("meta"):
-        model = build_model(run.model, Vocabulary([str(i) for i in range(2545)]))
+        model = build_model(cfg.model, Vocabulary([str(i) for i in range(2545)]))
     own = {key: list(value.shape) for key, value in model.state_dict().items() if "proj_out_ln_sig" not in key}
-    assert own == want["model_state_dict"]
+    assert own == expected["model_state_dict"]
     assert model.is_gaussian == is_rl
     if not is_rl:
-        assert sum(parameter.numel() for parameter in model.parameters()) == want["n_params"]
+        assert sum(parameter.numel() for parameter in model.parameters()) == expected["n_params"]
 
 
 @pytest.mark.parametrize("name", CONFIGS[:-1])
 def test_a_config_has_the_published_settings_of_its_network(name, table):
     """But for padding, which published models were trained to attend to and ours look past."""
-    arch = asdict(compose_run(name, [], RunConfig).model.arch)
-    want = {key: value for key, value in table("g1_state_dicts")[name]["arch"].items() if key != "attn_backend"}
-    assert want.pop("attn_mask_enabled", False) is False
-    assert {key: arch[key] for key in want} == want
+    arch = asdict(compose_config(name, [], TrainConfig).model.arch)
+    expected = {key: value for key, value in table("g1_state_dicts")[name]["arch"].items() if key != "attn_backend"}
+    assert expected.pop("attn_mask_enabled", False) is False
+    assert {key: arch[key] for key in expected} == expected
 
 
 @pytest.mark.parametrize("name", CONFIGS[:-1])
 def test_a_config_asks_for_the_published_front_end_and_schedule(name, table):
-    want, run = table("g1_state_dicts")[name], compose_run(name, [], RunConfig)
-    assert asdict(run.model.mel_spec) == want["mel_spec"]
-    assert run.model.tokenizer == want["tokenizer"]
-    assert {key: getattr(run.optim, key) for key in want["optim"]} == want["optim"]
+    expected, cfg = table("g1_state_dicts")[name], compose_config(name, [], TrainConfig)
+    assert asdict(cfg.model.mel_spec) == expected["mel_spec"]
+    assert cfg.model.tokenizer == expected["tokenizer"]
+    assert {key: getattr(cfg.optim, key) for key in expected["optim"]} == expected["optim"]
 
 
 # --- parts ---
@@ -245,7 +245,7 @@ def test_a_part_that_looks_at_other_frames_looks_past_the_padding(part, more):
 
 def test_upsampling_repeats_tokens_evenly_and_the_last_ones_once_more():
     tokens = torch.tensor([1.0, 2.0, 3.0, 0.0, 0.0, 0.0, 0.0, 0.0]).expand(3, -1)[..., None]
-    stretched = stretch_to_frames(tokens, torch.tensor([3, 3, 0]), torch.tensor([8, 6, 8]))[..., 0]
+    stretched = upsample_text(tokens, torch.tensor([3, 3, 0]), torch.tensor([8, 6, 8]))[..., 0]
     assert stretched.tolist() == [[1, 1, 2, 2, 2, 3, 3, 3], [1, 1, 2, 2, 3, 3, 0, 0], [0] * 8]
 
 
@@ -263,7 +263,7 @@ def test_more_frames_than_the_published_tables_have_positions_of_their_own(name,
 
 
 def test_the_position_code_is_cosines_then_sines_of_falling_frequency():
-    code = position_code(4, 6, torch.device("cpu"))
+    code = sinusoidal_positions(4, 6, torch.device("cpu"))
     angles = torch.arange(4.0)[:, None] * torch.tensor([1.0, 10000 ** (-1 / 3), 10000 ** (-2 / 3)])
     torch.testing.assert_close(code, torch.cat([angles.cos(), angles.sin()], dim=1))
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 import yaml
 
-from f5_tts.config.load import compose_run
-from f5_tts.config.schema import RunConfig
+from f5_tts.config.load import compose_config
+from f5_tts.config.schema import TrainConfig
 from f5_tts.data.tokenizer import Vocabulary
 from f5_tts.model.build import build_model, build_vocoder
 from f5_tts.model.vocoders.griffin_lim import GriffinLim
@@ -17,7 +17,7 @@ from f5_tts.model.vocoders.vocos import CONFIG, WEIGHTS, Vocos
 
 def vocoder(*overrides: str) -> GriffinLim | Vocos:
     keys = [f"model.{override}" for override in overrides]
-    return build_vocoder(compose_run("F5TTS_v1_Base", keys, RunConfig).model)
+    return build_vocoder(compose_config("F5TTS_v1_Base", keys, TrainConfig).model)
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def published(tmp_path) -> Path:
     """
     (tmp_path / CONFIG).write_text(config)
     sizes = yaml.safe_load(config)["backbone"]["init_args"]
-    mel_spec = compose_run("F5TTS_v1_Base", [], RunConfig).model.mel_spec
+    mel_spec = compose_config("F5TTS_v1_Base", [], TrainConfig).model.mel_spec
     network = Vocos(mel_spec, sizes["dim"], sizes["intermediate_dim"], sizes["num_layers"])
     torch.save(network.state_dict(), tmp_path / WEIGHTS)
     return tmp_path
@@ -83,7 +83,7 @@ def test_without_network_vocos_from_the_hub_is_refused_and_griffin_lim_does_not_
 def test_a_model_speaks_by_drawing_where_the_config_says_so(drawn: bool):
     overrides = ["output_dist=gaussian", "objective=gaussian_nll", "use_rl_head=true", "arch.depth=1"]
     overrides += [f"sample_from_dist={str(drawn).lower()}"]
-    model = compose_run("F5TTS_Mini", [f"model.{override}" for override in overrides], RunConfig).model
+    model = compose_config("F5TTS_Mini", [f"model.{override}" for override in overrides], TrainConfig).model
     assert build_model(model, Vocabulary("ab")).sample_from_dist == drawn
     model.output_dist = "deterministic"  # as speaking sets it for a checkpoint without a head
     if drawn:

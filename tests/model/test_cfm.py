@@ -107,6 +107,6 @@ def test_along_a_path_the_text_is_embedded_once_and_every_velocity_stays_the_sam
     with torch.no_grad():
         along = [field(x * scale, torch.tensor(scale)).mean for scale in (0.2, 0.5, 0.8)]
     assert len(embedded) == 1
-    for scale, found in zip((0.2, 0.5, 0.8), along, strict=True):
-        want = velocity(model, (x * scale, cond, text, mask), torch.tensor(scale), cfg_strength=strength).mean
-        assert torch.equal(found, want)
+    for scale, result in zip((0.2, 0.5, 0.8), along, strict=True):
+        expected = velocity(model, (x * scale, cond, text, mask), torch.tensor(scale), cfg_strength=strength).mean
+        assert torch.equal(result, expected)

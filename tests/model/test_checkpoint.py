@@ -12,15 +12,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from f5_tts.config.load import compose_run
-from f5_tts.config.schema import RunConfig
-from f5_tts.data.tokenizer import RELEASED, Vocabulary, read_vocabulary
-from f5_tts.files import replace_file
+from f5_tts.config.load import compose_config
+from f5_tts.config.schema import TrainConfig
+from f5_tts.data.tokenizer import EMILIA_VOCAB, Vocabulary, read_vocabulary
+from f5_tts.files import write_atomically
 from f5_tts.model.build import build_model
 from f5_tts.model.checkpoint import (
     Checkpoint,
-    ModelCard,
-    check_card,
+    ModelSpec,
+    check_spec,
     export_weights,
     find_checkpoint,
     load_weights,
@@ -101,20 +101,20 @@ def test_a_training_checkpoint_comes_back_as_it_was_written(golden_model, tmp_pa
     run = {"optimizer_state_dict": optimizer.state_dict(), "objective": "gaussian_nll", "update": 7}
     write_checkpoint(path, {"model_state_dict": model.state_dict(), "ema_model_state_dict": {}, **run})
 
-    found = read_checkpoint(path)
-    torch.testing.assert_close(found.weights, dict(model.state_dict()), atol=0, rtol=0)
-    assert found.path == path and found.has_head
-    assert found.run["update"] == 7 and found.run["objective"] == "gaussian_nll"
-    moments = found.run["optimizer_state_dict"]["state"][0]
+    result = read_checkpoint(path)
+    torch.testing.assert_close(result.weights, dict(model.state_dict()), atol=0, rtol=0)
+    assert result.path == path and result.has_head
+    assert result.payload["update"] == 7 and result.payload["objective"] == "gaussian_nll"
+    moments = result.payload["optimizer_state_dict"]["state"][0]
     torch.testing.assert_close(moments, optimizer.state_dict()["state"][0], atol=0, rtol=0)
 
 
 def test_a_training_checkpoint_gives_its_raw_weights_not_their_average(tmp_path):
     raw, average = {"transformer.a": torch.ones(1)}, {"ema_model.transformer.a": torch.zeros(1)}
     write_checkpoint(tmp_path / "a.pt", {"model_state_dict": raw, "ema_model_state_dict": average})
-    found = read_checkpoint(tmp_path / "a.pt")
-    assert found.weights["transformer.a"] == 1
-    assert found.run["ema_model_state_dict"].keys() == average.keys()
+    result = read_checkpoint(tmp_path / "a.pt")
+    assert result.weights["transformer.a"] == 1
+    assert result.payload["ema_model_state_dict"].keys() == average.keys()
 
 
 def published(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -152,7 +152,7 @@ def checkpoint(tmp_path: Path, weights: dict[str, Tensor]) -> Checkpoint:
 
 
 def bare(weights: dict[str, Tensor]) -> Checkpoint:
-    return Checkpoint(path=Path("model_last.pt"), weights=weights, run={})
+    return Checkpoint(path=Path("model_last.pt"), weights=weights, payload={})
 
 
 def test_exported_weights_are_named_as_published_ones_and_leave_the_head_out(golden_model, tmp_path):
@@ -170,18 +170,18 @@ def test_exported_weights_come_back_rounded_to_the_chosen_precision(golden_model
     with torch.no_grad():
         model.transformer.proj_out.weight.mul_(1.2345)
     export_weights(checkpoint(tmp_path, model.state_dict()), tmp_path / "model.safetensors", torch.bfloat16)
-    found = read_checkpoint(tmp_path / "model.safetensors")
+    result = read_checkpoint(tmp_path / "model.safetensors")
     rounded = {name: p.detach().bfloat16().float() for name, p in model.named_parameters()}
-    assert found.run.keys() <= {"ema_model_state_dict"}
-    torch.testing.assert_close({name: found.weights[name] for name in rounded}, rounded, atol=0, rtol=0)
+    assert result.payload.keys() <= {"ema_model_state_dict"}
+    torch.testing.assert_close({name: result.weights[name] for name in rounded}, rounded, atol=0, rtol=0)
 
 
 def test_a_half_precision_export_keeps_the_rotary_frequencies_exact(golden_model, tmp_path):
     """An angle is frames times frequency: rounded to half precision it is off by radians at the end of a long clip."""
     model = golden_model("dit_v1")
     export_weights(checkpoint(tmp_path, model.state_dict()), tmp_path / "model.safetensors", torch.float16)
-    found = read_checkpoint(tmp_path / "model.safetensors").weights[FREQUENCIES]
-    torch.testing.assert_close(found, model.state_dict()[FREQUENCIES], atol=0, rtol=0)
+    result = read_checkpoint(tmp_path / "model.safetensors").weights[FREQUENCIES]
+    torch.testing.assert_close(result, model.state_dict()[FREQUENCIES], atol=0, rtol=0)
 
 
 # --- from a file into a model ---
@@ -192,32 +192,32 @@ def test_weights_that_fit_are_loaded_without_a_word(golden_model, tmp_path):
     with torch.no_grad():
         for parameter in target.parameters():
             parameter.zero_()
-    load_weights(target, checkpoint(tmp_path, source.state_dict()), say=nothing_said)
+    load_weights(target, checkpoint(tmp_path, source.state_dict()), log=nothing_said)
     torch.testing.assert_close(target.state_dict(), source.state_dict(), atol=0, rtol=0)
 
 
 def test_a_missing_gaussian_head_stays_as_it_was_and_that_is_said(golden_model, tmp_path):
-    model, said = golden_model("dit"), []
+    model, messages = golden_model("dit"), []
     head = {name: value.clone() for name, value in model.state_dict().items() if name.startswith(HEAD)}
     body = {name: torch.zeros_like(value) for name, value in model.state_dict().items() if name not in head}
-    load_weights(model, checkpoint(tmp_path, body), said.append)
-    assert said == [f"{tmp_path / 'a.pt'} has no Gaussian head: it starts at model.ln_sigma_init"]
+    load_weights(model, checkpoint(tmp_path, body), messages.append)
+    assert messages == [f"{tmp_path / 'a.pt'} has no Gaussian head: it starts at model.ln_sigma_init"]
     torch.testing.assert_close(dict(model.state_dict()), body | head, atol=0, rtol=0)
 
 
 def test_a_gaussian_head_too_many_is_left_out_and_that_is_said(golden_model, tmp_path):
-    model, said = golden_model("dit_v1"), []
+    model, messages = golden_model("dit_v1"), []
     head = {f"{HEAD}weight": torch.zeros(20, 32), f"{HEAD}bias": torch.zeros(20)}
-    load_weights(model, checkpoint(tmp_path, dict(model.state_dict()) | head), said.append)
-    assert len(said) == 1
-    assert "has a Gaussian head, which this deterministic model leaves out" in said[0]
+    load_weights(model, checkpoint(tmp_path, dict(model.state_dict()) | head), messages.append)
+    assert len(messages) == 1
+    assert "has a Gaussian head, which this deterministic model leaves out" in messages[0]
 
 
 def test_weights_of_another_architecture_are_refused_with_file_key_and_both_shapes(golden_model, tmp_path):
     model, key = golden_model("dit_v1"), "transformer.proj_out.weight"
     other = dict(model.state_dict()) | {key: torch.zeros(100, 32)}
     with pytest.raises(ValueError) as error:
-        load_weights(model, checkpoint(tmp_path, other), say=nothing_said)
+        load_weights(model, checkpoint(tmp_path, other), log=nothing_said)
     assert f"{tmp_path / 'a.pt'} does not fit this model (1 tensors differ" in str(error.value)
     assert f"{key}: [20, 32] here, [100, 32] in the file" in str(error.value)
     assert "model.arch" in str(error.value)
@@ -227,7 +227,7 @@ def test_a_shallower_models_weights_are_refused_and_the_model_keeps_its_own(gold
     model, shallower = golden_model("dit_v1"), golden_model("dit_avgup").state_dict()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(ValueError, match=r"transformer_blocks\.2\.attn\S+: \[\d+.*\] here, nothing in the file"):
-        load_weights(model, checkpoint(tmp_path, shallower), say=nothing_said)
+        load_weights(model, checkpoint(tmp_path, shallower), log=nothing_said)
     torch.testing.assert_close(dict(model.state_dict()), before, atol=0, rtol=0)
 
 
@@ -235,14 +235,14 @@ def test_a_left_over_tensor_is_refused_by_name(golden_model, tmp_path):
     model = golden_model("dit_v1")
     other = dict(model.state_dict()) | {"transformer.extra.weight": torch.zeros(3)}
     with pytest.raises(ValueError, match=r"transformer\.extra\.weight: nothing here, \[3\] in the file"):
-        load_weights(model, checkpoint(tmp_path, other), say=nothing_said)
+        load_weights(model, checkpoint(tmp_path, other), log=nothing_said)
 
 
 def test_another_vocabulary_is_named_as_the_cause_with_both_sizes(golden_model, tmp_path):
     model, key = golden_model("dit_v1"), "transformer.text_embed.text_embed.weight"
     other = dict(model.state_dict()) | {key: torch.zeros(2546, 24)}
     with pytest.raises(ValueError, match=r"its vocabulary has 2545 symbols, this run's 30; set model\.tokenizer_path"):
-        load_weights(model, checkpoint(tmp_path, other), say=nothing_said)
+        load_weights(model, checkpoint(tmp_path, other), log=nothing_said)
 
 
 def test_a_tensor_beside_the_network_that_is_no_counter_is_refused_by_name(golden_model, tmp_path):
@@ -250,37 +250,37 @@ def test_a_tensor_beside_the_network_that_is_no_counter_is_refused_by_name(golde
     other = published(dict(model.state_dict())) | {"ema_model.duration.weight": torch.zeros(3)}
     save_file(other, tmp_path / "a.safetensors")
     with pytest.raises(ValueError, match=r"duration\.weight: nothing here, \[3\] in the file"):
-        load_weights(model, read_checkpoint(tmp_path / "a.safetensors"), say=nothing_said)
+        load_weights(model, read_checkpoint(tmp_path / "a.safetensors"), log=nothing_said)
 
 
 # --- what a file says of its weights ---
 
 
-def card(*overrides: str, symbols: str = " ab") -> ModelCard:
-    return ModelCard.of(compose_run("F5TTS_Mini", list(overrides), RunConfig).model, Vocabulary(symbols))
+def card(*overrides: str, symbols: str = " ab") -> ModelSpec:
+    return ModelSpec.of(compose_config("F5TTS_Mini", list(overrides), TrainConfig).model, Vocabulary(symbols))
 
 
-def with_card(tmp_path: Path, made_with: ModelCard) -> Checkpoint:
+def with_card(tmp_path: Path, made_with: ModelSpec) -> Checkpoint:
     weights = {"transformer.a": torch.ones(1)}
     write_checkpoint(tmp_path / "a.pt", {"model_state_dict": weights, **asdict(made_with)})
     return read_checkpoint(tmp_path / "a.pt")
 
 
 def test_a_run_like_the_one_that_made_the_weights_is_told_nothing(tmp_path):
-    check_card(with_card(tmp_path, card()), card(), say=nothing_said)
+    check_spec(with_card(tmp_path, card()), card(), log=nothing_said)
 
 
 def test_what_another_stage_or_machine_changes_is_no_difference(tmp_path):
     made = with_card(tmp_path, card("model.tokenizer_path=/there/vocab.txt"))
     gaussian = ["model.output_dist=gaussian", "model.objective=gaussian_nll", "model.use_rl_head=true"]
-    check_card(made, card(*gaussian, "model.arch.dropout=0.1", "model.arch.checkpoint_activations=true"), nothing_said)
+    check_spec(made, card(*gaussian, "model.arch.dropout=0.1", "model.arch.checkpoint_activations=true"), nothing_said)
 
 
 def test_every_key_that_gives_weights_another_meaning_is_said(tmp_path):
-    said: list[str] = []
+    messages: list[str] = []
     made = with_card(tmp_path, card("model.arch.pe_attn_head=1", "model.mel_spec.hop_length=256"))
-    check_card(made, card(), said.append)
-    assert said == [
+    check_spec(made, card(), messages.append)
+    assert messages == [
         f"{tmp_path / 'a.pt'} was made with model.arch.pe_attn_head=1, this run has None",
         f"{tmp_path / 'a.pt'} was made with model.mel_spec.hop_length=256, this run has 320",
     ]
@@ -295,14 +295,14 @@ def test_every_key_that_gives_weights_another_meaning_is_said(tmp_path):
 )
 def test_another_vocabulary_is_refused_with_the_first_line_that_differs(symbols, found, tmp_path):
     with pytest.raises(ValueError, match=rf"a\.pt has another vocabulary: {found}; set model\.tokenizer_path"):
-        check_card(with_card(tmp_path, card(symbols=symbols)), card(), nothing_said)
+        check_spec(with_card(tmp_path, card(symbols=symbols)), card(), nothing_said)
 
 
 def test_a_file_that_says_nothing_of_its_weights_is_taken_with_a_notice(tmp_path):
-    said: list[str] = []
-    check_card(checkpoint(tmp_path, {"transformer.a": torch.ones(1)}), card(), said.append)
+    messages: list[str] = []
+    check_spec(checkpoint(tmp_path, {"transformer.a": torch.ones(1)}), card(), messages.append)
     sentence = "does not say which model keys and vocabulary it was made with: this run's are assumed"
-    assert said == [f"{tmp_path / 'a.pt'} {sentence}"]
+    assert messages == [f"{tmp_path / 'a.pt'} {sentence}"]
 
 
 def test_an_export_whose_checksum_lost_its_name_is_damaged(tmp_path):
@@ -315,7 +315,7 @@ def test_an_export_whose_checksum_lost_its_name_is_damaged(tmp_path):
 
 def test_an_export_says_of_its_weights_what_its_source_said(tmp_path):
     export_weights(with_card(tmp_path, card()), tmp_path / "b.safetensors", torch.float16)
-    assert read_checkpoint(tmp_path / "b.safetensors").card == card()
+    assert read_checkpoint(tmp_path / "b.safetensors").spec == card()
 
 
 # --- raw weights or their average ---
@@ -336,16 +336,16 @@ def both(tmp_path) -> Callable[..., Checkpoint]:
 
 @pytest.mark.parametrize(("which", "value"), [("raw", 1.0), ("ema", 2.0)])
 def test_weights_are_those_asked_for_else_those_that_the_file_recommends(which, value, both):
-    assert both().using(which).weights == {"transformer.a": value}
-    assert both(recommended=which).using().weights == {"transformer.a": value}
-    assert both().using().weights == {"transformer.a": 2.0}  # as in F5-TTS
+    assert both().with_weights(which).weights == {"transformer.a": value}
+    assert both(recommended=which).with_weights().weights == {"transformer.a": value}
+    assert both().with_weights().weights == {"transformer.a": 2.0}  # as in F5-TTS
     assert both().weights == {"transformer.a": 1.0}  # training goes on from the raw ones
 
 
 def test_weights_that_a_file_does_not_hold_are_refused(golden_model, tmp_path):
     save_file(published(golden_model("dit_v1").state_dict()), tmp_path / "a.safetensors")
     with pytest.raises(ValueError, match=r"a\.safetensors holds no raw weights; it has the ema ones"):
-        read_checkpoint(tmp_path / "a.safetensors").using("raw")
+        read_checkpoint(tmp_path / "a.safetensors").with_weights("raw")
 
 
 @pytest.mark.parametrize(("run", "update"), [({"update": 5}, 5), ({"step": 6}, 6), ({}, 7)])
@@ -355,12 +355,12 @@ def test_the_number_of_updates_is_found_under_its_older_names_too(run, update, b
 
 @pytest.mark.parametrize("name", ["F5TTS_v1_Base", "F5TTS_Base", "E2TTS_Base"])
 def test_an_export_has_the_names_and_shapes_of_the_published_file(name, table):
-    want = table("g1_state_dicts")[name]["model_state_dict"]
+    expected = table("g1_state_dicts")[name]["model_state_dict"]
     gaussian = ["model.output_dist=gaussian", "model.objective=gaussian_nll", "model.use_rl_head=true"]
     with torch.device("meta"):
-        model = build_model(compose_run(name, gaussian, RunConfig).model, read_vocabulary(RELEASED, "pinyin"))
-    found = {key: list(value.shape) for key, value in published_tensors(model.state_dict(), torch.float16).items()}
-    assert found == {f"ema_model.{key}": shape for key, shape in want.items()} | {"initted": [], "step": []}
+        model = build_model(compose_config(name, gaussian, TrainConfig).model, read_vocabulary(EMILIA_VOCAB, "pinyin"))
+    result = {key: list(value.shape) for key, value in published_tensors(model.state_dict(), torch.float16).items()}
+    assert result == {f"ema_model.{key}": shape for key, shape in expected.items()} | {"initted": [], "step": []}
 
 
 # --- files that are not checkpoints ---
@@ -482,7 +482,7 @@ def test_a_write_that_fails_half_way_leaves_the_old_file_and_no_part(tmp_path):
     path = tmp_path / "model_last.pt"
     path.write_text("old")
     with pytest.raises(OSError, match=r"cannot write .*model_last\.pt \(device went away\).*not yours to write in"):
-        replace_file(path, write)
+        write_atomically(path, write)
     assert_only_old(path)
 
 

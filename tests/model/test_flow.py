@@ -22,8 +22,8 @@ def test_time_grids_are_the_published_ones_within_2e_7(name, table):
     sway_coef, epss = GRIDS[name]
     grids = table("g3_timesteps")[name]
     assert len(grids) == 17
-    for steps, want in grids.items():
-        torch.testing.assert_close(time_grid(int(steps), sway_coef, epss), torch.tensor(want), atol=2e-7, rtol=0)
+    for steps, expected in grids.items():
+        torch.testing.assert_close(time_grid(int(steps), sway_coef, epss), torch.tensor(expected), atol=2e-7, rtol=0)
 
 
 @pytest.mark.parametrize("steps", [1, 7, 16, 30])
@@ -73,12 +73,12 @@ def test_the_velocity_is_asked_at_the_start_of_each_interval():
 
 def test_the_states_of_a_sampling_are_the_published_ones_within_1e_4(golden_model, tensors, table):
     golden, name = tensors("g3_sample"), "dit_v1.s1.steps4.cfg2"
-    want, mel, settings = golden[f"{name}.trajectory"], golden["in.s1.cond"], table("g3_sample")["cases"][name]
-    cond = torch.nn.functional.pad(mel, (0, 0, 0, want.shape[2] - mel.shape[1]))
+    expected, mel, settings = golden[f"{name}.trajectory"], golden["in.s1.cond"], table("g3_sample")["cases"][name]
+    cond = torch.nn.functional.pad(mel, (0, 0, 0, expected.shape[2] - mel.shape[1]))
     times, model = time_grid(settings["steps"], settings["sway_sampling_coef"], epss=True), golden_model("dit_v1")
     state = golden[f"{name}.y0"]
     with torch.no_grad():
-        for start, after in zip(range(4), want[1:], strict=True):
+        for start, after in zip(range(4), expected[1:], strict=True):
             state = solve(
                 lambda x, t: model(x, cond, golden["in.s1.text"], t, cfg_strength=settings["cfg_strength"]).mean,
                 state,

@@ -11,9 +11,9 @@ import torch
 from tests.tiny import tiny_arch
 from torch import Tensor, nn
 
-from f5_tts.config.load import compose_run
-from f5_tts.config.schema import LoraConfig, RLRunConfig, RunConfig
-from f5_tts.data.tokenizer import RELEASED, read_vocabulary
+from f5_tts.config.load import compose_config
+from f5_tts.config.schema import LoraConfig, RLTrainConfig, TrainConfig
+from f5_tts.data.tokenizer import EMILIA_VOCAB, read_vocabulary
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.backbones.unett import UNetT
 from f5_tts.model.build import build_model
@@ -24,10 +24,10 @@ from f5_tts.model.lora import (
     adapter_weights,
     add_adapters,
     check_same_lora,
-    load_adapted,
+    load_with_adapters,
     lora_settings,
     merged_weights,
-    unchanged,
+    with_zero_adapters,
 )
 from f5_tts.model.snapshot import Snapshot
 
@@ -35,8 +35,8 @@ MEL_BINS, RANK = 6, 3
 
 
 def settings(*changes: str) -> LoraConfig:
-    return compose_run(
-        "F5TTS_Mini_RL", [f"lora.rank={RANK}", *(f"lora.{change}" for change in changes)], RLRunConfig
+    return compose_config(
+        "F5TTS_Mini_RL", [f"lora.rank={RANK}", *(f"lora.{change}" for change in changes)], RLTrainConfig
     ).lora
 
 
@@ -178,14 +178,14 @@ def test_without_adapters_merged_weights_are_the_state():
 
 def test_a_model_goes_back_to_what_was_written_bit_for_bit():
     made, again = trained(adapted()), adapted()
-    load_adapted(again, merged_weights(made), adapter_weights(made))
+    load_with_adapters(again, merged_weights(made), adapter_weights(made))
     state = again.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in made.state_dict().items())
 
 
 def test_plain_weights_fit_beside_adapters_that_then_change_nothing():
     made, other = trained(adapted()), perturbed(model(), list(model().parameters()))
-    made.load_state_dict(unchanged(made, other.state_dict()))
+    made.load_state_dict(with_zero_adapters(made, other.state_dict()))
     assert torch.equal(said(made), said(other))
 
 
@@ -209,13 +209,13 @@ def test_adapters_beside_a_checkpoint_without_are_refused_and_the_order_of_targe
     "name, changes", [("F5TTS_v1_Base", []), ("E2TTS_Base", ["target_modules=[to_q,ff.0.0,ff.2]"])]
 )
 def test_an_export_of_merged_weights_has_the_names_and_shapes_of_the_published_file(name, changes: list[str], table):
-    want = table("g1_state_dicts")[name]["model_state_dict"]
+    expected = table("g1_state_dicts")[name]["model_state_dict"]
     gaussian = ["model.output_dist=gaussian", "model.objective=gaussian_nll", "model.use_rl_head=true"]
     with torch.device("meta"):
-        made = build_model(compose_run(name, gaussian, RunConfig).model, read_vocabulary(RELEASED, "pinyin"))
+        made = build_model(compose_config(name, gaussian, TrainConfig).model, read_vocabulary(EMILIA_VOCAB, "pinyin"))
         add_adapters(made, settings("rank=16", *changes), lambda line: None)
-    found = {key: list(value.shape) for key, value in published_tensors(merged_weights(made), torch.float16).items()}
-    assert found == {f"ema_model.{key}": shape for key, shape in want.items()} | {"initted": [], "step": []}
+    result = {key: list(value.shape) for key, value in published_tensors(merged_weights(made), torch.float16).items()}
+    assert result == {f"ema_model.{key}": shape for key, shape in expected.items()} | {"initted": [], "step": []}
 
 
 def test_an_exported_file_speaks_as_the_adapters_did(tmp_path):

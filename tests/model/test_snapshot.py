@@ -99,8 +99,8 @@ def test_it_follows_by_the_decay_that_it_is_told(model: CFM):
     start = deepcopy(dict(model.named_parameters()))
     snapshot = Snapshot(model)
     train(model, 1.0)
-    snapshot.follow(0.75)
-    snapshot.follow(0.5)
+    snapshot.ema_update(0.75)
+    snapshot.ema_update(0.5)
     for name, value in snapshot.tensors.items():
         torch.testing.assert_close(value, start[name].detach() + 0.625, rtol=0, atol=1e-6)
 

@@ -17,7 +17,7 @@ VOICES = {"train": corpus.TRAIN_VOICES, "dev": corpus.DEV_VOICES, "test": corpus
 
 @pytest.fixture(scope="module")
 def speak():
-    return corpus.DigitSpeaker()
+    return corpus.DigitSynthesizer()
 
 
 def voice(**changes):
@@ -126,7 +126,7 @@ def test_a_peak_is_never_louder_than_allowed():
 def test_the_same_voice_and_text_give_the_same_samples_whatever_was_spoken_before(speak):
     first = speak(corpus.TEST_VOICES[0], "three one five")
     speak(corpus.TRAIN_VOICES[4], "six two")
-    again = corpus.DigitSpeaker()(corpus.TEST_VOICES[0], "three one five")
+    again = corpus.DigitSynthesizer()(corpus.TEST_VOICES[0], "three one five")
     assert np.array_equal(first, again)
     assert not np.array_equal(first, speak(corpus.TEST_VOICES[1], "three one five")[: len(first)])
 
@@ -135,7 +135,7 @@ def test_the_same_voice_and_text_give_the_same_samples_whatever_was_spoken_befor
 
 
 def test_a_corpus_made_anew_has_the_same_bytes_and_leaves_nothing_beside_it(tmp_path):
-    recipe = corpus.Recipe(out=tmp_path / "tiny", per_voice=1, exams=())
+    recipe = corpus.Recipe(out=tmp_path / "tiny", per_voice=1, eval_splits=())
     corpus.make_corpus(recipe, recipe.out)
     before = file_bytes(recipe.out)
     corpus.make_corpus(recipe, recipe.out)
@@ -193,11 +193,11 @@ def test_shipped_evaluation_items_hold_to_their_list_and_voices(split, unseen, s
 
 def test_every_shipped_clip_is_listed_and_a_prompt_says_one_text():
     rows = training_rows()
-    said = {row["audio_path"]: {row["text"]} for row in rows}
+    output = {row["audio_path"]: {row["text"]} for row in rows}
     for row in exam_rows("dev") + exam_rows("test"):
-        said.setdefault(row["prompt_audio"], set()).add(row["prompt_text"])
-    assert set(said) == {f"data/mini_custom/wavs/{path.name}" for path in (SHIPPED / "wavs").iterdir()}
-    assert all(len(texts) == 1 for texts in said.values())
+        output.setdefault(row["prompt_audio"], set()).add(row["prompt_text"])
+    assert set(output) == {f"data/mini_custom/wavs/{path.name}" for path in (SHIPPED / "wavs").iterdir()}
+    assert all(len(texts) == 1 for texts in output.values())
 
 
 def test_a_shipped_target_takes_as_long_as_its_voice_does(speak):

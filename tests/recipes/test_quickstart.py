@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from recipes.digits.quickstart import ITEMS, Phase, phases, show
+from recipes.digits.quickstart import ITEMS, Phase, phases, write_report
 
 from f5_tts.eval.results import Result, write_result
 from f5_tts.eval.statistics import Score
@@ -27,10 +27,10 @@ def scored(edits: int) -> dict[str, list[Score]]:
             chars=16,
             stutters=False,
             leaks=False,
-            similarity=0.6 + 0.01 * (place % 5),
+            similarity=0.6 + 0.01 * (index % 5),
             hypothesis="one",
         )
-        for place, item in enumerate(read_items(ITEMS))
+        for index, item in enumerate(read_items(ITEMS))
     ]
     return dict.fromkeys(HEARD, rows)
 
@@ -72,7 +72,7 @@ def test_a_complete_run_leaves_table_picture_and_page(tmp_path: Path, capsys: py
     row = {"reward/mean": 1.0, "reward/digits_wer.acc": 0.5, "reward/voice_sim.sim": 0.6, "loss/kl": 0.0}
     lines = [json.dumps({"update": update, **row}) for update in (1, 2, 3)]
     (tmp_path / "grpo" / "metrics.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    show(tmp_path)
+    write_report(tmp_path)
     printed = capsys.readouterr().out
     assert "-50%" in printed  # one word in four wrong instead of two
     assert (tmp_path / "results.md").read_text("utf-8").count("never seen") == 3

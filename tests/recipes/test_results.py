@@ -7,13 +7,13 @@ import pytest
 from recipes.digits import results
 from tests.recipes.test_quickstart import result
 
-from f5_tts.config.load import compose_run
-from f5_tts.config.schema import RLConfig, RLRunConfig
+from f5_tts.config.load import compose_config
+from f5_tts.config.schema import RLConfig, RLTrainConfig
 from f5_tts.eval.results import write_result
 
 
 def rl_of(*overrides: str) -> RLConfig:
-    return compose_run("F5TTS_Mini_RL", list(overrides), RLRunConfig).rl
+    return compose_config("F5TTS_Mini_RL", list(overrides), RLTrainConfig).rl
 
 
 def test_the_table_compares_each_algorithm_with_the_base_over_all_seeds_and_says_what_it_cost(tmp_path: Path):
@@ -51,9 +51,9 @@ def test_evaluations_of_an_update_by_hand():
 def test_all_algorithms_spend_as_many_evaluations_in_training():
     spent = []
     for name in results.ALGORITHMS:
-        run = compose_run("F5TTS_Mini_RL", results.settings_of(name), RLRunConfig)
-        assert run.optim.max_updates is not None
-        spent.append(results.evaluations(run.rl, 4) * run.optim.max_updates)
+        cfg = compose_config("F5TTS_Mini_RL", results.settings_of(name), RLTrainConfig)
+        assert cfg.optim.max_updates is not None
+        spent.append(results.evaluations(cfg.rl, 4) * cfg.optim.max_updates)
     assert max(spent) == pytest.approx(min(spent), rel=0.01)
 
 

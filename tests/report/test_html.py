@@ -8,7 +8,7 @@ import pytest
 
 from f5_tts.eval.statistics import Interval
 from f5_tts.eval.table import ResultRow
-from f5_tts.report.html import ListenRow, Results, Take, marked, write_page
+from f5_tts.report.html import ListenRow, Results, Sample, highlight_errors, write_page
 
 VOID = {"meta", "img", "br"}
 
@@ -38,8 +38,8 @@ class Reader(HTMLParser):
         self.words.append(data)
 
 
-def take(model: str, audio: Path, heard: str = "one two") -> Take:
-    return Take(model=model, audio=audio, heard=heard, similarity=0.8125)
+def take(model: str, audio: Path, heard: str = "one two") -> Sample:
+    return Sample(model=model, audio=audio, transcript=heard, similarity=0.8125)
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def results(tmp_path: Path) -> Results:
         similarity=Interval(0.75, 0.7, 0.8),
         clips=160,
     )
-    return Results(rows=[row], recogniser="pocketsphinx", picture=tmp_path / "run.png")
+    return Results(rows=[row], asr="pocketsphinx", picture=tmp_path / "run.png")
 
 
 def written(tmp_path: Path, results: Results, *rows: ListenRow) -> Reader:
@@ -62,7 +62,7 @@ def written(tmp_path: Path, results: Results, *rows: ListenRow) -> Reader:
 
 def listen_row(tmp_path: Path, text: str = "one two") -> ListenRow:
     takes = [take("base", tmp_path / "out" / "base 1.wav"), take("stage 2", tmp_path / "out" / "stage2" / "1.wav")]
-    return ListenRow(text=text, prompt_audio=tmp_path / "data" / "p.flac", prompt_text="nine", takes=takes)
+    return ListenRow(text=text, prompt_audio=tmp_path / "data" / "p.flac", prompt_text="nine", samples=takes)
 
 
 def test_links_lead_from_the_page_to_the_files_and_nowhere_else(tmp_path: Path, results: Results):
@@ -102,11 +102,13 @@ def test_the_page_says_who_measured_and_what(tmp_path: Path, results: Results):
     ],
 )
 def test_words_that_are_wrong_too_many_or_missing_are_marked(text: str, heard: str, shown: str):
-    assert marked(text, heard) == shown
+    assert highlight_errors(text, heard) == shown
 
 
 def test_rows_by_other_models_than_the_first_are_refused(tmp_path: Path, results: Results):
-    other = ListenRow(text="six", prompt_audio=tmp_path / "p", prompt_text="nine", takes=[take("base", tmp_path / "w")])
+    other = ListenRow(
+        text="six", prompt_audio=tmp_path / "p", prompt_text="nine", samples=[take("base", tmp_path / "w")]
+    )
     with pytest.raises(ValueError, match=r"takes of 'six' are by \['base'\]; the first row's by \['base', 'stage 2'\]"):
         written(tmp_path, results, listen_row(tmp_path), other)
 

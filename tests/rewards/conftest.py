@@ -16,7 +16,7 @@ from tests.rewards.sensevoice import make_hearing_directory
 from torch import Tensor
 
 from f5_tts.data.audio import load_audio
-from f5_tts.rewards.asr.preserve_state import traceless
+from f5_tts.rewards.asr.preserve_state import preserve_process_state
 from f5_tts.rewards.asr.sensevoice import import_funasr
 
 SPEECH = Path(__file__).parent / "speech"
@@ -47,7 +47,7 @@ def process_state() -> dict[str, Any]:
 def states_around_import() -> tuple[dict[str, Any], dict[str, Any]]:
     """The process before and after funasr was imported, for the first time and as we import it."""
     before = process_state()
-    with traceless():
+    with preserve_process_state():
         import_funasr()
     return before, process_state()
 

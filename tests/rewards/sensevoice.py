@@ -239,5 +239,5 @@ def hearing_loss(
     scores = model.ctc.log_softmax(hidden)
     tags, letters = torch.stack([row[:4] for row in ids]), [row[4:] for row in ids]
     lengths = torch.tensor([len(row) for row in letters])
-    heard = F.ctc_loss(scores[:, 4:].transpose(0, 1), torch.cat(letters), frames, lengths, zero_infinity=True)
-    return heard + F.nll_loss(scores[:, :4].flatten(0, 1), tags.flatten())
+    transcripts = F.ctc_loss(scores[:, 4:].transpose(0, 1), torch.cat(letters), frames, lengths, zero_infinity=True)
+    return transcripts + F.nll_loss(scores[:, :4].flatten(0, 1), tags.flatten())

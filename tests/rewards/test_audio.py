@@ -5,7 +5,7 @@ from math import inf, nan, pi
 import pytest
 import torch
 
-from f5_tts.rewards.audio import at_heard_rate, shared_rate, usable_indices
+from f5_tts.rewards.audio import shared_rate, to_16k_mono, usable_indices
 from f5_tts.types import RewardInput
 
 
@@ -20,14 +20,14 @@ def test_a_24_khz_sine_becomes_the_16_khz_sine_within_1e_3():
     def sine(rate: int) -> torch.Tensor:
         return 0.5 * torch.sin(2 * pi * 440 / rate * torch.arange(rate // 2))
 
-    heard = at_heard_rate(sine(24_000), 24_000)
-    assert heard.shape == (8000,)
+    transcripts = to_16k_mono(sine(24_000), 24_000)
+    assert transcripts.shape == (8000,)
     inner = slice(200, -200)  # the resampler rings where the sine begins and ends
-    torch.testing.assert_close(heard[inner], sine(16_000)[inner], atol=1e-3, rtol=0)
+    torch.testing.assert_close(transcripts[inner], sine(16_000)[inner], atol=1e-3, rtol=0)
 
 
 def test_samples_beyond_full_scale_are_cut_off():
-    assert at_heard_rate(torch.tensor([1e30, -2.0, 0.5]), 16_000).tolist() == [1.0, -1.0, 0.5]
+    assert to_16k_mono(torch.tensor([1e30, -2.0, 0.5]), 16_000).tolist() == [1.0, -1.0, 0.5]
 
 
 def test_inputs_of_two_sample_rates_are_refused():

@@ -10,10 +10,10 @@ import pytest
 import soundfile
 import torch
 
-from f5_tts.config.load import compose_run
-from f5_tts.config.schema import ConfigError, RLRunConfig
+from f5_tts.config.load import compose_config
+from f5_tts.config.schema import ConfigError, RLTrainConfig
 from f5_tts.rewards.audit.corruptions import words_of
-from f5_tts.rewards.audition import Audition, chosen_rows, read_folder, report, slower, verdict
+from f5_tts.rewards.audition import Audition, ranking_verdict, read_folder, report, select_rows, time_stretch
 
 
 def folder_of(root: Path, names: list[str], text: str = "one two") -> Path:
@@ -26,8 +26,8 @@ def folder_of(root: Path, names: list[str], text: str = "one two") -> Path:
     return root
 
 
-def settings(*changes: str) -> RLRunConfig:
-    return compose_run("F5TTS_Mini_RL", list(changes), RLRunConfig)
+def settings(*changes: str) -> RLTrainConfig:
+    return compose_config("F5TTS_Mini_RL", list(changes), RLTrainConfig)
 
 
 # --- what is heard ---
@@ -52,7 +52,7 @@ def test_a_recording_without_a_text_is_named(tmp_path):
 
 def test_every_recording_comes_with_its_own_voice_and_another(tmp_path):
     folder = folder_of(tmp_path, ["ann/a", "ann/b", "bob/c", "bob/d", "eve/e", "eve/f"])
-    trios = chosen_rows(settings(f"audition.folder={folder}", "audition.clips=4"))
+    trios = select_rows(settings(f"audition.folder={folder}", "audition.clips=4"))
     assert len({own.audio_path for own, _, _ in trios}) == 4
     for own, same, other in trios:
         assert own.speaker == same.speaker != other.speaker and own.audio_path != same.audio_path
@@ -60,13 +60,13 @@ def test_every_recording_comes_with_its_own_voice_and_another(tmp_path):
 
 def test_where_nobody_is_known_a_recording_is_its_own_reference(tmp_path):
     folder = folder_of(tmp_path, ["a", "b"])
-    for own, same, other in chosen_rows(settings(f"audition.folder={folder}")):
+    for own, same, other in select_rows(settings(f"audition.folder={folder}")):
         assert own is same and other is not own
 
 
 @pytest.mark.parametrize("text, number", [("九四八", 3), ("ゼロ、いち", 4)])
 def test_where_words_are_not_spaced_each_character_is_one(tmp_path, text, number):
-    chosen = chosen_rows(settings(f"audition.folder={folder_of(tmp_path, ['a', 'b'], text)}"))
+    chosen = select_rows(settings(f"audition.folder={folder_of(tmp_path, ['a', 'b'], text)}"))
     assert [len(words_of(own.sentence)) for own, _, _ in chosen] == [number] * 2
 
 
@@ -82,12 +82,12 @@ def test_where_words_are_not_spaced_each_character_is_one(tmp_path, text, number
 def test_too_little_to_compare_is_said_so(names, text, message, tmp_path):
     folder = folder_of(tmp_path, names, text)
     with pytest.raises(ConfigError, match=message):
-        chosen_rows(settings(f"audition.folder={folder}"))
+        select_rows(settings(f"audition.folder={folder}"))
 
 
 def test_slow_speech_has_the_same_sounds_in_more_frames():
     mel = torch.linspace(0, 1, 20)[:, None].repeat(1, 3)
-    stretched = slower(mel)
+    stretched = time_stretch(mel)
     assert stretched.shape == (36, 3) and bool((stretched.diff(dim=0) >= 0).all())
 
 
@@ -121,7 +121,7 @@ def test_the_total_is_in_units_of_each_rewards_spread():
     ],
 )
 def test_a_person_puts_damage_below_and_the_recording_not(heard: str, above: list[float], says: str):
-    assert verdict(heard, torch.tensor(above)) == says
+    assert ranking_verdict(heard, torch.tensor(above)) == says
 
 
 def test_the_report_says_what_each_reward_lowers_and_raises():

@@ -8,27 +8,27 @@ from torch import Tensor
 
 from f5_tts.config.schema import GateConfig
 from f5_tts.rewards.combine import check_gates, combine
-from f5_tts.types import RewardBatch, Scored
+from f5_tts.types import ProviderScores, RewardBatch
 
 SIMILAR_WHERE_RIGHT = GateConfig(reward="voice.sim", by="ear.wer", within=[0.0, 0.3])
 
 
 def combined(parts: dict[str, Tensor], weights: dict[str, float], *gates: GateConfig, **more) -> RewardBatch:
-    return combine(Scored(parts, more.get("reported", {})), weights, gates, more.get("frames", {}))
+    return combine(ProviderScores(parts, more.get("reported", {})), weights, gates, more.get("frames", {}))
 
 
 def test_total_is_the_weighted_sum_and_parts_stay_raw():
     parts = {"digits_wer.acc": torch.tensor([1.0, 0.5]), "voice_sim.sim": torch.tensor([0.25, -1.0])}
     rewards = combined(parts, {"voice_sim.sim": 2.0, "digits_wer.acc": 3.0})
     torch.testing.assert_close(rewards.total, torch.tensor([3.5, -0.5]))
-    torch.testing.assert_close(rewards.parts["voice_sim.sim"], torch.tensor([0.25, -1.0]))
+    torch.testing.assert_close(rewards.components["voice_sim.sim"], torch.tensor([0.25, -1.0]))
 
 
 def test_the_total_is_of_what_applies():
     parts = {"a.acc": torch.tensor([1.0, nan, nan]), "b.sim": torch.tensor([0.5, 0.5, nan])}
     rewards = combined(parts, {"a.acc": 2.0, "b.sim": 1.0})
     torch.testing.assert_close(rewards.total, torch.tensor([2.5, 0.5, 0.0]))
-    assert rewards.parts["a.acc"].isnan().tolist() == [False, True, True]
+    assert rewards.components["a.acc"].isnan().tolist() == [False, True, True]
 
 
 @pytest.mark.parametrize(
@@ -46,9 +46,9 @@ def test_similarity_counts_only_under_an_error_rate_and_is_said_where_it_did_not
     parts = {"voice.sim": torch.tensor([0.9, 0.8, 0.7, 0.6]), "ear.acc": torch.tensor([1.0, 0.7, 0.5, nan])}
     reported = {"ear.wer": torch.tensor([0.0, 0.3, 0.5, nan])}
     rewards = combined(parts, {"voice.sim": 1.0, "ear.acc": 0.0}, SIMILAR_WHERE_RIGHT, reported=reported)
-    torch.testing.assert_close(rewards.parts["voice.sim"], torch.tensor([0.9, 0.8, 0.0, 0.6]))
+    torch.testing.assert_close(rewards.components["voice.sim"], torch.tensor([0.9, 0.8, 0.0, 0.6]))
     torch.testing.assert_close(rewards.total, torch.tensor([0.9, 0.8, 0.0, 0.6]))
-    assert rewards.reported["voice.sim.gated"].tolist() == [0.0, 0.0, 1.0, 0.0]
+    assert rewards.diagnostics["voice.sim.gated"].tolist() == [0.0, 0.0, 1.0, 0.0]
     assert parts["voice.sim"][2] == 0.7  # what was scored stays what was scored
 
 
@@ -61,7 +61,7 @@ def test_gates_read_raw_scores_and_all_must_be_open():
     for gate in gates:
         gate.reward, gate.by = f"{gate.reward}.x", f"{gate.by}.x"
     rewards = combined(parts, dict.fromkeys(parts, 1.0), *gates)
-    assert {name: score.tolist() for name, score in rewards.parts.items()} == {name: [0.0, 0.0] for name in parts}
+    assert {name: score.tolist() for name, score in rewards.components.items()} == {name: [0.0, 0.0] for name in parts}
 
 
 def test_a_gated_reward_that_knows_words_is_shut_in_all_its_frames():
@@ -70,7 +70,7 @@ def test_a_gated_reward_that_knows_words_is_shut_in_all_its_frames():
     gate = GateConfig(reward="ear.acc", by="clipping.ok", within=[0.9, 1.0])
     reported = {"clipping.ok": torch.tensor([1.0, 0.2])}
     rewards = combined(parts, {"ear.acc": 1.0}, gate, reported=reported, frames=frames)
-    assert rewards.frames["ear.acc"].tolist() == [[1.0, 1.0], [0.0, 0.0]]
+    assert rewards.frame_scores["ear.acc"].tolist() == [[1.0, 1.0], [0.0, 0.0]]
 
 
 @pytest.mark.parametrize(

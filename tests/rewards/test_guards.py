@@ -23,7 +23,7 @@ def quiet(seconds: float) -> Tensor:
 
 
 def clip(audio: Tensor, text: str = "one two", lead: Tensor | None = None) -> RewardInput:
-    return RewardInput(audio=audio, sample_rate=RATE, text=text, lead=lead)
+    return RewardInput(audio=audio, sample_rate=RATE, text=text, prompt_audio=lead)
 
 
 def test_speech_rate_counts_letters_a_second_and_falls_as_the_ratio_to_the_nearer_bound():

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from f5_tts.config.schema import ProviderConfig
-from f5_tts.rewards.registry import build_providers, component_weights, knows_words, score_all
+from f5_tts.rewards.registry import build_providers, component_weights, has_word_scores, score_all
 from f5_tts.rewards.speaker.voice_sim import VoiceSim
-from f5_tts.types import RewardInput, Scored, Scores
+from f5_tts.types import ProviderScores, RewardInput, Scores
 
 
 @dataclass
@@ -27,7 +27,7 @@ class Given:
 
 
 class Knowing(Given):
-    knows_words = True
+    has_word_scores = True
 
 
 def clips(count: int) -> list[RewardInput]:
@@ -71,7 +71,7 @@ def test_a_wrong_entry_is_named_with_what_is_allowed(entries, message):
 
 def test_scores_and_weights_go_by_provider_and_component():
     providers = {"a": Given(torch.tensor([1.0, 2.0])), "b": Given(torch.tensor([3.0, 4.0]), component="sim")}
-    scores = score_all(providers, clips(2)).parts
+    scores = score_all(providers, clips(2)).components
     assert {name: score.tolist() for name, score in scores.items()} == {"a.acc": [1.0, 2.0], "b.sim": [3.0, 4.0]}
     assert component_weights(
         [ProviderConfig(name="b", weight=2.0), ProviderConfig(name="a", weight=0.5)], providers
@@ -143,33 +143,36 @@ class Mute:
     pass
 
 
-def scored(name: str, inputs: Sequence[RewardInput], **config) -> Scored:
+def scored(name: str, inputs: Sequence[RewardInput], **config) -> ProviderScores:
     return score_all(build_providers([ProviderConfig(name=f"{__name__}:{name}", config=config)]), inputs)
 
 
 def test_a_function_of_yours_is_a_provider_and_config_is_its_arguments():
-    (found,) = scored("quietness", clips(2), scale=2.0).parts.values()
-    assert found.tolist() == [-2.0, -2.0]
+    (result,) = scored("quietness", clips(2), scale=2.0).components.values()
+    assert result.tolist() == [-2.0, -2.0]
 
 
 def test_a_class_of_yours_may_be_called_and_say_none_where_it_does_not_apply():
     key, other = f"{__name__}:Quiet.score", RewardInput(audio=torch.ones(9), sample_rate=1, text="a long story")
-    found = scored("Quiet", [*clips(1), other], patience=5).parts[key]
-    torch.testing.assert_close(found, torch.tensor([1.0, nan]), equal_nan=True)
+    result = scored("Quiet", [*clips(1), other], patience=5).components[key]
+    torch.testing.assert_close(result, torch.tensor([1.0, nan]), equal_nan=True)
 
 
 def test_one_component_is_the_reward_and_the_others_are_reported():
-    found, name = scored("Two", clips(2)), f"{__name__}:Two"
-    assert list(found.parts) == [f"{name}.best"] and list(found.reported) == [f"{name}.worst", f"{name}.words"]
-    assert found.texts == {f"{name}.heard": ["one", "one"]} and found.words == {}
+    result, name = scored("Two", clips(2)), f"{__name__}:Two"
+    assert list(result.components) == [f"{name}.best"] and list(result.diagnostics) == [
+        f"{name}.worst",
+        f"{name}.words",
+    ]
+    assert result.texts == {f"{name}.heard": ["one", "one"]} and result.word_scores == {}
 
 
 def test_words_belong_to_the_reward_of_a_provider_that_says_that_it_knows_them():
-    found, key = scored("Teacher", clips(2)), f"{__name__}:Teacher.score"
-    assert found.parts[key].tolist() == [0.0, 0.0] and found.reported == {}
-    assert list(found.words) == [key] and found.words[key].tolist() == [[1.0] * 3] * 2
+    result, key = scored("Teacher", clips(2)), f"{__name__}:Teacher.score"
+    assert result.components[key].tolist() == [0.0, 0.0] and result.diagnostics == {}
+    assert list(result.word_scores) == [key] and result.word_scores[key].tolist() == [[1.0] * 3] * 2
     providers = build_providers([ProviderConfig(name=f"{__name__}:{name}") for name in ("Teacher", "Two")])
-    assert [knows_words(provider) for provider in providers.values()] == [True, False]
+    assert [has_word_scores(provider) for provider in providers.values()] == [True, False]
 
 
 @pytest.mark.parametrize(

@@ -19,14 +19,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from f5_tts.rewards.registry import Plain
-from f5_tts.rewards.remote.protocol import TOKEN, pack_inputs, unpack_scores
-from f5_tts.rewards.serve import SLOWEST_S, Handler, RewardServer, Service, main, reachable
+from f5_tts.rewards.registry import FunctionProvider
+from f5_tts.rewards.remote.protocol import TOKEN, decode_scores, encode_inputs
+from f5_tts.rewards.serve import SOCKET_TIMEOUT_S, Handler, RewardServer, Service, main, reachable_host
 from f5_tts.types import RewardInput, RewardProvider
 
 ROOT = Path(__file__).parents[2]
 CLIPS = [RewardInput(audio=torch.ones(1600), sample_rate=16_000, text="one")] * 2
-BODY = pack_inputs(CLIPS, "call")
+BODY = encode_inputs(CLIPS, "call")
 
 
 class Hasty(Handler):
@@ -69,19 +69,19 @@ def lengths(inputs: Sequence[RewardInput]) -> Tensor:
 
 
 def test_a_server_says_what_it_serves_and_scores_what_it_gets(serve):
-    server = serve(Plain(lengths), max_bytes=5000)
-    status, said = asked(server, "GET", "/")
+    server = serve(FunctionProvider(lengths), max_bytes=5000)
+    status, output = asked(server, "GET", "/")
     assert status == 200
-    assert json.loads(said) == {
+    assert json.loads(output) == {
         "protocol": 2,
         "name": "probe",
         "component": "score",
         "words": False,
         "max_bytes": 5000,
     }
-    status, answer = asked(serve(Plain(lengths)), "POST", "/score", BODY)
+    status, answer = asked(serve(FunctionProvider(lengths)), "POST", "/score", BODY)
     assert status == 200
-    torch.testing.assert_close(unpack_scores(answer, "call"), {"score": torch.tensor([1600.0, 1600.0])})
+    torch.testing.assert_close(decode_scores(answer, "call"), {"score": torch.tensor([1600.0, 1600.0])})
 
 
 class Mixed:
@@ -93,7 +93,7 @@ class Mixed:
 
 def test_whatever_a_provider_may_give_in_a_run_becomes_tensors_and_texts(serve):
     _, answer = asked(serve(Mixed()), "POST", "/score", BODY)
-    got = unpack_scores(answer, "call")
+    got = decode_scores(answer, "call")
     assert got.pop("heard") == ["one", ""]
     expected = {"score": torch.tensor([1.0, nan]), "whole": torch.tensor([2.0, 3.0])}
     torch.testing.assert_close(got, expected, equal_nan=True)
@@ -101,8 +101,8 @@ def test_whatever_a_provider_may_give_in_a_run_becomes_tensors_and_texts(serve):
 
 @pytest.mark.parametrize("method, path", [("GET", "/score"), ("GET", "/../etc/passwd"), ("POST", "/")])
 def test_other_paths_are_not_found(serve, method, path):
-    status, said = asked(serve(Plain(lengths)), method, path, BODY if method == "POST" else None)
-    assert status == 404 and f"there is no {path}" in said.decode()
+    status, output = asked(serve(FunctionProvider(lengths)), method, path, BODY if method == "POST" else None)
+    assert status == 404 and f"there is no {path}" in output.decode()
 
 
 @pytest.mark.parametrize("given", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "secret"}])
@@ -113,21 +113,21 @@ def test_without_the_token_nothing_is_told_and_nothing_scored(serve, given):
         scored.append(len(inputs))
         return lengths(inputs)
 
-    server = serve(Plain(note), token="secret")
+    server = serve(FunctionProvider(note), token="secret")
     for method, path, body in [("GET", "/", None), ("POST", "/score", BODY)]:
-        status, said = asked(server, method, path, body, **given)
-        assert status == 401 and TOKEN in said.decode() and "secret" not in said.decode()
+        status, output = asked(server, method, path, body, **given)
+        assert status == 401 and TOKEN in output.decode() and "secret" not in output.decode()
     assert scored == []
 
 
 def test_with_the_token_both_are(serve):
-    server = serve(Plain(lengths), token="secret")
+    server = serve(FunctionProvider(lengths), token="secret")
     assert asked(server, "GET", "/", Authorization="Bearer secret")[0] == 200
     assert asked(server, "POST", "/score", BODY, Authorization="Bearer secret")[0] == 200
 
 
 def test_a_body_above_the_limit_is_refused_before_any_of_it_is_sent(serve):
-    server = serve(Plain(lengths), max_bytes=1000)
+    server = serve(FunctionProvider(lengths), max_bytes=1000)
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
         client.sendall(b"POST /score HTTP/1.1\r\nContent-Length: 1001\r\n\r\n")
         answer = client.makefile("rb").read().decode()
@@ -137,25 +137,25 @@ def test_a_body_above_the_limit_is_refused_before_any_of_it_is_sent(serve):
 @pytest.mark.parametrize("options, status", [({"max_bytes": 1000}, 413), ({"token": "secret"}, 401)])
 def test_a_client_that_is_refused_comes_to_read_why_though_it_sends_more_than_a_socket_holds(serve, options, status):
     """16 MB; of a connection that is reset while it sends, a client reads nothing."""
-    assert asked(serve(Plain(lengths), **options), "POST", "/score", bytes(2**24))[0] == status
+    assert asked(serve(FunctionProvider(lengths), **options), "POST", "/score", bytes(2**24))[0] == status
 
 
 @pytest.mark.parametrize("length", ["", "-1", "1e3", "²"])
 def test_a_body_must_say_how_long_it_is(serve, length):
-    with socket.create_connection(("127.0.0.1", serve(Plain(lengths)).port), timeout=20) as client:
+    with socket.create_connection(("127.0.0.1", serve(FunctionProvider(lengths)).port), timeout=20) as client:
         client.sendall(f"POST /score HTTP/1.1\r\nContent-Length: {length}\r\n\r\n".encode())
         assert b" 411 " in client.makefile("rb").readline()
 
 
 def test_a_malformed_body_is_a_bad_request_and_the_server_goes_on(serve):
-    server = serve(Plain(lengths))
-    status, said = asked(server, "POST", "/score", BODY[:-1])
-    assert status == 400 and "cannot be read" in said.decode()
+    server = serve(FunctionProvider(lengths))
+    status, output = asked(server, "POST", "/score", BODY[:-1])
+    assert status == 400 and "cannot be read" in output.decode()
     assert asked(server, "POST", "/score", BODY)[0] == 200
 
 
 def test_a_body_that_ends_early_is_a_bad_request(serve):
-    with socket.create_connection(("127.0.0.1", serve(Plain(lengths)).port), timeout=20) as client:
+    with socket.create_connection(("127.0.0.1", serve(FunctionProvider(lengths)).port), timeout=20) as client:
         client.sendall(b"POST /score HTTP/1.1\r\nContent-Length: 100\r\n\r\nabc")
         client.shutdown(socket.SHUT_WR)
         answer = client.makefile("rb").read()
@@ -164,28 +164,28 @@ def test_a_body_that_ends_early_is_a_bad_request(serve):
 
 @pytest.mark.parametrize("sent", [b"", b"POST /sc", b"POST /score HTTP/1.1\r\nContent-Length: 100\r\n\r\nabc"])
 def test_a_client_that_falls_silent_is_hung_up_on_while_others_are_served(serve, sent):
-    server = serve(Plain(lengths), handler=Hasty)
+    server = serve(FunctionProvider(lengths), handler=Hasty)
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
         client.sendall(sent)
         assert asked(server, "POST", "/score", BODY)[0] == 200
         assert client.recv(1000) == b""
-    assert Handler.timeout == SLOWEST_S
+    assert Handler.timeout == SOCKET_TIMEOUT_S
 
 
 def test_an_error_of_the_provider_is_told_in_a_sentence_and_its_trace_stays_with_the_server(serve, capsys):
     def broken(inputs: Sequence[RewardInput]) -> Tensor:
         raise KeyError(f"no such\n  key among {len(inputs)}")
 
-    server = serve(Plain(broken))
-    status, said = asked(server, "POST", "/score", BODY)
-    assert (status, said.decode()) == (500, "KeyError: 'no such\\n key among 2'")
+    server = serve(FunctionProvider(broken))
+    status, output = asked(server, "POST", "/score", BODY)
+    assert (status, output.decode()) == (500, "KeyError: 'no such\\n key among 2'")
     assert "Traceback" in capsys.readouterr().err
     assert asked(server, "GET", "/")[0] == 200
 
 
 def test_scores_of_the_wrong_shape_are_an_error_that_names_the_provider(serve):
-    status, said = asked(serve(Plain(lambda inputs: torch.ones(3))), "POST", "/score", BODY)
-    assert status == 500 and "provider probe.score gave scores of shape (3,) for 2 clips" in said.decode()
+    status, output = asked(serve(FunctionProvider(lambda inputs: torch.ones(3))), "POST", "/score", BODY)
+    assert status == 500 and "provider probe.score gave scores of shape (3,) for 2 clips" in output.decode()
 
 
 def test_a_client_that_hangs_up_leaves_no_trace_and_others_are_served(serve, capsys):
@@ -196,7 +196,7 @@ def test_a_client_that_hangs_up_leaves_no_trace_and_others_are_served(serve, cap
         leave.wait()
         return lengths(inputs)
 
-    server = serve(Plain(held))
+    server = serve(FunctionProvider(held))
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # hangs up with a reset
         client.sendall(b"POST /score HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY)
@@ -213,7 +213,7 @@ def test_one_thread_scores_for_all_clients(serve):
         threads.add(threading.get_ident())
         return lengths(inputs)
 
-    server = serve(Plain(note))
+    server = serve(FunctionProvider(note))
     clients = [threading.Thread(target=asked, args=(server, "POST", "/score", BODY)) for _ in range(4)]
     for client in clients:
         client.start()
@@ -248,11 +248,11 @@ def test_what_cannot_be_served_is_said_before_anything_is(arguments, message, mo
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "192.168.1.5", "gpu.example.org"])
 def test_the_url_that_is_printed_has_the_host_that_was_asked_for(host):
-    assert reachable(host) == host
+    assert reachable_host(host) == host
 
 
 def test_where_all_addresses_are_listened_at_the_url_has_the_machines_name():
-    assert reachable("0.0.0.0") == socket.gethostname()
+    assert reachable_host("0.0.0.0") == socket.gethostname()
 
 
 @pytest.mark.slow
@@ -283,13 +283,13 @@ def test_the_command_says_in_one_line_where_it_serves_keeps_its_token_and_ends_w
     )
     assert process.stdout is not None
     line = process.stdout.readline().decode()
-    found = re.fullmatch(r"tests\.rewards\.probe:Surroundings \(acc\) is served at http://127\.0\.0\.1:(\d+)\n", line)
-    assert found
-    connection = HTTPConnection("127.0.0.1", int(found[1]), timeout=20)
+    result = re.fullmatch(r"tests\.rewards\.probe:Surroundings \(acc\) is served at http://127\.0\.0\.1:(\d+)\n", line)
+    assert result
+    connection = HTTPConnection("127.0.0.1", int(result[1]), timeout=20)
     connection.request("POST", "/score", BODY, {"Authorization": "Bearer secret"})
-    scores = unpack_scores(connection.getresponse().read(), "call")
+    scores = decode_scores(connection.getresponse().read(), "call")
     assert isinstance(scores["knows_token"], Tensor) and scores["knows_token"].tolist() == [0.0, 0.0]
     process.send_signal(signal.SIGINT)
-    said, errors = process.communicate(timeout=60)
-    assert (process.returncode, said) == (0, b"")
+    output, errors = process.communicate(timeout=60)
+    assert (process.returncode, output) == (0, b"")
     assert errors == b"what a library may say on stdout when it is imported\n"

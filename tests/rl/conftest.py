@@ -7,8 +7,8 @@ import torch
 from tests.tiny import tiny_arch
 from torch import Tensor
 
-from f5_tts.config.load import compose_run
-from f5_tts.config.schema import ProviderConfig, RLConfig, RLRunConfig
+from f5_tts.config.load import compose_config
+from f5_tts.config.schema import ProviderConfig, RLConfig, RLTrainConfig
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.cfm import CFM
 from f5_tts.types import Rollout, SpeechBatch
@@ -34,7 +34,7 @@ def rl() -> Callable[..., RLConfig]:
     def make(*changes: str) -> RLConfig:
         pairs = not any(change.startswith("prompt_frac_range=[") for change in changes)  # one or the other
         overrides = [f"datasets.pair_speakers={pairs}", *(f"rl.{change}" for change in (*SETTINGS, *changes))]
-        return compose_run("F5TTS_Mini_RL", overrides, RLRunConfig).rl
+        return compose_config("F5TTS_Mini_RL", overrides, RLTrainConfig).rl
 
     return make
 
@@ -101,7 +101,7 @@ def rollout_of() -> Callable[..., Rollout]:
         return Rollout(
             batch=batch,
             cond=torch.zeros_like(states),
-            target=torch.ones(num, length, dtype=torch.bool),
+            target_mask=torch.ones(num, length, dtype=torch.bool),
             mel=actions,
             times=torch.tensor([time]),
             next_times=torch.tensor([next_time]),

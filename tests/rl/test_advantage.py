@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from f5_tts.rl.advantage import METHODS, MIN_GROUPS, MODES, RunningBaseline, group_advantages, without_spread
+from f5_tts.rl.advantage import METHODS, MIN_GROUPS, MODES, RunningBaseline, group_advantages, zero_std_groups
 
 ONE_REWARD = {"weights": {"r": 1.0}, "floors": {"r": 0.02}, "clip": 5.0, "mode": "gdpo", "method": "gdpo"}
 
@@ -48,10 +48,10 @@ def test_rewards_are_scaled_each_by_itself_and_added_by_weight():
     """acc: mean 0.5, deviation 0.5; sim: mean 0.6, deviation 0.1."""
     parts = {"acc": torch.tensor([1.0, 0.0, 1.0, 0.0]), "sim": torch.tensor([0.5, 0.5, 0.7, 0.7])}
     weights, floors = {"acc": 1.0, "sim": 0.5}, {"acc": 0.02, "sim": 0.005}
-    found = group_advantages(
+    result = group_advantages(
         parts, torch.zeros(4, dtype=torch.long), weights, floors, everywhere(4), mode="gdpo", method="gdpo", clip=5.0
     )
-    torch.testing.assert_close(found, torch.tensor([0.5, -1.5, 1.5, -0.5]))
+    torch.testing.assert_close(result, torch.tensor([0.5, -1.5, 1.5, -0.5]))
 
 
 @pytest.mark.parametrize("num_groups", [1, 3, MIN_GROUPS, 20])
@@ -64,8 +64,8 @@ def test_advantages_of_a_group_sum_to_zero(num_groups: int):
 
 def test_a_spread_below_the_floor_is_divided_by_the_floor():
     """Deviation 0.001 below a floor of 0.1."""
-    found = advantages([0.5, 0.502], [1, 1], floors={"r": 0.1})
-    torch.testing.assert_close(found, torch.tensor([-0.01, 0.01]), atol=1e-6, rtol=0)
+    result = advantages([0.5, 0.502], [1, 1], floors={"r": 0.1})
+    torch.testing.assert_close(result, torch.tensor([-0.01, 0.01]), atol=1e-6, rtol=0)
 
 
 def test_from_eight_groups_on_the_spread_of_the_update_is_one():
@@ -85,9 +85,9 @@ def test_a_group_of_equal_rewards_gets_exactly_zero(method: str, value: float, n
     rewards, ids = [value] * 3, [0] * 3
     for group in range(1, num_groups):
         rewards, ids = [*rewards, 0.0, 1.0, 2.0], [*ids, group, group, group]
-    found = advantages(rewards, ids, method=method)
-    assert found[:3].eq(0).all()
-    assert found[3:].abs().le(5).all()
+    result = advantages(rewards, ids, method=method)
+    assert result[:3].eq(0).all()
+    assert result[3:].abs().le(5).all()
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 0.22, 1.0])
@@ -96,7 +96,7 @@ def test_a_reward_without_spread_adds_nothing_where_another_has_some(floor: floa
     """The mean of three times 0.22 is another number in single precision: rounding is no spread."""
     parts = {"acc": torch.full((3,), value), "sim": torch.tensor([1.0, 3.0, 5.0])}
     floors = {"acc": floor, "sim": 0.005}
-    found = group_advantages(
+    result = group_advantages(
         parts,
         torch.zeros(3, dtype=torch.long),
         {"acc": 1.0, "sim": 1.0},
@@ -106,34 +106,34 @@ def test_a_reward_without_spread_adds_nothing_where_another_has_some(floor: floa
         method="gdpo",
         clip=5.0,
     )
-    torch.testing.assert_close(found, advantages([1.0, 3.0, 5.0], [0, 0, 0]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(result, advantages([1.0, 3.0, 5.0], [0, 0, 0]), atol=1e-5, rtol=0)
 
 
 def test_advantages_are_clipped_on_both_sides():
-    found = advantages([0.0, 2.0, 0.0, 2.0], [0, 0, 1, 1], weights={"r": 3.0}, clip=2.0)
-    torch.testing.assert_close(found, torch.tensor([-2.0, 2.0, -2.0, 2.0]))
+    result = advantages([0.0, 2.0, 0.0, 2.0], [0, 0, 1, 1], weights={"r": 3.0}, clip=2.0)
+    torch.testing.assert_close(result, torch.tensor([-2.0, 2.0, -2.0, 2.0]))
 
 
 def test_a_group_has_no_spread_only_if_every_reward_is_equal_there():
     parts = {"acc": torch.tensor([1.0, 1.0, 0.0, 0.0]), "sim": torch.tensor([0.5, 0.5, 0.6, 0.7])}
-    assert without_spread(parts, torch.tensor([9, 9, 4, 4])).tolist() == [True, True, False, False]
+    assert zero_std_groups(parts, torch.tensor([9, 9, 4, 4])).tolist() == [True, True, False, False]
 
 
 def test_a_reward_by_frame_is_compared_with_the_same_frame_of_the_others():
     """Two groups of two, three frames: frame 0 differs by 1, frame 1 not at all, frame 2 by 4, deviation 2."""
     words = torch.tensor([[1.0, 0.5, 4.0], [0.0, 0.5, 0.0], [7.0, 0.0, 1.0], [7.0, 0.0, 3.0]])
-    found = group_advantages({"r": words}, torch.tensor([5, 5, 1, 1]), **ONE_REWARD, target=everywhere(4, 3))
+    result = group_advantages({"r": words}, torch.tensor([5, 5, 1, 1]), **ONE_REWARD, target=everywhere(4, 3))
     expected = torch.tensor([[1.0, 0.0, 1.0], [-1.0, 0.0, -1.0], [0.0, 0.0, -1.0], [0.0, 0.0, 1.0]])
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(result, expected)
 
 
 def test_a_reward_of_the_whole_sample_counts_in_all_its_frames():
     parts = {"acc": torch.tensor([[1.0, 0.0], [0.0, 0.0]]), "sim": torch.tensor([0.2, 0.4])}
     weights, floors = {"acc": 1.0, "sim": 0.5}, {"acc": 0.02, "sim": 0.005}
-    found = group_advantages(
+    result = group_advantages(
         parts, torch.zeros(2, dtype=torch.long), weights, floors, everywhere(2, 2), mode="gdpo", method="gdpo", clip=5.0
     )
-    torch.testing.assert_close(found, torch.tensor([[0.5, -0.5], [-0.5, 0.5]]))
+    torch.testing.assert_close(result, torch.tensor([[0.5, -0.5], [-0.5, 0.5]]))
 
 
 def test_padding_and_prompts_change_no_advantage_and_have_none():
@@ -143,8 +143,8 @@ def test_padding_and_prompts_change_no_advantage_and_have_none():
     alone = group_advantages({"r": words}, ids, **ONE_REWARD, target=everywhere(16))
     padded = torch.cat([words, 100 * torch.rand(16, 1, generator=generator)], dim=1)
     target = torch.tensor([True, False]).expand(16, 2)
-    found = group_advantages({"r": padded}, ids, **ONE_REWARD, target=target)
-    torch.testing.assert_close(found, torch.cat([alone, torch.zeros(16, 1)], dim=1))
+    result = group_advantages({"r": padded}, ids, **ONE_REWARD, target=target)
+    torch.testing.assert_close(result, torch.cat([alone, torch.zeros(16, 1)], dim=1))
 
 
 # --- other ways to compare; two rewards of weights 1 and 2, group 0 totals 1, 2, 6 and group 1 totals 0, 4 ---
@@ -166,8 +166,8 @@ SPREAD = (((1 - 2.6) ** 2 + (2 - 2.6) ** 2 + (6 - 2.6) ** 2 + 2.6**2 + 1.4**2) /
 )
 def test_methods_that_add_rewards_first_compare_their_weighted_sum(method: str, expected: list[float]):
     weights, floors = {"r": 1.0, "q": 2.0}, {"r": 9.0, "q": 9.0}
-    found = group_advantages(TWO_REWARDS, GROUPS, weights, floors, everywhere(5), mode="sum", method=method, clip=5.0)
-    torch.testing.assert_close(found, torch.tensor(expected))
+    result = group_advantages(TWO_REWARDS, GROUPS, weights, floors, everywhere(5), mode="sum", method=method, clip=5.0)
+    torch.testing.assert_close(result, torch.tensor(expected))
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -179,12 +179,12 @@ def test_whole_groups_in_any_order_and_company_get_the_same_advantages_below_eig
     settings = {"mode": mode, "method": method, "clip": 5.0}
     whole = group_advantages(TWO_REWARDS, GROUPS, weights, floors, everywhere(5), **settings)
     shuffled = {name: score[order] for name, score in TWO_REWARDS.items()}
-    found = group_advantages(shuffled, GROUPS[order], weights, floors, everywhere(5), **settings)
-    torch.testing.assert_close(found, whole[order])
+    result = group_advantages(shuffled, GROUPS[order], weights, floors, everywhere(5), **settings)
+    torch.testing.assert_close(result, whole[order])
     if method != "global_std" and mode != "normalized_sum":
         alone = {name: score[:3] for name, score in TWO_REWARDS.items()}
-        found = group_advantages(alone, GROUPS[:3], weights, floors, everywhere(3), **settings)
-        torch.testing.assert_close(found, whole[:3])
+        result = group_advantages(alone, GROUPS[:3], weights, floors, everywhere(3), **settings)
+        torch.testing.assert_close(result, whole[:3])
 
 
 # --- other ways to add ---
@@ -203,23 +203,25 @@ def test_modes_make_rewards_comparable_before_they_are_added(mode: str, expected
     """r and q of weights 1 and 2, compared by dr_grpo, which centres alone. Deviations over all five: √0.8 of r, whose
     mean is 1, and √0.56 of q, whose mean is 0.8; in group 0 both are 0, 1, 2 in some order: deviation √(2 / 3)."""
     settings = {"mode": mode, "method": "dr_grpo", "clip": 9.0}
-    found = group_advantages(TWO_REWARDS, GROUPS, {"r": 1.0, "q": 2.0}, {"r": 0.0, "q": 0.0}, everywhere(5), **settings)
+    result = group_advantages(
+        TWO_REWARDS, GROUPS, {"r": 1.0, "q": 2.0}, {"r": 0.0, "q": 0.0}, everywhere(5), **settings
+    )
     total = torch.tensor(expected)
     centred = torch.cat([total[:3] - total[:3].mean(), total[3:] - total[3:].mean()])
-    torch.testing.assert_close(found, centred, atol=1e-4, rtol=0)
+    torch.testing.assert_close(result, centred, atol=1e-4, rtol=0)
 
 
 def test_equal_rewards_share_their_rank():
     """Of four, two in the middle: places 0, 1.5, 1.5, 3 of 3; their mean is a half."""
-    found = advantages([5.0, 7.0, 7.0, 100.0], [0] * 4, mode="rank_shaping", method="dr_grpo")
-    torch.testing.assert_close(found, torch.tensor([-0.5, 0.0, 0.0, 0.5]))
+    result = advantages([5.0, 7.0, 7.0, 100.0], [0] * 4, mode="rank_shaping", method="dr_grpo")
+    torch.testing.assert_close(result, torch.tensor([-0.5, 0.0, 0.0, 0.5]))
 
 
 def test_a_floor_keeps_the_noise_of_a_whole_update_small():
-    found = advantages(
+    result = advantages(
         [0.0, 0.01], [0, 0], mode="normalized_sum", method="dr_grpo", floors={"r": 0.5}
     )  # deviation 0.005
-    torch.testing.assert_close(found, torch.tensor([-0.01, 0.01]))
+    torch.testing.assert_close(result, torch.tensor([-0.01, 0.01]))
 
 
 # --- rewards that do not apply ---
@@ -228,18 +230,18 @@ def test_a_floor_keeps_the_noise_of_a_whole_update_small():
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("mode", MODES)
 def test_a_reward_that_does_not_apply_moves_its_sample_nowhere(mode: str, method: str):
-    found = advantages([1.0, nan, 3.0, nan, nan], [0, 0, 0, 1, 1], mode=mode, method=method)
-    assert found[0] < 0 < found[2] and found[0] == pytest.approx(-found[2].item())
-    torch.testing.assert_close(found[[1, 3, 4]], torch.zeros(3), atol=1e-6, rtol=0)
+    result = advantages([1.0, nan, 3.0, nan, nan], [0, 0, 0, 1, 1], mode=mode, method=method)
+    assert result[0] < 0 < result[2] and result[0] == pytest.approx(-result[2].item())
+    torch.testing.assert_close(result[[1, 3, 4]], torch.zeros(3), atol=1e-6, rtol=0)
 
 
 def test_where_one_reward_does_not_apply_the_other_decides():
     parts = {"acc": torch.tensor([0.0, 1.0, 0.0, 1.0]), "sim": torch.full((4,), nan)}
     settings = {"mode": "gdpo", "method": "gdpo", "clip": 5.0}
     floors = dict.fromkeys(parts, 0.0)
-    found = group_advantages(parts, torch.zeros(4).long(), {"acc": 1.0, "sim": 9.0}, floors, everywhere(4), **settings)
-    torch.testing.assert_close(found, torch.tensor([-1.0, 1.0, -1.0, 1.0]))
-    assert not without_spread(parts, torch.zeros(4).long()).any()
+    result = group_advantages(parts, torch.zeros(4).long(), {"acc": 1.0, "sim": 9.0}, floors, everywhere(4), **settings)
+    torch.testing.assert_close(result, torch.tensor([-1.0, 1.0, -1.0, 1.0]))
+    assert not zero_std_groups(parts, torch.zeros(4).long()).any()
 
 
 # --- without a group ---
@@ -287,8 +289,8 @@ def test_a_baseline_goes_on_from_its_state_and_knows_floors_weights_and_clip():
 def test_a_reward_by_frame_counts_as_its_mean_over_generated_frames():
     line = baseline()
     target = torch.tensor([[True, True, False], [True, False, False]])
-    found = line({"r": torch.tensor([[0.0, 2.0, 9.0], [3.0, 9.0, 9.0]])}, torch.arange(2), target)
-    assert found.tolist() == pytest.approx([-1.0, 1.0])
+    result = line({"r": torch.tensor([[0.0, 2.0, 9.0], [3.0, 9.0, 9.0]])}, torch.arange(2), target)
+    assert result.tolist() == pytest.approx([-1.0, 1.0])
 
 
 def test_a_baseline_passes_over_what_does_not_apply():

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from f5_tts.config.load import compose_run
-from f5_tts.config.schema import RLConfig, RLRunConfig
+from f5_tts.config.load import compose_config
+from f5_tts.config.schema import RLConfig, RLTrainConfig
 from f5_tts.rl.algorithms import ALGORITHMS, Algorithm, find_algorithm
 
 SOURCE = """
@@ -20,7 +20,7 @@ not_mine = "nft"
 
 
 def rl(*overrides: str) -> RLConfig:
-    return compose_run("F5TTS_Mini_RL", [f"rl.{override}" for override in overrides], RLRunConfig).rl
+    return compose_config("F5TTS_Mini_RL", [f"rl.{override}" for override in overrides], RLTrainConfig).rl
 
 
 @pytest.fixture
@@ -37,9 +37,9 @@ def test_a_name_gives_its_entry_and_auto_the_larger_of_what_it_may_become():
 
 
 def test_module_and_attribute_give_an_algorithm_of_ones_own(own_module: str):
-    found = find_algorithm(rl(f"algorithm={own_module}:mine").algorithm)
-    assert isinstance(found, Algorithm) and found.loss_terms is ALGORITHMS["nft"].loss_terms
-    assert not found.needs_trained_head and not found.uses_window and found.warning is None
+    result = find_algorithm(rl(f"algorithm={own_module}:mine").algorithm)
+    assert isinstance(result, Algorithm) and result.loss_terms is ALGORITHMS["nft"].loss_terms
+    assert not result.needs_trained_head and not result.uses_window and result.warning is None
 
 
 def test_what_is_no_algorithm_is_refused_with_the_key(own_module: str):

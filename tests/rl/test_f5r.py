@@ -12,27 +12,35 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from f5_tts.config.load import compose_run
-from f5_tts.config.schema import ConfigError, RLConfig, RLRunConfig
+from f5_tts.config.load import compose_config
+from f5_tts.config.schema import ConfigError, RLConfig, RLTrainConfig
 from f5_tts.infer.sample import sample
 from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import Checkpoint
 from f5_tts.model.flow import time_grid
 from f5_tts.model.heads import Velocity, VelocityModel
-from f5_tts.rl.advantage import GroupComparison
-from f5_tts.rl.f5r import density, divergence, draw, draw_with_gradients, f5r_objective, kept_times, rollout_times
+from f5_tts.rl.advantage import GroupAdvantage
+from f5_tts.rl.f5r import (
+    density,
+    divergence,
+    draw_with_gradients,
+    f5r_loss,
+    rollout_times,
+    rollout_with_gradients,
+    sample_gradient_times,
+)
 from f5_tts.rl.gaussian import Gaussian
-from f5_tts.rl.grpo import GRPOLoss
+from f5_tts.rl.grpo import PolicyLoss
 from f5_tts.rl.policy_gradient import Models
-from f5_tts.train.build_rl import chosen_algorithm
-from f5_tts.types import GRPOBatch, Rollout, SpeechBatch
+from f5_tts.train.build_rl import resolve_algorithm
+from f5_tts.types import ExperienceBatch, Rollout, SpeechBatch
 
 CASES = pytest.mark.parametrize("case", ["cfg2", "cfg0", "skip", "persample"])
 F5R = ("algorithm=f5r", "train_sigma=true", "window.size=1")
 
 
-def batch_of(rollout: Rollout, advantages: Tensor) -> GRPOBatch:
-    return GRPOBatch(rollout=rollout, advantages=advantages, share=1.0, metrics={})
+def batch_of(rollout: Rollout, advantages: Tensor) -> ExperienceBatch:
+    return ExperienceBatch(rollout=rollout, advantages=advantages, loss_weight=1.0, metrics={})
 
 
 # --- the formula ---
@@ -44,9 +52,9 @@ def formula(tensors) -> Callable[[str], Tensor]:
 
 
 def test_advantages_are_the_published_ones(formula, rl):
-    compare = GroupComparison({"sum": 1.0}, {"sum": 0.0}, rl("advantage=grpo", "rewards.mode=sum"))
-    found = compare({"sum": formula("rewards")}, torch.zeros(4, dtype=torch.long), formula("target_mask"))
-    torch.testing.assert_close(found, formula("advantages"), atol=1e-6, rtol=1e-5)
+    compare = GroupAdvantage({"sum": 1.0}, {"sum": 0.0}, rl("advantage=grpo", "rewards.mode=sum"))
+    result = compare({"sum": formula("rewards")}, torch.zeros(4, dtype=torch.long), formula("target_mask"))
+    torch.testing.assert_close(result, formula("advantages"), atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("tag, eps", [("eps0", 0.0), ("eps1e-6", 1e-6)])
@@ -54,8 +62,8 @@ def test_density_and_divergence_are_the_published_ones(tag, eps, formula):
     policy = Gaussian(formula("mu"), formula("ln_sig").exp())
     reference = Gaussian(formula("ref_mu"), formula("ref_ln_sig").exp())
     torch.testing.assert_close(density(formula("x"), policy, eps), formula(f"{tag}.density"), atol=0, rtol=1e-6)
-    found = divergence(policy, reference, eps)
-    torch.testing.assert_close(found, formula(f"{tag}.kl_per_step"), atol=1e-6, rtol=1e-6)
+    result = divergence(policy, reference, eps)
+    torch.testing.assert_close(result, formula(f"{tag}.kl_per_step"), atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize("tag, eps", [("eps0", 0.0), ("eps1e-6", 1e-6)])
@@ -68,7 +76,7 @@ def test_loss_and_its_gradients_are_the_published_ones(tag, eps, formula, rl, ro
     empty = rollout_of(mu[0].detach(), mu[0].detach(), mu[0].detach(), 1.0)
     rollout = replace(
         empty,
-        target=formula("target_mask"),
+        target_mask=formula("target_mask"),
         times=rollout_times(config)[:-1],
         next_times=rollout_times(config)[1:],
         states=formula("x"),  # not looked at
@@ -76,11 +84,11 @@ def test_loss_and_its_gradients_are_the_published_ones(tag, eps, formula, rl, ro
         means=mu,
         stds=ln_sigma.exp(),
     )
-    output = f5r_objective(Models(reference, reference), batch_of(rollout, formula("advantages")), 0, config)
+    output = f5r_loss(Models(reference, reference), batch_of(rollout, formula("advantages")), 0, config)
     output.loss.backward()
-    found = [output.metrics["loss"], output.metrics["loss/kl"], output.metrics["loss/pro_adv"]]
-    wanted = [formula(f"{tag}.{name}").item() for name in ("loss", "kl_mean", "weighted_mean")]
-    assert found == pytest.approx(wanted, rel=1e-6)
+    result = [output.metrics["loss"], output.metrics["loss/kl"], output.metrics["loss/pro_adv"]]
+    expected = [formula(f"{tag}.{name}").item() for name in ("loss", "kl_mean", "weighted_mean")]
+    assert result == pytest.approx(expected, rel=1e-6)
     torch.testing.assert_close(mu.grad, formula(f"{tag}.grad_mu"), atol=1e-8, rtol=1e-5)
     torch.testing.assert_close(ln_sigma.grad, formula(f"{tag}.grad_ln_sig"), atol=1e-8, rtol=1e-5)
 
@@ -95,7 +103,7 @@ def recorded(golden_model, tensors, table, rl) -> Callable[[str], tuple[CFM, Rol
     def run(case: str) -> tuple[CFM, Rollout, dict[str, Tensor], RLConfig]:
         told, golden = table("g4_grpo")[f"rollout.{case}"], tensors("g4_grpo")
         names = [name for name in golden if name.startswith(f"rollout.{case}.")]
-        want = {name.removeprefix(f"rollout.{case}."): golden[name] for name in names}
+        expected = {name.removeprefix(f"rollout.{case}."): golden[name] for name in names}
         config = rl(
             *F5R,
             f"steps={told['n_intervals'] + 1}",
@@ -103,32 +111,32 @@ def recorded(golden_model, tensors, table, rl) -> Callable[[str], tuple[CFM, Rol
             f"sway_sampling_coef={'null' if told['sway_sampling_coef'] is None else told['sway_sampling_coef']}",
             f"density_eps={told['density_eps']}",
         )
-        start, prompt = want["y0"], want["in.cond"]
+        start, prompt = expected["y0"], expected["in.cond"]
         batch = SpeechBatch(
             mel=F.pad(prompt, (0, 0, 0, start.shape[1] - prompt.shape[1])),
-            lens=want["in.duration"],
-            prompt_lens=want.get("in.lens", torch.full((2,), prompt.shape[1])),
-            text=want["in.text"],
+            lens=expected["in.duration"],
+            prompt_lens=expected.get("in.lens", torch.full((2,), prompt.shape[1])),
+            text=expected["in.text"],
             target_texts=["", ""],
             group_ids=torch.tensor([0, 1]),
             audio=[torch.zeros(1)] * 2,
         )
         model = golden_model("dit", attn_mask_enabled=False).eval()
-        noise = want["noise"].view(told["n_intervals"], -1, *start.shape)
+        noise = expected["noise"].view(told["n_intervals"], -1, *start.shape)
         times = rollout_times(config)[told["kept_intervals"]]
-        return model, draw(model, batch, start, noise, times, config), want, config
+        return model, rollout_with_gradients(model, batch, start, noise, times, config), expected, config
 
     return run
 
 
 @CASES
 def test_a_rollout_is_the_published_one_within_1e_4(case, recorded):
-    _, rollout, want, _ = recorded(case)
-    assert torch.equal(rollout.target, want["target_mask"])
-    torch.testing.assert_close(rollout.means, want["mu"], atol=1e-4, rtol=0)
-    torch.testing.assert_close(rollout.stds.log(), want["ln_sig"], atol=1e-4, rtol=0)
-    torch.testing.assert_close(rollout.actions, want["x"], atol=1e-4, rtol=0)
-    torch.testing.assert_close(rollout.mel, want["out"], atol=1e-4, rtol=0)
+    _, rollout, expected, _ = recorded(case)
+    assert torch.equal(rollout.target_mask, expected["target_mask"])
+    torch.testing.assert_close(rollout.means, expected["mu"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(rollout.stds.log(), expected["ln_sig"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(rollout.actions, expected["x"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(rollout.mel, expected["out"], atol=1e-4, rtol=0)
 
 
 @CASES
@@ -136,7 +144,7 @@ def test_loss_and_gradients_of_a_rollout_are_the_published_ones(case, recorded, 
     """So the gradient runs through the chain of states, and a step that is left out cuts it."""
     told = table("g4_grpo")[f"rollout.{case}"]
     model, rollout, _, config = recorded(case)
-    output = f5r_objective(Models(model), batch_of(rollout, torch.tensor(told["advantages"])), 0, config)
+    output = f5r_loss(Models(model), batch_of(rollout, torch.tensor(told["advantages"])), 0, config)
     output.loss.backward()
     assert output.loss.item() == pytest.approx(told["policy_loss"], rel=1e-5)
     norms = {name: 0.0 if p.grad is None else p.grad.norm().item() for name, p in model.named_parameters()}
@@ -148,8 +156,8 @@ def test_the_mean_is_sampled_as_the_fork_samples_it(golden_model, tensors):
     prompt, noise = golden["in.cond"], golden["y0"]
     prompt_len, length = (torch.tensor([part.shape[1]]) for part in (prompt, noise))
     model = golden_model("dit", attn_mask_enabled=False).eval()
-    found = sample(model, prompt, prompt_len, length, golden["in.text"], noise, time_grid(8, -1.0), 2.0)
-    torch.testing.assert_close(found, golden["out"], atol=1e-4, rtol=0)
+    result = sample(model, prompt, prompt_len, length, golden["in.text"], noise, time_grid(8, -1.0), 2.0)
+    torch.testing.assert_close(result, golden["out"], atol=1e-4, rtol=0)
 
 
 # --- what it draws and learns ---
@@ -180,7 +188,7 @@ def test_without_shared_noise_every_sample_starts_elsewhere(rl, policy, batch):
 def test_steps_are_left_out_of_the_gradient_but_for_the_first_two(changes, want, rl):
     config = rl(*F5R, "steps=6", "sway_sampling_coef=null", *changes)
     torch.manual_seed(0)
-    drawn = [kept_times(config) for _ in range(100)]
+    drawn = [sample_gradient_times(config) for _ in range(100)]
     assert sorted({len(times) for times in drawn}) == want
     assert all((times.diff() > 0).all() for times in drawn)
     assert "max_grad_steps=3" in changes or all(times[1] == torch.tensor(0.2) for times in drawn)
@@ -192,7 +200,7 @@ def test_an_update_is_one_slice_a_pass_and_reaches_every_weight(rl, policy, batc
     (rollout,) = draw_with_gradients(policy, batch, config)
     frozen = lambda *inputs, **options: policy(*inputs, **options)  # noqa: E731
     update = [batch_of(rollout, torch.tensor([1.0, -1.0, 0.5, -0.5]))]
-    (output,) = GRPOLoss(config, frozen)(policy, update)
+    (output,) = PolicyLoss(config, frozen)(policy, update)
     output.loss.backward()
     assert output.metrics["loss"] == pytest.approx(
         -output.metrics["loss/pro_adv"] + config.kl_weight * output.metrics["loss/kl"], abs=1e-6
@@ -206,7 +214,7 @@ def test_frames_may_have_advantages_of_their_own(rl, policy, batch):
     (rollout,) = draw_with_gradients(policy, batch, config)
     each = torch.tensor([1.0, -0.5])
     by_sample, by_frame = (
-        f5r_objective(Models(policy), batch_of(rollout, advantages), 0, config).loss
+        f5r_loss(Models(policy), batch_of(rollout, advantages), 0, config).loss
         for advantages in (each, each[:, None].expand(2, 12))
     )
     torch.testing.assert_close(by_sample, by_frame)
@@ -234,10 +242,10 @@ def pull(weight: float, rl: Callable[..., RLConfig], rollout_of: Callable[..., R
     torch.manual_seed(0)
     noise = torch.randn(1, 2 if weight else 1, *start.shape)
     batch = rollout_of(start, start, start, 1.0).batch
-    rollout = draw(one_number(given), batch, start, noise, torch.zeros(1), config)
+    rollout = rollout_with_gradients(one_number(given), batch, start, noise, torch.zeros(1), config)
     action = rollout.actions.detach().flatten()
     advantages = (action - action.mean()) / action.std()
-    loss = f5r_objective(Models(one_number(given)), batch_of(rollout, advantages), 0, config).loss
+    loss = f5r_loss(Models(one_number(given)), batch_of(rollout, advantages), 0, config).loss
     return -torch.autograd.grad(loss, given)[0].item()
 
 
@@ -266,14 +274,16 @@ def test_with_guidance_the_mean_is_pulled_the_wrong_way(rl, rollout_of):
 
 
 def test_a_run_says_at_its_start_what_is_wrong_with_f5r():
-    checkpoint = Checkpoint(path=Path("a.pt"), weights={"transformer.proj_out_ln_sig.weight": torch.ones(1)}, run={})
-    said: list[str] = []
-    assert chosen_algorithm("f5r", checkpoint, said.append) == "f5r"
-    (line,) = said
+    checkpoint = Checkpoint(
+        path=Path("a.pt"), weights={"transformer.proj_out_ln_sig.weight": torch.ones(1)}, payload={}
+    )
+    messages: list[str] = []
+    assert resolve_algorithm("f5r", checkpoint, messages.append) == "f5r"
+    (line,) = messages
     assert line.startswith("warning: rl.algorithm=f5r is the published objective") and "\n" not in line
     assert line.endswith("rl.algorithm=gaussian_grpo is the correct one")
     with pytest.raises(ValueError, match=r"rl\.algorithm=f5r draws from a trained Gaussian head, and a\.pt has none"):
-        chosen_algorithm("f5r", Checkpoint(path=Path("a.pt"), weights={}, run={}), said.append)
+        resolve_algorithm("f5r", Checkpoint(path=Path("a.pt"), weights={}, payload={}), messages.append)
 
 
 @pytest.mark.parametrize(
@@ -285,4 +295,4 @@ def test_a_run_says_at_its_start_what_is_wrong_with_f5r():
 )
 def test_settings_that_f5r_cannot_have_are_refused(change, words):
     with pytest.raises(ConfigError, match=words):
-        compose_run("F5TTS_RL", ["rl.algorithm=f5r", change], RLRunConfig)
+        compose_config("F5TTS_RL", ["rl.algorithm=f5r", change], RLTrainConfig)

@@ -11,18 +11,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from f5_tts.config.load import compose_run
-from f5_tts.config.schema import ProviderConfig, RLConfig, RLRunConfig
+from f5_tts.config.load import compose_config
+from f5_tts.config.schema import ProviderConfig, RLConfig, RLTrainConfig
 from f5_tts.model.cfm import CFM
 from f5_tts.model.heads import Velocity
-from f5_tts.rl.advantage import GroupComparison
-from f5_tts.rl.gather import Alone, gathered, join
-from f5_tts.rl.grpo import GRPOLoss, draw_experience, drawn_and_scored
+from f5_tts.rl.advantage import GroupAdvantage
+from f5_tts.rl.gather import SingleRank, concat_rewards, gather_rewards
+from f5_tts.rl.grpo import PolicyLoss, collect_experience, rollout_and_score
 from f5_tts.rl.metrics import group_metrics, reward_metrics
-from f5_tts.rl.nft import OldPolicy
-from f5_tts.rl.policy_gradient import Models, grpo_objective
-from f5_tts.rl.scoring import Scorer
-from f5_tts.types import GRPOBatch, RewardBatch, RewardInput, RewardProvider, Rollout, SpeechBatch
+from f5_tts.rl.nft import EmaPolicy
+from f5_tts.rl.policy_gradient import Models, grpo_loss
+from f5_tts.rl.scoring import RewardScorer
+from f5_tts.types import ExperienceBatch, RewardBatch, RewardInput, RewardProvider, Rollout, SpeechBatch
 
 
 class MeanFrame:
@@ -50,29 +50,29 @@ class Indifferent:
         return torch.full((len(inputs),), 0.3)
 
 
-def scorer(provider: RewardProvider, rl: RLConfig) -> Scorer:
+def scorer(provider: RewardProvider, rl: RLConfig) -> RewardScorer:
     rl.rewards.providers = [ProviderConfig(name="test", weight=1.0, floor=1e-3, config={})]
-    mel_spec = compose_run("F5TTS_Mini_RL", [], RLRunConfig).model.mel_spec
-    return Scorer(MeanFrame(), {"test": provider}, rl, mel_spec)
+    mel_spec = compose_config("F5TTS_Mini_RL", [], RLTrainConfig).model.mel_spec
+    return RewardScorer(MeanFrame(), {"test": provider}, rl, mel_spec)
 
 
 def experience_of(
     policy: CFM, batch: SpeechBatch, rl: RLConfig, provider: RewardProvider | None = None
-) -> list[GRPOBatch]:
+) -> list[ExperienceBatch]:
     torch.manual_seed(0)
     judge = scorer(provider or Loud(), rl)
-    (experience,) = draw_experience(policy, [[batch]], judge, comparison(judge), rl)
+    (experience,) = collect_experience(policy, [[batch]], judge, comparison(judge), rl)
     return experience
 
 
-def comparison(judge: Scorer) -> GroupComparison:
-    return GroupComparison(judge.weights, judge.floors, judge.rl)
+def comparison(judge: RewardScorer) -> GroupAdvantage:
+    return GroupAdvantage(judge.weights, judge.floors, judge.rl)
 
 
 def gradients(policy: CFM) -> dict[str, Tensor]:
-    found = {name: p.grad.clone() for name, p in policy.named_parameters() if p.grad is not None}
+    result = {name: p.grad.clone() for name, p in policy.named_parameters() if p.grad is not None}
     policy.zero_grad()
-    return found
+    return result
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def small(rl) -> RLConfig:
 
 def test_advantages_compare_a_whole_group_also_when_it_takes_several_passes(policy, batch, small):
     experience = experience_of(policy, batch, small)
-    assert [part.share for part in experience] == [0.5, 0.5]
+    assert [part.loss_weight for part in experience] == [0.5, 0.5]
     ids = torch.cat([part.rollout.batch.group_ids for part in experience])
     for group in (7, 2):
         advantages = torch.cat([part.advantages for part in experience])[ids == group]
@@ -96,11 +96,11 @@ def test_advantages_compare_a_whole_group_also_when_it_takes_several_passes(poli
 def test_the_slices_of_an_update_add_up_to_its_mean_loss(policy, batch, small):
     """Mean over passes, steps and samples; a slice is one step of one pass."""
     experience = experience_of(policy, batch, small)
-    slices = list(GRPOLoss(small)(policy, experience))
+    slices = list(PolicyLoss(small)(policy, experience))
     assert len(slices) == 2 * 3
     sum((part.loss for part in slices), torch.zeros(())).backward()
     in_slices = gradients(policy)
-    whole = [grpo_objective(Models(policy), part, step, small).loss for part in experience for step in range(3)]
+    whole = [grpo_loss(Models(policy), part, step, small).loss for part in experience for step in range(3)]
     torch.stack(whole).mean().backward()
     together = gradients(policy)
     assert in_slices.keys() == together.keys()
@@ -114,32 +114,32 @@ def test_parts_of_a_pass_add_up_to_its_gradient_and_its_seconds(policy, batch, r
     """Six samples as three and three, and as 2, 1, 2, 1; sigma of flow_grpo is one number a step."""
     small = rl(f"algorithm={algorithm}", "mini_repeat_count=3", "steps=6", "window.size=2", "kl_weight=0.0")
     (whole,) = experience_of(policy, batch, small)
-    halves = whole.halves()
-    quarters = [quarter for half in halves for quarter in half.halves()]
+    halves = whole.split()
+    quarters = [quarter for half in halves for quarter in half.split()]
     assert [len(part.rollout.mel) for part in halves + quarters] == [3, 3, 2, 1, 2, 1]
-    assert len(quarters[1].halves()) == 1
-    found, seconds = [], []
+    assert len(quarters[1].split()) == 1
+    result, seconds = [], []
     for parts in ([whole], halves, quarters):
-        slices = list(GRPOLoss(small)(policy, parts))
+        slices = list(PolicyLoss(small)(policy, parts))
         sum((part.loss for part in slices), torch.zeros(())).backward()
-        found.append(gradients(policy))
+        result.append(gradients(policy))
         seconds.append(sum(part.seconds for part in slices))
     assert seconds[0] == seconds[1] == seconds[2] > 0
-    for name, gradient in found[0].items():
-        torch.testing.assert_close(found[1][name], gradient, atol=1e-6, rtol=1e-4)
-        torch.testing.assert_close(found[2][name], gradient, atol=1e-6, rtol=1e-4)
-    assert max(float(gradient.abs().max()) for gradient in found[0].values()) > 1e-2
+    for name, gradient in result[0].items():
+        torch.testing.assert_close(result[1][name], gradient, atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(result[2][name], gradient, atol=1e-6, rtol=1e-4)
+    assert max(float(gradient.abs().max()) for gradient in result[0].values()) > 1e-2
 
 
 def test_samples_with_the_gradients_of_their_drawing_stay_together(policy, batch, rl):
     f5r = rl("algorithm=f5r", "mini_repeat_count=3", "steps=3", "train_sigma=true")
     (whole,) = experience_of(policy, batch, f5r)
-    assert whole.halves() == [whole]
+    assert whole.split() == [whole]
 
 
 def test_equal_rewards_leave_the_policy_exactly_where_it_is(policy, batch, small):
     experience = experience_of(policy, batch, small, Indifferent())
-    for output in GRPOLoss(small)(policy, experience):
+    for output in PolicyLoss(small)(policy, experience):
         output.loss.backward()
     assert all(value.eq(0).all() for value in gradients(policy).values())
     assert experience[0].metrics["frac_reward_zero_std"] == 1.0
@@ -149,41 +149,41 @@ def test_the_first_update_has_no_kl_and_a_moved_policy_has(policy, batch, rl):
     config = rl("mini_repeat_count=2", "steps=4", "kl_weight=1.0")
     reference = copy.deepcopy(policy).requires_grad_(False)
     experience = experience_of(policy, batch, config)
-    assert all(out.metrics["loss/kl"] == 0 for out in GRPOLoss(config, reference)(policy, experience))
+    assert all(out.metrics["loss/kl"] == 0 for out in PolicyLoss(config, reference)(policy, experience))
     with torch.no_grad():
         policy.transformer.proj_out.bias.add_(0.1)
     moved = experience_of(policy, batch, config)
-    assert all(out.metrics["loss/kl"] > 1e-4 for out in GRPOLoss(config, reference)(policy, moved))
+    assert all(out.metrics["loss/kl"] > 1e-4 for out in PolicyLoss(config, reference)(policy, moved))
 
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16, torch.float16])
 def test_recomputed_activations_change_no_gradient_and_no_precision_moves_the_first_ratio_from_one(
     policy, batch, rl, dtype: torch.dtype | None
 ):
-    settings, found = rl("mini_repeat_count=3", "cfg_strength=1.0", "window.size=1"), []
+    settings, result = rl("mini_repeat_count=3", "cfg_strength=1.0", "window.size=1"), []
     speaks = policy.forward
 
     def in_half(*inputs, **options):
         with torch.autocast("cpu", dtype, enabled=dtype is not None):
             velocity = speaks(*inputs, **options)
-        assert velocity.ln_sigma is not None and velocity.words is not None
-        return Velocity(velocity.mean.float(), velocity.ln_sigma.float(), velocity.words.float())
+        assert velocity.ln_sigma is not None and velocity.text_embedding is not None
+        return Velocity(velocity.mean.float(), velocity.ln_sigma.float(), velocity.text_embedding.float())
 
     policy.forward = in_half
     for recompute in (False, True):
         policy.transformer.checkpoint_activations = recompute
         experience = experience_of(policy, batch, settings)
-        for output in GRPOLoss(settings)(policy, experience):
+        for output in PolicyLoss(settings)(policy, experience):
             assert output.metrics["ratio/initial_max_dev"] == 0
             output.loss.backward()
-        found.append(gradients(policy))
-    assert any(grad.any() for grad in found[0].values())
-    torch.testing.assert_close(found[1], found[0], atol=0, rtol=0)
+        result.append(gradients(policy))
+    assert any(grad.any() for grad in result[0].values())
+    torch.testing.assert_close(result[1], result[0], atol=0, rtol=0)
 
 
 def test_a_policy_that_is_not_the_one_that_drew_is_refused(policy, batch, small):
     experience = experience_of(policy, batch, small)
-    loss = GRPOLoss(small)
+    loss = PolicyLoss(small)
     policy.train()  # dropout
     with pytest.raises(FloatingPointError, match=r"ratio is off by .* \(allowed: 1e-05, .*is dropout on"):
         list(loss(policy, experience))
@@ -194,8 +194,8 @@ def test_two_groups_of_two_are_reported_with_their_size_and_how_much_each_differ
     rewards, group_ids = torch.tensor([0.0, 4.0, 2.0, 10.0]), torch.tensor([7, 3, 7, 3])
     seen = group_metrics(rewards, group_ids)
     assert seen == {"group/prompts": 2.0, "group/size": 2.0, "group/reward_std_mean": 2.0}
-    said = RewardBatch(total=rewards, parts={"my.own:part.x": torch.tensor([1.0, nan, 3.0, nan])}, weights={})
-    of_all = reward_metrics(said, group_ids)
+    output = RewardBatch(total=rewards, components={"my.own:part.x": torch.tensor([1.0, nan, 3.0, nan])}, weights={})
+    of_all = reward_metrics(output, group_ids)
     assert (of_all["reward"], of_all["reward_std"]) == (4.0, pytest.approx(14**0.5))
     assert (of_all["rewards/my.own:part/mean"], of_all["rewards/my.own:part/std"]) == (2.0, 1.0)
 
@@ -210,43 +210,43 @@ def test_rewards_are_reported_as_mean_deviation_least_and_most(policy, batch, sm
     assert seen["reward/max"] == pytest.approx(scores.max().item())
     assert seen["reward/test.level"] == seen["reward/mean"]
     assert seen["frac_reward_zero_std"] == 0
-    (output, *_) = GRPOLoss(small)(policy, experience)
+    (output, *_) = PolicyLoss(small)(policy, experience)
     assert output.metrics.keys() >= seen.keys() | {"loss", "loss/kl", "loss/pro_adv"}
 
 
 def test_experience_is_drawn_one_update_at_a_time_by_the_policy_of_that_moment(policy, batch, small):
     torch.manual_seed(0)
     judge = scorer(Loud(), small)
-    updates = draw_experience(policy, [[batch], [batch]], judge, comparison(judge), small)
+    updates = collect_experience(policy, [[batch], [batch]], judge, comparison(judge), small)
     next(updates)
     with torch.no_grad():
         policy.transformer.proj_out.bias.add_(1.0)
-    for output in GRPOLoss(small)(policy, next(updates)):
+    for output in PolicyLoss(small)(policy, next(updates)):
         assert output.metrics["ratio/max_dev"] == 0
 
 
 def test_a_rollout_serves_several_updates_and_only_the_first_must_find_the_ratio_at_one(policy, batch, small):
     config = replace(small, updates_per_rollout=2)
     judge = scorer(Loud(), config)
-    updates = draw_experience(policy, [[batch]], judge, comparison(judge), config)
+    updates = collect_experience(policy, [[batch]], judge, comparison(judge), config)
     first, second = next(updates), next(updates)
     assert next(updates, None) is None
     assert all(torch.equal(a.rollout.actions, b.rollout.actions) for a, b in zip(first, second, strict=True))
-    fresh = [output.metrics for output in GRPOLoss(config)(policy, first)]
+    fresh = [output.metrics for output in PolicyLoss(config)(policy, first)]
     assert {metrics["ratio/initial_max_dev"] for metrics in fresh} == {0.0}
     with torch.no_grad():
         policy.transformer.proj_out.bias.add_(0.1)
-    later = [output.metrics for output in GRPOLoss(config)(policy, second)]
+    later = [output.metrics for output in PolicyLoss(config)(policy, second)]
     assert all("ratio/initial_max_dev" not in metrics and metrics["ratio/max_dev"] > 1e-5 for metrics in later)
     with pytest.raises(FloatingPointError, match="before any update"):
-        list(GRPOLoss(config)(policy, first))
+        list(PolicyLoss(config)(policy, first))
 
 
 def test_an_anchor_is_one_slice_more_a_pass_where_there_is_a_reference(policy, batch, small):
     config = replace(small, anchor_weight=0.5)
     experience = experience_of(policy, batch, config)
-    assert len(list(GRPOLoss(config)(policy, experience))) == 2 * 3
-    anchored = list(GRPOLoss(config, policy)(policy, experience))
+    assert len(list(PolicyLoss(config)(policy, experience))) == 2 * 3
+    anchored = list(PolicyLoss(config, policy)(policy, experience))
     assert len(anchored) == 2 * (3 + 1)
     assert [output.metrics["loss/anchor"] for output in anchored[3::4]] == [0.0, 0.0]
 
@@ -256,8 +256,8 @@ def test_groups_of_all_batches_of_an_update_are_compared_together(policy, batch,
     others = [replace(batch, group_ids=batch.group_ids + 10 * i) for i in range(4)]
     judge = scorer(Loud(), small)
     torch.manual_seed(0)
-    (experience,) = draw_experience(policy, [others], judge, comparison(judge), small)
-    assert len(experience) == 4 * 2 and sum(part.share for part in experience) == pytest.approx(1)
+    (experience,) = collect_experience(policy, [others], judge, comparison(judge), small)
+    assert len(experience) == 4 * 2 and sum(part.loss_weight for part in experience) == pytest.approx(1)
     advantages = torch.cat([part.advantages for part in experience])
     assert advantages.std(correction=0).item() == pytest.approx(1, abs=1e-5)
 
@@ -265,19 +265,19 @@ def test_groups_of_all_batches_of_an_update_are_compared_together(policy, batch,
 def test_an_old_policy_draws_in_the_place_of_the_one_that_learns(policy, batch, rl):
     """At the first rollout it is the policy; moved since, the policy no longer matters to what is drawn."""
     config = rl("algorithm=nft", "shared_noise=false", "mini_repeat_count=2", "steps=3")
-    judge, old = scorer(Loud(), config), OldPolicy(policy, most=1.0)
+    judge, old = scorer(Loud(), config), EmaPolicy(policy, max_decay=1.0)
     drawn = []
     for shift in (0.0, 0.5):
         with torch.no_grad():
             policy.transformer.proj_out.bias.add_(shift)
         old.rollouts = 1000 if shift else 0
         torch.manual_seed(0)
-        (experience,) = draw_experience(policy, [[batch]], judge, comparison(judge), config, old=old)
+        (experience,) = collect_experience(policy, [[batch]], judge, comparison(judge), config, old_policy=old)
         drawn.append(experience[0].rollout.mel)
     assert torch.equal(drawn[0], drawn[1])
 
 
-class Elsewhere(Alone):
+class Elsewhere(SingleRank):
     """Another process that drew these scores for prompt 7, in front of ours."""
 
     world = 2
@@ -289,7 +289,7 @@ class Elsewhere(Alone):
         kind = torch.full((len(self.scores), *rows.shape[1:]), 7).to(rows)
         return torch.cat([self.scores.to(rows) if rows.is_floating_point() else kind, rows])
 
-    def own(self, rows: Tensor) -> Tensor:
+    def local_rows(self, rows: Tensor) -> Tensor:
         return rows[-self.num :]
 
 
@@ -298,26 +298,26 @@ def test_samples_are_compared_with_those_of_other_processes_by_prompt(policy, ba
     judge = scorer(Loud(), small)
     alone = experience_of(policy, batch, small)
     torch.manual_seed(0)
-    peers = Elsewhere(8, torch.zeros(2))
-    (experience,) = draw_experience(policy, [[batch]], judge, comparison(judge), small, peers=peers)
+    ranks = Elsewhere(8, torch.zeros(2))
+    (experience,) = collect_experience(policy, [[batch]], judge, comparison(judge), small, ranks=ranks)
     ids = torch.cat([part.rollout.batch.group_ids for part in experience])
     before, after = (torch.cat([part.advantages for part in parts]) for parts in (alone, experience))
     torch.testing.assert_close(after[ids == 2], before[ids == 2])
     assert after[ids == 7].sum() > 0.5 and abs(before[ids == 7].sum()) < 1e-5
-    assert [part.share for part in experience] == [4 * 2 / 10] * 2
+    assert [part.loss_weight for part in experience] == [4 * 2 / 10] * 2
 
 
 def test_an_update_moves_the_policy_towards_what_was_rewarded(policy, batch, small):
     """After a small step along the gradient the drawn actions that scored well are likelier, the others less."""
     experience = experience_of(policy, batch, small)
-    for output in GRPOLoss(small)(policy, experience):
+    for output in PolicyLoss(small)(policy, experience):
         output.loss.backward()
     with torch.no_grad():
         for parameter in policy.parameters():
             if parameter.grad is not None:
                 parameter.sub_(1e-3 * parameter.grad)
     wide = replace(small, clip_low=1.0, clip_high=1.0)
-    slices = [grpo_objective(Models(policy), part, step, wide) for part in experience for step in range(3)]
+    slices = [grpo_loss(Models(policy), part, step, wide) for part in experience for step in range(3)]
     assert sum(part.metrics["loss/pro_adv"] for part in slices) > 0
 
 
@@ -340,7 +340,7 @@ def test_with_overlap_a_rollout_is_scored_while_the_next_is_drawn_and_all_keep_t
 
     for is_beside in (True, False):
         first_is_scored.clear()
-        drawn, scored, seconds = drawn_and_scored(drawing(is_beside), score, is_beside)
+        drawn, scored, seconds = rollout_and_score(drawing(is_beside), score, is_beside)
         assert all(one is other for one, other in zip(drawn, rollouts, strict=True))
         assert [rewards.total.tolist() for rewards in scored] == [judge(each).total.tolist() for each in rollouts]
         assert seconds.keys() == {"time/rollout", "time/reward"}
@@ -351,7 +351,7 @@ def test_what_fails_beside_the_drawing_fails_the_update(rollouts):
         raise RuntimeError("the reward model is gone")
 
     with pytest.raises(RuntimeError, match="the reward model is gone"):
-        drawn_and_scored(rollouts, score, True)
+        rollout_and_score(rollouts, score, True)
 
 
 def test_overlap_changes_no_number(policy, batch, rl):
@@ -380,7 +380,7 @@ class Outspoken(Loud):
         return {"level": level, "said": [f"{value:.6g}" for value in level.tolist()]}
 
 
-class Twice(Alone):
+class Twice(SingleRank):
     """Two processes with the same samples, as the first of them sees it."""
 
     world = 2
@@ -388,14 +388,14 @@ class Twice(Alone):
     def gather(self, rows: Tensor) -> Tensor:
         return torch.cat([rows, rows])
 
-    def own(self, rows: Tensor) -> Tensor:
+    def local_rows(self, rows: Tensor) -> Tensor:
         return rows[: len(rows) // 2]
 
 
 @pytest.mark.parametrize("peers", [None, Twice()], ids=["alone", "of two"])
 def test_what_rewards_heard_stays_with_its_sample_and_is_no_metric(policy, batch, small, peers):
     judge = scorer(Outspoken(), small)
-    (experience,) = draw_experience(policy, [[batch]], judge, comparison(judge), small, peers=peers)
+    (experience,) = collect_experience(policy, [[batch]], judge, comparison(judge), small, ranks=peers)
     assert len(experience) == 2
     for part in experience:
         assert part.rewards is not None
@@ -406,12 +406,12 @@ def test_what_rewards_heard_stays_with_its_sample_and_is_no_metric(policy, batch
 
 def test_texts_of_several_rollouts_are_joined_in_order_and_not_gathered():
     one, other = (
-        RewardBatch(total=torch.zeros(len(texts)), parts={}, weights={}, texts={"ear.heard": texts})
+        RewardBatch(total=torch.zeros(len(texts)), components={}, weights={}, texts={"ear.heard": texts})
         for texts in (["a", "b"], ["c"])
     )
-    together = join([one, other])
+    together = concat_rewards([one, other])
     assert together.texts == {"ear.heard": ["a", "b", "c"]} and len(together.total) == 3
-    assert gathered(together, Twice()).texts == {} and len(gathered(together, Twice()).total) == 6
+    assert gather_rewards(together, Twice()).texts == {} and len(gather_rewards(together, Twice()).total) == 6
 
 
 def test_what_does_not_apply_is_counted_and_other_components_are_reported(policy, batch, small):
@@ -460,6 +460,7 @@ def test_the_distance_to_the_policy_that_drew_has_one_name_in_every_algorithm(po
     with torch.no_grad():
         policy.transformer.proj_out.bias.add_(0.1)
     seen = [
-        output.metrics for output in GRPOLoss(small)(policy, [replace(part, is_fresh=False) for part in experience])
+        output.metrics
+        for output in PolicyLoss(small)(policy, [replace(part, is_on_policy=False) for part in experience])
     ]
     assert all(metrics["kl/old"] == metrics["approx_kl"] > 0 for metrics in seen)

@@ -15,10 +15,10 @@ from f5_tts.rl.kernel import (
     EulerMaruyamaKernel,
     ExactKernel,
     Kernel,
-    StateKernel,
+    SdeKernel,
     VelocityKernel,
     build_kernel,
-    trained_steps,
+    sample_trained_steps,
 )
 
 GRID_OF_8 = "0.000, 0.019, 0.076, 0.169, 0.293, 0.444, 0.617, 0.805, 1.000"  # 1 - cos(π k / 16)
@@ -51,8 +51,8 @@ def test_a_step_without_noise_is_eulers(time: float, next_time: float):
 
 def test_kept_noise_is_a_power_of_the_ratio_of_odds():
     """Odds 1/4 at t = 0.2 and 1 at t' = 0.5; a = 1 takes the square root of their ratio."""
-    assert ExactKernel(1.0).kept_noise(*at(0.2, 0.5)).item() == pytest.approx(0.5)
-    assert ExactKernel(0.5).kept_noise(*at(0.2, 0.5)).item() == pytest.approx(0.25**0.125)
+    assert ExactKernel(1.0).noise_retention(*at(0.2, 0.5)).item() == pytest.approx(0.5)
+    assert ExactKernel(0.5).noise_retention(*at(0.2, 0.5)).item() == pytest.approx(0.25**0.125)
 
 
 def test_mean_and_noise_of_a_step_by_hand():
@@ -201,7 +201,7 @@ def test_on_the_sway_grid_euler_maruyama_spreads_too_wide_on_the_way_however_fin
         assert em == pytest.approx(1.55, abs=0.15)
 
 
-def widest_on_the_way(kernel: StateKernel, steps: int) -> float:
+def widest_on_the_way(kernel: SdeKernel, steps: int) -> float:
     """Data N(0, 1), exact velocity k x, the variance followed step by step."""
     variance, widest = 1.0, 1.0
     for time, next_time in pairwise(time_grid(steps, -1.0).double()[:-1]):
@@ -225,8 +225,8 @@ def test_coefficients_preserving_sampling_by_hand_and_as_the_exact_step_of_the_s
 
 @pytest.mark.parametrize("kernel", [ExactKernel(0.5), EulerMaruyamaKernel(0.5), CpsKernel(0.5)])
 def test_a_kernel_knows_where_it_draws_nothing(kernel: Kernel):
-    assert kernel.is_noisy(*at(0.2, 0.5))
-    assert kernel.is_noisy(*at(0.8, 1.0)) == isinstance(kernel, EulerMaruyamaKernel)
+    assert kernel.is_stochastic(*at(0.2, 0.5))
+    assert kernel.is_stochastic(*at(0.8, 1.0)) == isinstance(kernel, EulerMaruyamaKernel)
 
 
 # --- the Gaussian head's step ---
@@ -241,12 +241,12 @@ def test_the_gaussian_policy_is_the_head_widened_by_the_temperature():
 
 def test_the_drawn_velocity_is_followed():
     x, action = some_points()
-    torch.testing.assert_close(VelocityKernel(1.0, False).advance(action, x, *at(0.2, 0.5)), x + 0.3 * action)
+    torch.testing.assert_close(VelocityKernel(1.0, False).step(action, x, *at(0.2, 0.5)), x + 0.3 * action)
 
 
 def test_the_drawn_state_is_where_the_stochastic_step_leads():
     x, action = some_points()
-    assert ExactKernel(0.5).advance(action, x, *at(0.2, 0.5)) is action
+    assert ExactKernel(0.5).step(action, x, *at(0.2, 0.5)) is action
 
 
 @pytest.mark.parametrize("train_sigma", [False, True])
@@ -284,13 +284,13 @@ def test_the_algorithm_picks_the_policy(rl):
 
 def test_a_fixed_window_takes_the_first_steps_that_start_in_its_range(rl):
     window = rl("window.t_range=[0.05,0.6]", "window.size=2", "window.schedule=fixed")
-    assert trained_steps(time_grid(8, -1.0), window) == [2, 3]  # 0.076 and 0.169
+    assert sample_trained_steps(time_grid(8, -1.0), window) == [2, 3]  # 0.076 and 0.169
 
 
 def test_a_random_window_is_somewhere_in_its_range_and_its_steps_are_neighbours(rl):
     window = rl("window.t_range=[0.05,0.6]", "window.size=2", "window.schedule=random")
     torch.manual_seed(0)
-    drawn = {tuple(trained_steps(time_grid(8, -1.0), window)) for _ in range(60)}
+    drawn = {tuple(sample_trained_steps(time_grid(8, -1.0), window)) for _ in range(60)}
     assert drawn == {(2, 3), (3, 4), (4, 5)}
 
 
@@ -298,23 +298,23 @@ def test_the_window_goes_by_time_whatever_the_number_of_steps(rl):
     window = rl("window.t_range=[0.1,0.3]", "window.size=2", "window.schedule=fixed")
     for steps in (8, 16, 64):
         grid = time_grid(steps, -1.0)
-        assert 0.1 <= grid[trained_steps(grid, window)[0]] <= 0.3
+        assert 0.1 <= grid[sample_trained_steps(grid, window)[0]] <= 0.3
 
 
 @pytest.mark.parametrize("schedule", ["fixed", "random"])
 def test_a_window_wider_than_its_range_takes_all_steps_there(rl, schedule: str):
     window = rl("window.t_range=[0.05,0.6]", "window.size=9", f"window.schedule={schedule}")
-    assert trained_steps(time_grid(8, -1.0), window) == [2, 3, 4, 5]
+    assert sample_trained_steps(time_grid(8, -1.0), window) == [2, 3, 4, 5]
 
 
 def test_a_window_without_a_step_is_refused_with_the_grid(rl):
     with pytest.raises(ValueError, match=rf"rl\.window\.t_range=\[0\.02, 0\.07\]; the grid is {GRID_OF_8}"):
-        trained_steps(time_grid(8, -1.0), rl("window.t_range=[0.02,0.07]"))
+        sample_trained_steps(time_grid(8, -1.0), rl("window.t_range=[0.02,0.07]"))
 
 
 def test_a_stochastic_step_without_noise_is_refused_with_the_grid(rl):
     last = rl("algorithm=flow_grpo", "window.t_range=[0.5,1.0]", "window.size=1", "window.schedule=fixed")
-    assert trained_steps(time_grid(8, -1.0), last) == [6]
+    assert sample_trained_steps(time_grid(8, -1.0), last) == [6]
     noiseless = [
         ["window.t_range=[0.8,1.0]"],
         ["sde.a=0"],
@@ -323,7 +323,7 @@ def test_a_stochastic_step_without_noise_is_refused_with_the_grid(rl):
     ]
     for settings in noiseless:
         with pytest.raises(ValueError, match=f"no noise at step .* of the grid {GRID_OF_8}"):
-            trained_steps(time_grid(8, -1.0), rl("algorithm=flow_grpo", *settings))
+            sample_trained_steps(time_grid(8, -1.0), rl("algorithm=flow_grpo", *settings))
 
 
 def test_a_random_window_that_may_reach_the_last_step_is_refused_at_once_not_when_it_does(rl):
@@ -331,9 +331,9 @@ def test_a_random_window_that_may_reach_the_last_step_is_refused_at_once_not_whe
     for seed in range(8):
         torch.manual_seed(seed)
         with pytest.raises(ValueError, match="no noise"):
-            trained_steps(time_grid(8, -1.0), window)
+            sample_trained_steps(time_grid(8, -1.0), window)
 
 
 def test_the_gaussian_policy_may_train_the_last_step(rl):
     window = rl("algorithm=gaussian_grpo", "window.t_range=[0.8,1.0]", "window.size=1")
-    assert trained_steps(time_grid(8, -1.0), window) == [7]
+    assert sample_trained_steps(time_grid(8, -1.0), window) == [7]

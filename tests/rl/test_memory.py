@@ -19,15 +19,15 @@ import torch
 from tests.tiny import MINI_MEL, tiny_arch
 from torch import Tensor
 
-from f5_tts.config.load import compose_run
-from f5_tts.config.schema import ProviderConfig, RLConfig, RLRunConfig
-from f5_tts.estimate.live_bytes import LiveBytes
+from f5_tts.config.load import compose_config
+from f5_tts.config.schema import ProviderConfig, RLConfig, RLTrainConfig
+from f5_tts.estimate.live_bytes import PeakMemoryCounter
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.cfm import CFM
 from f5_tts.model.snapshot import Snapshot
-from f5_tts.rl.grpo import GRPOLoss, draw_experience
-from f5_tts.rl.scoring import Scorer
-from f5_tts.train.build_rl import build_comparison
+from f5_tts.rl.grpo import PolicyLoss, collect_experience
+from f5_tts.rl.scoring import RewardScorer
+from f5_tts.train.build_rl import build_advantage
 from f5_tts.types import RewardInput, SpeechBatch
 
 ROOT = Path(__file__).parents[2]
@@ -66,7 +66,7 @@ def settings(algorithm: str, steps: int, size: int, samples: int) -> RLConfig:
     changes |= {"sway_sampling_coef": "null", "prompt_frac_range": "[0.2,0.2]", "credit": "sample", "kl_weight": 0.1}
     changes |= {"anchor_weight": 0.0}
     overrides = [f"rl.{key}={value}" for key, value in changes.items()]
-    rl = compose_run("F5TTS_Mini_RL", ["datasets.pair_speakers=false", *overrides], RLRunConfig).rl
+    rl = compose_config("F5TTS_Mini_RL", ["datasets.pair_speakers=false", *overrides], RLTrainConfig).rl
     rl.rewards.providers = [ProviderConfig(name="loud", weight=1.0, floor=1e-3, config={})]
     return rl
 
@@ -90,18 +90,18 @@ def small_policy(depth: int, bins: int) -> CFM:
 
 def update(policy: CFM, reference: Snapshot, rl: RLConfig, frames: int) -> None:
     """Draw, score, compare, and the gradients of every slice."""
-    scorer = Scorer(MeanFrame(), {"loud": Loud()}, rl, MINI_MEL)
+    scorer = RewardScorer(MeanFrame(), {"loud": Loud()}, rl, MINI_MEL)
     prompt = one_prompt(frames, policy.transformer.proj_out.out_features)
-    (experience,) = draw_experience(policy, [[prompt]], scorer, build_comparison(scorer, rl), rl)
-    for output in GRPOLoss(rl, reference)(policy, experience):
+    (experience,) = collect_experience(policy, [[prompt]], scorer, build_advantage(scorer, rl), rl)
+    for output in PolicyLoss(rl, reference)(policy, experience):
         output.loss.backward()
 
 
 def resident(name: str) -> float:
     """VmRSS (what this process holds now) or VmHWM (the most that it ever held), in MiB."""
-    found = re.search(rf"{name}:\s+(\d+) kB", STATUS.read_text())
-    assert found is not None
-    return int(found[1]) / 1024
+    result = re.search(rf"{name}:\s+(\d+) kB", STATUS.read_text())
+    assert result is not None
+    return int(result[1]) / 1024
 
 
 def measure(warm: RLConfig, rl: RLConfig) -> float:
@@ -130,9 +130,9 @@ def alive(algorithm: str, steps: int, size: int) -> int:
     policy = small_policy(6, 50)
     reference, rl = Snapshot(policy), settings(algorithm, steps, size, 6)
     update(policy, reference, rl, 60)  # gradients are there then
-    with LiveBytes() as live:
+    with PeakMemoryCounter() as live:
         update(policy, reference, rl, 60)
-    return live.most
+    return live.peak
 
 
 MEASURES = {"resident": resident_at_peak, "alive": alive_at_peak}
@@ -157,16 +157,16 @@ def test_peak_memory_of_an_update_is_that_of_4_steps_at_32(algorithm: str):
 @pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_tensors_alive_at_the_peak_are_exactly_those_of_4_steps_at_32(algorithm: str):
-    found = measured("alive", algorithm)
-    assert found["32 2"] == found["4 2"]
+    result = measured("alive", algorithm)
+    assert result["32 2"] == result["4 2"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("algorithm, arrays", [("gaussian_grpo", 4), ("flow_grpo", 3)])
 def test_a_trained_step_more_adds_its_state_action_mean_and_standard_deviation_alone(algorithm: str, arrays: int):
     """Four steps more. flow_grpo's standard deviation is one number; times and such are a few bytes."""
-    found = measured("alive", algorithm)
-    growth = found["16 6"] - found["16 2"]
+    result = measured("alive", algorithm)
+    growth = result["16 6"] - result["16 2"]
     assert growth == pytest.approx(4 * arrays * 6 * 60 * 50 * 4, abs=100)
 
 

@@ -10,11 +10,11 @@ from torch import Tensor
 from f5_tts.config.schema import RLConfig
 from f5_tts.model.cfm import CFM
 from f5_tts.model.flow import interpolate
-from f5_tts.rl.grpo import GRPOLoss
-from f5_tts.rl.nft import OldPolicy, fresh_noise, nft_objective
+from f5_tts.rl.grpo import PolicyLoss
+from f5_tts.rl.nft import EmaPolicy, nft_loss, sample_times_and_noise
 from f5_tts.rl.policy_gradient import Models
 from f5_tts.rl.rollout import draw_finished
-from f5_tts.types import GRPOBatch, Rollout, SpeechBatch
+from f5_tts.types import ExperienceBatch, Rollout, SpeechBatch
 
 NFT = ("algorithm=nft", "shared_noise=false", "steps=3", "mini_repeat_count=3", "nft.num_times=2")
 ADVANTAGES = torch.tensor([1.0, -0.5, -0.5, 2.0, 0.0, -1.5])
@@ -33,19 +33,21 @@ def rollout(policy, batch, settings) -> Rollout:
     return drawn
 
 
-def experience(rollout: Rollout, advantages: Tensor = ADVANTAGES) -> GRPOBatch:
-    return GRPOBatch(rollout=rollout, advantages=advantages, share=1.0, metrics={})
+def experience(rollout: Rollout, advantages: Tensor = ADVANTAGES) -> ExperienceBatch:
+    return ExperienceBatch(rollout=rollout, advantages=advantages, loss_weight=1.0, metrics={})
 
 
 def gradients(policy: CFM) -> Tensor:
-    found = torch.cat([p.grad.flatten() for p in policy.parameters() if p.grad is not None])
+    result = torch.cat([p.grad.flatten() for p in policy.parameters() if p.grad is not None])
     policy.zero_grad(set_to_none=True)
-    return found
+    return result
 
 
-def learn(policy: CFM, batch: GRPOBatch, rl: RLConfig, reference: CFM | None = None, old: CFM | None = None) -> Tensor:
+def learn(
+    policy: CFM, batch: ExperienceBatch, rl: RLConfig, reference: CFM | None = None, old: CFM | None = None
+) -> Tensor:
     torch.manual_seed(3)
-    nft_objective(Models(policy, reference, old), batch, 0, rl).loss.backward()
+    nft_loss(Models(policy, reference, old), batch, 0, rl).loss.backward()
     return gradients(policy)
 
 
@@ -53,7 +55,7 @@ def speech_error(rollout: Rollout, velocity: Tensor, state: Tensor, time: Tensor
     """mean_D |x̂1 - x1|^power over target entries, where v leads to x̂1 = x + (1-t) v."""
     speech = state + (1 - time[:, None, None]) * velocity
     error = (speech - rollout.mel).abs() ** power
-    return torch.stack([row[target].mean() for row, target in zip(error, rollout.target, strict=True)])
+    return torch.stack([row[target].mean() for row, target in zip(error, rollout.target_mask, strict=True)])
 
 
 @pytest.mark.parametrize(("b", "most"), [(1.0, 5.0), (0.1, 2.0)])
@@ -83,7 +85,7 @@ def test_away_from_the_policy_that_drew_the_gradient_is_the_published_one(policy
 
 def published_gradient(policy: CFM, drew: CFM, rollout: Rollout, rl: RLConfig, b: float, most: float) -> Tensor:
     torch.manual_seed(3)
-    time, noise = fresh_noise(rollout, 0, rl)
+    time, noise = sample_times_and_noise(rollout, 0, rl)
     state = interpolate(noise, rollout.mel, time)
     lens = rollout.batch.lens
     mask = torch.arange(state.shape[1]) < lens[:, None]
@@ -101,20 +103,20 @@ def published_gradient(policy: CFM, drew: CFM, rollout: Rollout, rl: RLConfig, b
 def test_the_old_policy_is_a_running_average_whose_memory_grows(policy):
     """Weights 1, 2, 3 before rollouts 0, 1, 2 with η = 0, 0.001, 0.002; then, far on, η stops at 0.5."""
     bias = policy.transformer.proj_out.bias
-    old = OldPolicy(policy, most=0.5)
+    old = EmaPolicy(policy, max_decay=0.5)
     seen = []
     for value in (1.0, 2.0, 3.0):
         with torch.no_grad():
             bias.fill_(value)
-        old.follow()
+        old.ema_update()
         seen.append(old.snapshot.tensors["transformer.proj_out.bias"][0].item())
     second = 0.001 * 1 + 0.999 * 2
     assert seen == pytest.approx([1.0, second, 0.002 * second + 0.998 * 3])
-    copy_of_it = OldPolicy(policy, most=0.5)
+    copy_of_it = EmaPolicy(policy, max_decay=0.5)
     copy_of_it.load_state_dict({**old.state_dict(), "rollouts": 9000})
     with torch.no_grad():
         bias.fill_(0.0)
-    copy_of_it.follow()
+    copy_of_it.ema_update()
     assert copy_of_it.snapshot.tensors["transformer.proj_out.bias"][0].item() == pytest.approx(seen[2] / 2)
 
 
@@ -124,7 +126,7 @@ def test_a_step_makes_what_scored_well_likelier_and_what_scored_badly_less(polic
 
     def errors() -> Tensor:
         torch.manual_seed(3)
-        time, noise = fresh_noise(rollout, 0, settings)
+        time, noise = sample_times_and_noise(rollout, 0, settings)
         state = interpolate(noise, rollout.mel, time)
         mask = torch.arange(state.shape[1]) < rollout.batch.lens[:, None]
         with torch.no_grad():
@@ -133,7 +135,7 @@ def test_a_step_makes_what_scored_well_likelier_and_what_scored_badly_less(polic
 
     before = errors()
     torch.manual_seed(3)
-    nft_objective(Models(policy), batch, 0, settings).loss.backward()
+    nft_loss(Models(policy), batch, 0, settings).loss.backward()
     with torch.no_grad():
         for parameter in policy.parameters():
             parameter -= 0 if parameter.grad is None else 1e-4 * parameter.grad
@@ -143,7 +145,7 @@ def test_a_step_makes_what_scored_well_likelier_and_what_scored_badly_less(polic
 
 def test_frames_have_their_own_say_and_what_is_not_generated_has_none(policy, rollout, settings):
     by_sample = learn(policy, experience(rollout), settings)
-    frames = torch.where(rollout.target, ADVANTAGES[:, None], 99.0)
+    frames = torch.where(rollout.target_mask, ADVANTAGES[:, None], 99.0)
     torch.testing.assert_close(learn(policy, experience(rollout, frames), settings), by_sample)
     half = frames.clone()
     half[:, :6] = 0.0
@@ -158,11 +160,11 @@ def test_at_the_reference_nothing_pulls_back_and_away_from_it_the_squared_distan
     config = rl(*NFT, "kl_weight=10.0")
     still = experience(rollout, torch.zeros(6))
     assert learn(policy, still, config, policy).eq(0).all()
-    assert nft_objective(Models(policy, policy), still, 0, config).metrics["loss/kl"] == 0
+    assert nft_loss(Models(policy, policy), still, 0, config).metrics["loss/kl"] == 0
     reference = copy.deepcopy(policy)
     with torch.no_grad():
         reference.transformer.proj_out.bias += 0.5  # its velocity is 0.5 away everywhere
-    output = nft_objective(Models(policy, reference), still, 0, config)
+    output = nft_loss(Models(policy, reference), still, 0, config)
     assert output.metrics["loss/kl"] == pytest.approx(0.25, rel=1e-4)
     assert output.metrics["loss"] + output.metrics["loss/pro_adv"] == pytest.approx(2.5, rel=1e-4)
 
@@ -170,7 +172,7 @@ def test_at_the_reference_nothing_pulls_back_and_away_from_it_the_squared_distan
 def test_a_group_shares_time_and_noise_and_updates_cover_all_times(rollout, rl):
     uniform = rl(*NFT, "sway_sampling_coef=null")
     for part, (low, high) in enumerate([(0.0, 0.5), (0.5, 1.0)]):
-        time, noise = fresh_noise(rollout, part, uniform)
+        time, noise = sample_times_and_noise(rollout, part, uniform)
         assert time[:3].eq(time[0]).all() and noise[:3].eq(noise[0]).all()
         assert time[0] != time[3] and not noise[0].eq(noise[3]).any()
         assert low <= time.min() < (low + high) / 2 <= time.max() < high  # the two groups divide the part
@@ -178,16 +180,16 @@ def test_a_group_shares_time_and_noise_and_updates_cover_all_times(rollout, rl):
 
 def test_samples_start_apart_and_nothing_is_recorded_on_the_way(rollout):
     assert len(rollout.times) == 0 and rollout.states.shape == (0, *rollout.mel.shape)
-    target = rollout.target[0]
+    target = rollout.target_mask[0]
     assert not rollout.mel[0][target].eq(rollout.mel[1][target]).any()
 
 
 def test_an_update_has_a_slice_for_each_fresh_time(policy, rollout, settings):
     whole = experience(rollout)
     torch.manual_seed(3)
-    outputs = list(GRPOLoss(settings)(policy, [whole]))
+    outputs = list(PolicyLoss(settings)(policy, [whole]))
     torch.manual_seed(3)
-    expected = [nft_objective(Models(policy), whole, part, settings).loss.item() / 2 for part in range(2)]
+    expected = [nft_loss(Models(policy), whole, part, settings).loss.item() / 2 for part in range(2)]
     assert [output.loss.item() for output in outputs] == pytest.approx(expected)
 
 
@@ -220,7 +222,7 @@ def test_the_distance_to_the_policy_that_drew_is_that_of_the_velocities_whatever
     with torch.no_grad():
         policy.transformer.proj_out.bias.add_(0.3)
     config = rl(*NFT, "kl_weight=0.0", f"nft.beta={beta}")
-    seen = nft_objective(Models(policy, None, old), experience(rollout), 0, config).metrics
+    seen = nft_loss(Models(policy, None, old), experience(rollout), 0, config).metrics
     assert seen["kl/old"] == pytest.approx(0.09, rel=1e-4) and seen["policy/deviation"] == pytest.approx(0.3, rel=1e-4)
-    alone = nft_objective(Models(policy), experience(rollout), 0, config).metrics
+    alone = nft_loss(Models(policy), experience(rollout), 0, config).metrics
     assert alone["kl/old"] == alone["policy/deviation"] == 0

@@ -13,8 +13,8 @@ from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.cfm import CFM
 from f5_tts.model.heads import Velocity
 from f5_tts.rl.gaussian import Gaussian
-from f5_tts.rl.policy_gradient import Models, anchor_objective, grpo_objective, policy_at
-from f5_tts.types import GRPOBatch, LossOutput, Rollout
+from f5_tts.rl.policy_gradient import Models, anchor_loss, grpo_loss, policy_at
+from f5_tts.types import ExperienceBatch, LossOutput, Rollout
 
 NUM = 40_000  # draws of a Monte Carlo gradient
 STEP_BY_HAND = 0.35, 0.5 * 0.75**0.5  # ∂m/∂v and s of a stochastic step from 0.2 to 0.5 with a = 1, where ρ = 1/2
@@ -29,7 +29,7 @@ class ThreeNumbers(DiT):
         self.ln_sigma = nn.Parameter(torch.tensor(ln_sigma))
         self.proj_out_ln_sig = None
 
-    def forward(self, x, cond, text, time, mask, drop_audio, drop_text, words=None) -> Velocity:
+    def forward(self, x, cond, text, time, mask, drop_audio, drop_text, text_embedding=None) -> Velocity:
         mean = torch.where(drop_text, self.blank, self.given)[:, None, None]
         return Velocity(mean.expand_as(x), self.ln_sigma.expand_as(x))
 
@@ -53,7 +53,7 @@ def drawn(rollout_of) -> Callable[[CFM, RLConfig, int], Rollout]:
         empty = rollout_of(states, states, states, 1.0)
         with torch.no_grad():
             distribution = policy_at(model, empty, 0, rl)
-            actions = distribution.draw()
+            actions = distribution.sample()
         return drawn_from(empty, distribution, actions)
 
     return draw
@@ -72,8 +72,8 @@ def improve(
     model: CFM, rollout: Rollout, advantages: Tensor, rl: RLConfig, reference: CFM | None = None, step: int = 0
 ) -> LossOutput:
     """The objective of one trained step, differentiated."""
-    batch = GRPOBatch(rollout=rollout, advantages=advantages, share=1.0, metrics={})
-    output = grpo_objective(Models(model, reference), batch, step, rl)
+    batch = ExperienceBatch(rollout=rollout, advantages=advantages, loss_weight=1.0, metrics={})
+    output = grpo_loss(Models(model, reference), batch, step, rl)
     output.loss.backward()
     return output
 
@@ -230,7 +230,7 @@ def test_only_generated_frames_count_and_each_sample_as_much_as_another(rl, roll
     config = rl("algorithm=gaussian_grpo", "kl_weight=0", "temperature=1.0")
     actions = torch.arange(8.0).view(2, 4, 1)
     target = torch.tensor([[False, False, True, False], [False, True, True, True]])
-    rollout = replace(rollout_of(torch.zeros(2, 4, 1), actions, torch.full((2, 4, 1), 0.4), 0.7), target=target)
+    rollout = replace(rollout_of(torch.zeros(2, 4, 1), actions, torch.full((2, 4, 1), 0.4), 0.7), target_mask=target)
     model, advantages = three_numbers(0.4, ln_sigma=log(0.7)), torch.tensor([1.0, -2.0])
     improve(model, rollout, advantages, config)
     expected = (1.0 * (2 - 0.4) - 2.0 * (6 - 0.4)) / 2 / 0.49
@@ -248,7 +248,7 @@ def test_frames_with_advantages_of_their_own_have_ratios_and_clips_of_their_own(
     """Ratios 1.5 and 0.5, advantages 1 and 3, clip at 1.2: gain (1.2 + 1.5) / 2; the third frame is padding."""
     config = rl("algorithm=gaussian_grpo", "kl_weight=0", "clip_low=0.1", "clip_high=0.2", "temperature=1.0")
     model, means = three_numbers(0.4, ln_sigma=log(0.7)), torch.full((1, 3, 1), 0.4)
-    rollout = replace(rollout_of(means, means, means, 0.7), target=torch.tensor([[True, True, False]]))
+    rollout = replace(rollout_of(means, means, means, 0.7), target_mask=torch.tensor([[True, True, False]]))
     rollout = with_ratios(rollout, [[1.5, 0.5, 9.0]])
     output = improve(model, rollout, torch.tensor([[1.0, 3.0, 100.0]]), config)
     assert output.metrics["loss/pro_adv"] == pytest.approx((1.2 + 1.5) / 2)
@@ -256,14 +256,14 @@ def test_frames_with_advantages_of_their_own_have_ratios_and_clips_of_their_own(
 
 def test_on_policy_equal_advantages_of_frames_give_the_gradient_of_their_sample(rl, drawn):
     config = rl("algorithm=flow_grpo", "kl_weight=0")
-    found = []
+    result = []
     for widen in (False, True):
         model = three_numbers()
         rollout = drawn(model, config, 100)
         advantages = standardised(rollout.actions.flatten())
         improve(model, rollout, advantages[:, None] if widen else advantages, config)
-        found.append(gradient(model, "given"))
-    assert found[0] == pytest.approx(found[1], rel=1e-5)
+        result.append(gradient(model, "given"))
+    assert result[0] == pytest.approx(result[1], rel=1e-5)
 
 
 # --- guidance, guard, anchor ---
@@ -303,8 +303,8 @@ def test_the_anchor_is_the_squared_distance_of_guided_velocities_wherever_it_loo
     """w = 2: 3·0.4 + 0.6 against 3·0.1 + 0.6."""
     config = rl("algorithm=flow_grpo", "cfg_strength=2.0", "anchor_weight=0.5")
     model = three_numbers(0.4)
-    batch = GRPOBatch(rollout=drawn(model, config, 10), advantages=torch.ones(10), share=1.0, metrics={})
-    output = anchor_objective(Models(model, three_numbers(0.1)), batch, 0, config)
+    batch = ExperienceBatch(rollout=drawn(model, config, 10), advantages=torch.ones(10), loss_weight=1.0, metrics={})
+    output = anchor_loss(Models(model, three_numbers(0.1)), batch, 0, config)
     output.loss.backward()
     assert output.metrics["loss/anchor"] == pytest.approx(0.81, rel=1e-5)
     assert output.loss.item() == pytest.approx(0.5 * 0.81, rel=1e-5)

@@ -11,10 +11,10 @@ from f5_tts.config.schema import RLConfig
 from f5_tts.model.cfm import CFM, padding_mask
 from f5_tts.model.flow import solve, time_grid
 from f5_tts.model.heads import Velocity
-from f5_tts.rl.kernel import build_kernel, trained_steps
-from f5_tts.rl.policy_gradient import Models, grpo_objective
-from f5_tts.rl.rollout import draw_group, draw_rollout, rollout_grid, with_prompts
-from f5_tts.types import GRPOBatch, Rollout, SpeechBatch
+from f5_tts.rl.kernel import build_kernel, sample_trained_steps
+from f5_tts.rl.policy_gradient import Models, grpo_loss
+from f5_tts.rl.rollout import cut_prompts, draw_group, draw_rollout, rollout_grid
+from f5_tts.types import ExperienceBatch, Rollout, SpeechBatch
 
 EARLY = ("window.t_range=[0.0,0.5]", "window.schedule=fixed")  # from the first step on
 BOTH = pytest.mark.parametrize("algorithm", ["gaussian_grpo", "flow_grpo"])
@@ -82,11 +82,11 @@ def test_a_group_shares_the_cut_of_its_prompt(rl, policy, batch, mode: str):
 
 def test_drawn_prompts_are_within_their_range_and_an_items_own_prompt_is_kept(rl, batch):
     torch.manual_seed(0)
-    kept = with_prompts(batch, rl("prompt_frac_range=null"))
+    kept = cut_prompts(batch, rl("prompt_frac_range=null"))
     assert kept.prompt_lens.tolist() == [3, 4]
     config = rl("prompt_frac_range=[0.5,0.8]", "prompt_length_mode=range")
     for _ in range(9):
-        first, second = with_prompts(batch, config).prompt_lens.tolist()
+        first, second = cut_prompts(batch, config).prompt_lens.tolist()
         assert 6 <= first <= 9 and 4 <= second <= 7
 
 
@@ -97,7 +97,7 @@ def test_the_prompt_is_copied_and_the_target_is_what_follows_it(rl, policy, batc
     (rollout,) = group_of(policy, batch, rl("mini_repeat_count=2", "steps=3"))
     for sample, (prompt, length) in enumerate([(3, 12), (3, 12), (4, 9), (4, 9)]):
         frames = torch.arange(12)
-        assert torch.equal(rollout.target[sample], (frames >= prompt) & (frames < length))
+        assert torch.equal(rollout.target_mask[sample], (frames >= prompt) & (frames < length))
         assert torch.equal(rollout.mel[sample, :prompt], batch.mel[sample // 2, :prompt])
         assert torch.equal(rollout.cond[sample, :prompt], batch.mel[sample // 2, :prompt])
         assert rollout.cond[sample, prompt:].eq(0).all()
@@ -111,7 +111,7 @@ def test_recorded_actions_lead_from_one_state_to_the_next(rl, policy, batch, alg
     assert torch.equal(rollout.times, grid[:3]) and torch.equal(rollout.next_times, grid[1:4])
     kernel = build_kernel(config)
     for i, j in pairwise(range(3)):
-        reached = kernel.advance(rollout.actions[i], rollout.states[i], rollout.times[i], rollout.next_times[i])
+        reached = kernel.step(rollout.actions[i], rollout.states[i], rollout.times[i], rollout.next_times[i])
         assert torch.equal(reached, rollout.states[j])
 
 
@@ -120,7 +120,7 @@ def test_without_noise_a_rollout_is_eulers_method(rl, policy, batch, guidance: f
     config = rl("temperature=1e-6", "mini_repeat_count=2", "steps=6", f"cfg_strength={guidance}", *EARLY)
     (rollout,) = group_of(policy, batch, config)
     expected = euler(policy, rollout, rollout.states[0], config)
-    torch.testing.assert_close(rollout.mel[rollout.target], expected[rollout.target], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(rollout.mel[rollout.target_mask], expected[rollout.target_mask], atol=1e-4, rtol=1e-4)
 
 
 class Counting(CFM):
@@ -146,7 +146,9 @@ def test_steps_that_a_group_has_in_common_are_solved_once_a_prompt_and_by_the_me
     noise = torch.randn_like(batch.mel).repeat_interleave(2, dim=0)
     for rollout in (first, second):
         expected = euler(policy, rollout, noise, config)
-        torch.testing.assert_close(rollout.mel[rollout.target], expected[rollout.target], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            rollout.mel[rollout.target_mask], expected[rollout.target_mask], atol=1e-4, rtol=1e-4
+        )
 
 
 def test_outside_the_window_a_rollout_follows_the_mean(rl, policy, batch):
@@ -193,23 +195,23 @@ def test_a_prompt_that_leaves_nothing_to_speak_is_refused(rl, policy, batch):
 def test_a_prompt_has_a_frame_at_least_unless_none_is_asked_for(rl, batch, mode: str):
     torch.manual_seed(0)
     for _ in range(9):
-        short = with_prompts(batch, rl("prompt_frac_range=[0.0,0.1]", f"prompt_length_mode={mode}"))
+        short = cut_prompts(batch, rl("prompt_frac_range=[0.0,0.1]", f"prompt_length_mode={mode}"))
         assert short.prompt_lens.min() >= 1
-    nothing = with_prompts(batch, rl("prompt_frac_range=[0.0,0.0]", f"prompt_length_mode={mode}"))
+    nothing = cut_prompts(batch, rl("prompt_frac_range=[0.0,0.0]", f"prompt_length_mode={mode}"))
     assert nothing.prompt_lens.tolist() == [0, 0]
 
 
 def test_a_text_longer_than_its_mel_is_spoken_all_the_same(rl, policy, batch):
     long = replace(batch, text=torch.randint(9, (2, 40)))
     (rollout,) = group_of(policy, long, rl("mini_repeat_count=2", "steps=3"))
-    assert rollout.mel.isfinite().all() and rollout.mel[rollout.target].ne(0).all()
+    assert rollout.mel.isfinite().all() and rollout.mel[rollout.target_mask].ne(0).all()
 
 
 def test_generated_frames_are_the_solvers_own_to_the_last(rl, policy, batch):
     """Nothing is written into them: where they end padding begins, and no frame of them is zero."""
     (rollout,) = group_of(policy, batch, rl("mini_repeat_count=2", "steps=3"))
-    assert rollout.target.sum(dim=1).tolist() == [9, 9, 5, 5]
-    assert rollout.mel[rollout.target].ne(0).all()
+    assert rollout.target_mask.sum(dim=1).tolist() == [9, 9, 5, 5]
+    assert rollout.mel[rollout.target_mask].ne(0).all()
 
 
 def test_the_pruned_grid_is_one_of_the_grids(rl):
@@ -229,21 +231,21 @@ def test_with_jitter_members_of_a_group_differ_in_length_but_not_in_prompt(rl, p
     assert set(first.tolist()) <= set(range(9, 16)) and len(set(first.tolist())) > 3
     assert set(second.tolist()) <= set(range(7, 12)) and len(set(second.tolist())) > 2
     assert rollout.batch.prompt_lens.tolist() == [3] * 20 + [4] * 20
-    assert torch.equal(rollout.target.sum(1), rollout.batch.lens - rollout.batch.prompt_lens)
-    assert rollout.mel[rollout.target].ne(0).all()
+    assert torch.equal(rollout.target_mask.sum(1), rollout.batch.lens - rollout.batch.prompt_lens)
+    assert rollout.mel[rollout.target_mask].ne(0).all()
 
 
 def test_with_jitter_every_sample_keeps_a_frame_to_speak(rl, policy, batch):
     tight = replace(batch, prompt_lens=torch.tensor([11, 8]))
     (rollout,) = group_of(policy, tight, rl("duration_jitter=0.5", "mini_repeat_count=20", "steps=3"))
-    assert rollout.target.sum(1).min() == 1
+    assert rollout.target_mask.sum(1).min() == 1
 
 
 def test_with_jitter_the_ratio_is_one_still(rl, policy, batch):
     config = rl("duration_jitter=0.25", "mini_repeat_count=3", "steps=4")
     (rollout,) = group_of(policy, batch, config)
-    experience = GRPOBatch(rollout=rollout, advantages=torch.ones(6), share=1.0, metrics={})
-    assert grpo_objective(Models(policy), experience, 0, config).metrics["ratio/max_dev"] == 0
+    experience = ExperienceBatch(rollout=rollout, advantages=torch.ones(6), loss_weight=1.0, metrics={})
+    assert grpo_loss(Models(policy), experience, 0, config).metrics["ratio/max_dev"] == 0
 
 
 # --- drawing and learning agree ---
@@ -255,9 +257,9 @@ def test_the_objective_finds_exactly_the_density_that_was_recorded(rl, policy, b
     """Same weights, same batch, same padding: the ratio is 1 to the last bit."""
     config = rl(f"algorithm={algorithm}", f"cfg_strength={guidance}", "mini_repeat_count=3", "window.size=3", *EARLY)
     (rollout,) = group_of(policy, batch, config)
-    experience = GRPOBatch(rollout=rollout, advantages=torch.ones(6), share=1.0, metrics={})
+    experience = ExperienceBatch(rollout=rollout, advantages=torch.ones(6), loss_weight=1.0, metrics={})
     for step in range(3):
-        assert grpo_objective(Models(policy), experience, step, config).metrics["ratio/max_dev"] == 0.0
+        assert grpo_loss(Models(policy), experience, step, config).metrics["ratio/max_dev"] == 0.0
 
 
 def test_every_trained_step_of_every_pass_is_recorded(rl, policy, batch):
@@ -266,7 +268,7 @@ def test_every_trained_step_of_every_pass_is_recorded(rl, policy, batch):
     rollouts = list(draw_group(policy, batch, config))
     grid = time_grid(config.steps, config.sway_sampling_coef)
     torch.manual_seed(5)
-    trained = trained_steps(grid, config)
+    trained = sample_trained_steps(grid, config)
     for rollout in rollouts:
         assert torch.equal(rollout.times, grid[trained])
         assert rollout.states.shape == rollout.actions.shape == (2, 4, 12, 6)

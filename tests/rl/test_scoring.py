@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from f5_tts.config.load import compose_run
-from f5_tts.config.schema import MelSpecConfig, RLRunConfig
-from f5_tts.rl.scoring import Scorer
+from f5_tts.config.load import compose_config
+from f5_tts.config.schema import MelSpecConfig, RLTrainConfig
+from f5_tts.rl.scoring import RewardScorer
 from f5_tts.types import RewardInput, RewardProvider, Rollout, SpeechBatch
 
 HOP = 10
@@ -39,7 +39,7 @@ class Listener:
 @pytest.fixture
 def mel_spec() -> MelSpecConfig:
     changes = [f"model.mel_spec.hop_length={HOP}", "model.mel_spec.target_sample_rate=500"]
-    return compose_run("F5TTS_Mini_RL", changes, RLRunConfig).model.mel_spec
+    return compose_config("F5TTS_Mini_RL", changes, RLTrainConfig).model.mel_spec
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def rollout(batch: SpeechBatch) -> Rollout:
     return Rollout(
         batch=batch,
         cond=torch.zeros(4, 12, 6),
-        target=target,
+        target_mask=target,
         mel=mel,
         times=nothing,
         next_times=nothing,
@@ -67,9 +67,9 @@ def rollout(batch: SpeechBatch) -> Rollout:
 
 
 @pytest.fixture
-def scorer_of(mel_spec, rewarded) -> Callable[..., Scorer]:
-    def make(providers: Mapping[str, RewardProvider], *changes: str) -> Scorer:
-        return Scorer(Spelling(), providers, rewarded(providers, *changes), mel_spec)
+def scorer_of(mel_spec, rewarded) -> Callable[..., RewardScorer]:
+    def make(providers: Mapping[str, RewardProvider], *changes: str) -> RewardScorer:
+        return RewardScorer(Spelling(), providers, rewarded(providers, *changes), mel_spec)
 
     return make
 
@@ -113,7 +113,7 @@ def test_a_prompt_of_its_own_is_the_voice_to_match_and_its_words_are_told(rollou
     assert [shown.language for shown in listener.shown] == ["en", "en", "auto", "auto"]
     assert [shown.row.get("dog") for shown in listener.shown] == ["Rex", "Rex", None, None]
     for shown, item, frames in zip(listener.shown, (0, 0, 1, 1), (3, 3, 4, 4), strict=True):
-        assert shown.lead is None and shown.target_audio is not None
+        assert shown.prompt_audio is None and shown.target_audio is not None
         assert torch.equal(shown.target_audio, batch.audio[item][frames * HOP :])
 
 
@@ -121,10 +121,10 @@ def test_a_prompt_cut_from_the_clip_leads_its_text_and_the_whole_recording_is_th
     listener = Listener("acc", [0.0] * 4)
     scorer_of({"ear": listener}, "prompt_frac_range=[0.1,0.5]")(rollout)
     for shown, item, frames in zip(listener.shown, (0, 0, 1, 1), (3, 3, 4, 4), strict=True):
-        assert shown.lead is not None and shown.reference_audio is not None and shown.target_audio is not None
-        assert torch.equal(shown.lead, batch.audio[item][: frames * HOP])
+        assert shown.prompt_audio is not None and shown.reference_audio is not None and shown.target_audio is not None
+        assert torch.equal(shown.prompt_audio, batch.audio[item][: frames * HOP])
         assert torch.equal(shown.reference_audio, batch.audio[item])
-        assert torch.equal(torch.cat([shown.lead, shown.target_audio]), batch.audio[item])
+        assert torch.equal(torch.cat([shown.prompt_audio, shown.target_audio]), batch.audio[item])
         assert shown.reference_text == shown.text == ["three four", "six"][item]
 
 
@@ -132,7 +132,7 @@ def test_a_gate_is_checked_when_the_scorer_is_made_and_shuts_when_it_scores(roll
     providers = {"ear": Listener("acc", [1.0, 0.0, 0.5, 0.25]), "voice": Listener("sim", [0.1, 0.2, 0.3, 0.4])}
     gate = "rewards.gates=[{reward: voice.sim, by: ear.acc, within: [0.5, 1]}]"
     rewards = scorer_of(providers, gate)(rollout)
-    torch.testing.assert_close(rewards.parts["voice.sim"], torch.tensor([0.1, 0.0, 0.3, 0.0]))
+    torch.testing.assert_close(rewards.components["voice.sim"], torch.tensor([0.1, 0.0, 0.3, 0.0]))
     with pytest.raises(ValueError, match=r"gates\.0\.reward=voice\.sim is not rewarded; there are ear\.acc"):
         scorer_of({"ear": providers["ear"]}, gate)
 
@@ -142,7 +142,7 @@ def test_scores_keep_their_places_and_add_up_by_weight(rollout, scorer_of):
     scorer = scorer_of(providers)
     rewards = scorer(rollout)
     torch.testing.assert_close(rewards.total, torch.tensor([1.2, 0.4, 1.1, 1.05]))
-    torch.testing.assert_close(rewards.parts["ear.acc"], torch.tensor([1.0, 0.0, 0.5, 0.25]))
+    torch.testing.assert_close(rewards.components["ear.acc"], torch.tensor([1.0, 0.0, 0.5, 0.25]))
     assert rewards.weights == scorer.weights == {"ear.acc": 1.0, "voice.sim": 2.0}
     assert scorer.floors == {"ear.acc": 0.01, "voice.sim": 0.02}
 
@@ -153,7 +153,7 @@ WORDS = [[1.0, 0.5], [-1.0, -0.5], [0.25, nan], [0.75, nan]]  # of "three four",
 class WordListener:
     """A provider that scores words, and says what it heard."""
 
-    component, knows_words = "acc", True
+    component, has_word_scores = "acc", True
 
     def __init__(self, scores: list[float], words: list[list[float]]) -> None:
         self.scores, self.words = scores, torch.tensor(words)
@@ -165,19 +165,19 @@ class WordListener:
 def test_by_word_the_clips_score_is_the_mean_over_its_words_and_at_least_zero(rollout, scorer_of):
     providers = {"ear": WordListener([9.0] * 4, WORDS), "voice": Listener("sim", [0.1, 0.2, 0.3, 0.4])}
     rewards = scorer_of(providers, "credit=word")(rollout)
-    torch.testing.assert_close(rewards.parts["ear.acc"], torch.tensor([0.75, 0.0, 0.25, 0.75]))
+    torch.testing.assert_close(rewards.components["ear.acc"], torch.tensor([0.75, 0.0, 0.25, 0.75]))
     torch.testing.assert_close(rewards.total, torch.tensor([0.95, 0.4, 0.85, 1.55]))
-    assert list(rewards.frames) == ["ear.acc"] and list(rewards.reported) == ["ear.wer"]
+    assert list(rewards.frame_scores) == ["ear.acc"] and list(rewards.diagnostics) == ["ear.wer"]
 
 
 def test_by_sample_words_count_nothing(rollout, scorer_of):
     rewards = scorer_of({"ear": WordListener([0.5] * 4, WORDS)}, "credit=sample")(rollout)
-    assert rewards.parts["ear.acc"].tolist() == [0.5] * 4 and rewards.frames == {}
+    assert rewards.components["ear.acc"].tolist() == [0.5] * 4 and rewards.frame_scores == {}
 
 
 def test_a_word_gets_its_share_of_the_generated_frames_by_its_letters(rollout, scorer_of):
     """Nine frames for "three " and "four ", 6 to 5: 9 · 6 / 11 = 4.9, so five and four; five frames for "six"."""
-    frames = scorer_of({"ear": WordListener([0.0] * 4, WORDS)}, "credit=word")(rollout).frames["ear.acc"]
+    frames = scorer_of({"ear": WordListener([0.0] * 4, WORDS)}, "credit=word")(rollout).frame_scores["ear.acc"]
     expected = torch.tensor(
         [
             [0.0] * 3 + [1.0] * 5 + [0.5] * 4,
@@ -193,7 +193,7 @@ def test_a_word_gets_its_share_of_the_generated_frames_by_its_letters(rollout, s
 def test_texts_come_with_the_rewards_and_are_no_numbers(rollout, scorer_of, credit):
     rewards = scorer_of({"ear": WordListener([0.5] * 4, WORDS)}, f"credit={credit}")(rollout)
     assert rewards.texts == {"ear.heard": ["3 4", "", "6", "6"]}
-    assert "ear.heard" not in rewards.parts | rewards.reported
+    assert "ear.heard" not in rewards.components | rewards.diagnostics
 
 
 def test_words_that_are_fewer_than_the_text_has_are_refused(rollout, scorer_of):

@@ -20,9 +20,9 @@ from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.cfm import CFM
 from f5_tts.model.heads import Velocity
 from f5_tts.rl.advantage import group_advantages
-from f5_tts.rl.nft import nft_objective
-from f5_tts.rl.policy_gradient import Models, grpo_objective, policy_at
-from f5_tts.types import GRPOBatch, Rollout
+from f5_tts.rl.nft import nft_loss
+from f5_tts.rl.policy_gradient import Models, grpo_loss, policy_at
+from f5_tts.types import ExperienceBatch, Rollout
 
 NUM = 40_000
 SAMPLING_ERROR = 4 / (2 * NUM) ** 0.5  # relative, of a deviation; four standard errors
@@ -60,7 +60,7 @@ class ThreeNumbers(DiT):
         )
         self.proj_out_ln_sig = None
 
-    def forward(self, x, cond, text, time, mask, drop_audio, drop_text, words=None) -> Velocity:
+    def forward(self, x, cond, text, time, mask, drop_audio, drop_text, text_embedding=None) -> Velocity:
         mean = torch.where(drop_text, self.blank, self.given)[:, None, None]
         return Velocity(mean.expand_as(x), self.ln_sigma.expand_as(x))
 
@@ -81,21 +81,21 @@ def drawn(rollout_of) -> Callable[[CFM, RLConfig], Rollout]:
         with torch.no_grad():
             policy = policy_at(model, empty, 0, rl)
         return rollout_of(
-            states, policy.draw(), policy.mean, policy.std.flatten()[0].item(), time=TIME, next_time=NEXT_TIME
+            states, policy.sample(), policy.mean, policy.std.flatten()[0].item(), time=TIME, next_time=NEXT_TIME
         )
 
     return draw
 
 
-def rewarded(rollout: Rollout, method: str = "gdpo") -> GRPOBatch:
+def rewarded(rollout: Rollout, method: str = "gdpo") -> ExperienceBatch:
     """All samples as one group, whose reward is what was drawn."""
     group = torch.zeros(NUM, dtype=torch.long)
     reward = {"action": rollout.mel.flatten()}
     mode = "gdpo" if method == "gdpo" else "sum"
     advantages = group_advantages(
-        reward, group, {"action": 1.0}, {"action": 0.01}, rollout.target, mode=mode, method=method, clip=100.0
+        reward, group, {"action": 1.0}, {"action": 0.01}, rollout.target_mask, mode=mode, method=method, clip=100.0
     )
-    return GRPOBatch(rollout=rollout, advantages=advantages, share=1.0, metrics={})
+    return ExperienceBatch(rollout=rollout, advantages=advantages, loss_weight=1.0, metrics={})
 
 
 @pytest.mark.parametrize("ratio", ["mean", "guard"])
@@ -107,7 +107,7 @@ def test_every_policy_climbs_by_its_true_gradient(rl, drawn, policy: str, guidan
     settings, slope, std = POLICIES[policy]
     given = [f"cfg_strength={guidance}", f"cfg_grad_uncond={grad_uncond}", f"ratio={ratio}", "kl_weight=0"]
     config, model = rl(*settings, *given), CFM(ThreeNumbers())
-    output = grpo_objective(Models(model), rewarded(drawn(model, config)), 0, config)
+    output = grpo_loss(Models(model), rewarded(drawn(model, config)), 0, config)
     output.loss.backward()
     pull = slope / std * (std if ratio == "guard" else 1)
     mean, blank, ln_sigma = gradients(model)
@@ -123,7 +123,7 @@ def test_every_way_to_compare_rewards_scales_the_same_gradient(rl, drawn, policy
     """E[A (a - m)] slope / s² with A = (a - E a) times the method's factor."""
     settings, slope, std = POLICIES[policy]
     config, model = rl(*settings, "kl_weight=0"), CFM(ThreeNumbers())
-    grpo_objective(Models(model), rewarded(drawn(model, config), method), 0, config).loss.backward()
+    grpo_loss(Models(model), rewarded(drawn(model, config), method), 0, config).loss.backward()
     assert gradients(model)[0] == pytest.approx(-slope * METHODS[method](std), rel=2 * SAMPLING_ERROR)
 
 
@@ -147,7 +147,7 @@ def test_nft_climbs_by_its_closed_form(rl, rollout_of, sway: str, remains, guida
     rollout = rollout_of(speech, speech, speech, 1.0)
     batch = rewarded(rollout)
     apart = replace(rollout, batch=replace(rollout.batch, group_ids=torch.arange(NUM)))  # each its own time and noise
-    nft_objective(Models(model), replace(batch, rollout=apart), 0, config).loss.backward()
+    nft_loss(Models(model), replace(batch, rollout=apart), 0, config).loss.backward()
     spread = (std**2 + 1) ** 0.5
     away = (GIVEN + guidance * (GIVEN - BLANK) - centre) / spread
     pull = 4 * remains * std / spread * exp(-(away**2) / 2) / (2 * pi) ** 0.5

@@ -8,8 +8,8 @@ import pytest
 import torch
 from tests.scripts.test_evaluate import TINY, few_items
 
-from f5_tts.config.load import compose_run
-from f5_tts.config.schema import ConfigError, RLRunConfig
+from f5_tts.config.load import compose_config
+from f5_tts.config.schema import ConfigError, RLTrainConfig
 from f5_tts.data.tokenizer import build_vocabulary
 from f5_tts.eval.results import Result, read_result
 from f5_tts.model.build import build_model
@@ -21,13 +21,13 @@ def choose(folder: Path, num: int, *more: str) -> Result:
     few_items(folder)
     paths = [f"eval.ckpt={folder / 'model.pt'}", f"eval.out={folder / 'out'}", f"eval.items_dir={folder}"]
     settings = [*TINY, *paths, f"eval.best_of={num}", "eval.cfg_strengths=[1]", *more]
-    run = compose_run("F5TTS_Mini_RL", settings, RLRunConfig)
+    cfg = compose_config("F5TTS_Mini_RL", settings, RLTrainConfig)
     torch.manual_seed(0)
-    model = build_model(run.model, build_vocabulary(run))
+    model = build_model(cfg.model, build_vocabulary(cfg))
     with torch.no_grad():
         model.transformer.proj_out.weight.normal_(std=0.3)  # else all noise leads to the same speech, nearly
     write_checkpoint(folder / "model.pt", {"model_state_dict": model.state_dict()})
-    return best_of(run)
+    return best_of(cfg)
 
 
 def test_of_clips_that_nobody_understands_the_reward_chooses_the_one_most_like_its_prompt(tmp_path: Path):
@@ -36,8 +36,8 @@ def test_of_clips_that_nobody_understands_the_reward_chooses_the_one_most_like_i
     assert [score.id for score in one] == [score.id for score in three] and len(one) == 8
     gains = [after.similarity - before.similarity for before, after in zip(one, three, strict=True)]
     assert min(gains) >= -1e-6 and sum(gain > 1e-3 for gain in gains) >= 3
-    found = read_result(tmp_path / "out")
-    assert found.scores["pocketsphinx"] == three and found.guidance == {"pocketsphinx": 1.0}
+    result = read_result(tmp_path / "out")
+    assert result.scores["pocketsphinx"] == three and result.guidance == {"pocketsphinx": 1.0}
 
 
 def test_it_wants_one_guidance_and_says_so(tmp_path: Path):

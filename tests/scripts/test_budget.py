@@ -12,14 +12,23 @@ import pytest
 from torch import Size
 from torch._subclasses import FakeTensorMode
 
-from f5_tts.config.load import ConfigError, compose_run
-from f5_tts.config.schema import ModelConfig, RLRunConfig
-from f5_tts.data.tokenizer import RELEASED, read_vocabulary
+from f5_tts.config.load import ConfigError, compose_config
+from f5_tts.config.schema import ModelConfig, RLTrainConfig
+from f5_tts.data.tokenizer import EMILIA_VOCAB, read_vocabulary
 from f5_tts.estimate.live_bytes import forward_bytes
-from f5_tts.estimate.memory import VOCOS, Part, budget, knobs, prompts, rollout_bytes, state, total
+from f5_tts.estimate.memory import (
+    VOCOS_PARAMETERS,
+    MemoryItem,
+    budget,
+    optimizer_bytes,
+    prompts_per_batch,
+    rollout_bytes,
+    suggest_savings,
+    total_bytes,
+)
 from f5_tts.model.build import build_model
 from f5_tts.model.cfm import CFM
-from f5_tts.model.fsdp import part_sizes
+from f5_tts.model.fsdp import shard_numels
 from f5_tts.model.lora import trained_sizes
 from f5_tts.model.vocoders.vocos import Vocos
 from f5_tts.rewards.registry import PROVIDERS
@@ -31,7 +40,7 @@ ROOT = Path(__file__).parents[2]
 HEAD = 1024 * 100 + 100  # numbers of the Gaussian head
 GUIDE = f"""
     datasets.name=mini_rl datasets.batch_size_per_gpu=1 datasets.batch_size_type=sample datasets.num_workers=1
-    model.tokenizer=custom model.tokenizer_path={RELEASED}
+    model.tokenizer=custom model.tokenizer_path={EMILIA_VOCAB}
     model.output_dist=gaussian model.objective=grpo model.use_rl_head=true model.arch.checkpoint_activations=true
     optim.epochs=1 optim.learning_rate=1e-6 optim.num_warmup_updates=0 optim.grad_accumulation_steps=1
     optim.bnb_optimizer=true ckpts.save_dir=ckpts/mini_rl_grpo ckpts.log_samples=false
@@ -48,22 +57,22 @@ def in_single_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
 
 
-def guides_run(*changes: str) -> RLRunConfig:
-    return compose_run("F5TTS_RL", [*GUIDE, *changes], RLRunConfig)
+def guides_run(*changes: str) -> RLTrainConfig:
+    return compose_config("F5TTS_RL", [*GUIDE, *changes], RLTrainConfig)
 
 
-def tiny_run(*changes: str) -> RLRunConfig:
+def tiny_run(*changes: str) -> RLTrainConfig:
     return guides_run(*TINY, *changes)
 
 
 def weightless(model: ModelConfig) -> CFM:
     with FakeTensorMode():
-        return build_model(model, read_vocabulary(RELEASED))
+        return build_model(model, read_vocabulary(EMILIA_VOCAB))
 
 
-def sizes(run: RLRunConfig, seconds: float = 1.0) -> dict[str, tuple[str, int]]:
+def sizes(cfg: RLTrainConfig, seconds: float = 1.0) -> dict[str, tuple[str, int]]:
     """Place and bytes of each part, by its name."""
-    return {part.what: (part.where, part.num) for part in budget(run, seconds)}
+    return {part.name: (part.device, part.num_bytes) for part in budget(cfg, seconds)}
 
 
 def test_the_published_model_has_as_many_numbers_as_its_file(table):
@@ -82,27 +91,28 @@ def test_adapters_have_rank_times_what_goes_in_and_out_and_the_head_is_trained_w
 
 
 def test_adamw_has_eight_bytes_a_number_and_in_8_bits_two_and_two_scales_a_block_of_256():
-    assert state(guides_run("optim.bnb_optimizer=false"), [10, 5000]) == 8 * 5010
-    assert state(guides_run(), [5000]) == 2 * (5000 + 4 * 20)
-    assert state(guides_run(), [4096]) == 2 * (4096 + 4 * 16)
-    assert state(guides_run(), [4095]) == 8 * 4095  # small tensors stay in 32 bits
+    assert optimizer_bytes(guides_run("optim.bnb_optimizer=false"), [10, 5000]) == 8 * 5010
+    assert optimizer_bytes(guides_run(), [5000]) == 2 * (5000 + 4 * 20)
+    assert optimizer_bytes(guides_run(), [4096]) == 2 * (4096 + 4 * 16)
+    assert optimizer_bytes(guides_run(), [4095]) == 8 * 4095  # small tensors stay in 32 bits
 
 
 def test_8_bit_adamw_of_the_published_model_by_the_shapes_of_its_file(table):
     shapes = table("g1_state_dicts")["F5TTS_v1_Base"]["model_state_dict"].values()
     numbers = [prod(shape) for shape in shapes]
-    want = sum(8 * num if num < 4096 else 2 * (num + 4 * -(-num // 256)) for num in numbers)
+    expected = sum(8 * num if num < 4096 else 2 * (num + 4 * -(-num // 256)) for num in numbers)
     run = guides_run("optim.bnb_optimizer=true")
     trained = trained_sizes(weightless(replace(run.model, output_dist="deterministic")), run.lora)
-    assert state(run, trained) == pytest.approx(want, rel=1e-6)  # the file holds a buffer of 32 numbers too
-    assert want / (8 * sum(numbers)) == pytest.approx(0.254, abs=0.001)
+    # the file holds a buffer of 32 numbers too
+    assert optimizer_bytes(run, trained) == pytest.approx(expected, rel=1e-6)
+    assert expected / (8 * sum(numbers)) == pytest.approx(0.254, abs=0.001)
 
 
 def test_the_vocoder_and_the_small_speaker_encoder_have_the_sizes_that_are_written_down():
     with FakeTensorMode():
         vocos = Vocos(guides_run().model.mel_spec, 512, 1536, 8)
         encoder = VoiceEncoder()
-    assert sum(part.numel() for part in vocos.parameters()) == VOCOS
+    assert sum(part.numel() for part in vocos.parameters()) == VOCOS_PARAMETERS
     assert sum(part.numel() for part in encoder.parameters()) == VoiceSim.num_parameters
 
 
@@ -110,22 +120,22 @@ def test_the_vocoder_and_the_small_speaker_encoder_have_the_sizes_that_are_writt
 def test_the_guides_command_fits_and_config_and_docs_say_by_how_much(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     parts = budget(guides_run(), 30.0)
-    used = total(parts, "GPU") / 1e9
+    used = total_bytes(parts, "GPU") / 1e9
     assert used < 7.5
-    moved = sum(part.num for part in parts if part.what in PROVIDERS) / 1e9
-    kept = {part.what: part.num / 1e9 for part in parts}["running average (EMA)"]
+    moved = sum(part.num_bytes for part in parts if part.name in PROVIDERS) / 1e9
+    kept = {part.name: part.num_bytes / 1e9 for part in parts}["running average (EMA)"]
     comment = (ROOT / "src/f5_tts/configs/F5TTS_RL.yaml").read_text("utf-8")
-    for said in (used, used + kept, used + moved):
-        assert f"{said:.2f}" in comment
+    for output in (used, used + kept, used + moved):
+        assert f"{output:.2f}" in comment
     assert in_words(parts) in (ROOT / "docs/rl.md").read_text("utf-8")
 
 
 def test_activations_are_those_of_a_real_pass():
     """Two prompts of three samples of 2 s at 93.75 frames a second."""
     run = tiny_run("datasets.batch_size_per_gpu=2", "rl.mini_repeat_count=3")
-    real = build_model(run.model, read_vocabulary(RELEASED)).eval()
-    want = forward_bytes(real, 6, 188, cfg_strength=1.0)
-    assert sizes(run, 2.0)["activations, forward and backward"] == ("GPU", want)
+    real = build_model(run.model, read_vocabulary(EMILIA_VOCAB)).eval()
+    expected = forward_bytes(real, 6, 188, cfg_strength=1.0)
+    assert sizes(run, 2.0)["activations, forward and backward"] == ("GPU", expected)
 
 
 def test_weights_gradients_average_and_reference_are_four_bytes_a_number_each_where_its_key_says():
@@ -148,7 +158,7 @@ def test_in_shards_each_process_holds_its_rows_of_everything_and_some_layers_who
     run = tiny_run(*IN_SHARDS)
     shapes = [weight.shape for weight in weightless(run.model).parameters()]
     part = sum(-(-shape[0] // 5) * prod(shape[1:]) for shape in shapes)  # of 5 processes, rounded up
-    parts = {one.what: one.num for one in budget(run, 1.0, processes=5)}
+    parts = {one.name: one.num_bytes for one in budget(run, 1.0, processes=5)}
     assert {parts[name] for name in ("weights", "gradients", "running average (EMA)", "reference")} == {4 * part}
     assert parts["AdamW"] == 8 * part
     outside = sum(shape.numel() for shape in shapes_of(run, lambda name: not name.startswith("transformer_blocks.")))
@@ -158,23 +168,23 @@ def test_in_shards_each_process_holds_its_rows_of_everything_and_some_layers_who
     assert parts["activations, forward and backward"] == alone[1]
 
 
-def shapes_of(run: RLRunConfig, belongs: Callable[[str], bool]) -> list[Size]:
+def shapes_of(cfg: RLTrainConfig, belongs: Callable[[str], bool]) -> list[Size]:
     """Of the weights whose names belong."""
-    return [weight.shape for name, weight in weightless(run.model).transformer.named_parameters() if belongs(name)]
+    return [weight.shape for name, weight in weightless(cfg.model).transformer.named_parameters() if belongs(name)]
 
 
 def test_shards_of_the_published_model_have_the_sizes_that_the_page_tells():
     model, page = weightless(guides_run().model), (ROOT / "docs/scale.md").read_text("utf-8")
-    millions = {processes: f"{sum(part_sizes(model, processes)) / 1e6:.1f} million" for processes in (2, 8, 64)}
+    millions = {processes: f"{sum(shard_numels(model, processes)) / 1e6:.1f} million" for processes in (2, 8, 64)}
     assert f"{millions[2]} numbers of each kind on each of 2 processes" in page
     assert f"{millions[8]} of 8, {millions[64]} of 64" in page
 
 
 def test_what_does_not_go_with_shards_is_no_advice(capsys: pytest.CaptureFixture[str]):
     main([*GUIDE, *TINY, *IN_SHARDS, "--seconds", "1", "--limit", "0.01", "--processes", "4"])
-    said = capsys.readouterr().out
-    assert "in shards on 4 processes" in said
-    assert "lora.rank=16" in said and "bnb_optimizer=true" not in said
+    output = capsys.readouterr().out
+    assert "in shards on 4 processes" in output
+    assert "lora.rank=16" in output and "bnb_optimizer=true" not in output
 
 
 def test_what_a_run_does_not_build_is_not_counted():
@@ -203,34 +213,38 @@ def test_recorded_samples_are_those_of_an_update():
 
 def test_a_batch_counted_in_frames_holds_as_many_prompts_as_fit():
     frames = ("datasets.batch_size_type=frame", "datasets.batch_size_per_gpu=1000")
-    assert prompts(tiny_run(*frames), 1.0) == 10
-    assert prompts(tiny_run(*frames, "datasets.max_samples=4"), 1.0) == 4
-    assert prompts(tiny_run(*frames), 30.0) == 1
+    assert prompts_per_batch(tiny_run(*frames), 1.0) == 10
+    assert prompts_per_batch(tiny_run(*frames, "datasets.max_samples=4"), 1.0) == 4
+    assert prompts_per_batch(tiny_run(*frames), 30.0) == 1
 
 
 def test_parts_that_take_turns_count_once_by_the_largest():
-    parts = [Part("a", "GPU", 10, ""), Part("b", "GPU", 5, "", passing=True), Part("c", "GPU", 7, "", passing=True)]
-    assert total([*parts, Part("d", "CPU", 100, "")], "GPU") == 17
+    parts = [
+        MemoryItem("a", "GPU", 10, ""),
+        MemoryItem("b", "GPU", 5, "", transient=True),
+        MemoryItem("c", "GPU", 7, "", transient=True),
+    ]
+    assert total_bytes([*parts, MemoryItem("d", "CPU", 100, "")], "GPU") == 17
 
 
 def test_knobs_are_changes_that_spare_the_gpu_something_the_largest_first():
     changes = [*TINY, "rl.rewards.providers.1.config.device=cuda", "optim.ema.device=null"]
-    found = knobs("F5TTS_RL", [*GUIDE, *changes], tiny_run(*changes[-2:]), 1.0)
-    assert [num for num, _ in found] == sorted((num for num, _ in found), reverse=True)
-    assert found[0] == (4 * 234_000_000, "rl.rewards.providers.1.config.device=cpu")
-    named = {change for _, change in found}
+    result = suggest_savings("F5TTS_RL", [*GUIDE, *changes], tiny_run(*changes[-2:]), 1.0)
+    assert [num for num, _ in result] == sorted((num for num, _ in result), reverse=True)
+    assert result[0] == (4 * 234_000_000, "rl.rewards.providers.1.config.device=cpu")
+    named = {change for _, change in result}
     assert "optim.ema.device=cpu" in named
     assert "optim.bnb_optimizer=true" not in named  # it is so already
 
 
 def test_the_command_prints_the_table_the_total_and_beyond_the_limit_what_to_change(capsys: pytest.CaptureFixture[str]):
     assert main([*GUIDE, *TINY, "--seconds", "1", "--limit", "0.05"])
-    said = capsys.readouterr().out
-    assert said.startswith(
+    output = capsys.readouterr().out
+    assert output.startswith(
         "F5TTS_v1_Base: clips of 1 s, 1 in a forward pass, each twice for guidance, single precision\n"
     )
-    assert re.search(r"\| total +\| GPU +\| +\d+ \|", said)
-    assert re.search(r"GPU: 0\.\d\d GB of 0\.05 GB\nit would spare .*\n +\d\.\d\d GB  ", said)
+    assert re.search(r"\| total +\| GPU +\| +\d+ \|", output)
+    assert re.search(r"GPU: 0\.\d\d GB of 0\.05 GB\nit would spare .*\n +\d\.\d\d GB  ", output)
     main([*GUIDE, *TINY, "--seconds", "1"])
     assert "it would spare" not in capsys.readouterr().out
 

@@ -58,9 +58,9 @@ def test_every_bad_row_is_in_the_report_and_the_first_of_each_kind_are_said(tmp_
     assert "5 missing:\n  row 0: " in console and "  and 2 more\n" in console and "row 3:" not in console
     assert "duration.json says 1.00 s, the audio lasts 2.00 s" in console
     assert "9 of 9 rows are bad" in console
-    found = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text("utf-8").splitlines()]
+    result = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text("utf-8").splitlines()]
     kinds = [*["missing"] * 5, "wrong duration", "silent", "unreadable", "no text"]
-    assert [(row["index"], row["kind"]) for row in found] == list(enumerate(kinds))
+    assert [(row["index"], row["kind"]) for row in result] == list(enumerate(kinds))
 
 
 def test_rows_spoken_far_faster_or_slower_than_most_are_shown_and_are_not_bad(tmp_path, capsys):

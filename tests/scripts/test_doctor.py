@@ -18,10 +18,10 @@ import yaml
 from datasets import Dataset as Table
 from packaging.requirements import Requirement
 
-from f5_tts.config.load import compose_run, config_names, schema_of
-from f5_tts.config.schema import RLRunConfig, RunConfig
-from f5_tts.doctor.rewards import furthest_sum
-from f5_tts.doctor.run_setup import install, libraries, spread
+from f5_tts.config.load import compose_config, config_names, schema_of
+from f5_tts.config.schema import RLTrainConfig, TrainConfig
+from f5_tts.doctor.rewards import max_group_sum
+from f5_tts.doctor.run_setup import evenly_spaced, install, libraries
 from f5_tts.doctor.update import disk
 from f5_tts.rewards.registry import PROVIDERS, provider_attribute
 from f5_tts.scripts import doctor
@@ -109,8 +109,8 @@ def examine(ward, tiny, capsys) -> Examine:
         except SystemExit as end:
             code = end.code
         *lines, last = capsys.readouterr().out.splitlines()
-        found = [re.fullmatch(r"(ok|FAIL|--) +(\w+): (.+)", line) for line in lines]
-        seen = {line[2]: (line[1], line[3]) for line in found if line}
+        result = [re.fullmatch(r"(ok|FAIL|--) +(\w+): (.+)", line) for line in lines]
+        seen = {line[2]: (line[1], line[3]) for line in result if line}
         assert list(seen) == ORDER[stage] and len(lines) == len(seen)
         failed = sum(state == "FAIL" for state, _ in seen.values())
         skipped = sum(state == "--" for state, _ in seen.values())
@@ -201,11 +201,11 @@ def test_a_broken_recording_is_named_and_the_rest_is_tried(examine, tuned, ward)
     finally:
         path.write_bytes(whole)
     assert states(seen, "FAIL") == ["data"] and states(seen, "--") == []
-    said = seen["data"][1]
-    assert said.startswith(
+    output = seen["data"][1]
+    assert output.startswith(
         "1 of 8 rows heard are bad: mend or remove them (python -m f5_tts.scripts.check_dataset data/"
     )
-    assert "; row 3, unreadable: cannot read data/own_custom/3.wav as audio" in said
+    assert "; row 3, unreadable: cannot read data/own_custom/3.wav as audio" in output
 
 
 def test_texts_that_the_vocabulary_lacks_are_an_error_where_most_have_them(examine, tuned, tmp_path):
@@ -238,9 +238,9 @@ def test_a_reward_that_raises_is_one_line_and_drawing_and_learning_are_tried(exa
 
 def test_each_reward_is_tried_whatever_is_wrong_with_the_one_before(examine, tuned):
     names = "{name: nobody}, {name: wespeaker_sim, config: {model_dir: nowhere}}, {name: 'ward_rewards:loudness'}"
-    state, said = examine(2, tuned, f"rl.rewards.providers=[{names}]")["rewards"]
-    assert state == "FAIL" and "no reward provider is called 'nobody'" in said
-    assert "wespeaker_sim: " in said and "nowhere" in said and "loudness.score 0.10 and 0.10, exchanged" in said
+    state, output = examine(2, tuned, f"rl.rewards.providers=[{names}]")["rewards"]
+    assert state == "FAIL" and "no reward provider is called 'nobody'" in output
+    assert "wespeaker_sim: " in output and "nowhere" in output and "loudness.score 0.10 and 0.10, exchanged" in output
 
 
 def test_a_reward_that_scores_all_alike_teaches_nothing_and_the_knobs_are_named(examine, tuned):
@@ -282,14 +282,14 @@ def test_a_folder_that_cannot_be_made_is_said_and_the_rest_is_tried(examine, tmp
 
 
 def test_more_checkpoints_than_the_disk_holds_are_an_error_that_names_the_keys(ward, tiny):
-    patient, checks = doctor.admit("F5TTS_Mini", [*tiny, *COMMON, "ckpts.save_dir=new"])
+    run, checks = doctor.load_run_under_test("F5TTS_Mini", [*tiny, *COMMON, "ckpts.save_dir=new"])
     for check in checks[:5]:
-        assert doctor.outcome(check, patient)[0] == "ok"
-    assert disk(patient, 4).startswith("up to 4 checkpoints of ")  # every second update, and model_last.pt twice
+        assert doctor.run_check(check, run)[0] == "ok"
+    assert disk(run, 4).startswith("up to 4 checkpoints of ")  # every second update, and model_last.pt twice
     with pytest.raises(ValueError, match=r"set ckpts\.keep_last_n_checkpoints or raise ckpts\.save_per_updates"):
-        disk(patient, 10**12)
-    patient.run.ckpts.keep_last_n_checkpoints = 1
-    assert disk(patient, 10**12).startswith("up to 3 checkpoints of ")
+        disk(run, 10**12)
+    run.cfg.ckpts.keep_last_n_checkpoints = 1
+    assert disk(run, 10**12).startswith("up to 3 checkpoints of ")
 
 
 # --- what it knows ---
@@ -300,8 +300,8 @@ def test_an_extra_that_is_not_installed_is_named(tmp_path):
     source = (
         "import sys; sys.modules['peft'] = None\n"
         "from f5_tts.scripts import doctor\n"
-        "patient, checks = doctor.admit('F5TTS_Mini_RL', ['lora.rank=2'])\n"
-        "print(*doctor.outcome(checks[0], patient))"
+        "run, checks = doctor.load_run_under_test('F5TTS_Mini_RL', ['lora.rank=2'])\n"
+        "print(*doctor.run_check(checks[0], run))"
     )
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, cwd=tmp_path)
     assert done.stdout == 'FAIL no peft: pip install -e ".[lora]"\n', done.stderr
@@ -320,7 +320,7 @@ def test_every_library_that_is_asked_for_comes_with_the_extra_that_is_named():
 
 def test_only_what_a_config_uses_is_asked_for():
     def asked(name: str, *overrides: str) -> list[str]:
-        return list(libraries(compose_run(name, list(overrides), schema_of(name))))
+        return list(libraries(compose_config(name, list(overrides), schema_of(name))))
 
     assert asked("F5TTS_Mini") == []
     assert asked("F5TTS_Mini", "ckpts.logger=trackio", "optim.bnb_optimizer=true") == ["trackio", "bitsandbytes"]
@@ -331,17 +331,17 @@ def test_only_what_a_config_uses_is_asked_for():
 
 @pytest.mark.parametrize("name", config_names())
 def test_a_config_says_of_which_stage_it_is(name: str):
-    assert schema_of(f"{name}.yaml") is (RLRunConfig if name.endswith("_RL") else RunConfig)
+    assert schema_of(f"{name}.yaml") is (RLTrainConfig if name.endswith("_RL") else TrainConfig)
 
 
 def test_rows_are_taken_from_the_first_to_the_last():
-    assert spread(list(range(100)), 4) == [0, 33, 66, 99]
-    assert spread([5, 7], 16) == [5, 7] and spread([5, 7], 1) == [5]
+    assert evenly_spaced(list(range(100)), 4) == [0, 33, 66, 99]
+    assert evenly_spaced([5, 7], 16) == [5, 7] and evenly_spaced([5, 7], 1) == [5]
 
 
 def test_sums_are_of_groups_and_of_frames_that_all_of_a_group_speak():
     group_ids, everywhere = torch.tensor([4, 9, 4, 9]), torch.ones(4, 2, dtype=torch.bool)
-    assert furthest_sum(torch.tensor([1.0, 2.0, -1.0, -1.75]), group_ids, everywhere) == 0.25
+    assert max_group_sum(torch.tensor([1.0, 2.0, -1.0, -1.75]), group_ids, everywhere) == 0.25
     frames = torch.tensor([[1.0, 5.0], [2.0, 3.0], [-1.0, 0.0], [-2.0, -2.5]])
     target = torch.tensor([[True, True], [True, True], [True, False], [True, True]])
-    assert furthest_sum(frames, group_ids, target) == 0.5  # the 5 has no counterpart
+    assert max_group_sum(frames, group_ids, target) == 0.5  # the 5 has no counterpart

@@ -10,8 +10,8 @@ import pytest
 import soundfile
 import torch
 
-from f5_tts.config.load import compose_run
-from f5_tts.config.schema import ConfigError, RunConfig
+from f5_tts.config.load import compose_config
+from f5_tts.config.schema import ConfigError, TrainConfig
 from f5_tts.data.tokenizer import build_vocabulary
 from f5_tts.eval.evaluator import fingerprint
 from f5_tts.eval.results import Result, read_result
@@ -33,10 +33,10 @@ def few_items(folder: Path) -> None:
         (folder / f"{name}.jsonl").write_text("\n".join(unseen + seen) + "\n", encoding="utf-8")
 
 
-def tiny_run(tmp_path: Path, *more: str) -> RunConfig:
+def tiny_run(tmp_path: Path, *more: str) -> TrainConfig:
     few_items(tmp_path)
     paths = [f"eval.ckpt={tmp_path / 'model.pt'}", f"eval.out={tmp_path / 'out'}", f"eval.items_dir={tmp_path}"]
-    return compose_run("F5TTS_Mini", [*TINY, *paths, *more], RunConfig)
+    return compose_config("F5TTS_Mini", [*TINY, *paths, *more], TrainConfig)
 
 
 def test_an_evaluation_scores_every_item_and_keeps_some_clips_and_repeats_exactly(tmp_path: Path) -> None:
@@ -96,7 +96,10 @@ def test_a_gaussian_head_can_be_heard_where_it_is_drawn_from(tmp_path: Path, dra
     vocabulary = build_vocabulary(run)
     marks = {
         fingerprint(
-            run, Checkpoint(path=tmp_path, weights={f"{HEAD}bias": torch.full((100,), value)}, run={}), vocabulary, []
+            run,
+            Checkpoint(path=tmp_path, weights={f"{HEAD}bias": torch.full((100,), value)}, payload={}),
+            vocabulary,
+            [],
         )
         for value in (0.0, 1.0)
     }
@@ -113,4 +116,4 @@ def test_results_of_another_version_are_refused_with_what_to_do(tmp_path: Path) 
 
 def test_an_evaluation_without_a_checkpoint_says_which_keys_it_needs(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"eval\.ckpt=FILE"):
-        evaluate(compose_run("F5TTS_Mini", ["datasets.name=mini"], RunConfig))
+        evaluate(compose_config("F5TTS_Mini", ["datasets.name=mini"], TrainConfig))

@@ -29,12 +29,12 @@ def prepared(source: Path, folder: Path, *options: str) -> list[Row]:
 def test_a_list_becomes_the_layout_with_its_columns_and_the_time_of_the_audio(tmp_path, capsys):
     for name, seconds in (("a.wav", 0.5), ("b.flac", 2.0)):
         record(tmp_path / name, seconds)
-    said = [
+    messages = [
         {"audio": "a.wav", "text": "eins", "speaker": 7, "duration": 99},
         {"audio": "b.flac", "text": "zwei", "x": 1.5},
     ]
     folder = tmp_path / "data" / "mine_custom"
-    one, two = prepared(write(tmp_path / "list.jsonl", *map(json.dumps, said)), folder)
+    one, two = prepared(write(tmp_path / "list.jsonl", *map(json.dumps, messages)), folder)
     assert (one.text, one.duration, one.speaker, one.columns["x"]) == ("eins", 0.5, "7", None)
     assert (two.text, two.duration, two.speaker, two.columns["x"]) == ("zwei", 2.0, None, 1.5)
     assert two.audio_path == str((tmp_path / "b.flac").resolve())
@@ -130,9 +130,9 @@ def test_a_list_without_a_good_entry_is_refused_with_the_first_reason(tmp_path):
 
 def test_a_column_of_two_kinds_is_named(tmp_path):
     record(tmp_path / "a.wav")
-    said = [{"audio": "a.wav", "text": "a", "age": age} for age in (3, "three")]
+    messages = [{"audio": "a.wav", "text": "a", "age": age} for age in (3, "three")]
     with pytest.raises(ValueError, match="the column age does not hold values of one kind"):
-        prepared(write(tmp_path / "list.jsonl", *map(json.dumps, said)), tmp_path / "out")
+        prepared(write(tmp_path / "list.jsonl", *map(json.dumps, messages)), tmp_path / "out")
 
 
 def many(root: Path) -> Path:

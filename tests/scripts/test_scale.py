@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from f5_tts.config.load import ConfigError, compose_run
-from f5_tts.config.schema import RLConfig, RLRunConfig
-from f5_tts.estimate.communication import IN_SHARDS, Scale, passes_of_update
+from f5_tts.config.load import ConfigError, compose_config
+from f5_tts.config.schema import RLConfig, RLTrainConfig
+from f5_tts.estimate.communication import SHARDED_OVERRIDES, CommunicationEstimate, passes_per_update
 from f5_tts.scripts.scale import main
 from f5_tts.train import train, train_rl
 
@@ -77,54 +77,56 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, list[i
     return {name: json.loads((folder / f"{name}.json").read_text()) for name in ("whole", "shards")}
 
 
-def runs(*changes: str) -> tuple[RLRunConfig, RLRunConfig]:
+def runs(*changes: str) -> tuple[RLTrainConfig, RLTrainConfig]:
     """A small run as it is, and in shards."""
     options = [*TINY, *changes]
-    return compose_run("F5TTS_Mini_RL", options, RLRunConfig), compose_run(
-        "F5TTS_Mini_RL", [*options, *IN_SHARDS], RLRunConfig
+    return compose_config("F5TTS_Mini_RL", options, RLTrainConfig), compose_config(
+        "F5TTS_Mini_RL", [*options, *SHARDED_OVERRIDES], RLTrainConfig
     )
 
 
 @pytest.fixture(scope="module")
-def computed() -> Scale:
-    return Scale(*runs(*OPTIONS), seconds=1.0)
+def computed() -> CommunicationEstimate:
+    return CommunicationEstimate(*runs(*OPTIONS), seconds=1.0)
 
 
 @pytest.mark.slow
-def test_an_update_sends_the_gradients_once(seen, computed: Scale):
+def test_an_update_sends_the_gradients_once(seen, computed: CommunicationEstimate):
     """On two processes a ring sends what it adds up: 2 (2 - 1) / 2 = 1. Besides, two flags of 4 bytes."""
     assert sum(seen["whole"]["allreduce"]) == computed.gradients + 8
     assert len(seen["whole"]["allreduce"]) == computed.tensors + 2
-    assert computed.sent(2) == computed.gradients
+    assert computed.bytes_sent(2) == computed.gradients
 
 
 @pytest.mark.slow
-def test_in_shards_an_update_sends_weights_for_each_pass_and_gradients_for_each_backward_pass(seen, computed: Scale):
+def test_in_shards_an_update_sends_weights_for_each_pass_and_gradients_for_each_backward_pass(
+    seen, computed: CommunicationEstimate
+):
     """What an all-gather gives is half from the other process; of a reduce-scatter's half, the other sent as much."""
-    found = seen["shards"]
-    assert sum(found["allgather_base"]) / 2 + sum(found["reduce_scatter_base"]) == computed.sent_in_shards(2)
+    result = seen["shards"]
+    assert sum(result["allgather_base"]) / 2 + sum(result["reduce_scatter_base"]) == computed.bytes_sent_sharded(2)
     groups = 3  # two blocks, and what is outside
-    assert len(found["allgather_base"]) == groups * (computed.asked + 2 * computed.learnt)
-    assert len(found["reduce_scatter_base"]) == groups * computed.learnt
-    assert sum(found["allreduce"]) == 8
+    assert len(result["allgather_base"]) == groups * (computed.num_forward + 2 * computed.num_backward)
+    assert len(result["reduce_scatter_base"]) == groups * computed.num_backward
+    assert sum(result["allreduce"]) == 8
 
 
 @pytest.mark.slow
-def test_rewards_are_few_bytes_beside_the_frames_that_were_generated(seen, computed: Scale):
+def test_rewards_are_few_bytes_beside_the_frames_that_were_generated(seen, computed: CommunicationEstimate):
     """Per process 8 samples: which of their frames, a number of 8 bytes for each prompt, scores of 4."""
     gathered = sorted(seen["whole"]["allgather"], reverse=True)
     sums = 2 * 8 * len(list(computed.model.parameters()))  # compared bit for bit, health/weights_apart
     assert sums in gathered
     frames = max(size for size in gathered if size != sums) / 2 / computed.rollouts
     assert computed.rollouts == 8 and frames == int(frames) > 30
-    assert computed.rewards() == 8 * FRAMES_PER_SECOND  # of clips of a second
+    assert computed.reward_bytes() == 8 * FRAMES_PER_SECOND  # of clips of a second
     assert sum(gathered) - sums - 2 * frames * 8 < 2000
 
 
 def test_passes_of_the_guides_update_are_those_one_counts_by_hand():
     """Two steps, the second is trained: drawn in 1 + 1; learnt from once and by the anchor, each with the reference."""
     options = ["rl.steps=2", "rl.mini_repeat_count=1", "rl.sway_sampling_coef=null", "rl.cfg_strength=1"]
-    assert passes_of_update(settings(*options), has_old=False) == (2 + 2, 2)
+    assert passes_per_update(settings(*options), has_old=False) == (2 + 2, 2)
 
 
 @pytest.mark.parametrize(
@@ -140,30 +142,32 @@ def test_passes_of_the_guides_update_are_those_one_counts_by_hand():
 )
 def test_passes_are_counted_for_every_algorithm(options: list[str], asked: float, learnt: float):
     """16 steps, of which 2 are trained; nft asks reference and old policy at each of its times."""
-    assert passes_of_update(settings(*options), has_old="rl.algorithm=nft" in options) == (asked, learnt)
+    assert passes_per_update(settings(*options), has_old="rl.algorithm=nft" in options) == (asked, learnt)
 
 
 def settings(*changes: str) -> RLConfig:
-    return compose_run("F5TTS_RL", list(changes), RLRunConfig).rl
+    return compose_config("F5TTS_RL", list(changes), RLTrainConfig).rl
 
 
-def test_a_ring_of_many_sends_nearly_twice_the_gradients(computed: Scale):
-    assert computed.sent(1) == 0
-    assert computed.sent(8) == 2 * 7 / 8 * computed.gradients
-    assert computed.sent(512) == 2 * 511 / 512 * computed.gradients
+def test_a_ring_of_many_sends_nearly_twice_the_gradients(computed: CommunicationEstimate):
+    assert computed.bytes_sent(1) == 0
+    assert computed.bytes_sent(8) == 2 * 7 / 8 * computed.gradients
+    assert computed.bytes_sent(512) == 2 * 511 / 512 * computed.gradients
 
 
-def test_what_accumulates_batches_passes_more_often_and_sends_its_gradients_once(computed: Scale):
-    once, twice = computed, Scale(*runs(*OPTIONS, "optim.grad_accumulation_steps=2"), seconds=1.0)
-    assert twice.sent(8) == once.sent(8)
-    assert twice.sent_in_shards(8) == 2 * once.sent_in_shards(8)
+def test_what_accumulates_batches_passes_more_often_and_sends_its_gradients_once(computed: CommunicationEstimate):
+    once, twice = computed, CommunicationEstimate(*runs(*OPTIONS, "optim.grad_accumulation_steps=2"), seconds=1.0)
+    assert twice.bytes_sent(8) == once.bytes_sent(8)
+    assert twice.bytes_sent_sharded(8) == 2 * once.bytes_sent_sharded(8)
     assert twice.rollouts == 2 * once.rollouts
 
 
-def test_adapters_are_all_that_is_sent_without_shards_and_in_shards_the_weights_are_too(computed: Scale):
-    adapters = Scale(*runs(*OPTIONS, "lora.rank=2"), seconds=1.0)
-    assert adapters.sent(8) < computed.sent(8) / 4
-    assert adapters.sent_in_shards(8) > computed.sent_in_shards(8) / 2
+def test_adapters_are_all_that_is_sent_without_shards_and_in_shards_the_weights_are_too(
+    computed: CommunicationEstimate,
+):
+    adapters = CommunicationEstimate(*runs(*OPTIONS, "lora.rank=2"), seconds=1.0)
+    assert adapters.bytes_sent(8) < computed.bytes_sent(8) / 4
+    assert adapters.bytes_sent_sharded(8) > computed.bytes_sent_sharded(8) / 2
 
 
 @pytest.mark.slow
@@ -172,8 +176,8 @@ def test_the_page_has_the_table_that_the_command_prints(capsys: pytest.CaptureFi
     page = (ROOT / "docs/scale.md").read_text("utf-8")
     (command,) = re.findall(r"f5_tts\.scripts\.scale ((?:.*\\\n)*.*)", page)
     assert main(command.replace("\\\n", " ").replace("'", "").split())
-    said = capsys.readouterr().out
-    assert said.partition("\n")[2].strip() in page
+    output = capsys.readouterr().out
+    assert output.partition("\n")[2].strip() in page
 
 
 def test_the_command_names_its_flags_and_refuses_what_it_compares():

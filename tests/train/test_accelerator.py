@@ -12,11 +12,11 @@ from tests.tiny import tiny_arch
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
-from f5_tts.config.load import compose_run
-from f5_tts.config.schema import OptimConfig, RunConfig
+from f5_tts.config.load import compose_config
+from f5_tts.config.schema import OptimConfig, TrainConfig
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.cfm import CFM
-from f5_tts.train.accelerator import build_accelerator, precision, prepare
+from f5_tts.train.accelerator import build_accelerator, precision, prepare_model
 from f5_tts.train.optimizer import choose_optimizer
 
 CPU = torch.device("cpu")
@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def optim() -> OptimConfig:
-    return compose_run("F5TTS_Mini", [], RunConfig).optim
+    return compose_config("F5TTS_Mini", [], TrainConfig).optim
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_a_precision_that_is_none_is_refused_with_its_variable_and_those_that_ar
 @pytest.mark.usefixtures("new_process")
 def test_a_model_computes_in_the_chosen_precision_and_answers_in_single(optim, chosen: str, dtype: torch.dtype):
     accelerator = build_accelerator(replace(optim, mixed_precision=chosen))
-    model = prepare(CFM(DiT(tiny_arch(), mel_dim=6, num_tokens=9, gaussian=True)), accelerator)
+    model = prepare_model(CFM(DiT(tiny_arch(), mel_dim=6, num_tokens=9, gaussian=True)), accelerator)
     seen: list[torch.dtype] = []
     model.transformer.proj_out.register_forward_hook(lambda layer, inputs, output: seen.append(output.dtype))
     x = torch.randn(1, 5, 6, device=accelerator.device)
@@ -127,10 +127,10 @@ def test_without_being_asked_torchs_adamw_it_is(optim):
 
 def test_where_bitsandbytes_cannot_take_a_step_one_warning_says_so_and_torchs_adamw_works(optim):
     """It has no step for the meta device, as older releases of it have none for CPUs."""
-    said: list[str] = []
-    make = choose_optimizer(replace(optim, bnb_optimizer=True), torch.device("meta"), said.append)
+    messages: list[str] = []
+    make = choose_optimizer(replace(optim, bnb_optimizer=True), torch.device("meta"), messages.append)
     assert isinstance(make([nn.Parameter(torch.zeros(3))], lr=0.1), AdamW)
-    (line,) = said
+    (line,) = messages
     assert line.startswith("warning: optim.bnb_optimizer=true: bitsandbytes ")
     assert "cannot work on meta here (" in line and "torch's AdamW takes its place" in line
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from f5_tts.train.alarms import ALARMS, Row, Watch
+from f5_tts.train.alarms import ALARMS, AlarmMonitor, Row
 
 BAD = {
     "sigma_collapsed": "rl.train_sigma=false",
@@ -49,18 +49,18 @@ def made(name: str, update: int) -> dict[str, float]:
 
 def rung(rows: list[dict[str, float]]) -> tuple[list[set[str]], list[str]]:
     """What rings after each row, and all lines."""
-    watch, ringing, said = Watch(ALARMS), list[set[str]](), list[str]()
+    watch, ringing, output = AlarmMonitor(ALARMS), list[set[str]](), list[str]()
     for row in rows:
-        found, lines = watch(row)
-        assert set(found.values()) <= {1.0}
-        ringing.append({name.removeprefix("health/alarm_") for name in found})
-        said += lines
-    return ringing, said
+        result, lines = watch(row)
+        assert set(result.values()) <= {1.0}
+        ringing.append({name.removeprefix("health/alarm_") for name in result})
+        output += lines
+    return ringing, output
 
 
 def test_a_healthy_run_is_silent():
-    ringing, said = rung([healthy(update) for update in range(100)])
-    assert ringing == [set()] * 100 and said == []
+    ringing, output = rung([healthy(update) for update in range(100)])
+    assert ringing == [set()] * 100 and output == []
 
 
 def test_there_is_a_made_history_for_every_alarm():
@@ -69,18 +69,18 @@ def test_there_is_a_made_history_for_every_alarm():
 
 @pytest.mark.parametrize("name", BAD)
 def test_an_alarm_rings_alone_soon_after_what_it_watches_for_and_says_once_which_knob_to_turn(name: str):
-    ringing, said = rung([made(name, update) for update in range(80)])
+    ringing, output = rung([made(name, update) for update in range(80)])
     first = next(update for update, found in enumerate(ringing) if found)
     assert 40 <= first <= 60
     assert ringing[first:] == [{name}] * (80 - first)
-    assert len(said) == 1 and said[0].startswith(f"alarm {name}: ") and BAD[name] in said[0]
+    assert len(output) == 1 and output[0].startswith(f"alarm {name}: ") and BAD[name] in output[0]
 
 
 @pytest.mark.parametrize("name", BAD)
 def test_it_stops_when_all_is_well_again_and_is_said_anew_when_not(name: str):
     bad = [made(name, update) for update in range(120)]
-    ringing, said = rung(bad[:80] + [healthy(update) for update in range(80, 140)] + bad[40:])
-    assert ringing[139] == set() and len(said) == 2
+    ringing, output = rung(bad[:80] + [healthy(update) for update in range(80, 140)] + bad[40:])
+    assert ringing[139] == set() and len(output) == 2
 
 
 def test_one_update_is_no_alarm():
@@ -92,9 +92,9 @@ def test_one_update_is_no_alarm():
 
 def test_a_kl_that_grows_tenfold_in_five_updates_rings_before_it_is_large():
     """Means of 0.03 and then 0.36."""
-    ringing, said = rung([{"loss/kl": value} for value in [0.03] * 10 + [0.36] * 5])
+    ringing, output = rung([{"loss/kl": value} for value in [0.03] * 10 + [0.36] * 5])
     assert ringing[-2:] == [set(), {"kl_out_of_range"}]
-    assert "rose from 0.03 to 0.36 within 5 updates" in said[0]
+    assert "rose from 0.03 to 0.36 within 5 updates" in output[0]
 
 
 def test_a_judge_that_gets_worse_with_the_reward_is_no_hacked_reward():
@@ -108,13 +108,13 @@ def test_without_the_metrics_an_alarm_looks_at_it_is_silent():
 
 def test_numbers_that_are_not_finite_are_passed_over():
     rows: list[Row] = [{"loss/kl": value} for value in [0.6, math.nan, 0.6, None, 0.6, 0.6, math.inf]]
-    watch = Watch(ALARMS, rows)
+    watch = AlarmMonitor(ALARMS, rows)
     assert watch({"loss/kl": 0.6})[0] == {"health/alarm_kl_out_of_range": 1.0}
 
 
 def test_a_resumed_run_rings_as_the_whole_one():
     rows = [made("sigma_collapsed", update) for update in range(60)]
     whole, _ = rung(rows)
-    watch = Watch(ALARMS, rows[:45])
+    watch = AlarmMonitor(ALARMS, rows[:45])
     later = [{name.removeprefix("health/alarm_") for name in watch(row)[0]} for row in rows[45:]]
     assert later == whole[45:] and {"sigma_collapsed"} in later

@@ -9,9 +9,9 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from f5_tts.data.batching import Loaded
-from f5_tts.train.bad_rows import without_bad_rows
-from f5_tts.train.build import lists_of
+from f5_tts.data.batching import LoadedBatch
+from f5_tts.train.bad_rows import skip_bad_rows
+from f5_tts.train.build import group_batches
 from f5_tts.types import BadRow, SpeechBatch
 
 
@@ -36,53 +36,58 @@ def ids_of(batch: SpeechBatch | None) -> list[int] | None:
     return batch if batch is None else batch.group_ids.tolist()
 
 
-def passed(loaded: list[Loaded], known: set[int], said: list[str], num_rows: int = 10) -> list[list[int] | None]:
-    batches = without_bad_rows(loaded, known, num_rows, Accelerator(cpu=True), said.append)
+def passed(loaded: list[LoadedBatch], known: set[int], said: list[str], num_rows: int = 10) -> list[list[int] | None]:
+    batches = skip_bad_rows(loaded, known, num_rows, Accelerator(cpu=True), said.append)
     return [ids_of(batch) for batch in batches]
 
 
 def test_bad_rows_are_counted_and_each_is_said_once():
-    known, said = set[int](), []
-    loaded = [Loaded(batch_of(1), bad(3, 4)), Loaded(batch_of(2), []), Loaded(batch_of(5), bad(4))]
-    assert passed(loaded, known, said) == [[1], [2], [5]]
+    known, output = set[int](), []
+    loaded = [LoadedBatch(batch_of(1), bad(3, 4)), LoadedBatch(batch_of(2), []), LoadedBatch(batch_of(5), bad(4))]
+    assert passed(loaded, known, output) == [[1], [2], [5]]
     assert known == {3, 4}
-    assert said == [f"row {i} of the data set is left out (missing): no audio file at {i}.wav" for i in (3, 4)]
-    passed([Loaded(batch_of(1), bad(3))], known, said)  # a run that goes on knows them
-    assert len(said) == 2
+    assert output == [f"row {i} of the data set is left out (missing): no audio file at {i}.wav" for i in (3, 4)]
+    passed([LoadedBatch(batch_of(1), bad(3))], known, output)  # a run that goes on knows them
+    assert len(output) == 2
 
 
 def test_a_batch_without_a_row_keeps_its_place_in_the_updates():
-    said: list[str] = []
-    loaded = [Loaded(batch_of(1), []), Loaded(None, bad(2)), Loaded(batch_of(3), []), Loaded(batch_of(4), [])]
-    batches = without_bad_rows(loaded, set(), 10, Accelerator(cpu=True), said.append)
-    assert [[ids_of(batch) for batch in update] for update in lists_of(2, batches)] == [[[1]], [[3], [4]]]
-    assert said[-1] == "no row of a batch can be read: it is passed over"
+    messages: list[str] = []
+    loaded = [
+        LoadedBatch(batch_of(1), []),
+        LoadedBatch(None, bad(2)),
+        LoadedBatch(batch_of(3), []),
+        LoadedBatch(batch_of(4), []),
+    ]
+    batches = skip_bad_rows(loaded, set(), 10, Accelerator(cpu=True), messages.append)
+    assert [[ids_of(batch) for batch in update] for update in group_batches(2, batches)] == [[[1]], [[3], [4]]]
+    assert messages[-1] == "no row of a batch can be read: it is passed over"
 
 
 def test_where_every_row_is_bad_the_run_ends_with_the_first_reason():
-    known, said = set[int](), []
+    known, output = set[int](), []
     with pytest.raises(ValueError, match=r"none of the 3 rows .*row 1 is missing: no audio file at 1\.wav.*check_"):
-        passed([Loaded(None, bad(2, 1)), Loaded(None, bad(3))], known, said, num_rows=3)
-    passed([Loaded(None, bad(2, 1)), Loaded(batch_of(0), bad(3))], known, said, num_rows=3)
+        passed([LoadedBatch(None, bad(2, 1)), LoadedBatch(None, bad(3))], known, output, num_rows=3)
+    passed([LoadedBatch(None, bad(2, 1)), LoadedBatch(batch_of(0), bad(3))], known, output, num_rows=3)
     with pytest.raises(ValueError, match="none of the 64 rows tried"):
-        passed([Loaded(None, bad(i)) for i in range(100)], known, said, num_rows=1000)
+        passed([LoadedBatch(None, bad(i)) for i in range(100)], known, output, num_rows=1000)
 
 
 PROGRAM = """
 from accelerate import Accelerator
 from tests.train.test_bad_rows import bad, batch_of, ids_of
-from f5_tts.data.batching import Loaded
-from f5_tts.train.bad_rows import without_bad_rows
+from f5_tts.data.batching import LoadedBatch
+from f5_tts.train.bad_rows import skip_bad_rows
 import torch
 
-accelerator, known, said = Accelerator(cpu=True), set(), []
+accelerator, known, messages = Accelerator(cpu=True), set(), []
 assert accelerator.num_processes == 2
-own = [
-    [Loaded(batch_of(0), bad(7)), Loaded(None, bad(8)), Loaded(batch_of(4), [])],
-    [Loaded(batch_of(1), []), Loaded(batch_of(3), bad(9)), Loaded(batch_of(5), [])],
+local = [
+    [LoadedBatch(batch_of(0), bad(7)), LoadedBatch(None, bad(8)), LoadedBatch(batch_of(4), [])],
+    [LoadedBatch(batch_of(1), []), LoadedBatch(batch_of(3), bad(9)), LoadedBatch(batch_of(5), [])],
 ][accelerator.process_index]
-found = [ids_of(batch) for batch in without_bad_rows(own, known, 20, accelerator, said.append)]
-text = f"{accelerator.process_index} {found} {sorted(known)} {len(said)}\\n"
+found = [ids_of(batch) for batch in skip_bad_rows(local, known, 20, accelerator, messages.append)]
+text = f"{accelerator.process_index} {found} {sorted(known)} {len(messages)}\\n"
 print(text, end="", flush=True)  # in one piece, whatever the other process prints
 torch.distributed.destroy_process_group()
 """

@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from f5_tts.config.load import compose_run
-from f5_tts.config.schema import EmaConfig, RunConfig
+from f5_tts.config.load import compose_config
+from f5_tts.config.schema import EmaConfig, TrainConfig
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.cfm import CFM
-from f5_tts.train.build import build_ema, build_plan, count_updates, epoch_at
-from f5_tts.train.optimizer import check_length, learning_rate_factor
+from f5_tts.train.build import build_ema, build_plan, count_updates, epoch_counter
+from f5_tts.train.optimizer import check_schedule, learning_rate_factor
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -27,7 +27,7 @@ ROWS = "rows_(update,step,initted,ema)"
 def ema_settings(run: str) -> EmaConfig:
     """Our settings for a golden run: those of ema-pytorch, as the published model's config has them, or faster ones."""
     if run == "ema_default":
-        return compose_run("F5TTS_v1_Base", [], RunConfig).optim.ema
+        return compose_config("F5TTS_v1_Base", [], TrainConfig).optim.ema
     return EmaConfig(beta=0.99, update_after_step=3, update_every=1, power=2 / 3, device=None)
 
 
@@ -45,16 +45,16 @@ def fill(model: CFM, value: float) -> None:
 
 @pytest.mark.parametrize("run", range(3))
 def test_learning_rates_are_the_published_schedules_to_nine_digits(run, table):
-    want = table("g9_ema_lr")["lr"][run]
-    warmup, total = want["warmup_updates"], want["total_updates"]
-    optimizer = AdamW([torch.nn.Parameter(torch.zeros(1))], lr=want["base"])
+    expected = table("g9_ema_lr")["lr"][run]
+    warmup, total = expected["warmup_updates"], expected["total_updates"]
+    optimizer = AdamW([torch.nn.Parameter(torch.zeros(1))], lr=expected["base"])
     scheduler = LambdaLR(optimizer, lambda update: learning_rate_factor(update, warmup, total))
     rates = []
-    for _ in want["lr_before_update_i"]:
+    for _ in expected["lr_before_update_i"]:
         rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         scheduler.step()
-    assert rates == pytest.approx(want["lr_before_update_i"], rel=1e-9, abs=1e-18)
+    assert rates == pytest.approx(expected["lr_before_update_i"], rel=1e-9, abs=1e-18)
 
 
 def test_the_learning_rate_rises_over_the_warm_up_and_falls_to_the_end():
@@ -70,18 +70,20 @@ def test_without_a_warm_up_the_first_update_has_the_whole_rate():
 
 @pytest.mark.parametrize("warmup", [12, 50])
 def test_a_warm_up_that_would_not_end_is_refused_with_both_numbers(warmup: int):
-    optim = replace(compose_run("F5TTS_Mini", [], RunConfig).optim, num_warmup_updates=warmup)
+    optim = replace(compose_config("F5TTS_Mini", [], TrainConfig).optim, num_warmup_updates=warmup)
     with pytest.raises(
         ValueError, match=rf"num_warmup_updates={warmup} does not end before the run, which has 12 updates"
     ):
-        check_length(optim, 12)
-    check_length(optim, warmup + 1)
+        check_schedule(optim, 12)
+    check_schedule(optim, warmup + 1)
 
 
 def test_a_run_without_updates_is_refused_even_without_a_warm_up():
-    optim = replace(compose_run("F5TTS_Mini", [], RunConfig).optim, num_warmup_updates=0, grad_accumulation_steps=4)
+    optim = replace(
+        compose_config("F5TTS_Mini", [], TrainConfig).optim, num_warmup_updates=0, grad_accumulation_steps=4
+    )
     with pytest.raises(ValueError, match=r"grad_accumulation_steps=4: the data set has too few batches for one update"):
-        check_length(optim, 0)
+        check_schedule(optim, 0)
 
 
 @pytest.mark.parametrize("run", ["ema_default", "ema_fast"])
@@ -98,8 +100,8 @@ def test_the_running_average_is_ema_pytorchs_within_1e_6_after_every_update(run,
             state = average.state_dict()
             assert (state["step"].item(), state["initted"].item()) == (step, initted)
             for name in names:
-                want = torch.full_like(state[name], value)
-                torch.testing.assert_close(state[name], want, rtol=1e-6, atol=0)
+                expected = torch.full_like(state[name], value)
+                torch.testing.assert_close(state[name], expected, rtol=1e-6, atol=0)
 
 
 def test_the_running_averages_names_are_those_of_published_checkpoints(model):
@@ -138,9 +140,9 @@ def test_an_epoch_is_a_pass_over_the_data_set_whatever_makes_an_update(monkeypat
     """Three batches of four prompts are drawn for two updates."""
     monkeypatch.chdir(REPOSITORY)
     changes = ["datasets.name=mini", "datasets.batch_size_type=sample", "datasets.batch_size_per_gpu=4"]
-    run = compose_run("F5TTS_Mini", [*changes, "optim.grad_accumulation_steps=3", "optim.epochs=2"], RunConfig)
-    plan = build_plan(run)
-    epoch, batches = epoch_at(plan, run.optim, uses=2), len(plan.epoch(0))
+    cfg = compose_config("F5TTS_Mini", [*changes, "optim.grad_accumulation_steps=3", "optim.epochs=2"], TrainConfig)
+    plan = build_plan(cfg)
+    epoch, batches = epoch_counter(plan, cfg.optim, updates_per_rollout=2), len(plan.epoch(0))
     assert [epoch(update) for update in (0, 1, 3)] == pytest.approx([0, 1.5 / batches, 4.5 / batches])
     assert epoch(batches) == pytest.approx(1.5)  # 2/3 updates a batch
-    assert 1.9 < epoch(count_updates(plan, run.optim, uses=2)) <= 2
+    assert 1.9 < epoch(count_updates(plan, cfg.optim, updates_per_rollout=2)) <= 2

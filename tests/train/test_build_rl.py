@@ -7,26 +7,26 @@ import torch
 from tests.tiny import tiny_arch
 from torch import Tensor
 
-from f5_tts.config.load import compose_run
-from f5_tts.config.schema import ProviderConfig, RLRunConfig
+from f5_tts.config.load import compose_config
+from f5_tts.config.schema import ProviderConfig, RLTrainConfig
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import HEAD, Checkpoint, write_checkpoint
 from f5_tts.model.heads import VelocityModel
 from f5_tts.model.lora import add_adapters
-from f5_tts.rl.advantage import GroupComparison, RunningBaseline
-from f5_tts.rl.scoring import Scorer
-from f5_tts.train.build_rl import build_comparison, build_reference, check_window, chosen_algorithm, rollout_plan
+from f5_tts.rl.advantage import GroupAdvantage, RunningBaseline
+from f5_tts.rl.scoring import RewardScorer
+from f5_tts.train.build_rl import build_advantage, build_reference, check_window, describe_rollouts, resolve_algorithm
 
 
-def run_of(*overrides: str) -> RLRunConfig:
-    return compose_run("F5TTS_Mini_RL", list(overrides), RLRunConfig)
+def run_of(*overrides: str) -> RLTrainConfig:
+    return compose_config("F5TTS_Mini_RL", list(overrides), RLTrainConfig)
 
 
 def checkpoint(head: Tensor | None) -> Checkpoint:
     """Of a model without a head, or with one of these weights."""
     weights = {} if head is None else {f"{HEAD}weight": head, f"{HEAD}bias": torch.ones(2)}
-    return Checkpoint(path=Path("model_last.pt"), weights=weights, run={})
+    return Checkpoint(path=Path("model_last.pt"), weights=weights, payload={})
 
 
 NO_HEAD, NEW_HEAD, TRAINED = checkpoint(None), checkpoint(torch.zeros(2, 3)), checkpoint(torch.ones(2, 3))
@@ -34,9 +34,9 @@ NO_HEAD, NEW_HEAD, TRAINED = checkpoint(None), checkpoint(torch.zeros(2, 3)), ch
 
 @pytest.mark.parametrize("found, chosen", [(TRAINED, "gaussian_grpo"), (NEW_HEAD, "flow_grpo"), (NO_HEAD, "flow_grpo")])
 def test_auto_goes_by_what_the_checkpoint_can_do_and_says_so(found: Checkpoint, chosen: str):
-    said: list[str] = []
-    assert chosen_algorithm("auto", found, said.append) == chosen
-    (line,) = said
+    messages: list[str] = []
+    assert resolve_algorithm("auto", found, messages.append) == chosen
+    (line,) = messages
     assert line.startswith("rl.algorithm=auto: model_last.pt has ") and line.endswith(f", so {chosen}")
 
 
@@ -44,28 +44,30 @@ def test_auto_goes_by_what_the_checkpoint_can_do_and_says_so(found: Checkpoint, 
 @pytest.mark.parametrize("found", [NO_HEAD, NEW_HEAD])
 def test_a_policy_of_the_head_is_refused_where_none_was_trained(asked: str, found: Checkpoint):
     with pytest.raises(ValueError, match=f"rl.algorithm={asked} draws from a trained Gaussian head, .* has none: warm"):
-        chosen_algorithm(asked, found)
+        resolve_algorithm(asked, found)
 
 
 @pytest.mark.parametrize("asked", ["flow_grpo", "nft"])
 def test_other_algorithms_take_any_checkpoint(asked: str):
-    assert chosen_algorithm(asked, NO_HEAD) == asked == chosen_algorithm(asked, TRAINED)
+    assert resolve_algorithm(asked, NO_HEAD) == asked == resolve_algorithm(asked, TRAINED)
 
 
 def test_the_plan_of_an_update_is_said_in_one_line():
     run = run_of("optim.grad_accumulation_steps=2", "rl.group_size=16", "rl.mini_repeat_count=8")
-    assert rollout_plan(run, 100, world=2) == (
+    assert describe_rollouts(run, 100, world_size=2) == (
         "nft: 16 prompts x 16 samples = 256 rollouts per update, 32 per forward, on 2 processes"
     )
     by_frames = run_of("datasets.batch_size_type=frame", "rl.mini_repeat_count=8")
-    assert rollout_plan(by_frames, 100, world=1) == ("nft: 1 batch of prompts x 8 samples per update, on 1 process")
+    assert describe_rollouts(by_frames, 100, world_size=1) == (
+        "nft: 1 batch of prompts x 8 samples per update, on 1 process"
+    )
 
 
 def test_a_plan_with_more_prompts_than_there_are_is_refused_with_the_numbers():
     run = run_of("optim.grad_accumulation_steps=2")
-    assert rollout_plan(run, 16, world=2)
+    assert describe_rollouts(run, 16, world_size=2)
     with pytest.raises(ValueError, match=r"=4 x .*=2 x 2 processes = 16 prompts, and the data set has 15"):
-        rollout_plan(run, 15, world=2)
+        describe_rollouts(run, 15, world_size=2)
 
 
 def test_a_window_without_a_trainable_step_is_refused_before_anything_is_drawn():
@@ -82,16 +84,16 @@ class Silent:
 
 
 def test_a_group_of_one_is_compared_with_its_past_and_a_warning_is_said():
-    said: list[str] = []
+    messages: list[str] = []
     run = run_of("rl.repeat_count=1", "rl.mini_repeat_count=1", "rl.credit=sample")
     run.rl.rewards.providers = [ProviderConfig(name="test", weight=1.0, floor=0.1, config={})]
-    scorer = Scorer(lambda mel, lens: [], {"test": Silent()}, run.rl, run.model.mel_spec)
-    assert isinstance(build_comparison(scorer, run.rl, said.append), RunningBaseline)
-    (line,) = said
+    scorer = RewardScorer(lambda mel, lens: [], {"test": Silent()}, run.rl, run.model.mel_spec)
+    assert isinstance(build_advantage(scorer, run.rl, messages.append), RunningBaseline)
+    (line,) = messages
     assert line.startswith("warning: rl.repeat_count=1 x rl.mini_repeat_count=1 makes groups of one")
     run.rl.mini_repeat_count = 2
-    assert isinstance(build_comparison(scorer, run.rl, said.append), GroupComparison)
-    assert len(said) == 1
+    assert isinstance(build_advantage(scorer, run.rl, messages.append), GroupAdvantage)
+    assert len(messages) == 1
 
 
 # --- the reference ---
@@ -115,10 +117,10 @@ def mean(policy: VelocityModel) -> Tensor:
 @pytest.mark.parametrize("rank", [0, 2])
 def test_another_checkpoint_is_the_reference_also_beside_adapters_that_have_learnt(tmp_path, rank: int):
     write_checkpoint(tmp_path / "a.pt", {"model_state_dict": model(1).state_dict()})
-    run = compose_run("F5TTS_Mini_RL", [f"lora.rank={rank}", f"rl.ref_model_ckpt={tmp_path}/a.pt"], RLRunConfig)
+    cfg = compose_config("F5TTS_Mini_RL", [f"lora.rank={rank}", f"rl.ref_model_ckpt={tmp_path}/a.pt"], RLTrainConfig)
     policy = model(0)
-    add_adapters(policy, run.lora, lambda line: None)
-    reference = build_reference(policy, run.rl)
+    add_adapters(policy, cfg.lora, lambda line: None)
+    reference = build_reference(policy, cfg.rl)
     assert reference is not None
     with torch.no_grad():
         for parameter in policy.parameters():

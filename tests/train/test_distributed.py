@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 
 from f5_tts.rl.advantage import METHODS, group_advantages
-from f5_tts.train.distributed import Together
+from f5_tts.train.distributed import AllRanks
 
 REWARDS = [0.9, 0.1, 0.4, 0.4, 0.2, 0.7, 0.3]
 PROMPTS = [5, 8, 5, 8, 5, 8, 5]
@@ -21,14 +21,14 @@ import json, sys
 import torch
 from accelerate import Accelerator
 from tests.train.test_distributed import SHARES, compared, rows
-from f5_tts.train.distributed import Together
+from f5_tts.train.distributed import AllRanks
 
 accelerator = Accelerator(cpu=True)
 assert accelerator.num_processes == 2
-peers, rank = Together(accelerator), accelerator.process_index
+ranks, rank = AllRanks(accelerator), accelerator.process_index
 mine = SHARES[rank]
-found = {method: peers.own(compared(method, *map(peers.gather, rows(mine)))).tolist() for method in sys.argv[2:]}
-frames = peers.own(peers.gather(torch.ones(rank + 1, 3 + rank, dtype=torch.bool)))
+found = {method: ranks.local_rows(compared(method, *map(ranks.gather, rows(mine)))).tolist() for method in sys.argv[2:]}
+frames = ranks.local_rows(ranks.gather(torch.ones(rank + 1, 3 + rank, dtype=torch.bool)))
 json.dump({"advantages": found, "frames": frames.int().tolist()}, open(f"{sys.argv[1]}/{rank}.json", "w"))
 accelerator.state.destroy_process_group()
 """
@@ -46,9 +46,9 @@ def compared(method: str, rewards: torch.Tensor, prompts: torch.Tensor) -> torch
 
 
 def test_one_process_gathers_what_it_has():
-    peers = Together(Accelerator(cpu=True))
-    assert peers.world == 1
-    assert torch.equal(peers.own(peers.gather(torch.arange(3.0))), torch.arange(3.0))
+    ranks = AllRanks(Accelerator(cpu=True))
+    assert ranks.world_size == 1
+    assert torch.equal(ranks.local_rows(ranks.gather(torch.arange(3.0))), torch.arange(3.0))
 
 
 @pytest.mark.slow

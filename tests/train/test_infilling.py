@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from f5_tts.config.load import compose_run
-from f5_tts.config.schema import ModelConfig, RunConfig
+from f5_tts.config.load import compose_config
+from f5_tts.config.schema import ModelConfig, TrainConfig
 from f5_tts.data.tokenizer import Vocabulary
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.build import build_model
@@ -32,7 +32,7 @@ def settings() -> Callable[..., ModelConfig]:
     """The model section of F5TTS_Mini with changes: settings("nll_t2=0")."""
 
     def make(*changes: str) -> ModelConfig:
-        return compose_run("F5TTS_Mini", [f"model.{change}" for change in changes], RunConfig).model
+        return compose_config("F5TTS_Mini", [f"model.{change}" for change in changes], TrainConfig).model
 
     return make
 
@@ -45,7 +45,7 @@ class Witness(DiT):
         self.proj_out_ln_sig = None
         self.shown: dict[str, Tensor] = {}
 
-    def forward(self, x, cond, text, time, mask, drop_audio, drop_text, words=None) -> Velocity:
+    def forward(self, x, cond, text, time, mask, drop_audio, drop_text, text_embedding=None) -> Velocity:
         self.shown = {"x": x, "cond": cond, "time": time, "drop_audio": drop_audio, "drop_text": drop_text}
         return Velocity(torch.zeros_like(x), torch.zeros_like(x))
 
@@ -176,13 +176,13 @@ def test_the_batches_of_one_update_count_alike(settings):
     torch.manual_seed(0)
     slices = [output.loss.item() for output in loss(CFM(Witness()), batches)]
     torch.manual_seed(0)
-    alone = [loss.of_batch(CFM(Witness()), batch).loss.item() for batch in batches]
+    alone = [loss.batch_loss(CFM(Witness()), batch).loss.item() for batch in batches]
     assert slices == pytest.approx([value / 2 for value in alone])
 
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 def test_recomputed_activations_change_no_gradient_of_stage_1_dropout_included(settings, dtype: torch.dtype | None):
-    batch, found = batch_of(4), []
+    batch, result = batch_of(4), []
     for recompute in ("false", "true"):
         chosen = settings(*NLL, "arch.dropout=0.3", f"arch.checkpoint_activations={recompute}", *SMALL)
         torch.manual_seed(0)
@@ -191,6 +191,6 @@ def test_recomputed_activations_change_no_gradient_of_stage_1_dropout_included(s
         with torch.autocast("cpu", dtype, enabled=dtype is not None):
             (output,) = InfillingLoss(chosen)(model, [batch])
         output.loss.backward()
-        found.append([parameter.grad for parameter in model.parameters()])
-    assert any(grad is not None and grad.any() for grad in found[0])
-    torch.testing.assert_close(found[1], found[0], atol=0, rtol=0)
+        result.append([parameter.grad for parameter in model.parameters()])
+    assert any(grad is not None and grad.any() for grad in result[0])
+    torch.testing.assert_close(result[1], result[0], atol=0, rtol=0)

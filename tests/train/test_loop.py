@@ -18,18 +18,18 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from f5_tts.config.load import compose_run
-from f5_tts.config.schema import EmaConfig, OptimConfig, RunConfig
+from f5_tts.config.load import compose_config
+from f5_tts.config.schema import EmaConfig, OptimConfig, TrainConfig
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.cfm import CFM
-from f5_tts.model.checkpoint import ModelCard, read_checkpoint
+from f5_tts.model.checkpoint import ModelSpec, read_checkpoint
 from f5_tts.train import loop
 from f5_tts.train.accelerator import build_accelerator
 from f5_tts.train.build import build_ema
 from f5_tts.train.checkpoint_dir import CheckpointDir
-from f5_tts.train.loop import keep_scale, merge, nothing_due, seed_of
-from f5_tts.train.metrics_log import Report
-from f5_tts.train.train_state import Trainable
+from f5_tts.train.loop import merge_metrics, no_validation, register_grad_scaler, update_seed
+from f5_tts.train.metrics_log import MetricsLog
+from f5_tts.train.train_state import TrainState
 from f5_tts.types import LossOutput
 
 RATE = 0.1
@@ -65,16 +65,16 @@ class Run:
     """A run of w x = y by gradient descent at rate 0.1, with an update an item; `options` change the optim section."""
 
     def __init__(self, folder: Path, **options: float) -> None:
-        config = compose_run("F5TTS_Mini", [f"ckpts.save_dir={folder}"], RunConfig)
+        config = compose_config("F5TTS_Mini", [f"ckpts.save_dir={folder}"], TrainConfig)
         self.folder, self.ckpts = folder, config.ckpts
         self.optim: OptimConfig = replace(config.optim, max_grad_norm=1e9)
         self.optim = replace(self.optim, **options)
         self.model = CFM(Line())
         optimizer = SGD(self.model.parameters(), lr=RATE)
         average = build_ema(self.model, AVERAGE)
-        self.trainable = Trainable(
+        self.state = TrainState(
             model=self.model,
-            card=ModelCard(model={}, vocabulary=[" "]),
+            spec=ModelSpec(model={}, vocabulary=[" "]),
             ema=average,
             optimizer=optimizer,
             scheduler=LambdaLR(optimizer, lambda update: 1.0),
@@ -86,17 +86,17 @@ class Run:
         items: list[Tensor],
         loss: Loss = squared_error,
         total: int = 100,
-        validate: Callable[[Trainable], dict[str, float]] = nothing_due,
+        validate: Callable[[TrainState], dict[str, float]] = no_validation,
         accelerator: Accelerator | None = None,
     ) -> bool:
-        run = loop.Run(
+        run = loop.LoopContext(
             accelerator=accelerator or Accelerator(cpu=True),
             checkpoints=CheckpointDir(self.ckpts),
-            report=Report(self.folder, first=self.trainable.update, total=total, title="test"),
+            metrics_log=MetricsLog(self.folder, first=self.state.update, total=total, title="test"),
             optim=self.optim,
             total=total,
         )
-        return loop.fit(self.trainable, self.model, iter(items), loss, run, validate=validate)
+        return loop.fit(self.state, self.model, iter(items), loss, run, validate=validate)
 
     @property
     def w(self) -> float:
@@ -144,9 +144,9 @@ def test_gradients_are_scaled_down_to_the_highest_norm(tmp_path):
 def test_a_run_ends_at_its_total_and_with_its_items(tmp_path):
     run = Run(tmp_path)
     assert run.fit([points((1.0, 1.0))] * 5, total=3)
-    assert run.trainable.update == 3
+    assert run.state.update == 3
     assert run.fit([points((1.0, 1.0))] * 5, total=100)
-    assert run.trainable.update == 8
+    assert run.state.update == 8
 
 
 def test_every_update_is_reported_with_its_norm_rate_and_time(tmp_path):
@@ -158,7 +158,7 @@ def test_every_update_is_reported_with_its_norm_rate_and_time(tmp_path):
 
 def test_the_reported_rate_is_the_one_that_was_used(tmp_path):
     run = Run(tmp_path)
-    run.trainable.scheduler = LambdaLR(run.trainable.optimizer, lambda update: 1 / (1 + update))
+    run.state.scheduler = LambdaLR(run.state.optimizer, lambda update: 1 / (1 + update))
     run.fit([points((1.0, 1.0))] * 2)
     assert [row["lr"] for row in run.rows()] == pytest.approx([RATE, RATE / 2])
 
@@ -167,7 +167,7 @@ def test_the_running_average_follows_every_update(tmp_path):
     """Updates move w to 0.2, 0.36; the average starts as a copy of the first, then takes its share."""
     run = Run(tmp_path)
     run.fit([points((1.0, 1.0))] * 2)
-    average = run.trainable.ema.state_dict()["ema_model.transformer.w"].item()
+    average = run.state.ema.state_dict()["ema_model.transformer.w"].item()
     assert run.w == pytest.approx(0.36)
     assert 0.2 < average < 0.36
 
@@ -192,20 +192,20 @@ def test_an_update_whose_loss_is_not_finite_is_skipped_counted_and_said(tmp_path
     assert run.w == pytest.approx(0.36)
     assert [row["health/nonfinite_skips"] for row in run.rows()] == [0, 1, 1]
     assert [row["loss"] for row in run.rows()] == [1.0, None, pytest.approx(0.64)]
-    said = capsys.readouterr().out
-    assert f"update 2 skipped, 1 in a row of at most optim.max_skips=10: loss is {value} after update 1 (" in said
-    assert said.count("skipped") == 1
+    output = capsys.readouterr().out
+    assert f"update 2 skipped, 1 in a row of at most optim.max_skips=10: loss is {value} after update 1 (" in output
+    assert output.count("skipped") == 1
 
 
 def test_of_a_skipped_update_counter_schedule_and_average_go_on_and_weights_and_optimizer_stay(tmp_path):
     run = Run(tmp_path)
-    run.trainable.optimizer = optimizer = AdamW(run.model.parameters(), lr=RATE)
-    run.trainable.scheduler = LambdaLR(optimizer, lambda update: 1 / (1 + update))
+    run.state.optimizer = optimizer = AdamW(run.model.parameters(), lr=RATE)
+    run.state.scheduler = LambdaLR(optimizer, lambda update: 1 / (1 + update))
     run.fit([points((1.0, 1.0))], times(math.nan), total=1)
     w, moments = run.w, copy.deepcopy(optimizer.state_dict()["state"])
     run.fit([points((1.0, 1.0))], times(math.nan, 0), total=2)
     assert run.w == w and optimizer.state_dict()["state"] == moments
-    assert run.trainable.update == 2 and run.trainable.ema.state_dict()["step"] == 2
+    assert run.state.update == 2 and run.state.ema.state_dict()["step"] == 2
     assert run.rows()[-1]["lr"] == pytest.approx(RATE / 2)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(RATE / 3)
 
@@ -234,7 +234,7 @@ def test_slices_of_opposite_infinity_are_no_finite_loss(tmp_path):
 
     run = Run(tmp_path)
     run.fit([points((1.0, 1.0))], opposite)
-    assert run.w == 0 and run.trainable.skips.total == 1
+    assert run.w == 0 and run.state.skips.total == 1
 
 
 @pytest.mark.parametrize("most", [0, 2])
@@ -251,18 +251,18 @@ def test_one_skip_too_many_in_a_row_stops_the_run_with_files_as_they_were(tmp_pa
 def test_only_skips_in_a_row_stop_a_run(tmp_path):
     run = Run(tmp_path, max_skips=1)
     run.fit([points((1.0, 1.0))] * 6, times(math.nan, 0, 2, 4))
-    assert run.trainable.update == 6 and run.trainable.skips.total == 3
+    assert run.state.update == 6 and run.state.skips.total == 3
 
 
 def test_a_resumed_run_counts_its_skips_on(tmp_path):
     run = Run(tmp_path, max_skips=2)
     run.fit([points((1.0, 1.0))] * 2, times(math.nan, 0, 1))
     later = Run(tmp_path, max_skips=2)
-    later.trainable.resume(read_checkpoint(tmp_path / "model_last.pt"))
+    later.state.resume(read_checkpoint(tmp_path / "model_last.pt"))
     with pytest.raises(FloatingPointError, match="after update 2"):
         later.fit([points((1.0, 1.0))], times(math.nan, 0))
     again = Run(tmp_path)
-    again.trainable.resume(read_checkpoint(tmp_path / "model_last.pt"))
+    again.state.resume(read_checkpoint(tmp_path / "model_last.pt"))
     again.fit([points((1.0, 1.0))], times(math.nan, 0))
     assert again.rows()[-1]["health/nonfinite_skips"] == 3
 
@@ -274,7 +274,7 @@ def test_a_resumed_run_counts_its_skips_on(tmp_path):
 def scaling() -> Iterator[Accelerator]:
     """What fp16 runs have on a CPU; accelerate keeps one precision a process."""
     AcceleratorState._reset_state(reset_partial_state=True)
-    optim = compose_run("F5TTS_Mini", ["optim.mixed_precision=fp16"], RunConfig).optim
+    optim = compose_config("F5TTS_Mini", ["optim.mixed_precision=fp16"], TrainConfig).optim
     accelerator = build_accelerator(optim)
     accelerator.scaler = torch.amp.GradScaler(accelerator.device.type, init_scale=8.0, growth_interval=2)
     yield accelerator
@@ -331,12 +331,12 @@ def test_a_gradient_that_is_too_large_at_every_scale_stops_the_run(tmp_path, sca
 
 def test_a_resumed_run_scales_its_loss_as_before(tmp_path, scaling):
     run = Run(tmp_path)
-    keep_scale(run.trainable, scaling)
+    register_grad_scaler(run.state, scaling)
     run.fit([points((1.0, 1.0))], narrow, accelerator=scaling)
     scaling.scaler = torch.amp.GradScaler("cpu")
     later = Run(tmp_path)
-    keep_scale(later.trainable, scaling)
-    later.trainable.resume(read_checkpoint(tmp_path / "model_last.pt"))
+    register_grad_scaler(later.state, scaling)
+    later.state.resume(read_checkpoint(tmp_path / "model_last.pt"))
     assert scaling.scaler.get_scale() == 4
 
 
@@ -344,8 +344,8 @@ def test_a_resumed_run_scales_its_loss_as_before(tmp_path, scaling):
 
 
 def test_what_is_measured_joins_the_row_of_its_update_and_a_measure_before_the_first_is_row_0(tmp_path):
-    def every_second(trainable: Trainable) -> dict[str, float]:
-        return {} if trainable.update % 2 else {"eval/wer": 0.1 * trainable.update}
+    def every_second(state: TrainState) -> dict[str, float]:
+        return {} if state.update % 2 else {"eval/wer": 0.1 * state.update}
 
     run = Run(tmp_path)
     run.fit([points((1.0, 1.0))] * 3, validate=every_second)
@@ -356,8 +356,8 @@ def test_what_is_measured_joins_the_row_of_its_update_and_a_measure_before_the_f
 
 def test_a_resumed_run_has_no_second_start(tmp_path):
     run = Run(tmp_path)
-    run.trainable.update = 4
-    run.fit([points((1.0, 1.0))], validate=lambda trainable: {"seen": float(trainable.update)})
+    run.state.update = 4
+    run.fit([points((1.0, 1.0))], validate=lambda state: {"seen": float(state.update)})
     assert [row["seen"] for row in run.rows()] == [5.0]
 
 
@@ -367,13 +367,13 @@ def test_a_resumed_run_has_no_second_start(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_is_obeyed_after_the_update_and_saved(tmp_path, number: signal.Signals):
     def interrupted(policy: CFM, item: Tensor) -> Iterator[LossOutput]:
-        if run.trainable.update == 1:
+        if run.state.update == 1:
             os.kill(os.getpid(), number)
         yield from squared_error(policy, item)
 
     run = Run(tmp_path)
     assert run.fit([points((1.0, 1.0))] * 9, interrupted) is False
-    assert run.trainable.update == 2
+    assert run.state.update == 2
     saved = torch.load(tmp_path / "model_last.pt", weights_only=True)
     assert saved["update"] == 2
     assert saved["model_state_dict"]["transformer.w"].item() == pytest.approx(run.w)
@@ -396,7 +396,7 @@ def test_a_second_stop_is_obeyed_at_once(tmp_path, interruptible):
     run = Run(tmp_path)
     with pytest.raises(KeyboardInterrupt):
         run.fit([points((1.0, 1.0))], twice)
-    assert run.trainable.update == 0
+    assert run.state.update == 0
 
 
 def test_a_run_that_reached_its_total_is_finished_even_if_it_was_asked_to_stop(tmp_path):
@@ -424,7 +424,7 @@ def test_what_an_update_draws_depends_on_the_seed_and_its_number_alone(tmp_path)
     whole, resumed = [], []
     Run(tmp_path).fit([points((1.0, 1.0))] * 4, drawing(whole))
     later = Run(tmp_path)
-    later.trainable.update = 2
+    later.state.update = 2
     torch.rand(100)
     later.fit([points((1.0, 1.0))] * 2, drawing(resumed))
     assert resumed == whole[2:]
@@ -432,22 +432,22 @@ def test_what_an_update_draws_depends_on_the_seed_and_its_number_alone(tmp_path)
 
 
 def test_seeds_of_updates_and_of_runs_differ():
-    assert len({seed_of(seed, update) for seed in range(10) for update in range(100)}) == 1000
+    assert len({update_seed(seed, update) for seed in range(10) for update in range(100)}) == 1000
 
 
 def test_metrics_of_slices_are_averaged_and_the_largest_kept_where_the_name_says_max():
-    merged = merge([{"loss": 1.0, "ratio/max_dev": 0.1, "only": 7.0}, {"loss": 2.0, "ratio/max_dev": 0.3}])
+    merged = merge_metrics([{"loss": 1.0, "ratio/max_dev": 0.1, "only": 7.0}, {"loss": 2.0, "ratio/max_dev": 0.3}])
     assert merged == pytest.approx({"loss": 1.5, "ratio/max_dev": 0.3, "only": 7.0})
-    assert merge([{"reward/max": 1.0}, {"reward/max": 3.0}]) == {"reward/max": 3.0}
+    assert merge_metrics([{"reward/max": 1.0}, {"reward/max": 3.0}]) == {"reward/max": 3.0}
 
 
 def test_the_least_reward_of_several_items_is_the_least():
-    assert merge([{"reward/min": 1.0}, {"reward/min": 3.0}]) == {"reward/min": 1.0}
+    assert merge_metrics([{"reward/min": 1.0}, {"reward/min": 3.0}]) == {"reward/min": 1.0}
 
 
 def test_a_finished_run_says_so_and_leaves_its_files_alone(tmp_path, capsys):
     run = Run(tmp_path)
-    run.trainable.update = 3
+    run.state.update = 3
     assert run.fit([points((1.0, 1.0))], total=3)
     assert "holds all 3 updates of this run" in capsys.readouterr().out
     assert not list(tmp_path.glob("*.pt"))

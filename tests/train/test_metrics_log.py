@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from f5_tts.train.alarms import History, values
-from f5_tts.train.metrics_log import Report
+from f5_tts.train.metrics_log import MetricsLog
 
 
-def report(folder: Path, *, first: int) -> Report:
-    return Report(folder, first=first, total=9, title="test")
+def report(folder: Path, *, first: int) -> MetricsLog:
+    return MetricsLog(folder, first=first, total=9, title="test")
 
 
 def rows(folder: Path) -> list[dict[str, float]]:
@@ -79,7 +79,7 @@ def test_an_alarm_is_in_the_rows_while_it_rings_and_on_the_console_once(tmp_path
     def too_high(history: History) -> str | None:
         return "lower it" if values(history.recent, "loss")[-1] > 1 else None
 
-    one = Report(tmp_path, first=0, total=9, title="test", alarms={"loss": too_high})
+    one = MetricsLog(tmp_path, first=0, total=9, title="test", alarms={"loss": too_high})
     for update, loss in enumerate([0.5, 2.0, 2.0, 0.5], 1):
         one({"loss": loss}, update)
     one.close()
@@ -92,7 +92,7 @@ def test_alarms_of_a_resumed_run_know_the_rows_before_it(tmp_path):
         return "three" if len(history.start) == 3 else None
 
     write(tmp_path, first=0, updates=range(1, 5), loss=0.5)
-    one = Report(tmp_path, first=2, total=9, title="test", alarms={"three": three})
+    one = MetricsLog(tmp_path, first=2, total=9, title="test", alarms={"three": three})
     one({"loss": 0.5}, 3)
     one.close()
     assert "health/alarm_three" in rows(tmp_path)[-1]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from f5_tts.train.oom import Room
+from f5_tts.train.oom import OomRetry
 
 REPOSITORY = Path(__file__).parents[2]
 PROGRAM = """
@@ -24,8 +24,8 @@ from tests.tiny import tiny_arch
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.cfm import CFM
 from f5_tts.estimate.live_bytes import forward_bytes
-from f5_tts.train.loop import learn
-from f5_tts.train.oom import Room, lack_of_memory_said
+from f5_tts.train.loop import accumulate_gradients
+from f5_tts.train.oom import OomRetry, explain_oom
 from f5_tts.types import LossOutput, SpeechBatch
 
 torch.backends.mkldnn.enabled = False  # its scratch space is no tensor, and not in what is counted
@@ -54,20 +54,20 @@ batch = SpeechBatch(
     text=torch.zeros(NUM, 9, dtype=torch.long), target_texts=[""] * NUM, group_ids=torch.arange(NUM),
     audio=[torch.zeros(1)] * NUM,
 )
-model, room, said = policy(), Room(lambda line: said.append(line)), []
+model, oom_retry, messages = policy(), OomRetry(lambda line: messages.append(line)), []
 optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
 accelerator = Accelerator(cpu=True)
 now = int(re.search(r"VmSize:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
 _, hard = resource.getrlimit(resource.RLIMIT_AS)
 resource.setrlimit(resource.RLIMIT_AS, (now + int(float(sys.argv[2]) * need), hard))
-with lack_of_memory_said():
-    slices = room.within([batch], lambda parts: learn(model, parts, squares, accelerator), optimizer)
-found = {"norm": norm(model), "retries": room.retries, "slices": len(slices), "said": said}
-later = room.within([batch], lambda parts: learn(model, parts, squares, accelerator), optimizer)
-found |= {"later": len(later), "later_retries": room.retries}
+with explain_oom():
+    slices = oom_retry.run([batch], lambda chunks: accumulate_gradients(model, chunks, squares, accelerator), optimizer)
+found = {"norm": norm(model), "retries": oom_retry.retries, "slices": len(slices), "said": messages}
+later = oom_retry.run([batch], lambda chunks: accumulate_gradients(model, chunks, squares, accelerator), optimizer)
+found |= {"later": len(later), "later_retries": oom_retry.retries}
 resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
 optimizer.zero_grad()
-learn(model, [batch], squares, accelerator)
+accumulate_gradients(model, [batch], squares, accelerator)
 print(json.dumps(found | {"need": need, "whole": norm(model)}))
 """
 
@@ -88,14 +88,14 @@ def test_an_update_that_memory_does_not_suffice_for_is_done_in_halves_with_the_g
     """
     done = run(16, 0.8)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found["need"] > 200e6
-    assert found["retries"] in (1, 2) and found["slices"] == 2 ** found["retries"]
-    assert found["later"] == 2 ** found["later_retries"] >= found["slices"]
-    assert found["norm"] == pytest.approx(found["whole"], rel=1e-5)
-    assert len(found["said"]) == found["later_retries"]
-    assert all("can't allocate memory" in line for line in found["said"])
-    assert found["said"][0].endswith("the update is done again, with at most half as much in a forward pass")
+    result = json.loads(done.stdout)
+    assert result["need"] > 200e6
+    assert result["retries"] in (1, 2) and result["slices"] == 2 ** result["retries"]
+    assert result["later"] == 2 ** result["later_retries"] >= result["slices"]
+    assert result["norm"] == pytest.approx(result["whole"], rel=1e-5)
+    assert len(result["said"]) == result["later_retries"]
+    assert all("can't allocate memory" in line for line in result["said"])
+    assert result["said"][0].endswith("the update is done again, with at most half as much in a forward pass")
 
 
 @pytest.mark.slow
@@ -115,10 +115,10 @@ class Clips:
     sizes: list[int]
 
     @property
-    def size(self) -> int:
+    def num_entries(self) -> int:
         return sum(self.sizes)
 
-    def halves(self) -> list[Clips]:
+    def split(self) -> list[Clips]:
         middle = (len(self.sizes) + 1) // 2
         return [Clips(half) for half in (self.sizes[:middle], self.sizes[middle:]) if half]
 
@@ -131,9 +131,9 @@ class Memory:
 
     def __call__(self, parts: list[Clips]) -> list[int]:
         self.asked += 1
-        if any(part.size > self.most for part in parts):
+        if any(part.num_entries > self.most for part in parts):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return [part.size for part in parts]
+        return [part.num_entries for part in parts]
 
 
 def optimizer() -> torch.optim.Optimizer:
@@ -142,11 +142,11 @@ def optimizer() -> torch.optim.Optimizer:
 
 def test_parts_are_halved_as_often_as_it_takes_and_later_items_at_once(capsys):
     """Of 8 clips of 1 only 2 fit: limits 4, 2; a later part of 3 is 2 and 1, one of 2 stays."""
-    memory, room = Memory(2), Room()
-    assert room.within([Clips([1] * 8)], memory, optimizer()) == [2, 2, 2, 2]
-    assert (memory.asked, room.retries) == (3, 2)
-    assert room.within([Clips([1] * 3), Clips([1, 1])], memory, optimizer()) == [2, 1, 2]
-    assert (memory.asked, room.retries) == (4, 2)
+    memory, oom_retry = Memory(2), OomRetry()
+    assert oom_retry.run([Clips([1] * 8)], memory, optimizer()) == [2, 2, 2, 2]
+    assert (memory.asked, oom_retry.retries) == (3, 2)
+    assert oom_retry.run([Clips([1] * 3), Clips([1, 1])], memory, optimizer()) == [2, 1, 2]
+    assert (memory.asked, oom_retry.retries) == (4, 2)
     assert capsys.readouterr().out.count("the update is done again") == 2
 
 
@@ -159,16 +159,16 @@ def test_gradients_of_an_attempt_that_failed_are_gone():
         parameter.grad = torch.ones(1) if parameter.grad is None else parameter.grad + 1
         return memory(parts)
 
-    Room(lambda line: None).within([Clips([1, 1])], learn, weights)
+    OomRetry(lambda line: None).run([Clips([1, 1])], learn, weights)
     assert parameter.grad.item() == 1
 
 
 def test_a_part_of_one_clip_that_does_not_fit_and_any_other_error_are_raised():
     with pytest.raises(torch.OutOfMemoryError):
-        Room().within([Clips([3])], Memory(2), optimizer())
+        OomRetry().run([Clips([3])], Memory(2), optimizer())
 
     def broken(parts: list[Clips]) -> None:
         raise RuntimeError("shapes do not match")
 
     with pytest.raises(RuntimeError, match="shapes"):
-        Room().within([Clips([1, 1])], broken, optimizer())
+        OomRetry().run([Clips([1, 1])], broken, optimizer())

@@ -14,7 +14,7 @@ import math, os
 import torch
 from accelerate import Accelerator
 from f5_tts.train.loop import is_finite_everywhere
-from f5_tts.train.distributed import any_process, weights_apart
+from f5_tts.train.distributed import any_rank, check_weights_in_sync
 
 accelerator = Accelerator(cpu=True)
 assert accelerator.num_processes == 2
@@ -25,16 +25,16 @@ found = [
     is_finite_everywhere(1.0, 1.0 if first else math.inf, accelerator),
     is_finite_everywhere(1.0, 1.0, accelerator),
 ]
-found += [any_process(first, accelerator), any_process(False, accelerator)]
+found += [any_rank(first, accelerator), any_rank(False, accelerator)]
 model = torch.nn.Linear(3, 2)
 with torch.no_grad():
     model.weight.copy_(torch.arange(6.0).view(2, 3))
     model.bias.zero_()
-found.append(weights_apart(model, accelerator, 7))
+found.append(check_weights_in_sync(model, accelerator, 7))
 with torch.no_grad():
     model.weight[1, 1] = 4.0 if first else 4.0 + 2**-21  # the last bit
 try:
-    weights_apart(model, accelerator, 8)
+    check_weights_in_sync(model, accelerator, 8)
 except ValueError as error:
     found.append(str(error)[:72])
 print(f"{found}\\n", end="", flush=True)  # in one piece, whatever the other process prints

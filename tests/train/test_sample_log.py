@@ -8,17 +8,24 @@ import pytest
 import torch
 from tests.tiny import MINI_MEL, tiny_arch
 
-from f5_tts.config.load import compose_run
-from f5_tts.config.schema import RunConfig
+from f5_tts.config.load import compose_config
+from f5_tts.config.schema import TrainConfig
 from f5_tts.data.tokenizer import Vocabulary
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.cfm import CFM
-from f5_tts.train.metrics_log import Report
-from f5_tts.train.sample_log import Continued, Listen, Samples, Scored, rows_of, write_samples
-from f5_tts.types import GRPOBatch, RewardBatch, Rollout, SpeechBatch
+from f5_tts.train.metrics_log import MetricsLog
+from f5_tts.train.sample_log import (
+    ContinuationSamples,
+    MakeSamples,
+    RolloutSamples,
+    Samples,
+    sample_table,
+    write_samples,
+)
+from f5_tts.types import ExperienceBatch, RewardBatch, Rollout, SpeechBatch
 
 
-def scored_batch() -> GRPOBatch:
+def scored_batch() -> ExperienceBatch:
     """Two samples of prompt 7, two and three frames of four."""
     nothing = torch.zeros(0, 2, 4, 1)
     given = SpeechBatch(
@@ -33,7 +40,7 @@ def scored_batch() -> GRPOBatch:
     rollout = Rollout(
         batch=given,
         cond=given.mel,
-        target=torch.tensor([[True, True, False, False], [True, True, True, False]]),
+        target_mask=torch.tensor([[True, True, False, False], [True, True, True, False]]),
         mel=given.mel,
         times=torch.zeros(0),
         next_times=torch.zeros(0),
@@ -44,23 +51,23 @@ def scored_batch() -> GRPOBatch:
     )
     rewards = RewardBatch(
         total=torch.tensor([1.0, 0.5]),
-        parts={"ear.acc": torch.tensor([1.0, nan])},
+        components={"ear.acc": torch.tensor([1.0, nan])},
         weights={"ear.acc": 1.0},
-        reported={"ear.wer": torch.tensor([0.0, 2.0])},
+        diagnostics={"ear.wer": torch.tensor([0.0, 2.0])},
         texts={"ear.heard": ["six", "数 9"]},
     )
     advantages = torch.tensor([[1.0, 2.0, 9.0, 9.0], [-1.0, -1.0, -4.0, 9.0]])
-    return GRPOBatch(rollout=rollout, advantages=advantages, share=1.0, metrics={}, rewards=rewards)
+    return ExperienceBatch(rollout=rollout, advantages=advantages, loss_weight=1.0, metrics={}, rewards=rewards)
 
 
 def test_a_row_tells_what_was_to_be_said_what_was_heard_and_what_that_was_worth(tmp_path: Path):
-    rows = rows_of(scored_batch())
+    rows = sample_table(scored_batch())
     write_samples(tmp_path / "samples", Samples(clips={}, sample_rate=16_000, rows=rows), 4)
     lines = (tmp_path / "samples" / "update_4.jsonl").read_text("utf-8").splitlines()
-    said = {"group": 7, "prompt": "", "text": "six"}
+    output = {"group": 7, "prompt": "", "text": "six"}
     assert [json.loads(line) for line in lines] == [
-        {**said, "ear.heard": "six", "reward": 1.0, "ear.acc": 1.0, "ear.wer": 0.0, "advantage": 1.5},
-        {**said, "ear.heard": "数 9", "reward": 0.5, "ear.acc": None, "ear.wer": 2.0, "advantage": -2.0},
+        {**output, "ear.heard": "six", "reward": 1.0, "ear.acc": 1.0, "ear.wer": 0.0, "advantage": 1.5},
+        {**output, "ear.heard": "数 9", "reward": 0.5, "ear.acc": None, "ear.wer": 2.0, "advantage": -2.0},
     ]
 
 
@@ -71,13 +78,13 @@ def silent(mel: torch.Tensor, lens: torch.Tensor) -> list[torch.Tensor]:
 @pytest.mark.parametrize(
     "listen",
     [
-        Continued(Vocabulary([" "]), silent, compose_run("F5TTS_Mini", [], RunConfig).infer, MINI_MEL),
-        Scored(silent, MINI_MEL),
+        ContinuationSamples(Vocabulary([" "]), silent, compose_config("F5TTS_Mini", [], TrainConfig).infer, MINI_MEL),
+        RolloutSamples(silent, MINI_MEL),
     ],
     ids=["stage 1", "stage 2"],
 )
-def test_of_an_update_that_lost_all_its_rows_there_is_nothing_to_hear(tmp_path: Path, listen: Listen):
-    report = Report(tmp_path, first=0, total=1, title="test")
-    report.show(listen(CFM(DiT(tiny_arch(), mel_dim=6, num_tokens=9)), []), 1)
-    report.close()
+def test_of_an_update_that_lost_all_its_rows_there_is_nothing_to_hear(tmp_path: Path, listen: MakeSamples):
+    metrics_log = MetricsLog(tmp_path, first=0, total=1, title="test")
+    metrics_log.log_samples(listen(CFM(DiT(tiny_arch(), mel_dim=6, num_tokens=9)), []), 1)
+    metrics_log.close()
     assert not (tmp_path / "samples").exists()

@@ -17,11 +17,11 @@ from threading import Thread
 import pytest
 import torch
 
-from f5_tts.config.load import compose_run
-from f5_tts.config.schema import RunConfig
-from f5_tts.train.metrics_log import Report
+from f5_tts.config.load import compose_config
+from f5_tts.config.schema import TrainConfig
+from f5_tts.train.metrics_log import MetricsLog
 from f5_tts.train.sample_log import Samples
-from f5_tts.train.trackers import TRACKERS, answers, build_tracker, run_id
+from f5_tts.train.trackers import TRACKERS, build_tracker, is_reachable, run_id
 
 REPOSITORY = Path(__file__).parents[2]
 TONE = torch.sin(torch.arange(1600) * 0.2)
@@ -31,15 +31,15 @@ KEY = "k" * 40
 PREAMBLE = """
 import sys, time
 from pathlib import Path
-from f5_tts.train.metrics_log import Report
+from f5_tts.train.metrics_log import MetricsLog
 from f5_tts.train.trackers import build_tracker
 from tests.train.test_trackers import SAMPLES, config
 folder = Path(sys.argv[1])
 """  # of processes of their own
 
 
-def config(folder: Path, *overrides: str) -> RunConfig:
-    return compose_run("F5TTS_Mini", [f"ckpts.save_dir={folder}", *overrides], RunConfig)
+def config(folder: Path, *overrides: str) -> TrainConfig:
+    return compose_config("F5TTS_Mini", [f"ckpts.save_dir={folder}", *overrides], TrainConfig)
 
 
 def rows(folder: Path) -> list[dict[str, float]]:
@@ -53,7 +53,7 @@ def test_the_published_configs_are_tracked_by_wandb_and_the_small_ones_by_nobody
     monkeypatch.delenv("WANDB_PROJECT", raising=False)
     monkeypatch.delenv("WANDB_NAME", raising=False)
     assert build_tracker(config(tmp_path)) is None
-    ckpts = compose_run("F5TTS_v1_Base", ["datasets.name=mini_rl"], RunConfig).ckpts
+    ckpts = compose_config("F5TTS_v1_Base", ["datasets.name=mini_rl"], TrainConfig).ckpts
     names = (ckpts.logger, ckpts.wandb_project, ckpts.wandb_run_name)
     assert names == ("wandb", "f5-tts-rl", "F5TTS_v1_Base_mse_mini_rl")
 
@@ -61,9 +61,9 @@ def test_the_published_configs_are_tracked_by_wandb_and_the_small_ones_by_nobody
 def test_wandbs_own_variables_name_project_and_run_unless_the_config_does(monkeypatch):
     monkeypatch.setenv("WANDB_PROJECT", "mine")
     monkeypatch.setenv("WANDB_NAME", "third")
-    ckpts = compose_run("F5TTS_Mini", [], RunConfig).ckpts
+    ckpts = compose_config("F5TTS_Mini", [], TrainConfig).ckpts
     assert (ckpts.wandb_project, ckpts.wandb_run_name) == ("mine", "third")
-    assert compose_run("F5TTS_Mini", ["ckpts.wandb_project=yours"], RunConfig).ckpts.wandb_project == "yours"
+    assert compose_config("F5TTS_Mini", ["ckpts.wandb_project=yours"], TrainConfig).ckpts.wandb_project == "yours"
 
 
 def test_a_resumed_run_has_the_id_in_its_folder_and_a_new_one_its_own(tmp_path):
@@ -93,17 +93,17 @@ def listener() -> Iterator[str]:
 
 def test_a_server_answers_that_accepts_a_connection():
     with listener() as url:
-        assert answers(url)
-    assert not answers(url)
-    assert not answers("http://nowhere.invalid")
+        assert is_reachable(url)
+    assert not is_reachable(url)
+    assert not is_reachable("http://nowhere.invalid")
 
 
 def test_behind_a_proxy_it_is_the_proxy_that_must_answer(monkeypatch):
     with listener() as url:
         for proxy in (url, url.removeprefix("http://")):  # both are usual
             monkeypatch.setenv("http_proxy", proxy)
-            assert answers("http://nowhere.invalid")
-    assert not answers("http://nowhere.invalid")
+            assert is_reachable("http://nowhere.invalid")
+    assert not is_reachable("http://nowhere.invalid")
 
 
 # --- a tracker that fails ---
@@ -122,7 +122,7 @@ class Full:
         if update > 1:
             raise OSError(28, "No space left on device")
 
-    def show(self, samples: Samples, update: int) -> None: ...
+    def log_samples(self, samples: Samples, update: int) -> None: ...
 
     def close(self) -> None:
         raise AssertionError("it was given up")
@@ -130,27 +130,27 @@ class Full:
 
 def test_a_tracker_that_fails_is_warned_of_once_and_the_file_goes_on(tmp_path, capsys):
     tracker = Full()
-    report = Report(tmp_path, first=0, total=3, title="test", tracker=tracker)
+    metrics_log = MetricsLog(tmp_path, first=0, total=3, title="test", tracker=tracker)
     for update in (1, 2, 3):
-        report({"loss": 0.5}, update)
-    report.close()
+        metrics_log({"loss": 0.5}, update)
+    metrics_log.close()
     assert len(rows(tmp_path)) == 3 and tracker.asked == [1, 2]
-    said = capsys.readouterr().out
-    assert said.count("warning: tracker Full failed") == 1 and "No space left on device" in said
+    output = capsys.readouterr().out
+    assert output.count("warning: tracker Full failed") == 1 and "No space left on device" in output
 
 
 @pytest.mark.parametrize("who", [{"writes": False, "total": 9}, {"writes": True, "total": 3}])
 def test_other_processes_and_finished_runs_start_no_tracker(tmp_path, who):
     (tmp_path / "metrics.jsonl").write_text("")
-    report = Report(tmp_path, first=3, title="test", tracker=build_tracker(tensorboard(tmp_path)), **who)
-    report.close()
+    metrics_log = MetricsLog(tmp_path, first=3, title="test", tracker=build_tracker(tensorboard(tmp_path)), **who)
+    metrics_log.close()
     assert not (tmp_path / "tensorboard").exists()
 
 
 # --- tensorboard (its end to end run: tests/e2e/test_two_stages.py) ---
 
 
-def tensorboard(folder: Path) -> RunConfig:
+def tensorboard(folder: Path) -> TrainConfig:
     return config(folder, "ckpts.logger=tensorboard")
 
 
@@ -158,10 +158,12 @@ def test_a_resumed_run_has_each_update_once_in_tensorboard(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     for first, updates in ((0, range(1, 5)), (2, range(3, 5))):
-        report = Report(tmp_path, first=first, total=9, title="test", tracker=build_tracker(tensorboard(tmp_path)))
+        metrics_log = MetricsLog(
+            tmp_path, first=first, total=9, title="test", tracker=build_tracker(tensorboard(tmp_path))
+        )
         for update in updates:
-            report({"loss": float(first + update), "grad_norm": float("nan")}, update)
-        report.close()
+            metrics_log({"loss": float(first + update), "grad_norm": float("nan")}, update)
+        metrics_log.close()
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 1), (2, 2), (3, 5), (4, 6)]
@@ -176,19 +178,19 @@ def test_trackio_has_metrics_clips_and_the_run_that_a_resumed_one_goes_on_in(tmp
     code = (
         "for first in (0, 2):\n"
         "    tracker = build_tracker(config(folder, 'ckpts.logger=trackio'))\n"
-        "    report = Report(folder, first=first, total=9, title='test', tracker=tracker)\n"
+        "    metrics_log = MetricsLog(folder, first=first, total=9, title='test', tracker=tracker)\n"
         "    for update in (first + 1, first + 2):\n"
-        "        report({'loss': float(update)}, update)\n"
-        "    report.show(SAMPLES, first + 2)\n"
-        "    report.close()\n"
+        "        metrics_log({'loss': float(update)}, update)\n"
+        "    metrics_log.log_samples(SAMPLES, first + 2)\n"
+        "    metrics_log.close()\n"
         "import trackio; from trackio.sqlite_storage import SQLiteStorage\n"
         "(run,) = trackio.Api().runs('f5-tts-rl')\n"
         "logs = SQLiteStorage.get_logs('f5-tts-rl', run.name)\n"
         "print('seen', [(row['step'], row['loss']) for row in logs if 'loss' in row])\n"
     )
-    said = python(tmp_path, PREAMBLE + code, str(tmp_path), TRACKIO_DIR=str(tmp_path / "trackio"), HF_HUB_OFFLINE="1")
-    assert "seen [(1, 1.0), (2, 2.0), (3, 3.0), (4, 4.0)]" in said
-    assert "warning" not in said
+    output = python(tmp_path, PREAMBLE + code, str(tmp_path), TRACKIO_DIR=str(tmp_path / "trackio"), HF_HUB_OFFLINE="1")
+    assert "seen [(1, 1.0), (2, 2.0), (3, 3.0), (4, 4.0)]" in output
+    assert "warning" not in output
     assert len(list((tmp_path / "trackio" / "media").rglob("*.wav"))) == 2
 
 
@@ -225,13 +227,13 @@ def test_without_a_key_wandb_is_offline_and_the_resumed_run_goes_on_in_it(tmp_pa
     train = "import sys; from f5_tts.train.train import main; main(sys.argv[1:])"
     options = [*STAGE_1, *tiny, f"ckpts.save_dir={tmp_path / 'run'}"]
     with listener() as url:
-        said = python(tmp_path, train, *options, "optim.max_updates=2", WANDB_MODE="online", WANDB_BASE_URL=url)
+        output = python(tmp_path, train, *options, "optim.max_updates=2", WANDB_MODE="online", WANDB_BASE_URL=url)
     (first,) = run_folders(tmp_path)
     why = "W&B: no API key (wandb login, or WANDB_API_KEY); this run is logged offline; to bring it up: wandb sync "
-    assert said.count(f"{why}{first}\n") == 1
+    assert output.count(f"{why}{first}\n") == 1
 
-    said = python(tmp_path, train, *options, WANDB_MODE="offline")
-    assert "W&B: this run is logged offline; to bring it up: wandb sync " in said
+    output = python(tmp_path, train, *options, WANDB_MODE="offline")
+    assert "W&B: this run is logged offline; to bring it up: wandb sync " in output
     folders = run_folders(tmp_path)
     assert {folder.name.rpartition("-")[2] for folder in folders} == {(tmp_path / "run/tracker_id").read_text().strip()}
     for folder in folders:
@@ -267,9 +269,10 @@ def refusing() -> Iterator[str]:
 
 START = """
 started = time.perf_counter()
-report = Report(folder, first=0, total=3, title="test", tracker=build_tracker(config(folder, "ckpts.logger=wandb")))
+tracker = build_tracker(config(folder, "ckpts.logger=wandb"))
+metrics_log = MetricsLog(folder, first=0, total=3, title="test", tracker=tracker)
 print("started in", time.perf_counter() - started)
-report({"loss": 1.0}, 1)
+metrics_log({"loss": 1.0}, 1)
 """
 KILLED = """
 import psutil
@@ -281,9 +284,9 @@ for process in service:
 """
 THE_REST = """
 for update in (2, 3):
-    report({"loss": 1.0}, update)
-report.show(SAMPLES, 3)
-report.close()
+    metrics_log({"loss": 1.0}, update)
+metrics_log.log_samples(SAMPLES, 3)
+metrics_log.close()
 """
 
 
@@ -294,22 +297,22 @@ def test_a_refused_key_or_a_server_that_is_gone_makes_the_run_offline_in_time(tm
     gone = python(tmp_path, PREAMBLE + START + THE_REST, str(tmp_path), WANDB_BASE_URL=url, WANDB_API_KEY=KEY)
     assert re.search(r"^W&B: .*401.*; this run is logged offline", told, re.MULTILINE)
     assert f"W&B: {url} does not answer; this run is logged offline" in gone
-    for said in (told, gone):
-        (seconds,) = re.findall(r"started in ([\d.]+)", said)
+    for output in (told, gone):
+        (seconds,) = re.findall(r"started in ([\d.]+)", output)
         assert float(seconds) < 15
-        assert "warning: tracker" not in said
+        assert "warning: tracker" not in output
     assert len(run_folders(tmp_path)) == 2
     assert list((run_folders(tmp_path)[0] / "files/media/table/samples").glob("table_*.json"))
 
 
 @pytest.mark.slow
 def test_a_run_goes_on_when_wandbs_own_process_dies(tmp_path):
-    said = python(tmp_path, PREAMBLE + START + KILLED + THE_REST, str(tmp_path), WANDB_MODE="offline")
-    assert said.count("warning: tracker Wandb failed") == 1
+    output = python(tmp_path, PREAMBLE + START + KILLED + THE_REST, str(tmp_path), WANDB_MODE="offline")
+    assert output.count("warning: tracker Wandb failed") == 1
     assert [row["update"] for row in rows(tmp_path)] == [1, 2, 3]
 
 
 def test_every_logger_of_the_config_has_its_tracker():
     with pytest.raises(ValueError, match="wandb or tensorboard or trackio, or null"):
-        compose_run("F5TTS_Mini", ["ckpts.logger=mlflow"], RunConfig)
+        compose_config("F5TTS_Mini", ["ckpts.logger=mlflow"], TrainConfig)
     assert set(TRACKERS) == {"wandb", "tensorboard", "trackio"}

@@ -19,22 +19,22 @@ from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from f5_tts.config.load import compose_run
-from f5_tts.config.schema import CkptsConfig, EmaConfig, RLRunConfig, RunConfig
+from f5_tts.config.load import compose_config
+from f5_tts.config.schema import CkptsConfig, EmaConfig, RLTrainConfig, TrainConfig
 from f5_tts.data.tokenizer import Vocabulary
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.cfm import CFM
-from f5_tts.model.checkpoint import ModelCard, load_weights, numbered_checkpoints, read_checkpoint
+from f5_tts.model.checkpoint import ModelSpec, load_weights, numbered_checkpoints, read_checkpoint
 from f5_tts.model.lora import adapter_weights, add_adapters
 from f5_tts.train.build import build_ema
-from f5_tts.train.build_rl import chosen_algorithm
+from f5_tts.train.build_rl import resolve_algorithm
 from f5_tts.train.checkpoint_dir import CheckpointDir
-from f5_tts.train.train_state import Trainable
+from f5_tts.train.train_state import TrainState
 
-CARD = ModelCard.of(compose_run("F5TTS_Mini", [], RunConfig).model, Vocabulary(" ab"))
+CARD = ModelSpec.of(compose_config("F5TTS_Mini", [], TrainConfig).model, Vocabulary(" ab"))
 
 
-def trainable(
+def train_state(
     objective: str = "gaussian_nll",
     *,
     gaussian: bool = True,
@@ -43,20 +43,20 @@ def trainable(
     start: Path | None = None,
     bits: int = 32,
     rate: float = 1e-2,
-) -> Trainable:
+) -> TrainState:
     """A run from random weights or those of a file, with LoRA where a rank is given; AdamW of so many `bits`."""
     torch.manual_seed(seed)
     arch = tiny_arch(dim=16, depth=1, heads=1, ff_mult=1, text_dim=8, conv_layers=0)
     model = CFM(DiT(arch, mel_dim=2, num_tokens=3, gaussian=gaussian))
     if start is not None:
         load_weights(model, read_checkpoint(start))
-    lora = compose_run("F5TTS_Mini_RL", [f"lora.rank={rank}"], RLRunConfig).lora
+    lora = compose_config("F5TTS_Mini_RL", [f"lora.rank={rank}"], RLTrainConfig).lora
     add_adapters(model, lora)
     adamw: Any = AdamW if bits == 32 else bitsandbytes.optim.AdamW8bit  # pyright: ignore[reportPrivateImportUsage]
     optimizer = adamw([parameter for parameter in model.parameters() if parameter.requires_grad], lr=rate)
-    return Trainable(
+    return TrainState(
         model=model,
-        card=CARD,
+        spec=CARD,
         ema=build_ema(model, EmaConfig(beta=0.9, update_after_step=0, update_every=1, power=1.0, device=None)),
         optimizer=optimizer,
         scheduler=LambdaLR(optimizer, lambda update: 1 / (1 + update)),
@@ -65,7 +65,7 @@ def trainable(
     )
 
 
-def after(run: Trainable, updates: int) -> Trainable:
+def after(run: TrainState, updates: int) -> TrainState:
     """The run after that many updates by random gradients."""
     for _ in range(updates):
         for parameter in run.model.parameters():
@@ -79,7 +79,7 @@ def after(run: Trainable, updates: int) -> Trainable:
 
 
 def folder(path: Path, **options: int | str) -> CheckpointDir:
-    settings: CkptsConfig = compose_run("F5TTS_Mini", [f"ckpts.save_dir={path}"], RunConfig).ckpts
+    settings: CkptsConfig = compose_config("F5TTS_Mini", [f"ckpts.save_dir={path}"], TrainConfig).ckpts
     return CheckpointDir(replace(settings, **options))  # pyright: ignore[reportArgumentType]
 
 
@@ -99,7 +99,7 @@ def assert_equal(found: Any, expected: Any) -> None:
         assert found == expected
 
 
-def averaged(run: Trainable) -> dict[str, Tensor]:
+def averaged(run: TrainState) -> dict[str, Tensor]:
     """The weights of the running average."""
     prefix, state = "ema_model.", run.ema.state_dict()
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
@@ -113,78 +113,79 @@ def names(path: Path) -> list[str]:
 
 
 def test_the_same_stage_goes_on_with_everything_where_it_was(tmp_path):
-    stopped, said = after(trainable(), 3), []
+    stopped, messages = after(train_state(), 3), []
     folder(tmp_path).save_last(stopped)
-    resumed = trainable(seed=1)
-    resumed.resume(read_checkpoint(tmp_path / "model_last.pt"), said.append)
-    assert_equal(resumed.state(), stopped.state())
-    assert said == [f"resuming {tmp_path / 'model_last.pt'} at update 3"]
+    resumed = train_state(seed=1)
+    resumed.resume(read_checkpoint(tmp_path / "model_last.pt"), messages.append)
+    assert_equal(resumed.payload(), stopped.payload())
+    assert messages == [f"resuming {tmp_path / 'model_last.pt'} at update 3"]
 
 
 @pytest.mark.parametrize("bits", [32, 8])
 def test_a_resumed_run_makes_the_updates_that_the_whole_run_makes(tmp_path, bits: int):
-    run = after(trainable(bits=bits), 3)
+    run = after(train_state(bits=bits), 3)
     folder(tmp_path).save_last(run)
-    resumed = trainable(seed=1, bits=bits)
+    resumed = train_state(seed=1, bits=bits)
     resumed.resume(read_checkpoint(tmp_path / "model_last.pt"), lambda line: None)
     torch.manual_seed(7)
-    expected = after(run, 2).state()
+    expected = after(run, 2).payload()
     torch.manual_seed(7)
-    assert_equal(after(resumed, 2).state(), expected)
+    assert_equal(after(resumed, 2).payload(), expected)
 
 
 @pytest.mark.parametrize("bits", [32, 8])
 def test_a_resumed_run_learns_at_its_own_rate_from_the_schedules_place_on(tmp_path, bits: int):
     """The schedule gives 1 / (1 + update) of it: at updates 3 and 4 a quarter and a fifth."""
-    folder(tmp_path).save_last(after(trainable(), 3))
-    resumed, said = trainable(seed=1, bits=bits, rate=5e-2), []
-    resumed.resume(read_checkpoint(tmp_path / "model_last.pt"), said.append)
+    folder(tmp_path).save_last(after(train_state(), 3))
+    resumed, messages = train_state(seed=1, bits=bits, rate=5e-2), []
+    resumed.resume(read_checkpoint(tmp_path / "model_last.pt"), messages.append)
     (group,) = resumed.optimizer.param_groups
     assert (group["lr"], group["initial_lr"], resumed.scheduler.get_last_lr()) == (5e-2 / 4, 5e-2, [5e-2 / 4])
     after(resumed, 1)
     assert group["lr"] == pytest.approx(5e-2 / 5, rel=1e-12)
-    assert "optim.learning_rate is 0.05 from here on; before it was 0.01" in said
+    assert "optim.learning_rate is 0.05 from here on; before it was 0.01" in messages
     folder(tmp_path).save_last(resumed)
-    again, said = trainable(seed=2, bits=bits, rate=5e-2), []
-    again.resume(read_checkpoint(tmp_path / "model_last.pt"), said.append)
-    assert_equal(again.state(), resumed.state())
-    assert said == [f"resuming {tmp_path / 'model_last.pt'} at update 4"]
+    again, messages = train_state(seed=2, bits=bits, rate=5e-2), []
+    again.resume(read_checkpoint(tmp_path / "model_last.pt"), messages.append)
+    assert_equal(again.payload(), resumed.payload())
+    assert messages == [f"resuming {tmp_path / 'model_last.pt'} at update 4"]
 
 
 @pytest.mark.parametrize(
     ("one", "other"), [("gaussian_nll", "grpo"), ("grpo", "gaussian_nll"), ("mse", "gaussian_nll")]
 )
 def test_another_stage_takes_the_raw_weights_alone(tmp_path, one: str, other: str):
-    before, said = after(trainable(one), 3), []
+    before, messages = after(train_state(one), 3), []
     folder(tmp_path).save_last(before)
-    fresh, later = trainable(other, seed=1), trainable(other, seed=1)
-    later.resume(read_checkpoint(tmp_path / "model_last.pt"), said.append)
+    fresh, later = train_state(other, seed=1), train_state(other, seed=1)
+    later.resume(read_checkpoint(tmp_path / "model_last.pt"), messages.append)
     assert_equal(later.model.state_dict(), before.model.state_dict())
     assert_equal(averaged(later), before.model.state_dict())
     assert_equal(later.optimizer.state_dict(), fresh.optimizer.state_dict())
     assert_equal(later.scheduler.state_dict(), fresh.scheduler.state_dict())
     assert later.update == 0
-    assert said == [
+    assert messages == [
         f"starting {other} from the raw weights of {tmp_path / 'model_last.pt'} (made by {one}): "
         "optimizer, schedule and counter start anew",
     ]
 
 
 def test_bare_weights_start_a_stage_and_a_missing_head_is_said(tmp_path):
-    base, said = trainable("mse", gaussian=False), []
+    base, messages = train_state("mse", gaussian=False), []
     torch.save({"ema_model_state_dict": base.ema.state_dict()}, tmp_path / "pretrained_base.pt")
-    checkpoint = folder(tmp_path).newest(pretrained=True)
+    checkpoint = folder(tmp_path).find_latest(pretrained=True)
     assert checkpoint is not None
-    warmed = trainable("gaussian_nll", seed=1)
-    warmed.resume(checkpoint, said.append)
+    warmed = train_state("gaussian_nll", seed=1)
+    warmed.resume(checkpoint, messages.append)
     head = {name: value for name, value in warmed.model.state_dict().items() if "ln_sig" in name}
     assert_equal(warmed.model.state_dict(), {**base.model.state_dict(), **head})
     assert_equal(averaged(warmed), warmed.model.state_dict())
     assert warmed.update == 0
-    assert "does not say which model keys and vocabulary" in said[0]
-    assert "has no Gaussian head" in said[1]
+    assert "does not say which model keys and vocabulary" in messages[0]
+    assert "has no Gaussian head" in messages[1]
     assert (
-        said[2].startswith("starting gaussian_nll from the ema weights of ") and "(made by no run of ours)" in said[2]
+        messages[2].startswith("starting gaussian_nll from the ema weights of ")
+        and "(made by no run of ours)" in messages[2]
     )
 
 
@@ -195,26 +196,27 @@ def test_bare_weights_start_a_stage_and_a_missing_head_is_said(tmp_path):
 def test_with_another_optimizer_it_alone_starts_anew_at_the_schedules_rate_and_that_is_said(
     tmp_path, bits, theirs, own
 ):
-    stopped, said = after(trainable(bits=40 - bits), 3), []
+    stopped, messages = after(train_state(bits=40 - bits), 3), []
     folder(tmp_path).save_last(stopped)
-    resumed = trainable(seed=1, bits=bits)
-    resumed.resume(read_checkpoint(tmp_path / "model_last.pt"), said.append)
+    resumed = train_state(seed=1, bits=bits)
+    resumed.resume(read_checkpoint(tmp_path / "model_last.pt"), messages.append)
     assert_equal(resumed.model.state_dict(), stopped.model.state_dict())
     assert_equal(resumed.ema.state_dict(), stopped.ema.state_dict())
     assert_equal(resumed.scheduler.state_dict(), stopped.scheduler.state_dict())
     assert resumed.update == 3 and resumed.optimizer.state_dict()["state"] == {}
     assert resumed.optimizer.param_groups[0]["lr"] == stopped.optimizer.param_groups[0]["lr"] == 1e-2 / 4
     assert (
-        f"has the states of {theirs}, this run uses {own} (optim.bnb_optimizer): the optimizer starts anew" in said[0]
+        f"has the states of {theirs}, this run uses {own} (optim.bnb_optimizer): the optimizer starts anew"
+        in messages[0]
     )
-    assert said[1].endswith("at update 3")
+    assert messages[1].endswith("at update 3")
     after(resumed, 1)
 
 
 def test_a_checkpoint_that_does_not_name_its_optimizer_has_the_states_of_torchs(tmp_path):
-    stopped = after(trainable(), 3)
-    torch.save({k: v for k, v in stopped.state().items() if k != "optimizer_class"}, tmp_path / "model_last.pt")
-    resumed = trainable(seed=1)
+    stopped = after(train_state(), 3)
+    torch.save({k: v for k, v in stopped.payload().items() if k != "optimizer_class"}, tmp_path / "model_last.pt")
+    resumed = train_state(seed=1)
     resumed.resume(read_checkpoint(tmp_path / "model_last.pt"), lambda line: None)
     assert_equal(resumed.optimizer.state_dict(), stopped.optimizer.state_dict())
 
@@ -222,10 +224,10 @@ def test_a_checkpoint_that_does_not_name_its_optimizer_has_the_states_of_torchs(
 # --- where a new run starts ---
 
 
-def start_of(checkpoints: CheckpointDir, objective: str) -> Trainable:
+def start_of(checkpoints: CheckpointDir, objective: str) -> TrainState:
     """A run that has taken what a folder gives its stage."""
-    run = trainable(objective, seed=1)
-    checkpoint = checkpoints.start() if objective == "grpo" else checkpoints.newest(pretrained=True)
+    run = train_state(objective, seed=1)
+    checkpoint = checkpoints.find_start() if objective == "grpo" else checkpoints.find_latest(pretrained=True)
     assert checkpoint is not None
     run.resume(checkpoint, lambda line: None)
     return run
@@ -236,38 +238,38 @@ def start_of(checkpoints: CheckpointDir, objective: str) -> Trainable:
 def test_init_from_gives_either_stage_the_raw_weights_of_a_training_checkpoint_and_no_more(
     tmp_path, objective, made_by
 ):
-    other = trainable(made_by)
-    folder(tmp_path).keep_origin(other)
+    other = train_state(made_by)
+    folder(tmp_path).save_initial_weights(other)
     folder(tmp_path).save_last(after(other, 3))
     given = str(tmp_path / "model_last.pt")
     run = start_of(folder(tmp_path / "new", init_from=given), objective)
     assert_equal(run.model.state_dict(), other.model.state_dict())
-    assert_equal(run.optimizer.state_dict(), trainable(objective, seed=1).optimizer.state_dict())
+    assert_equal(run.optimizer.state_dict(), train_state(objective, seed=1).optimizer.state_dict())
     assert run.update == 0
-    checkpoint = folder(tmp_path / "new", init_from=given).start()
-    assert folder(tmp_path / "new").origin(checkpoint) is checkpoint
+    checkpoint = folder(tmp_path / "new", init_from=given).find_start()
+    assert folder(tmp_path / "new").initial_weights(checkpoint) is checkpoint
 
 
 @pytest.mark.parametrize("objective", ["gaussian_nll", "grpo"])
 def test_init_from_gives_either_stage_the_average_of_a_published_file(tmp_path, objective: str):
-    published = after(trainable(), 3)
+    published = after(train_state(), 3)
     torch.save({"ema_model_state_dict": published.ema.state_dict()}, tmp_path / "model_1200000.pt")
     run = start_of(folder(tmp_path / "new", init_from=str(tmp_path / "model_1200000.pt")), objective)
     assert_equal(run.model.state_dict(), averaged(published))
 
 
 def test_a_folder_with_a_checkpoint_of_its_own_does_not_read_init_from_and_says_so(tmp_path, capsys):
-    own = after(trainable("grpo"), 2)
+    own = after(train_state("grpo"), 2)
     folder(tmp_path).save_last(own)
     run = start_of(folder(tmp_path, init_from="gone.pt"), "grpo")
     assert run.update == 2
-    said = capsys.readouterr().out
-    assert said == f"ckpts.init_from=gone.pt is for a new run and not read: {tmp_path / 'model_last.pt'} is there\n"
+    output = capsys.readouterr().out
+    assert output == f"ckpts.init_from=gone.pt is for a new run and not read: {tmp_path / 'model_last.pt'} is there\n"
 
 
 def test_init_from_names_a_file_that_is_not_there_with_its_key(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no file at gone\.pt, which ckpts\.init_from names"):
-        folder(tmp_path, init_from="gone.pt").start()
+        folder(tmp_path, init_from="gone.pt").find_start()
 
 
 def test_init_from_may_name_a_file_of_the_hub(tmp_path, monkeypatch):
@@ -277,15 +279,15 @@ def test_init_from_may_name_a_file_of_the_hub(tmp_path, monkeypatch):
     (cache / "refs").mkdir(parents=True)
     (cache / "refs" / "main").write_text("abc")
     (cache / "snapshots" / "abc").mkdir(parents=True)
-    torch.save({"ema_model_state_dict": (base := trainable()).ema.state_dict()}, cache / "snapshots/abc/model_1.pt")
+    torch.save({"ema_model_state_dict": (base := train_state()).ema.state_dict()}, cache / "snapshots/abc/model_1.pt")
     run = start_of(folder(tmp_path / "new", init_from="hf://org/repo/model_1.pt"), "gaussian_nll")
     assert_equal(run.model.state_dict(), averaged(base))
 
 
 def test_a_pretrained_file_gives_its_average_even_beside_raw_weights_and_no_run_to_go_on_with(tmp_path):
     """A training checkpoint of F5-TTS, and one of ours of the same stage whose average has caught up."""
-    other = after(trainable("mse"), 300)
-    ours = other.state()
+    other = after(train_state("mse"), 300)
+    ours = other.payload()
     theirs = {key: ours[key] for key in ("model_state_dict", "ema_model_state_dict", "optimizer_state_dict", "update")}
     assert ours["recommended"] == "ema"
     for state in (theirs, ours):
@@ -317,7 +319,7 @@ def test_fewer_files_than_may_be_kept_are_all_kept(tmp_path):
 
 def test_files_are_written_when_they_are_due(tmp_path):
     checkpoints = folder(tmp_path, save_per_updates=2, last_per_updates=3, keep_last_n_checkpoints=1)
-    run = trainable()
+    run = train_state()
     seen = []
     for _ in range(4):
         checkpoints.save_if_due(after(run, 1))
@@ -393,64 +395,64 @@ def test_a_folder_that_is_read_only_is_named_with_its_key_and_what_was_saved_is_
 
 
 def test_stage_2_needs_a_checkpoint_and_takes_no_pretrained_file(tmp_path):
-    torch.save({"model_state_dict": trainable().model.state_dict()}, tmp_path / "pretrained_a.pt")
+    torch.save({"model_state_dict": train_state().model.state_dict()}, tmp_path / "pretrained_a.pt")
     with pytest.raises(FileNotFoundError, match=r"no model_last\.pt .* copy the model_last\.pt of stage 1 there"):
-        folder(tmp_path).start()
+        folder(tmp_path).find_start()
 
 
 def test_only_policies_that_draw_from_the_head_need_a_trained_one(tmp_path):
     """A new head has weights of zero."""
-    run = trainable("gaussian_nll")
+    run = train_state("gaussian_nll")
     folder(tmp_path).save_last(run)
-    said: list[str] = []
+    messages: list[str] = []
     with pytest.raises(ValueError, match=r"has none: warm it up first .* or use rl\.algorithm=flow_grpo"):
-        chosen_algorithm("gaussian_grpo", folder(tmp_path).start(), said.append)
-    assert chosen_algorithm("auto", folder(tmp_path).start(), said.append) == "flow_grpo"
+        resolve_algorithm("gaussian_grpo", folder(tmp_path).find_start(), messages.append)
+    assert resolve_algorithm("auto", folder(tmp_path).find_start(), messages.append) == "flow_grpo"
     folder(tmp_path).save_last(after(run, 1))
-    assert chosen_algorithm("gaussian_grpo", folder(tmp_path).start(), said.append) == "gaussian_grpo"
-    assert chosen_algorithm("auto", folder(tmp_path).start(), said.append) == "gaussian_grpo"
-    assert [line.rpartition("has ")[2] for line in said] == [
+    assert resolve_algorithm("gaussian_grpo", folder(tmp_path).find_start(), messages.append) == "gaussian_grpo"
+    assert resolve_algorithm("auto", folder(tmp_path).find_start(), messages.append) == "gaussian_grpo"
+    assert [line.rpartition("has ")[2] for line in messages] == [
         "no trained Gaussian head, so flow_grpo",
         "a trained Gaussian head, so gaussian_grpo",
     ]
 
 
 def test_a_resumed_run_has_the_weights_it_started_from(tmp_path):
-    run, place = trainable("grpo"), folder(tmp_path)
+    run, place = train_state("grpo"), folder(tmp_path)
     start = {name: value.clone() for name, value in run.model.state_dict().items()}
     place.save_last(run)
-    place.keep_origin(run)
+    place.save_initial_weights(run)
     place.save_last(after(run, 2))
-    assert_equal(place.origin(place.start()).weights, start)
+    assert_equal(place.initial_weights(place.find_start()).weights, start)
 
 
 def test_without_what_it_started_from_or_with_another_a_run_does_not_go_on(tmp_path):
-    run, place = trainable("grpo"), folder(tmp_path)
-    place.keep_origin(run)
+    run, place = train_state("grpo"), folder(tmp_path)
+    place.save_initial_weights(run)
     place.save_last(after(run, 1))
     torch.save({}, tmp_path / "reference.pt")
     with pytest.raises(ValueError, match=r"reference\.pt is not the file that .*model_last\.pt started from"):
-        place.origin(place.start())
+        place.initial_weights(place.find_start())
     (tmp_path / "reference.pt").unlink()
     with pytest.raises(FileNotFoundError, match=r"goes on from .*reference\.pt, .* and that is gone"):
-        place.origin(place.start())
+        place.initial_weights(place.find_start())
 
 
 # --- the best ---
 
 
 def test_the_best_is_no_checkpoint_that_a_run_goes_on_from(tmp_path):
-    folder(tmp_path).save_best(after(trainable(), 3))
+    folder(tmp_path).save_best(after(train_state(), 3))
     assert names(tmp_path) == ["model_best.pt"]
-    assert folder(tmp_path).newest(pretrained=True) is None
+    assert folder(tmp_path).find_latest(pretrained=True) is None
     assert numbered_checkpoints(tmp_path) == []
 
 
 def test_the_best_speaks_with_the_raw_weights_which_were_measured(tmp_path):
-    run = after(trainable(), 300)
-    assert run.recommended == "ema"
+    run = after(train_state(), 300)
+    assert run.preferred_weights == "ema"
     folder(tmp_path).save_best(run)
-    best = read_checkpoint(tmp_path / "model_best.pt").using()
+    best = read_checkpoint(tmp_path / "model_best.pt").with_weights()
     assert_equal(best.weights, run.model.state_dict())
     assert best.update == 300
 
@@ -459,16 +461,16 @@ def test_the_best_speaks_with_the_raw_weights_which_were_measured(tmp_path):
 
 
 def test_a_checkpoint_carries_its_model_section_and_vocabulary_and_so_does_the_reference(tmp_path):
-    run, place = trainable(), folder(tmp_path)
+    run, place = train_state(), folder(tmp_path)
     place.save_last(run)
-    place.keep_origin(run)
+    place.save_initial_weights(run)
     for name in ("model_last.pt", "reference.pt"):
-        assert read_checkpoint(tmp_path / name).card == CARD
+        assert read_checkpoint(tmp_path / name).spec == CARD
 
 
 def test_weights_made_with_another_vocabulary_are_refused(tmp_path):
-    folder(tmp_path).save_last(trainable())
-    other = replace(trainable(), card=ModelCard(model=CARD.model, vocabulary=[" ", "b", "a"]))
+    folder(tmp_path).save_last(train_state())
+    other = replace(train_state(), spec=ModelSpec(model=CARD.model, vocabulary=[" ", "b", "a"]))
     with pytest.raises(ValueError, match="another vocabulary"):
         other.resume(read_checkpoint(tmp_path / "model_last.pt"))
 
@@ -476,77 +478,77 @@ def test_weights_made_with_another_vocabulary_are_refused(tmp_path):
 @pytest.mark.parametrize(("updates", "recommended"), [(90, "raw"), (110, "ema")])
 def test_the_average_is_recommended_once_it_looks_back_over_a_tenth_of_the_run(updates, recommended):
     """Its weight of the past is at most .9, so it looks back over ten updates."""
-    run = trainable()
+    run = train_state()
     run.update = updates
     for _ in range(updates):
         run.ema.update()
-    assert run.state()["recommended"] == recommended
+    assert run.payload()["recommended"] == recommended
 
 
 # --- LoRA ---
 
 
-def lora_run(path: Path, bits: int = 32) -> Trainable:
+def lora_run(path: Path, bits: int = 32) -> TrainState:
     """A run with LoRA that has made three updates and is saved beside what it started from."""
-    folder(path).save_last(trainable(seed=5))
-    run = trainable("grpo", rank=2, start=path / "model_last.pt", bits=bits)
-    run.resume(folder(path).start(), lambda line: None)
-    folder(path).keep_origin(run)
+    folder(path).save_last(train_state(seed=5))
+    run = train_state("grpo", rank=2, start=path / "model_last.pt", bits=bits)
+    run.resume(folder(path).find_start(), lambda line: None)
+    folder(path).save_initial_weights(run)
     folder(path).save_last(after(run, 3))
     return run
 
 
 def test_checkpoints_of_a_run_with_lora_hold_plain_weights_that_speak_as_the_run_does(tmp_path):
-    run, plain = lora_run(tmp_path), trainable()
+    run, plain = lora_run(tmp_path), train_state()
     saved = read_checkpoint(tmp_path / "model_last.pt")
-    assert saved.run["model_state_dict"].keys() == plain.model.state_dict().keys()
-    assert saved.run["ema_model_state_dict"].keys() == plain.ema.state_dict().keys()
+    assert saved.payload["model_state_dict"].keys() == plain.model.state_dict().keys()
+    assert saved.payload["ema_model_state_dict"].keys() == plain.ema.state_dict().keys()
     inputs = (torch.randn(1, 5, 2), torch.randn(1, 5, 2), torch.tensor([[0, 1]]), torch.tensor([0.3]))
     for which, speaker in (("raw", run.model), ("ema", run.ema)):
-        load_weights(plain.model, saved.using(which))
-        for found, expected in zip(plain.model(*inputs), speaker(*inputs), strict=True):
-            torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+        load_weights(plain.model, saved.with_weights(which))
+        for result, expected in zip(plain.model(*inputs), speaker(*inputs), strict=True):
+            torch.testing.assert_close(result, expected, atol=1e-5, rtol=0)
 
 
 def test_what_a_run_with_lora_started_from_is_kept_plain(tmp_path):
     lora_run(tmp_path)
-    assert_equal(read_checkpoint(tmp_path / "reference.pt").weights, trainable(seed=5).model.state_dict())
+    assert_equal(read_checkpoint(tmp_path / "reference.pt").weights, train_state(seed=5).model.state_dict())
 
 
 @pytest.mark.parametrize("bits", [32, 8])
 def test_a_resumed_run_with_lora_makes_the_updates_that_the_whole_run_makes(tmp_path, bits: int):
     run = lora_run(tmp_path, bits)
-    resumed = trainable("grpo", seed=1, rank=2, start=tmp_path / "reference.pt", bits=bits)
+    resumed = train_state("grpo", seed=1, rank=2, start=tmp_path / "reference.pt", bits=bits)
     resumed.resume(read_checkpoint(tmp_path / "model_last.pt"), lambda line: None)
-    resumed.origin = run.origin
-    assert_equal(resumed.state(), run.state())
+    resumed.initial_weights = run.initial_weights
+    assert_equal(resumed.payload(), run.payload())
     torch.manual_seed(7)
-    expected = after(run, 2).state()
+    expected = after(run, 2).payload()
     torch.manual_seed(7)
-    assert_equal(after(resumed, 2).state(), expected)
+    assert_equal(after(resumed, 2).payload(), expected)
 
 
 def test_new_adapters_start_from_another_stage_and_change_nothing(tmp_path):
-    folder(tmp_path).save_last(before := after(trainable(), 3))
-    run = after(trainable("grpo", seed=1, rank=2), 1)
+    folder(tmp_path).save_last(before := after(train_state(), 3))
+    run = after(train_state("grpo", seed=1, rank=2), 1)
     run.update = 0
     run.resume(read_checkpoint(tmp_path / "model_last.pt"), lambda line: None)
-    assert_equal(run.state()["model_state_dict"], before.model.state_dict())
+    assert_equal(run.payload()["model_state_dict"], before.model.state_dict())
     assert_equal(averaged(run), run.model.state_dict())
 
 
 @pytest.mark.parametrize("rank", [0, 3])
 def test_a_run_goes_on_with_the_rank_it_has(tmp_path, rank: int):
     lora_run(tmp_path)
-    other = trainable("grpo", rank=rank)
+    other = train_state("grpo", rank=rank)
     with pytest.raises(ValueError, match=rf"was trained with lora\.rank=2, this run has {rank}: set it to 2"):
         other.resume(read_checkpoint(tmp_path / "model_last.pt"), lambda line: None)
 
 
 def test_a_run_that_trains_all_weights_does_not_go_on_with_adapters(tmp_path):
-    folder(tmp_path).save_last(after(trainable("grpo"), 1))
+    folder(tmp_path).save_last(after(train_state("grpo"), 1))
     with pytest.raises(ValueError, match=r"was trained with lora\.rank=0, this run has 2: set it to 0"):
-        trainable("grpo", rank=2).resume(read_checkpoint(tmp_path / "model_last.pt"), lambda line: None)
+        train_state("grpo", rank=2).resume(read_checkpoint(tmp_path / "model_last.pt"), lambda line: None)
 
 
 def test_the_optimizer_holds_moments_of_adapters_and_head_alone(tmp_path):

@@ -10,18 +10,18 @@ from torch import Tensor
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
 
-from f5_tts.config.load import compose_run
-from f5_tts.config.schema import EmaConfig, ProviderConfig, RunConfig
+from f5_tts.config.load import compose_config
+from f5_tts.config.schema import EmaConfig, ProviderConfig, TrainConfig
 from f5_tts.data.tokenizer import Vocabulary
-from f5_tts.eval.evaluator import Exam, Voice, build_judges
+from f5_tts.eval.evaluator import EvalSynthesizer, Evaluator, build_judges
 from f5_tts.eval.test_set import EvalItem
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.cfm import CFM
-from f5_tts.model.checkpoint import ModelCard, read_checkpoint
+from f5_tts.model.checkpoint import ModelSpec, read_checkpoint
 from f5_tts.model.mel import LogMel
 from f5_tts.train.build import build_ema
 from f5_tts.train.checkpoint_dir import CheckpointDir
-from f5_tts.train.train_state import Trainable
+from f5_tts.train.train_state import TrainState
 from f5_tts.train.validation import Best, Validation
 from f5_tts.types import RewardInput
 
@@ -70,19 +70,19 @@ def half_right(clips: list[Tensor], sample_rate: int) -> list[str]:
 
 
 @pytest.fixture
-def run() -> RunConfig:
-    return compose_run("F5TTS_Mini", ["eval.steps=2"], RunConfig)
+def cfg() -> TrainConfig:
+    return compose_config("F5TTS_Mini", ["eval.steps=2"], TrainConfig)
 
 
 @pytest.fixture
-def trainable(run) -> Trainable:
+def state(cfg) -> TrainState:
     torch.manual_seed(0)
     model = CFM(DiT(tiny_arch(dim=16, depth=1, heads=1, ff_mult=1), mel_dim=100, num_tokens=3)).eval()
     ema = build_ema(model, EmaConfig(beta=0.5, update_after_step=0, update_every=1, power=1.0, device=None))
     optimizer = SGD(model.parameters(), lr=0.1)
-    return Trainable(
+    return TrainState(
         model=model,
-        card=ModelCard.of(run.model, Vocabulary(" ab")),
+        spec=ModelSpec.of(cfg.model, Vocabulary(" ab")),
         ema=ema,
         optimizer=optimizer,
         scheduler=LambdaLR(optimizer, lambda update: 1.0),
@@ -91,12 +91,12 @@ def trainable(run) -> Trainable:
 
 
 @pytest.fixture
-def exam(run) -> Exam:
-    voice = Voice(mel=LogMel(MINI_MEL), vocoder=vocoder, vocabulary=Vocabulary(" ab"), settings=run.eval)
-    return Exam(
+def evaluator(cfg) -> Evaluator:
+    voice = EvalSynthesizer(mel=LogMel(MINI_MEL), vocoder=vocoder, vocabulary=Vocabulary(" ab"), settings=cfg.eval)
+    return Evaluator(
         items=ITEMS,
-        voice=voice,
-        recognisers={"pocketsphinx": half_right, "whisper": lambda clips, rate: ["b a"] * len(clips)},
+        synthesizer=voice,
+        asr_models={"pocketsphinx": half_right, "whisper": lambda clips, rate: ["b a"] * len(clips)},
         judges={"voice": Loudness(), "taste": Taste()},
         cfg_strength=0.0,
     )
@@ -105,30 +105,30 @@ def exam(run) -> Exam:
 # --- the exam ---
 
 
-def test_the_rewards_ears_are_eval_and_the_judges_are_judge(exam, trainable):
-    found = exam(trainable.model)
-    assert found.keys() == {f"{name}{ending}" for name in MEASURED for ending in ("", "_ci95")} | {"eval/rtf"}
-    assert found["eval/wer"] == 0.5 and found["judge/wer"] == 0.0 and found["eval/cer"] == 0.5
-    assert found["eval/repeat_rate"] == found["eval/leak_rate"] == found["eval/wer_ci95"] == 0
-    assert found["eval/utmos"] == 3.5  # of the two that it applies to
-    assert found["eval/rtf"] > 0
+def test_the_rewards_ears_are_eval_and_the_judges_are_judge(evaluator, state):
+    result = evaluator(state.model)
+    assert result.keys() == {f"{name}{ending}" for name in MEASURED for ending in ("", "_ci95")} | {"eval/rtf"}
+    assert result["eval/wer"] == 0.5 and result["judge/wer"] == 0.0 and result["eval/cer"] == 0.5
+    assert result["eval/repeat_rate"] == result["eval/leak_rate"] == result["eval/wer_ci95"] == 0
+    assert result["eval/utmos"] == 3.5  # of the two that it applies to
+    assert result["eval/rtf"] > 0
 
 
-def test_two_judges_that_call_something_the_same_are_refused(run):
+def test_two_judges_that_call_something_the_same_are_refused(cfg):
     for name in ("wer", "twice"):
-        run.eval.providers = [ProviderConfig(name=f"tests.train.test_validation:{judge}") for judge in ("One", "Other")]
+        cfg.eval.providers = [ProviderConfig(name=f"tests.train.test_validation:{judge}") for judge in ("One", "Other")]
         One.component, Other.component = name, "twice"
         with pytest.raises(ValueError, match=f"eval.providers: eval/{name} would be two things"):
-            build_judges(run.eval)
+            build_judges(cfg.eval)
 
 
-def test_an_exam_repeats_exactly_and_reads_no_random_state(exam, trainable):
+def test_an_exam_repeats_exactly_and_reads_no_random_state(evaluator, state):
     torch.manual_seed(1)
-    first = exam(trainable.model)
+    first = evaluator(state.model)
     after = torch.rand(3)
     torch.manual_seed(1)
     assert torch.equal(torch.rand(3), after)
-    assert exam(trainable.model) | {"eval/rtf": 0} == first | {"eval/rtf": 0}
+    assert evaluator(state.model) | {"eval/rtf": 0} == first | {"eval/rtf": 0}
 
 
 # --- the best ---
@@ -140,7 +140,7 @@ def metrics(wer: float, sim: float = 0.7, judge: float | None = None) -> dict[st
 
 def taken(*seen: dict[str, float]) -> list[bool]:
     best = Best()
-    return [best.takes(one, update) for update, one in enumerate(seen)]
+    return [best.is_new_best(one, update) for update, one in enumerate(seen)]
 
 
 def test_the_start_is_the_first_best_then_the_lowest_error_and_of_equals_the_oldest():
@@ -165,49 +165,49 @@ def test_similarity_more_than_two_hundredths_below_the_start_is_never_best():
 
 def test_the_best_goes_on_where_it_was():
     best, later = Best(), Best()
-    assert best.takes(metrics(0.4), 0) and best.takes(metrics(0.3), 2)
+    assert best.is_new_best(metrics(0.4), 0) and best.is_new_best(metrics(0.3), 2)
     later.load_state_dict(best.state_dict())
-    assert not later.takes(metrics(0.35), 4) and not later.takes(metrics(0.2, 0.67), 6)
-    assert later.takes(metrics(0.2), 8) and later.update == 8
+    assert not later.is_new_best(metrics(0.35), 4) and not later.is_new_best(metrics(0.2, 0.67), 6)
+    assert later.is_new_best(metrics(0.2), 8) and later.update == 8
 
 
 def test_another_metric_that_decides_starts_anew():
     best = Best()
-    assert best.takes(metrics(0.1), 0) and best.takes(metrics(0.1, judge=0.9), 2)
+    assert best.is_new_best(metrics(0.1), 0) and best.is_new_best(metrics(0.1, judge=0.9), 2)
 
 
 # --- validation ---
 
 
-def validation(exam: Exam, folder: Path, said: list[str]) -> Validation:
-    settings = compose_run("F5TTS_Mini", [f"ckpts.save_dir={folder}"], RunConfig).ckpts
-    return Validation(exam, 2, Best(), CheckpointDir(settings), said.append)
+def validation(evaluator: Evaluator, folder: Path, said: list[str]) -> Validation:
+    settings = compose_config("F5TTS_Mini", [f"ckpts.save_dir={folder}"], TrainConfig).ckpts
+    return Validation(evaluator, 2, Best(), CheckpointDir(settings), said.append)
 
 
-def test_raw_and_averaged_weights_are_heard_when_it_is_due_and_nothing_is_changed(exam, trainable, tmp_path):
+def test_raw_and_averaged_weights_are_heard_when_it_is_due_and_nothing_is_changed(evaluator, state, tmp_path):
     with torch.no_grad():
-        trainable.ema.ema_model.transformer.proj_out.bias.add_(1.0)
-    before = {name: value.clone() for name, value in trainable.model.state_dict().items()}
-    validate = validation(exam, tmp_path, said := [])
-    found = validate(trainable)
+        state.ema.ema_model.transformer.proj_out.bias.add_(1.0)
+    before = {name: value.clone() for name, value in state.model.state_dict().items()}
+    validate = validation(evaluator, tmp_path, output := [])
+    result = validate(state)
     measured = {f"{name}{of}" for name in MEASURED for of in ("", "_ema", "_ci95")}
-    assert found.keys() == measured | {"eval/rtf", "time/validation"}
-    assert found["eval/sim"] == exam(trainable.model)["eval/sim"] != found["eval/sim_ema"]
-    assert all(torch.equal(value, before[name]) for name, value in trainable.model.state_dict().items())
-    trainable.update = 1
-    assert validate(trainable) == {}
-    assert len(said) == 1 and "validation at update 0: eval/wer=0.5000" in said[0]
+    assert result.keys() == measured | {"eval/rtf", "time/validation"}
+    assert result["eval/sim"] == evaluator(state.model)["eval/sim"] != result["eval/sim_ema"]
+    assert all(torch.equal(value, before[name]) for name, value in state.model.state_dict().items())
+    state.update = 1
+    assert validate(state) == {}
+    assert len(output) == 1 and "validation at update 0: eval/wer=0.5000" in output[0]
 
 
-def test_the_best_weights_are_written_with_the_rule_that_chose_them_and_stay(exam, trainable, tmp_path):
-    validate = validation(exam, tmp_path, said := [])
-    validate(trainable)
-    start = trainable.model.state_dict()["transformer.proj_out.bias"].clone()
+def test_the_best_weights_are_written_with_the_rule_that_chose_them_and_stay(evaluator, state, tmp_path):
+    validate = validation(evaluator, tmp_path, output := [])
+    validate(state)
+    start = state.model.state_dict()["transformer.proj_out.bias"].clone()
     with torch.no_grad():
-        trainable.model.transformer.proj_out.bias.add_(1.0)
-    trainable.update = 2
-    validate(trainable)
+        state.model.transformer.proj_out.bias.add_(1.0)
+    state.update = 2
+    validate(state)
     kept = read_checkpoint(tmp_path / "model_best.pt")
     assert torch.equal(kept.weights["transformer.proj_out.bias"], start) and kept.update == 0
-    assert "lowest judge/wer so far with eval/sim at least" in said[0] and "written to model_best.pt" in said[0]
-    assert said[1].endswith("model_best.pt stays at 0")
+    assert "lowest judge/wer so far with eval/sim at least" in output[0] and "written to model_best.pt" in output[0]
+    assert output[1].endswith("model_best.pt stays at 0")

@@ -14,29 +14,29 @@ from f5_tts.config.schema import (
     ModelConfig,
     ProviderConfig,
     RLConfig,
-    RLRunConfig,
-    RunConfig,
-    SpeechConfig,
-    allowed_words,
+    RLTrainConfig,
+    SynthesisConfig,
+    TrainConfig,
+    describe_type,
     group_size,
 )
 
 
-def check(cfg: RunConfig | SpeechConfig) -> None:
+def check(cfg: TrainConfig | SynthesisConfig) -> None:
     """Every value is allowed, and the keys agree with each other."""
     for key, value, hint in typed_values(cfg):
         rules = [rule for option in (hint, *get_args(hint)) for rule in getattr(option, "__metadata__", ())]
-        fits = value is None or all(rule.test(value) for rule in rules)
-        require(fits, f"{key}={shown(value)} is not allowed; allowed: {allowed_words(hint)}")
+        is_allowed = value is None or all(rule.test(value) for rule in rules)
+        require(is_allowed, f"{key}={as_override(value)} is not allowed; allowed: {describe_type(hint)}")
     check_model(cfg.model)
-    if isinstance(cfg, RunConfig):
+    if isinstance(cfg, TrainConfig):
         check_vocabulary(cfg)
-        for place, entry in enumerate(cfg.eval.providers):
-            check_worker(entry, f"eval.providers.{place}")
-        check_shards(cfg)
-    if isinstance(cfg, RLRunConfig):
+        for index, entry in enumerate(cfg.eval.providers):
+            check_worker(entry, f"eval.providers.{index}")
+        check_fsdp(cfg)
+    if isinstance(cfg, RLTrainConfig):
         check_rl(cfg)
-    elif isinstance(cfg, RunConfig):
+    elif isinstance(cfg, TrainConfig):
         require(
             cfg.model.objective != "grpo",
             "model.objective=grpo is stage 2; run python -m f5_tts.train.train_rl with an *_RL config",
@@ -47,7 +47,7 @@ def check(cfg: RunConfig | SpeechConfig) -> None:
         )
 
 
-def check_vocabulary(cfg: RunConfig) -> None:
+def check_vocabulary(cfg: TrainConfig) -> None:
     """A data set of the hub has no vocab.txt."""
     model = cfg.model
     require(
@@ -57,30 +57,32 @@ def check_vocabulary(cfg: RunConfig) -> None:
     )
 
 
-def check_shards(cfg: RunConfig) -> None:
+def check_fsdp(cfg: TrainConfig) -> None:
     """What a model in shards cannot do: live in two places, or speak on one process while the others wait."""
-    moved = "each process keeps its part where it trains; set it to null"
-    alone = "one process speaks, and a model in shards needs all; set it to"
-    optim, refused = cfg.optim, []
-    refused += [("optim.bnb_optimizer", optim.bnb_optimizer, "8-bit states cannot be divided; set it to false")]
-    refused += [("optim.ema.device", optim.ema.device, moved)]
-    if isinstance(cfg, RLRunConfig):
+    device_reason = "each process keeps its part where it trains; set it to null"
+    speech_reason = "one process speaks, and a model in shards needs all; set it to"
+    optim, conflicts = cfg.optim, []
+    conflicts += [("optim.bnb_optimizer", optim.bnb_optimizer, "8-bit states cannot be divided; set it to false")]
+    conflicts += [("optim.ema.device", optim.ema.device, device_reason)]
+    if isinstance(cfg, RLTrainConfig):
         published = cfg.rl.algorithm if cfg.rl.algorithm == "f5r" else None
-        refused += [("rl.algorithm", published, "processes may differ in the steps that it differentiates; try nft")]
-        refused += [("rl.ref_model_device", cfg.rl.ref_model_device, moved)]
-        refused += [("eval.every_updates", cfg.eval.every_updates, f"{alone} 0, and evaluate the checkpoints")]
+        conflicts += [("rl.algorithm", published, "processes may differ in the steps that it differentiates; try nft")]
+        conflicts += [("rl.ref_model_device", cfg.rl.ref_model_device, device_reason)]
+        conflicts += [
+            ("eval.every_updates", cfg.eval.every_updates, f"{speech_reason} 0, and evaluate the checkpoints")
+        ]
     else:
-        refused += [("ckpts.log_samples", cfg.ckpts.log_samples, f"{alone} false")]
-    for key, value, reason in refused:
-        require(not (optim.shard and value), f"optim.shard=true does not go with {key}={shown(value)}: {reason}")
+        conflicts += [("ckpts.log_samples", cfg.ckpts.log_samples, f"{speech_reason} false")]
+    for key, value, reason in conflicts:
+        require(not (optim.shard and value), f"optim.shard=true does not go with {key}={as_override(value)}: {reason}")
 
 
-def require(fits: bool, sentence: str) -> None:
+def require(fits: bool, message: str) -> None:
     if not fits:
-        raise ConfigError(sentence)
+        raise ConfigError(message)
 
 
-def shown(value: Any) -> str:
+def as_override(value: Any) -> str:
     """A value as one would type it."""
     return json.dumps(value, default=str).strip('"')
 
@@ -102,7 +104,7 @@ def check_model(model: ModelConfig) -> None:
     """Keys of model.* that contradict each other."""
     check_objective(model)
     check_network(model)
-    check_sound(model)
+    check_audio(model)
 
 
 def check_objective(model: ModelConfig) -> None:
@@ -115,7 +117,7 @@ def check_objective(model: ModelConfig) -> None:
     )
     require(
         gaussian == model.use_rl_head,
-        f"model.use_rl_head={shown(model.use_rl_head)} does not go with model.output_dist={model.output_dist}; "
+        f"model.use_rl_head={as_override(model.use_rl_head)} does not go with model.output_dist={model.output_dist}; "
         "gaussian needs true, deterministic needs false",
     )
     require(
@@ -159,7 +161,7 @@ def check_network(model: ModelConfig) -> None:
     )
 
 
-def check_sound(model: ModelConfig) -> None:
+def check_audio(model: ModelConfig) -> None:
     """Log-mel and vocoder."""
     mel = model.mel_spec
     require(
@@ -169,8 +171,9 @@ def check_sound(model: ModelConfig) -> None:
     )
     require(
         model.vocoder.is_local == bool(model.vocoder.local_path),
-        f"model.vocoder.is_local={shown(model.vocoder.is_local)} does not go with model.vocoder.local_path="
-        f"{shown(model.vocoder.local_path)}; a vocoder in a folder needs true and the folder, the hub's false and null",
+        f"model.vocoder.is_local={as_override(model.vocoder.is_local)} does not go with model.vocoder.local_path="
+        f"{as_override(model.vocoder.local_path)}; a vocoder in a folder needs true and the folder, the hub's false "
+        "and null",
     )
     require(
         model.vocoder.name == "vocos" or not model.vocoder.is_local,
@@ -178,7 +181,7 @@ def check_sound(model: ModelConfig) -> None:
     )
 
 
-def check_rl(cfg: RLRunConfig) -> None:
+def check_rl(cfg: RLTrainConfig) -> None:
     """Keys of stage 2 that contradict each other, or ask for what cannot be done."""
     rl = cfg.rl
     require(
@@ -188,7 +191,7 @@ def check_rl(cfg: RLRunConfig) -> None:
     )
     check_algorithm(rl)
     check_prompt(cfg)
-    check_rhythm(cfg)
+    check_intervals(cfg)
     require(
         rl.ref_model_ckpt is not None or not rl.ref_model_use_ema,
         "rl.ref_model_use_ema=true is for rl.ref_model_ckpt, which is null: the policy's own start is its reference",
@@ -201,8 +204,8 @@ def check_rl(cfg: RLRunConfig) -> None:
     require(
         bool(rl.rewards.providers), "rl.rewards.providers is empty; name at least one reward, as F5TTS_RL.yaml does"
     )
-    for place, entry in enumerate(rl.rewards.providers):
-        check_worker(entry, f"rl.rewards.providers.{place}")
+    for index, entry in enumerate(rl.rewards.providers):
+        check_worker(entry, f"rl.rewards.providers.{index}")
 
 
 def check_algorithm(rl: RLConfig) -> None:
@@ -228,7 +231,7 @@ def check_algorithm(rl: RLConfig) -> None:
     )
 
 
-def check_prompt(cfg: RLRunConfig) -> None:
+def check_prompt(cfg: RLTrainConfig) -> None:
     """A prompt is cut from the clip, or comes with it."""
     prompt = cfg.rl.prompt_frac_range
     require(
@@ -238,44 +241,47 @@ def check_prompt(cfg: RLRunConfig) -> None:
     )
     require(
         prompt is None or prompt[1] < 1,
-        f"rl.prompt_frac_range={shown(prompt)} may leave nothing to speak; let it end below 1",
+        f"rl.prompt_frac_range={as_override(prompt)} may leave nothing to speak; let it end below 1",
     )
     require(
         prompt is None or not cfg.datasets.pair_speakers,
-        f"rl.prompt_frac_range={shown(prompt)} cuts a clip, but datasets.pair_speakers=true makes items that bring "
-        "their own prompt; set the range to null or pair_speakers to false",
+        f"rl.prompt_frac_range={as_override(prompt)} cuts a clip, but datasets.pair_speakers=true makes items that "
+        "bring their own prompt; set the range to null or pair_speakers to false",
     )
 
 
-def check_rhythm(cfg: RLRunConfig) -> None:
+def check_intervals(cfg: RLTrainConfig) -> None:
     """Runs save and end between rollouts."""
-    per = cfg.rl.updates_per_rollout
+    updates_per_rollout = cfg.rl.updates_per_rollout
     for key in ("optim.max_updates", "ckpts.save_per_updates", "ckpts.last_per_updates"):
         value = attrgetter(key)(cfg)
         require(
-            value is None or value % per == 0,
-            f"{key}={value} is not a multiple of rl.updates_per_rollout={per}; a run saves and ends between rollouts",
+            value is None or value % updates_per_rollout == 0,
+            f"{key}={value} is not a multiple of rl.updates_per_rollout={updates_per_rollout}; a run saves and ends "
+            "between rollouts",
         )
 
 
-def check_worker(entry: ProviderConfig, where: str) -> None:
+def check_worker(entry: ProviderConfig, config_key: str) -> None:
     """Where a reward runs is said once, and its own config is for who builds it."""
     worker = entry.worker
     if worker is None:
         return
     require(
         bool(worker.python) != bool(worker.url),
-        f"{where}.worker has python={shown(worker.python)} and url={shown(worker.url)}; give exactly one of them, or "
-        f"{where}.worker=null for this process",
+        f"{config_key}.worker has python={as_override(worker.python)} and url={as_override(worker.url)}; give exactly "
+        "one of them, or "
+        f"{config_key}.worker=null for this process",
     )
     url = worker.url
     require(
         not url or url.startswith(("http://", "https://")),
-        f"{where}.worker.url={url} is not allowed; allowed: what begins with http:// or https://",
+        f"{config_key}.worker.url={url} is not allowed; allowed: what begins with http:// or https://",
     )
-    given = [key for key, value in entry.config.items() if value is not None] if url else []
+    given_keys = [key for key, value in entry.config.items() if value is not None] if url else []
     require(
-        not given,
-        f"{where}.config.{', '.join(given)} would not reach {where}.worker.url={url}; set it to null, and give it "
+        not given_keys,
+        f"{config_key}.config.{', '.join(given_keys)} would not reach {config_key}.worker.url={url}; set it to null, "
+        "and give it "
         f"to the server: python -m f5_tts.rewards.serve {entry.name} --config JSON",
     )

@@ -20,12 +20,12 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
 from f5_tts.config.checks import check, require
-from f5_tts.config.schema import ConfigError, RLRunConfig, RunConfig, SpeechConfig, allowed_words
+from f5_tts.config.schema import ConfigError, RLTrainConfig, SynthesisConfig, TrainConfig, describe_type
 
 CONFIG_DIR = Path(__file__).parents[1] / "configs"
-LONGEST_FILE = 100_000  # characters
-MOST_ALIASES = 20  # each may stand for all those before it
-NO_YAML = (
+MAX_CONFIG_CHARS = 100_000  # characters
+MAX_YAML_ALIASES = 20  # each may stand for all those before it
+YAML_ERRORS = (
     yaml.YAMLError,
     OmegaConfBaseException,
     ValueError,
@@ -36,29 +36,29 @@ NO_YAML = (
     RecursionError,
 )  # what yaml and OmegaConf make of what is no config
 Node = Any  # a config that OmegaConf holds; its schema checks it while it runs
-Run = TypeVar("Run", bound=RunConfig)
-Config = TypeVar("Config", RunConfig, RLRunConfig, SpeechConfig)
+TrainConfigT = TypeVar("TrainConfigT", bound=TrainConfig)
+Config = TypeVar("Config", TrainConfig, RLTrainConfig, SynthesisConfig)
 
 
 # --- loading ---
 
 
-def load_run(argv: list[str], *, default: str, schema: type[Run]) -> Run:
+def load_config(argv: list[str], *, default: str, schema: type[TrainConfigT]) -> TrainConfigT:
     """The run that a command line asks for: `-cn NAME` picks the config, `key=value` changes it.
 
     Raises ConfigError for anything that cannot be run as written; `-h` prints usage and exits.
     """
     args = command_line(default).parse_intermixed_args(argv)
-    return compose_run(args.config_name, args.overrides, schema)
+    return compose_config(args.config_name, args.overrides, schema)
 
 
-def compose_run(name: str, overrides: list[str], schema: type[Run]) -> Run:
+def compose_config(name: str, overrides: list[str], schema: type[TrainConfigT]) -> TrainConfigT:
     """The config `name` with `overrides` applied, typed as `schema`; every key and value checked."""
     name = name.removesuffix(".yaml")
-    return finished(read_config(name, schema), overrides, name, schema)
+    return finalize(read_config(name, schema), overrides, name, schema)
 
 
-def compose_speech(name: str, overrides: list[str], file: str | None = None) -> SpeechConfig:
+def compose_synthesis_config(name: str, overrides: list[str], file: str | None = None) -> SynthesisConfig:
     """What the config `name` says of speaking, or a YAML `file` instead, with `overrides` applied; checked.
 
     A file may be one of upstream F5-TTS: `model.arch.attn_backend` (how attention is computed, not what) and all
@@ -66,36 +66,36 @@ def compose_speech(name: str, overrides: list[str], file: str | None = None) -> 
     that its `defaults` name, else as in _base.yaml.
     """
     name = name.removesuffix(".yaml")
-    cfg = OmegaConf.structured(SpeechConfig)
+    cfg = OmegaConf.structured(SynthesisConfig)
     if file is None:
         require_config(name)
-        cfg = OmegaConf.merge(cfg, speech_sections(read_yaml(name)))
+        cfg = OmegaConf.merge(cfg, synthesis_sections(read_yaml(name)))
     else:
         values = read_file(Path(file))
-        cfg = OmegaConf.merge(cfg, *[speech_sections(base) for base in bases_of(values)])
-        cfg = add_file(cfg, values, file)
-    return finished(cfg, overrides, file or name, SpeechConfig)
+        cfg = OmegaConf.merge(cfg, *[synthesis_sections(base) for base in base_configs(values)])
+        cfg = merge_file(cfg, values, file)
+    return finalize(cfg, overrides, file or name, SynthesisConfig)
 
 
-def changed(cfg: SpeechConfig, overrides: list[str]) -> SpeechConfig:
+def with_overrides(cfg: SynthesisConfig, overrides: list[str]) -> SynthesisConfig:
     """A config with `overrides` applied; the one given stays as it is."""
-    return finished(OmegaConf.structured(cfg), overrides, cfg.model.name, SpeechConfig)
+    return finalize(OmegaConf.structured(cfg), overrides, cfg.model.name, SynthesisConfig)
 
 
-def finished(cfg: Node, overrides: list[str], name: str, schema: type[Config]) -> Config:
+def finalize(cfg: Node, overrides: list[str], name: str, schema: type[Config]) -> Config:
     """The typed object of a config, overrides applied, every key and value checked."""
     for override in overrides:
         apply_override(cfg, override, name, schema)
-    run = to_object(cfg)
-    check(run)
-    return run
+    config = to_object(cfg)
+    check(config)
+    return config
 
 
-def schema_of(name: str) -> type[RunConfig]:
+def schema_of(name: str) -> type[TrainConfig]:
     """RLRunConfig for a config of stage 2, RunConfig for the others."""
     name = name.removesuffix(".yaml")
     require_config(name)
-    return RLRunConfig if "rl" in read_yaml(name) else RunConfig
+    return RLTrainConfig if "rl" in read_yaml(name) else TrainConfig
 
 
 def config_names() -> list[str]:
@@ -120,17 +120,18 @@ def command_line(default: str) -> CommandLine:
     return parser
 
 
-def read_config(name: str, schema: type[RunConfig]) -> Node:
+def read_config(name: str, schema: type[TrainConfig]) -> Node:
     """The YAML of `name` merged into the types of `schema`; the values are the file's own."""
     require_config(name)
     values = read_yaml(name)
     sections = set(get_type_hints(schema))
     if set(values) != sections:
-        fitting = [other for other in config_names() if set(read_yaml(other)) == sections]
-        odd = sorted(str(key) for key in sections ^ set(values))
-        found = "has a section" if odd[0] in values else "has no section"
+        matching = [other for other in config_names() if set(read_yaml(other)) == sections]
+        unexpected = sorted(str(key) for key in sections ^ set(values))
+        problem = "has a section" if unexpected[0] in values else "has no section"
         raise ConfigError(
-            f"config {name} {found} {', '.join(odd)} and is not for this command; it takes {' or '.join(fitting)}"
+            f"config {name} {problem} {', '.join(unexpected)} and is not for this command; it takes "
+            f"{' or '.join(matching)}"
         )
     return OmegaConf.merge(OmegaConf.structured(schema), values)
 
@@ -156,24 +157,24 @@ def read_file(path: Path) -> dict[str, Any]:
         raise ConfigError(f"no config file at {path}")
     try:
         text = path.read_text(encoding="utf-8")
-        require(len(text) < LONGEST_FILE, f"{path} has {len(text)} characters, which no config has")
+        require(len(text) < MAX_CONFIG_CHARS, f"{path} has {len(text)} characters, which no config has")
         num = sum(isinstance(token, yaml.AliasToken) for token in yaml.scan(text))
-        require(num <= MOST_ALIASES, f"{path} has {num} aliases (*name); write out what they stand for")
+        require(num <= MAX_YAML_ALIASES, f"{path} has {num} aliases (*name); write out what they stand for")
         values = OmegaConf.to_container(OmegaConf.load(StringIO(text)))
     except ConfigError:
         raise
-    except NO_YAML as error:
+    except YAML_ERRORS as error:
         raise ConfigError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict) or not isinstance(values.get("model"), dict):
         raise ConfigError(f"{path} has no section model; write one like that of {CONFIG_DIR / 'F5TTS_v1_Base.yaml'}")
     sections = {str(key): value for key, value in values.items()}
-    known = [*get_type_hints(RLRunConfig), "hydra", "defaults"]
-    odd = [key for key in sections if key not in known]
-    require(not odd, f"unknown section {odd} in {path}; known: {', '.join(known)}")
+    known = [*get_type_hints(RLTrainConfig), "hydra", "defaults"]
+    unexpected = [key for key in sections if key not in known]
+    require(not unexpected, f"unknown section {unexpected} in {path}; known: {', '.join(known)}")
     return sections
 
 
-def bases_of(values: dict[str, Any]) -> list[Node]:
+def base_configs(values: dict[str, Any]) -> list[Node]:
     """The configs that a config file builds on."""
     names = values.get("defaults", ["_base"])
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -184,24 +185,26 @@ def bases_of(values: dict[str, Any]) -> list[Node]:
     return [read_yaml(name) for name in names if name == "_base" or not name.startswith("_")]
 
 
-def speech_sections(values: Node) -> dict[str, Node]:
-    return {section: values[section] for section in get_type_hints(SpeechConfig) if section in values}
+def synthesis_sections(values: Node) -> dict[str, Node]:
+    return {section: values[section] for section in get_type_hints(SynthesisConfig) if section in values}
 
 
-def add_file(cfg: Node, values: dict[str, Any], file: str) -> Node:
+def merge_file(cfg: Node, values: dict[str, Any], file: str) -> Node:
     """`cfg` with what a config file says of speaking."""
     arch = values["model"].get("arch")
     if isinstance(arch, dict):
         arch.pop("attn_backend", None)
     try:
-        OmegaConf.merge(OmegaConf.structured(SpeechConfig), speech_sections(values))  # names the key of any error
-        return OmegaConf.merge(cfg, speech_sections(values))
+        OmegaConf.merge(OmegaConf.structured(SynthesisConfig), synthesis_sections(values))  # names the key of any error
+        return OmegaConf.merge(cfg, synthesis_sections(values))
     except ConfigKeyError as error:
         raise unknown_key(cfg, key_in(error, ""), file) from error
     except ValidationError as error:
         key = key_in(error, "")
-        raise ConfigError(f"{key} in {file} does not fit: it is {allowed_words(type_at(SpeechConfig, key))}") from error
-    except NO_YAML as error:
+        raise ConfigError(
+            f"{key} in {file} does not fit: it is {describe_type(type_at(SynthesisConfig, key))}"
+        ) from error
+    except YAML_ERRORS as error:
         raise ConfigError(f"{file} cannot be read: {str(error).partition(chr(10))[0]}") from error
 
 
@@ -209,11 +212,11 @@ def apply_override(cfg: Node, override: str, name: str, schema: type[Config]) ->
     """Set one `key=value` in place; hydra's `+key` and `++key` mean the same, since every key already exists."""
     if override.startswith("~"):
         raise ConfigError(f"{override} would remove a key, but every key needs a value; to change it write key=value")
-    key, equals, text = override.lstrip("+").partition("=")
-    if not equals:
+    key, has_equals, text = override.lstrip("+").partition("=")
+    if not has_equals:
         raise ConfigError(f"'{override}' has no '='; write key=value, e.g. optim.epochs=2")
     for path in (parent_key(key), key):
-        open_section(cfg, path, schema)
+        create_optional_section(cfg, path, schema)
     if not has_key(cfg, key, schema):
         raise unknown_key(cfg, key, name)
     try:
@@ -221,8 +224,10 @@ def apply_override(cfg: Node, override: str, name: str, schema: type[Config]) ->
     except ConfigKeyError as error:
         raise unknown_key(cfg, key_in(error, key), name) from error
     except ValidationError as error:
-        place = re.sub(r"\.\d+$", "", key_in(error, key))  # the list, not its entry
-        raise ConfigError(f"{key}={text} does not fit: {place} is {allowed_words(type_at(schema, place))}") from error
+        key_path = re.sub(r"\.\d+$", "", key_in(error, key))  # the list, not its entry
+        raise ConfigError(
+            f"{key}={text} does not fit: {key_path} is {describe_type(type_at(schema, key_path))}"
+        ) from error
 
 
 def parse_value(key: str, text: str) -> Any:
@@ -247,8 +252,8 @@ def to_object(cfg: Node) -> Any:
 
 def key_in(error: OmegaConfBaseException, key: str) -> str:
     """The key an error is about, inside the value given for `key`; list entries as in an override."""
-    found = re.sub(r"\[(\d+)\]", r".\1", error.full_key or "")
-    return found if found.startswith(key) else f"{key}.{found}"
+    key_path = re.sub(r"\[(\d+)\]", r".\1", error.full_key or "")
+    return key_path if key_path.startswith(key) else f"{key}.{key_path}"
 
 
 # --- keys ---
@@ -260,7 +265,7 @@ def has_key(cfg: Node, key: str, schema: type[Config]) -> bool:
     return key in paths or (parent in paths and get_origin(type_at(schema, parent)) is dict)
 
 
-def open_section(cfg: Node, key: str, schema: type[Config]) -> None:
+def create_optional_section(cfg: Node, key: str, schema: type[Config]) -> None:
     """A section that is null, such as a reward's `worker`, gets its defaults, so that its keys can be set."""
     if key in key_paths(cfg) and OmegaConf.select(cfg, key) is None:
         section = optional_section(type_at(schema, key))
@@ -290,10 +295,10 @@ def key_paths(cfg: Any, prefix: str = "") -> list[str]:
 def unknown_key(cfg: Node, key: str, name: str) -> ConfigError:
     """The error for a key that does not exist, with the most similar one, else its neighbours."""
     paths = key_paths(cfg)
-    around = {path for path in map(parent_key, paths) if key.startswith(f"{path}.")}
-    hint = nearest(key, [path for path in paths if path not in around], cutoff=0.75)
+    parents = {path for path in map(parent_key, paths) if key.startswith(f"{path}.")}
+    hint = nearest(key, [path for path in paths if path not in parents], cutoff=0.75)
     if not hint:
-        section = max(around, key=len, default="")
+        section = max(parents, key=len, default="")
         keys = [path for path in paths if parent_key(path) == section]
         hint = f"; known there: {', '.join(keys)}"
     return ConfigError(f"unknown key {key} in {name}{hint}")
@@ -305,17 +310,17 @@ def parent_key(key: str) -> str:
 
 def nearest(word: str, known: list[str], cutoff: float) -> str:
     """': did you mean X?' for the most similar known word, or nothing."""
-    found = difflib.get_close_matches(word, known, n=1, cutoff=cutoff)
-    return f": did you mean {found[0]}?" if found else ""
+    matches = difflib.get_close_matches(word, known, n=1, cutoff=cutoff)
+    return f": did you mean {matches[0]}?" if matches else ""
 
 
 def type_at(hint: Any, key: str) -> Any:
     """The annotation of a key, reached from the schema; Any below a section that takes anything."""
-    for part in key.split("."):
+    for key_part in key.split("."):
         if get_origin(hint) is list:
             hint = get_args(hint)[0]
-            if part.isdigit():
+            if key_part.isdigit():
                 continue
         hint = optional_section(hint) or hint
-        hint = get_type_hints(hint, include_extras=True)[part] if is_dataclass(hint) else Any
+        hint = get_type_hints(hint, include_extras=True)[key_part] if is_dataclass(hint) else Any
     return hint

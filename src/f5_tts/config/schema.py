@@ -23,23 +23,23 @@ class ConfigError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Allowed:
+class Constraint:
     """A test that a value of the right type must pass, and the words for both."""
 
-    words: str
+    description: str
     test: Callable[[Any], bool]
 
 
-def one_of(*names: str) -> Allowed:
-    return Allowed(" or ".join(names), names.__contains__)
+def one_of(*names: str) -> Constraint:
+    return Constraint(" or ".join(names), names.__contains__)
 
 
-def one_of_or_own(*names: str) -> Allowed:
+def one_of_or_own(*names: str) -> Constraint:
     """Allow some names, and those of the user's own code."""
-    return Allowed(f"{' or '.join(names)}, or module:attribute", lambda x: x in names or is_module_attribute(x))
+    return Constraint(f"{' or '.join(names)}, or module:attribute", lambda x: x in names or is_module_attribute(x))
 
 
-def some_recognisers(names: list[str]) -> bool:
+def is_asr_list(names: list[str]) -> bool:
     return bool(names) and set(names) <= {"pocketsphinx", "whisper"}
 
 
@@ -51,28 +51,28 @@ def is_range(pair: list[float]) -> bool:
     return is_interval(pair) and pair[0] >= 0 and pair[1] <= 1
 
 
-Count = Annotated[int, Allowed("a whole number, 1 or more", lambda n: n >= 1)]
-Natural = Annotated[int, Allowed("a whole number, 0 or more", lambda n: n >= 0)]
-Amount = Annotated[float, Allowed("a number, 0 or more", lambda x: 0 <= x < math.inf)]
-Positive = Annotated[float, Allowed("a number above 0", lambda x: 0 < x < math.inf)]
-Speed = Annotated[float, Allowed("a number from 0.01 on", lambda x: 0.01 <= x < math.inf)]
-Minutes = Annotated[float, Allowed("a number above 0 and at most 600", lambda x: 0 < x <= 600)]
-Seed = Annotated[int, Allowed("a whole number from 0 to 2^31", lambda n: 0 <= n <= 2**31)]
-Finite = Annotated[float, Allowed("a number", math.isfinite)]
-Fraction = Annotated[float, Allowed("a number from 0 to 1", lambda x: 0 <= x <= 1)]
-Sway = Annotated[float, Allowed("a number from -1 to 1", lambda x: -1 <= x <= 1)]
-Range = Annotated[list[float], Allowed("[low, high] with 0 <= low <= high <= 1", is_range)]
-Amounts = Annotated[list[float], Allowed("a list of numbers, each 0 or more", lambda xs: xs and min(xs) >= 0)]
-PLAIN_WORDS = {bool: "true or false", float: "a number", str: "text", type(None): "null"}
+Count = Annotated[int, Constraint("a whole number, 1 or more", lambda n: n >= 1)]
+Natural = Annotated[int, Constraint("a whole number, 0 or more", lambda n: n >= 0)]
+NonNegative = Annotated[float, Constraint("a number, 0 or more", lambda x: 0 <= x < math.inf)]
+Positive = Annotated[float, Constraint("a number above 0", lambda x: 0 < x < math.inf)]
+Speed = Annotated[float, Constraint("a number from 0.01 on", lambda x: 0.01 <= x < math.inf)]
+Minutes = Annotated[float, Constraint("a number above 0 and at most 600", lambda x: 0 < x <= 600)]
+Seed = Annotated[int, Constraint("a whole number from 0 to 2^31", lambda n: 0 <= n <= 2**31)]
+Finite = Annotated[float, Constraint("a number", math.isfinite)]
+Fraction = Annotated[float, Constraint("a number from 0 to 1", lambda x: 0 <= x <= 1)]
+Sway = Annotated[float, Constraint("a number from -1 to 1", lambda x: -1 <= x <= 1)]
+Range = Annotated[list[float], Constraint("[low, high] with 0 <= low <= high <= 1", is_range)]
+NonNegatives = Annotated[list[float], Constraint("a list of numbers, each 0 or more", lambda xs: xs and min(xs) >= 0)]
+TYPE_NAMES = {bool: "true or false", float: "a number", str: "text", type(None): "null"}
 
 
-def allowed_words(hint: Any) -> str:
+def describe_type(hint: Any) -> str:
     """What a field with this annotation may hold."""
     if get_origin(hint) is Annotated:
-        return hint.__metadata__[0].words
+        return hint.__metadata__[0].description
     if get_origin(hint) in (Union, UnionType):
-        return ", or ".join(allowed_words(option) for option in get_args(hint))
-    return PLAIN_WORDS.get(hint, "a list of sections" if get_origin(hint) is list else "a section of keys")
+        return ", or ".join(describe_type(option) for option in get_args(hint))
+    return TYPE_NAMES.get(hint, "a list of sections" if get_origin(hint) is list else "a section of keys")
 
 
 # --- sections ---
@@ -141,7 +141,7 @@ class ModelConfig:
     objective: Annotated[str, one_of("mse", "gaussian_nll", "grpo")]
     use_rl_head: bool
     sample_from_dist: bool
-    nll_t2: Amount
+    nll_t2: NonNegative
     warmup_scope: Annotated[str, one_of("full", "head")]
     ln_sigma_init: Finite
     time_sampling: Annotated[str, one_of("uniform", "sway")]
@@ -158,7 +158,7 @@ class EmaConfig:
     beta: Fraction
     update_after_step: Natural
     update_every: Count
-    power: Amount
+    power: NonNegative
     device: Annotated[str, one_of("cpu")] | None
 
 
@@ -166,7 +166,7 @@ class EmaConfig:
 class OptimConfig:
     epochs: Count
     max_updates: Count | None
-    learning_rate: Amount
+    learning_rate: NonNegative
     num_warmup_updates: Natural
     grad_accumulation_steps: Count
     max_grad_norm: Positive
@@ -185,7 +185,7 @@ class CkptsConfig:
     init_from: str | None
     save_per_updates: Count
     last_per_updates: Count
-    keep_last_n_checkpoints: Annotated[int, Allowed("a whole number, -1 or more", lambda n: n >= -1)]
+    keep_last_n_checkpoints: Annotated[int, Constraint("a whole number, -1 or more", lambda n: n >= -1)]
     log_samples: bool
     logger: Annotated[str, one_of("wandb", "tensorboard", "trackio")] | None
     wandb_project: str
@@ -197,7 +197,7 @@ class CkptsConfig:
 class EvalConfig:
     steps: Count
     sway_sampling_coef: Sway | None
-    cfg_strengths: Amounts
+    cfg_strengths: NonNegatives
     batch_size: Count
     takes: Count
     dev_takes: Count
@@ -208,7 +208,7 @@ class EvalConfig:
     ckpt: str | None
     out: str | None
     known: str | None
-    recognisers: Annotated[list[str], Allowed("a list of pocketsphinx, whisper", some_recognisers)]
+    recognisers: Annotated[list[str], Constraint("a list of pocketsphinx, whisper", is_asr_list)]
     providers: list[ProviderConfig]
     num_wavs: Count
 
@@ -216,13 +216,13 @@ class EvalConfig:
 @dataclass(kw_only=True, slots=True)
 class InferConfig:
     nfe_step: Count
-    cfg_strength: Amount
+    cfg_strength: NonNegative
     sway_sampling_coef: Sway | None
     ode_method: Annotated[str, one_of("euler", "midpoint")]
     epss: bool
     speed: Speed
     target_rms: Positive
-    cross_fade_duration: Amount
+    cross_fade_duration: NonNegative
     fix_duration: Minutes | None
     batch_size: Count
     seed: Seed | None
@@ -238,8 +238,8 @@ class WindowConfig:
 @dataclass(kw_only=True, slots=True)
 class SdeConfig:
     kernel: Annotated[str, one_of("exact", "em", "cps")]
-    a: Amount
-    eta: Annotated[float, Allowed("a number from 0 to below 1", lambda x: 0 <= x < 1)]
+    a: NonNegative
+    eta: Annotated[float, Constraint("a number from 0 to below 1", lambda x: 0 <= x < 1)]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -266,7 +266,7 @@ class ProviderConfig:
 
     name: str
     weight: Finite = 1.0
-    floor: Amount = 0.0
+    floor: NonNegative = 0.0
     config: dict[str, Any] = field(default_factory=dict)
     worker: WorkerConfig | None = None
 
@@ -275,7 +275,7 @@ class ProviderConfig:
 class GateConfig:
     reward: str
     by: str
-    within: Annotated[list[float], Allowed("[low, high] with low <= high", is_interval)]
+    within: Annotated[list[float], Constraint("[low, high] with low <= high", is_interval)]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -294,12 +294,12 @@ class RLConfig:
     mini_repeat_count: Count
     updates_per_rollout: Count
     steps: Count
-    cfg_strength: Amount
+    cfg_strength: NonNegative
     cfg_grad_uncond: bool
     sway_sampling_coef: Sway | None
     epss: bool
-    kl_weight: Amount
-    anchor_weight: Amount
+    kl_weight: NonNegative
+    anchor_weight: NonNegative
     temperature: Positive
     train_sigma: bool
     shared_noise: bool
@@ -308,20 +308,20 @@ class RLConfig:
     nft: NftConfig
     credit: Annotated[str, one_of("sample", "word")]
     advantage: Annotated[str, one_of("gdpo", "grpo", "dr_grpo", "global_std", "rloo")]
-    advantage_clip: Amount
+    advantage_clip: NonNegative
     ratio: Annotated[str, one_of("mean", "guard")]
-    clip_low: Amount
-    clip_high: Amount
+    clip_low: NonNegative
+    clip_high: NonNegative
     prompt_frac_range: Range | None
     prompt_length_mode: Annotated[str, one_of("min", "per_sample", "range")]
-    duration_jitter: Annotated[float, Allowed("a number from 0 to 0.5", lambda x: 0 <= x <= 0.5)]
+    duration_jitter: Annotated[float, Constraint("a number from 0 to 0.5", lambda x: 0 <= x <= 0.5)]
     ref_model_ckpt: str | None
     ref_model_use_ema: bool
     ref_model_device: Annotated[str, one_of("cpu")] | None
     skip_grad_prob: Fraction
     max_grad_steps: Count | None
-    density_eps: Amount
-    kl_eps: Amount
+    density_eps: NonNegative
+    kl_eps: NonNegative
     rewards: RewardsConfig
 
 
@@ -337,11 +337,11 @@ class LoraConfig:
     rank: Natural
     alpha: Positive
     dropout: Fraction
-    target_modules: Annotated[list[str], Allowed("a list of names of layers, at least one", bool)]
+    target_modules: Annotated[list[str], Constraint("a list of names of layers, at least one", bool)]
 
 
 @dataclass(kw_only=True, slots=True)
-class RunConfig:
+class TrainConfig:
     """A run of stage 1, or of ordinary training."""
 
     datasets: DatasetsConfig
@@ -353,7 +353,7 @@ class RunConfig:
 
 
 @dataclass(kw_only=True, slots=True)
-class RLRunConfig(RunConfig):
+class RLTrainConfig(TrainConfig):
     """A run of stage 2."""
 
     lora: LoraConfig
@@ -362,7 +362,7 @@ class RLRunConfig(RunConfig):
 
 
 @dataclass(kw_only=True, slots=True)
-class SpeechConfig:
+class SynthesisConfig:
     """What a model needs to speak: these two sections of a run."""
 
     model: ModelConfig
@@ -375,12 +375,12 @@ class SpeechConfig:
 HUB = "hf://"  # begins the `datasets.name` of a data set that has no folder of ours
 
 
-def dataset_dir(cfg: RunConfig) -> Path:
+def dataset_dir(cfg: TrainConfig) -> Path:
     """Where the run's data set lies, relative to the current directory, unless it is on the hub."""
     return Path("data") / f"{cfg.datasets.name}_{cfg.model.tokenizer}"
 
 
-def vocab_path(cfg: RunConfig) -> Path:
+def vocab_path(cfg: TrainConfig) -> Path:
     """The run's vocabulary file."""
     return Path(cfg.model.tokenizer_path) if cfg.model.tokenizer_path else dataset_dir(cfg) / "vocab.txt"
 

@@ -14,13 +14,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from f5_tts.data.resample import resample
-from f5_tts.files import replace_file
+from f5_tts.files import write_atomically
 
-SHORTEST_S = 0.1  # below this there is no speech, and not enough samples for a mel frame
-HOUR_S = 3600.0  # more than any use for a recording takes
-RATES = (1_000, 384_000)  # Hz; another is a damaged header, and to resample from it might take any memory
-LOUDEST = 2.0**31  # a sample as large as integers of 32 bits; beyond is no sound, and its power no float32
-BLOCK = 2**18  # frames read at once: a header may claim any number
+MIN_SECONDS = 0.1  # below this there is no speech, and not enough samples for a mel frame
+MAX_SECONDS = 3600.0  # more than any use for a recording takes
+SAMPLE_RATE_RANGE = (1_000, 384_000)  # Hz; another is a damaged header, and to resample from it might take any memory
+MAX_AMPLITUDE = 2.0**31  # a sample as large as integers of 32 bits; beyond is no sound, and its power no float32
+FRAMES_PER_READ = 2**18  # frames read at once: a header may claim any number
 
 
 class BadAudio(ValueError):
@@ -45,7 +45,7 @@ class LongAudio(BadAudio):
     kind = "too long"
 
 
-class BrokenAudio(BadAudio):
+class NonFiniteAudio(BadAudio):
     kind = "not finite"
 
 
@@ -54,7 +54,7 @@ class SilentAudio(BadAudio):
 
 
 @dataclass(frozen=True, slots=True)
-class StoredClip:
+class EncodedAudio:
     """A recording inside the files of a data set, encoded as it was; read from there each time."""
 
     table: Any  # of the `datasets` library, with one column of audio that is not decoded
@@ -65,39 +65,39 @@ class StoredClip:
 
     def file(self) -> BytesIO | Path:
         """Its bytes, or the file that the data set names."""
-        (found,) = self.table[self.index].values()
-        found = found or {}
-        if found.get("bytes") is not None:
-            return BytesIO(found["bytes"])
-        if not found.get("path"):
+        (cell,) = self.table[self.index].values()
+        cell = cell or {}
+        if cell.get("bytes") is not None:
+            return BytesIO(cell["bytes"])
+        if not cell.get("path"):
             raise MissingAudio(f"{self} is empty")
-        return Path(found["path"])
+        return Path(cell["path"])
 
 
-Source = str | Path | StoredClip
+Source = str | Path | EncodedAudio
 
 
-def load_audio(source: Source, sample_rate: int, longest_s: float = HOUR_S) -> Float[Tensor, " nw"]:
+def load_audio(source: Source, sample_rate: int, max_seconds: float = MAX_SECONDS) -> Float[Tensor, " nw"]:
     """A file's mean over channels, about [-1, 1], resampled to `sample_rate` (Hz).
 
     Audio that nothing can be learnt from (missing, unreadable, shorter than 0.1 s or longer than `longest_s`, silent,
     not finite) is a BadAudio that names the file.
     """
-    samples, file_rate = read_samples(source, longest_s)
+    samples, file_rate = read_samples(source, max_seconds)
     check_samples(samples, file_rate, source)
     return resample(torch.from_numpy(samples), file_rate, sample_rate)
 
 
-def read_samples(source: Source, longest_s: float = HOUR_S) -> tuple[np.ndarray, int]:
+def read_samples(source: Source, max_seconds: float = MAX_SECONDS) -> tuple[np.ndarray, int]:
     """Float32 samples, channels averaged, and the file's own rate in Hz."""
-    file = source.file() if isinstance(source, StoredClip) else Path(source)
-    if isinstance(file, Path) and not is_there(file):
+    file = source.file() if isinstance(source, EncodedAudio) else Path(source)
+    if isinstance(file, Path) and not exists(file):
         raise MissingAudio(f"no audio file at {file}")
     try:
-        with soundfile.SoundFile(file) as sound:
-            check_header(sound, source, longest_s)
-            rate, blocks = sound.samplerate, [np.zeros(0, np.float32)]
-            while len(block := sound.read(BLOCK, dtype="float32", always_2d=True)):
+        with soundfile.SoundFile(file) as audio_file:
+            check_header(audio_file, source, max_seconds)
+            rate, blocks = audio_file.samplerate, [np.zeros(0, np.float32)]
+            while len(block := audio_file.read(FRAMES_PER_READ, dtype="float32", always_2d=True)):
                 blocks.append(block.mean(axis=1))
     except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: a name that ends in .raw says nothing of rates
         reason = getattr(error, "error_string", str(error)).rstrip(".")
@@ -106,7 +106,7 @@ def read_samples(source: Source, longest_s: float = HOUR_S) -> tuple[np.ndarray,
     return np.concatenate(blocks), rate
 
 
-def is_there(file: Path) -> bool:
+def exists(file: Path) -> bool:
     """Whether it is a file; one whose name no system takes is none."""
     try:
         return file.is_file()
@@ -114,26 +114,28 @@ def is_there(file: Path) -> bool:
         return False
 
 
-def check_header(sound: soundfile.SoundFile, source: Source, longest_s: float) -> None:
+def check_header(audio_file: soundfile.SoundFile, source: Source, max_seconds: float) -> None:
     """BadAudio for a recording that its header says is too long, or at no rate that recordings have."""
-    if not RATES[0] <= sound.samplerate <= RATES[1]:
-        raise UnreadableAudio(f"{source} says that it has {sound.samplerate} samples a second: its header is damaged")
-    seconds = sound.frames / sound.samplerate
-    if seconds > longest_s:
-        limit = f"datasets.max_seconds={longest_s:g}"
+    if not SAMPLE_RATE_RANGE[0] <= audio_file.samplerate <= SAMPLE_RATE_RANGE[1]:
+        raise UnreadableAudio(
+            f"{source} says that it has {audio_file.samplerate} samples a second: its header is damaged"
+        )
+    seconds = audio_file.frames / audio_file.samplerate
+    if seconds > max_seconds:
+        limit = f"datasets.max_seconds={max_seconds:g}"
         raise LongAudio(f"{source} lasts {seconds:.1f} s, longer than {limit}: cut it, or raise that")
 
 
 def check_samples(samples: np.ndarray, rate: int, source: Source) -> None:
     """BadAudio that names the file, for a recording nothing can be learnt from."""
     duration_s = len(samples) / rate
-    if duration_s < SHORTEST_S:
-        raise ShortAudio(f"{source} lasts {duration_s:.4f} s; at least {SHORTEST_S} s of audio is needed")
-    num_broken = int((~np.isfinite(samples)).sum())
-    if num_broken:
-        raise BrokenAudio(f"{source} holds {num_broken} samples that are NaN or infinite, of {len(samples)}")
-    if np.abs(samples).max() > LOUDEST:
-        raise BrokenAudio(f"{source} holds samples of {np.abs(samples).max():.3g}; full scale is 1")
+    if duration_s < MIN_SECONDS:
+        raise ShortAudio(f"{source} lasts {duration_s:.4f} s; at least {MIN_SECONDS} s of audio is needed")
+    num_non_finite = int((~np.isfinite(samples)).sum())
+    if num_non_finite:
+        raise NonFiniteAudio(f"{source} holds {num_non_finite} samples that are NaN or infinite, of {len(samples)}")
+    if np.abs(samples).max() > MAX_AMPLITUDE:
+        raise NonFiniteAudio(f"{source} holds samples of {np.abs(samples).max():.3g}; full scale is 1")
     if not samples.any():
         raise SilentAudio(f"{source} is silent: all {len(samples)} samples are zero")
 
@@ -141,4 +143,6 @@ def check_samples(samples: np.ndarray, rate: int, source: Source) -> None:
 def write_wav(path: str | Path, audio: Float[Tensor, " nw"], sample_rate: int) -> None:
     """A 16-bit mono WAV; samples beyond [-1, 1] are clipped."""
     samples = audio.detach().cpu().clamp(-1, 1).numpy()
-    replace_file(Path(path), lambda part: soundfile.write(part, samples, sample_rate, subtype="PCM_16", format="WAV"))
+    write_atomically(
+        Path(path), lambda tmp_path: soundfile.write(tmp_path, samples, sample_rate, subtype="PCM_16", format="WAV")
+    )

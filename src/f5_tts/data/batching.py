@@ -22,14 +22,14 @@ from f5_tts.data.dataset import SpeechDataset
 from f5_tts.data.tokenizer import Vocabulary
 from f5_tts.types import BadRow, SpeechBatch, Utterance
 
-POOL = 16  # batches drawn at random together and cut by length among themselves
+BUCKET_POOL = 16  # batches drawn at random together and cut by length among themselves
 
 
-class Loaded(NamedTuple):
+class LoadedBatch(NamedTuple):
     """What reading the rows of a batch gave."""
 
     batch: SpeechBatch | None  # of the rows that could be read, if any
-    bad: list[BadRow]
+    bad_rows: list[BadRow]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,14 +45,14 @@ class BatchPlan:
         """The batches of one epoch, in order."""
         split = by_frames if self.settings.batch_size_type == "frame" else by_count
         frames = self.frames(epoch)
-        partners = self.dataset.partners(epoch) if self.dataset.pairs else [-1] * len(frames)
-        return [[(i, partners[i], i) for i in batch] for batch in split(frames, self.settings, self.seed, epoch)]
+        prompt_indices = self.dataset.prompt_indices(epoch) if self.dataset.pair_speakers else [-1] * len(frames)
+        return [[(i, prompt_indices[i], i) for i in batch] for batch in split(frames, self.settings, self.seed, epoch)]
 
     def frames(self, epoch: int) -> np.ndarray:
         """The length of each item in this epoch, its prompt included."""
         return np.array(self.dataset.durations(epoch)) * self.frames_per_second
 
-    def too_long(self) -> int:
+    def num_too_long(self) -> int:
         """How many items of the first epoch exceed a whole batch's frames and are left out.
 
         Raises ValueError when nothing is left.
@@ -77,7 +77,7 @@ class BatchPlan:
 def by_count(frames: np.ndarray, settings: DatasetsConfig, seed: int, epoch: int) -> list[list[int]]:
     """Shuffled items, `batch_size_per_gpu` a batch, one batch perhaps smaller; neighbours in length, to pad less."""
     size, draw = settings.batch_size_per_gpu, np.random.default_rng([seed, epoch, 1])
-    pools = np.split(draw.permutation(len(frames)), range(POOL * size, len(frames), POOL * size))
+    pools = np.split(draw.permutation(len(frames)), range(BUCKET_POOL * size, len(frames), BUCKET_POOL * size))
     order = np.concatenate([pool[np.argsort(frames[pool], kind="stable")] for pool in pools])
     batches = [order[start : start + size].tolist() for start in range(0, len(order), size)]
     return [batches[i] for i in draw.permutation(len(batches))]
@@ -91,8 +91,8 @@ def by_frames(frames: np.ndarray, settings: DatasetsConfig, seed: int, epoch: in
     """
     budget, batches, total = settings.batch_size_per_gpu, [[]], 0.0
     for index in np.argsort(frames, kind="stable").tolist():
-        full = total + frames[index] > budget or len(batches[-1]) == settings.max_samples > 0
-        if full and batches[-1]:
+        is_full = total + frames[index] > budget or len(batches[-1]) == settings.max_samples > 0
+        if is_full and batches[-1]:
             batches.append([])
             total = 0.0
         if frames[index] <= budget:
@@ -117,22 +117,22 @@ def collate(items: Sequence[Utterance], vocabulary: Vocabulary) -> SpeechBatch:
     )
 
 
-def collate_good(items: Sequence[Utterance | BadRow], vocabulary: Vocabulary) -> Loaded:
+def collate_good(items: Sequence[Utterance | BadRow], vocabulary: Vocabulary) -> LoadedBatch:
     """Rows that cannot be read leave the batch; the others stay."""
     good = [item for item in items if isinstance(item, Utterance)]
-    bad = [item for item in items if isinstance(item, BadRow)]
-    return Loaded(collate(good, vocabulary) if good else None, bad)
+    bad_rows = [item for item in items if isinstance(item, BadRow)]
+    return LoadedBatch(collate(good, vocabulary) if good else None, bad_rows)
 
 
 def load_batches(
-    plan: BatchPlan, vocabulary: Vocabulary, *, first: int, epochs: int, rank: int = 0, world: int = 1
-) -> Iterator[Loaded]:
+    plan: BatchPlan, vocabulary: Vocabulary, *, first: int, epochs: int, rank: int = 0, world_size: int = 1
+) -> Iterator[LoadedBatch]:
     """The batches of a run from number `first` on, read by `datasets.num_workers` processes.
 
     Of `world` training processes that of number `rank` gets every so manieth batch; `first` counts its own.
     """
     workers = plan.settings.num_workers
-    batches = islice(plan.batches(first * world, epochs), rank, None, world)
+    batches = islice(plan.batches(first * world_size, epochs), rank, None, world_size)
     loader = DataLoader(
         plan.dataset,
         batch_sampler=batches,  # pyright: ignore[reportArgumentType]  # any iterable of key lists
@@ -140,12 +140,12 @@ def load_batches(
         collate_fn=partial(collate_good, vocabulary=vocabulary),
         generator=torch.Generator(),  # else starting to read draws from the random state of the update at hand
         multiprocessing_context="spawn" if workers else None,
-        worker_init_fn=leave_group if workers else None,
+        worker_init_fn=leave_process_group if workers else None,
     )
     yield from loader
 
 
-def leave_group(worker: int) -> None:
+def leave_process_group(worker: int) -> None:
     """Let Ctrl-C and a launcher's signals, which go to a whole group of processes, reach the training process alone: it
     finishes its update, for which it needs this one. (Which ends by itself when nobody is left to read for.)"""
     if hasattr(os, "setsid"):

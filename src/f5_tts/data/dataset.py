@@ -24,56 +24,62 @@ Reader = Callable[[Source], tuple[Tensor, Tensor]]  # a recording -> its wavefor
 class SpeechDataset(Dataset[Utterance | BadRow]):
     """Utterances by (epoch, index); with pairs, another recording of the same speaker comes first, as the prompt."""
 
-    def __init__(self, rows: list[Row], read: Reader, *, pairs: bool, seed: int) -> None:
-        self.rows, self.read, self.pairs, self.seed = rows, read, pairs, seed
+    def __init__(self, rows: list[Row], read: Reader, *, pair_speakers: bool, seed: int) -> None:
+        self.rows, self.read, self.pair_speakers, self.seed = rows, read, pair_speakers, seed
         self.by_speaker: dict[str | None, list[int]] = defaultdict(list)
         for index, row in enumerate(rows):
             self.by_speaker[row.speaker].append(index)
-        alone = sorted(str(who) for who, indices in self.by_speaker.items() if who is None or len(indices) < 2)
-        if pairs and alone:
+        unpaired = sorted(
+            str(speaker) for speaker, indices in self.by_speaker.items() if speaker is None or len(indices) < 2
+        )
+        if pair_speakers and unpaired:
             column = " or ".join(SPEAKER_COLUMNS)
             raise ValueError(
-                f"datasets.pair_speakers needs two rows of each speaker (column {column}); too few for {alone[:5]}"
+                f"datasets.pair_speakers needs two rows of each speaker (column {column}); too few for {unpaired[:5]}"
             )
 
-    def partners(self, epoch: int) -> list[int]:
+    def prompt_indices(self, epoch: int) -> list[int]:
         """For each row, the row of the same speaker that is its prompt in this epoch."""
         draw = np.random.default_rng([self.seed, epoch])
-        partners = []
+        indices = []
         for index, row in enumerate(self.rows):
-            others = self.by_speaker[row.speaker]
-            place = int(draw.integers(len(others) - 1))
-            partners.append(others[place] if others[place] != index else others[-1])
-        return partners
+            candidates = self.by_speaker[row.speaker]
+            choice = int(draw.integers(len(candidates) - 1))
+            indices.append(candidates[choice] if candidates[choice] != index else candidates[-1])
+        return indices
 
     def durations(self, epoch: int) -> list[float]:
         """Seconds of each item in this epoch, its prompt included."""
-        own = [row.duration for row in self.rows]
-        return [s + own[p] for s, p in zip(own, self.partners(epoch), strict=True)] if self.pairs else own
+        durations = [row.duration for row in self.rows]
+        return (
+            [s + durations[p] for s, p in zip(durations, self.prompt_indices(epoch), strict=True)]
+            if self.pair_speakers
+            else durations
+        )
 
     def __getitem__(self, key: tuple[int, int, int]) -> Utterance | BadRow:
         """`key` is (index of the row, index of its prompt's row or -1, the batch-wide id of the item)."""
-        index, partner, prompt_id = key
+        index, prompt_index, prompt_id = key
         row = self.rows[index]
-        if isinstance(heard := self.hear(index), BadRow):
-            return heard
-        audio, mel = heard
+        if isinstance(loaded := self.load_row(index), BadRow):
+            return loaded
+        audio, mel = loaded
         utterance = partial(Utterance, target_text=row.sentence, prompt_id=prompt_id, row=row.columns)
-        if partner < 0:
+        if prompt_index < 0:
             return utterance(audio=audio, mel=mel, prompt_frames=0, text=row.text)
-        before = self.rows[partner]
-        if isinstance(heard := self.hear(partner), BadRow):
-            return heard
-        prompt_audio, prompt = heard
+        prompt_row = self.rows[prompt_index]
+        if isinstance(loaded := self.load_row(prompt_index), BadRow):
+            return loaded
+        prompt_audio, prompt = loaded
         return utterance(
             audio=torch.cat([prompt_audio, audio]),
             mel=torch.cat([prompt, mel]),
             prompt_frames=len(prompt),
-            text=in_a_row(before.text, row.text),
-            prompt_text=before.sentence,
+            text=join_texts(prompt_row.text, row.text),
+            prompt_text=prompt_row.sentence,
         )
 
-    def hear(self, index: int) -> tuple[Tensor, Tensor] | BadRow:
+    def load_row(self, index: int) -> tuple[Tensor, Tensor] | BadRow:
         """Waveform and log-mel of a row; where nothing can be learnt from it, the reason."""
         row = self.rows[index]
         bad = partial(BadRow, index=index, path=str(row.audio_path))
@@ -85,7 +91,7 @@ class SpeechDataset(Dataset[Utterance | BadRow]):
             return bad(kind=error.kind, reason=str(error))
 
 
-def in_a_row(first: str | list[str], second: str | list[str]) -> str | list[str]:
+def join_texts(first: str | list[str], second: str | list[str]) -> str | list[str]:
     """Two texts with a space between them; of symbols, if either comes as a list."""
     if isinstance(first, str) and isinstance(second, str):
         return f"{first} {second}"
@@ -98,8 +104,8 @@ class AudioReader:
 
     to_mel: Callable[[Tensor], Tensor]
     sample_rate: int  # Hz
-    longest_s: float = math.inf  # a recording that lasts longer is a BadAudio
+    max_seconds: float = math.inf  # a recording that lasts longer is a BadAudio
 
     def __call__(self, source: Source) -> tuple[Float[Tensor, " nw"], Float[Tensor, "n d"]]:
-        audio = load_audio(source, self.sample_rate, self.longest_s)
+        audio = load_audio(source, self.sample_rate, self.max_seconds)
         return audio, self.to_mel(audio[None])[0]

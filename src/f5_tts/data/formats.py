@@ -12,12 +12,12 @@ from typing import Any
 
 import soundfile
 
-from f5_tts.data.tokenizer import is_writable, printable
+from f5_tts.data.tokenizer import escape_surrogates, is_valid_unicode
 
 AUDIO_NAMES = ("audio_file", "audio_path", "audio")  # what a list may call its column of recordings
 RESERVED = (*AUDIO_NAMES, "text", "left_out")  # the last is how `prepare` marks entries
-SEPARATORS = ("|", "\t", ",")
-NO_TEXT = "no text"
+DELIMITERS = ("|", "\t", ",")
+MISSING_TEXT = "no text"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +33,7 @@ class Entry:
     @property
     def kind(self) -> str:
         """The problem in two words."""
-        return NO_TEXT if self.problem == NO_TEXT else "no entry"
+        return MISSING_TEXT if self.problem == MISSING_TEXT else "no entry"
 
 
 # --- which format it is ---
@@ -46,22 +46,22 @@ def read_entries(source: Path, kind: str | None = None) -> tuple[str, list[Entry
     """
     if not source.exists():
         raise FileNotFoundError(f"nothing at {source}")
-    kind = kind or recognised(source)
+    kind = kind or detect_format(source)
     entries = FORMATS[kind](source)
     if not entries:
         raise ValueError(f"{source}, read as {kind}, lists no recordings")
     return kind, entries
 
 
-def recognised(source: Path) -> str:
-    listed = list_in(source)
-    if listed.suffix == ".jsonl":
+def detect_format(source: Path) -> str:
+    list_path = list_file(source)
+    if list_path.suffix == ".jsonl":
         return "jsonl"
-    if listed.is_file() and separator(listed):
+    if list_path.is_file() and find_delimiter(list_path):
         return "csv"
-    if listed.is_file() and (listed.parent / "wavs").is_dir():
+    if list_path.is_file() and (list_path.parent / "wavs").is_dir():
         return "ljspeech"
-    if source.is_dir() and sounds_in(source):
+    if source.is_dir() and audio_files(source):
         return "folder"
     raise ValueError(
         f"{source} is none of: csv (a header with audio_file and text, separated by |, tab or comma), ljspeech "
@@ -69,7 +69,7 @@ def recognised(source: Path) -> str:
     )
 
 
-def list_in(source: Path) -> Path:
+def list_file(source: Path) -> Path:
     """The file that lists recordings: the source itself, or a folder's metadata.csv."""
     return source / "metadata.csv" if source.is_dir() else source
 
@@ -79,64 +79,64 @@ def list_in(source: Path) -> Path:
 
 def csv_entries(source: Path) -> list[Entry]:
     """A header with `audio_file` and `text`; all other columns are kept. Commas may be quoted, | and tabs are not."""
-    listed = list_in(source)
-    found = separator(listed)
-    if not found:
-        raise ValueError(f"{listed}: its first line must name audio_file and text, separated by |, tab or comma")
-    quoting = csv.QUOTE_MINIMAL if found == "," else csv.QUOTE_NONE
-    lines = csv.reader(StringIO(read_text(listed), newline=""), delimiter=found, quoting=quoting)
+    list_path = list_file(source)
+    delimiter = find_delimiter(list_path)
+    if not delimiter:
+        raise ValueError(f"{list_path}: its first line must name audio_file and text, separated by |, tab or comma")
+    quoting = csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE
+    lines = csv.reader(StringIO(read_text(list_path), newline=""), delimiter=delimiter, quoting=quoting)
     try:
         names, *rest = [(lines.line_num, fields) for fields in lines]
     except csv.Error as error:
-        raise ValueError(f"{listed}, line {lines.line_num}: {error}") from error
+        raise ValueError(f"{list_path}, line {lines.line_num}: {error}") from error
     names = [name.strip() for name in names[1]]
     entries = []
     for number, fields in rest:
         place = f"line {number}"
         if len(fields) == len(names):
-            entries.append(entry_of(place, dict(zip(names, fields, strict=True)), listed.parent))
+            entries.append(make_entry(place, dict(zip(names, fields, strict=True)), list_path.parent))
         elif fields:
             problem = f"{len(fields)} fields, where the header has {len(names)}"
             entries.append(Entry(place=place, audio="", problem=problem))
     return entries
 
 
-def separator(listed: Path) -> str | None:
+def find_delimiter(list_path: Path) -> str | None:
     """What separates `text` and a column of recordings in the first line."""
-    header = read_text(listed).partition("\n")[0]
-    for sign in SEPARATORS:
-        names = {name.strip() for name in header.split(sign)}
+    header = read_text(list_path).partition("\n")[0]
+    for delimiter in DELIMITERS:
+        names = {name.strip() for name in header.split(delimiter)}
         if "text" in names and names & set(AUDIO_NAMES):
-            return sign
+            return delimiter
     return None
 
 
 def ljspeech_entries(source: Path) -> list[Entry]:
     """`id|text|normalised` without a header, and `wavs/<id>.wav`; the normalised text counts, where there is one."""
-    listed, entries = list_in(source), []
-    for number, line in enumerate(read_text(listed).split("\n"), start=1):
+    list_path, entries = list_file(source), []
+    for number, line in enumerate(read_text(list_path).split("\n"), start=1):
         name, *texts = line.split("|")
         if not line.strip():
             continue
-        file = name if is_sound(Path(name)) else f"{name}.wav"
+        file = name if is_audio_file(Path(name)) else f"{name}.wav"
         columns = {"audio": f"wavs/{file}", "text": next(filter(None, reversed(texts)), "")}
-        entries.append(entry_of(f"line {number}", columns, listed.parent))
+        entries.append(make_entry(f"line {number}", columns, list_path.parent))
     return entries
 
 
 def folder_entries(source: Path) -> list[Entry]:
     """Every recording with its text beside it (a.wav, a.txt); in a subfolder, whose name is the speaker's, or not."""
     entries = []
-    for path in sounds_in(source):
-        beside, place = path.with_suffix(".txt"), printable(str(path.relative_to(source)))
+    for path in audio_files(source):
+        text_path, place = path.with_suffix(".txt"), escape_surrogates(str(path.relative_to(source)))
         try:
-            columns = {"audio": str(path), "text": read_text(beside) if beside.is_file() else ""}
+            columns = {"audio": str(path), "text": read_text(text_path) if text_path.is_file() else ""}
         except ValueError as error:
-            entries.append(Entry(place=place, audio="", problem=printable(str(error))))
+            entries.append(Entry(place=place, audio="", problem=escape_surrogates(str(error))))
             continue
         if path.parent != source:
             columns["speaker"] = path.parent.name
-        entries.append(entry_of(place, columns, source))
+        entries.append(make_entry(place, columns, source))
     return entries
 
 
@@ -146,12 +146,12 @@ def jsonl_entries(source: Path) -> list[Entry]:
     for number, line in enumerate(read_text(source).split("\n"), start=1):
         place = f"line {number}"
         try:
-            found = json.loads(line) if line.strip() else None
+            values = json.loads(line) if line.strip() else None
         except (ValueError, RecursionError) as error:
             entries.append(Entry(place=place, audio="", problem=f"no JSON: {error}"))
             continue
-        if isinstance(found, dict):
-            entries.append(entry_of(place, found, source.parent))
+        if isinstance(values, dict):
+            entries.append(make_entry(place, values, source.parent))
         elif line.strip():
             entries.append(Entry(place=place, audio="", problem="no JSON object"))
     return entries
@@ -165,28 +165,28 @@ FORMATS: dict[str, Callable[[Path], list[Entry]]] = {
 }
 
 
-def entry_of(place: str, said: Mapping[str, Any], folder: Path) -> Entry:
+def make_entry(place: str, fields: Mapping[str, Any], folder: Path) -> Entry:
     """An entry of what a list says; relative paths mean the list's folder."""
-    audio, text = next((said[name] for name in AUDIO_NAMES if said.get(name)), None), said.get("text")
+    audio, text = next((fields[name] for name in AUDIO_NAMES if fields.get(name)), None), fields.get("text")
     if not isinstance(audio, str):
         return Entry(place=place, audio="", problem=f"no recording: needs {' or '.join(AUDIO_NAMES)}")
-    if not is_writable(said):
+    if not is_valid_unicode(fields):
         return Entry(place=place, audio="", problem="names or text that are not Unicode, or lists without end in it")
     try:
         path = str((folder / audio.strip()).resolve())
     except (ValueError, OSError, RuntimeError) as error:
         return Entry(place=place, audio="", problem=f"no recording: {error}")
-    columns = {key: value for key, value in said.items() if key not in RESERVED}
+    columns = {key: value for key, value in fields.items() if key not in RESERVED}
     if not isinstance(text, str) or not text.strip():
-        return Entry(place=place, audio=path, columns=columns, problem=NO_TEXT)
+        return Entry(place=place, audio=path, columns=columns, problem=MISSING_TEXT)
     return Entry(place=place, audio=path, text=" ".join(text.split()), columns=columns)
 
 
-def sounds_in(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.rglob("*")) if is_sound(path)]
+def audio_files(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.rglob("*")) if is_audio_file(path)]
 
 
-def is_sound(path: Path) -> bool:
+def is_audio_file(path: Path) -> bool:
     """By its name."""
     return path.suffix[1:].upper() in soundfile.available_formats()
 

@@ -8,14 +8,14 @@ from torch import Tensor
 
 
 def prompt_lengths(
-    lens: Int[Tensor, " b"], fractions: Float[Tensor, " b"], places: Float[Tensor, " b"], mode: str
+    lens: Int[Tensor, " b"], fractions: Float[Tensor, " b"], positions: Float[Tensor, " b"], mode: str
 ) -> Int[Tensor, " b"]:
     """Frames of each prompt, perhaps none: with mode `range` that fraction of its clip, with `per_sample` a part of
     that (`places`, in [0, 1)), with `min` the least of those for all of the batch, as in F5R-TTS."""
-    most = (lens * fractions).long()
+    max_frames = (lens * fractions).long()
     if mode == "range":
-        return most
-    frames = (most * places).long()
+        return max_frames
+    frames = (max_frames * positions).long()
     return frames.min().expand_as(frames) if mode == "min" else frames
 
 
@@ -26,9 +26,9 @@ def span_mask(first: Int[Tensor, " b"], last: Int[Tensor, " b"], length: int) ->
 
 
 def random_spans(
-    lens: Int[Tensor, " b"], fractions: Float[Tensor, " b"], places: Float[Tensor, " b"], length: int
+    lens: Int[Tensor, " b"], fractions: Float[Tensor, " b"], positions: Float[Tensor, " b"], length: int
 ) -> Bool[Tensor, "b n"]:
     """One span an item, `fractions` of its frames long, at `places` (0 leftmost, 1 rightmost) of where it fits."""
     width = (fractions * lens).long()
-    first = ((lens - width) * places).long().clamp(min=0)
+    first = ((lens - width) * positions).long().clamp(min=0)
     return span_mask(first, first + width, length)

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import soundfile
 
 from f5_tts.config.schema import HUB
-from f5_tts.data.audio import SHORTEST_S, StoredClip
+from f5_tts.data.audio import MIN_SECONDS, EncodedAudio
 
 if TYPE_CHECKING:
     from datasets import Dataset as Table
 
-LONGEST = 1e9  # s, of a row
-NO_TABLE = (
+MAX_DURATION_S = 1e9  # s, of a row
+TABLE_ERRORS = (
     ValueError,
     OSError,
     LookupError,
@@ -38,7 +38,7 @@ SPEAKER_COLUMNS = ("speaker", "speaker_id", "client_id", "spk")  # the first of 
 class Row:
     """One recording: where it lies, what it says, how long it is (s), and who speaks."""
 
-    audio_path: str | StoredClip
+    audio_path: str | EncodedAudio
     text: str | list[str]  # a list holds the tokenizer's symbols, as F5-TTS's own preparation scripts write them
     duration: float
     speaker: str | None
@@ -76,17 +76,17 @@ def read_rows(directory: Path) -> list[Row]:
     for index, row in enumerate(rows):
         if not isinstance(row["audio_path"], str | None):
             raise ValueError(f"{directory / 'raw'}: audio_path of row {index} is no text but {row['audio_path']!r:.40}")
-    return [row_of(row, row["audio_path"] or "", row["text"], s) for row, s in zip(rows, durations, strict=True)]
+    return [make_row(row, row["audio_path"] or "", row["text"], s) for row, s in zip(rows, durations, strict=True)]
 
 
-def row_of(columns: Mapping[str, Any], audio: str | StoredClip, text: Any, seconds: float) -> Row:
+def make_row(columns: Mapping[str, Any], audio: str | EncodedAudio, text: Any, seconds: float) -> Row:
     """ValueError where its text is none."""
-    signs = text if isinstance(text, list) else [text or "", columns.get("raw_text") or ""]
-    if not all(isinstance(sign, str) for sign in signs):
+    texts = text if isinstance(text, list) else [text or "", columns.get("raw_text") or ""]
+    if not all(isinstance(text, str) for text in texts):
         raise ValueError(f"the text of {audio} is {text!r:.40}; it must be a text, or a list of symbols")
     speaker = next((columns[name] for name in SPEAKER_COLUMNS if columns.get(name) is not None), None)
-    who = None if speaker is None else str(speaker)
-    return Row(audio_path=audio, text=text or "", duration=seconds, speaker=who, columns=columns)
+    speaker_name = None if speaker is None else str(speaker)
+    return Row(audio_path=audio, text=text or "", duration=seconds, speaker=speaker_name, columns=columns)
 
 
 def read_table(directory: Path) -> Table:
@@ -99,7 +99,7 @@ def read_table(directory: Path) -> Table:
     try:
         table = Table.load_from_disk(str(raw)) if raw.is_dir() else Table.from_file(str(raw))
         table.data.validate(full=True)  # else a damaged offset points anywhere
-    except (*NO_TABLE, ArrowException) as error:
+    except (*TABLE_ERRORS, ArrowException) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{raw} is not a whole data set ({type(error).__name__}: {reason}): make it anew") from error
     return table
@@ -130,11 +130,11 @@ def read_durations(path: Path) -> list[float]:
     return [float(seconds) for seconds in durations]
 
 
-def check_durations(durations: Sequence[Any], where: str) -> None:
+def check_durations(durations: Sequence[Any], location: str) -> None:
     for index, seconds in enumerate(durations):
-        if type(seconds) not in (int, float) or not 0 < seconds < LONGEST:
-            found = repr(seconds)[:40]
-            raise ValueError(f"{where}: row {index} lasts {found} s; a duration is a number above 0")
+        if type(seconds) not in (int, float) or not 0 < seconds < MAX_DURATION_S:
+            shown = repr(seconds)[:40]
+            raise ValueError(f"{location}: row {index} lasts {shown} s; a duration is a number above 0")
 
 
 # --- the hub ---
@@ -150,13 +150,13 @@ def read_hub(name: str) -> list[Row]:
     from datasets import load_dataset
     from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
-    repository, _, part = name.removeprefix(HUB).partition(":")
-    configuration, _, split = part.rpartition("/")
+    repository, _, selection = name.removeprefix(HUB).partition(":")
+    configuration, _, split = selection.rpartition("/")
     try:
         table = load_dataset(repository, configuration or None, split=split or "train", trust_remote_code=False)
     except (DatasetNotFoundError, ConnectionError) as error:
-        where = f"datasets.name={name}: {repository} is no folder here"
-        raise FileNotFoundError(f"{where}, and of the hub: {error}") from error
+        problem = f"datasets.name={name}: {repository} is no folder here"
+        raise FileNotFoundError(f"{problem}, and of the hub: {error}") from error
     except DatasetGenerationError as error:
         reason = str(error.__cause__ or error).partition("\n")[0]
         raise ValueError(f"datasets.name={name}: its files cannot be read ({reason})") from error
@@ -171,33 +171,33 @@ def rows_of_table(table: Table, name: str) -> list[Row]:
     """The rows of a data set with an audio column, which is not decoded here."""
     from datasets import Audio
 
-    audio = the_audio_column(table, name)
-    text = the_text_column(table, name)
+    audio = audio_column(table, name)
+    text = text_column(table, name)
     clips = table.select_columns([audio]).cast_column(audio, Audio(decode=False))
     rows = table.remove_columns([audio]).to_list()
     durations = table["duration"] if "duration" in table.column_names else header_durations(clips, audio)
     check_durations(durations, f"datasets.name={name}, column duration")
     numbered = enumerate(zip(rows, durations, strict=True))
-    return [row_of(row, StoredClip(clips, index), row[text], seconds) for index, (row, seconds) in numbered]
+    return [make_row(row, EncodedAudio(clips, index), row[text], seconds) for index, (row, seconds) in numbered]
 
 
-def the_audio_column(table: Table, name: str) -> str:
+def audio_column(table: Table, name: str) -> str:
     from datasets import Audio
 
-    found = [column for column, kind in table.features.items() if isinstance(kind, Audio)]
-    if len(found) != 1:
+    columns = [column for column, kind in table.features.items() if isinstance(kind, Audio)]
+    if len(columns) != 1:
         raise ValueError(
-            f"datasets.name={name} needs one column of audio and has {len(found)}; columns: {table.features}"
+            f"datasets.name={name} needs one column of audio and has {len(columns)}; columns: {table.features}"
         )
-    return found[0]
+    return columns[0]
 
 
-def the_text_column(table: Table, name: str) -> str:
-    found = [column for column in TEXT_COLUMNS if column in table.column_names]
-    if not found or (len(found) > 1 and found[0] != "text"):
+def text_column(table: Table, name: str) -> str:
+    columns = [column for column in TEXT_COLUMNS if column in table.column_names]
+    if not columns or (len(columns) > 1 and columns[0] != "text"):
         known = ", ".join(TEXT_COLUMNS)
         raise ValueError(f"datasets.name={name} needs one text column of {known}; columns: {table.column_names}")
-    return found[0]
+    return columns[0]
 
 
 def header_durations(clips: Table, column: str) -> list[float]:
@@ -213,6 +213,6 @@ def header_duration(clip: Mapping[str, Any] | None) -> dict[str, float]:
     clip = clip or {}
     try:
         info = soundfile.info(BytesIO(clip["bytes"]) if clip.get("bytes") else clip["path"])
-        return {"duration": max(SHORTEST_S, info.frames / info.samplerate)}
+        return {"duration": max(MIN_SECONDS, info.frames / info.samplerate)}
     except (soundfile.LibsndfileError, TypeError, KeyError, ZeroDivisionError):
-        return {"duration": SHORTEST_S}
+        return {"duration": MIN_SECONDS}

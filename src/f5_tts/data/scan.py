@@ -18,11 +18,11 @@ from f5_tts.data.audio import BadAudio, Source, check_samples, read_samples
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-AT_ONCE = 16  # items that go to a process together
+CHUNK_SIZE = 16  # items that go to a process together
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class ScanResult:
     """What training would find: seconds, or the kind of what is wrong, and a sentence about it."""
 
     seconds: float | None
@@ -30,27 +30,27 @@ class Finding:
     reason: str = ""
 
 
-def examined(source: Source, longest_s: float) -> Finding:
+def scan_recording(source: Source, max_seconds: float) -> ScanResult:
     try:
-        samples, rate = read_samples(source, longest_s)
+        samples, rate = read_samples(source, max_seconds)
         check_samples(samples, rate, source)
     except BadAudio as error:
-        return Finding(None, error.kind, str(error))
-    return Finding(len(samples) / rate)
+        return ScanResult(None, error.kind, str(error))
+    return ScanResult(len(samples) / rate)
 
 
-def each(
-    work: Callable[[Item], Result], items: Sequence[Item], workers: int, title: str, done: int = 0
+def map_in_processes(
+    function: Callable[[Item], Result], items: Sequence[Item], workers: int, title: str, done: int = 0
 ) -> Iterator[Result]:
     """`work` of every item, in order, with a progress bar that has `done` behind it.
 
     One worker is this process itself; others end with it, however it ends.
     """
     bar = tqdm(total=done + len(items), initial=done, desc=title, unit="row")
-    workers = min(workers, ceil(len(items) / AT_ONCE))  # more would get nothing
+    workers = min(workers, ceil(len(items) / CHUNK_SIZE))  # more would get nothing
     pool = ProcessPoolExecutor(workers, get_context("spawn"), start_worker) if workers > 1 else None
     try:
-        for result in pool.map(work, items, chunksize=AT_ONCE) if pool else map(work, items):
+        for result in pool.map(function, items, chunksize=CHUNK_SIZE) if pool else map(function, items):
             yield result
             bar.update()
     finally:
@@ -62,10 +62,10 @@ def each(
 def start_worker() -> None:
     """Ctrl-C is for the process that was started by hand; when that one is gone, nobody waits for this one."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    Thread(target=end_with_parent, daemon=True).start()
+    Thread(target=exit_with_parent, daemon=True).start()
 
 
-def end_with_parent() -> None:
+def exit_with_parent() -> None:
     parent = parent_process()
     if parent is not None:
         parent.join()

@@ -11,14 +11,14 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from f5_tts.config.schema import RunConfig, vocab_path
+from f5_tts.config.schema import TrainConfig, vocab_path
 
 PADDING = -1
-RELEASED = Path(__file__).with_name("pinyin_vocab.txt")  # the vocabulary that published weights index
+EMILIA_VOCAB = Path(__file__).with_name("pinyin_vocab.txt")  # the vocabulary that published weights index
 PLAIN_PUNCTUATION = str.maketrans(";“”‘’", ",\"\"''")
 NO_SPACE_AFTER = frozenset(" :'\"")  # what an ASCII word may follow without a space
 
-DEEPEST = 16  # lists within lists
+MAX_DEPTH = 16  # lists within lists
 
 
 def pinyin_symbols(text: str) -> list[str]:
@@ -43,18 +43,18 @@ def syllables(word: str) -> list[str]:
     """A word that is not all ASCII: read as a whole where it is East Asian throughout, else character by character."""
     from pypinyin import Style, lazy_pinyin  # takes a quarter of a second to import
 
-    parts = [word] if len(word.encode()) == 3 * len(word) else list(word)
+    pieces = [word] if len(word.encode()) == 3 * len(word) else list(word)
     symbols: list[str] = []
-    for part in parts:
-        readings = lazy_pinyin(part, style=Style.TONE3, errors=sign_by_sign, tone_sandhi=True)
-        for character, reading in zip(part, readings, strict=True):
+    for piece in pieces:
+        readings = lazy_pinyin(piece, style=Style.TONE3, errors=split_characters, tone_sandhi=True)
+        for character, reading in zip(piece, readings, strict=True):
             symbols += [" ", reading] if "\u3100" <= character <= "\u9fff" else [character]
     return symbols
 
 
-def sign_by_sign(signs: str) -> Any:  # a list, which pypinyin takes and does not declare
+def split_characters(characters: str) -> Any:  # a list, which pypinyin takes and does not declare
     """Signs that have no reading stay as they are, each by itself."""
-    return list(signs)
+    return list(characters)
 
 
 def byte_symbols(text: str) -> list[str]:
@@ -110,9 +110,9 @@ def read_vocabulary(path: str | Path, tokenizer: str = "custom") -> Vocabulary:
         raise ValueError(f"vocabulary {path} is not text in UTF-8 ({error.reason} at byte {error.start})") from error
     if symbols == [""]:
         raise ValueError(f"vocabulary {path} is empty: it needs one symbol a line, space first")
-    twice = sorted(symbol for symbol, num in Counter(symbols).items() if num > 1)
-    if twice:
-        raise ValueError(f"vocabulary {path} holds {twice[:5]} more than once: each line must be another symbol")
+    duplicates = sorted(symbol for symbol, num in Counter(symbols).items() if num > 1)
+    if duplicates:
+        raise ValueError(f"vocabulary {path} holds {duplicates[:5]} more than once: each line must be another symbol")
     return Vocabulary(symbols, tokenizer)
 
 
@@ -121,24 +121,26 @@ def byte_vocabulary() -> Vocabulary:
     return Vocabulary([chr(byte) for byte in range(256)], "byte")
 
 
-def is_writable(value: Any, deepest: int = DEEPEST) -> bool:
+def is_valid_unicode(value: Any, max_depth: int = MAX_DEPTH) -> bool:
     """Whether a value can be written down again: of Unicode, which half a surrogate is not, and of finite depth."""
     if isinstance(value, str):
-        return value.isascii() or value == printable(value)
-    parts = [*value, *value.values()] if isinstance(value, Mapping) else value
-    return not isinstance(parts, list) or (deepest > 0 and all(is_writable(part, deepest - 1) for part in parts))
+        return value.isascii() or value == escape_surrogates(value)
+    items = [*value, *value.values()] if isinstance(value, Mapping) else value
+    return not isinstance(items, list) or (
+        max_depth > 0 and all(is_valid_unicode(item, max_depth - 1) for item in items)
+    )
 
 
-def printable(text: str) -> str:
+def escape_surrogates(text: str) -> str:
     """The text, what is not Unicode in it as an escape."""
     return text.encode(errors="backslashreplace").decode()
 
 
-def build_vocabulary(run: RunConfig) -> Vocabulary:
+def build_vocabulary(cfg: TrainConfig) -> Vocabulary:
     """The run's vocabulary file; for pinyin the released one unless the run has its own."""
-    model, path = run.model, vocab_path(run)
+    model, path = cfg.model, vocab_path(cfg)
     if model.tokenizer == "byte":
         return byte_vocabulary()
     if model.tokenizer == "pinyin" and model.tokenizer_path is None and not path.is_file():
-        path = RELEASED
+        path = EMILIA_VOCAB
     return read_vocabulary(path, model.tokenizer)

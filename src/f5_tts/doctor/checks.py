@@ -8,9 +8,9 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from typing import NamedTuple
 
-from f5_tts.config.load import compose_run, schema_of
-from f5_tts.config.schema import ConfigError, RLRunConfig, RunConfig
-from f5_tts.doctor.context import Patient, sentence
+from f5_tts.config.load import compose_config, schema_of
+from f5_tts.config.schema import ConfigError, RLTrainConfig, TrainConfig
+from f5_tts.doctor.context import RunUnderTest, one_line_error
 from f5_tts.doctor.rewards import advantages, rewards
 from f5_tts.doctor.run_setup import checkpoint, config, data, machine, packages
 from f5_tts.doctor.update import cost, gradient, ratio, rollout
@@ -19,71 +19,71 @@ from f5_tts.doctor.update import cost, gradient, ratio, rollout
 class Check(NamedTuple):
     """A look at one thing: what was seen, or an error that says what to do."""
 
-    look: Callable[[Patient], str]
+    check: Callable[[RunUnderTest], str]
     needs: tuple[str, ...] = ()  # of what earlier checks build
 
     @property
     def name(self) -> str:
-        return self.look.__name__
+        return self.check.__name__
 
 
 BUILT_BY = {
-    "run": "config",
+    "cfg": "config",
     "accelerator": "machine",
     "plan": "data",
     "rows": "data",
     "total": "data",
     "policy": "checkpoint",
-    "trainable": "checkpoint",
+    "state": "checkpoint",
     "scorer": "rewards",
     "experience": "rollout",
 }
-FIRST = [
+COMMON_CHECKS = [
     Check(packages),
     Check(machine),
     Check(config),
-    Check(data, ("run",)),
-    Check(checkpoint, ("run", "accelerator")),
+    Check(data, ("cfg",)),
+    Check(checkpoint, ("cfg", "accelerator")),
 ]
-CHECKS: dict[type[RunConfig], list[Check]] = {
-    RunConfig: [
-        *FIRST,
+CHECKS: dict[type[TrainConfig], list[Check]] = {
+    TrainConfig: [
+        *COMMON_CHECKS,
         Check(gradient, ("policy", "plan")),
-        Check(cost, ("trainable", "total")),
+        Check(cost, ("state", "total")),
     ],
-    RLRunConfig: [
-        *FIRST,
+    RLTrainConfig: [
+        *COMMON_CHECKS,
         Check(rewards, ("rows",)),
         Check(rollout, ("policy", "plan")),
         Check(ratio, ("experience",)),
         Check(gradient, ("experience",)),
         Check(advantages, ("experience", "scorer")),
-        Check(cost, ("trainable", "total", "scorer")),
+        Check(cost, ("state", "total", "scorer")),
     ],
 }
 
 
-def admit(name: str, overrides: list[str]) -> tuple[Patient, list[Check]]:
+def load_run_under_test(name: str, overrides: list[str]) -> tuple[RunUnderTest, list[Check]]:
     """The run that a command line asks for, or what is wrong with it, and the checks of its stage."""
-    schema: type[RunConfig] = RLRunConfig
+    schema: type[TrainConfig] = RLTrainConfig
     try:
         schema = schema_of(name)
-        patient = Patient(name)
-        patient.run = compose_run(name, overrides, schema)
+        run = RunUnderTest(name)
+        run.cfg = compose_config(name, overrides, schema)
     except ConfigError as error:
-        patient = Patient(name, error)
-    return patient, CHECKS[schema]
+        run = RunUnderTest(name, error)
+    return run, CHECKS[schema]
 
 
-def outcome(check: Check, patient: Patient) -> tuple[str, str]:
+def run_check(check: Check, run: RunUnderTest) -> tuple[str, str]:
     """`ok`, `FAIL` or `--`, and what there is to say."""
-    missing = [BUILT_BY[part] for part in check.needs if not hasattr(patient, part)]
+    missing = [BUILT_BY[attribute] for attribute in check.needs if not hasattr(run, attribute)]
     if missing:
         return "--", f"skipped: needs {', '.join(dict.fromkeys(missing))}"
     try:
         with redirect_stdout(sys.stderr):
-            return "ok", check.look(patient)
+            return "ok", check.check(run)
     except Exception as error:  # of libraries and of the user's own code too, whatever they raise
         if os.environ.get("F5_TTS_TRACE") == "1":
             raise
-        return "FAIL", sentence(error)
+        return "FAIL", one_line_error(error)

@@ -7,54 +7,54 @@ from functools import cached_property
 
 from accelerate import Accelerator
 
-from f5_tts.config.schema import ConfigError, RLRunConfig, RunConfig
+from f5_tts.config.schema import ConfigError, RLTrainConfig, TrainConfig
 from f5_tts.data.batching import BatchPlan
 from f5_tts.data.rows import Row
 from f5_tts.data.tokenizer import build_vocabulary
 from f5_tts.model.cfm import CFM
 from f5_tts.rl.algorithms import find_algorithm
-from f5_tts.rl.nft import OldPolicy
-from f5_tts.rl.scoring import Scorer
-from f5_tts.train.build import build_batches, lists_of
+from f5_tts.rl.nft import EmaPolicy
+from f5_tts.rl.scoring import RewardScorer
+from f5_tts.train.build import build_batches, group_batches
 from f5_tts.train.loop import ComputeLoss
-from f5_tts.train.train_state import Trainable
-from f5_tts.types import GRPOBatch, SpeechBatch
+from f5_tts.train.train_state import TrainState
+from f5_tts.types import ExperienceBatch, SpeechBatch
 
 
-class Patient:
+class RunUnderTest:
     """A run, and what earlier checks have built of it; what none could build is no attribute."""
 
-    run: RunConfig
+    cfg: TrainConfig
     accelerator: Accelerator
     plan: BatchPlan
     rows: list[Row]  # some that can be heard
     total: int  # updates of the whole run
     policy: CFM
-    trainable: Trainable
+    state: TrainState
     loss: ComputeLoss
-    old: OldPolicy | None = None
-    scorer: Scorer
-    experience: list[GRPOBatch]  # of one update, with advantages by chance
-    measured: dict[str, float]  # by a backward pass over it
+    old_policy: EmaPolicy | None = None
+    scorer: RewardScorer
+    experience: list[ExperienceBatch]  # of one update, with advantages by chance
+    metrics: dict[str, float]  # by a backward pass over it
 
     def __init__(self, name: str, problem: ConfigError | None = None) -> None:
         self.name, self.problem = name, problem
 
     @property
-    def rl_run(self) -> RLRunConfig:
-        assert isinstance(self.run, RLRunConfig), "asked of stage 2 alone"
-        return self.run
+    def rl_cfg(self) -> RLTrainConfig:
+        assert isinstance(self.cfg, RLTrainConfig), "asked of stage 2 alone"
+        return self.cfg
 
     @property
-    def uses(self) -> int:
+    def updates_per_rollout(self) -> int:
         """Updates that learn from one rollout."""
-        return self.run.rl.updates_per_rollout if isinstance(self.run, RLRunConfig) else 1
+        return self.cfg.rl.updates_per_rollout if isinstance(self.cfg, RLTrainConfig) else 1
 
     @property
     def freezes_sigma(self) -> bool:
         """Whether nothing asks for the gradient of ln sigma."""
-        run = self.run
-        return isinstance(run, RLRunConfig) and not find_algorithm(run.rl.algorithm).trains_sigma(run.rl)
+        cfg = self.cfg
+        return isinstance(cfg, RLTrainConfig) and not find_algorithm(cfg.rl.algorithm).trains_sigma(cfg.rl)
 
     @property
     def num_updates(self) -> int:
@@ -64,13 +64,13 @@ class Patient:
     @cached_property
     def batches(self) -> list[SpeechBatch]:
         """Those of the first update that has any, read in this process."""
-        here = replace(self.plan, settings=replace(self.plan.settings, num_workers=0))
-        read = build_batches(here, build_vocabulary(self.run), self.run.optim, 0, self.accelerator, set())
-        return next(filter(None, lists_of(self.run.optim.grad_accumulation_steps, read)))
+        in_process_plan = replace(self.plan, settings=replace(self.plan.settings, num_workers=0))
+        read = build_batches(in_process_plan, build_vocabulary(self.cfg), self.cfg.optim, 0, self.accelerator, set())
+        return next(filter(None, group_batches(self.cfg.optim.grad_accumulation_steps, read)))
 
 
-def sentence(error: Exception) -> str:
+def one_line_error(error: Exception) -> str:
     """An error in one line, with its kind where it is none of those that we raise for users."""
     text = " ".join(str(error).split())
-    ours = isinstance(error, ValueError | OSError | ImportError | FloatingPointError) and text
-    return text if ours else f"{type(error).__name__}: {text}"
+    is_own_error = isinstance(error, ValueError | OSError | ImportError | FloatingPointError) and text
+    return text if is_own_error else f"{type(error).__name__}: {text}"

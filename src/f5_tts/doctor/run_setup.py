@@ -13,76 +13,76 @@ import psutil
 import torch
 
 from f5_tts import __version__
-from f5_tts.config.schema import HUB, RLRunConfig, RunConfig, dataset_dir
-from f5_tts.data.quality import bad_rows, coverage, heard
+from f5_tts.config.schema import HUB, RLTrainConfig, TrainConfig, dataset_dir
+from f5_tts.data.quality import bad_rows, scan_row, vocabulary_coverage
 from f5_tts.data.rows import Row
 from f5_tts.data.tokenizer import build_vocabulary
-from f5_tts.doctor.context import Patient
+from f5_tts.doctor.context import RunUnderTest
 from f5_tts.extras import install_hint
-from f5_tts.files import make_folder
+from f5_tts.files import ensure_writable_dir
 from f5_tts.model.checkpoint import Checkpoint
 from f5_tts.rewards.registry import provider_attribute
 from f5_tts.rewards.speaker.voice_sim import INSTALL
-from f5_tts.rl.grpo import GRPOLoss
-from f5_tts.train.accelerator import build_accelerator, precision, prepare
-from f5_tts.train.build import build_learner, build_plan, build_trainable, count_updates
-from f5_tts.train.build_rl import rollout_plan
+from f5_tts.rl.grpo import PolicyLoss
+from f5_tts.train.accelerator import build_accelerator, precision, prepare_model
+from f5_tts.train.build import build_plan, build_stage1_model, build_train_state, count_updates
+from f5_tts.train.build_rl import describe_rollouts
 from f5_tts.train.checkpoint_dir import CheckpointDir
 from f5_tts.train.infilling import InfillingLoss
-from f5_tts.train.loop import keep_scale
-from f5_tts.train.optimizer import check_length, choose_optimizer
+from f5_tts.train.loop import register_grad_scaler
+from f5_tts.train.optimizer import check_schedule, choose_optimizer
 from f5_tts.train.stage2 import build_models, find_start
 
-SAMPLED = 16  # rows that are heard
-READ = 1000  # rows whose texts are read
+NUM_SCANNED = 16  # rows that are heard
+NUM_TEXTS = 1000  # rows whose texts are read
 
 
-def packages(patient: Patient) -> str:
+def packages(run: RunUnderTest) -> str:
     """Versions; of extras those that this config asks for."""
-    run = getattr(patient, "run", None)
-    wanted = [] if run is None else list(dict.fromkeys(libraries(run)))
-    missing = [name for name in wanted if find_spec(name) is None]
+    cfg = getattr(run, "cfg", None)
+    required = [] if cfg is None else list(dict.fromkeys(libraries(cfg)))
+    missing = [name for name in required if find_spec(name) is None]
     if missing:
         raise ImportError("; ".join(f"no {name}: {install(name)}" for name in missing))
     cuda = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU only"
-    own = [f"python {platform.python_version()}", f"torch {torch.__version__} ({cuda})"]
-    own += [f"accelerate {version('accelerate')}", f"f5_tts {__version__}"]
-    return ", ".join(own + [f"{name} {version(name.replace('_', '-'))}" for name in wanted])
+    versions = [f"python {platform.python_version()}", f"torch {torch.__version__} ({cuda})"]
+    versions += [f"accelerate {version('accelerate')}", f"f5_tts {__version__}"]
+    return ", ".join(versions + [f"{name} {version(name.replace('_', '-'))}" for name in required])
 
 
-def libraries(run: RunConfig) -> Iterator[str]:
+def libraries(cfg: TrainConfig) -> Iterator[str]:
     """What a run imports of what only extras install."""
-    if isinstance(run, RLRunConfig):
-        for entry in run.rl.rewards.providers:
+    if isinstance(cfg, RLTrainConfig):
+        for entry in cfg.rl.rewards.providers:
             yield from () if entry.worker else provider_attribute(entry.name, "requires", ())
-        yield from ["peft"] if run.lora.rank else []
-        yield from ["faster_whisper"] if run.eval.every_updates and "whisper" in run.eval.recognisers else []
-    yield from [run.ckpts.logger] if run.ckpts.logger else []
-    yield from ["bitsandbytes"] if run.optim.bnb_optimizer else []
+        yield from ["peft"] if cfg.lora.rank else []
+        yield from ["faster_whisper"] if cfg.eval.every_updates and "whisper" in cfg.eval.recognisers else []
+    yield from [cfg.ckpts.logger] if cfg.ckpts.logger else []
+    yield from ["bitsandbytes"] if cfg.optim.bnb_optimizer else []
 
 
 def install(library: str) -> str:
     return INSTALL if library == "resemblyzer" else install_hint(library)
 
 
-def machine(patient: Patient) -> str:
+def machine(run: RunUnderTest) -> str:
     """Where a run computes and where it saves."""
     cpu = f"{torch.get_num_threads()} CPU threads, {psutil.virtual_memory().available / 1e9:.1f} GB of memory free"
-    seen = [f"{gpu()}, {cpu}" if torch.cuda.is_available() else cpu]
-    if hasattr(patient, "run"):
-        patient.accelerator = build_accelerator(patient.run.optim)
-        folder = Path(patient.run.ckpts.save_dir)
-        there = nearest(folder)
-        make_folder(there, "ckpts.save_dir" if there == folder else "what should hold ckpts.save_dir, ")
-        digits = precision(patient.run.optim)
-        seen.append(f"precision {'single' if digits == 'no' else digits}")
-        seen.append(f"{shutil.disk_usage(there).free / 1e9:.0f} GB of disk free for ckpts.save_dir={folder}")
-    return ", ".join(seen)
+    messages = [f"{gpu()}, {cpu}" if torch.cuda.is_available() else cpu]
+    if hasattr(run, "cfg"):
+        run.accelerator = build_accelerator(run.cfg.optim)
+        folder = Path(run.cfg.ckpts.save_dir)
+        existing = nearest(folder)
+        ensure_writable_dir(existing, "ckpts.save_dir" if existing == folder else "what should hold ckpts.save_dir, ")
+        digits = precision(run.cfg.optim)
+        messages.append(f"precision {'single' if digits == 'no' else digits}")
+        messages.append(f"{shutil.disk_usage(existing).free / 1e9:.0f} GB of disk free for ckpts.save_dir={folder}")
+    return ", ".join(messages)
 
 
 def gpu() -> str:
-    free, whole = torch.cuda.mem_get_info()
-    return f"{torch.cuda.get_device_name()} with {free / 1e9:.1f} of {whole / 1e9:.1f} GB free"
+    free, total = torch.cuda.mem_get_info()
+    return f"{torch.cuda.get_device_name()} with {free / 1e9:.1f} of {total / 1e9:.1f} GB free"
 
 
 def nearest(folder: Path) -> Path:
@@ -90,92 +90,92 @@ def nearest(folder: Path) -> Path:
     return next(path for path in (folder, *folder.absolute().parents) if path.exists())
 
 
-def config(patient: Patient) -> str:
-    if patient.problem is not None:
-        raise patient.problem
-    run = patient.run
-    stage = 2 if isinstance(run, RLRunConfig) else 1
-    return f"{patient.name}, stage {stage}, model.objective={run.model.objective}, datasets.name={run.datasets.name}"
+def config(run: RunUnderTest) -> str:
+    if run.problem is not None:
+        raise run.problem
+    cfg = run.cfg
+    stage = 2 if isinstance(cfg, RLTrainConfig) else 1
+    return f"{run.name}, stage {stage}, model.objective={cfg.model.objective}, datasets.name={cfg.datasets.name}"
 
 
-def data(patient: Patient) -> str:
+def data(run: RunUnderTest) -> str:
     """The plan of a run, and some of its rows: whether they can be heard, how long they are, what symbols they have."""
-    run, said = patient.run, []
-    plan = build_plan(run, said.append)
+    cfg, messages = run.cfg, []
+    plan = build_plan(cfg, messages.append)
     order = sorted(index for batch in plan.epoch(0) for index, _, _ in batch)
-    tried = spread(order, SAMPLED)
-    rows = [plan.dataset.rows[index] for index in tried]
-    findings = [heard(row, run.datasets.max_seconds) for row in rows]
-    patient.rows = [row for row, found in zip(rows, findings, strict=True) if found.seconds is not None]
-    total = count_updates(plan, run.optim, patient.uses)
-    check_length(run.optim, total)
-    if isinstance(run, RLRunConfig):
-        rollout_plan(run, len(plan.frames(0)), 1)
-    patient.plan, patient.total = plan, total  # bad rows are left out in training too
-    bad = list(bad_rows(rows, findings))
-    if bad:
-        first, folder = f"row {tried[bad[0].index]}, {bad[0].kind}: {bad[0].reason}", dataset_dir(run)
-        more = "" if run.datasets.name.startswith(HUB) else f" (python -m f5_tts.scripts.check_dataset {folder})"
-        raise ValueError(f"{len(bad)} of {len(rows)} rows heard are bad: mend or remove them{more}; {first}")
+    indices = evenly_spaced(order, NUM_SCANNED)
+    rows = [plan.dataset.rows[index] for index in indices]
+    scans = [scan_row(row, cfg.datasets.max_seconds) for row in rows]
+    run.rows = [row for row, scan in zip(rows, scans, strict=True) if scan.seconds is not None]
+    total = count_updates(plan, cfg.optim, run.updates_per_rollout)
+    check_schedule(cfg.optim, total)
+    if isinstance(cfg, RLTrainConfig):
+        describe_rollouts(cfg, len(plan.frames(0)), 1)
+    run.plan, run.total = plan, total  # bad rows are left out in training too
+    failures = list(bad_rows(rows, scans))
+    if failures:
+        first, folder = f"row {indices[failures[0].index]}, {failures[0].kind}: {failures[0].reason}", dataset_dir(cfg)
+        more = "" if cfg.datasets.name.startswith(HUB) else f" (python -m f5_tts.scripts.check_dataset {folder})"
+        raise ValueError(f"{len(failures)} of {len(rows)} rows heard are bad: mend or remove them{more}; {first}")
     seconds = plan.frames(0)[order] / plan.frames_per_second
-    said.append(f"{len(rows)} of {len(order)} rows heard, items of {seconds.min():.1f} to {seconds.max():.1f} s")
-    return "; ".join([*said, texts(run, [plan.dataset.rows[index] for index in spread(order, READ)])])
+    messages.append(f"{len(rows)} of {len(order)} rows heard, items of {seconds.min():.1f} to {seconds.max():.1f} s")
+    return "; ".join([*messages, texts(cfg, [plan.dataset.rows[index] for index in evenly_spaced(order, NUM_TEXTS)])])
 
 
-def spread(items: list[int], num: int) -> list[int]:
+def evenly_spaced(items: list[int], num: int) -> list[int]:
     """So many of them, from the first to the last."""
     num = min(num, len(items))
-    return [items[place * (len(items) - 1) // max(1, num - 1)] for place in range(num)]
+    return [items[index * (len(items) - 1) // max(1, num - 1)] for index in range(num)]
 
 
-def texts(run: RunConfig, rows: list[Row]) -> str:
+def texts(cfg: TrainConfig, rows: list[Row]) -> str:
     """How the vocabulary covers the texts; ValueError where most of them have a symbol that it lacks."""
-    vocabulary = build_vocabulary(run)
-    said = " ".join(" ".join(coverage(rows, vocabulary)).split())
+    vocabulary = build_vocabulary(cfg)
+    summary = " ".join(" ".join(vocabulary_coverage(rows, vocabulary)).split())
     if sum(bool(vocabulary.unknown([row.text])) for row in rows) > len(rows) / 2:
-        raise ValueError(f"{said}: is model.tokenizer_path the vocabulary that the model was trained with?")
-    return said
+        raise ValueError(f"{summary}: is model.tokenizer_path the vocabulary that the model was trained with?")
+    return summary
 
 
-def checkpoint(patient: Patient) -> str:
+def checkpoint(run: RunUnderTest) -> str:
     """What the run would start or go on from, loaded as training loads it."""
-    said: list[str] = []
-    found = load_rl(patient, said) if isinstance(patient.run, RLRunConfig) else load(patient, said)
-    if found is None:
-        return f"none in ckpts.save_dir={patient.run.ckpts.save_dir}: training starts from random weights"
-    patient.trainable.resume(found, said.append)
-    return "; ".join(dict.fromkeys([described(found), *said]))
+    messages: list[str] = []
+    loaded = load_rl(run, messages) if isinstance(run.cfg, RLTrainConfig) else load(run, messages)
+    if loaded is None:
+        return f"none in ckpts.save_dir={run.cfg.ckpts.save_dir}: training starts from random weights"
+    run.state.resume(loaded, messages.append)
+    return "; ".join(dict.fromkeys([describe_checkpoint(loaded), *messages]))
 
 
-def load(patient: Patient, said: list[str]) -> Checkpoint | None:
+def load(run: RunUnderTest, messages: list[str]) -> Checkpoint | None:
     """Stage 1: a model and what its weights will be."""
-    run, vocabulary = patient.run, build_vocabulary(patient.run)
-    patient.policy = prepare(build_learner(run, vocabulary), patient.accelerator).train()
-    patient.loss = InfillingLoss(run.model)
-    found = CheckpointDir(run.ckpts).newest(pretrained=True)
-    make_optimizer = choose_optimizer(run.optim, patient.accelerator.device, said.append)
-    patient.trainable = build_trainable(run, patient.policy, vocabulary, patient.num_updates, make_optimizer)
-    keep_scale(patient.trainable, patient.accelerator)
-    return found
+    cfg, vocabulary = run.cfg, build_vocabulary(run.cfg)
+    run.policy = prepare_model(build_stage1_model(cfg, vocabulary), run.accelerator).train()
+    run.loss = InfillingLoss(cfg.model)
+    loaded = CheckpointDir(cfg.ckpts).find_latest(pretrained=True)
+    make_optimizer = choose_optimizer(cfg.optim, run.accelerator.device, messages.append)
+    run.state = build_train_state(cfg, run.policy, vocabulary, run.num_updates, make_optimizer)
+    register_grad_scaler(run.state, run.accelerator)
+    return loaded
 
 
-def load_rl(patient: Patient, said: list[str]) -> Checkpoint:
+def load_rl(run: RunUnderTest, messages: list[str]) -> Checkpoint:
     """Stage 2: the policy, its reference and the algorithm."""
-    run = patient.rl_run
-    folder = CheckpointDir(run.ckpts)
-    found = find_start(run, folder, said.append)
-    said.append(f"Gaussian head {'trained' if found.has_trained_head else 'not trained'}: {run.rl.algorithm}")
-    make_optimizer = choose_optimizer(run.optim, patient.accelerator.device, said.append)
-    origin, total = folder.origin(found), patient.num_updates
-    models = build_models(run, origin, build_vocabulary(run), total, make_optimizer, patient.accelerator, said.append)
-    patient.policy, reference, patient.old, patient.trainable = models
-    patient.loss = GRPOLoss(run.rl, reference, patient.old)
-    return found
+    cfg = run.rl_cfg
+    folder = CheckpointDir(cfg.ckpts)
+    loaded = find_start(cfg, folder, messages.append)
+    messages.append(f"Gaussian head {'trained' if loaded.has_trained_head else 'not trained'}: {cfg.rl.algorithm}")
+    make_optimizer = choose_optimizer(cfg.optim, run.accelerator.device, messages.append)
+    initial, total = folder.initial_weights(loaded), run.num_updates
+    models = build_models(cfg, initial, build_vocabulary(cfg), total, make_optimizer, run.accelerator, messages.append)
+    run.policy, reference, run.old_policy, run.state = models
+    run.loss = PolicyLoss(cfg.rl, reference, run.old_policy)
+    return loaded
 
 
-def described(found: Checkpoint) -> str:
+def describe_checkpoint(loaded: Checkpoint) -> str:
     """File, stage, update and card."""
-    stage = found.run.get("objective", "no run of ours")
-    made = "says not of which model" if found.card is None else f"of {found.card.model['name']}"
-    at = f"update {found.update} of " if found.update else ""
-    return f"{found.path} fits: {at}{stage}, {made}"
+    stage = loaded.payload.get("objective", "no run of ours")
+    model_note = "says not of which model" if loaded.spec is None else f"of {loaded.spec.model['name']}"
+    at = f"update {loaded.update} of " if loaded.update else ""
+    return f"{loaded.path} fits: {at}{stage}, {model_note}"

@@ -15,11 +15,11 @@ from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 MAX_MEMBERS = 1000
-MAX_FILE = 2**30  # bytes of one member
-MAX_TOTAL = 2**31  # bytes of all
+MAX_MEMBER_BYTES = 2**30  # bytes of one member
+MAX_TOTAL_BYTES = 2**31  # bytes of all
 MAX_RATIO = 20  # bytes of all, for each byte of the archive; weights hardly shrink
-SMALL = 2**20  # bytes that may come out of any archive, whatever its ratio
-DAMAGED = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, NotImplementedError)
+ALWAYS_ALLOWED_BYTES = 2**20  # bytes that may come out of any archive, whatever its ratio
+ARCHIVE_ERRORS = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, NotImplementedError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +41,12 @@ def unpack(archive: Path, names: Sequence[str], folder: Path) -> None:
     folder, a link or device, there twice, below a file, or beyond the limits above. ValueError says which.
     """
     try:
-        check(members(archive), limit(archive))
-        paths = side_by_side(names, [member.path for member in members(archive) if member.kind == "file"])
+        check(members(archive), max_unpacked_bytes(archive))
+        paths = common_folder(names, [member.path for member in members(archive) if member.kind == "file"])
         for member in members(archive):
             if member.path in paths:
-                write(member, folder / member.path.name)
-    except DAMAGED as error:
+                write_member(member, folder / member.path.name)
+    except ARCHIVE_ERRORS as error:
         raise ValueError(f"{archive} is not a whole zip or tar.gz ({error})") from error
     except (ValueError, RuntimeError) as error:  # RuntimeError: a member is encrypted, or headers nest without end
         raise ValueError(f"{archive} is refused: {error}") from error
@@ -54,9 +54,9 @@ def unpack(archive: Path, names: Sequence[str], folder: Path) -> None:
         raise OSError(f"{archive} cannot be unpacked ({error})") from error
 
 
-def limit(archive: Path) -> int:
+def max_unpacked_bytes(archive: Path) -> int:
     """How many bytes may come out of it."""
-    return min(MAX_TOTAL, max(SMALL, MAX_RATIO * archive.stat().st_size))
+    return min(MAX_TOTAL_BYTES, max(ALWAYS_ALLOWED_BYTES, MAX_RATIO * archive.stat().st_size))
 
 
 # --- what is in it ---
@@ -79,33 +79,33 @@ def zip_kind(info: zipfile.ZipInfo) -> str:
         return "folder"
     if mode not in (0, stat.S_IFREG):
         return "link or device"
-    usual = info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-    return "file" if usual else "file packed as few programs pack it"
+    is_usual = info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+    return "file" if is_usual else "file packed as few programs pack it"
 
 
 def tar_members(archive: Path) -> Iterator[Member]:
-    with gzip.open(archive) as plain:
-        stream = Bounded(plain, limit(archive))
+    with gzip.open(archive) as decompressed:
+        stream = BoundedStream(decompressed, max_unpacked_bytes(archive))
         with tarfile.open(fileobj=cast(IO[bytes], stream), mode="r|") as opened:
             for info in opened:
-                regular = info.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not info.issparse()
-                kind = "file" if regular else "folder" if info.isdir() else "link or device"
+                is_regular = info.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not info.issparse()
+                kind = "file" if is_regular else "folder" if info.isdir() else "link or device"
                 yield Member(info.name, kind, info.size, partial(opened.extractfile, info))
-        while stream.read(SMALL):  # its checksum stands at the end
+        while stream.read(ALWAYS_ALLOWED_BYTES):  # its checksum stands at the end
             pass
 
 
-class Bounded:
+class BoundedStream:
     """A stream that gives only so many bytes; a tar is read through it, since its headers can be bombs as well."""
 
-    def __init__(self, stream: gzip.GzipFile, allowed: int):
+    def __init__(self, stream: gzip.GzipFile, max_bytes: int):
         self.stream = stream
-        self.left = allowed
+        self.remaining_bytes = max_bytes
 
     def read(self, size: int) -> bytes:
         data = self.stream.read(size)
-        self.left -= len(data)
-        if self.left < 0:
+        self.remaining_bytes -= len(data)
+        if self.remaining_bytes < 0:
             raise ValueError("it unpacks to far more than a model of its size")
         return data
 
@@ -113,35 +113,37 @@ class Bounded:
 # --- what it may be ---
 
 
-def check(found: Iterable[Member], allowed: int) -> None:
+def check(archive_members: Iterable[Member], max_bytes: int) -> None:
     """Raises ValueError at the first member that is not as it should be; later ones are then not even read."""
     kinds: dict[PurePosixPath, str] = {}
     total = 0
-    for count, member in enumerate(found, start=1):
+    for count, member in enumerate(archive_members, start=1):
         total += member.size
         if count > MAX_MEMBERS:
             raise ValueError(f"it has more than {MAX_MEMBERS} members")
-        if member.size > MAX_FILE or total > allowed:
+        if member.size > MAX_MEMBER_BYTES or total > max_bytes:
             raise ValueError(f"it unpacks to far more than a model of its size ({member.name!r}: {member.size} bytes)")
-        if fault := fault_of(member, kinds):
-            raise ValueError(f"its member {member.name!r} {fault}")
+        if problem := violation(member, kinds):
+            raise ValueError(f"its member {member.name!r} {problem}")
         kinds.update(dict.fromkeys(member.path.parents, "folder") | {member.path: member.kind})
 
 
-def fault_of(member: Member, before: dict[PurePosixPath, str]) -> str | None:
+def violation(member: Member, earlier_kinds: dict[PurePosixPath, str]) -> str | None:
     """What is wrong with it, after those members and folders before it."""
-    if member.path.is_absolute() or ".." in member.path.parts or any(sign in member.name for sign in "\\:\0"):
+    if member.path.is_absolute() or ".." in member.path.parts or any(char in member.name for char in "\\:\0"):
         return "would lie outside of the folder"
     if member.kind not in ("file", "folder"):
         return f"is a {member.kind}"
-    if member.kind == before.get(member.path) == "file":
+    if member.kind == earlier_kinds.get(member.path) == "file":
         return "is there twice"
-    if before.get(member.path, member.kind) != member.kind or "file" in map(before.get, member.path.parents):
+    if earlier_kinds.get(member.path, member.kind) != member.kind or "file" in map(
+        earlier_kinds.get, member.path.parents
+    ):
         return "is below or above a file of that name"
     return None
 
 
-def side_by_side(names: Sequence[str], files: Sequence[PurePosixPath]) -> set[PurePosixPath]:
+def common_folder(names: Sequence[str], files: Sequence[PurePosixPath]) -> set[PurePosixPath]:
     """Where those files lie, which is one folder; ValueError if no folder has them all, or more than one."""
     folders = [folder for folder in {path.parent for path in files} if all(folder / name in files for name in names)]
     if len(folders) != 1:
@@ -149,7 +151,7 @@ def side_by_side(names: Sequence[str], files: Sequence[PurePosixPath]) -> set[Pu
     return {folders[0] / name for name in names}
 
 
-def write(member: Member, path: Path) -> None:
+def write_member(member: Member, path: Path) -> None:
     source = member.open()
     assert source is not None  # of a plain file
     with source, path.open("wb") as target:

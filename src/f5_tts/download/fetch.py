@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from f5_tts.download.source import RemoteFile, Source, first_line, sha256_if_right
+from f5_tts.download.source import RemoteFile, Source, first_line, verified_sha256
 
-WORK = ".fetch"  # the folder, in --cache_dir, of what is not finished
+STAGING = ".fetch"  # the folder, in --cache_dir, of what is not finished
 
 
 def command_line(module: str, text: str | None) -> argparse.ArgumentParser:
@@ -30,21 +30,25 @@ def folder(text: str) -> Path:
     return path
 
 
-def bring(source: Source, names: Sequence[str], folder: Path, root: Path, advice: str | None = None) -> None:
+def ensure_files(source: Source, names: Sequence[str], folder: Path, root: Path, advice: str | None = None) -> None:
     """Puts the named files into the folder once all are complete and verified, the last one last; what fits stays.
 
     So a folder with the last one in it, which should be the weights, is a whole model. Unfinished files wait in `root`
     for the next run. `advice` is what else to try where files are missing.
     """
     require(source, names, folder, advice)
-    if source.silence:
-        print(f"{source.silence}: taking what is on this machine", flush=True)
-    missing = [name for name in names if not is_there(source, name, folder)]
+    if source.offline_reason:
+        print(f"{source.offline_reason}: taking what is on this machine", flush=True)
+    missing = [name for name in names if not is_present(source, name, folder)]
     if missing:
-        with workplace(root) as work:  # perhaps after another process, which may have brought some
-            staged = {name: stage(source, name, folder, work) for name in missing if not is_there(source, name, folder)}
+        with staging_dir(root) as staging:  # perhaps after another process, which may have brought some
+            staged = {
+                name: download_verified(source, name, folder, staging)
+                for name in missing
+                if not is_present(source, name, folder)
+            }
             if staged:
-                place(source, names, staged, folder, work)
+                install(source, names, staged, folder, staging)
 
 
 def require(source: Source, names: Sequence[str], folder: Path, advice: str | None) -> None:
@@ -52,79 +56,79 @@ def require(source: Source, names: Sequence[str], folder: Path, advice: str | No
     missing = [name for name in names if not source.has(name, folder)]
     if not missing:
         return
-    if source.silence is None:
-        also = f", or {advice}" if advice else ""
-        raise ValueError(f"{source.name} has no {', '.join(missing)}: try another --revision{also}")
+    if source.offline_reason is None:
+        alternative = f", or {advice}" if advice else ""
+        raise ValueError(f"{source.name} has no {', '.join(missing)}: try another --revision{alternative}")
     lines = [f"  {name} from {source.files[name].url}" for name in missing] + ([f"or {advice}"] if advice else [])
-    raise FileNotFoundError("\n".join([f"{source.silence}; bring these files into {folder} by hand:", *lines]))
+    raise FileNotFoundError("\n".join([f"{source.offline_reason}; bring these files into {folder} by hand:", *lines]))
 
 
-def is_there(source: Source, name: str, folder: Path) -> bool:
+def is_present(source: Source, name: str, folder: Path) -> bool:
     """Whether the folder has the file as it should be; if so, it is reported."""
-    sha256 = sha256_if_right(folder / name, source.files[name])
+    sha256 = verified_sha256(folder / name, source.files[name])
     if sha256:
         report(source, name, sha256, "was there")
     return sha256 is not None
 
 
-def report(source: Source, name: str, sha256: str, how: str) -> None:
-    proof = f"as in {source.name}" if source.files[name].checksum else "nothing to compare it with"
-    print(f"{name}: sha256 {sha256} ({how}; {proof})", flush=True)
+def report(source: Source, name: str, sha256: str, action: str) -> None:
+    verification = f"as in {source.name}" if source.files[name].checksum else "nothing to compare it with"
+    print(f"{name}: sha256 {sha256} ({action}; {verification})", flush=True)
 
 
 @contextmanager
-def workplace(root: Path) -> Iterator[Path]:
+def staging_dir(root: Path) -> Iterator[Path]:
     """A folder in `root` for what is not finished, for one process at a time; gone when all went well."""
     from huggingface_hub.utils import WeakFileLock
 
-    work, lock = root / WORK, root / f"{WORK}.lock"
+    staging, lock = root / STAGING, root / f"{STAGING}.lock"
     root.mkdir(parents=True, exist_ok=True)
     with WeakFileLock(lock):
-        work.mkdir(exist_ok=True)
-        yield work
-        shutil.rmtree(work)
+        staging.mkdir(exist_ok=True)
+        yield staging
+        shutil.rmtree(staging)
         with suppress(PermissionError):  # of systems that keep a file while it is open
             lock.unlink()
 
 
-def stage(source: Source, name: str, folder: Path, work: Path) -> Path:
+def download_verified(source: Source, name: str, folder: Path, staging: Path) -> Path:
     """The file in the workplace, complete and verified."""
     file = source.files[name]
-    part = staged_path(file, work)
-    left = part.exists()
-    sha256 = sha256_if_right(part, file) or fill(part, file, folder)
-    if left and not sha256:  # what an earlier run left was no beginning of it
-        sha256 = fill(part, file, folder)
+    tmp_path = staged_path(file, staging)
+    had_partial = tmp_path.exists()
+    sha256 = verified_sha256(tmp_path, file) or copy_or_download(tmp_path, file, folder)
+    if had_partial and not sha256:  # what an earlier run left was no beginning of it
+        sha256 = copy_or_download(tmp_path, file, folder)
     if not sha256:
-        remedy = "delete it" if file.here else "it was thrown away, and the same command fetches it again"
-        raise OSError(f"{file.here or file.url} has not the checksum of {source.name}, {file.checksum}: {remedy}")
-    report(source, name, sha256, "copied" if file.here else "fetched")
-    return part
+        advice = "delete it" if file.local_copy else "it was thrown away, and the same command fetches it again"
+        raise OSError(f"{file.local_copy or file.url} has not the checksum of {source.name}, {file.checksum}: {advice}")
+    report(source, name, sha256, "copied" if file.local_copy else "fetched")
+    return tmp_path
 
 
-def staged_path(file: RemoteFile, work: Path) -> Path:
+def staged_path(file: RemoteFile, staging: Path) -> Path:
     """Its name in the workplace, which no other version of the file shares."""
-    return work / f"{file.name}.{file.checksum or 'unverified'}"
+    return staging / f"{file.name}.{file.checksum or 'unverified'}"
 
 
-def fill(part: Path, file: RemoteFile, folder: Path) -> str | None:
+def copy_or_download(tmp_path: Path, file: RemoteFile, folder: Path) -> str | None:
     """Copies the file or fetches what `part` lacks of it; its sha256, or None and nothing left if it is not right."""
-    if file.here is not None:
-        shutil.copyfile(file.here, part)
+    if file.local_copy is not None:
+        shutil.copyfile(file.local_copy, tmp_path)
     else:
-        fetch(file, part, folder)
-    sha256 = sha256_if_right(part, file)
+        download_or_explain(file, tmp_path, folder)
+    sha256 = verified_sha256(tmp_path, file)
     if sha256 is None:
-        part.unlink()
+        tmp_path.unlink()
     return sha256
 
 
-def fetch(file: RemoteFile, part: Path, folder: Path) -> None:
+def download_or_explain(file: RemoteFile, tmp_path: Path, folder: Path) -> None:
     """Fetches what `part` lacks; OSError says how to go on from there."""
     from huggingface_hub.errors import HTTPError  # pyright: ignore[reportPrivateImportUsage]
 
     try:
-        download(file, part)
+        download(file, tmp_path)
     except (OSError, ValueError, HTTPError) as error:
         raise OSError(
             f"{file.name} could not be fetched ({first_line(error)}): run the same command again, which goes on from "
@@ -132,7 +136,7 @@ def fetch(file: RemoteFile, part: Path, folder: Path) -> None:
         ) from error
 
 
-def download(file: RemoteFile, part: Path) -> None:
+def download(file: RemoteFile, tmp_path: Path) -> None:
     """With a progress bar.
 
     Not by hf_hub_download: of late it forgets the beginning of a file whose download was interrupted.
@@ -142,20 +146,20 @@ def download(file: RemoteFile, part: Path) -> None:
 
     headers = {} if file.public else build_hf_headers(library_name="f5_tts")  # with the user's token
     headers["Accept-Encoding"] = "identity"  # a range of a compressed file is no range of the file
-    begun = file.checksum is not None and part.exists() and part.stat().st_size < (file.size or 0)
-    with part.open("ab" if begun else "wb") as stream:
+    resumes = file.checksum is not None and tmp_path.exists() and tmp_path.stat().st_size < (file.size or 0)
+    with tmp_path.open("ab" if resumes else "wb") as stream:
         size = stream.tell()
         http_get(
             file.url, stream, resume_size=size, headers=headers, expected_size=file.size, displayed_filename=file.name
         )
 
 
-def place(source: Source, names: Sequence[str], staged: dict[str, Path], folder: Path, work: Path) -> None:
+def install(source: Source, names: Sequence[str], staged: dict[str, Path], folder: Path, staging: Path) -> None:
     """Moves all into the folder; the last name is away while the others change."""
     folder.mkdir(parents=True, exist_ok=True)
-    last = folder / names[-1]
+    last_path = folder / names[-1]
     if names[-1] not in staged:
-        staged[names[-1]] = last.replace(staged_path(source.files[names[-1]], work))
-    last.unlink(missing_ok=True)
+        staged[names[-1]] = last_path.replace(staged_path(source.files[names[-1]], staging))
+    last_path.unlink(missing_ok=True)
     for name in sorted(staged, key=list(names).index):
         staged[name].replace(folder / name)

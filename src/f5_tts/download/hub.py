@@ -25,7 +25,7 @@ def hub_file(name: str, key: str) -> Path:
     if not (org and repo and path):
         raise ValueError(f"{key}={name} is not of the form {HUB}org/repo/path")
     try:
-        return fetch(f"{org}/{repo}", path)
+        return download_from_hub(f"{org}/{repo}", path)
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{error}: is the hub in reach, and the name right? Without it, bring "
@@ -33,7 +33,7 @@ def hub_file(name: str, key: str) -> Path:
         ) from error
 
 
-def fetch(repository: str, path: str) -> Path:
+def download_from_hub(repository: str, path: str) -> Path:
     """A file of the hub, from its cache on this machine where it lies there; FileNotFoundError with the reason."""
     from huggingface_hub import hf_hub_download, try_to_load_from_cache  # takes a second to import
 

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 from f5_tts.model.cfm import CFM
 
 
-class LiveBytes(TorchDispatchMode):
+class PeakMemoryCounter(TorchDispatchMode):
     """Inside its `with`: the bytes of all tensors that were made there and are alive, `now` and at `most`.
 
     It sees what torch's operators return, what autograd keeps of it and gradients included; not what a kernel needs
@@ -24,25 +24,25 @@ class LiveBytes(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = self.most = 0
-        self.known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
+        self.current = self.peak = 0
+        self.seen: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
-        self.known.update(storages((args, kwargs)))  # counted when they were made, or older
+        self.seen.update(storages((args, kwargs)))  # counted when they were made, or older
         result = func(*args, **(kwargs or {}))
         for storage in storages(result):
-            if storage not in self.known:
-                self.hold(storage)
+            if storage not in self.seen:
+                self.add(storage)
         return result
 
-    def hold(self, storage: torch.UntypedStorage) -> None:
-        self.known.add(storage)
-        self.now += storage.nbytes()
-        self.most = max(self.most, self.now)
-        weakref.finalize(storage, self.free, storage.nbytes())
+    def add(self, storage: torch.UntypedStorage) -> None:
+        self.seen.add(storage)
+        self.current += storage.nbytes()
+        self.peak = max(self.peak, self.current)
+        weakref.finalize(storage, self.release, storage.nbytes())
 
-    def free(self, num: int) -> None:
-        self.now -= num
+    def release(self, num: int) -> None:
+        self.current -= num
 
 
 def storages(tree: Any) -> list[torch.UntypedStorage]:
@@ -50,7 +50,7 @@ def storages(tree: Any) -> list[torch.UntypedStorage]:
 
 
 def forward_bytes(
-    model: CFM, num: int, frames: int, *, cfg_strength: float = 0.0, bf16: bool = False, learn: bool = True
+    model: CFM, num: int, frames: int, *, cfg_strength: float = 0.0, bf16: bool = False, with_backward: bool = True
 ) -> int:
     """The most that a forward pass of `num` clips holds beside weights and gradients, or with `learn` that and its
     backward pass.
@@ -63,12 +63,12 @@ def forward_bytes(
     text, time = torch.zeros(num, frames, dtype=torch.long), torch.zeros(num)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
-    with norms_in_single_precision(model), LiveBytes() as live, torch.set_grad_enabled(learn):
+    with norms_in_single_precision(model), PeakMemoryCounter() as counter, torch.set_grad_enabled(with_backward):
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             velocity = model(x, cond, text, time, cfg_strength=cfg_strength)
-        if learn:
-            torch.cat([part.float() for part in velocity[:2] if part is not None]).mean().backward()
-    return live.most
+        if with_backward:
+            torch.cat([tensor.float() for tensor in velocity[:2] if tensor is not None]).mean().backward()
+    return counter.peak
 
 
 @contextmanager

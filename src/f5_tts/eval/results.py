@@ -12,19 +12,19 @@ from f5_tts.eval.statistics import (
     bootstrap_intervals,
     char_errors,
     error_rate,
-    errors,
-    leaks,
+    extra_metric,
     mean_similarity,
-    opinion,
+    prompt_leaks,
+    repetitions,
     similarities,
-    stutters,
+    word_errors,
 )
 from f5_tts.eval.table import ResultRow, result_rows
-from f5_tts.files import replace_file
+from f5_tts.files import write_atomically
 
 FILE = "scores.json"
-HEARD_AS = {"pocketsphinx": "eval", "whisper": "judge"}  # what begins the name of a metric, by who listens
-HEARD = {"wer": errors, "cer": char_errors, "repeat_rate": stutters, "leak_rate": leaks}
+METRIC_PREFIX = {"pocketsphinx": "eval", "whisper": "judge"}  # what begins the name of a metric, by who listens
+ASR_METRICS = {"wer": word_errors, "cer": char_errors, "repeat_rate": repetitions, "leak_rate": prompt_leaks}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,22 +38,22 @@ class Result:
     rtf: float = field(compare=False)  # seconds of computing for a second of speech; another one each time
     mark: str = ""  # of weights, settings and items: evaluations with the same one are the same
 
-    def rows(self, model: str, recogniser: str) -> list[ResultRow]:
-        return result_rows(model, self.guidance[recogniser], self.scores[recogniser])
+    def rows(self, model: str, asr: str) -> list[ResultRow]:
+        return result_rows(model, self.guidance[asr], self.scores[asr])
 
-    def unseen(self, recogniser: str) -> list[Score]:
+    def unseen(self, asr: str) -> list[Score]:
         """Scores on voices never trained on: what "held-out error rate" is about."""
-        return [score for score in self.scores[recogniser] if not score.seen]
+        return [score for score in self.scores[asr] if not score.seen]
 
     def metrics(self) -> dict[str, float]:
         """What was measured on voices never trained on."""
         return named_metrics({name: self.unseen(name) for name in self.scores}, self.rtf)
 
-    def summary(self, recogniser: str) -> str:
-        scores = self.unseen(recogniser)
+    def summary(self, asr: str) -> str:
+        scores = self.unseen(asr)
         return (
             f"held-out error rate {error_rate(scores):.1%}, similarity {mean_similarity(scores):.3f} "
-            f"at guidance {self.guidance[recogniser]:g} ({recogniser}, {len(scores)} clips of voices never seen)"
+            f"at guidance {self.guidance[asr]:g} ({asr}, {len(scores)} clips of voices never seen)"
         )
 
 
@@ -62,25 +62,27 @@ def named_metrics(scores: Mapping[str, Sequence[Score]], rtf: float) -> dict[str
 
     Similarity and other judges' opinions, which no recogniser hears, are of the first one's clips.
     """
-    found = {"eval/rtf": rtf}
-    for place, (recogniser, heard) in enumerate(scores.items()):
-        prefix = HEARD_AS[recogniser]
-        quantities = {f"{prefix}/{name}": quantity for name, quantity in HEARD.items()}
-        if place == 0:
-            names = list(heard[0].opinions)
-            quantities |= {"eval/sim": similarities, **{f"eval/{name}": opinion(name) for name in names}}
-        for name, interval in zip(quantities, bootstrap_intervals(heard, list(quantities.values())), strict=True):
-            found |= {name: interval.value, f"{name}_ci95": interval.half_width}
-    return found
+    metrics = {"eval/rtf": rtf}
+    for index, (asr, asr_scores) in enumerate(scores.items()):
+        prefix = METRIC_PREFIX[asr]
+        ratio_metrics = {f"{prefix}/{name}": ratio_metric for name, ratio_metric in ASR_METRICS.items()}
+        if index == 0:
+            names = list(asr_scores[0].opinions)
+            ratio_metrics |= {"eval/sim": similarities, **{f"eval/{name}": extra_metric(name) for name in names}}
+        for name, interval in zip(
+            ratio_metrics, bootstrap_intervals(asr_scores, list(ratio_metrics.values())), strict=True
+        ):
+            metrics |= {name: interval.value, f"{name}_ci95": interval.half_width}
+    return metrics
 
 
 def write_result(result: Result, folder: Path) -> None:
     text = json.dumps({**asdict(result), "metrics": result.metrics()}, indent=1)
 
-    def write(part: Path) -> None:
-        part.write_text(text, encoding="utf-8")
+    def write(tmp_path: Path) -> None:
+        tmp_path.write_text(text, encoding="utf-8")
 
-    replace_file(folder / FILE, write)
+    write_atomically(folder / FILE, write)
 
 
 def read_result(folder: Path) -> Result:
@@ -106,7 +108,7 @@ def check_result(result: Result) -> None:
     """ValueError where a value is not of its kind; JSON can hold any."""
     tables = [result.guidance, *result.dev_error_rates.values()]
     numbers = [value for table in tables for value in table.values()]
-    scores = [score for found in result.scores.values() for score in found]
+    scores = [score for asr_scores in result.scores.values() for score in asr_scores]
     numbers += [value for score in scores for value in (score.edits, score.words, score.char_edits, score.chars)]
     numbers += [result.rtf, *(score.similarity for score in scores)]
     numbers += [value for score in scores for value in score.opinions.values()]
@@ -120,7 +122,7 @@ def check_result(result: Result) -> None:
         raise ValueError("guidance and scores are of different recognisers")
 
 
-def chosen_examples(scores: Sequence[Score], count: int) -> list[str]:
+def select_examples(scores: Sequence[Score], count: int) -> list[str]:
     """Ids of items of voices never seen, evenly spread over the list: the clips that an evaluation keeps."""
     ids = list(dict.fromkeys(score.id for score in scores if not score.seen))
     return ids[:: max(1, len(ids) // count)][:count]

@@ -51,10 +51,10 @@ class Interval:
         return (self.high - self.low) / 2
 
 
-Quantity = Callable[[Sequence[Score]], tuple[NDArray[np.float64], NDArray[np.float64]]]
+RatioMetric = Callable[[Sequence[Score]], tuple[NDArray[np.float64], NDArray[np.float64]]]
 
 
-def errors(scores: Sequence[Score]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def word_errors(scores: Sequence[Score]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Numerators and denominators, item by item in the order of ids, whose sums' ratio is the error rate."""
     return by_item(scores, [s.edits for s in scores]), by_item(scores, [s.words for s in scores])
 
@@ -63,11 +63,11 @@ def char_errors(scores: Sequence[Score]) -> tuple[NDArray[np.float64], NDArray[n
     return by_item(scores, [s.char_edits for s in scores]), by_item(scores, [s.chars for s in scores])
 
 
-def stutters(scores: Sequence[Score]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def repetitions(scores: Sequence[Score]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return by_item(scores, [s.stutters for s in scores]), by_item(scores, [1] * len(scores))
 
 
-def leaks(scores: Sequence[Score]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def prompt_leaks(scores: Sequence[Score]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return by_item(scores, [s.leaks for s in scores]), by_item(scores, [1] * len(scores))
 
 
@@ -76,13 +76,13 @@ def similarities(scores: Sequence[Score]) -> tuple[NDArray[np.float64], NDArray[
     return by_item(scores, [s.similarity for s in scores]), by_item(scores, [1] * len(scores))
 
 
-def opinion(component: str) -> Quantity:
+def extra_metric(component: str) -> RatioMetric:
     """The mean of what a judge said of clips to which it applies."""
 
     def of(scores: Sequence[Score]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        said = np.array([score.opinions.get(component, np.nan) for score in scores])
-        applies = ~np.isnan(said)
-        return by_item(scores, np.where(applies, said, 0.0).tolist()), by_item(scores, applies.tolist())
+        values = np.array([score.opinions.get(component, np.nan) for score in scores])
+        applies = ~np.isnan(values)
+        return by_item(scores, np.where(applies, values, 0.0).tolist()), by_item(scores, applies.tolist())
 
     return of
 
@@ -95,7 +95,7 @@ def by_item(scores: Sequence[Score], values: Sequence[float | int]) -> NDArray[n
 
 def error_rate(scores: Sequence[Score]) -> float:
     """All edits over all words: long items weigh more, and insertions can lift it above 1."""
-    return ratio(*errors(scores))
+    return ratio(*word_errors(scores))
 
 
 def mean_similarity(scores: Sequence[Score]) -> float:
@@ -107,31 +107,31 @@ def ratio(numerators: NDArray[np.float64], denominators: NDArray[np.float64]) ->
 
 
 def bootstrap_interval(
-    scores: Sequence[Score], quantity: Quantity = errors, *, resamples: int = RESAMPLES, seed: int = 0
+    scores: Sequence[Score], metric: RatioMetric = word_errors, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Interval:
     """Percentile bootstrap over items: what the quantity would be on other items drawn like these."""
-    return bootstrap_intervals(scores, [quantity], resamples=resamples, seed=seed)[0]
+    return bootstrap_intervals(scores, [metric], resamples=resamples, seed=seed)[0]
 
 
 def bootstrap_intervals(
-    scores: Sequence[Score], quantities: Sequence[Quantity], *, resamples: int = RESAMPLES, seed: int = 0
+    scores: Sequence[Score], metrics: Sequence[RatioMetric], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> list[Interval]:
     """Of several quantities, on the same resamples."""
-    check_some(scores)
-    sums = [quantity(scores) for quantity in quantities]
+    check_not_empty(scores)
+    sums = [metric(scores) for metric in metrics]
     items = draw_counts(len(sums[0][0]), resamples, np.random.default_rng(seed))
     return [interval(ratios(items @ top, items @ bottom)) for top, bottom in sums]
 
 
-def ratios(tops: NDArray[np.float64], bottoms: NDArray[np.float64]) -> NDArray[np.float64]:
+def ratios(numerators: NDArray[np.float64], denominators: NDArray[np.float64]) -> NDArray[np.float64]:
     """NaN where there is nothing to divide by: no drawn item has such a measure."""
-    return np.divide(tops, bottoms, out=np.full_like(tops, np.nan), where=bottoms > 0)
+    return np.divide(numerators, denominators, out=np.full_like(numerators, np.nan), where=denominators > 0)
 
 
 def paired_interval(
     before: Sequence[Score],
     after: Sequence[Sequence[Score]],
-    quantity: Quantity = errors,
+    metric: RatioMetric = word_errors,
     *,
     relative: bool = False,
     resamples: int = RESAMPLES,
@@ -144,12 +144,12 @@ def paired_interval(
     seeds the part of the spread that seeds cause comes out too small by the factor sqrt((S - 1) / S), about 0.8 for
     three: read a bound close to 0 as undecided.
     """
-    check_some(before)
-    check_some(after)
-    top, bottom = quantity(before)
-    for run in after:
-        check_matched(before, run)
-    after_top, after_bottom = np.array([quantity(run) for run in after]).swapaxes(0, 1)
+    check_not_empty(before)
+    check_not_empty(after)
+    top, bottom = metric(before)
+    for seed_scores in after:
+        check_matched(before, seed_scores)
+    after_top, after_bottom = np.array([metric(seed_scores) for seed_scores in after]).swapaxes(0, 1)
     rng = np.random.default_rng(seed)
     items, seeds = draw_counts(len(top), resamples, rng), draw_counts(len(after), resamples, rng)
     old = (items @ top) / (items @ bottom)
@@ -157,7 +157,7 @@ def paired_interval(
     return interval(relative_change(old, new) if relative else new - old)
 
 
-def check_some(scores: Sequence[object]) -> None:
+def check_not_empty(scores: Sequence[object]) -> None:
     if not scores:
         raise ValueError("an interval needs at least one score, found none")
 
@@ -166,14 +166,14 @@ def check_matched(before: Sequence[Score], after: Sequence[Score]) -> None:
     """Both sides must have as many takes of every item."""
     ids, others = (Counter(score.id for score in scores) for scores in (before, after))
     if ids != others:
-        odd = sorted(((ids - others) | (others - ids)).keys())
-        raise ValueError(f"a paired comparison needs the same items, as often on both sides; these differ: {odd}")
+        differing = sorted(((ids - others) | (others - ids)).keys())
+        raise ValueError(f"a paired comparison needs the same items, as often on both sides; these differ: {differing}")
 
 
 def draw_counts(size: int, resamples: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """How often each of `size` things is drawn, with replacement, in each resample; the first row is the data: ones."""
-    drawn = rng.multinomial(size, np.full(size, 1 / size), size=resamples)
-    return np.concatenate([np.ones((1, size)), drawn.astype(float)])
+    counts = rng.multinomial(size, np.full(size, 1 / size), size=resamples)
+    return np.concatenate([np.ones((1, size)), counts.astype(float)])
 
 
 def relative_change(old: NDArray[np.float64], new: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -184,6 +184,6 @@ def relative_change(old: NDArray[np.float64], new: NDArray[np.float64]) -> NDArr
 
 def interval(values: NDArray[np.float64]) -> Interval:
     """From the data's own value, which comes first, and those of the resamples that have one."""
-    known = values[1:][~np.isnan(values[1:])]
-    low, high = np.percentile(known, TAILS) if len(known) else (np.nan, np.nan)
+    finite = values[1:][~np.isnan(values[1:])]
+    low, high = np.percentile(finite, TAILS) if len(finite) else (np.nan, np.nan)
     return Interval(float(values[0]), float(low), float(high))

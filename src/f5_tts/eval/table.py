@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from f5_tts.eval.statistics import Interval, Score, bootstrap_interval, errors, similarities
+from f5_tts.eval.statistics import Interval, Score, bootstrap_interval, similarities, word_errors
 
-RECOGNISERS = {
+ASR_TITLES = {
     "pocketsphinx": "by the reward's recogniser (pocketsphinx)",
     "whisper": "by the judge (Whisper tiny.en), which was never a reward",
 }
@@ -33,34 +33,34 @@ class ResultRow:
 
 def result_rows(model: str, guidance: float | int, scores: Sequence[Score]) -> list[ResultRow]:
     """One row for the voices never trained on, then one for those seen, where there are scores of the kind."""
-    kinds = {"never seen": [s for s in scores if not s.seen], "seen": [s for s in scores if s.seen]}
+    groups = {"never seen": [s for s in scores if not s.seen], "seen": [s for s in scores if s.seen]}
     return [
         ResultRow(
             model=model,
             guidance=guidance,
             voices=voices,
-            error_rate=bootstrap_interval(part, errors),
-            similarity=bootstrap_interval(part, similarities),
-            clips=len(part),
+            error_rate=bootstrap_interval(group, word_errors),
+            similarity=bootstrap_interval(group, similarities),
+            clips=len(group),
         )
-        for voices, part in kinds.items()
-        if part
+        for voices, group in groups.items()
+        if group
     ]
 
 
-def results_table(rows: Sequence[ResultRow], recogniser: str) -> str:
+def results_table(rows: Sequence[ResultRow], asr: str) -> str:
     """Markdown, with columns wide enough to be read as it stands; `recogniser` is a key of `RECOGNISERS`."""
     lines = [HEADER, *(row.cells() for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     header, *body = (" | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) for line in lines)
     rule = " | ".join("-" * w for w in widths)
-    return "\n".join([title(recogniser), "", *(f"| {line} |" for line in (header, rule, *body))]) + "\n"
+    return "\n".join([title(asr), "", *(f"| {line} |" for line in (header, rule, *body))]) + "\n"
 
 
-def title(recogniser: str) -> str:
-    if recogniser not in RECOGNISERS:
-        raise ValueError(f"recogniser is {recogniser!r}; allowed: {', '.join(RECOGNISERS)}")
-    return f"Held-out digit strings, measured {RECOGNISERS[recogniser]}:"
+def title(asr: str) -> str:
+    if asr not in ASR_TITLES:
+        raise ValueError(f"recogniser is {asr!r}; allowed: {', '.join(ASR_TITLES)}")
+    return f"Held-out digit strings, measured {ASR_TITLES[asr]}:"
 
 
 def percent(interval: Interval) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from f5_tts.data.tokenizer import is_writable
+from f5_tts.data.tokenizer import is_valid_unicode
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +35,7 @@ class EvalItem:
             raise ValueError("'text' is empty; an error rate needs at least one word")
 
 
-KINDS = {field.name: str(field.type) for field in fields(EvalItem)}
+FIELD_TYPES = {field.name: str(field.type) for field in fields(EvalItem)}
 JSON_NAMES = {"str": "string", "float": "number", "bool": "true or false"}
 
 
@@ -55,7 +55,7 @@ def read_items(path: str | Path) -> list[EvalItem]:
     return items
 
 
-def unseen_of(items: Sequence[EvalItem], path: Path) -> list[EvalItem]:
+def unseen_speakers(items: Sequence[EvalItem], path: Path) -> list[EvalItem]:
     """Those in voices never trained on, by which a model is judged; ValueError where the list, at `path`, has none."""
     unseen = [item for item in items if not item.seen]
     if not unseen:
@@ -66,38 +66,38 @@ def unseen_of(items: Sequence[EvalItem], path: Path) -> list[EvalItem]:
     return unseen
 
 
-def read_item(line: str, where: str) -> EvalItem:
+def read_item(line: str, location: str) -> EvalItem:
     """`where` (file and line) opens every error."""
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{where}: not JSON ({error.msg} at character {error.pos + 1})") from error
+        raise ValueError(f"{location}: not JSON ({error.msg} at character {error.pos + 1})") from error
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where}: not JSON ({error})") from error
+        raise ValueError(f"{location}: not JSON ({error})") from error
     if not isinstance(row, dict):
-        raise ValueError(f"{where}: a JSON object is needed, found {type(row).__name__}")
-    check_keys(row, where)
+        raise ValueError(f"{location}: a JSON object is needed, found {type(row).__name__}")
+    check_keys(row, location)
     try:
-        return EvalItem(**{key: typed(key, value) for key, value in row.items()})
+        return EvalItem(**{key: parse_field(key, value) for key, value in row.items()})
     except (ValueError, OverflowError) as error:
-        raise ValueError(f"{where}: {error}") from error
+        raise ValueError(f"{location}: {error}") from error
 
 
-def check_keys(row: dict[str, Any], where: str) -> None:
-    missing, unknown = sorted(KINDS.keys() - row.keys()), sorted(row.keys() - KINDS.keys())
+def check_keys(row: dict[str, Any], location: str) -> None:
+    missing, unknown = sorted(FIELD_TYPES.keys() - row.keys()), sorted(row.keys() - FIELD_TYPES.keys())
     if missing or unknown:
-        found = [f"missing {missing}"] * bool(missing) + [f"unknown {unknown}"] * bool(unknown)
-        raise ValueError(f"{where}: keys {' and '.join(found)}; allowed are exactly {list(KINDS)}")
+        problems = [f"missing {missing}"] * bool(missing) + [f"unknown {unknown}"] * bool(unknown)
+        raise ValueError(f"{location}: keys {' and '.join(problems)}; allowed are exactly {list(FIELD_TYPES)}")
 
 
-def typed(key: str, value: Any) -> Any:
+def parse_field(key: str, value: Any) -> Any:
     """The value as `EvalItem` wants it; JSON writes a whole number of seconds without a point."""
-    kind = KINDS[key]
+    kind = FIELD_TYPES[key]
     if kind == "float" and type(value) is int:
         return float(value)
     if type(value).__name__ != kind:
         raise ValueError(f"'{key}' is {value!r:.60}; a JSON {JSON_NAMES[kind]} is needed")
-    if kind == "str" and not is_writable(value):
+    if kind == "str" and not is_valid_unicode(value):
         raise ValueError(f"'{key}' is {value!r:.60}; half a surrogate is no Unicode")
     return value
 

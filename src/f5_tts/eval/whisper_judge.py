@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from f5_tts.infer.whisper import Whisper
-from f5_tts.rewards.audio import at_heard_rate, is_usable
+from f5_tts.rewards.audio import is_usable, to_16k_mono
 
 BATCH = 8  # clips recognised at once
 CONTEXT_S = 8.0  # what a clip is filled up to; Whisper's own 30 s cost several times as much and hear no better
@@ -37,14 +37,14 @@ class WhisperJudge:
 
         A clip's transcript does not depend on the clips beside it. Silent, broken and very short clips give "".
         """
-        heard = [""] * len(clips)
+        transcripts = [""] * len(clips)
         usable = [i for i, clip in enumerate(clips) if is_usable(clip, sample_rate)]
         for start in range(0, len(usable), BATCH):
             batch = usable[start : start + BATCH]
-            texts = self._whisper.hear([at_heard_rate(clips[i], sample_rate) for i in batch])
+            texts = self._whisper.transcribe([to_16k_mono(clips[i], sample_rate) for i in batch])
             for i, text in zip(batch, texts, strict=True):
-                heard[i] = digit_words(text)
-        return heard
+                transcripts[i] = digit_words(text)
+        return transcripts
 
 
 def digit_words(text: str) -> str:
@@ -52,6 +52,6 @@ def digit_words(text: str) -> str:
 
     "Won, for 315." is "one four three one five". Words that are no digits stay, and so count as errors.
     """
-    spelled = re.sub("[0-9]", lambda numeral: f" {DIGITS[int(numeral[0])]} ", text.lower())
-    words: Sequence[str] = re.sub(r"[^\w\s]", " ", spelled.replace("'", "")).split()
+    spelled_out = re.sub("[0-9]", lambda numeral: f" {DIGITS[int(numeral[0])]} ", text.lower())
+    words: Sequence[str] = re.sub(r"[^\w\s]", " ", spelled_out.replace("'", "")).split()
     return " ".join(HOMOPHONES.get(word, word) for word in words)

@@ -13,11 +13,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 BREAKS = re.compile(r"(?<=[;:,.!?])\s+|(?<=[；：，。！？])")  # after which a text may be cut
-LONGEST_S = 22.0  # of reference and speech together; longer ones get worse
+MAX_TOTAL_S = 22.0  # of reference and speech together; longer ones get worse
 SHORT_TEXT, SHORT_TEXT_SPEED = 10, 0.3  # texts of fewer bytes are given more time: hurried, they lose words
 
 
-def split_text(text: str, most: int) -> list[str]:
+def split_text(text: str, max_bytes: int) -> list[str]:
     """Pieces of a text to be spoken one at a time, cut after punctuation, as long as fits into `most` bytes.
 
     A piece without punctuation stays whole, however long. The space between two ASCII sentences does not count for the
@@ -25,33 +25,33 @@ def split_text(text: str, most: int) -> list[str]:
     """
     chunks = [""]
     for sentence in BREAKS.split(text):
-        if size(chunks[-1]) + size(sentence) > most:
+        if num_bytes(chunks[-1]) + num_bytes(sentence) > max_bytes:
             chunks.append("")
-        chunks[-1] += spaced(sentence)
+        chunks[-1] += with_trailing_space(sentence)
     return [chunk.strip() for chunk in chunks if chunk]
 
 
 def chunk_size(reference_text: str, reference_s: float, speed: float) -> int:
     """Bytes that take as long as the reference leaves of `LONGEST_S`, at its own rate times `speed`."""
-    return int(size(reference_text) / reference_s * (LONGEST_S - reference_s) * speed)
+    return int(num_bytes(reference_text) / reference_s * (MAX_TOTAL_S - reference_s) * speed)
 
 
-def finished(reference_text: str) -> str:
+def with_full_stop(reference_text: str) -> str:
     """The reference's text with a sentence's end and a space after it; the Chinese full stop needs no space."""
     if reference_text.endswith((". ", "。")):
         return reference_text
     return reference_text + (" " if reference_text.endswith(".") else ". ")
 
 
-def spaced(text: str) -> str:
+def with_trailing_space(text: str) -> str:
     """The text, with a space if it ends with an ASCII character: what is joined with another text."""
     return text + " " if text[-1:] and text[-1].isascii() else text
 
 
 def speech_frames(reference_frames: int, reference_text: str, text: str, speed: float) -> int:
     """Frames that `text` takes at the reference's frames per byte, `speed` times as fast."""
-    pace = SHORT_TEXT_SPEED if size(text) < SHORT_TEXT else speed
-    return int(reference_frames / size(reference_text) * size(text) / pace)
+    effective_speed = SHORT_TEXT_SPEED if num_bytes(text) < SHORT_TEXT else speed
+    return int(reference_frames / num_bytes(reference_text) * num_bytes(text) / effective_speed)
 
 
 def gain(rms: float, target_rms: float) -> float:
@@ -67,11 +67,11 @@ def cross_fade(waves: Sequence[Float[Tensor, " _"]], overlap: int) -> Float[Tens
     joined = waves[0]
     for wave in waves[1:]:
         length = min(overlap, len(joined), len(wave))
-        rise = torch.linspace(0, 1, length, dtype=wave.dtype, device=wave.device)
-        kept, ending = joined[: len(joined) - length], joined[len(joined) - length :]
-        joined = torch.cat([kept, ending * rise.flip(0) + wave[:length] * rise, wave[length:]])
+        fade_in = torch.linspace(0, 1, length, dtype=wave.dtype, device=wave.device)
+        head, tail = joined[: len(joined) - length], joined[len(joined) - length :]
+        joined = torch.cat([head, tail * fade_in.flip(0) + wave[:length] * fade_in, wave[length:]])
     return joined
 
 
-def size(text: str) -> int:
+def num_bytes(text: str) -> int:
     return len(text.encode())

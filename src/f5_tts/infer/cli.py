@@ -13,15 +13,15 @@ from typing import Any, NoReturn
 import torch
 
 from f5_tts.config.checks import check
-from f5_tts.config.load import CommandLine, changed, compose_speech, config_names, nearest
-from f5_tts.config.schema import ConfigError, InferConfig, SpeechConfig
+from f5_tts.config.load import CommandLine, compose_synthesis_config, config_names, nearest, with_overrides
+from f5_tts.config.schema import ConfigError, InferConfig, SynthesisConfig
 from f5_tts.data.audio import write_wav
-from f5_tts.entrypoint import command
-from f5_tts.files import make_folder
-from f5_tts.infer.load import load_speaker
+from f5_tts.entrypoint import run_command
+from f5_tts.files import ensure_writable_dir
+from f5_tts.infer.load import load_synthesizer
 from f5_tts.infer.reference import Reference, read_reference
-from f5_tts.infer.silence import pauses_shortened
-from f5_tts.infer.synthesizer import Line, Speech, chosen_seed
+from f5_tts.infer.silence import shorten_pauses
+from f5_tts.infer.synthesizer import SynthesisInput, SynthesisResult, resolve_seed
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -31,10 +31,10 @@ else:
 MODEL = "F5TTS_v1_Base"
 FOLDER = "runs/infer"
 LOCAL_VOCOS = "../checkpoints/vocos-mel-24khz"
-MAIN = "main"  # the voice of ref_audio and ref_text
-LONGEST_NAME = 60  # characters of a chunk's text in its file name
+MAIN_VOICE = "main"  # the voice of ref_audio and ref_text
+MAX_NAME_CHARS = 60  # characters of a chunk's text in its file name
 
-TEXTS = {
+TEXT_FLAGS = {
     "-c/--config": "a TOML file with the names of these flags as keys; flags come before it",
     "-m/--model": f"{', '.join(config_names())}; default: {MODEL}",
     "-mc/--model_cfg": "a YAML file instead, with a model section (and perhaps an infer section)",
@@ -56,7 +56,7 @@ SWITCHES = {
     "--sample_from_dist": "draw every velocity from the Gaussian of stage 1 or 2, with the seed; default: its mean",
     "--load_vocoder_from_local": f"read Vocos from model.vocoder.local_path, or from {LOCAL_VOCOS} if that is null",
 }
-NUMBERS = [field.name for field in fields(InferConfig) if field.name not in ("ode_method", "epss")]
+NUMBER_FLAGS = [field.name for field in fields(InferConfig) if field.name not in ("ode_method", "epss")]
 VOICE_KEYS = ("ref_audio", "ref_text", "speed")
 
 
@@ -76,11 +76,11 @@ def command_line() -> CommandLine:
         description=__doc__,
         allow_abbrev=False,
     )
-    for names, words in TEXTS.items():
+    for names, words in TEXT_FLAGS.items():
         parser.add_argument(*names.split("/"), help=words)
     for name, words in SWITCHES.items():
         parser.add_argument(name, action="store_const", const=True, help=words)
-    for name in NUMBERS:
+    for name in NUMBER_FLAGS:
         parser.add_argument(f"--{name}", help=f"instead of the config's infer.{name}, see configs/_base.yaml")
     return parser
 
@@ -101,60 +101,62 @@ def read_toml(name: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:  # of UTF-8 or of TOML
         raise ConfigError(f"{path} cannot be read as TOML: {error}") from error
     voices = values.pop("voices", {})
-    kinds = toml_kinds()
-    check_keys(values, kinds, name)
+    types = toml_types()
+    check_keys(values, types, name)
     values = {key: value for key, value in values.items() if value != "" or key == "ref_text"}
     if not isinstance(voices, dict) or not all(isinstance(voice, dict) for voice in voices.values()):
         raise ConfigError(f"voices in {path} is not a table of tables; write [voices.NAME]")
-    if MAIN in voices:
-        raise ConfigError(f"[voices.{MAIN}] in {path} is the voice of ref_audio and ref_text; write those at the top")
+    if MAIN_VOICE in voices:
+        raise ConfigError(
+            f"[voices.{MAIN_VOICE}] in {path} is the voice of ref_audio and ref_text; write those at the top"
+        )
     for voice, table in voices.items():
         if not re.fullmatch(r"\w+", voice):
             raise ConfigError(f"[voices.{voice}] in {path}: a voice's name is letters, digits and _ alone")
-        check_keys(table, {key: kinds[key] for key in VOICE_KEYS}, f"{name}, [voices.{voice}]")
+        check_keys(table, {key: types[key] for key in VOICE_KEYS}, f"{name}, [voices.{voice}]")
     return {**values, "voices": voices}
 
 
-def toml_kinds() -> dict[str, tuple[type, ...]]:
+def toml_types() -> dict[str, tuple[type, ...]]:
     """The types that each key may have."""
-    texts = {flag.rpartition("--")[2]: (str,) for flag in TEXTS}
+    texts = {flag.rpartition("--")[2]: (str,) for flag in TEXT_FLAGS}
     switches = {flag.removeprefix("--"): (bool,) for flag in SWITCHES}
-    return texts | switches | dict.fromkeys(NUMBERS, (int, float))
+    return texts | switches | dict.fromkeys(NUMBER_FLAGS, (int, float))
 
 
-def check_keys(values: dict[str, Any], kinds: dict[str, tuple[type, ...]], place: str) -> None:
+def check_keys(values: dict[str, Any], types: dict[str, tuple[type, ...]], source_name: str) -> None:
     words = {(str,): "text", (bool,): "true or false", (int, float): "a number"}
     for key, value in values.items():
-        if key not in kinds:
-            hint = nearest(key, list(kinds), cutoff=0.6) or f"; known: {', '.join(kinds)}"
-            raise ConfigError(f"unknown key {key} in {place}{hint}")
-        if type(value) not in kinds[key]:
-            raise ConfigError(f"{key} = {value!r} in {place} does not fit: it is {words[kinds[key]]}")
+        if key not in types:
+            hint = nearest(key, list(types), cutoff=0.6) or f"; known: {', '.join(types)}"
+            raise ConfigError(f"unknown key {key} in {source_name}{hint}")
+        if type(value) not in types[key]:
+            raise ConfigError(f"{key} = {value!r} in {source_name} does not fit: it is {words[types[key]]}")
 
 
-def speech_config(given: dict[str, Any]) -> SpeechConfig:
+def synthesis_config(settings: dict[str, Any]) -> SynthesisConfig:
     """The config of the run, with what the flags change."""
-    overrides = [f"infer.{name}={given[name]}" for name in NUMBERS if name in given]
-    if "vocoder_name" in given:
-        overrides.append(f"model.vocoder.name={given['vocoder_name']}")
-    run = compose_speech(given.get("model", MODEL), overrides, given.get("model_cfg"))
-    if given.get("load_vocoder_from_local"):
-        run.model.vocoder.is_local = True
-        run.model.vocoder.local_path = run.model.vocoder.local_path or LOCAL_VOCOS
-        check(run)
-    if given.get("sample_from_dist"):
-        run.model.sample_from_dist = True  # whether there is a Gaussian, the checkpoint says
-    return run
+    overrides = [f"infer.{name}={settings[name]}" for name in NUMBER_FLAGS if name in settings]
+    if "vocoder_name" in settings:
+        overrides.append(f"model.vocoder.name={settings['vocoder_name']}")
+    cfg = compose_synthesis_config(settings.get("model", MODEL), overrides, settings.get("model_cfg"))
+    if settings.get("load_vocoder_from_local"):
+        cfg.model.vocoder.is_local = True
+        cfg.model.vocoder.local_path = cfg.model.vocoder.local_path or LOCAL_VOCOS
+        check(cfg)
+    if settings.get("sample_from_dist"):
+        cfg.model.sample_from_dist = True  # whether there is a Gaussian, the checkpoint says
+    return cfg
 
 
 # --- voices and texts ---
 
 
-def text_of(given: dict[str, Any]) -> str:
+def read_text(settings: dict[str, Any]) -> str:
     """What to say; a file comes before a text, as in F5-TTS."""
-    if not given.get("gen_file"):
-        return given.get("gen_text", "")
-    path = Path(given["gen_file"])
+    if not settings.get("gen_file"):
+        return settings.get("gen_text", "")
+    path = Path(settings["gen_file"])
     if not path.is_file():
         raise FileNotFoundError(f"no text file at {path}, which gen_file names")
     try:
@@ -163,60 +165,60 @@ def text_of(given: dict[str, Any]) -> str:
         raise ValueError(f"{path} is not a text in UTF-8 ({error.reason} at byte {error.start})") from error
 
 
-def turns(text: str, voices: list[str]) -> list[tuple[str, str]]:
+def split_by_voice(text: str, voices: list[str]) -> list[tuple[str, str]]:
     """Who says what, in order: `[NAME]` switches to that voice, and the text starts in the main one."""
-    names = [MAIN, *re.findall(r"\[(\w+)\]", text)]
+    names = [MAIN_VOICE, *re.findall(r"\[(\w+)\]", text)]
     for name in names:
         if name not in voices:
             raise ValueError(
                 f"gen_text names the voice [{name}], but the voices are {', '.join(voices)}"
                 f"{nearest(name, voices, cutoff=0.6)}; a voice is a table [voices.{name}] in the file of --config"
             )
-    parts = [part.strip() for part in re.split(r"\[\w+\]", text)]
-    found = [(name, part) for name, part in zip(names, parts, strict=True) if part]
-    if not found:
+    texts = [text.strip() for text in re.split(r"\[\w+\]", text)]
+    segments = [(name, text) for name, text in zip(names, texts, strict=True) if text]
+    if not segments:
         raise ValueError("gen_text is empty: say what to speak with --gen_text or --gen_file")
-    return found
+    return segments
 
 
-def read_voices(given: dict[str, Any], names: set[str], run: SpeechConfig) -> dict[str, Voice]:
+def read_voices(settings: dict[str, Any], names: set[str], cfg: SynthesisConfig) -> dict[str, Voice]:
     """The voices of these names, their recordings read."""
-    tables = {**given.get("voices", {}), MAIN: given}
-    return {name: read_voice(name, tables[name], run) for name in sorted(names)}
+    tables = {**settings.get("voices", {}), MAIN_VOICE: settings}
+    return {name: read_voice(name, tables[name], cfg) for name in sorted(names)}
 
 
-def read_voice(name: str, table: dict[str, Any], run: SpeechConfig) -> Voice:
+def read_voice(name: str, table: dict[str, Any], cfg: SynthesisConfig) -> Voice:
     """The voice in a table with ref_audio, ref_text, speed; ValueError without a recording."""
     if not table.get("ref_audio"):
-        place = "give one with --ref_audio" if name == MAIN else f"write it into [voices.{name}]"
-        raise ValueError(f"the voice {name} has no ref_audio, a recording of it: {place}")
+        advice = "give one with --ref_audio" if name == MAIN_VOICE else f"write it into [voices.{name}]"
+        raise ValueError(f"the voice {name} has no ref_audio, a recording of it: {advice}")
     speed = [f"infer.speed={table['speed']}"] if "speed" in table else []
-    rate = run.model.mel_spec.target_sample_rate
+    rate = cfg.model.mel_spec.target_sample_rate
     return Voice(
         reference=read_reference(table["ref_audio"], table.get("ref_text", ""), rate),
-        speed=changed(run, speed).infer.speed,
+        speed=with_overrides(cfg, speed).infer.speed,
     )
 
 
 # --- files ---
 
 
-def output_path(given: dict[str, Any]) -> Path:
+def output_path(settings: dict[str, Any]) -> Path:
     """Where the WAV goes, a folder that can be written."""
-    name = given.get("output_file") or f"infer_cli_{datetime.now():%Y%m%d_%H%M%S}.wav"
+    name = settings.get("output_file") or f"infer_cli_{datetime.now():%Y%m%d_%H%M%S}.wav"
     if Path(name).is_absolute() or ".." in Path(name).parts:
         raise ValueError(f"output_file={name} lies outside of output_dir: name the folder there")
-    path = Path(given.get("output_dir") or FOLDER) / name
+    path = Path(settings.get("output_dir") or FOLDER) / name
     if path.suffix.lower() != ".wav":
         raise ValueError(f"output_file={name} is no name of a WAV file: let it end with .wav")
-    make_folder(path.parent, "output_dir")
+    ensure_writable_dir(path.parent, "output_dir")
     return path
 
 
-def write_chunks(spoken: list[Speech], out: Path, sample_rate: int, *, ascii_names: bool) -> None:
+def write_chunks(results: list[SynthesisResult], out: Path, sample_rate: int, *, ascii_names: bool) -> None:
     """Each chunk as a file of its own, numbered, named after its text."""
     folder = out.with_name(f"{out.stem}_chunks")
-    chunks = [chunk for speech in spoken for chunk in speech.chunks]
+    chunks = [chunk for result in results for chunk in result.chunks]
     for number, (text, wave) in enumerate(chunks):
         write_wav(folder / f"{number:03d}_{file_name(text, ascii_names)}.wav", wave, sample_rate)
     print(f"wrote {len(chunks)} chunks into {folder}")
@@ -226,38 +228,40 @@ def file_name(text: str, ascii_only: bool) -> str:
     """Letters and digits of a text; in ASCII, accents are dropped and what is left of other scripts is nothing."""
     if ascii_only:
         text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
-    return re.sub(r"\W+", "_", text)[:LONGEST_NAME].strip("_")
+    return re.sub(r"\W+", "_", text)[:MAX_NAME_CHARS].strip("_")
 
 
 # --- the command ---
 
 
-def run(argv: list[str]) -> bool:
+def run_cli(argv: list[str]) -> bool:
     """Everything that a user may have got wrong is looked at first, then the model is loaded."""
-    given = read_settings(argv)
-    cfg = speech_config(given)
-    said = turns(text_of(given), [MAIN, *given.get("voices", {})])
-    voices = read_voices(given, {name for name, _ in said}, cfg)
-    out = output_path(given)
-    speaker = load_speaker(cfg, given.get("ckpt_file", ""), given.get("vocab_file", ""), given.get("device"))
-    seed = chosen_seed(cfg.infer)
-    lines = [
-        Line(reference=voices[name].reference, text=text, seed=seed + i, speed=voices[name].speed)
-        for i, (name, text) in enumerate(said)
+    settings = read_settings(argv)
+    cfg = synthesis_config(settings)
+    segments = split_by_voice(read_text(settings), [MAIN_VOICE, *settings.get("voices", {})])
+    voices = read_voices(settings, {name for name, _ in segments}, cfg)
+    out = output_path(settings)
+    synthesizer = load_synthesizer(
+        cfg, settings.get("ckpt_file", ""), settings.get("vocab_file", ""), settings.get("device")
+    )
+    seed = resolve_seed(cfg.infer)
+    inputs = [
+        SynthesisInput(reference=voices[name].reference, text=text, seed=seed + i, speed=voices[name].speed)
+        for i, (name, text) in enumerate(segments)
     ]
-    spoken = speaker.speak(lines)
-    wave = torch.cat([speech.wave for speech in spoken])
-    if given.get("remove_silence"):
-        wave = pauses_shortened(wave, speaker.sample_rate)
-    if given.get("save_chunk"):
-        write_chunks(spoken, out, speaker.sample_rate, ascii_names=not given.get("no_legacy_text"))
-    write_wav(out, wave, speaker.sample_rate)
-    print(f"wrote {out}, {len(wave) / speaker.sample_rate:.1f} s, seed {seed}")
+    results = synthesizer.synthesize(inputs)
+    wave = torch.cat([result.wave for result in results])
+    if settings.get("remove_silence"):
+        wave = shorten_pauses(wave, synthesizer.sample_rate)
+    if settings.get("save_chunk"):
+        write_chunks(results, out, synthesizer.sample_rate, ascii_names=not settings.get("no_legacy_text"))
+    write_wav(out, wave, synthesizer.sample_rate)
+    print(f"wrote {out}, {len(wave) / synthesizer.sample_rate:.1f} s, seed {seed}")
     return True
 
 
 def main() -> NoReturn:
-    command(run, sys.argv[1:])
+    run_command(run_cli, sys.argv[1:])
 
 
 if __name__ == "__main__":

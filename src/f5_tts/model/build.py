@@ -64,7 +64,7 @@ def find_device(name: str | None, key: str | None = None) -> torch.device:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, TypeError) as error:  # AssertionError: torch was built without CUDA
         reason = str(error).partition("\n")[0]
-        where = f"device {name}" if key is None else f"{key}={name}"
+        setting = f"device {name}" if key is None else f"{key}={name}"
         advice = "leave it out, or say cpu, cuda or mps" if key is None else "cpu always can"
-        raise ValueError(f"{where} cannot be used here ({reason}); {advice}") from error
+        raise ValueError(f"{setting} cannot be used here ({reason}); {advice}") from error
     return device

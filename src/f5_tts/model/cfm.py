@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from f5_tts.model.backbones.layers import Backbone
-from f5_tts.model.heads import Velocity, VelocityModel, start_gaussian_head
+from f5_tts.model.heads import Velocity, VelocityModel, init_gaussian_head
 
 
 class CFM(nn.Module):
@@ -23,7 +23,7 @@ class CFM(nn.Module):
         self.transformer = transformer
         self.sample_from_dist = sample_from_dist  # how it speaks: by drawn velocities, or by their mean
         if transformer.proj_out_ln_sig is not None:
-            start_gaussian_head(transformer.proj_out_ln_sig, ln_sigma_init)
+            init_gaussian_head(transformer.proj_out_ln_sig, ln_sigma_init)
 
     @property
     def is_gaussian(self) -> bool:
@@ -47,7 +47,7 @@ class CFM(nn.Module):
         drop_text: Bool[Tensor, " b"] | None = None,
         cfg_strength: float = 0.0,
         grad_uncond: bool = True,
-        words: Float[Tensor, "bb n e"] | None = None,
+        text_embedding: Float[Tensor, "bb n e"] | None = None,
     ) -> Velocity:
         """Velocity at flow time `time` (0 noise, 1 speech); with `cfg_strength` w its mean is μ_c + w (μ_c - μ_u).
 
@@ -57,17 +57,26 @@ class CFM(nn.Module):
         """
         num = len(x)
         time = time.expand(num)
-        no, yes = x.new_zeros(num, dtype=torch.bool), x.new_ones(num, dtype=torch.bool)
-        audio, blank = no if drop_audio is None else drop_audio, no if drop_text is None else drop_text
+        all_false, all_true = x.new_zeros(num, dtype=torch.bool), x.new_ones(num, dtype=torch.bool)
+        audio_dropped, text_dropped = (
+            all_false if drop_audio is None else drop_audio,
+            all_false if drop_text is None else drop_text,
+        )
         if cfg_strength == 0.0:
-            return self.transformer(x, cond, text, time, mask, audio, blank, words)
-        twice = None if mask is None else torch.cat([mask, mask])
-        pairs = (torch.cat([part, part]) for part in (x, cond, text, time))
-        both = self.transformer(*pairs, twice, torch.cat([audio, yes]), torch.cat([blank, yes]), words)
-        given, free = both.mean.chunk(2)
-        free = free if grad_uncond else free.detach()
-        ln_sigma = None if both.ln_sigma is None else both.ln_sigma[:num]
-        return Velocity(given + cfg_strength * (given - free), ln_sigma, both.words)
+            return self.transformer(x, cond, text, time, mask, audio_dropped, text_dropped, text_embedding)
+        doubled_mask = None if mask is None else torch.cat([mask, mask])
+        doubled = (torch.cat([tensor, tensor]) for tensor in (x, cond, text, time))
+        outputs = self.transformer(
+            *doubled,
+            doubled_mask,
+            torch.cat([audio_dropped, all_true]),
+            torch.cat([text_dropped, all_true]),
+            text_embedding,
+        )
+        cond_mean, uncond_mean = outputs.mean.chunk(2)
+        uncond_mean = uncond_mean if grad_uncond else uncond_mean.detach()
+        ln_sigma = None if outputs.ln_sigma is None else outputs.ln_sigma[:num]
+        return Velocity(cond_mean + cfg_strength * (cond_mean - uncond_mean), ln_sigma, outputs.text_embedding)
 
 
 def velocity_field(
@@ -77,13 +86,13 @@ def velocity_field(
 
     For solvers, not for gradients: all points share one embedding.
     """
-    words: Tensor | None = None
+    text_embedding: Tensor | None = None
 
     def velocity(x: Float[Tensor, "b n d"], time: Float[Tensor, ""]) -> Velocity:
-        nonlocal words
-        found = model(x, cond, text, time, mask, cfg_strength=cfg_strength, words=words)
-        words = found.words
-        return found
+        nonlocal text_embedding
+        output = model(x, cond, text, time, mask, cfg_strength=cfg_strength, text_embedding=text_embedding)
+        text_embedding = output.text_embedding
+        return output
 
     return velocity
 

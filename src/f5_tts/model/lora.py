@@ -15,17 +15,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from f5_tts.config.checks import shown
+from f5_tts.config.checks import as_override
 from f5_tts.config.schema import LoraConfig
 from f5_tts.extras import install_hint
 from f5_tts.model.cfm import CFM
-from f5_tts.model.fsdp import part_size, part_sizes
+from f5_tts.model.fsdp import shard_numel, shard_numels
 
-FROZEN, CHANGE, LAST = ".base_layer.", ".lora_", ".lora_B."  # in peft's names: W, the change, and its factor B
+BASE_KEY, LORA_KEY, LORA_B_KEY = (
+    ".base_layer.",
+    ".lora_",
+    ".lora_B.",
+)  # in peft's names: W, the change, and its factor B
 ADAPTER = "default"
 
 
-def add_adapters(model: CFM, lora: LoraConfig, say: Callable[[str], None] = print) -> None:
+def add_adapters(model: CFM, lora: LoraConfig, log: Callable[[str], None] = print) -> None:
     """Leave only new adapters and the Gaussian head to be trained; with lora.rank=0 all stays as it is.
 
     B is zero at first, so the model says what it said.
@@ -39,8 +43,10 @@ def add_adapters(model: CFM, lora: LoraConfig, say: Callable[[str], None] = prin
     inject(model, lora, layers)
     if head is not None:
         head.requires_grad_(True)
-    trained, all_of_it = (sum(value.numel() for value in part) for part in (trained_of(model), model.parameters()))
-    say(f"LoRA of rank {lora.rank} beside {len(layers)} layers: {trained:,} of {all_of_it:,} weights are trained")
+    trained, total = (
+        sum(value.numel() for value in parameters) for parameters in (trainable_parameters(model), model.parameters())
+    )
+    log(f"LoRA of rank {lora.rank} beside {len(layers)} layers: {trained:,} of {total:,} weights are trained")
 
 
 def inject(model: CFM, lora: LoraConfig, layers: list[str]) -> None:
@@ -54,20 +60,24 @@ def inject(model: CFM, lora: LoraConfig, layers: list[str]) -> None:
     peft.inject_adapter_in_model(settings, model, ADAPTER)
 
 
-def trained_sizes(model: CFM, lora: LoraConfig, among: int = 1) -> list[int]:
+def trained_sizes(model: CFM, lora: LoraConfig, world_size: int = 1) -> list[int]:
     """Of a model without adapters yet: numbers in each tensor that will be trained, or in a process's part of it, of so
     many processes."""
     head = model.transformer.proj_out_ln_sig
-    whole = model if lora.rank == 0 else head
-    return adapter_sizes(model, lora, among) + (part_sizes(whole, among) if whole else [])
+    module = model if lora.rank == 0 else head
+    return adapter_sizes(model, lora, world_size) + (shard_numels(module, world_size) if module else [])
 
 
-def adapter_sizes(model: CFM, lora: LoraConfig, among: int = 1) -> list[int]:
+def adapter_sizes(model: CFM, lora: LoraConfig, world_size: int = 1) -> list[int]:
     """rank x in and out x rank for each layer that lora.target_modules names; none for rank 0."""
     named = dict(model.named_modules())
     layers = [named[name] for name in target_layers(model, lora.target_modules)] if lora.rank else []
     widths = [(layer.in_features, layer.out_features) for layer in layers if isinstance(layer, nn.Linear)]
-    return [part_size(shape, among) for come, go in widths for shape in ((lora.rank, come), (go, lora.rank))]
+    return [
+        shard_numel(shape, world_size)
+        for in_features, out_features in widths
+        for shape in ((lora.rank, in_features), (out_features, lora.rank))
+    ]
 
 
 def target_layers(model: CFM, targets: list[str]) -> list[str]:
@@ -88,7 +98,7 @@ def ends_with(name: str, target: str) -> bool:
     return f".{name}".endswith(f".{target}")
 
 
-def trained_of(model: nn.Module) -> list[nn.Parameter]:
+def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
@@ -96,7 +106,7 @@ def trained_of(model: nn.Module) -> list[nn.Parameter]:
 def merged_weights(module: nn.Module) -> dict[str, Tensor]:
     """The state of a model, or of what holds one, as if there had never been adapters: their change is inside W."""
     state = module.state_dict()
-    merged = {plain(name): value for name, value in state.items() if CHANGE not in name}
+    merged = {base_name(name): value for name, value in state.items() if LORA_KEY not in name}
     for name, layer in adapted_layers(module):
         merged[f"{name}.weight"] = merged[f"{name}.weight"] + layer.get_delta_weight(ADAPTER)
     return merged
@@ -109,23 +119,23 @@ def adapted_layers(module: nn.Module) -> list[tuple[str, Any]]:
 
 def adapter_weights(module: nn.Module) -> dict[str, Tensor]:
     """A and B of every adapter; nothing for a model without."""
-    return {name: value for name, value in module.state_dict().items() if CHANGE in name}
+    return {name: value for name, value in module.state_dict().items() if LORA_KEY in name}
 
 
-def unchanged(module: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def with_zero_adapters(module: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state, by the module's own names, in which it says what plain weights say: adapters change nothing."""
-    own = module.state_dict()
-    state = {name: value if CHANGE in name else weights[plain(name)] for name, value in own.items()}
-    return {name: torch.zeros_like(value) if LAST in name else value for name, value in state.items()}
+    current = module.state_dict()
+    state = {name: value if LORA_KEY in name else weights[base_name(name)] for name, value in current.items()}
+    return {name: torch.zeros_like(value) if LORA_B_KEY in name else value for name, value in state.items()}
 
 
-def load_adapted(module: nn.Module, merged: Mapping[str, Tensor], adapters: Mapping[str, Tensor]) -> None:
+def load_with_adapters(module: nn.Module, merged: Mapping[str, Tensor], adapters: Mapping[str, Tensor]) -> None:
     """Go back to what `merged_weights` and `adapter_weights` gave, bit for bit.
 
     Frozen weights under adapters must be those of that time already: merged, they would count the change twice.
     """
-    frozen = {name: value for name, value in module.state_dict().items() if FROZEN in name}
-    module.load_state_dict({**unchanged(module, merged), **frozen, **adapters})
+    base_weights = {name: value for name, value in module.state_dict().items() if BASE_KEY in name}
+    module.load_state_dict({**with_zero_adapters(module, merged), **base_weights, **adapters})
 
 
 def lora_settings(lora: LoraConfig | None) -> dict[str, Any]:
@@ -135,16 +145,17 @@ def lora_settings(lora: LoraConfig | None) -> dict[str, Any]:
     return {"rank": lora.rank, "alpha": lora.alpha, "target_modules": sorted(lora.target_modules)}
 
 
-def check_same_lora(path: Path, there: dict[str, Any], here: dict[str, Any]) -> None:
+def check_same_lora(path: Path, saved: dict[str, Any], current: dict[str, Any]) -> None:
     """Raises ValueError when a run would go on with other adapters than those in its checkpoint."""
-    for key, value in there.items():
-        if here.get(key, value) != value:
+    for key, value in saved.items():
+        if current.get(key, value) != value:
             raise ValueError(
-                f"{path} was trained with lora.{key}={shown(value)}, this run has {shown(here[key])}: set it to "
-                f"{shown(value)}, or start from the weights of stage 1 in another ckpts.save_dir"
+                f"{path} was trained with lora.{key}={as_override(value)}, this run has {as_override(current[key])}: "
+                "set it to "
+                f"{as_override(value)}, or start from the weights of stage 1 in another ckpts.save_dir"
             )
 
 
-def plain(name: str) -> str:
+def base_name(name: str) -> str:
     """The published name of a weight."""
-    return name.replace(FROZEN, ".")
+    return name.replace(BASE_KEY, ".")

@@ -36,10 +36,10 @@ class LogMel(nn.Module):
 
     def forward(self, wave: Float[Tensor, "b nw"]) -> Float[Tensor, "b n d"]:
         """Natural log of the mel magnitudes, a frame every hop; ValueError for too few samples to mirror or frame."""
-        spec, edge = self.spec, mirrored(self.spec)
-        shortest = max(edge + 1, spec.n_fft - 2 * edge)
-        if wave.shape[-1] < shortest:
-            raise ValueError(f"a waveform of {wave.shape[-1]} samples is too short; mel frames need {shortest}")
+        spec, edge = self.spec, edge_samples(self.spec)
+        min_samples = max(edge + 1, spec.n_fft - 2 * edge)
+        if wave.shape[-1] < min_samples:
+            raise ValueError(f"a waveform of {wave.shape[-1]} samples is too short; mel frames need {min_samples}")
         spectrum = torch.stft(
             pad(wave, (edge, edge), mode="reflect"),
             spec.n_fft,
@@ -55,14 +55,14 @@ class LogMel(nn.Module):
         return (magnitude.transpose(1, 2) @ self.filters).clamp(min=FLOOR).log()
 
 
-def mirrored(spec: MelSpecConfig) -> int:
+def edge_samples(spec: MelSpecConfig) -> int:
     """Samples mirrored at each end of a waveform; the one place that says where frames begin, and so how many fit."""
     return (spec.n_fft - spec.hop_length) // 2 if spec.mel_spec_type == "bigvgan" else spec.n_fft // 2
 
 
 def frames_in(seconds: float, spec: MelSpecConfig) -> int:
     """How many frames a clip that lasts so long has, to the nearest."""
-    return round(seconds * spec.frames_per_second - (spec.n_fft - 2 * mirrored(spec)) / spec.hop_length) + 1
+    return round(seconds * spec.frames_per_second - (spec.n_fft - 2 * edge_samples(spec)) / spec.hop_length) + 1
 
 
 def mel_filters(spec: MelSpecConfig) -> Float[Tensor, "f d"]:
@@ -97,7 +97,7 @@ def slaney_mel(hz: float) -> float:
 
 def triangles(bins: Float[Tensor, " f"], corners: Float[Tensor, " k"]) -> Float[Tensor, "f d"]:
     """Height one at the middle corner of each three in a row, zero at and beyond the others; all in Hz."""
-    low, centre, high = corners[:-2], corners[1:-1], corners[2:]
-    rising = (bins[:, None] - low) / (centre - low)
-    falling = (high - bins[:, None]) / (high - centre)
+    low, center, high = corners[:-2], corners[1:-1], corners[2:]
+    rising = (bins[:, None] - low) / (center - low)
+    falling = (high - bins[:, None]) / (high - center)
     return torch.minimum(rising, falling).clamp(min=0)

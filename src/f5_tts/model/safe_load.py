@@ -15,9 +15,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-BLOCK = 2**20  # bytes read at a time
-FOLDER = 0x10  # in the attributes of a zip's record
-PLAIN = {
+READ_SIZE = 2**20  # bytes read at a time
+FOLDER_FLAG = 0x10  # in the attributes of a zip's record
+ALLOWED_DTYPES = {
     torch.float64,
     torch.float32,
     torch.float16,
@@ -29,7 +29,7 @@ PLAIN = {
     torch.uint8,
     torch.bool,
 }  # what weights may be made of
-UNREADABLE = (
+LOAD_ERRORS = (
     RuntimeError,
     OSError,
     EOFError,
@@ -60,16 +60,16 @@ def read_file(path: Path) -> Any:
         if path.suffix == ".safetensors":
             return load_file(path)
         if zipfile.is_zipfile(path):
-            check_records(path)
+            verify_records(path)
             return torch.load(path, map_location="cpu", weights_only=True)
         raise RuntimeError("no archive as torch.save writes it since PyTorch 1.6")
-    except UNREADABLE as error:
+    except LOAD_ERRORS as error:
         is_code = isinstance(error, pickle.UnpicklingError)
         reason = "objects that only code could restore" if is_code else str(error).partition("\n")[0]
         raise ValueError(f"{path} cannot be read as a checkpoint: damaged, or not only weights ({reason})") from error
 
 
-def check_records(path: Path) -> None:
+def verify_records(path: Path) -> None:
     """See that every record of an archive has its checksum; an archive written without them has zeros there.
 
     Raises BadZipFile for another one, and RuntimeError for a folder, for which torch takes memory and fills nothing in,
@@ -83,13 +83,13 @@ def check_records(path: Path) -> None:
         if len({record.filename for record in records}) < len(records):
             raise RuntimeError("two of its records have one name")
         for record in records:
-            if record.is_dir() or record.external_attr & FOLDER:
+            if record.is_dir() or record.external_attr & FOLDER_FLAG:
                 raise RuntimeError(f"its record {record.filename} is marked as a folder")
             record.CRC = record.CRC or None  # pyright: ignore[reportAttributeAccessIssue]
             with archive.open(record) as stream:
                 if record.filename.endswith("data.pkl") and b"bytearray" in stream.read():
                     raise RuntimeError("it holds a bytearray")
-                while stream.read(BLOCK):
+                while stream.read(READ_SIZE):
                     pass
 
 
@@ -105,14 +105,14 @@ def check_tensors(tensors: Any, path: Path) -> None:
         isinstance(name, str) and isinstance(value, Tensor) for name, value in tensors.items()
     ):
         raise ValueError(f"{path} is no state dict: it should hold tensors by their names and nothing else")
-    if odd := [name for name, value in tensors.items() if not is_plain(value)]:
-        raise ValueError(f"{path} is no state dict: {odd[0]} is no plain tensor, with all its values in the file")
+    if invalid := [name for name, value in tensors.items() if not is_dense(value)]:
+        raise ValueError(f"{path} is no state dict: {invalid[0]} is no plain tensor, with all its values in the file")
 
 
-def is_plain(value: Tensor) -> bool:
+def is_dense(value: Tensor) -> bool:
     """Whether a tensor is of numbers that weights are made of, and the file has them all: not one number many times."""
-    stored = value.dtype in PLAIN and value.layout == torch.strided and value.device.type == "cpu"
-    return stored and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+    is_allowed = value.dtype in ALLOWED_DTYPES and value.layout == torch.strided and value.device.type == "cpu"
+    return is_allowed and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
 
 
 def checksum(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:

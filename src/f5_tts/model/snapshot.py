@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from f5_tts.model.fsdp import divided, is_divided, own_part
+from f5_tts.model.fsdp import is_dtensor, shard_like, to_local
 from f5_tts.model.heads import Velocity
 
 
@@ -26,40 +26,40 @@ class Snapshot:
         self.tensors = {name: value.detach().to(device, copy=True) for name, value in trained.items()}
 
     def __call__(self, *inputs: Any, **options: Any) -> Velocity:
-        now = self.model.state_dict()  # rl.ref_model_ckpt brings buffers too
-        if any(map(is_divided, now.values())):
-            return self.in_place_of(now, *inputs, **options)
-        tensors = {name: value.to(now[name].device) for name, value in self.tensors.items()}
+        current = self.model.state_dict()  # rl.ref_model_ckpt brings buffers too
+        if any(map(is_dtensor, current.values())):
+            return self.forward_swapped(current, *inputs, **options)
+        tensors = {name: value.to(current[name].device) for name, value in self.tensors.items()}
         return functional_call(self.model, tensors, inputs, options)
 
-    def in_place_of(self, now: Mapping[str, Tensor], *inputs: Any, **options: Any) -> Velocity:
+    def forward_swapped(self, current: Mapping[str, Tensor], *inputs: Any, **options: Any) -> Velocity:
         """Of a model in shards, which knows no other weights than its own: theirs and these change places meanwhile."""
-        pairs = [(own_part(now[name]), own_part(value)) for name, value in self.tensors.items()]
-        exchange(pairs)
+        pairs = [(to_local(current[name]), to_local(value)) for name, value in self.tensors.items()]
+        swap_values(pairs)
         try:
             return self.model(*inputs, **options)
         finally:
-            exchange(pairs)
+            swap_values(pairs)
 
     @torch.no_grad()
-    def follow(self, decay: float) -> None:
+    def ema_update(self, decay: float) -> None:
         """Move towards the model: decay times what it was plus (1 - decay) times what the model is."""
-        now = dict(self.model.named_parameters())
+        current = dict(self.model.named_parameters())
         for name, value in self.tensors.items():
-            value.lerp_(now[name].detach().to(value.device), 1 - decay)
+            value.lerp_(current[name].detach().to(value.device), 1 - decay)
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take the values of another snapshot, by the same names."""
         if tensors.keys() != self.tensors.keys():
-            odd = sorted(tensors.keys() ^ self.tensors.keys())[:3]
-            raise ValueError(f"a snapshot holds other tensors than this model trains, e.g. {odd}")
-        for name, value in divided(tensors, self.tensors).items():
+            differing = sorted(tensors.keys() ^ self.tensors.keys())[:3]
+            raise ValueError(f"a snapshot holds other tensors than this model trains, e.g. {differing}")
+        for name, value in shard_like(tensors, self.tensors).items():
             self.tensors[name].copy_(value)
 
 
-def exchange(pairs: list[tuple[Tensor, Tensor]]) -> None:
+def swap_values(pairs: list[tuple[Tensor, Tensor]]) -> None:
     """Let the two of each pair have each other's values."""
     for one, other in pairs:
-        kept = one.clone()
+        saved = one.clone()
         one.copy_(other)
-        other.copy_(kept)
+        other.copy_(saved)

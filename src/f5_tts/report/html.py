@@ -12,17 +12,17 @@ from urllib.parse import quote
 from rapidfuzz.distance import Levenshtein
 
 from f5_tts.eval.table import HEADER, ResultRow, title
-from f5_tts.files import replace_file
-from f5_tts.rewards.asr.error_rate import normalise
+from f5_tts.files import write_atomically
+from f5_tts.rewards.asr.error_rate import normalize
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Take:
+class Sample:
     """What one model made of a text."""
 
     model: str
     audio: Path
-    heard: str  # by the recogniser
+    transcript: str  # by the recogniser
     similarity: float
 
 
@@ -33,7 +33,7 @@ class ListenRow:
     text: str
     prompt_audio: Path
     prompt_text: str
-    takes: Sequence[Take]  # the same models in every row, in the order of the columns
+    samples: Sequence[Sample]  # the same models in every row, in the order of the columns
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +41,7 @@ class Results:
     """What stands above the clips."""
 
     rows: Sequence[ResultRow]
-    recogniser: str  # a key of table.RECOGNISERS
+    asr: str  # a key of table.RECOGNISERS
     picture: Path
 
 
@@ -50,12 +50,12 @@ def write_page(rows: Sequence[ListenRow], path: str | Path, results: Results) ->
     path = Path(path)
     content = PAGE.format(
         style=STYLE,
-        recogniser=escape(title(results.recogniser)),
+        recogniser=escape(title(results.asr)),
         results=results_html(results.rows),
         picture=link(results.picture, path.parent),
         listen=listen_html(rows, path.parent),
     )
-    replace_file(path, lambda part: part.write_text(content, encoding="utf-8"))
+    write_atomically(path, lambda tmp_path: tmp_path.write_text(content, encoding="utf-8"))
 
 
 def results_html(rows: Sequence[ResultRow]) -> str:
@@ -71,11 +71,11 @@ def listen_html(rows: Sequence[ListenRow], folder: Path) -> str:
     """A table of players, a row each; ValueError when rows show different models, or there are none."""
     if not rows:
         raise ValueError("a page to listen to needs at least one row, found none")
-    models = [take.model for take in rows[0].takes]
+    models = [sample.model for sample in rows[0].samples]
     for row in rows:
-        if [take.model for take in row.takes] != models:
+        if [sample.model for sample in row.samples] != models:
             raise ValueError(
-                f"takes of {row.text!r} are by {[t.model for t in row.takes]}; the first row's by {models}"
+                f"takes of {row.text!r} are by {[sample.model for sample in row.samples]}; the first row's by {models}"
             )
     head = table_row("th", ["text", "prompt", *models])
     body = "\n".join(listen_row(row, folder) for row in rows)
@@ -85,12 +85,12 @@ def listen_html(rows: Sequence[ListenRow], folder: Path) -> str:
 def listen_row(row: ListenRow, folder: Path) -> str:
     """One prompt and what each model made of it, misheard words marked."""
     prompt = f"{player(row.prompt_audio, folder)}<p>{escape(row.prompt_text)}</p>"
-    takes = [
-        f"{player(take.audio, folder)}<p>{marked(row.text, take.heard)}</p>"
-        f"<small>similarity {take.similarity:.2f}</small>"
-        for take in row.takes
+    cells_html = [
+        f"{player(sample.audio, folder)}<p>{highlight_errors(row.text, sample.transcript)}</p>"
+        f"<small>similarity {sample.similarity:.2f}</small>"
+        for sample in row.samples
     ]
-    cells = "".join(f"<td>{cell}</td>" for cell in (prompt, *takes))
+    cells = "".join(f"<td>{cell}</td>" for cell in (prompt, *cells_html))
     return f'<tr><th scope="row">{escape(row.text)}</th>{cells}</tr>'
 
 
@@ -103,12 +103,12 @@ def link(target: Path, folder: Path) -> str:
     return escape(quote(Path(os.path.relpath(target, folder)).as_posix()))
 
 
-def marked(text: str, heard: str) -> str:
+def highlight_errors(text: str, transcript: str) -> str:
     """The heard words, marked where they differ from the text; words of the text that are missing are struck out."""
-    want, got = normalise(text).split(), normalise(heard).split()
+    expected, actual = normalize(text).split(), normalize(transcript).split()
     pieces = []
-    for edit in Levenshtein.opcodes(want, got):
-        words = got[edit.dest_start : edit.dest_end] or want[edit.src_start : edit.src_end]
+    for edit in Levenshtein.opcodes(expected, actual):
+        words = actual[edit.dest_start : edit.dest_end] or expected[edit.src_start : edit.src_end]
         pieces += [MARKS[edit.tag].format(escape(word)) for word in words]
     return " ".join(pieces)
 

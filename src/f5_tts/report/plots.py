@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from f5_tts.files import replace_file
+from f5_tts.files import write_atomically
 from f5_tts.plotting import new_figure
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def draw_run(
     for axis in axes[2:]:
         axis.set_xlabel("update")
     figure.suptitle(f"{algorithm}, {len(columns['update'])} updates")
-    replace_file(Path(path), lambda part: figure.savefig(part, format="png"))
+    write_atomically(Path(path), lambda tmp_path: figure.savefig(tmp_path, format="png"))
 
 
 def as_columns(metrics: Sequence[Metrics]) -> dict[str, NDArray[np.float64]]:
@@ -83,13 +83,13 @@ def smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def mark_held_out(axis: Axes, updates: NDArray[np.float64], held_out: tuple[float, float]) -> None:
     """Short dashes just outside the course, before its first update and after its last."""
-    reach = 0.1 * max(updates[-1] - updates[0], 1)
-    for start, value in zip((updates[0] - reach, updates[-1]), held_out, strict=True):
-        axis.hlines(value, start, start + reach, color=MARK, linestyle="--", linewidth=1.8)
-        place = (start + reach / 2, value)
+    width = 0.1 * max(updates[-1] - updates[0], 1)
+    for start, value in zip((updates[0] - width, updates[-1]), held_out, strict=True):
+        axis.hlines(value, start, start + width, color=MARK, linestyle="--", linewidth=1.8)
+        position = (start + width / 2, value)
         axis.annotate(
             f"{value:.2f}",
-            place,
+            position,
             (0, 4),
             textcoords="offset points",
             color=MARK,

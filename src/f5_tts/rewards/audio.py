@@ -11,15 +11,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from f5_tts.data.audio import SHORTEST_S
+from f5_tts.data.audio import MIN_SECONDS
 from f5_tts.types import RewardInput
 
-HEARD_RATE = 16_000  # Hz
+ASR_RATE = 16_000  # Hz
 
 
 def is_usable(clip: Float[Tensor, " nw"], sample_rate: int) -> bool:
     """Whether a clip holds a sound to judge: finite, at least 0.1 s long, not all zeros."""
-    long_enough = clip.numel() >= SHORTEST_S * sample_rate
+    long_enough = clip.numel() >= MIN_SECONDS * sample_rate
     return long_enough and bool(clip.isfinite().all()) and bool(clip.any())
 
 
@@ -31,12 +31,12 @@ def usable_indices(clips: list[Tensor], sample_rate: int) -> list[int]:
     return usable
 
 
-def at_heard_rate(clip: Float[Tensor, " nw"], sample_rate: int) -> Float[Tensor, " nv"]:
+def to_16k_mono(clip: Float[Tensor, " nw"], sample_rate: int) -> Float[Tensor, " nv"]:
     """The clip at 16 kHz, cut off at full scale (as a player would), in float32 on the CPU."""
     samples = clip.detach().to("cpu", torch.float32).clamp(-1, 1)
-    if sample_rate == HEARD_RATE:
+    if sample_rate == ASR_RATE:
         return samples
-    return torch.from_numpy(soxr.resample(samples.numpy(), sample_rate, HEARD_RATE))
+    return torch.from_numpy(soxr.resample(samples.numpy(), sample_rate, ASR_RATE))
 
 
 def shared_rate(inputs: Sequence[RewardInput]) -> int:

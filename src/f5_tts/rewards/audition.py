@@ -23,22 +23,22 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
-from f5_tts.config.load import load_run
-from f5_tts.config.schema import ConfigError, ModelConfig, RLRunConfig, dataset_dir
+from f5_tts.config.load import load_config
+from f5_tts.config.schema import ConfigError, ModelConfig, RLTrainConfig, dataset_dir
 from f5_tts.data.dataset import AudioReader
 from f5_tts.data.formats import folder_entries
 from f5_tts.data.rows import Row, read_data_set
-from f5_tts.entrypoint import command
-from f5_tts.files import replace_file
+from f5_tts.entrypoint import run_command
+from f5_tts.files import write_atomically
 from f5_tts.model.build import build_vocoder
 from f5_tts.model.mel import LogMel
-from f5_tts.rewards.audit.corruptions import DAMAGES, words_of
+from f5_tts.rewards.audit.corruptions import CORRUPTIONS, words_of
 from f5_tts.rewards.audit.plot import draw_audition
 from f5_tts.rewards.registry import build_providers, score_all
 from f5_tts.types import RewardInput, Vocoder
 
-RECORDING, COPY, WRONG_VOICE, SLOW = "recording", "copy", "wrong voice", "slow"
-SLOWER = 1.8  # times as long
+RECORDING, RESYNTHESIS, WRONG_VOICE, SLOW = "recording", "copy", "wrong voice", "slow"
+STRETCH_FACTOR = 1.8  # times as long
 
 
 @dataclass(frozen=True)
@@ -50,41 +50,43 @@ class Audition:
 
     def total(self, weights: Mapping[str, float]) -> dict[str, Float[Tensor, " b"]]:
         """Each reward over its spread in all that was heard, added by weight; what does not apply counts nothing."""
-        everything = {name: torch.cat([part[name] for part in self.scores.values()]) for name in weights}
-        spread = {name: max(float(np.nanstd(score)), 1e-8) for name, score in everything.items()}
+        all_scores = {name: torch.cat([by_reward[name] for by_reward in self.scores.values()]) for name in weights}
+        stds = {name: max(float(np.nanstd(score)), 1e-8) for name, score in all_scores.items()}
         return {
-            heard: torch.stack([weight * part[name] / spread[name] for name, weight in weights.items()]).nansum(dim=0)
-            for heard, part in self.scores.items()
+            variant: torch.stack([weight * by_reward[name] / stds[name] for name, weight in weights.items()]).nansum(
+                dim=0
+            )
+            for variant, by_reward in self.scores.items()
         }
 
 
-def audition(run: RLRunConfig) -> Audition:
+def audition(cfg: RLTrainConfig) -> Audition:
     """Score `audition.clips` recordings of the run's data set and what is made of them."""
     torch.manual_seed(0)
-    providers = build_providers(run.rl.rewards.providers)
-    heard = made_of(chosen_rows(run), run.model)
-    write_examples(heard, Path(run.audition.out))
-    scores: dict[str, dict[str, Tensor]] = {name: {} for name in heard}
+    providers = build_providers(cfg.rl.rewards.providers)
+    variants = make_variants(select_rows(cfg), cfg.model)
+    write_examples(variants, Path(cfg.audition.out))
+    scores: dict[str, dict[str, Tensor]] = {name: {} for name in variants}
     seconds = {}
     for name, provider in tqdm(providers.items(), desc="listening", unit="reward"):
         started = time.perf_counter()
-        for what, inputs in heard.items():
-            scores[what] |= score_all({name: provider}, inputs).parts
-        seconds[name] = (time.perf_counter() - started) / sum(map(len, heard.values()))
+        for variant, inputs in variants.items():
+            scores[variant] |= score_all({name: provider}, inputs).components
+        seconds[name] = (time.perf_counter() - started) / sum(map(len, variants.values()))
     return Audition(scores, seconds)
 
 
-def chosen_rows(run: RLRunConfig) -> list[tuple[Row, Row, Row]]:
+def select_rows(cfg: RLTrainConfig) -> list[tuple[Row, Row, Row]]:
     """Recordings of two words and more, each with another of the same voice and one of another voice.
 
     Where speakers are not known a recording is its own reference, and any other one the wrong voice.
     """
-    settings, draw = run.audition, np.random.default_rng(0)
-    rows = read_folder(Path(settings.folder)) if settings.folder else read_data_set(run.datasets.name, dataset_dir(run))
-    spoken = [row for row in rows if len(words_of(row.sentence)) > 1]
-    if len(spoken) < 2:
-        where = settings.folder or dataset_dir(run)
-        raise ConfigError(f"{where} has {len(spoken)} recordings of two words and more; an audition needs two")
+    settings, draw = cfg.audition, np.random.default_rng(0)
+    rows = read_folder(Path(settings.folder)) if settings.folder else read_data_set(cfg.datasets.name, dataset_dir(cfg))
+    candidates = [row for row in rows if len(words_of(row.sentence)) > 1]
+    if len(candidates) < 2:
+        location = settings.folder or dataset_dir(cfg)
+        raise ConfigError(f"{location} has {len(candidates)} recordings of two words and more; an audition needs two")
 
     def another(row: Row, same: bool) -> Row:
         others = [other for other in rows if other is not row]
@@ -97,18 +99,18 @@ def chosen_rows(run: RLRunConfig) -> list[tuple[Row, Row, Row]]:
             raise ConfigError(f"{row.audio_path} of speaker {row.speaker}: an audition needs another {which} beside it")
         return others[int(draw.integers(len(others)))]
 
-    chosen = [spoken[i] for i in draw.permutation(len(spoken))[: settings.clips]]
+    chosen = [candidates[i] for i in draw.permutation(len(candidates))[: settings.clips]]
     return [(row, another(row, True), another(row, False)) for row in chosen]
 
 
 def read_folder(folder: Path) -> list[Row]:
     """Every audio file with its text beside it (a.wav, a.txt); in a subfolder, whose name is the speaker's, or not."""
     entries = folder_entries(folder)
-    without = [entry.audio for entry in entries if not entry.text]
-    if not entries or without:
+    missing_texts = [entry.audio for entry in entries if not entry.text]
+    if not entries or missing_texts:
         raise ConfigError(
             f"audition.folder={folder} needs recordings with their text beside them, a.wav and a.txt; "
-            f"{f'no text for {without[0]}' if without else 'found none'}"
+            f"{f'no text for {missing_texts[0]}' if missing_texts else 'found none'}"
         )
     return [
         Row(
@@ -121,36 +123,38 @@ def read_folder(folder: Path) -> list[Row]:
     ]
 
 
-def made_of(rows: Sequence[tuple[Row, Row, Row]], model: ModelConfig) -> dict[str, list[RewardInput]]:
+def make_variants(rows: Sequence[tuple[Row, Row, Row]], model: ModelConfig) -> dict[str, list[RewardInput]]:
     """Recordings, copies and damage, by name; the same clips in the same order everywhere."""
     read = AudioReader(LogMel(model.mel_spec), model.mel_spec.target_sample_rate)
-    sounds = [[read(row.audio_path) for row in trio] for trio in rows]
-    speak = partial(vocoded, build_vocoder(model))
+    loaded = [[read(row.audio_path) for row in trio] for trio in rows]
+    vocode = partial(resynthesize, build_vocoder(model))
     recordings = [
         RewardInput(
-            audio=own[0],
+            audio=recording[0],
             sample_rate=model.mel_spec.target_sample_rate,
             text=row.sentence,
             language=str(row.columns.get("language") or "auto"),
-            reference_audio=same[0],
-            target_audio=own[0],
+            reference_audio=same_voice[0],
+            target_audio=recording[0],
             row=row.columns,
         )
-        for (row, _, _), (own, same, _) in zip(rows, sounds, strict=True)
+        for (row, _, _), (recording, same_voice, _) in zip(rows, loaded, strict=True)
     ]
-    mels = [own[1] for own, _, _ in sounds]
-    copies = with_audio(recordings, speak(mels))
-    others = [other[0] for _, _, other in sounds]
+    mels = [recording[1] for recording, _, _ in loaded]
+    copies = with_audio(recordings, vocode(mels))
+    others = [other_voice[0] for _, _, other_voice in loaded]
     return {
         RECORDING: recordings,
-        COPY: copies,
-        WRONG_VOICE: [replace(copy, reference_audio=other) for copy, other in zip(copies, others, strict=True)],
-        SLOW: with_audio(recordings, speak([slower(mel) for mel in mels])),
-        **{name: [damage(copy) for copy in copies] for name, damage in DAMAGES.items()},
+        RESYNTHESIS: copies,
+        WRONG_VOICE: [
+            replace(copy, reference_audio=other_voice) for copy, other_voice in zip(copies, others, strict=True)
+        ],
+        SLOW: with_audio(recordings, vocode([time_stretch(mel) for mel in mels])),
+        **{name: [corruption(copy) for copy in copies] for name, corruption in CORRUPTIONS.items()},
     }
 
 
-def vocoded(vocoder: Vocoder, mels: list[Tensor]) -> list[Tensor]:
+def resynthesize(vocoder: Vocoder, mels: list[Tensor]) -> list[Tensor]:
     return vocoder(pad_sequence(mels, batch_first=True), torch.tensor([len(mel) for mel in mels]))
 
 
@@ -158,15 +162,15 @@ def with_audio(items: Sequence[RewardInput], clips: Sequence[Tensor]) -> list[Re
     return [replace(item, audio=clip) for item, clip in zip(items, clips, strict=True)]
 
 
-def slower(mel: Float[Tensor, "n d"]) -> Float[Tensor, "m d"]:
+def time_stretch(mel: Float[Tensor, "n d"]) -> Float[Tensor, "m d"]:
     """The same sounds in SLOWER times as many frames."""
-    return F.interpolate(mel.T[None], scale_factor=SLOWER, mode="linear")[0].T
+    return F.interpolate(mel.T[None], scale_factor=STRETCH_FACTOR, mode="linear")[0].T
 
 
-def write_examples(heard: Mapping[str, Sequence[RewardInput]], out: Path) -> None:
+def write_examples(variants: Mapping[str, Sequence[RewardInput]], out: Path) -> None:
     """The first clip of each kind, to listen to."""
     out.mkdir(parents=True, exist_ok=True)
-    for name, items in heard.items():
+    for name, items in variants.items():
         path = out / f"{name.replace(' ', '_')}.wav"
         soundfile.write(path, items[0].audio.clamp(-1, 1).numpy(), items[0].sample_rate)
 
@@ -174,53 +178,58 @@ def write_examples(heard: Mapping[str, Sequence[RewardInput]], out: Path) -> Non
 # --- what it means ---
 
 
-def report(found: Audition, weights: Mapping[str, float]) -> str:
+def report(result: Audition, weights: Mapping[str, float]) -> str:
     """A table in Markdown: mean scores, in brackets the share of clips that are below their own copy."""
-    columns = {name: {heard: part[name] for heard, part in found.scores.items()} for name in weights}
-    columns["all"] = found.total(weights)
+    columns = {name: {variant: by_reward[name] for variant, by_reward in result.scores.items()} for name in weights}
+    columns["all"] = result.total(weights)
     lines = [["what is heard", *columns, "as a person would"], ["---"] * (len(columns) + 2)]
-    for heard in found.scores:
-        cells = [cell(scores[heard], scores[COPY]) for scores in columns.values()]
-        lines.append([heard, *cells, verdict(heard, columns["all"][heard] - columns["all"][COPY])])
+    for variant in result.scores:
+        cells = [cell(scores[variant], scores[RESYNTHESIS]) for scores in columns.values()]
+        lines.append([variant, *cells, ranking_verdict(variant, columns["all"][variant] - columns["all"][RESYNTHESIS])])
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return "\n".join([table, "", *(summary(name, columns[name], found.seconds) for name in weights)])
+    return "\n".join([table, "", *(summary(name, columns[name], result.seconds) for name in weights)])
 
 
 def cell(scores: Tensor, copies: Tensor) -> str:
     return f"{scores.nanmean():.3f} ({(scores < copies).float().mean():.0%})"
 
 
-def verdict(heard: str, above: Float[Tensor, " b"]) -> str:
+def ranking_verdict(variant: str, above: Float[Tensor, " b"]) -> str:
     """Whether a kind lies where a person puts it: damage below its copy for most clips and in the mean."""
-    if heard == COPY:
+    if variant == RESYNTHESIS:
         return ""
     is_below = bool(above.nanmean() < 0) and bool((above < 0).float().mean() > 0.5)
-    return "yes" if is_below != (heard == RECORDING) else "no"
+    return "yes" if is_below != (variant == RECORDING) else "no"
 
 
 def summary(name: str, scores: Mapping[str, Tensor], seconds: Mapping[str, float]) -> str:
     """One reward in a sentence: what it hears, what it does not, how noisy it is and what it costs."""
-    shifts = {heard: score - scores[COPY] for heard, score in scores.items() if heard not in (RECORDING, COPY)}
-    heard = [what for what, shift in shifts.items() if verdict(what, shift) == "yes"]
-    praised = [what for what, shift in shifts.items() if (shift > 0).float().mean() > 0.5]
-    change, milliseconds = scores[COPY] - scores[RECORDING], 1000 * seconds[name.rpartition(".")[0]]
+    shifts = {
+        variant: score - scores[RESYNTHESIS]
+        for variant, score in scores.items()
+        if variant not in (RECORDING, RESYNTHESIS)
+    }
+    lowered = [variant for variant, shift in shifts.items() if ranking_verdict(variant, shift) == "yes"]
+    praised = [variant for variant, shift in shifts.items() if (shift > 0).float().mean() > 0.5]
+    change, milliseconds = scores[RESYNTHESIS] - scores[RECORDING], 1000 * seconds[name.rpartition(".")[0]]
     return (
-        f"{name}: lowers {', '.join(heard) or 'nothing'}; raises {', '.join(praised) or 'nothing'}; from recording to "
+        f"{name}: lowers {', '.join(lowered) or 'nothing'}; raises {', '.join(praised) or 'nothing'}; from recording "
+        "to "
         f"copy {change.nanmean():+.3f} ± {np.nanstd(change):.3f}; {milliseconds:.1f} ms a clip"
     )
 
 
 def main(argv: list[str]) -> bool:
-    run = load_run(argv, default="F5TTS_RL", schema=RLRunConfig)
-    found, out = audition(run), Path(run.audition.out)
-    named = {entry.name: entry.weight for entry in run.rl.rewards.providers}
-    weights = {key: named[key.rpartition(".")[0]] for key in found.scores[COPY]}
-    text = report(found, weights)
-    replace_file(out / "audition.md", lambda part: part.write_text(text + "\n", encoding="utf-8"))
-    draw_audition(found.scores, COPY, out / "audition.png")
+    cfg = load_config(argv, default="F5TTS_RL", schema=RLTrainConfig)
+    result, out = audition(cfg), Path(cfg.audition.out)
+    named = {entry.name: entry.weight for entry in cfg.rl.rewards.providers}
+    weights = {key: named[key.rpartition(".")[0]] for key in result.scores[RESYNTHESIS]}
+    text = report(result, weights)
+    write_atomically(out / "audition.md", lambda part: part.write_text(text + "\n", encoding="utf-8"))
+    draw_audition(result.scores, RESYNTHESIS, out / "audition.png")
     print(f"{text}\n\n{out}: audition.md, audition.png, and an example of each kind to listen to")
     return True
 
 
 if __name__ == "__main__":
-    command(main, sys.argv[1:])
+    run_command(main, sys.argv[1:])

@@ -9,11 +9,14 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from f5_tts.config.schema import GateConfig
-from f5_tts.types import RewardBatch, Scored
+from f5_tts.types import ProviderScores, RewardBatch
 
 
 def combine(
-    scored: Scored, weights: Mapping[str, float], gates: Sequence[GateConfig], frames: Mapping[str, Tensor]
+    scores: ProviderScores,
+    weights: Mapping[str, float],
+    gates: Sequence[GateConfig],
+    frame_scores: Mapping[str, Tensor],
 ) -> RewardBatch:
     """Scores behind their gates, and their total: the weighted sum of the parts that apply.
 
@@ -26,22 +29,27 @@ def combine(
         gates: `rl.rewards.gates`.
         frames: parts that know which word earned them.
     """
-    parts = scored.parts
-    if not parts or parts.keys() != weights.keys():
+    components = scores.components
+    if not components or components.keys() != weights.keys():
         raise ValueError(
-            f"each reward needs a score and a weight: scores {sorted(parts)}, weights {sorted(weights)}; "
+            f"each reward needs a score and a weight: scores {sorted(components)}, weights {sorted(weights)}; "
             "see rl.rewards.providers"
         )
-    shut = {gate.reward: torch.zeros_like(parts[gate.reward], dtype=torch.bool) for gate in gates}
+    closed = {gate.reward: torch.zeros_like(components[gate.reward], dtype=torch.bool) for gate in gates}
     for gate in gates:
-        shut[gate.reward] |= is_outside(find(scored, gate.by), gate.within)
-    parts = {name: masked(score, shut.get(name)) for name, score in parts.items()}
-    total = torch.stack([weights[name] * score for name, score in parts.items()]).nansum(dim=0)
-    frames = {name: masked(score, shut.get(name)) for name, score in frames.items()}
-    reported = dict(scored.reported)
-    reported |= {f"{name}.gated": mask.float() for name, mask in shut.items()}
+        closed[gate.reward] |= is_outside(lookup_score(scores, gate.by), gate.within)
+    components = {name: zero_where(score, closed.get(name)) for name, score in components.items()}
+    total = torch.stack([weights[name] * score for name, score in components.items()]).nansum(dim=0)
+    frame_scores = {name: zero_where(score, closed.get(name)) for name, score in frame_scores.items()}
+    diagnostics = dict(scores.diagnostics)
+    diagnostics |= {f"{name}.gated": mask.float() for name, mask in closed.items()}
     return RewardBatch(
-        total=total, parts=parts, weights=dict(weights), frames=frames, reported=reported, texts=scored.texts
+        total=total,
+        components=components,
+        weights=dict(weights),
+        frame_scores=frame_scores,
+        diagnostics=diagnostics,
+        texts=scores.texts,
     )
 
 
@@ -50,14 +58,14 @@ def is_outside(scores: Tensor, within: Sequence[float]) -> Bool[Tensor, " b"]:
     return (scores < low) | (scores > high)
 
 
-def masked(scores: Tensor, mask: Tensor | None) -> Tensor:
+def zero_where(scores: Tensor, mask: Tensor | None) -> Tensor:
     """Zeros for the samples of the mask."""
     return scores if mask is None else scores.masked_fill(mask.view(-1, *[1] * (scores.ndim - 1)), 0.0)
 
 
-def find(scored: Scored, name: str) -> Tensor:
+def lookup_score(scores: ProviderScores, name: str) -> Tensor:
     """A score that is rewarded or reported; ValueError for one that is neither."""
-    known = scored.parts | scored.reported
+    known = scores.components | scores.diagnostics
     if name not in known:
         raise ValueError(f"rl.rewards.gates: {name} in `by` was not scored; there are {', '.join(known)}")
     return known[name]
@@ -65,13 +73,13 @@ def find(scored: Scored, name: str) -> Tensor:
 
 def check_gates(gates: Sequence[GateConfig], rewarded: Iterable[str], providers: Iterable[str]) -> None:
     """ValueError for a gate of a reward that is none, or by a provider that is none."""
-    for place, gate in enumerate(gates):
+    for index, gate in enumerate(gates):
         if gate.reward not in rewarded:
             raise ValueError(
-                f"rl.rewards.gates.{place}.reward={gate.reward} is not rewarded; there are {', '.join(rewarded)}"
+                f"rl.rewards.gates.{index}.reward={gate.reward} is not rewarded; there are {', '.join(rewarded)}"
             )
         if not gate.by.startswith(tuple(f"{name}." for name in providers)):
             raise ValueError(
-                f"rl.rewards.gates.{place}.by={gate.by} is of no provider; write <provider>.<component>, with "
+                f"rl.rewards.gates.{index}.by={gate.by} is of no provider; write <provider>.<component>, with "
                 f"{' or '.join(providers)}"
             )

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from f5_tts.rewards.asr.error_rate import normalise
+from f5_tts.rewards.asr.error_rate import normalize
 from f5_tts.rewards.audio import is_usable
 from f5_tts.types import RewardInput
 
@@ -29,10 +29,10 @@ class Guard(ABC):
 
     def score(self, inputs: Sequence[RewardInput]) -> Float[Tensor, " b"]:
         usable = [is_usable(item.audio, item.sample_rate) for item in inputs]
-        return torch.tensor([self.judge(item) if good else 0.0 for item, good in zip(inputs, usable, strict=True)])
+        return torch.tensor([self.score_clip(item) if good else 0.0 for item, good in zip(inputs, usable, strict=True)])
 
     @abstractmethod
-    def judge(self, item: RewardInput) -> float:
+    def score_clip(self, item: RewardInput) -> float:
         """Of a clip that holds sound."""
 
 
@@ -46,9 +46,9 @@ class SpeechRate(Guard):
         require(0 < low <= high, f"speech_rate: low={low}, high={high} must be above 0 and in this order")
         self.low, self.high = low, high
 
-    def judge(self, item: RewardInput) -> float:
-        samples = item.audio.numel() + (0 if item.lead is None else item.lead.numel())
-        letters = len(normalise(item.text).replace(" ", ""))
+    def score_clip(self, item: RewardInput) -> float:
+        samples = item.audio.numel() + (0 if item.prompt_audio is None else item.prompt_audio.numel())
+        letters = len(normalize(item.text).replace(" ", ""))
         rate = letters * item.sample_rate / samples
         return min(1.0, rate / self.low, self.high / rate) if letters else math.nan
 
@@ -60,7 +60,7 @@ class LongSilence(Guard):
         require(most_s > 0, f"long_silence: most_s={most_s} must be above 0")
         self.most_s = most_s
 
-    def judge(self, item: RewardInput) -> float:
+    def score_clip(self, item: RewardInput) -> float:
         return min(1.0, self.most_s / max(longest_silence(item.audio, item.sample_rate), WINDOW_S))
 
 
@@ -71,14 +71,14 @@ class Clipping(Guard):
         require(0 < worst <= 1, f"clipping: worst={worst} must be a share above 0")
         self.worst = worst
 
-    def judge(self, item: RewardInput) -> float:
-        share = (item.audio.abs() >= FULL_SCALE).float().mean().item()
-        return max(0.0, 1.0 - share / self.worst)
+    def score_clip(self, item: RewardInput) -> float:
+        clipped_share = (item.audio.abs() >= FULL_SCALE).float().mean().item()
+        return max(0.0, 1.0 - clipped_share / self.worst)
 
 
-def require(fits: bool, sentence: str) -> None:
+def require(fits: bool, message: str) -> None:
     if not fits:
-        raise ValueError(sentence)
+        raise ValueError(message)
 
 
 def longest_silence(clip: Float[Tensor, " nw"], sample_rate: int) -> float:

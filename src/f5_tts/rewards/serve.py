@@ -19,20 +19,20 @@ from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingTCPServer
 from typing import Any, NoReturn, TextIO
 
-from f5_tts.entrypoint import command
-from f5_tts.rewards.registry import knows_words, local_provider, scores_of
-from f5_tts.rewards.remote.protocol import PROTOCOL, TOKEN, is_loopback, pack_scores, shared_token, unpack_inputs
+from f5_tts.entrypoint import run_command
+from f5_tts.rewards.registry import build_local_provider, has_word_scores, provider_scores
+from f5_tts.rewards.remote.protocol import PROTOCOL, TOKEN, decode_inputs, encode_scores, is_loopback, shared_token
 from f5_tts.types import RewardInput, RewardProvider
 
-SLOWEST_S = 30.0  # without a byte from a client, or without room for one of ours, before it is hung up on
-MISTAKES = (ValueError, OSError, ImportError)  # whose text is all that a user needs
+SOCKET_TIMEOUT_S = 30.0  # without a byte from a client, or without room for one of ours, before it is hung up on
+USER_ERRORS = (ValueError, OSError, ImportError)  # whose text is all that a user needs
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """A request that gets no scores: an HTTP status, and why."""
 
-    def __init__(self, status: HTTPStatus, why: str) -> None:
-        super().__init__(why)
+    def __init__(self, status: HTTPStatus, reason: str) -> None:
+        super().__init__(reason)
         self.status = status
 
 
@@ -48,16 +48,18 @@ class Service:
             "protocol": PROTOCOL,
             "name": self.name,
             "component": self.provider.component,
-            "words": knows_words(self.provider),
+            "words": has_word_scores(self.provider),
         }
 
-    def answer(self, call: str, inputs: Sequence[RewardInput]) -> bytes:
+    def answer(self, request_id: str, inputs: Sequence[RewardInput]) -> bytes:
         """Scores, checked as in a run: whatever a provider may give there becomes tensors and texts here."""
         try:
-            return self.scorer.submit(lambda: pack_scores(scores_of(self.provider, self.name, inputs), call)).result()
+            return self.scorer.submit(
+                lambda: encode_scores(provider_scores(self.provider, self.name, inputs), request_id)
+            ).result()
         except Exception as error:  # anything that a provider raises is for who asked; the server goes on
             traceback.print_exc()
-            raise Refused(HTTPStatus.INTERNAL_SERVER_ERROR, described(error)) from error
+            raise RequestRefused(HTTPStatus.INTERNAL_SERVER_ERROR, error_detail(error)) from error
 
 
 class RewardServer(ThreadingTCPServer):
@@ -84,7 +86,7 @@ class Handler(BaseHTTPRequestHandler):
     """GET / says what is served; POST /score takes clips and gives scores, packed as `wire` says."""
 
     server: RewardServer  # pyright: ignore[reportIncompatibleVariableOverride]
-    timeout = SLOWEST_S
+    timeout = SOCKET_TIMEOUT_S
 
     def do_GET(self) -> None:
         self.reply(self.description)
@@ -97,50 +99,50 @@ class Handler(BaseHTTPRequestHandler):
         try:
             self.check_token()
             status, body = HTTPStatus.OK, content()
-        except Refused as refusal:
+        except RequestRefused as refusal:
             status, body = refusal.status, str(refusal).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
         if status != HTTPStatus.OK:
-            self.hear_out()
+            self.drain_request()
 
-    def hear_out(self) -> None:
+    def drain_request(self) -> None:
         """Passes over what a refused client still sends: hung up on, it would not come to read why."""
-        until = time.monotonic() + SLOWEST_S
+        deadline = time.monotonic() + SOCKET_TIMEOUT_S
         with suppress(OSError):
             self.connection.shutdown(socket.SHUT_WR)
-            while time.monotonic() < until and self.rfile.read1(2**16):
+            while time.monotonic() < deadline and self.rfile.read1(2**16):
                 pass
 
     def check_token(self) -> None:
-        given, wanted = self.headers.get("Authorization", ""), f"Bearer {self.server.token}"
-        if self.server.token and not hmac.compare_digest(given.encode(), wanted.encode()):
-            raise Refused(HTTPStatus.UNAUTHORIZED, f"set {TOKEN} to the server's, wherever it is asked from")
+        received, expected = self.headers.get("Authorization", ""), f"Bearer {self.server.token}"
+        if self.server.token and not hmac.compare_digest(received.encode(), expected.encode()):
+            raise RequestRefused(HTTPStatus.UNAUTHORIZED, f"set {TOKEN} to the server's, wherever it is asked from")
 
     def description(self) -> bytes:
         if self.path != "/":
-            raise Refused(HTTPStatus.NOT_FOUND, f"there is no {self.path}, only /")
+            raise RequestRefused(HTTPStatus.NOT_FOUND, f"there is no {self.path}, only /")
         return json.dumps(self.server.service.description() | {"max_bytes": self.server.max_bytes}).encode()
 
     def scores(self) -> bytes:
         if self.path != "/score":
-            raise Refused(HTTPStatus.NOT_FOUND, f"there is no {self.path}, only /score")
+            raise RequestRefused(HTTPStatus.NOT_FOUND, f"there is no {self.path}, only /score")
         try:
-            call, inputs = unpack_inputs(self.body())
+            request_id, inputs = decode_inputs(self.body())
         except ValueError as error:
-            raise Refused(HTTPStatus.BAD_REQUEST, str(error)) from error
-        return self.server.service.answer(call, inputs)
+            raise RequestRefused(HTTPStatus.BAD_REQUEST, str(error)) from error
+        return self.server.service.answer(request_id, inputs)
 
     def body(self) -> bytes:
         """All of it, or nothing is read."""
-        said = self.headers.get("Content-Length", "")
-        if not (said.isascii() and said.isdecimal()):
-            raise Refused(HTTPStatus.LENGTH_REQUIRED, "a body needs its Content-Length")
-        length = int(said[:20])
+        content_length = self.headers.get("Content-Length", "")
+        if not (content_length.isascii() and content_length.isdecimal()):
+            raise RequestRefused(HTTPStatus.LENGTH_REQUIRED, "a body needs its Content-Length")
+        length = int(content_length[:20])
         if length > self.server.max_bytes:
-            raise Refused(
+            raise RequestRefused(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
                 f"a body of {length} bytes is more than the {self.server.max_bytes} that the server takes; "
                 "start it with a larger --max_mb",
@@ -172,24 +174,24 @@ def main(argv: list[str]) -> bool:
     """Serves until Ctrl-C; with --owned until stdin ends, and says in JSON where it serves, or why not."""
     args = command_line().parse_args(argv)
     if args.owned:
-        threading.Thread(target=end_with_owner, daemon=True).start()
+        threading.Thread(target=exit_with_parent, daemon=True).start()
     with stdout_for_one_line() as line:
         try:
             server = build_server(args)
         except Exception as error:  # a provider of others may raise anything, and its owner wants to know
             if not args.owned:
                 raise
-            print(json.dumps({"error": told(error)}), file=line)
+            print(json.dumps({"error": error_text(error)}), file=line)
             sys.exit(2)
-        url = f"http://{reachable(args.host)}:{server.port}"
-        served = f"{args.name} ({server.service.provider.component}) is served at {url}"
-        print(json.dumps({"url": url}) if args.owned else served, file=line)
+        url = f"http://{reachable_host(args.host)}:{server.port}"
+        message = f"{args.name} ({server.service.provider.component}) is served at {url}"
+        print(json.dumps({"url": url}) if args.owned else message, file=line)
     with server, suppress(KeyboardInterrupt):
         server.serve_forever()
-    end()
+    exit_now()
 
 
-def reachable(host: str) -> str:
+def reachable_host(host: str) -> str:
     """The host by which others reach what listens there: of any address of this machine, its name."""
     return socket.gethostname() if host in ("0.0.0.0", "") else host
 
@@ -204,7 +206,7 @@ def build_server(args: argparse.Namespace) -> RewardServer:
             f"--host {args.host} lets other machines ask: set {TOKEN} first, to a secret of yours, here and where the "
             "run is"
         )
-    service = Service(args.name, local_provider(args.name, read_config(args.config), args.owned or "serve"))
+    service = Service(args.name, build_local_provider(args.name, read_config(args.config), args.owned or "serve"))
     address = (args.host, args.port)
     try:
         return RewardServer(address, service, token=token, max_bytes=int(args.max_mb * 2**20))
@@ -230,31 +232,31 @@ def stdout_for_one_line() -> TextIO:
     return line
 
 
-def end_with_owner() -> None:
+def exit_with_parent() -> None:
     """Ends this process with its stdin."""
     while os.read(0, 1024):
         pass
-    end()
+    exit_now()
 
 
-def end() -> NoReturn:
+def exit_now() -> NoReturn:
     """Ends this process at once: it holds nothing that could be lost, and may be scoring for minutes."""
     with suppress(OSError):
         sys.stdout.flush()
     os._exit(0)
 
 
-def told(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """Why nothing is served, in a sentence; where that may not be all that a user needs, the trace goes to stderr."""
-    if isinstance(error, MISTAKES):
+    if isinstance(error, USER_ERRORS):
         return str(error)
     traceback.print_exc()
-    return described(error)
+    return error_detail(error)
 
 
-def described(error: Exception) -> str:
+def error_detail(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 if __name__ == "__main__":
-    command(main, sys.argv[1:])
+    run_command(main, sys.argv[1:])

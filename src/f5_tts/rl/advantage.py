@@ -12,37 +12,39 @@ from torch import Tensor
 from f5_tts.config.schema import RLConfig
 
 MIN_GROUPS = 8  # from here on the spread over an update is worth dividing by
-TINY = 1e-8  # keeps a division by no spread finite
+MIN_STD = 1e-8  # keeps a division by no spread finite
 EPS = 1e-4  # grpo: added to a group's standard deviation, in units of the total reward
-MEMORY = 64  # samples that a running baseline looks back over
+BASELINE_WINDOW = 64  # samples that a running baseline looks back over
 
 ScaleReward = Callable[[Tensor, Tensor, float, Tensor], Tensor]  # scores b ..., group b, floor, target b n
 ScaleTotal = Callable[[Tensor, Tensor, Tensor], Tensor]  # scores b ..., group b, target b n
 
 
 @runtime_checkable
-class Compare(Protocol):
+class AdvantageFn(Protocol):
     """Scores by reward of a whole update, group ids and generated frames -> advantages, of samples or of frames."""
 
     def __call__(
-        self, parts: dict[str, Tensor], group_ids: Int[Tensor, " b"], target: Bool[Tensor, "b n"]
+        self, components: dict[str, Tensor], group_ids: Int[Tensor, " b"], target: Bool[Tensor, "b n"]
     ) -> Float[Tensor, " b"] | Float[Tensor, "b n"]: ...
 
 
-class GroupComparison:
+class GroupAdvantage:
     """Each sample against the others of its prompt: `group_advantages` with a run's settings."""
 
     def __init__(self, weights: dict[str, float], floors: dict[str, float], rl: RLConfig) -> None:
         self.weights, self.floors, self.rl = weights, floors, rl
 
-    def __call__(self, parts: dict[str, Tensor], group_ids: Tensor, target: Tensor) -> Tensor:
+    def __call__(self, components: dict[str, Tensor], group_ids: Tensor, target: Tensor) -> Tensor:
         rl = self.rl
-        how = {"mode": rl.rewards.mode, "method": rl.advantage}
-        return group_advantages(parts, group_ids, self.weights, self.floors, target, **how, clip=rl.advantage_clip)
+        settings = {"mode": rl.rewards.mode, "method": rl.advantage}
+        return group_advantages(
+            components, group_ids, self.weights, self.floors, target, **settings, clip=rl.advantage_clip
+        )
 
 
 def group_advantages(
-    parts: dict[str, Tensor],
+    components: dict[str, Tensor],
     group_ids: Int[Tensor, " b"],
     weights: dict[str, float],
     floors: dict[str, float],
@@ -67,26 +69,28 @@ def group_advantages(
         target: True on generated frames; the others get zero where frames have advantages of their own.
     """
     _, group = torch.unique(group_ids, return_inverse=True)
-    known = {name: filled(score.float(), group) for name, score in parts.items()}
-    scaled = [weights[name] * MODES[mode](score, group, floors[name], target) for name, score in known.items()]
+    complete = {name: fill_missing(score.float(), group) for name, score in components.items()}
+    scaled = [weights[name] * MODES[mode](score, group, floors[name], target) for name, score in complete.items()]
     by_frame = any(score.ndim == 2 for score in scaled)
-    total = torch.stack(torch.broadcast_tensors(*(as_rows(part) if by_frame else part for part in scaled))).sum(dim=0)
+    total = torch.stack(torch.broadcast_tensors(*(as_rows(score) if by_frame else score for score in scaled))).sum(
+        dim=0
+    )
     total = METHODS[method](total, group, target).clamp(-clip, clip)
     return total.masked_fill(~target, 0.0) if by_frame else total
 
 
-def filled(scores: Float[Tensor, "b ..."], group: Int[Tensor, " b"]) -> Float[Tensor, "b ..."]:
+def fill_missing(scores: Float[Tensor, "b ..."], group: Int[Tensor, " b"]) -> Float[Tensor, "b ..."]:
     """Scores with the mean of those of the group in place of NaN, zero where the whole group has none."""
     known = ~scores.isnan()
-    share = group_mean(known.float(), group)
-    mean = group_mean(scores.nan_to_num(0.0), group) / share.clamp(min=TINY)
+    known_share = group_mean(known.float(), group)
+    mean = group_mean(scores.nan_to_num(0.0), group) / known_share.clamp(min=MIN_STD)
     return scores.where(known, mean[group])
 
 
-def spread(scores: Float[Tensor, "b ..."], target: Bool[Tensor, "b n"]) -> float:
+def batch_std(scores: Float[Tensor, "b ..."], target: Bool[Tensor, "b n"]) -> float:
     """Standard deviation over all samples, of frames over those that were generated."""
-    counted = scores if scores.ndim == 1 else scores.expand_as(target)[target]
-    return counted.std(correction=0).clamp(min=TINY).item()
+    generated = scores if scores.ndim == 1 else scores.expand_as(target)[target]
+    return generated.std(correction=0).clamp(min=MIN_STD).item()
 
 
 def as_rows(scores: Tensor) -> Float[Tensor, "b n"]:
@@ -97,88 +101,88 @@ def as_rows(scores: Tensor) -> Float[Tensor, "b n"]:
 # --- how a reward is scaled before all are added; groups are numbered from 0 ---
 
 
-def as_it_is(scores: Tensor, group: Tensor, floor: float, target: Tensor) -> Tensor:
+def unscaled(scores: Tensor, group: Tensor, floor: float, target: Tensor) -> Tensor:
     return scores
 
 
-def over_update(scores: Tensor, group: Tensor, floor: float, target: Tensor) -> Tensor:
+def scale_by_batch_std(scores: Tensor, group: Tensor, floor: float, target: Tensor) -> Tensor:
     """r / max(std, floor), over all samples of the update; its mean is the same for all and would cancel."""
-    return scores / max(spread(scores, target), floor)
+    return scores / max(batch_std(scores, target), floor)
 
 
-def ranks(scores: Tensor, group: Tensor, floor: float, target: Tensor) -> Tensor:
+def rank_in_group(scores: Tensor, group: Tensor, floor: float, target: Tensor) -> Tensor:
     """The place of each among its group, from 0 (lowest) to 1; equals share the mean of their places."""
-    found = torch.zeros_like(scores)
+    result = torch.zeros_like(scores)
     for number in range(int(group.max()) + 1):
         rows = scores[group == number]
-        above, level = (rows[:, None] > rows).sum(dim=1), (rows[:, None] == rows).sum(dim=1) - 1
-        found[group == number] = (above + level / 2) / max(len(rows) - 1, 1)
-    return found
+        above, ties = (rows[:, None] > rows).sum(dim=1), (rows[:, None] == rows).sum(dim=1) - 1
+        result[group == number] = (above + ties / 2) / max(len(rows) - 1, 1)
+    return result
 
 
-def standardise(scores: Tensor, group: Tensor, floor: float, target: Tensor) -> Tensor:
+def zscore_in_group(scores: Tensor, group: Tensor, floor: float, target: Tensor) -> Tensor:
     """(r - mean_g) / max(std_g, floor), with biased standard deviations."""
-    return centre(scores, group) / deviation(scores, group).clamp(min=max(floor, TINY))[group]
+    return subtract_group_mean(scores, group) / group_std(scores, group).clamp(min=max(floor, MIN_STD))[group]
 
 
 # rl.rewards.mode
 MODES: dict[str, ScaleReward] = {
-    "sum": as_it_is,
-    "normalized_sum": over_update,
-    "rank_shaping": ranks,
-    "gdpo": standardise,  # each reward counts alike, whatever its spread (arXiv 2601.05242)
+    "sum": unscaled,
+    "normalized_sum": scale_by_batch_std,
+    "rank_shaping": rank_in_group,
+    "gdpo": zscore_in_group,  # each reward counts alike, whatever its spread (arXiv 2601.05242)
 }
 
 
 # --- how their sum becomes an advantage ---
 
 
-def centred_over_its_spread(scores: Tensor, group: Tensor, target: Tensor) -> Tensor:
+def gdpo_normalize(scores: Tensor, group: Tensor, target: Tensor) -> Tensor:
     """R - mean_g, over the update's spread of that if there are enough groups to know it."""
-    centred = centre(scores, group)
-    return centred / spread(centred, target) if int(group.max()) + 1 >= MIN_GROUPS else centred
+    centered = subtract_group_mean(scores, group)
+    return centered / batch_std(centered, target) if int(group.max()) + 1 >= MIN_GROUPS else centered
 
 
-def standardise_softly(scores: Tensor, group: Tensor, target: Tensor) -> Tensor:
+def grpo_zscore(scores: Tensor, group: Tensor, target: Tensor) -> Tensor:
     """(R - mean_g) / (std_g + ε)."""
-    return centre(scores, group) / (deviation(scores, group)[group] + EPS)
+    return subtract_group_mean(scores, group) / (group_std(scores, group)[group] + EPS)
 
 
-def centred(scores: Tensor, group: Tensor, target: Tensor) -> Tensor:
+def center_in_group(scores: Tensor, group: Tensor, target: Tensor) -> Tensor:
     """R - mean_g."""
-    return centre(scores, group)
+    return subtract_group_mean(scores, group)
 
 
-def centred_over_spread(scores: Tensor, group: Tensor, target: Tensor) -> Tensor:
+def center_over_global_std(scores: Tensor, group: Tensor, target: Tensor) -> Tensor:
     """(R - mean_g) / std over all samples of the update."""
-    return centre(scores, group) / spread(scores, target)
+    return subtract_group_mean(scores, group) / batch_std(scores, target)
 
 
-def beat_the_others(scores: Tensor, group: Tensor, target: Tensor) -> Tensor:
+def leave_one_out(scores: Tensor, group: Tensor, target: Tensor) -> Tensor:
     """R - mean of the group's other samples = (R - mean_g) G / (G - 1)."""
     size = torch.bincount(group)[group].view(-1, *[1] * (scores.ndim - 1))
-    return centre(scores, group) * size / (size - 1).clamp(min=1)
+    return subtract_group_mean(scores, group) * size / (size - 1).clamp(min=1)
 
 
 # rl.advantage
 METHODS: dict[str, ScaleTotal] = {
-    "gdpo": centred_over_its_spread,
-    "grpo": standardise_softly,  # Shao et al. 2024, arXiv 2402.03300
-    "dr_grpo": centred,  # no bias towards groups of little spread (Liu et al. 2025, arXiv 2503.20783)
-    "global_std": centred_over_spread,
-    "rloo": beat_the_others,  # Ahmadian et al. 2024, arXiv 2402.14740
+    "gdpo": gdpo_normalize,
+    "grpo": grpo_zscore,  # Shao et al. 2024, arXiv 2402.03300
+    "dr_grpo": center_in_group,  # no bias towards groups of little spread (Liu et al. 2025, arXiv 2503.20783)
+    "global_std": center_over_global_std,
+    "rloo": leave_one_out,  # Ahmadian et al. 2024, arXiv 2402.14740
 }
 
 
 # --- statistics of groups ---
 
 
-def centre(scores: Float[Tensor, "b ..."], group: Int[Tensor, " b"]) -> Float[Tensor, "b ..."]:
+def subtract_group_mean(scores: Float[Tensor, "b ..."], group: Int[Tensor, " b"]) -> Float[Tensor, "b ..."]:
     """r - mean_g, exactly zero where all of a group scored the same."""
-    return (scores - group_mean(scores, group)[group]).masked_fill(is_equal(scores, group), 0.0)
+    return (scores - group_mean(scores, group)[group]).masked_fill(is_constant_group(scores, group), 0.0)
 
 
-def deviation(scores: Float[Tensor, "b ..."], group: Int[Tensor, " b"]) -> Float[Tensor, "g ..."]:
+def group_std(scores: Float[Tensor, "b ..."], group: Int[Tensor, " b"]) -> Float[Tensor, "g ..."]:
     """Standard deviation of each group, biased: divided by the group's size."""
     return group_mean((scores - group_mean(scores, group)[group]).square(), group).sqrt()
 
@@ -189,19 +193,21 @@ def group_mean(scores: Float[Tensor, "b ..."], group: Int[Tensor, " b"]) -> Floa
     return (sums.movedim(0, -1) / torch.bincount(group)).movedim(-1, 0)
 
 
-def is_equal(scores: Float[Tensor, "b ..."], group: Int[Tensor, " b"]) -> Bool[Tensor, "b ..."]:
+def is_constant_group(scores: Float[Tensor, "b ..."], group: Int[Tensor, " b"]) -> Bool[Tensor, "b ..."]:
     """True where all of a sample's group scored the same."""
     empty = scores.new_empty(int(group.max()) + 1, *scores.shape[1:])
-    place = group.view(-1, *[1] * (scores.ndim - 1)).expand_as(scores)
-    low = empty.scatter_reduce(0, place, scores, "amin", include_self=False)
-    high = empty.scatter_reduce(0, place, scores, "amax", include_self=False)
+    index = group.view(-1, *[1] * (scores.ndim - 1)).expand_as(scores)
+    low = empty.scatter_reduce(0, index, scores, "amin", include_self=False)
+    high = empty.scatter_reduce(0, index, scores, "amax", include_self=False)
     return (low == high)[group]
 
 
-def without_spread(parts: dict[str, Tensor], group_ids: Int[Tensor, " b"]) -> Bool[Tensor, " b"]:
+def zero_std_groups(components: dict[str, Tensor], group_ids: Int[Tensor, " b"]) -> Bool[Tensor, " b"]:
     """True for samples of a group in which every reward gave every sample the same."""
     _, group = torch.unique(group_ids, return_inverse=True)
-    return torch.stack([is_equal(filled(score.float(), group), group) for score in parts.values()]).all(dim=0)
+    return torch.stack(
+        [is_constant_group(fill_missing(score.float(), group), group) for score in components.values()]
+    ).all(dim=0)
 
 
 # --- without a group ---
@@ -219,26 +225,30 @@ class RunningBaseline:
         self.weights, self.floors, self.clip = weights, floors, clip
         self.moments: dict[str, list[float]] = {}  # of each reward: samples so far, mean, mean square
 
-    def __call__(self, parts: dict[str, Tensor], group_ids: Tensor, target: Tensor) -> Tensor:
-        scores = {name: sample_mean(score.double(), target) for name, score in parts.items()}
+    def __call__(self, components: dict[str, Tensor], group_ids: Tensor, target: Tensor) -> Tensor:
+        scores = {name: sample_mean(score.double(), target) for name, score in components.items()}
         known = {name: score[~score.isnan()] for name, score in scores.items() if not score.isnan().all()}
         for name, score in known.items():
             self.moments.setdefault(name, [0.0, *moments(score)])
-        apart = [self.weights[name] * self.standardise(name, score) for name, score in scores.items() if name in known]
-        total = torch.stack([torch.zeros(len(target), dtype=torch.double), *apart]).nansum(dim=0)
+        weighted = [
+            self.weights[name] * self.standardize(name, score) for name, score in scores.items() if name in known
+        ]
+        total = torch.stack([torch.zeros(len(target), dtype=torch.double), *weighted]).nansum(dim=0)
         for name, score in known.items():
             self.add(name, score)
         return total.clamp(-self.clip, self.clip).float()
 
-    def standardise(self, name: str, score: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+    def standardize(self, name: str, score: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         _, mean, square = self.moments[name]
-        return (score - mean) / max((square - mean**2) ** 0.5 if square > mean**2 else 0.0, self.floors[name], TINY)
+        return (score - mean) / max((square - mean**2) ** 0.5 if square > mean**2 else 0.0, self.floors[name], MIN_STD)
 
     def add(self, name: str, score: Float[Tensor, " b"]) -> None:
         """Averages of all samples so far, later of the last MEMORY: an older one fades."""
         count, *old = self.moments[name]
-        share = len(score) / min(count + len(score), max(MEMORY, len(score)))
-        new = [(1 - share) * was + share * now for was, now in zip(old, moments(score), strict=True)]
+        weight = len(score) / min(count + len(score), max(BASELINE_WINDOW, len(score)))
+        new = [
+            (1 - weight) * previous + weight * current for previous, current in zip(old, moments(score), strict=True)
+        ]
         self.moments[name] = [count + len(score), *new]
 
     def state_dict(self) -> dict[str, list[float]]:

@@ -11,15 +11,15 @@ from torch import nn
 from f5_tts.config.schema import RLConfig
 from f5_tts.model.heads import VelocityModel
 from f5_tts.plugins import import_attribute, is_module_attribute
-from f5_tts.rl.f5r import draw_with_gradients, f5r_objective
+from f5_tts.rl.f5r import draw_with_gradients, f5r_loss
 from f5_tts.rl.metrics import noise_level
-from f5_tts.rl.nft import OldPolicy, build_old_policy, nft_objective
-from f5_tts.rl.policy_gradient import Models, anchor_objective, grpo_objective
+from f5_tts.rl.nft import EmaPolicy, build_old_policy, nft_loss
+from f5_tts.rl.policy_gradient import Models, anchor_loss, grpo_loss
 from f5_tts.rl.rollout import draw_finished, draw_group
-from f5_tts.types import GRPOBatch, LossOutput, Rollout, SpeechBatch
+from f5_tts.types import ExperienceBatch, LossOutput, Rollout, SpeechBatch
 
-Objective: TypeAlias = Callable[[Models, GRPOBatch, int, RLConfig], LossOutput]
-LossTerm: TypeAlias = tuple[Objective, int, float]  # an objective, the step that it gets, and its weight
+LossFn: TypeAlias = Callable[[Models, ExperienceBatch, int, RLConfig], LossOutput]
+LossTerm: TypeAlias = tuple[LossFn, int, float]  # an objective, the step that it gets, and its weight
 DrawFn: TypeAlias = Callable[[VelocityModel, SpeechBatch, RLConfig], Iterator[Rollout]]
 
 
@@ -44,7 +44,7 @@ class Algorithm:
     needs_trained_head: bool = False
     uses_window: bool = False
     recorded_arrays: Callable[[RLConfig], int] = lambda rl: 0
-    build_old_policy: Callable[[nn.Module, RLConfig], OldPolicy | None] = lambda model, rl: None
+    build_old_policy: Callable[[nn.Module, RLConfig], EmaPolicy | None] = lambda model, rl: None
     rollout_metrics: Callable[[list[Rollout]], dict[str, float]] = lambda rollouts: {}
     warning: str | None = None
 
@@ -56,18 +56,18 @@ class Algorithm:
 def policy_gradient_terms(rl: RLConfig, rollout: Rollout, has_reference: bool) -> list[LossTerm]:
     """Return one term for each trained step, and with rl.anchor_weight the anchor's."""
     num = len(rollout.times)
-    steps: list[LossTerm] = [(grpo_objective, step, 1 / num) for step in range(num)]
-    return [*steps, (anchor_objective, 0, 1.0)] if has_reference and rl.anchor_weight > 0 else steps
+    steps: list[LossTerm] = [(grpo_loss, step, 1 / num) for step in range(num)]
+    return [*steps, (anchor_loss, 0, 1.0)] if has_reference and rl.anchor_weight > 0 else steps
 
 
 def nft_terms(rl: RLConfig, rollout: Rollout, has_reference: bool) -> list[LossTerm]:
     """Return one term for each time at which finished samples are noised again."""
-    return [(nft_objective, step, 1 / rl.nft.num_times) for step in range(rl.nft.num_times)]
+    return [(nft_loss, step, 1 / rl.nft.num_times) for step in range(rl.nft.num_times)]
 
 
 def f5r_terms(rl: RLConfig, rollout: Rollout, has_reference: bool) -> list[LossTerm]:
     """Return one term for all steps at once."""
-    return [(f5r_objective, 0, 1.0)]
+    return [(f5r_loss, 0, 1.0)]
 
 
 def num_trained_steps(rl: RLConfig) -> int:
@@ -114,8 +114,8 @@ def find_algorithm(name: str) -> Algorithm:
     """
     if not is_module_attribute(name):
         return ALGORITHMS["gaussian_grpo" if name == "auto" else name]
-    found = import_attribute(name, "rl.algorithm")
-    if not isinstance(found, Algorithm):
+    algorithm = import_attribute(name, "rl.algorithm")
+    if not isinstance(algorithm, Algorithm):
         module, _, attribute = name.partition(":")
         raise ValueError(f"rl.algorithm: module {module} has no f5_tts.rl.algorithms.Algorithm {attribute!r}")
-    return found
+    return algorithm

@@ -24,10 +24,10 @@ from f5_tts.model.heads import Velocity, VelocityModel
 from f5_tts.rl.advantage import as_rows
 from f5_tts.rl.gaussian import Gaussian
 from f5_tts.rl.policy_gradient import Models
-from f5_tts.rl.rollout import prompt_mask, stacked, with_lengths, with_prompts, with_room
-from f5_tts.types import GRPOBatch, LossOutput, Rollout, SpeechBatch
+from f5_tts.rl.rollout import cut_prompts, jitter_durations, pad_for_jitter, prompt_mask, stack_steps
+from f5_tts.types import ExperienceBatch, LossOutput, Rollout, SpeechBatch
 
-ALWAYS_KEPT = 2  # the first so many steps are in the gradient whatever rl.skip_grad_prob
+MIN_GRADIENT_STEPS = 2  # the first so many steps are in the gradient whatever rl.skip_grad_prob
 
 
 # --- drawing ---
@@ -35,12 +35,12 @@ ALWAYS_KEPT = 2  # the first so many steps are in the gradient whatever rl.skip_
 
 def draw_with_gradients(policy: VelocityModel, batch: SpeechBatch, rl: RLConfig) -> Iterator[Rollout]:
     """A group of samples of every prompt, `rl.mini_repeat_count` of each in one pass; their gradients are kept."""
-    batch, times = with_room(with_prompts(batch, rl), rl), kept_times(rl).to(batch.mel.device)
-    common = torch.randn_like(batch.mel).repeat_interleave(rl.mini_repeat_count, dim=0)
+    batch, times = pad_for_jitter(cut_prompts(batch, rl), rl), sample_gradient_times(rl).to(batch.mel.device)
+    shared_start = torch.randn_like(batch.mel).repeat_interleave(rl.mini_repeat_count, dim=0)
     for _ in range(group_size(rl) // rl.mini_repeat_count):
-        repeated = with_lengths(batch.repeat(rl.mini_repeat_count), rl)
-        start = common if rl.shared_noise else torch.randn_like(common)
-        yield draw(policy, repeated, start, fresh_noise(start, rl), times, rl)
+        repeated = jitter_durations(batch.repeat(rl.mini_repeat_count), rl)
+        start = shared_start if rl.shared_noise else torch.randn_like(shared_start)
+        yield rollout_with_gradients(policy, repeated, start, sample_step_noise(start, rl), times, rl)
 
 
 def rollout_times(rl: RLConfig) -> Float[Tensor, " s"]:
@@ -48,26 +48,26 @@ def rollout_times(rl: RLConfig) -> Float[Tensor, " s"]:
     return time_grid(rl.steps - 1, rl.sway_sampling_coef, rl.epss)
 
 
-def kept_times(rl: RLConfig) -> Float[Tensor, " k"]:
+def sample_gradient_times(rl: RLConfig) -> Float[Tensor, " k"]:
     """Where the steps start that stay in the gradient: each but the first two is left out with rl.skip_grad_prob, and
     of the rest rl.max_grad_steps are chosen at random."""
     starts = rollout_times(rl)[:-1]
-    is_kept = (torch.rand(len(starts)) >= rl.skip_grad_prob) | (torch.arange(len(starts)) < ALWAYS_KEPT)
-    kept = starts[is_kept]
-    return kept[torch.randperm(len(kept))[: rl.max_grad_steps].sort().values]
+    is_selected = (torch.rand(len(starts)) >= rl.skip_grad_prob) | (torch.arange(len(starts)) < MIN_GRADIENT_STEPS)
+    selected = starts[is_selected]
+    return selected[torch.randperm(len(selected))[: rl.max_grad_steps].sort().values]
 
 
-def fresh_noise(start: Float[Tensor, "b n d"], rl: RLConfig) -> Float[Tensor, "s h b n d"]:
+def sample_step_noise(start: Float[Tensor, "b n d"], rl: RLConfig) -> Float[Tensor, "s h b n d"]:
     """For every interval the conditional half's, and with guidance the unconditional half's."""
     return torch.randn(rl.steps - 1, 2 if rl.cfg_strength > 0 else 1, *start.shape, device=start.device)
 
 
-def draw(
+def rollout_with_gradients(
     policy: VelocityModel,
     batch: SpeechBatch,
     start: Float[Tensor, "b n d"],
     noise: Float[Tensor, "s h b n d"],
-    kept: Float[Tensor, " k"],
+    gradient_times: Float[Tensor, " k"],
     rl: RLConfig,
 ) -> Rollout:
     """Solve from noise to speech with every velocity drawn: a = a_c + w (a_c - a_u), a_c ~ N(μ_c, σ_c²), a_u likewise.
@@ -78,40 +78,46 @@ def draw(
     length, prompt = batch.mel.shape[1], prompt_mask(batch)
     cond = batch.mel.masked_fill(~prompt[..., None], 0.0)
     x, states, actions = start, [], []
-    drawn_from: list[Gaussian] = []
+    distributions: list[Gaussian] = []
     times = rollout_times(rl).to(start.device)
-    for (time, next_time), draws in zip(pairwise(times), noise, strict=True):
-        is_kept = bool((kept == time).any())
-        with torch.set_grad_enabled(is_kept and torch.is_grad_enabled()):
-            parts = halves(policy, x, cond, batch, time, rl)
-            action = guided([part.mean + part.std * draw for part, draw in zip(parts, draws, strict=True)], rl)
+    for (time, next_time), noises in zip(pairwise(times), noise, strict=True):
+        has_gradient = bool((gradient_times == time).any())
+        with torch.set_grad_enabled(has_gradient and torch.is_grad_enabled()):
+            distributions_pair = cond_and_uncond(policy, x, cond, batch, time, rl)
+            action = apply_guidance(
+                [
+                    distribution.mean + distribution.std * unit_noise
+                    for distribution, unit_noise in zip(distributions_pair, noises, strict=True)
+                ],
+                rl,
+            )
             next_x = x + (next_time - time) * action
-        if is_kept:
+        if has_gradient:
             states.append(x.detach())
             actions.append(action)
-            drawn_from.append(parts[0])
+            distributions.append(distributions_pair[0])
         x = next_x
     return Rollout(
         batch=batch,
         cond=cond,
-        target=span_mask(batch.prompt_lens, batch.lens, length),
+        target_mask=span_mask(batch.prompt_lens, batch.lens, length),
         mel=torch.where(prompt[..., None], batch.mel, x.detach()),
-        times=kept,
-        next_times=times[1:][torch.isin(times[:-1], kept)],
-        states=stacked(states, x),
-        actions=stacked(actions, x),
-        means=stacked([drawn.mean for drawn in drawn_from], x),
-        stds=stacked([drawn.std for drawn in drawn_from], x),
+        times=gradient_times,
+        next_times=times[1:][torch.isin(times[:-1], gradient_times)],
+        states=stack_steps(states, x),
+        actions=stack_steps(actions, x),
+        means=stack_steps([distribution.mean for distribution in distributions], x),
+        stds=stack_steps([distribution.std for distribution in distributions], x),
     )
 
 
-def halves(
+def cond_and_uncond(
     policy: VelocityModel, x: Tensor, cond: Tensor, batch: SpeechBatch, time: Tensor, rl: RLConfig
 ) -> list[Gaussian]:
     """The conditional velocity and, with guidance, the one that sees neither prompt nor text."""
-    mask, yes = padding_mask(batch.lens, x.shape[1]), torch.ones_like(batch.lens, dtype=torch.bool)
-    blanks = [{}, {"drop_audio": yes, "drop_text": yes}] if rl.cfg_strength > 0 else [{}]
-    return [distribution(policy(x, cond, batch.text, time, mask, **blank), rl) for blank in blanks]
+    mask, all_true = padding_mask(batch.lens, x.shape[1]), torch.ones_like(batch.lens, dtype=torch.bool)
+    conditions = [{}, {"drop_audio": all_true, "drop_text": all_true}] if rl.cfg_strength > 0 else [{}]
+    return [distribution(policy(x, cond, batch.text, time, mask, **condition), rl) for condition in conditions]
 
 
 def distribution(velocity: Velocity, rl: RLConfig) -> Gaussian:
@@ -120,41 +126,43 @@ def distribution(velocity: Velocity, rl: RLConfig) -> Gaussian:
     return Gaussian(velocity.mean.float(), std if rl.train_sigma else std.detach())
 
 
-def guided(actions: list[Tensor], rl: RLConfig) -> Float[Tensor, "b n d"]:
+def apply_guidance(actions: list[Tensor], rl: RLConfig) -> Float[Tensor, "b n d"]:
     """a_c, or a_c + w (a_c - a_u)."""
-    given, *free = actions
-    return given + sum(rl.cfg_strength * (given - (a if rl.cfg_grad_uncond else a.detach())) for a in free)
+    cond, *uncond = actions
+    return cond + sum(rl.cfg_strength * (cond - (other if rl.cfg_grad_uncond else other.detach())) for other in uncond)
 
 
 # --- the objective ---
 
 
-def f5r_objective(models: Models, batch: GRPOBatch, step: int, rl: RLConfig) -> LossOutput:
+def f5r_loss(models: Models, batch: ExperienceBatch, step: int, rl: RLConfig) -> LossOutput:
     """-mean(A p(a)) + β mean(Σ_k D_k), over all kept steps k at once.
 
     p is averaged over steps and all target entries of the batch; D over all entries of it, prompt and padding
     included, between what the policy said on its way and what the reference says on a way of its own: it is not zero
     where both are the same.
     """
-    rollout, now = batch.rollout, Gaussian(batch.rollout.means, batch.rollout.stds)
-    weighted = as_rows(batch.advantages)[..., None] * density(rollout.actions, now, rl.density_eps)
-    gain = weighted[:, rollout.target].mean()
-    kl = gain.new_zeros(())
+    rollout, policy = batch.rollout, Gaussian(batch.rollout.means, batch.rollout.stds)
+    weighted = as_rows(batch.advantages)[..., None] * density(rollout.actions, policy, rl.density_eps)
+    surrogate = weighted[:, rollout.target_mask].mean()
+    kl = surrogate.new_zeros(())
     if models.reference is not None:
-        kl = divergence(now, way_of(models.reference, rollout, rl), rl.kl_eps).sum(dim=0).mean()
-    loss = -gain + rl.kl_weight * kl
-    std = now.std[:, rollout.target]
-    seen = {"loss": loss, "loss/kl": kl, "loss/pro_adv": gain}
-    seen |= {"policy/sigma_mean": std.mean(), "policy/sigma_min": std.min(), "policy/sigma_max": std.max()}
-    return LossOutput(loss=loss, metrics={name: value.item() for name, value in seen.items()})
+        kl = divergence(policy, rollout_reference(models.reference, rollout, rl), rl.kl_eps).sum(dim=0).mean()
+    loss = -surrogate + rl.kl_weight * kl
+    std = policy.std[:, rollout.target_mask]
+    metrics = {"loss": loss, "loss/kl": kl, "loss/pro_adv": surrogate}
+    metrics |= {"policy/sigma_mean": std.mean(), "policy/sigma_min": std.min(), "policy/sigma_max": std.max()}
+    return LossOutput(loss=loss, metrics={name: value.item() for name, value in metrics.items()})
 
 
 @torch.no_grad()
-def way_of(reference: VelocityModel, rollout: Rollout, rl: RLConfig) -> Gaussian:
+def rollout_reference(reference: VelocityModel, rollout: Rollout, rl: RLConfig) -> Gaussian:
     """What the reference draws from at the same times, from noise of its own."""
     start = torch.randn_like(rollout.mel)
-    drawn = draw(reference, rollout.batch, start, fresh_noise(start, rl), rollout.times, rl)
-    return Gaussian(drawn.means, drawn.stds)
+    reference_rollout = rollout_with_gradients(
+        reference, rollout.batch, start, sample_step_noise(start, rl), rollout.times, rl
+    )
+    return Gaussian(reference_rollout.means, reference_rollout.stds)
 
 
 def density(action: Float[Tensor, "s b n d"], policy: Gaussian, eps: float) -> Float[Tensor, "s b n d"]:
@@ -165,5 +173,5 @@ def density(action: Float[Tensor, "s b n d"], policy: Gaussian, eps: float) -> F
 
 def divergence(policy: Gaussian, reference: Gaussian, eps: float) -> Float[Tensor, "s b n d"]:
     """ln(σ_r/σ) + (σ² + (μ - μ_r)²) / (2 (σ_r² + ε)): the KL divergence without its -1/2."""
-    spread = policy.std.square() + (policy.mean - reference.mean).square()
-    return (reference.std / policy.std).log() + spread / (2 * (reference.std.square() + eps))
+    second_moment = policy.std.square() + (policy.mean - reference.mean).square()
+    return (reference.std / policy.std).log() + second_moment / (2 * (reference.std.square() + eps))

@@ -14,11 +14,11 @@ from f5_tts.types import RewardBatch, Rollout
 
 
 @runtime_checkable
-class Peers(Protocol):
+class Ranks(Protocol):
     """All processes of a run, when samples of one are compared with those of the others."""
 
     @property
-    def world(self) -> int:
+    def world_size(self) -> int:
         """How many there are."""
         ...
 
@@ -26,55 +26,65 @@ class Peers(Protocol):
         """The rows of every process, in their order; frames are padded to the longest."""
         ...
 
-    def own(self, rows: Tensor) -> Tensor:
+    def local_rows(self, rows: Tensor) -> Tensor:
         """Of gathered rows those of this process, padding included."""
         ...
 
-    def failing_together(self) -> AbstractContextManager[None]:
+    def raise_on_all_ranks(self) -> AbstractContextManager[None]:
         """What fails inside on one process fails on all, so that none waits for it."""
         ...
 
 
-class Alone:
+class SingleRank:
     """One process: its samples are all."""
 
-    world = 1
+    world_size = 1
 
     def gather(self, rows: Tensor) -> Tensor:
         return rows
 
-    def own(self, rows: Tensor) -> Tensor:
+    def local_rows(self, rows: Tensor) -> Tensor:
         return rows
 
-    def failing_together(self) -> AbstractContextManager[None]:
+    def raise_on_all_ranks(self) -> AbstractContextManager[None]:
         return nullcontext()
 
 
-def join(batches: list[RewardBatch]) -> RewardBatch:
+def concat_rewards(batches: list[RewardBatch]) -> RewardBatch:
     """The rewards of several rollouts as those of one."""
     first = batches[0]
-    parts = {name: torch.cat([batch.parts[name] for batch in batches]) for name in first.parts}
-    reported = {name: torch.cat([batch.reported[name] for batch in batches]) for name in first.reported}
-    frames = {name: padded([batch.frames[name] for batch in batches]) for name in first.frames}
+    components = {name: torch.cat([batch.components[name] for batch in batches]) for name in first.components}
+    diagnostics = {name: torch.cat([batch.diagnostics[name] for batch in batches]) for name in first.diagnostics}
+    frame_scores = {
+        name: pad_and_concat([batch.frame_scores[name] for batch in batches]) for name in first.frame_scores
+    }
     texts = {name: [text for batch in batches for text in batch.texts[name]] for name in first.texts}
     total = torch.cat([batch.total for batch in batches])
-    return replace(first, total=total, parts=parts, reported=reported, frames=frames, texts=texts)
+    return replace(
+        first, total=total, components=components, diagnostics=diagnostics, frame_scores=frame_scores, texts=texts
+    )
 
 
-def gathered(rewards: RewardBatch, peers: Peers) -> RewardBatch:
+def gather_rewards(rewards: RewardBatch, ranks: Ranks) -> RewardBatch:
     """The rewards of all processes; texts, which nobody compares, stay with their own."""
-    kinds = {"parts": rewards.parts, "reported": rewards.reported, "frames": rewards.frames}
-    of_all = {kind: {name: peers.gather(score) for name, score in part.items()} for kind, part in kinds.items()}
-    return replace(rewards, total=peers.gather(rewards.total), texts={}, **of_all)
+    fields = {
+        "components": rewards.components,
+        "diagnostics": rewards.diagnostics,
+        "frame_scores": rewards.frame_scores,
+    }
+    gathered = {
+        field: {name: ranks.gather(score) for name, score in by_name.items()} for field, by_name in fields.items()
+    }
+    return replace(rewards, total=ranks.gather(rewards.total), texts={}, **gathered)
 
 
-def padded(rows: list[Tensor]) -> Tensor:
+def pad_and_concat(rows: list[Tensor]) -> Tensor:
     """Rows of frames of several rollouts as one tensor, of the longest's length."""
-    length = max(part.shape[1] for part in rows)
-    return torch.cat([torch.nn.functional.pad(part, (0, length - part.shape[1])) for part in rows])
+    length = max(block.shape[1] for block in rows)
+    return torch.cat([torch.nn.functional.pad(block, (0, length - block.shape[1])) for block in rows])
 
 
-def fitted(advantages: Tensor, rollout: Rollout) -> Tensor:
+def crop_to_rollout(advantages: Tensor, rollout: Rollout) -> Tensor:
     """Advantages where the rollout is, those of frames cut to its length."""
     return (advantages if advantages.ndim == 1 else advantages[:, : rollout.mel.shape[1]]).to(rollout.mel)
 
@@ -85,20 +95,22 @@ class GatheredRewards:
 
     rewards: RewardBatch
     group_ids: Int[Tensor, " b"]
-    target: Bool[Tensor, "b n"]  # generated frames, padded to the longest rollout
-    share: float  # of one sample in an update; ranks' gradients are averaged, not added
+    target_mask: Bool[Tensor, "b n"]  # generated frames, padded to the longest rollout
+    sample_weight: float  # of one sample in an update; ranks' gradients are averaged, not added
     rollouts: list[Rollout]  # of this rank alone
 
-    def by_rollout(self, compared: Tensor, peers: Peers) -> list[Tensor]:
+    def by_rollout(self, advantages: Tensor, ranks: Ranks) -> list[Tensor]:
         """Return of all ranks' advantages those of each rollout of this rank."""
-        parts = peers.own(compared).split([len(rollout.mel) for rollout in self.rollouts])
-        return [fitted(part, rollout) for part, rollout in zip(parts, self.rollouts, strict=True)]
+        rows_by_rollout = ranks.local_rows(advantages).split([len(rollout.mel) for rollout in self.rollouts])
+        return [crop_to_rollout(rows, rollout) for rows, rollout in zip(rows_by_rollout, self.rollouts, strict=True)]
 
 
-def over_ranks(rollouts: list[Rollout], scored: list[RewardBatch], peers: Peers) -> GatheredRewards:
+def gather_over_ranks(rollouts: list[Rollout], rewards_by_rollout: list[RewardBatch], ranks: Ranks) -> GatheredRewards:
     """Gather the rewards, groups and masks of all ranks; every rank gets the same."""
-    rewards = gathered(join(scored), peers)
-    group_ids = peers.gather(torch.cat([rollout.batch.group_ids for rollout in rollouts]).cpu())
-    target = peers.gather(padded([rollout.target.cpu() for rollout in rollouts]))
-    share = peers.world / len(group_ids)
-    return GatheredRewards(rewards=rewards, group_ids=group_ids, target=target, share=share, rollouts=rollouts)
+    rewards = gather_rewards(concat_rewards(rewards_by_rollout), ranks)
+    group_ids = ranks.gather(torch.cat([rollout.batch.group_ids for rollout in rollouts]).cpu())
+    target_mask = ranks.gather(pad_and_concat([rollout.target_mask.cpu() for rollout in rollouts]))
+    sample_weight = ranks.world_size / len(group_ids)
+    return GatheredRewards(
+        rewards=rewards, group_ids=group_ids, target_mask=target_mask, sample_weight=sample_weight, rollouts=rollouts
+    )

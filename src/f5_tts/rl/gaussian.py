@@ -19,7 +19,7 @@ class Gaussian(NamedTuple):
     mean: Tensor  # b n d
     std: Tensor  # b n d, or a scalar
 
-    def draw(self) -> Float[Tensor, "b n d"]:
+    def sample(self) -> Float[Tensor, "b n d"]:
         return self.mean + self.std * torch.randn_like(self.mean)
 
 
@@ -29,33 +29,33 @@ def log_density(action: Float[Tensor, "b n d"], policy: Gaussian) -> Float[Tenso
     return -(((action.float() - mean) / std).square()) / 2 - std.log()
 
 
-def log_ratio(action: Float[Tensor, "b n d"], now: Gaussian, then: Gaussian) -> Float[Tensor, "b n"]:
+def log_ratio(action: Float[Tensor, "b n d"], current: Gaussian, old: Gaussian) -> Float[Tensor, "b n"]:
     """ln π(a) - ln π_then(a), mean over the bins of each frame."""
-    return (log_density(action, now) - log_density(action, then)).mean(dim=-1)
+    return (log_density(action, current) - log_density(action, old)).mean(dim=-1)
 
 
-def guarded_log_ratio(action: Float[Tensor, "b n d"], now: Gaussian, then: Gaussian) -> Float[Tensor, "b n"]:
+def guarded_log_ratio(action: Float[Tensor, "b n d"], current: Gaussian, old: Gaussian) -> Float[Tensor, "b n"]:
     """mean_D [ s (ln r + Δm² / (2 s²)) ]: centred, and weighed by s (GRPO-Guard, Wang et al. 2025, arXiv 2510.22319).
 
     An average of log-ratios is negative off policy, about -Δm² / (2 s²), so that an upper clip never acts; without
     that part it is centred at 0, and clips on both sides act alike at every step. Δm = m - m_then, s that of `then`.
     """
-    shift, std = (now.mean - then.mean).float(), then.std.float()
-    ratio = log_density(action, now) - log_density(action, then)
+    shift, std = (current.mean - old.mean).float(), old.std.float()
+    ratio = log_density(action, current) - log_density(action, old)
     return (std * (ratio + (shift / std).square() / 2)).mean(dim=-1)
 
 
 def kl_divergence(policy: Gaussian, reference: Gaussian, target: Bool[Tensor, "b n"]) -> Float[Tensor, " b"]:
     """KL(policy || reference) = mean_D [ ln(s_r/s) + (s² + (m - m_r)²) / (2 s_r²) - 1/2 ]."""
-    mean, std, mean_r, std_r = (part.float() for part in (*policy, *reference))
-    spread = (std_r / std).log() + (std.square() + (mean - mean_r).square()) / (2 * std_r.square())
-    return entry_mean(spread - 0.5, target)
+    mean, std, mean_r, std_r = (tensor.float() for tensor in (*policy, *reference))
+    kl_entries = (std_r / std).log() + (std.square() + (mean - mean_r).square()) / (2 * std_r.square())
+    return entry_mean(kl_entries - 0.5, target)
 
 
 def entropy(policy: Gaussian, target: Bool[Tensor, "b n"]) -> Float[Tensor, " b"]:
     """mean_D [ ln s + (1 + ln 2π) / 2 ], in nats per mel entry."""
-    spread = (policy.std.float().log() + (1 + torch.tensor(2 * torch.pi).log()) / 2).expand_as(policy.mean)
-    return entry_mean(spread, target)
+    entropy_entries = (policy.std.float().log() + (1 + torch.tensor(2 * torch.pi).log()) / 2).expand_as(policy.mean)
+    return entry_mean(entropy_entries, target)
 
 
 def entry_mean(values: Float[Tensor, "b n d"], target: Bool[Tensor, "b n"]) -> Float[Tensor, " b"]:

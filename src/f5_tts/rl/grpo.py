@@ -15,93 +15,102 @@ from dataclasses import replace
 
 from f5_tts.config.schema import RLConfig
 from f5_tts.model.heads import VelocityModel
-from f5_tts.rl.advantage import Compare
+from f5_tts.rl.advantage import AdvantageFn
 from f5_tts.rl.algorithms import find_algorithm
-from f5_tts.rl.gather import Alone, Peers, over_ranks
-from f5_tts.rl.metrics import experience_metrics, named_as_elsewhere
-from f5_tts.rl.nft import OldPolicy
+from f5_tts.rl.gather import Ranks, SingleRank, gather_over_ranks
+from f5_tts.rl.metrics import add_metric_aliases, experience_metrics
+from f5_tts.rl.nft import EmaPolicy
 from f5_tts.rl.policy_gradient import Models
-from f5_tts.types import GRPOBatch, LossOutput, RewardBatch, Rollout, SpeechBatch
+from f5_tts.types import ExperienceBatch, LossOutput, RewardBatch, Rollout, SpeechBatch
 
-Score = Callable[[Rollout], RewardBatch]  # what `scoring.Scorer` is
+ScoreFn = Callable[[Rollout], RewardBatch]  # what `scoring.Scorer` is
 
 
-def draw_experience(
+def collect_experience(
     policy: VelocityModel,
     updates: Iterable[list[SpeechBatch]],
-    scorer: Score,
-    compare: Compare,
+    scorer: ScoreFn,
+    advantage_fn: AdvantageFn,
     rl: RLConfig,
     *,
-    old: OldPolicy | None = None,
-    peers: Peers | None = None,
-) -> Iterator[list[GRPOBatch]]:
+    old_policy: EmaPolicy | None = None,
+    ranks: Ranks | None = None,
+) -> Iterator[list[ExperienceBatch]]:
     """For every list of prompt batches what an update learns from: whole groups, scored, with their advantages.
 
     `rl.updates_per_rollout` updates get the same. `old`, if given, draws in the policy's place. `peers` are the other
     processes: samples are compared among all of them, by prompt.
     """
-    peers, algorithm = peers or Alone(), find_algorithm(rl.algorithm)
+    ranks, algorithm = ranks or SingleRank(), find_algorithm(rl.algorithm)
     for batches in updates:
         if not batches:  # no row of theirs can be read, on any process
             yield from ([] for _ in range(rl.updates_per_rollout))
             continue
-        if old is not None:
-            old.follow()
-        drawing = (rollout for batch in batches for rollout in algorithm.draw(old or policy, batch, rl))
-        with peers.failing_together():
-            rollouts, scored, metrics = drawn_and_scored(drawing, scorer, rl.rewards.overlap)
-        shared = over_ranks(rollouts, scored, peers)
-        compared = compare(shared.rewards.parts | shared.rewards.frames, shared.group_ids, shared.target)
-        metrics |= experience_metrics(shared, compared, algorithm.rollout_metrics(rollouts))
+        if old_policy is not None:
+            old_policy.ema_update()
+        rollout_stream = (rollout for batch in batches for rollout in algorithm.draw(old_policy or policy, batch, rl))
+        with ranks.raise_on_all_ranks():
+            rollouts, rewards_by_rollout, metrics = rollout_and_score(rollout_stream, scorer, rl.rewards.overlap)
+        gathered = gather_over_ranks(rollouts, rewards_by_rollout, ranks)
+        all_advantages = advantage_fn(
+            gathered.rewards.components | gathered.rewards.frame_scores, gathered.group_ids, gathered.target_mask
+        )
+        metrics |= experience_metrics(gathered, all_advantages, algorithm.rollout_metrics(rollouts))
         experience = [
-            GRPOBatch(
+            ExperienceBatch(
                 rollout=rollout,
                 advantages=advantages,
-                share=len(advantages) * shared.share,
+                loss_weight=len(advantages) * gathered.sample_weight,
                 metrics=metrics,
-                rewards=said,
+                rewards=reward_batch,
             )
-            for rollout, advantages, said in zip(rollouts, shared.by_rollout(compared, peers), scored, strict=True)
+            for rollout, advantages, reward_batch in zip(
+                rollouts, gathered.by_rollout(all_advantages, ranks), rewards_by_rollout, strict=True
+            )
         ]
         for use in range(rl.updates_per_rollout):
-            yield [replace(batch, is_fresh=use == 0) for batch in experience]
+            yield [replace(batch, is_on_policy=use == 0) for batch in experience]
 
 
-def drawn_and_scored(
-    drawing: Iterable[Rollout], scorer: Score, overlap: bool
+def rollout_and_score(
+    rollout_stream: Iterable[Rollout], scorer: ScoreFn, overlap: bool
 ) -> tuple[list[Rollout], list[RewardBatch], dict[str, float]]:
     """Rollouts, their rewards, and the seconds of both; with `overlap` one is scored while the next is drawn.
 
     `time/reward` is then what scoring takes after the last is drawn.
     """
-    started, rollouts, asked = time.perf_counter(), [], []
-    with ThreadPoolExecutor(1) as beside:
-        for rollout in drawing:
+    started, rollouts, futures = time.perf_counter(), [], []
+    with ThreadPoolExecutor(1) as executor:
+        for rollout in rollout_stream:
             rollouts.append(rollout)
             if overlap:
-                asked.append(beside.submit(scorer, rollout))
-        drawn = time.perf_counter()
-        scored = [answer.result() for answer in asked] if overlap else [scorer(rollout) for rollout in rollouts]
-    return rollouts, scored, {"time/rollout": drawn - started, "time/reward": time.perf_counter() - drawn}
+                futures.append(executor.submit(scorer, rollout))
+        drawn_at = time.perf_counter()
+        rewards = [future.result() for future in futures] if overlap else [scorer(rollout) for rollout in rollouts]
+    return rollouts, rewards, {"time/rollout": drawn_at - started, "time/reward": time.perf_counter() - drawn_at}
 
 
-class GRPOLoss:
+class PolicyLoss:
     """Slices of an update's loss, one trained step (nft: fresh time) of one forward pass each: memory holds one."""
 
-    def __init__(self, rl: RLConfig, reference: VelocityModel | None = None, old: VelocityModel | None = None) -> None:
-        self.rl, self.reference, self.old = rl, reference, old
+    def __init__(
+        self, rl: RLConfig, reference: VelocityModel | None = None, old_policy: VelocityModel | None = None
+    ) -> None:
+        self.rl, self.reference, self.old_policy = rl, reference, old_policy
 
-    def __call__(self, policy: VelocityModel, batches: list[GRPOBatch]) -> Iterator[LossOutput]:
-        models, find_terms = Models(policy, self.reference, self.old), find_algorithm(self.rl.algorithm).loss_terms
+    def __call__(self, policy: VelocityModel, batches: list[ExperienceBatch]) -> Iterator[LossOutput]:
+        models, loss_terms = (
+            Models(policy, self.reference, self.old_policy),
+            find_algorithm(self.rl.algorithm).loss_terms,
+        )
         for batch in batches:
-            seconds = batch.rewards.seconds if batch.rewards and batch.is_fresh else 0.0
-            for objective, step, weight in find_terms(self.rl, batch.rollout, self.reference is not None):
-                output = objective(models, batch, step, self.rl)
-                metrics = named_as_elsewhere(output.metrics) | batch.metrics
-                if batch.is_fresh:
+            seconds = batch.rewards.seconds if batch.rewards and batch.is_on_policy else 0.0
+            for loss_fn, step, weight in loss_terms(self.rl, batch.rollout, self.reference is not None):
+                output = loss_fn(models, batch, step, self.rl)
+                metrics = add_metric_aliases(output.metrics) | batch.metrics
+                if batch.is_on_policy:
                     metrics |= self.check_on_policy(output.metrics)
-                yield LossOutput(loss=output.loss * batch.share * weight, metrics=metrics, seconds=seconds)
+                yield LossOutput(loss=output.loss * batch.loss_weight * weight, metrics=metrics, seconds=seconds)
                 seconds = 0.0
 
     def check_on_policy(self, metrics: dict[str, float]) -> dict[str, float]:

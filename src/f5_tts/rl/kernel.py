@@ -29,11 +29,11 @@ class Kernel(Protocol):
         """The distribution of the action at (x, t)."""
         ...
 
-    def advance(self, action: Tensor, x: Tensor, time: Tensor, next_time: Tensor) -> Tensor:
+    def step(self, action: Tensor, x: Tensor, time: Tensor, next_time: Tensor) -> Tensor:
         """The state at t' after that action."""
         ...
 
-    def is_noisy(self, time: Tensor, next_time: Tensor) -> bool:
+    def is_stochastic(self, time: Tensor, next_time: Tensor) -> bool:
         """Whether that step draws anything."""
         ...
 
@@ -51,61 +51,61 @@ class VelocityKernel:
         ln_sigma = velocity.ln_sigma.clamp(*LN_SIGMA_RANGE) if self.train_sigma else velocity.ln_sigma.detach()
         return Gaussian(velocity.mean, self.temperature * ln_sigma.float().exp())
 
-    def advance(self, action: Tensor, x: Tensor, time: Tensor, next_time: Tensor) -> Tensor:
+    def step(self, action: Tensor, x: Tensor, time: Tensor, next_time: Tensor) -> Tensor:
         return x + (next_time - time) * action
 
-    def is_noisy(self, time: Tensor, next_time: Tensor) -> bool:
+    def is_stochastic(self, time: Tensor, next_time: Tensor) -> bool:
         return True
 
 
-class StateKernel:
+class SdeKernel:
     """flow_grpo: the action is the next state, drawn by a stochastic step: part of the old noise becomes fresh.
 
     x' ~ N(t' x̂1 + (1-t') ρ x̂0, (1-t')² (1-ρ²)), where ρ, the share of the noise that stays, is the subclass's; ρ = 1
     is Euler's step, and at t' = 1 nothing is left of the noise either way.
     """
 
-    def kept_noise(self, time: Tensor, next_time: Tensor) -> Float[Tensor, ""]:
+    def noise_retention(self, time: Tensor, next_time: Tensor) -> Float[Tensor, ""]:
         raise NotImplementedError
 
     def policy(self, velocity: Velocity, x: Tensor, time: Tensor, next_time: Tensor) -> Gaussian:
-        kept = self.kept_noise(time, next_time)
+        retention = self.noise_retention(time, next_time)
         speech, noise = x + (1 - time) * velocity.mean, x - time * velocity.mean
-        return Gaussian(next_time * speech + (1 - next_time) * kept * noise, self.std(time, next_time))
+        return Gaussian(next_time * speech + (1 - next_time) * retention * noise, self.std(time, next_time))
 
     def std(self, time: Tensor, next_time: Tensor) -> Float[Tensor, ""]:
-        return (1 - next_time) * (1 - self.kept_noise(time, next_time).square()).sqrt()
+        return (1 - next_time) * (1 - self.noise_retention(time, next_time).square()).sqrt()
 
-    def advance(self, action: Tensor, x: Tensor, time: Tensor, next_time: Tensor) -> Tensor:
+    def step(self, action: Tensor, x: Tensor, time: Tensor, next_time: Tensor) -> Tensor:
         return action
 
-    def is_noisy(self, time: Tensor, next_time: Tensor) -> bool:
+    def is_stochastic(self, time: Tensor, next_time: Tensor) -> bool:
         return self.std(time, next_time).item() > 0
 
 
 @dataclass(frozen=True)
-class ExactKernel(StateKernel):
+class ExactKernel(SdeKernel):
     """ρ = (o_t / o_t')^(a²/2) with o = t / (1-t): keeps the flow's marginals, exactly for a point mass on any grid."""
 
     a: float
 
-    def kept_noise(self, time: Tensor, next_time: Tensor) -> Float[Tensor, ""]:
+    def noise_retention(self, time: Tensor, next_time: Tensor) -> Float[Tensor, ""]:
         odds_ratio = time * (1 - next_time) / ((1 - time) * next_time)
         return odds_ratio ** (self.a**2 / 2)
 
 
 @dataclass(frozen=True)
-class CpsKernel(StateKernel):
+class CpsKernel(SdeKernel):
     """ρ = cos(η π/2) at every step (coefficients-preserving sampling): simple, but it contracts what is drawn."""
 
     eta: float
 
-    def kept_noise(self, time: Tensor, next_time: Tensor) -> Float[Tensor, ""]:
+    def noise_retention(self, time: Tensor, next_time: Tensor) -> Float[Tensor, ""]:
         return torch.full_like(time, math.cos(self.eta * math.pi / 2))
 
 
 @dataclass(frozen=True)
-class EulerMaruyamaKernel(StateKernel):
+class EulerMaruyamaKernel(SdeKernel):
     """Flow-GRPO's step (Liu et al. 2025, arXiv 2505.05470): dx = [v + σ²/(2(1-t)) (t v - x)] dt + σ dW, one Euler step.
 
     σ = a √((1-t)/t); at t = 0 it is taken at the next time of the grid. Its variance is right for small steps only.
@@ -135,33 +135,33 @@ def build_kernel(rl: RLConfig) -> Kernel:
     return kernels[sde.kernel]
 
 
-def trained_steps(times: Float[Tensor, " s"], rl: RLConfig) -> list[int]:
+def sample_trained_steps(times: Float[Tensor, " s"], rl: RLConfig) -> list[int]:
     """Which solver intervals are drawn and trained: `rl.window.size` neighbours that start inside its t_range.
 
     Raises ValueError as `window` does.
     """
-    inside = window(times, rl)
+    candidates = trainable_steps(times, rl)
     is_random = rl.window.schedule == "random"
-    first = int(torch.randint(max(0, len(inside) - rl.window.size) + 1, ())) if is_random else 0
-    return inside[first : first + rl.window.size]
+    first = int(torch.randint(max(0, len(candidates) - rl.window.size) + 1, ())) if is_random else 0
+    return candidates[first : first + rl.window.size]
 
 
-def window(times: Float[Tensor, " s"], rl: RLConfig) -> list[int]:
+def trainable_steps(times: Float[Tensor, " s"], rl: RLConfig) -> list[int]:
     """The intervals that may ever be trained.
 
     Raises ValueError with the grid when no step starts in rl.window.t_range, or when one would be without noise.
     """
     low, high = rl.window.t_range
-    inside = [i for i, t in enumerate(times[:-1].tolist()) if low <= t <= high]
+    candidates = [i for i, t in enumerate(times[:-1].tolist()) if low <= t <= high]
     if rl.window.schedule == "fixed":
-        inside = inside[: rl.window.size]
+        candidates = candidates[: rl.window.size]
     kernel, grid = build_kernel(rl), ", ".join(f"{t:.3f}" for t in times.tolist())
-    silent = [i for i in inside if not kernel.is_noisy(times[i], times[i + 1])]
-    if not inside:
+    noiseless = [i for i in candidates if not kernel.is_stochastic(times[i], times[i + 1])]
+    if not candidates:
         raise ValueError(f"no solver step starts in rl.window.t_range=[{low}, {high}]; the grid is {grid}")
-    if silent:
+    if noiseless:
         raise ValueError(
-            f"flow_grpo has no noise at step {silent[0]} of the grid {grid}: a trained step needs rl.sde.a > 0 (cps: "
-            "rl.sde.eta > 0) and must end before 1; lower rl.window.t_range"
+            f"flow_grpo has no noise at step {noiseless[0]} of the grid {grid}: a trained step needs rl.sde.a > 0 "
+            "(cps: rl.sde.eta > 0) and must end before 1; lower rl.window.t_range"
         )
-    return inside
+    return candidates

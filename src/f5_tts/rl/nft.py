@@ -17,12 +17,12 @@ from f5_tts.model.snapshot import Snapshot
 from f5_tts.rl.advantage import as_rows
 from f5_tts.rl.gaussian import entry_mean
 from f5_tts.rl.policy_gradient import Models, velocity_at
-from f5_tts.types import GRPOBatch, LossOutput, Rollout
+from f5_tts.types import ExperienceBatch, LossOutput, Rollout
 
 DECAY_RATE = 0.001  # how fast the old policy's memory grows, per rollout
 
 
-def nft_objective(models: Models, batch: GRPOBatch, step: int, rl: RLConfig) -> LossOutput:
+def nft_loss(models: Models, batch: ExperienceBatch, step: int, rl: RLConfig) -> LossOutput:
     """Diffusion NFT (Zheng et al. 2025, arXiv 2509.16117) at one fresh time for each prompt.
 
     A_max/b mean_b [ r ‖x̂1(v+) - x1‖² / w+ + (1-r) ‖x̂1(v-) - x1‖² / w- ] + β mean_D (v - v_ref)², where a finished
@@ -32,31 +32,37 @@ def nft_objective(models: Models, batch: GRPOBatch, step: int, rl: RLConfig) -> 
     (1-t) mean_D(A (v - u)²) / mean_D|v - u| with u = x1 - ε: then b and A_max cancel.
     """
     rollout, settings = batch.rollout, rl.nft
-    time, noise = fresh_noise(rollout, step, rl)
-    state, aim = interpolate(noise, rollout.mel, time), rollout.mel - noise
-    anchor, drew = (velocity_without_gradient(model, rollout, state, time, rl) for model in models[1:])
+    time, noise = sample_times_and_noise(rollout, step, rl)
+    state, target_velocity = interpolate(noise, rollout.mel, time), rollout.mel - noise
+    reference_velocity, drawn_velocity = (
+        velocity_without_gradient(model, rollout, state, time, rl) for model in models[1:]
+    )
     velocity = velocity_at(models.policy, rollout, state, time, rl).mean.float()
-    old = velocity.detach() if drew is None else drew
-    moved = velocity - old
-    error, change = old - aim, settings.beta * moved
-    share = (0.5 + (as_rows(batch.advantages) / settings.adv_max).clamp(-1, 1) / 2)[..., None]
-    sides = [(share, error + change), (1 - share, error - change)]
-    pull = sum(weighted_error(part, miss, rollout, 1 - time) for part, miss in sides)
-    pull = settings.adv_max / settings.beta * torch.as_tensor(pull).mean()
-    kl = pull.new_zeros(()) if anchor is None else entry_mean((velocity - anchor).square(), rollout.target).mean()
-    loss = pull + rl.kl_weight * kl
-    away = {
-        "kl/old": entry_mean(moved.detach().square(), rollout.target).mean(),
-        "policy/deviation": entry_mean(moved.detach().abs(), rollout.target).mean(),
+    old_velocity = velocity.detach() if drawn_velocity is None else drawn_velocity
+    velocity_change = velocity - old_velocity
+    error, scaled_change = old_velocity - target_velocity, settings.beta * velocity_change
+    positive_weight = (0.5 + (as_rows(batch.advantages) / settings.adv_max).clamp(-1, 1) / 2)[..., None]
+    terms = [(positive_weight, error + scaled_change), (1 - positive_weight, error - scaled_change)]
+    policy_loss = sum(normalized_error(weight, velocity_error, rollout, 1 - time) for weight, velocity_error in terms)
+    policy_loss = settings.adv_max / settings.beta * torch.as_tensor(policy_loss).mean()
+    kl = (
+        policy_loss.new_zeros(())
+        if reference_velocity is None
+        else entry_mean((velocity - reference_velocity).square(), rollout.target_mask).mean()
+    )
+    loss = policy_loss + rl.kl_weight * kl
+    distances = {
+        "kl/old": entry_mean(velocity_change.detach().square(), rollout.target_mask).mean(),
+        "policy/deviation": entry_mean(velocity_change.detach().abs(), rollout.target_mask).mean(),
     }
-    seen = {"loss": loss, "loss/kl": kl, "loss/pro_adv": -pull, **away}
-    return LossOutput(loss=loss, metrics={name: value.item() for name, value in seen.items()})
+    metrics = {"loss": loss, "loss/kl": kl, "loss/pro_adv": -policy_loss, **distances}
+    return LossOutput(loss=loss, metrics={name: value.item() for name, value in metrics.items()})
 
 
-def weighted_error(share: Tensor, miss: Tensor, rollout: Rollout, left: Tensor) -> Tensor:
+def normalized_error(weight: Tensor, error: Tensor, rollout: Rollout, remaining_time: Tensor) -> Tensor:
     """share ‖x̂1 - x1‖² / mean|x̂1 - x1| of each sample, of a velocity that misses by `miss`; x̂1 - x1 = (1-t) miss."""
-    scale = entry_mean(miss.detach().abs(), rollout.target).clamp(min=1e-5) / left
-    return entry_mean(share * miss.square(), rollout.target) / scale
+    scale = entry_mean(error.detach().abs(), rollout.target_mask).clamp(min=1e-5) / remaining_time
+    return entry_mean(weight * error.square(), rollout.target_mask) / scale
 
 
 @torch.no_grad()
@@ -64,7 +70,7 @@ def velocity_without_gradient(model: Any, rollout: Rollout, state: Tensor, time:
     return None if model is None else velocity_at(model, rollout, state, time, rl).mean.float()
 
 
-def fresh_noise(rollout: Rollout, step: int, rl: RLConfig) -> tuple[Tensor, Tensor]:
+def sample_times_and_noise(rollout: Rollout, step: int, rl: RLConfig) -> tuple[Tensor, Tensor]:
     """A time and a noise for each sample, the same within a group: what its samples share then cancels.
 
     Times are as dense as the solver's steps, and the groups divide them among themselves.
@@ -78,17 +84,17 @@ def fresh_noise(rollout: Rollout, step: int, rl: RLConfig) -> tuple[Tensor, Tens
     return time[group], noise[group]
 
 
-class OldPolicy:
+class EmaPolicy:
     """The policy that draws for nft: a running average of the one that learns, with a memory that grows.
 
     Before rollout i, from 0, θ_old <- η θ_old + (1-η) θ with η = min(0.001 i, rl.nft.old_decay).
     """
 
-    def __init__(self, model: nn.Module, most: float) -> None:
-        self.snapshot, self.most, self.rollouts = Snapshot(model), most, 0
+    def __init__(self, model: nn.Module, max_decay: float) -> None:
+        self.snapshot, self.max_decay, self.rollouts = Snapshot(model), max_decay, 0
 
-    def follow(self) -> None:
-        self.snapshot.follow(min(DECAY_RATE * self.rollouts, self.most))
+    def ema_update(self) -> None:
+        self.snapshot.ema_update(min(DECAY_RATE * self.rollouts, self.max_decay))
         self.rollouts += 1
 
     def __call__(self, *inputs: Any, **options: Any) -> Velocity:
@@ -102,6 +108,6 @@ class OldPolicy:
         self.rollouts = state["rollouts"]
 
 
-def build_old_policy(model: nn.Module, rl: RLConfig) -> OldPolicy | None:
+def build_old_policy(model: nn.Module, rl: RLConfig) -> EmaPolicy | None:
     """nft's policy that draws, where it is not the one that learns at that moment."""
-    return OldPolicy(model, rl.nft.old_decay) if rl.nft.old_decay > 0 or rl.updates_per_rollout > 1 else None
+    return EmaPolicy(model, rl.nft.old_decay) if rl.nft.old_decay > 0 or rl.updates_per_rollout > 1 else None

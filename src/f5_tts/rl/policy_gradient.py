@@ -24,7 +24,7 @@ from f5_tts.rl.gaussian import (
     log_ratio,
 )
 from f5_tts.rl.kernel import build_kernel
-from f5_tts.types import GRPOBatch, LossOutput, Rollout
+from f5_tts.types import ExperienceBatch, LossOutput, Rollout
 
 RATIOS = {"mean": log_ratio, "guard": guarded_log_ratio}  # rl.ratio
 
@@ -37,7 +37,7 @@ class Models(NamedTuple):
     old: VelocityModel | None = None  # nft: the policy that drew; None where that is the policy itself
 
 
-def grpo_objective(models: Models, batch: GRPOBatch, step: int, rl: RLConfig) -> LossOutput:
+def grpo_loss(models: Models, batch: ExperienceBatch, step: int, rl: RLConfig) -> LossOutput:
     """mean_b [ -min(r A, clip(r, 1 - ε_low, 1 + ε_high) A) + β KL ] of one trained step.
 
     r = exp(log π - log π_old), of the action that was drawn, on the state it was drawn at (Shao et al. 2024,
@@ -45,53 +45,61 @@ def grpo_objective(models: Models, batch: GRPOBatch, step: int, rl: RLConfig) ->
     Where frames have advantages of their own, r and its clip are theirs too, as of tokens in a language model.
     """
     rollout = batch.rollout
-    then = Gaussian(rollout.means[step], rollout.stds[step])
-    reference = None if models.reference is None else held(models.reference, rollout, step, rl)  # before any graph
-    now = policy_at(models.policy, rollout, step, rl)
+    old = Gaussian(rollout.means[step], rollout.stds[step])
+    reference = None
+    if models.reference is not None:  # before any graph
+        reference = frozen_policy(models.reference, rollout, step, rl)
+    current = policy_at(models.policy, rollout, step, rl)
     if not rl.train_sigma:
-        now = Gaussian(now.mean, then.std)  # σ is frozen: what was drawn with, even where features moved its head
-    by_frame = RATIOS[rl.ratio](rollout.actions[step], now, then)
-    whole = frame_mean(by_frame, rollout.target)
+        # σ is frozen: what was drawn with, even where features moved its head
+        current = Gaussian(current.mean, old.std)
+    by_frame = RATIOS[rl.ratio](rollout.actions[step], current, old)
+    sample_log_ratio = frame_mean(by_frame, rollout.target_mask)
     if batch.advantages.ndim == 1:
-        gain = clipped_gain(whole, batch.advantages, rl).mean()
+        surrogate = clipped_surrogate(sample_log_ratio, batch.advantages, rl).mean()
     else:
-        gain = frame_mean(clipped_gain(by_frame, batch.advantages, rl), rollout.target).mean()
-    kl = gain.new_zeros(())
+        surrogate = frame_mean(clipped_surrogate(by_frame, batch.advantages, rl), rollout.target_mask).mean()
+    kl = surrogate.new_zeros(())
     if reference is not None:
-        then_std = reference.std if rl.train_sigma else now.std
-        kl = kl_divergence(now, Gaussian(reference.mean, then_std), rollout.target).mean()
-    loss = -gain + rl.kl_weight * kl
-    seen = {"loss": loss, "loss/kl": kl, "loss/pro_adv": gain, **policy_metrics(now, whole.detach(), rollout, rl)}
-    return LossOutput(loss=loss, metrics={name: value.item() for name, value in seen.items()})
+        reference_std = reference.std if rl.train_sigma else current.std
+        kl = kl_divergence(current, Gaussian(reference.mean, reference_std), rollout.target_mask).mean()
+    loss = -surrogate + rl.kl_weight * kl
+    metrics = {
+        "loss": loss,
+        "loss/kl": kl,
+        "loss/pro_adv": surrogate,
+        **policy_metrics(current, sample_log_ratio.detach(), rollout, rl),
+    }
+    return LossOutput(loss=loss, metrics={name: value.item() for name, value in metrics.items()})
 
 
-def clipped_gain(log_ratio: Tensor, advantages: Tensor, rl: RLConfig) -> Tensor:
+def clipped_surrogate(log_ratio: Tensor, advantages: Tensor, rl: RLConfig) -> Tensor:
     """min(r A, clip(r) A), of samples or of frames."""
     ratio = log_ratio.exp()
     return torch.minimum(ratio * advantages, ratio.clamp(1 - rl.clip_low, 1 + rl.clip_high) * advantages)
 
 
 @torch.no_grad()
-def policy_metrics(now: Gaussian, log_ratio: Tensor, rollout: Rollout, rl: RLConfig) -> dict[str, Tensor]:
+def policy_metrics(current: Gaussian, log_ratio: Tensor, rollout: Rollout, rl: RLConfig) -> dict[str, Tensor]:
     """What a trust region looks like from outside; names as in docs/metrics.md."""
-    away = log_ratio.exp() - 1
-    low, high = (away < -rl.clip_low).float().mean(), (away > rl.clip_high).float().mean()
-    std = entry_mean(now.std.expand_as(now.mean), rollout.target)
+    ratio_deviation = log_ratio.exp() - 1
+    low, high = (ratio_deviation < -rl.clip_low).float().mean(), (ratio_deviation > rl.clip_high).float().mean()
+    std = entry_mean(current.std.expand_as(current.mean), rollout.target_mask)
     return {
-        "ratio/mean": 1 + away.mean(),
-        "ratio/max_dev": away.abs().max(),
+        "ratio/mean": 1 + ratio_deviation.mean(),
+        "ratio/max_dev": ratio_deviation.abs().max(),
         "clip_ratio/region_mean": low + high,
         "clip_ratio/low_mean": low,
         "clip_ratio/high_mean": high,
-        "approx_kl": (away - log_ratio).mean(),
+        "approx_kl": (ratio_deviation - log_ratio).mean(),
         "policy/sigma_mean": std.mean(),
         "policy/sigma_min": std.min(),
         "policy/sigma_max": std.max(),
-        "policy/entropy": entropy(now, rollout.target).mean(),
+        "policy/entropy": entropy(current, rollout.target_mask).mean(),
     }
 
 
-def anchor_objective(models: Models, batch: GRPOBatch, step: int, rl: RLConfig) -> LossOutput:
+def anchor_loss(models: Models, batch: ExperienceBatch, step: int, rl: RLConfig) -> LossOutput:
     """λ_v mean_D (v - v_ref)² at a random time of each finished sample: trained steps hold the policy only in their
     window, this holds it everywhere."""
     rollout = batch.rollout
@@ -99,14 +107,14 @@ def anchor_objective(models: Models, batch: GRPOBatch, step: int, rl: RLConfig) 
     time = torch.rand(len(rollout.mel), device=rollout.mel.device)
     state = interpolate(torch.randn_like(rollout.mel), rollout.mel, time)
     with torch.no_grad():
-        anchor = velocity_at(models.reference, rollout, state, time, rl).mean.float()
+        reference_velocity = velocity_at(models.reference, rollout, state, time, rl).mean.float()
     velocity = velocity_at(models.policy, rollout, state, time, rl).mean.float()
-    distance = entry_mean((velocity - anchor).square(), rollout.target).mean()
+    distance = entry_mean((velocity - reference_velocity).square(), rollout.target_mask).mean()
     return LossOutput(loss=rl.anchor_weight * distance, metrics={"loss/anchor": distance.item()})
 
 
 @torch.no_grad()
-def held(model: VelocityModel, rollout: Rollout, step: int, rl: RLConfig) -> Gaussian:
+def frozen_policy(model: VelocityModel, rollout: Rollout, step: int, rl: RLConfig) -> Gaussian:
     return policy_at(model, rollout, step, rl)
 
 

@@ -11,21 +11,21 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from f5_tts.config.schema import MelSpecConfig, RLConfig
-from f5_tts.rewards.asr.error_rate import normalise
+from f5_tts.rewards.asr.error_rate import normalize
 from f5_tts.rewards.combine import check_gates, combine
-from f5_tts.rewards.registry import component_weights, knows_words, score_all
+from f5_tts.rewards.registry import component_weights, has_word_scores, score_all
 from f5_tts.types import (
+    ProviderScores,
     RewardBatch,
     RewardInput,
     RewardProvider,
     Rollout,
-    Scored,
     SpeechBatch,
     Vocoder,
 )
 
 
-class Scorer:
+class RewardScorer:
     """Speaks a rollout and asks every reward; rewards see the generated span alone, no prompt, no padding."""
 
     def __init__(
@@ -37,7 +37,7 @@ class Scorer:
         self.floors = {name: entry.floor for name, entry in zip(self.weights, entries, strict=True)}
         check_gates(rl.rewards.gates, self.weights, providers)
         self.by_word = rl.credit == "word"
-        if self.by_word and not any(map(knows_words, providers.values())):
+        if self.by_word and not any(map(has_word_scores, providers.values())):
             raise ValueError(
                 f"rl.credit=word, but none of the rewards ({', '.join(providers)}) can say which word earned it: "
                 "add one that can, such as digits_wer, or set rl.credit=sample"
@@ -45,35 +45,35 @@ class Scorer:
 
     @torch.no_grad()
     def __call__(self, rollout: Rollout) -> RewardBatch:
-        scored = score_all(self.providers, self.inputs(rollout))
-        texts, target = rollout.batch.target_texts, rollout.target
-        frames: dict[str, Tensor] = {}
+        scores = score_all(self.providers, self.inputs(rollout))
+        texts, target = rollout.batch.target_texts, rollout.target_mask
+        frame_scores: dict[str, Tensor] = {}
         if self.by_word:
-            scored = with_means_of_words(scored)
-            frames = {name: over_frames(words, texts, target) for name, words in scored.words.items()}
-        rewards = combine(scored, self.weights, self.rl.rewards.gates, frames)
+            scores = average_word_scores(scores)
+            frame_scores = {name: words_to_frames(words, texts, target) for name, words in scores.word_scores.items()}
+        rewards = combine(scores, self.weights, self.rl.rewards.gates, frame_scores)
         return replace(rewards, seconds=int(target.sum()) / self.mel_spec.frames_per_second)
 
     def inputs(self, rollout: Rollout) -> list[RewardInput]:
         """One clip a sample, with what it should say and the voice it should have."""
-        spans = [mel[target] for mel, target in zip(rollout.mel, rollout.target, strict=True)]
-        clips = self.vocoder(pad_sequence(spans, batch_first=True), rollout.target.sum(dim=1))
-        return [self.input(clip, rollout.batch, place) for place, clip in enumerate(clips)]
+        spans = [mel[target] for mel, target in zip(rollout.mel, rollout.target_mask, strict=True)]
+        clips = self.vocoder(pad_sequence(spans, batch_first=True), rollout.target_mask.sum(dim=1))
+        return [self.input(clip, rollout.batch, index) for index, clip in enumerate(clips)]
 
-    def input(self, clip: Tensor, batch: SpeechBatch, place: int) -> RewardInput:
+    def input(self, clip: Tensor, batch: SpeechBatch, index: int) -> RewardInput:
         """A prompt that is a recording of its own is the voice to match. One that was cut from the clip is the
         beginning of its text, and too short to know a voice by: there the whole recording is what to match."""
-        audio, text = batch.audio[place], batch.target_texts[place]
-        row = batch.rows[place] if batch.rows else {}
-        prompt, target = audio.tensor_split([int(batch.prompt_lens[place]) * self.mel_spec.hop_length])
+        audio, text = batch.audio[index], batch.target_texts[index]
+        row = batch.rows[index] if batch.rows else {}
+        prompt, target = audio.tensor_split([int(batch.prompt_lens[index]) * self.mel_spec.hop_length])
         is_cut = self.rl.prompt_frac_range is not None
-        prompt_text = batch.prompt_texts[place] if batch.prompt_texts else ""
+        prompt_text = batch.prompt_texts[index] if batch.prompt_texts else ""
         return RewardInput(
             audio=clip,
             sample_rate=self.mel_spec.target_sample_rate,
             text=text,
             language=str(row.get("language") or "auto"),
-            lead=prompt if is_cut else None,
+            prompt_audio=prompt if is_cut else None,
             reference_audio=audio if is_cut else prompt,
             reference_text=text if is_cut else prompt_text,
             target_audio=target,
@@ -81,21 +81,23 @@ class Scorer:
         )
 
 
-def with_means_of_words(scored: Scored) -> Scored:
+def average_word_scores(scores: ProviderScores) -> ProviderScores:
     """A clip's score is the mean over its words, at least 0, where these are known."""
-    means = {name: words.nanmean(dim=1).clamp(min=0) for name, words in scored.words.items()}
-    return replace(scored, parts=scored.parts | means)
+    means = {name: words.nanmean(dim=1).clamp(min=0) for name, words in scores.word_scores.items()}
+    return replace(scores, components=scores.components | means)
 
 
-def over_frames(words: Float[Tensor, "b w"], texts: Sequence[str], target: Bool[Tensor, "b n"]) -> Float[Tensor, "b n"]:
+def words_to_frames(
+    word_scores: Float[Tensor, "b w"], texts: Sequence[str], target: Bool[Tensor, "b n"]
+) -> Float[Tensor, "b n"]:
     """Each word's score on its share of the generated frames, zero elsewhere.
 
     Words share the frames by their number of characters, as the text embedding does with average upsampling: a guess
     at when each is said that needs no alignment.
     """
     frames = torch.zeros(target.shape)
-    for row, (scores, text) in enumerate(zip(words, texts, strict=True)):
-        size = torch.tensor([len(word) + 1 for word in normalise(text).split()])
+    for row, (scores, text) in enumerate(zip(word_scores, texts, strict=True)):
+        size = torch.tensor([len(word) + 1 for word in normalize(text).split()])
         if len(size) > len(scores):
             raise ValueError(f"a reward that knows words scored {len(scores)} of the {len(size)} in {text!r}")
         ends = (size.cumsum(0) * int(target[row].sum()) / size.sum()).round().long()

@@ -16,73 +16,76 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from f5_tts.config.load import load_run
-from f5_tts.config.schema import ConfigError, RewardsConfig, RLRunConfig
+from f5_tts.config.load import load_config
+from f5_tts.config.schema import ConfigError, RewardsConfig, RLTrainConfig
 from f5_tts.data.tokenizer import build_vocabulary
-from f5_tts.entrypoint import command
+from f5_tts.entrypoint import run_command
 from f5_tts.eval.evaluator import (
-    Voice,
+    EvalSynthesizer,
+    build_asr,
+    build_eval_synthesizer,
     build_judges,
-    build_recogniser,
-    build_voice,
-    grade,
+    load_eval_model,
     reward_inputs,
-    speaking_model,
+    score_clips,
 )
 from f5_tts.eval.results import Result, write_result
 from f5_tts.eval.test_set import EvalItem, read_items
-from f5_tts.model.checkpoint import ModelCard, check_card, read_checkpoint
+from f5_tts.model.checkpoint import ModelSpec, check_spec, read_checkpoint
 from f5_tts.rewards.combine import combine
 from f5_tts.rewards.registry import build_providers, component_weights, score_all
 
 
-def best_of(run: RLRunConfig) -> Result:
+def best_of(cfg: RLTrainConfig) -> Result:
     """The clips that the reward chooses, graded; guidance is the one of eval.cfg_strengths."""
-    settings = run.eval
+    settings = cfg.eval
     if settings.ckpt is None or settings.out is None:
         raise ConfigError("best of N needs eval.ckpt=FILE (a checkpoint) and eval.out=FOLDER (for its results)")
     if len(settings.cfg_strengths) != 1:
         raise ConfigError(f"eval.cfg_strengths={settings.cfg_strengths}: name one, e.g. that of the model's evaluation")
     (strength,) = settings.cfg_strengths
-    checkpoint, vocabulary = read_checkpoint(Path(settings.ckpt)).using(), build_vocabulary(run)
-    check_card(checkpoint, ModelCard.of(run.model, vocabulary))
-    model, voice = speaking_model(run, checkpoint, vocabulary), build_voice(run, vocabulary)
+    checkpoint, vocabulary = read_checkpoint(Path(settings.ckpt)).with_weights(), build_vocabulary(cfg)
+    check_spec(checkpoint, ModelSpec.of(cfg.model, vocabulary))
+    model, synthesizer = load_eval_model(cfg, checkpoint, vocabulary), build_eval_synthesizer(cfg, vocabulary)
     items = read_items(Path(settings.items_dir) / "test.jsonl") * settings.takes
     started = perf_counter()
-    tries = [again(voice, place * len(items)).speak(model, items, strength) for place in range(settings.best_of)]
-    chosen = rewards_of(tries, items, voice, run.rl.rewards).argmax(dim=0).tolist()
-    clips = [tries[place][item] for item, place in enumerate(chosen)]
-    rtf = voice.real_time_factor(perf_counter() - started, clips)  # of all that was spoken to choose from
+    attempts = [
+        reseeded(synthesizer, index * len(items)).synthesize(model, items, strength)
+        for index in range(settings.best_of)
+    ]
+    chosen = rewards_of(attempts, items, synthesizer, cfg.rl.rewards).argmax(dim=0).tolist()
+    clips = [attempts[index][item] for item, index in enumerate(chosen)]
+    rtf = synthesizer.real_time_factor(perf_counter() - started, clips)  # of all that was spoken to choose from
     judges = build_judges(settings)
-    scores = {name: grade(items, clips, voice, build_recogniser(name), judges) for name in settings.recognisers}
+    scores = {name: score_clips(items, clips, synthesizer, build_asr(name), judges) for name in settings.recognisers}
     guidance = dict.fromkeys(settings.recognisers, strength)
     result = Result(ckpt=settings.ckpt, guidance=guidance, dev_error_rates={}, scores=scores, rtf=rtf)
     write_result(result, Path(settings.out))
     return result
 
 
-def again(voice: Voice, shift: int) -> Voice:
+def reseeded(synthesizer: EvalSynthesizer, offset: int) -> EvalSynthesizer:
     """The same voice with other noise."""
-    return replace(voice, settings=replace(voice.settings, seed=voice.settings.seed + shift))
+    return replace(synthesizer, settings=replace(synthesizer.settings, seed=synthesizer.settings.seed + offset))
 
 
 def rewards_of(
-    tries: Sequence[list[Tensor]], items: Sequence[EvalItem], voice: Voice, rewards: RewardsConfig
+    attempts: Sequence[list[Tensor]], items: Sequence[EvalItem], synthesizer: EvalSynthesizer, rewards: RewardsConfig
 ) -> Float[Tensor, "n b"]:
     """The weighted sum of a run's rewards for each clip of each try."""
     providers = build_providers(rewards.providers)
     weights = component_weights(rewards.providers, providers)
-    inputs = [reward_inputs(items, clips, voice) for clips in tries]
+    inputs = [reward_inputs(items, clips, synthesizer) for clips in attempts]
     return torch.stack([combine(score_all(providers, each), weights, rewards.gates, {}).total for each in inputs])
 
 
 def main(argv: list[str]) -> bool:
-    run = load_run(argv, default="F5TTS_Mini_RL", schema=RLRunConfig)
-    result = best_of(run)
-    for recogniser in run.eval.recognisers:
-        print(f"best of {run.eval.best_of}: {result.summary(recogniser)}")
+    cfg = load_config(argv, default="F5TTS_Mini_RL", schema=RLTrainConfig)
+    result = best_of(cfg)
+    for asr in cfg.eval.recognisers:
+        print(f"best of {cfg.eval.best_of}: {result.summary(asr)}")
     return True
 
 
 if __name__ == "__main__":
-    command(main, sys.argv[1:])
+    run_command(main, sys.argv[1:])

@@ -11,10 +11,18 @@ from argparse import Namespace
 from math import inf
 
 from f5_tts.config.checks import require
-from f5_tts.config.load import command_line, compose_run
-from f5_tts.config.schema import RLRunConfig
-from f5_tts.entrypoint import command
-from f5_tts.estimate.memory import Part, budget, is_half, knobs, num_parameters, prompts, total
+from f5_tts.config.load import command_line, compose_config
+from f5_tts.config.schema import RLTrainConfig
+from f5_tts.entrypoint import run_command
+from f5_tts.estimate.memory import (
+    MemoryItem,
+    budget,
+    is_mixed_precision,
+    num_parameters,
+    prompts_per_batch,
+    suggest_savings,
+    total_bytes,
+)
 from f5_tts.train.accelerator import precision
 
 # --- how much ---
@@ -23,27 +31,27 @@ from f5_tts.train.accelerator import precision
 # --- what is said of it ---
 
 
-def table(parts: list[Part]) -> str:
+def table(items: list[MemoryItem]) -> str:
     """One row a part, and the totals."""
-    rows = [(part.what, part.where, part.num, part.key) for part in parts]
-    rows += [("total", where, total(parts, where), "") for where in ("GPU", "CPU")]
-    cells = [(what, where, f"{num / 2**20:,.0f}", key) for what, where, num, key in rows]
-    lines = [f"| {what:33} | {where:5} | {mib:>6} | {key} |" for what, where, mib, key in cells]
+    rows = [(item.name, item.device, item.num_bytes, item.key) for item in items]
+    rows += [("total", device, total_bytes(items, device), "") for device in ("GPU", "CPU")]
+    cells = [(name, device, f"{num / 2**20:,.0f}", key) for name, device, num, key in rows]
+    lines = [f"| {name:33} | {device:5} | {mib:>6} | {key} |" for name, device, mib, key in cells]
     return "\n".join([f"| {'component':33} | where | {'MiB':>6} | key |", "| --- | --- | ---: | --- |", *lines])
 
 
-def heading(run: RLRunConfig, seconds: float, processes: int = 1) -> str:
-    num = prompts(run, seconds) * run.rl.mini_repeat_count
-    guided = ", each twice for guidance" if run.rl.cfg_strength else ""
-    digits = precision(run.optim) if is_half(run) else "single precision"
-    shards = f", in shards on {processes} processes" if run.optim.shard else ""
-    return f"{run.model.name}: clips of {seconds:g} s, {num} in a forward pass{guided}, {digits}{shards}"
+def heading(cfg: RLTrainConfig, seconds: float, processes: int = 1) -> str:
+    num = prompts_per_batch(cfg, seconds) * cfg.rl.mini_repeat_count
+    guided = ", each twice for guidance" if cfg.rl.cfg_strength else ""
+    digits = precision(cfg.optim) if is_mixed_precision(cfg) else "single precision"
+    shards = f", in shards on {processes} processes" if cfg.optim.shard else ""
+    return f"{cfg.model.name}: clips of {seconds:g} s, {num} in a forward pass{guided}, {digits}{shards}"
 
 
-def uncounted(run: RLRunConfig) -> str:
+def uncounted(cfg: RLTrainConfig) -> str:
     """What the table leaves out."""
-    unknown = [entry.name for entry in run.rl.rewards.providers if not num_parameters(entry)]
-    more = f", and {', '.join(unknown)}, whose size is not known here" if unknown else ""
+    unknown_rewards = [entry.name for entry in cfg.rl.rewards.providers if not num_parameters(entry)]
+    more = f", and {', '.join(unknown_rewards)}, whose size is not known here" if unknown_rewards else ""
     return f"not counted: CUDA itself (about half a GB), what kernels need while they work{more}"
 
 
@@ -60,21 +68,21 @@ def main(argv: list[str]) -> bool:
     parser.add_argument("--limit", type=float, default=8.0, help="memory of the GPU, GB; default: 8")
     parser.add_argument("--processes", type=int, default=2, help="that share the run with optim.shard=true; default: 2")
     args = parser.parse_intermixed_args(argv)
-    run = compose_run(args.config_name, args.overrides, RLRunConfig)
+    cfg = compose_config(args.config_name, args.overrides, RLTrainConfig)
     if args.seconds is None:
-        args.seconds = run.datasets.max_seconds
+        args.seconds = cfg.datasets.max_seconds
     check_above_zero(args, "seconds", "limit")
     require(args.processes > 1, f"--processes={args.processes} is not allowed; allowed: 2 or more")
-    parts = budget(run, args.seconds, args.processes)
-    used = total(parts, "GPU") / 1e9
-    print(f"{heading(run, args.seconds, args.processes)}\n{table(parts)}\n{uncounted(run)}")
-    print(f"GPU: {used:.2f} GB of {args.limit:g} GB")
-    if used > args.limit:
+    items = budget(cfg, args.seconds, args.processes)
+    used_gb = total_bytes(items, "GPU") / 1e9
+    print(f"{heading(cfg, args.seconds, args.processes)}\n{table(items)}\n{uncounted(cfg)}")
+    print(f"GPU: {used_gb:.2f} GB of {args.limit:g} GB")
+    if used_gb > args.limit:
         print("it would spare on the GPU, each by itself:")
-        for num, change in knobs(args.config_name, args.overrides, run, args.seconds, args.processes):
+        for num, change in suggest_savings(args.config_name, args.overrides, cfg, args.seconds, args.processes):
             print(f"  {num / 1e9:5.2f} GB  {change}")
     return True
 
 
 if __name__ == "__main__":
-    command(main, sys.argv[1:])
+    run_command(main, sys.argv[1:])

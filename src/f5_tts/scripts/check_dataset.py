@@ -12,17 +12,17 @@ from functools import partial
 from pathlib import Path
 from statistics import fmean
 
-from f5_tts.data.quality import bad_rows, coverage, heard, odd_tempos
+from f5_tts.data.quality import bad_rows, scan_row, speaking_rate_outliers, vocabulary_coverage
 from f5_tts.data.rows import Row, read_rows
-from f5_tts.data.scan import each
+from f5_tts.data.scan import map_in_processes
 from f5_tts.data.tokenizer import TOKENIZERS, Vocabulary, read_vocabulary
-from f5_tts.entrypoint import command
-from f5_tts.files import replace_file
+from f5_tts.entrypoint import run_command
+from f5_tts.files import write_atomically
 from f5_tts.plotting import new_figure
 from f5_tts.scripts.flags import add_flags
 from f5_tts.types import BadRow
 
-SHOWN = 3  # rows of each kind on the console; the report has all
+MAX_SHOWN = 3  # rows of each kind on the console; the report has all
 HINTS = {"odd tempo": "worth a look, not counted as bad"}
 
 
@@ -34,12 +34,12 @@ def by_kind(rows: Iterable[BadRow]) -> Iterator[str]:
     kinds: dict[str, list[BadRow]] = defaultdict(list)
     for row in rows:
         kinds[row.kind].append(row)
-    for kind, found in sorted(kinds.items()):
+    for kind, rows_of_kind in sorted(kinds.items()):
         hint = f" ({HINTS[kind]})" if kind in HINTS else ""
-        yield f"{len(found)} {kind}{hint}:"
-        yield from (f"  row {row.index}: {row.path}: {row.reason}" for row in found[:SHOWN])
-        if len(found) > SHOWN:
-            yield f"  and {len(found) - SHOWN} more"
+        yield f"{len(rows_of_kind)} {kind}{hint}:"
+        yield from (f"  row {row.index}: {row.path}: {row.reason}" for row in rows_of_kind[:MAX_SHOWN])
+        if len(rows_of_kind) > MAX_SHOWN:
+            yield f"  and {len(rows_of_kind) - MAX_SHOWN} more"
 
 
 def totals(rows: Sequence[Row], seconds: Sequence[float]) -> str:
@@ -62,19 +62,19 @@ def draw_durations(seconds: Sequence[float], title: str, path: Path) -> None:
     axes.set_ylabel("rows")
     axes.set_title(title, fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
-    replace_file(path, lambda part: figure.savefig(part, format="png"))
+    write_atomically(path, lambda tmp_path: figure.savefig(tmp_path, format="png"))
 
 
 def write_report(rows: Iterable[BadRow], path: Path) -> None:
     """One line a row, as JSON."""
     lines = "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows)
-    replace_file(path, lambda part: part.write_text(lines, encoding="utf-8"))
+    write_atomically(path, lambda tmp_path: tmp_path.write_text(lines, encoding="utf-8"))
 
 
 def vocabulary_of(arguments: argparse.Namespace) -> Vocabulary | None:
     """--vocab, else the data set's own; None where neither is. The folder's name says the tokenizer."""
-    own, suffix = arguments.folder / "vocab.txt", arguments.folder.resolve().name.rpartition("_")[2]
-    path = arguments.vocab or (own if own.is_file() else None)
+    own_vocab, suffix = arguments.folder / "vocab.txt", arguments.folder.resolve().name.rpartition("_")[2]
+    path = arguments.vocab or (own_vocab if own_vocab.is_file() else None)
     return read_vocabulary(path, suffix if suffix in TOKENIZERS else "custom") if path else None
 
 
@@ -92,16 +92,16 @@ def main(argv: list[str]) -> bool:
     """Exits with 1 when rows are bad."""
     arguments = command_line().parse_args(argv)
     rows, vocabulary = read_rows(arguments.folder), vocabulary_of(arguments)
-    hear = partial(heard, longest_s=arguments.max_seconds)
-    findings = list(each(hear, rows, arguments.workers, "listening"))
-    seconds = [found.seconds for found in findings if found.seconds is not None]
-    bad, odd = list(bad_rows(rows, findings)), list(odd_tempos(rows, findings))
+    scan_one = partial(scan_row, max_seconds=arguments.max_seconds)
+    scans = list(map_in_processes(scan_one, rows, arguments.workers, "listening"))
+    seconds = [scan.seconds for scan in scans if scan.seconds is not None]
+    bad, outliers = list(bad_rows(rows, scans)), list(speaking_rate_outliers(rows, scans))
     report = arguments.report or arguments.folder / "check.jsonl"
-    write_report([*bad, *odd], report)
+    write_report([*bad, *outliers], report)
     if arguments.plot and seconds:
         draw_durations(seconds, str(arguments.folder), arguments.plot)
     print(f"{arguments.folder}: {totals(rows, seconds)}")
-    for line in [*by_kind([*bad, *odd]), *(coverage(rows, vocabulary) if vocabulary else [])]:
+    for line in [*by_kind([*bad, *outliers]), *(vocabulary_coverage(rows, vocabulary) if vocabulary else [])]:
         print(line)
     print(f"{len(bad)} of {len(rows)} rows are bad; every finding is in {report}")
     if bad:
@@ -110,4 +110,4 @@ def main(argv: list[str]) -> bool:
 
 
 if __name__ == "__main__":
-    command(main, sys.argv[1:])
+    run_command(main, sys.argv[1:])

@@ -9,17 +9,17 @@ from __future__ import annotations
 import sys
 
 from f5_tts.config.load import command_line
-from f5_tts.doctor.checks import admit, outcome
-from f5_tts.entrypoint import command
+from f5_tts.doctor.checks import load_run_under_test, run_check
+from f5_tts.entrypoint import run_command
 
 
 def main(argv: list[str]) -> bool:
     """Exits with 2 when a check failed."""
     args = command_line("F5TTS_RL").parse_intermixed_args(argv)
-    patient, checks = admit(args.config_name, args.overrides)
+    run, checks = load_run_under_test(args.config_name, args.overrides)
     count = {"ok": 0, "FAIL": 0, "--": 0}
     for check in checks:
-        state, text = outcome(check, patient)
+        state, text = run_check(check, run)
         count[state] += 1
         print(f"{state:4} {check.name}: {text}", flush=True)
     print(f"{count['FAIL']} of {len(checks)} checks failed, {count['--']} skipped")
@@ -29,4 +29,4 @@ def main(argv: list[str]) -> bool:
 
 
 if __name__ == "__main__":
-    command(main, sys.argv[1:])
+    run_command(main, sys.argv[1:])

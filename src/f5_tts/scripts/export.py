@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from f5_tts.data.tokenizer import read_vocabulary
-from f5_tts.entrypoint import command
-from f5_tts.files import replace_file
+from f5_tts.entrypoint import run_command
+from f5_tts.files import write_atomically
 from f5_tts.model.checkpoint import Checkpoint, export_weights, num_symbols, read_checkpoint
 
 
@@ -27,14 +27,16 @@ def export(checkpoint: Checkpoint, folder: Path, vocabulary: Path | None = None)
     path = folder / f"model_{checkpoint.update}.safetensors"
     export_weights(checkpoint, path, torch.float16)
     if "\n" not in symbols:  # bytes, whose vocabulary needs no file
-        replace_file(folder / "vocab.txt", lambda part: part.write_text("\n".join(symbols) + "\n", encoding="utf-8"))
+        write_atomically(
+            folder / "vocab.txt", lambda tmp_path: tmp_path.write_text("\n".join(symbols) + "\n", encoding="utf-8")
+        )
     return path
 
 
 def symbols_of(checkpoint: Checkpoint, vocabulary: Path | None) -> list[str]:
     """The checkpoint's own vocabulary, else that in the file."""
-    if checkpoint.card is not None:
-        return checkpoint.card.vocabulary
+    if checkpoint.spec is not None:
+        return checkpoint.spec.vocabulary
     if vocabulary is None:
         raise ValueError(f"{checkpoint.path} does not hold its vocabulary: add --vocab FILE")
     return list(read_vocabulary(vocabulary).symbols)
@@ -51,10 +53,12 @@ def command_line() -> argparse.ArgumentParser:
 
 def main(argv: list[str]) -> bool:
     arguments = command_line().parse_args(argv)
-    path = export(read_checkpoint(arguments.checkpoint).using(arguments.weights), arguments.folder, arguments.vocab)
+    path = export(
+        read_checkpoint(arguments.checkpoint).with_weights(arguments.weights), arguments.folder, arguments.vocab
+    )
     print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB) and its vocabulary beside it")
     return True
 
 
 if __name__ == "__main__":
-    command(main, sys.argv[1:])
+    run_command(main, sys.argv[1:])

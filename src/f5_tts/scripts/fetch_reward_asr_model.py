@@ -6,8 +6,8 @@ import argparse
 import sys
 
 from f5_tts.download import fetch
-from f5_tts.download.source import ask_hub
-from f5_tts.entrypoint import command
+from f5_tts.download.source import list_hub_files
+from f5_tts.entrypoint import run_command
 
 REPOSITORY = "FunAudioLLM/SenseVoiceSmall"
 OPTIONAL = "tokens.json"  # nothing that runs the model reads it
@@ -31,9 +31,9 @@ def main(argv: list[str]) -> bool:
     arguments = command_line().parse_args(argv)
     folder = arguments.cache_dir
     try:
-        source = ask_hub(REPOSITORY, FILES, arguments.revision, offline=arguments.offline)
+        source = list_hub_files(REPOSITORY, FILES, arguments.revision, offline=arguments.offline)
         names = [name for name in FILES if name != OPTIONAL or source.has(OPTIONAL, folder)]
-        fetch.bring(source, names, folder, root=folder)
+        fetch.ensure_files(source, names, folder, root=folder)
     except KeyboardInterrupt:
         return False
     print(f"SenseVoiceSmall is in {folder}: rl.rewards.providers.1.config.model_id={folder}")
@@ -41,4 +41,4 @@ def main(argv: list[str]) -> bool:
 
 
 if __name__ == "__main__":
-    command(main, sys.argv[1:])
+    run_command(main, sys.argv[1:])

@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 
 from f5_tts.download import fetch
 from f5_tts.download.archive import unpack
-from f5_tts.download.source import Source, ask_hub, copies, one_url
-from f5_tts.entrypoint import command
+from f5_tts.download.source import Source, from_folder, from_url, list_hub_files
+from f5_tts.entrypoint import run_command
 
 REPOSITORY = "Wespeaker/wespeaker-cnceleb-resnet34"
 COLLECTION = "openspeech/wespeaker-models"  # archives of many models, asked where the repository has nothing
@@ -37,24 +37,24 @@ def main(argv: list[str]) -> bool:
     root, folder = arguments.cache_dir, arguments.cache_dir / MODEL
     try:
         if arguments.archive:
-            bring_unpacked(find_archive(arguments), folder, root)
+            install_unpacked(find_archive(arguments), folder, root)
         else:
-            bring_from_hub(arguments, folder, root)
+            install_from_hub(arguments, folder, root)
     except KeyboardInterrupt:
         return False
     print(f"{MODEL} is in {folder}: rl.rewards.providers.0.config.model_dir={folder}")
     return True
 
 
-def bring_from_hub(arguments: argparse.Namespace, folder: Path, root: Path) -> None:
+def install_from_hub(arguments: argparse.Namespace, folder: Path, root: Path) -> None:
     """The loose files where there are any, else the archive, which stays in `root` to compare with next time."""
     source = find_on_hub(arguments, folder, root)
     archive = archive_of(source, root)
     if archive is None or has_files(source, folder):
-        fetch.bring(source, FILES, folder, root, ADVICE)
+        fetch.ensure_files(source, FILES, folder, root, ADVICE)
     else:
-        fetch.bring(source, [archive], root, root)
-        bring_unpacked(root / archive, folder, root)
+        fetch.ensure_files(source, [archive], root, root)
+        install_unpacked(root / archive, folder, root)
 
 
 def find_on_hub(arguments: argparse.Namespace, folder: Path, root: Path) -> Source:
@@ -65,7 +65,7 @@ def find_on_hub(arguments: argparse.Namespace, folder: Path, root: Path) -> Sour
     failures, sources = [], []
     for repository in (REPOSITORY, COLLECTION)[: 1 if arguments.revision else 2]:
         try:
-            source = ask_hub(repository, [*FILES, *ARCHIVES], arguments.revision, offline=arguments.offline)
+            source = list_hub_files(repository, [*FILES, *ARCHIVES], arguments.revision, offline=arguments.offline)
         except ValueError as error:
             failures.append(error)
             continue
@@ -92,19 +92,19 @@ def find_archive(arguments: argparse.Namespace) -> Path:
         raise ValueError("--revision is of the hub's repository, --archive is not from there: give one of them")
     if named.startswith(("http://", "https://")):
         name = f"{MODEL}.{hashlib.sha256(named.encode()).hexdigest()[:8]}.archive"
-        fetch.bring(one_url(named, name, offline=arguments.offline), [name], root, root)
+        fetch.ensure_files(from_url(named, name, offline=arguments.offline), [name], root, root)
         return root / name
     if not Path(named).is_file():
         raise FileNotFoundError(f"no file at --archive {named}")
     return Path(named)
 
 
-def bring_unpacked(archive: Path, folder: Path, root: Path) -> None:
+def install_unpacked(archive: Path, folder: Path, root: Path) -> None:
     root.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=root, prefix=".unpacked-") as unpacked:
         unpack(archive, FILES, Path(unpacked))
-        fetch.bring(copies(str(archive), FILES, Path(unpacked)), FILES, folder, root)
+        fetch.ensure_files(from_folder(str(archive), FILES, Path(unpacked)), FILES, folder, root)
 
 
 if __name__ == "__main__":
-    command(main, sys.argv[1:])
+    run_command(main, sys.argv[1:])

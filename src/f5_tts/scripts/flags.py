@@ -11,13 +11,13 @@ from f5_tts.config.load import read_yaml
 
 def add_flags(parser: ArgumentParser) -> None:
     """Those of the commands that hear recordings."""
-    longest_s, num = read_yaml("_base").datasets.max_seconds, os.cpu_count() or 1
-    longest = "longest recording, s, as datasets.max_seconds of the training; default: %(default)s"
-    parser.add_argument("--workers", type=above_zero(int), default=num, metavar="N", help="default: %(default)s")
-    parser.add_argument("--max_seconds", type=above_zero(float), default=longest_s, metavar="S", help=longest)
+    max_seconds, num = read_yaml("_base").datasets.max_seconds, os.cpu_count() or 1
+    max_help = "longest recording, s, as datasets.max_seconds of the training; default: %(default)s"
+    parser.add_argument("--workers", type=positive(int), default=num, metavar="N", help="default: %(default)s")
+    parser.add_argument("--max_seconds", type=positive(float), default=max_seconds, metavar="S", help=max_help)
 
 
-def above_zero(kind: type[int] | type[float]) -> Callable[[str], int | float]:
+def positive(kind: type[int] | type[float]) -> Callable[[str], int | float]:
     """Reads a flag's value, for argparse."""
 
     def number(text: str) -> int | float:

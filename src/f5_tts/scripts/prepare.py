@@ -18,36 +18,36 @@ from typing import Any
 
 from f5_tts.data.formats import FORMATS, Entry, read_entries
 from f5_tts.data.rows import SPEAKER_COLUMNS
-from f5_tts.data.scan import each, examined
+from f5_tts.data.scan import map_in_processes, scan_recording
 from f5_tts.data.tokenizer import TOKENIZERS
-from f5_tts.entrypoint import command
-from f5_tts.files import replace_file
+from f5_tts.entrypoint import run_command
+from f5_tts.files import write_atomically
 from f5_tts.scripts.flags import add_flags
 
-SHOWN = 5  # entries that are left out, on the console; the report has all
+MAX_SHOWN = 5  # entries that are left out, on the console; the report has all
 
 
 # --- one entry ---
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class RowWorker:
     """An entry -> what the data set says of it, or why it is left out; plain values, so that it may be written down."""
 
     tokenizer: str
-    copies: Path | None  # where recordings are copied to
-    longest_s: float
+    copy_dir: Path | None  # where recordings are copied to
+    max_seconds: float
 
     def __call__(self, numbered: tuple[int, Entry]) -> dict[str, Any]:
         number, entry = numbered
-        found = examined(entry.audio, self.longest_s) if not entry.problem else None
-        if found is None or found.seconds is None:
-            kind, reason = (found.kind, found.reason) if found else (entry.kind, entry.problem)
+        scan = scan_recording(entry.audio, self.max_seconds) if not entry.problem else None
+        if scan is None or scan.seconds is None:
+            kind, reason = (scan.kind, scan.reason) if scan else (entry.kind, entry.problem)
             return {"left_out": kind, "place": entry.place, "audio": entry.audio, "reason": reason}
         columns = dict(entry.columns)
         columns |= {name: str(columns[name]) for name in SPEAKER_COLUMNS if columns.get(name) is not None}
-        audio = self.copied(number, Path(entry.audio)) if self.copies else entry.audio
-        return {**columns, "audio_path": audio, **self.texts(entry.text), "duration": found.seconds}
+        audio = self.copy_audio(number, Path(entry.audio)) if self.copy_dir else entry.audio
+        return {**columns, "audio_path": audio, **self.texts(entry.text), "duration": scan.seconds}
 
     def texts(self, sentence: str) -> dict[str, Any]:
         """With pinyin the symbols, which F5-TTS's own loader wants, and the sentence, which rewards compare with."""
@@ -55,10 +55,10 @@ class Work:
             return {"text": sentence}
         return {"text": TOKENIZERS["pinyin"](sentence), "raw_text": sentence}
 
-    def copied(self, number: int, audio: Path) -> str:
-        assert self.copies is not None
-        copy = self.copies / f"{number:06d}_{audio.name[-60:]}"  # a longer one might be too long for a file
-        replace_file(copy, lambda part: shutil.copyfile(audio, part))
+    def copy_audio(self, number: int, audio: Path) -> str:
+        assert self.copy_dir is not None
+        copy = self.copy_dir / f"{number:06d}_{audio.name[-60:]}"  # a longer one might be too long for a file
+        write_atomically(copy, lambda tmp_path: shutil.copyfile(audio, tmp_path))
         return str(copy)
 
 
@@ -70,16 +70,16 @@ class Journal:
 
     def __init__(self, path: Path, title: str) -> None:
         self.path, self.title = path, title
-        whole = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []  # what comes after was cut short
-        self.is_same = whole[:1] == [title.encode()]
+        lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []  # what comes after was cut short
+        self.is_same = lines[:1] == [title.encode()]
         try:
-            self.results = [json.loads(line) for line in whole[1:]] if self.is_same else []
+            self.results = [json.loads(line) for line in lines[1:]] if self.is_same else []
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is damaged ({error}): remove it, and all is heard anew") from error
 
     def add(self, results: Iterator[dict[str, Any]]) -> None:
-        kept = "".join(line + "\n" for line in [self.title, *map(as_line, self.results)])
-        replace_file(self.path, lambda part: part.write_text(kept, encoding="utf-8"))
+        text = "".join(line + "\n" for line in [self.title, *map(as_line, self.results)])
+        write_atomically(self.path, lambda tmp_path: tmp_path.write_text(text, encoding="utf-8"))
         with self.path.open("a", encoding="utf-8") as stream:
             for result in results:
                 stream.write(as_line(result) + "\n")
@@ -91,9 +91,9 @@ def as_line(value: Mapping[str, Any]) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def title_of(entries: Sequence[Entry], work: Work) -> str:
+def title_of(entries: Sequence[Entry], worker: RowWorker) -> str:
     """Names the work: another list or other settings have another title."""
-    settings = {"tokenizer": work.tokenizer, "copy": work.copies is not None, "max_seconds": work.longest_s}
+    settings = {"tokenizer": worker.tokenizer, "copy": worker.copy_dir is not None, "max_seconds": worker.max_seconds}
     digest = hashlib.sha256(as_line(settings).encode())
     for entry in entries:
         digest.update(as_line(asdict(entry)).encode())
@@ -103,12 +103,12 @@ def title_of(entries: Sequence[Entry], work: Work) -> str:
 # --- the folder ---
 
 
-def prepare(entries: Sequence[Entry], folder: Path, work: Work, workers: int) -> list[dict[str, Any]]:
+def prepare(entries: Sequence[Entry], folder: Path, worker: RowWorker, workers: int) -> list[dict[str, Any]]:
     """Fill the folder; returns what was left out, which prepare.jsonl there lists as well.
 
     Raises FileExistsError where it holds another data set, ValueError where no entry is any good.
     """
-    title, report, unfinished = title_of(entries, work), folder / "prepare.jsonl", folder / ".prepare"
+    title, report, unfinished = title_of(entries, worker), folder / "prepare.jsonl", folder / ".prepare"
     journal = Journal(unfinished / "journal.jsonl", title)
     if is_finished(folder, title):
         print(f"{folder} holds this data set already")
@@ -121,14 +121,14 @@ def prepare(entries: Sequence[Entry], folder: Path, work: Work, workers: int) ->
             f"{remove} there"
         )
     todo = list(enumerate(entries))[len(journal.results) :]
-    journal.add(each(work, todo, workers, "preparing", done=len(journal.results)))
+    journal.add(map_in_processes(worker, todo, workers, "preparing", done=len(journal.results)))
     rows = [result for result in journal.results if "left_out" not in result]
     left_out = [result for result in journal.results if "left_out" in result]
     if not rows:
         raise ValueError(f"none of {len(entries)} entries is any good; {left_out[0]['place']}: {left_out[0]['reason']}")
-    write_layout(rows, folder, unfinished, work.tokenizer)
+    write_layout(rows, folder, unfinished, worker.tokenizer)
     text = "\n".join([title, *map(as_line, left_out)]) + "\n"
-    replace_file(report, lambda part: part.write_text(text, encoding="utf-8"))
+    write_atomically(report, lambda tmp_path: tmp_path.write_text(text, encoding="utf-8"))
     shutil.rmtree(unfinished)
     return left_out
 
@@ -145,17 +145,17 @@ def write_layout(rows: Sequence[dict[str, Any]], folder: Path, unfinished: Path,
 
     names = dict.fromkeys(name for row in rows for name in row)
     columns = {name: column(name, [row.get(name) for row in rows]) for name in names}
-    part, raw = unfinished / "raw", folder / "raw"
-    for stale in (part, raw):  # of this work, interrupted at its end
+    tmp_path, raw = unfinished / "raw", folder / "raw"
+    for stale in (tmp_path, raw):  # of this work, interrupted at its end
         shutil.rmtree(stale, ignore_errors=True)
-    Table.from_dict(columns).save_to_disk(str(part))
-    part.replace(raw)
+    Table.from_dict(columns).save_to_disk(str(tmp_path))
+    tmp_path.replace(raw)
     durations = json.dumps({"duration": [row["duration"] for row in rows]})
-    replace_file(folder / "duration.json", lambda path: path.write_text(durations, encoding="utf-8"))
+    write_atomically(folder / "duration.json", lambda path: path.write_text(durations, encoding="utf-8"))
     vocabulary = folder / "vocab.txt"
     if tokenizer in ("custom", "char") and not vocabulary.is_file():
         symbols = [" ", *sorted({symbol for row in rows for symbol in row["text"]} - {" "})]
-        replace_file(vocabulary, lambda path: path.write_text("\n".join(symbols) + "\n", encoding="utf-8"))
+        write_atomically(vocabulary, lambda path: path.write_text("\n".join(symbols) + "\n", encoding="utf-8"))
 
 
 def column(name: str, values: list[Any]) -> list[Any]:
@@ -172,17 +172,17 @@ def column(name: str, values: list[Any]) -> list[Any]:
 # --- the command ---
 
 
-def said(left_out: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def summary(left_out: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Lines: how many were left out and why, and the first few."""
     kinds = Counter(result["left_out"] for result in left_out)
     if left_out:
         yield f"left out {len(left_out)}: " + ", ".join(f"{num} {kind}" for kind, num in kinds.most_common())
-        yield from (f"  {result['place']}: {result['reason']}" for result in left_out[:SHOWN])
-    if len(left_out) > SHOWN:
-        yield f"  and {len(left_out) - SHOWN} more, see prepare.jsonl there"
+        yield from (f"  {result['place']}: {result['reason']}" for result in left_out[:MAX_SHOWN])
+    if len(left_out) > MAX_SHOWN:
+        yield f"  and {len(left_out) - MAX_SHOWN} more, see prepare.jsonl there"
 
 
-def how_to_train(folder: Path, tokenizer: str) -> str:
+def next_steps(folder: Path, tokenizer: str) -> str:
     name = folder.resolve().name.removesuffix(f"_{tokenizer}")
     if folder.resolve().parent.name == "data" and name != folder.resolve().name:
         return f"train with datasets.name={name} model.tokenizer={tokenizer}"
@@ -209,19 +209,19 @@ def main(argv: list[str]) -> bool:
     tokenizer = arguments.tokenizer or (ending if ending in TOKENIZERS else "custom")
     kind, entries = read_entries(arguments.source, arguments.format)
     print(f"{arguments.source}, read as {kind}: {len(entries)} entries")
-    work = Work(tokenizer, folder / "wavs" if arguments.copy else None, arguments.max_seconds)
+    worker = RowWorker(tokenizer, folder / "wavs" if arguments.copy else None, arguments.max_seconds)
     try:
-        left_out = prepare(entries, folder, work, arguments.workers)
+        left_out = prepare(entries, folder, worker, arguments.workers)
     except KeyboardInterrupt:
         return False
-    for line in said(left_out):
+    for line in summary(left_out):
         print(line)
     copied = f"was copied to {folder / 'wavs'}"
     audio = copied if arguments.copy else "stays where it is, named by absolute paths (--copy copies it)"
     print(f"{folder}: {len(entries) - len(left_out)} rows; the audio {audio}")
-    print(how_to_train(folder, tokenizer))
+    print(next_steps(folder, tokenizer))
     return True
 
 
 if __name__ == "__main__":
-    command(main, sys.argv[1:])
+    run_command(main, sys.argv[1:])

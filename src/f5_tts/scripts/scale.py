@@ -9,24 +9,27 @@ from __future__ import annotations
 import sys
 
 from f5_tts.config.checks import require
-from f5_tts.config.load import command_line, compose_run
-from f5_tts.config.schema import RLRunConfig
-from f5_tts.entrypoint import command
-from f5_tts.estimate.communication import IN_SHARDS, NODE, SIZES, Scale
+from f5_tts.config.load import command_line, compose_config
+from f5_tts.config.schema import RLTrainConfig
+from f5_tts.entrypoint import run_command
+from f5_tts.estimate.communication import GPUS_PER_NODE, SHARDED_OVERRIDES, WORLD_SIZES, CommunicationEstimate
 from f5_tts.scripts.budget import check_above_zero, heading
 
 HEAD = "| GPUs | rollouts an update | held, GB | sent, GB | s | held in shards, GB | sent in shards, GB | s |"
 
 
-def table(scale: Scale, inside: float, between: float) -> str:
+def table(estimate: CommunicationEstimate, inside: float, between: float) -> str:
     """A row for each number of GPUs, at speeds in GB/s."""
     lines = [HEAD, "|" + " ---: |" * (HEAD.count("|") - 1)]
-    for world in SIZES:
-        speed = 1e9 * (inside if world <= NODE else between)
-        cells = [f"{world}", f"{world * scale.rollouts:,}", gigabytes(scale.held())]
-        cells += cost(scale.sent(world), speed)
-        if world > 1:
-            cells += [gigabytes(scale.held_in_shards(world)), *cost(scale.sent_in_shards(world), speed)]
+    for world_size in WORLD_SIZES:
+        speed = 1e9 * (inside if world_size <= GPUS_PER_NODE else between)
+        cells = [f"{world_size}", f"{world_size * estimate.rollouts:,}", gigabytes(estimate.bytes_held())]
+        cells += cost(estimate.bytes_sent(world_size), speed)
+        if world_size > 1:
+            cells += [
+                gigabytes(estimate.bytes_held_sharded(world_size)),
+                *cost(estimate.bytes_sent_sharded(world_size), speed),
+            ]
         lines.append(f"| {' | '.join(cells + ['-'] * (8 - len(cells)))} |")
     return "\n".join(lines)
 
@@ -40,12 +43,14 @@ def cost(num: int | float, speed: float) -> list[str]:
     return [gigabytes(num), f"{num / speed:,.3f}"]
 
 
-def summary(scale: Scale) -> str:
+def summary(estimate: CommunicationEstimate) -> str:
     """What the table is made of."""
     return (
-        f"weights {gigabytes(scale.weights)} GB; gradients {gigabytes(scale.gradients)} GB in {scale.tensors} tensors\n"
-        f"an update of one process: {scale.asked:g} forward passes without gradients, {scale.learnt:g} forward and "
-        f"backward; {scale.rewards() / 1e3:,.1f} kB of rewards to each other process"
+        f"weights {gigabytes(estimate.weights)} GB; gradients {gigabytes(estimate.gradients)} GB in {estimate.tensors} "
+        "tensors\n"
+        f"an update of one process: {estimate.num_forward:g} forward passes without gradients, "
+        f"{estimate.num_backward:g} forward and backward; {estimate.reward_bytes() / 1e3:,.1f} kB of rewards to each "
+        "other process"
     )
 
 
@@ -55,16 +60,16 @@ def main(argv: list[str]) -> bool:
     parser.add_argument("--inside", type=float, default=200.0, help="GB/s between GPUs of a node; default: 200")
     parser.add_argument("--between", type=float, default=50.0, help="GB/s between nodes of 8 GPUs; default: 50")
     args = parser.parse_intermixed_args(argv)
-    run = compose_run(args.config_name, args.overrides, RLRunConfig)
+    cfg = compose_config(args.config_name, args.overrides, RLTrainConfig)
     if args.seconds is None:
-        args.seconds = run.datasets.max_seconds
+        args.seconds = cfg.datasets.max_seconds
     check_above_zero(args, "seconds", "inside", "between")
-    require(not run.optim.shard, "optim.shard=true is compared with optim.shard=false here: leave it out")
-    shards = compose_run(args.config_name, args.overrides + IN_SHARDS, RLRunConfig)
-    scale = Scale(run, shards, args.seconds)
-    print(f"{heading(run, args.seconds)}\n{summary(scale)}\n{table(scale, args.inside, args.between)}")
+    require(not cfg.optim.shard, "optim.shard=true is compared with optim.shard=false here: leave it out")
+    sharded_cfg = compose_config(args.config_name, args.overrides + SHARDED_OVERRIDES, RLTrainConfig)
+    estimate = CommunicationEstimate(cfg, sharded_cfg, args.seconds)
+    print(f"{heading(cfg, args.seconds)}\n{summary(estimate)}\n{table(estimate, args.inside, args.between)}")
     return True
 
 
 if __name__ == "__main__":
-    command(main, sys.argv[1:])
+    run_command(main, sys.argv[1:])

@@ -13,7 +13,7 @@ from f5_tts.config.schema import OptimConfig
 from f5_tts.model.cfm import CFM
 
 PRECISIONS = ("no", "fp16", "bf16")
-VARIABLE = "ACCELERATE_MIXED_PRECISION"
+PRECISION_ENV = "ACCELERATE_MIXED_PRECISION"
 
 
 def build_accelerator(optim: OptimConfig) -> Accelerator:
@@ -25,14 +25,14 @@ def build_accelerator(optim: OptimConfig) -> Accelerator:
     """
     check_launch(os.environ)
     torch.set_float32_matmul_precision("high" if optim.tf32 else "highest")
-    chosen, on_cpu = precision(optim), not torch.cuda.is_available()
-    accelerator = Accelerator(mixed_precision=chosen, cpu=on_cpu)
+    chosen_precision, on_cpu = precision(optim), not torch.cuda.is_available()
+    accelerator = Accelerator(mixed_precision=chosen_precision, cpu=on_cpu)
     if optim.shard and accelerator.num_processes == 1:
         raise ValueError(
             "optim.shard=true divides a model among processes, and this is the only one: start several (python -m "
             "torch.distributed.run --nproc-per-node=8 -m f5_tts.train.train ...), or set optim.shard=false"
         )
-    if chosen == "fp16" and on_cpu:  # torch can, accelerate passes over it
+    if chosen_precision == "fp16" and on_cpu:  # torch can, accelerate passes over it
         accelerator.native_amp, accelerator.scaler = True, torch.amp.GradScaler("cpu")
     atexit.register(accelerator.state.destroy_process_group)
     return accelerator
@@ -55,13 +55,15 @@ def precision(optim: OptimConfig) -> str:
     """
     if optim.mixed_precision != "auto":
         return optim.mixed_precision
-    asked = os.environ.get(VARIABLE, "").lower() or "no"
-    if asked not in PRECISIONS:
-        raise ValueError(f"{VARIABLE}={asked} in the environment is not allowed; allowed: {' or '.join(PRECISIONS)}")
-    return asked
+    requested = os.environ.get(PRECISION_ENV, "").lower() or "no"
+    if requested not in PRECISIONS:
+        raise ValueError(
+            f"{PRECISION_ENV}={requested} in the environment is not allowed; allowed: {' or '.join(PRECISIONS)}"
+        )
+    return requested
 
 
-def prepare(model: CFM, accelerator: Accelerator) -> CFM:
+def prepare_model(model: CFM, accelerator: Accelerator) -> CFM:
     """The model on its device and in the run's precision; gradients of several processes are averaged in the loop."""
     prepared = accelerator.prepare_model(model, evaluation_mode=True)
     assert isinstance(prepared, CFM)

@@ -10,16 +10,16 @@ from statistics import fmean
 
 Row = Mapping[str, float | int | None]  # one update's metrics, as in metrics.jsonl; None: not finite
 
-SEVERAL = 5  # updates over which a metric is averaged, or must stay where it is, before it counts
-RECENT = 20  # updates that are remembered
-LEAST_SIGMA = 0.25  # of sigma at the start: with less of it the samples of a group hardly differ
-MOST_RATIO = 0.05  # distance of a ratio from 1; ratios are of means over mel entries and belong within 1e-3
-MOST_CLIPPED = 0.5  # share of samples with a clipped ratio: they learn nothing
-MOST_KL = 0.5  # per mel entry: means lie a standard deviation from the reference's (nft: velocities 0.7)
-FASTEST_KL = 10.0  # times as large as SEVERAL updates before
-SMALL_KL = 0.02  # growth from below it is worth no word: KL starts at 0
-JUDGE_WORSE = 0.05  # judge's error rate above an earlier one: a few dozen clips differ by less, mostly, by chance
-SPREAD_MORE = (
+WINDOW = 5  # updates over which a metric is averaged, or must stay where it is, before it counts
+HISTORY_LENGTH = 20  # updates that are remembered
+MIN_SIGMA_SHARE = 0.25  # of sigma at the start: with less of it the samples of a group hardly differ
+MAX_RATIO_DEVIATION = 0.05  # distance of a ratio from 1; ratios are of means over mel entries and belong within 1e-3
+MAX_CLIPPED_SHARE = 0.5  # share of samples with a clipped ratio: they learn nothing
+MAX_KL = 0.5  # per mel entry: means lie a standard deviation from the reference's (nft: velocities 0.7)
+MAX_KL_GROWTH = 10.0  # times as large as SEVERAL updates before
+MIN_KL = 0.02  # growth from below it is worth no word: KL starts at 0
+MAX_WER_RISE = 0.05  # judge's error rate above an earlier one: a few dozen clips differ by less, mostly, by chance
+SPREAD_ADVICE = (
     "raise rl.mini_repeat_count, or what makes samples differ (rl.temperature, flow_grpo: rl.sde.a), or add a reward "
     "that tells them apart"
 )
@@ -31,12 +31,12 @@ class History:
     """What the alarms look at; each list oldest first."""
 
     start: list[Row] = field(default_factory=list)  # the run's first SEVERAL updates
-    recent: deque[Row] = field(default_factory=lambda: deque(maxlen=RECENT))  # its last ones
+    recent: deque[Row] = field(default_factory=lambda: deque(maxlen=HISTORY_LENGTH))  # its last ones
     validated: deque[Row] = field(default_factory=lambda: deque(maxlen=VALIDATIONS))  # `judge/wer`, and `reward/mean`
     # of the RECENT updates before it
 
     def add(self, row: Row) -> None:
-        if len(self.start) < SEVERAL:
+        if len(self.start) < WINDOW:
             self.start.append(row)
         self.recent.append(row)
         rewards = values(self.recent, "reward/mean")
@@ -44,13 +44,13 @@ class History:
             self.validated.append({"judge/wer": row["judge/wer"], "reward/mean": fmean(rewards)})
 
 
-Look = Callable[[History], str | None]  # what was seen and what to do; None where all is well
+AlarmFn = Callable[[History], str | None]  # what was seen and what to do; None where all is well
 
 
 def values(rows: Iterable[Row], name: str) -> list[float]:
     """A metric of the rows that have it."""
-    found = (row.get(name) for row in rows)
-    return [value for value in found if value is not None and math.isfinite(value)]
+    candidates = (row.get(name) for row in rows)
+    return [value for value in candidates if value is not None and math.isfinite(value)]
 
 
 def mean_of(rows: Iterable[Row], name: str) -> float:
@@ -58,19 +58,19 @@ def mean_of(rows: Iterable[Row], name: str) -> float:
     return fmean(values(rows, name) or [math.nan])
 
 
-def lasting(rows: Iterable[Row], name: str) -> float:
+def sustained_min(rows: Iterable[Row], name: str) -> float:
     """What a metric has not fallen below for SEVERAL updates; NaN when there are fewer."""
-    last = values(rows, name)[-SEVERAL:]
-    return min(last) if len(last) == SEVERAL else math.nan
+    last = values(rows, name)[-WINDOW:]
+    return min(last) if len(last) == WINDOW else math.nan
 
 
 def sigma_collapsed(history: History) -> str | None:
     """Samples of a group need noise to differ by."""
     start = mean_of(history.start, "policy/sigma_mean")
-    now = mean_of(list(history.recent)[-SEVERAL:], "policy/sigma_mean")
-    if now < LEAST_SIGMA * start:
+    current = mean_of(list(history.recent)[-WINDOW:], "policy/sigma_mean")
+    if current < MIN_SIGMA_SHARE * start:
         return (
-            f"policy/sigma_mean fell from {start:.3g} to {now:.3g}, so samples hardly differ: set "
+            f"policy/sigma_mean fell from {start:.3g} to {current:.3g}, so samples hardly differ: set "
             "rl.train_sigma=false; where it is, raise rl.kl_weight or lower optim.learning_rate"
         )
     return None
@@ -79,13 +79,13 @@ def sigma_collapsed(history: History) -> str | None:
 def ratio_out_of_range(history: History) -> str | None:
     """Looks at updates whose samples an earlier one has learnt from: the others have a ratio of 1."""
     later = [row for row in history.recent if "ratio/initial_max_dev" not in row]
-    ratio, clipped = lasting(later, "ratio/max_dev"), lasting(later, "clip_ratio/region_mean")
-    if ratio > MOST_RATIO or clipped > MOST_CLIPPED:
+    ratio, clipped = sustained_min(later, "ratio/max_dev"), sustained_min(later, "clip_ratio/region_mean")
+    if ratio > MAX_RATIO_DEVIATION or clipped > MAX_CLIPPED_SHARE:
         names = ("ratio/max_dev", "clip_ratio/region_mean")
-        seen = ", ".join(f"{name}={mean_of(later[-SEVERAL:], name):.3g}" for name in names)
+        measured = ", ".join(f"{name}={mean_of(later[-WINDOW:], name):.3g}" for name in names)
         return (
-            f"for {SEVERAL} updates the policy was far from the one that drew ({seen}): lower rl.updates_per_rollout "
-            "or optim.learning_rate"
+            f"for {WINDOW} updates the policy was far from the one that drew ({measured}): lower "
+            "rl.updates_per_rollout or optim.learning_rate"
         )
     return None
 
@@ -93,20 +93,20 @@ def ratio_out_of_range(history: History) -> str | None:
 def kl_out_of_range(history: History) -> str | None:
     """Far from the reference, or on the way there."""
     rows = list(history.recent)
-    now, before = mean_of(rows[-SEVERAL:], "loss/kl"), mean_of(rows[-2 * SEVERAL : -SEVERAL], "loss/kl")
-    if lasting(rows, "loss/kl") > MOST_KL:
-        seen = f"loss/kl={now:.3g} for {SEVERAL} updates (worth a word above {MOST_KL})"
-    elif before > SMALL_KL and now > FASTEST_KL * before:
-        seen = f"loss/kl rose from {before:.3g} to {now:.3g} within {SEVERAL} updates"
+    current, before = mean_of(rows[-WINDOW:], "loss/kl"), mean_of(rows[-2 * WINDOW : -WINDOW], "loss/kl")
+    if sustained_min(rows, "loss/kl") > MAX_KL:
+        measured = f"loss/kl={current:.3g} for {WINDOW} updates (worth a word above {MAX_KL})"
+    elif before > MIN_KL and current > MAX_KL_GROWTH * before:
+        measured = f"loss/kl rose from {before:.3g} to {current:.3g} within {WINDOW} updates"
     else:
         return None
-    return f"{seen}, the policy leaves its reference: raise rl.kl_weight or lower optim.learning_rate"
+    return f"{measured}, the policy leaves its reference: raise rl.kl_weight or lower optim.learning_rate"
 
 
 def no_spread(history: History) -> str | None:
     """Nothing to learn from."""
-    if lasting(history.recent, "frac_reward_zero_std") == 1:
-        return f"for {SEVERAL} updates all samples of every group scored the same, so nothing is learnt: {SPREAD_MORE}"
+    if sustained_min(history.recent, "frac_reward_zero_std") == 1:
+        return f"for {WINDOW} updates all samples of every group scored the same, so nothing is learnt: {SPREAD_ADVICE}"
     return None
 
 
@@ -115,7 +115,7 @@ def reward_hacked(history: History) -> str | None:
     if len(history.validated) < VALIDATIONS:
         return None
     rewards, errors = (values(history.validated, name) for name in ("reward/mean", "judge/wer"))
-    if rewards == sorted(set(rewards)) and min(errors[1:]) > errors[0] + JUDGE_WORSE:
+    if rewards == sorted(set(rewards)) and min(errors[1:]) > errors[0] + MAX_WER_RISE:
         return (
             f"over {VALIDATIONS} validations reward/mean rose from {rewards[0]:.3g} to {rewards[-1]:.3g} and judge/wer "
             f"from {errors[0]:.3g} to {errors[-1]:.3g}: stop and take model_best.pt, or raise rl.kl_weight"
@@ -123,7 +123,7 @@ def reward_hacked(history: History) -> str | None:
     return None
 
 
-ALARMS: dict[str, Look] = {
+ALARMS: dict[str, AlarmFn] = {
     "sigma_collapsed": sigma_collapsed,
     "ratio_out_of_range": ratio_out_of_range,
     "kl_out_of_range": kl_out_of_range,
@@ -132,18 +132,18 @@ ALARMS: dict[str, Look] = {
 }
 
 
-class Watch:
+class AlarmMonitor:
     """Looks at each update; `past` are the rows of those that a resumed run has behind it."""
 
-    def __init__(self, alarms: Mapping[str, Look], past: Sequence[Row] = ()) -> None:
-        self.alarms, self.history, self.ringing = alarms, History(), set[str]()
-        for row in past:
+    def __init__(self, alarms: Mapping[str, AlarmFn], past_rows: Sequence[Row] = ()) -> None:
+        self.alarms, self.history, self.active = alarms, History(), set[str]()
+        for row in past_rows:
             self.history.add(row)
 
     def __call__(self, row: Row) -> tuple[dict[str, float], list[str]]:
         """A metric for each alarm that rings after this update, and a line for each that did not ring before it."""
         self.history.add(row)
-        found = {name: text for name, look in self.alarms.items() if (text := look(self.history)) is not None}
-        lines = [f"alarm {name}: {text}" for name, text in found.items() if name not in self.ringing]
-        self.ringing = set(found)
-        return {f"health/alarm_{name}": 1.0 for name in found}, lines
+        ringing = {name: text for name, alarm in self.alarms.items() if (text := alarm(self.history)) is not None}
+        lines = [f"alarm {name}: {text}" for name, text in ringing.items() if name not in self.active]
+        self.active = set(ringing)
+        return {f"health/alarm_{name}": 1.0 for name in ringing}, lines

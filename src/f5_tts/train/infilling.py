@@ -27,11 +27,11 @@ class InfillingLoss:
         """The loss of one update in slices, one a batch, each weighing as much as it has frames."""
         total = sum(int(batch.lens.sum()) for batch in batches)
         for batch in batches:
-            output, frames = self.of_batch(policy, batch), int(batch.lens.sum())
+            output, frames = self.batch_loss(policy, batch), int(batch.lens.sum())
             seconds = frames / self.frames_per_second
             yield LossOutput(loss=output.loss * (frames / total), metrics=output.metrics, seconds=seconds)
 
-    def of_batch(self, policy: CFM, batch: SpeechBatch) -> LossOutput:
+    def batch_loss(self, policy: CFM, batch: SpeechBatch) -> LossOutput:
         speech, settings = batch.mel, self.settings
         span = self.spans(batch)
         noise, time = torch.randn_like(speech), self.times(len(speech)).to(speech)
@@ -56,8 +56,8 @@ class InfillingLoss:
         nll = gaussian_nll(velocity, target, time, span, self.settings.nll_t2)
         assert velocity.ln_sigma is not None
         sigma = velocity.ln_sigma.detach()[span].exp().mean()
-        seen = {"loss": nll, "loss/nll": nll, "loss/mse": mse, "policy/sigma_mean": sigma}
-        return LossOutput(loss=nll, metrics={name: value.item() for name, value in seen.items()})
+        metrics = {"loss": nll, "loss/nll": nll, "loss/mse": mse, "policy/sigma_mean": sigma}
+        return LossOutput(loss=nll, metrics={name: value.item() for name, value in metrics.items()})
 
     def times(self, num: int) -> Tensor:
         """Training times: uniform, or dense near noise as a sway -1 solver visits them."""
@@ -68,7 +68,7 @@ class InfillingLoss:
         """The blanked frames: random spans; for items with a prompt of their own, every other draw all after it."""
         num, length, device = len(batch.lens), batch.mel.shape[1], batch.mel.device
         low, high = self.settings.frac_lengths_mask
-        fractions, places, coin = torch.rand(3, num, device=device)
-        spans = random_spans(batch.lens, low + (high - low) * fractions, places, length)
+        fractions, positions, coin = torch.rand(3, num, device=device)
+        spans = random_spans(batch.lens, low + (high - low) * fractions, positions, length)
         after_prompt = (batch.prompt_lens > 0) & (coin < 0.5)
         return torch.where(after_prompt[:, None], span_mask(batch.prompt_lens, batch.lens, length), spans)

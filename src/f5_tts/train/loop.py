@@ -20,45 +20,45 @@ from accelerate.utils import set_seed
 
 from f5_tts.config.schema import OptimConfig
 from f5_tts.model.cfm import CFM
-from f5_tts.model.fsdp import is_divided, undivided
+from f5_tts.model.fsdp import is_dtensor, to_full
 from f5_tts.train.checkpoint_dir import CheckpointDir
-from f5_tts.train.distributed import any_process, weights_apart
-from f5_tts.train.metrics_log import Report
-from f5_tts.train.oom import Room, lack_of_memory_said
-from f5_tts.train.sample_log import Listen
-from f5_tts.train.train_state import Trainable
+from f5_tts.train.distributed import any_rank, check_weights_in_sync
+from f5_tts.train.metrics_log import MetricsLog
+from f5_tts.train.oom import OomRetry, explain_oom
+from f5_tts.train.sample_log import MakeSamples
+from f5_tts.train.train_state import TrainState
 from f5_tts.types import LossOutput
 
 Item = TypeVar("Item")
 ComputeLoss = Callable[[CFM, Item], Iterable[LossOutput]]
-Validate = Callable[[Trainable], dict[str, float]]
+Validate = Callable[[TrainState], dict[str, float]]
 
 
-def nothing_due(trainable: Trainable) -> dict[str, float]:
+def no_validation(state: TrainState) -> dict[str, float]:
     return {}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Run:
+class LoopContext:
     """What a run has beside what it learns: where it computes, writes and reports, and how far it goes."""
 
     accelerator: Accelerator
     checkpoints: CheckpointDir
-    report: Report
+    metrics_log: MetricsLog
     optim: OptimConfig
     total: int  # updates
-    together: int = 1  # updates that learn from one rollout: a run is saved and stops between such
+    updates_per_rollout: int = 1  # updates that learn from one rollout: a run is saved and stops between such
 
 
 def fit(
-    trainable: Trainable,
+    state: TrainState,
     policy: CFM,
     items: Iterator[Item],
     compute_loss: ComputeLoss[Item],
-    run: Run,
+    context: LoopContext,
     *,
-    validate: Validate = nothing_due,
-    listen: Listen[Item] | None = None,
+    validate: Validate = no_validation,
+    make_samples: MakeSamples[Item] | None = None,
 ) -> bool:
     """Train until update `run.total`; False when the user stopped it before (the state is saved either way).
 
@@ -70,47 +70,52 @@ def fit(
     FloatingPointError ends the run. An update that memory does not suffice for is done in smaller parts, see `room.py`.
     Of several processes each draws noise of its own, and all stop after the same update, whichever was asked to.
     """
-    accelerator, checkpoints, report, optim = run.accelerator, run.checkpoints, run.report, run.optim
-    if trainable.update >= run.total:
-        print(f"{checkpoints.path} holds all {run.total} updates of this run: nothing left to do")
+    accelerator, checkpoints, metrics_log, optim = (
+        context.accelerator,
+        context.checkpoints,
+        context.metrics_log,
+        context.optim,
+    )
+    if state.update >= context.total:
+        print(f"{checkpoints.path} holds all {context.total} updates of this run: nothing left to do")
         return True
-    room = Room(report.say, is_alone=not optim.shard)
-    with StopSignal() as stop:
-        with closing(report), lack_of_memory_said():  # what ends the run is said below its bar
-            if trainable.update == 0 and (measured := validate(trainable)):
-                report(measured, 0)
+    oom_retry = OomRetry(metrics_log.write_line, can_retry=not optim.shard)
+    with GracefulStop() as stop:
+        with closing(metrics_log), explain_oom():  # what ends the run is said below its bar
+            if state.update == 0 and (start_metrics := validate(state)):
+                metrics_log(start_metrics, 0)
             done, stopped = time.perf_counter(), False
-            while trainable.update < run.total:
-                if trainable.update % run.together == 0 and any_process(stop.asked, accelerator):
+            while state.update < context.total:
+                if state.update % context.updates_per_rollout == 0 and any_rank(stop.requested, accelerator):
                     stopped = True
                     break
                 started = time.perf_counter()
-                set_seed(seed_of(optim.seed, trainable.update, accelerator.process_index))
+                set_seed(update_seed(optim.seed, state.update, accelerator.process_index))
                 item = next(items, None)
                 if item is None:
                     break
-                metrics = improve(trainable, policy, item, compute_loss, accelerator, optim, room)
-                metrics |= speed(metrics.pop("seconds"), time.perf_counter() - started) | memory()
-                metrics |= validate(trainable)
+                metrics = train_update(state, policy, item, compute_loss, accelerator, optim, oom_retry)
+                metrics |= throughput_metrics(metrics.pop("seconds"), time.perf_counter() - started) | memory_metrics()
+                metrics |= validate(state)
                 before, done = done, time.perf_counter()
-                report(metrics | {"time/step": done - before}, trainable.update)
-                if trainable.update % run.together == 0:
-                    checkpoints.save_if_due(trainable)
-                if listen is not None and checkpoints.is_kept(trainable.update):
-                    report.show(listen(trainable.model, item), trainable.update)
-        checkpoints.save_last(trainable)  # a signal meanwhile waits
-    checkpoints.let_others_in()
+                metrics_log(metrics | {"time/step": done - before}, state.update)
+                if state.update % context.updates_per_rollout == 0:
+                    checkpoints.save_if_due(state)
+                if make_samples is not None and checkpoints.is_saved_at(state.update):
+                    metrics_log.log_samples(make_samples(state.model, item), state.update)
+        checkpoints.save_last(state)  # a signal meanwhile waits
+    checkpoints.release_lock()
     return not stopped
 
 
-def improve(
-    trainable: Trainable,
+def train_update(
+    state: TrainState,
     policy: CFM,
     item: Item,
     compute_loss: ComputeLoss[Item],
     accelerator: Accelerator,
     optim: OptimConfig,
-    room: Room,
+    oom_retry: OomRetry,
 ) -> dict[str, float]:
     """One update from an item; what its slices measured, merged, and `seconds` of speech.
 
@@ -118,40 +123,44 @@ def improve(
     on, so that a resumed run meets the same updates. In fp16 the loss is scaled up, by less after a gradient that was
     too large for that, by more after many that were not.
     """
-    say = room.say
-    slices = room.within(item, lambda parts: learn(policy, parts, compute_loss, accelerator), trainable.optimizer)
-    losses, metrics = [part.loss.item() for part in slices], merge([part.metrics for part in slices])
-    average_gradients(trainable.model, accelerator)
-    accelerator.unscale_gradients(trainable.optimizer)
-    norm = undivided(accelerator.clip_grad_norm_(policy.parameters(), optim.max_grad_norm)).item()
+    log = oom_retry.log
+    slices = oom_retry.run(
+        item, lambda chunks: accumulate_gradients(policy, chunks, compute_loss, accelerator), state.optimizer
+    )
+    losses, metrics = [output.loss.item() for output in slices], merge_metrics([output.metrics for output in slices])
+    average_gradients(state.model, accelerator)
+    accelerator.unscale_gradients(state.optimizer)
+    norm = to_full(accelerator.clip_grad_norm_(policy.parameters(), optim.max_grad_norm)).item()
     loss = sum(losses, 0.0)
     if is_finite_everywhere(loss, norm, accelerator):
-        trainable.skips.count(False)
+        state.skips.count(False)
         if losses:  # none where no row of the update's batches can be read
-            trainable.optimizer.step()
-    elif overflowed(loss, accelerator):
-        trainable.skips.total += 1
-        say(f"update {trainable.update + 1} skipped: its gradient is too large for fp16; the scale is lowered")
+            state.optimizer.step()
+    elif is_fp16_overflow(loss, accelerator):
+        state.skips.total += 1
+        log(f"update {state.update + 1} skipped: its gradient is too large for fp16; the scale is lowered")
     else:
-        skip(trainable, non_finite_message(loss, norm, metrics, trainable.update), optim.max_skips, say)
+        skip_update(state, non_finite_message(loss, norm, metrics, state.update), optim.max_skips, log)
     if accelerator.scaler is not None and losses:
         accelerator.scaler.update()
     metrics |= {
-        "seconds": sum((part.seconds for part in slices), 0.0),
+        "seconds": sum((output.seconds for output in slices), 0.0),
         "grad_norm": norm,
-        "lr": float(trainable.scheduler.get_last_lr()[0]),
+        "lr": float(state.scheduler.get_last_lr()[0]),
     }
-    metrics["health/nonfinite_skips"] = float(trainable.skips.total)
-    metrics["health/bad_rows"] = float(len(trainable.bad_rows))
-    metrics["health/oom_retries"] = float(room.retries)
-    trainable.scheduler.step()
-    trainable.optimizer.zero_grad()
-    trainable.update += 1
-    trainable.ema.update()
-    return metrics | weights_apart(trainable.model, accelerator, trainable.update)
+    metrics["health/nonfinite_skips"] = float(state.skips.total)
+    metrics["health/bad_rows"] = float(len(state.bad_rows))
+    metrics["health/oom_retries"] = float(oom_retry.retries)
+    state.scheduler.step()
+    state.optimizer.zero_grad()
+    state.update += 1
+    state.ema.update()
+    return metrics | check_weights_in_sync(state.model, accelerator, state.update)
 
 
-def learn(policy: CFM, item: Item, compute_loss: ComputeLoss[Item], accelerator: Accelerator) -> list[LossOutput]:
+def accumulate_gradients(
+    policy: CFM, item: Item, compute_loss: ComputeLoss[Item], accelerator: Accelerator
+) -> list[LossOutput]:
     """Add the gradients of an item's loss, slice by slice; the slices, without what they were computed from."""
     slices = []
     for output in compute_loss(policy, item):
@@ -162,105 +171,107 @@ def learn(policy: CFM, item: Item, compute_loss: ComputeLoss[Item], accelerator:
 
 def is_finite_everywhere(loss: float, norm: float, accelerator: Accelerator) -> bool:
     """Whether loss and gradient norm are finite, on every process."""
-    return not any_process(not math.isfinite(loss + norm), accelerator)
+    return not any_rank(not math.isfinite(loss + norm), accelerator)
 
 
-def overflowed(loss: float, accelerator: Accelerator) -> bool:
+def is_fp16_overflow(loss: float, accelerator: Accelerator) -> bool:
     """Whether an update that is not finite had a gradient too large for fp16, and can have a smaller one next time."""
     scaler = accelerator.scaler
     return scaler is not None and scaler.get_scale() > 1 and is_finite_everywhere(loss, 0.0, accelerator)
 
 
-def keep_scale(trainable: Trainable, accelerator: Accelerator) -> None:
+def register_grad_scaler(state: TrainState, accelerator: Accelerator) -> None:
     """Let checkpoints hold by how much fp16 scales the loss."""
     if accelerator.scaler is not None:
-        trainable.extras["scaler"] = accelerator.scaler
+        state.stateful["scaler"] = accelerator.scaler
 
 
-def skip(trainable: Trainable, message: str, most: int, say: Callable[[str], None]) -> None:
+def skip_update(state: TrainState, message: str, max_skips: int, log: Callable[[str], None]) -> None:
     """Count an update that is left out, and say so; raises FloatingPointError for one in a row too many."""
-    trainable.skips.count(True)
-    in_a_row = trainable.skips.in_a_row
-    if in_a_row > most:
+    state.skips.count(True)
+    in_a_row = state.skips.in_a_row
+    if in_a_row > max_skips:
         raise FloatingPointError(message)
-    say(f"update {trainable.update + 1} skipped, {in_a_row} in a row of at most optim.max_skips={most}: {message}")
+    log(f"update {state.update + 1} skipped, {in_a_row} in a row of at most optim.max_skips={max_skips}: {message}")
 
 
 def non_finite_message(loss: float, norm: float, metrics: dict[str, float], update: int) -> str:
     """What was not finite, when, and what else was measured then."""
     values = {"loss": loss, "gradient norm": norm}
-    broken = next((f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)), None)
-    seen = ", ".join(f"{name}={number:.4g}" for name, number in sorted(metrics.items()))
-    what = broken or "a loss or gradient of another process is not finite"
-    return f"{what} after update {update} ({seen}); try a lower optim.learning_rate"
+    non_finite = next((f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)), None)
+    measured = ", ".join(f"{name}={number:.4g}" for name, number in sorted(metrics.items()))
+    problem = non_finite or "a loss or gradient of another process is not finite"
+    return f"{problem} after update {update} ({measured}); try a lower optim.learning_rate"
 
 
 def average_gradients(model: torch.nn.Module, accelerator: Accelerator) -> None:
     """The mean over all processes, once an update, however many slices each of them had; shards have it already."""
     if accelerator.num_processes > 1:
         for parameter in model.parameters():
-            if parameter.grad is not None and not is_divided(parameter):
+            if parameter.grad is not None and not is_dtensor(parameter):
                 parameter.grad = accelerator.reduce(parameter.grad, reduction="mean")  # pyright: ignore
 
 
-def speed(seconds: float, took_s: float) -> dict[str, float]:
+def throughput_metrics(seconds: float, duration_s: float) -> dict[str, float]:
     """Of an update that learnt from so many seconds of speech; of those that drew none, the time alone."""
-    throughput = {"throughput/audio_seconds": seconds / took_s} if seconds else {}
-    return {"time/update": took_s, **throughput}
+    throughput = {"throughput/audio_seconds": seconds / duration_s} if seconds else {}
+    return {"time/update": duration_s, **throughput}
 
 
-def memory() -> dict[str, float]:
+def memory_metrics() -> dict[str, float]:
     """MiB, the most so far: of the GPU's tensors, of what torch holds there, and of this process where the system
     counts it (not on Windows)."""
-    used: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     if torch.cuda.is_available():
-        used["mem/peak_allocated_mb"] = torch.cuda.max_memory_allocated() / 2**20
-        used["mem/reserved_mb"] = torch.cuda.max_memory_reserved() / 2**20
+        metrics["mem/peak_allocated_mb"] = torch.cuda.max_memory_allocated() / 2**20
+        metrics["mem/reserved_mb"] = torch.cuda.max_memory_reserved() / 2**20
     if sys.platform != "win32":
         import resource
 
         unit = 2**20 if sys.platform == "darwin" else 2**10
-        used["mem/peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    return used
+        metrics["mem/peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    return metrics
 
 
-class StopSignal:
+class GracefulStop:
     """Ctrl-C or SIGTERM asks for a stop after this update; a second one stops at once."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
 
-    def __enter__(self) -> StopSignal:
-        self.before = {number: signal.signal(number, self.ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    def __enter__(self) -> GracefulStop:
+        self.previous_handlers = {
+            number: signal.signal(number, self.request_stop) for number in (signal.SIGINT, signal.SIGTERM)
+        }
         return self
 
-    def ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
+    def request_stop(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
         self.restore()
 
     def restore(self) -> None:
-        for number, handler in self.before.items():
+        for number, handler in self.previous_handlers.items():
             signal.signal(number, handler)
 
     def __exit__(self, *error: object) -> None:
         self.restore()
 
 
-def seed_of(seed: int, update: int, process: int = 0) -> int:
+def update_seed(seed: int, update: int, process: int = 0) -> int:
     """A seed for all that a process draws in one update."""
     return int(np.random.SeedSequence([seed, update]).generate_state(process + 1)[process])
 
 
-def merge(slices: list[dict[str, float]]) -> dict[str, float]:
+def merge_metrics(outputs: list[dict[str, float]]) -> dict[str, float]:
     """One number a metric: the mean over slices, or the extreme that its name asks for."""
-    names = dict.fromkeys(name for metrics in slices for name in metrics)
-    values = {name: [metrics[name] for metrics in slices if name in metrics] for name in names}
-    return {name: reduction(name)(seen) for name, seen in values.items()}
+    names = dict.fromkeys(name for metrics in outputs for name in metrics)
+    values = {name: [metrics[name] for metrics in outputs if name in metrics] for name in names}
+    return {name: reduction(name)(numbers) for name, numbers in values.items()}
 
 
 def reduction(name: str) -> Callable[[list[float]], float]:
-    words = set(re.split(r"[/_]", name))
-    return max if "max" in words else min if "min" in words else mean
+    name_parts = set(re.split(r"[/_]", name))
+    return max if "max" in name_parts else min if "min" in name_parts else mean
 
 
 def mean(values: list[float]) -> float:

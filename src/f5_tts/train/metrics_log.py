@@ -10,12 +10,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from f5_tts.train.alarms import Look, Watch
-from f5_tts.train.checkpoint_dir import written_to
+from f5_tts.train.alarms import AlarmFn, AlarmMonitor
+from f5_tts.train.checkpoint_dir import explain_write_errors
 from f5_tts.train.sample_log import Samples, write_samples
 from f5_tts.train.trackers import Tracker
 
-SHOWN = ("loss", "reward/mean", "loss/kl")  # on the progress bar; the file has all
+BAR_METRICS = ("loss", "reward/mean", "loss/kl")  # on the progress bar; the file has all
 
 
 def metric_rows(path: Path) -> list[dict[str, Any]]:
@@ -43,7 +43,7 @@ def metric_row(line: bytes) -> dict[str, Any] | None:
     return row if all(value is None or type(value) in (int, float) for value in row.values()) else None
 
 
-class Report:
+class MetricsLog:
     """Writes each update once: rows past the update that a run resumes at are dropped.
 
     `writes` is for the main process of several: the others write and say nothing. A tracker that fails is given up with
@@ -57,62 +57,62 @@ class Report:
         first: int,
         total: int,
         title: str,
-        alarms: Mapping[str, Look] | None = None,
+        alarms: Mapping[str, AlarmFn] | None = None,
         writes: bool = True,
         epoch: Callable[[int], float] | None = None,
         tracker: Tracker | None = None,
     ) -> None:
         self.path, self.writes, self.epoch = folder / "metrics.jsonl", writes, epoch
-        kept = [row for row in metric_rows(self.path) if row["update"] <= first] if first and writes else []
+        past_rows = [row for row in metric_rows(self.path) if row["update"] <= first] if first and writes else []
         if writes:
-            part = self.path.with_suffix(".part")
-            with written_to(folder):
-                part.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-            part.replace(self.path)
-        self.watch = Watch(alarms or {}, kept)
+            tmp_path = self.path.with_suffix(".part")
+            with explain_write_errors(folder):
+                tmp_path.write_text("".join(json.dumps(row) + "\n" for row in past_rows), encoding="utf-8")
+            tmp_path.replace(self.path)
+        self.alarm_monitor = AlarmMonitor(alarms or {}, past_rows)
         self.bar = tqdm(total=total, initial=first, desc=title, unit="update", mininterval=1.0, disable=not writes)
         self.tracker = tracker if writes and first < total else None
-        self.track(lambda tracker: tracker.start(first))
+        self.ask_tracker(lambda tracker: tracker.start(first))
 
     def __call__(self, metrics: Mapping[str, float], update: int) -> None:
         """`update` 0 is what was measured before the first; numbers that are not finite are written as null."""
         if not self.writes:
             return
-        ringing, lines = self.watch(metrics)
-        passes = {} if self.epoch is None else {"epoch": self.epoch(update)}
-        seen = {**passes, **metrics, **ringing}
-        row = {name: value if math.isfinite(value) else None for name, value in seen.items()}
-        with written_to(self.path.parent), self.path.open("a", encoding="utf-8") as stream:
+        active, lines = self.alarm_monitor(metrics)
+        epoch_metrics = {} if self.epoch is None else {"epoch": self.epoch(update)}
+        values = {**epoch_metrics, **metrics, **active}
+        row = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        with explain_write_errors(self.path.parent), self.path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"update": update, **row}, allow_nan=False) + "\n")
         for line in lines:
-            self.say(f"update {update}: {line}")
-        self.bar.set_postfix({name: f"{metrics[name]:.4g}" for name in SHOWN if name in metrics}, refresh=False)
+            self.write_line(f"update {update}: {line}")
+        self.bar.set_postfix({name: f"{metrics[name]:.4g}" for name in BAR_METRICS if name in metrics}, refresh=False)
         self.bar.update(update - self.bar.n)
         finite = {name: value for name, value in row.items() if value is not None}
-        self.track(lambda tracker: tracker.log(finite, update))
+        self.ask_tracker(lambda tracker: tracker.log(finite, update))
 
-    def show(self, samples: Samples, update: int) -> None:
+    def log_samples(self, samples: Samples, update: int) -> None:
         """Clips and table of an update that has any, into the folder `samples` beside the metrics."""
         if self.writes and samples.clips:
-            with written_to(self.path.parent):
+            with explain_write_errors(self.path.parent):
                 write_samples(self.path.parent / "samples", samples, update)
-            self.track(lambda tracker: tracker.show(samples, update))
+            self.ask_tracker(lambda tracker: tracker.log_samples(samples, update))
 
-    def track(self, do: Callable[[Tracker], None]) -> None:
+    def ask_tracker(self, action: Callable[[Tracker], None]) -> None:
         """Ask the tracker, if there still is one."""
         if self.tracker is None:
             return
         try:
-            do(self.tracker)
+            action(self.tracker)
         except Exception as error:  # whatever a library raises that talks to disk, network and processes of its own
             name, self.tracker = type(self.tracker).__name__, None
-            self.say(f"warning: tracker {name} failed ({error!r}) and gets no more; {self.path} has everything")
+            self.write_line(f"warning: tracker {name} failed ({error!r}) and gets no more; {self.path} has everything")
 
-    def say(self, line: str) -> None:
+    def write_line(self, line: str) -> None:
         """A line on the console, above the bar."""
         if self.writes:
             self.bar.write(line)
 
     def close(self) -> None:
         self.bar.close()
-        self.track(lambda tracker: tracker.close())
+        self.ask_tracker(lambda tracker: tracker.close())

@@ -10,20 +10,20 @@ from torch.optim import AdamW, Optimizer
 
 from f5_tts.config.schema import OptimConfig
 
-LOWEST_RATE = 1e-8  # of the learning rate, at the first and after the last update
+MIN_RATE = 1e-8  # of the learning rate, at the first and after the last update
 
-SMALLEST = 4096  # numbers in a tensor whose states bitsandbytes keeps in 8 bits
+MIN_8BIT_NUMEL = 4096  # numbers in a tensor whose states bitsandbytes keeps in 8 bits
 MakeOptimizer = Callable[..., Optimizer]  # (parameters, lr=...)
 
 
 def learning_rate_factor(update: int, warmup: int, total: int) -> float:
     """Share of the highest rate before update `update`: up from nearly 0 over `warmup`, down to nearly 0 at `total`."""
     if update < warmup:
-        return LOWEST_RATE + (1 - LOWEST_RATE) * update / warmup
-    return 1 + (LOWEST_RATE - 1) * min(1.0, (update - warmup) / max(1, total - warmup))
+        return MIN_RATE + (1 - MIN_RATE) * update / warmup
+    return 1 + (MIN_RATE - 1) * min(1.0, (update - warmup) / max(1, total - warmup))
 
 
-def check_length(optim: OptimConfig, total: int) -> None:
+def check_schedule(optim: OptimConfig, total: int) -> None:
     """Raises ValueError when a run of `total` updates makes none, or would end within its warm-up."""
     if total == 0:
         raise ValueError(
@@ -37,14 +37,14 @@ def check_length(optim: OptimConfig, total: int) -> None:
         )
 
 
-def choose_optimizer(optim: OptimConfig, device: torch.device, say: Callable[[str], None] = print) -> MakeOptimizer:
+def choose_optimizer(optim: OptimConfig, device: torch.device, log: Callable[[str], None] = print) -> MakeOptimizer:
     """AdamW: with optim.bnb_optimizer that of bitsandbytes, in 8 bits, if it can work here; else torch's.
 
     Raises ImportError without bitsandbytes.
     """
-    plain = partial(AdamW, fused=True)
+    adamw = partial(AdamW, fused=True)
     if not optim.bnb_optimizer:
-        return plain
+        return adamw
     try:
         import bitsandbytes
     except ImportError as error:
@@ -53,22 +53,22 @@ def choose_optimizer(optim: OptimConfig, device: torch.device, say: Callable[[st
             "optim.bnb_optimizer=false"
         ) from error
     eight_bits: MakeOptimizer = bitsandbytes.optim.AdamW8bit  # pyright: ignore[reportPrivateImportUsage]
-    reason = why_not(eight_bits, device)
+    reason = probe_optimizer(eight_bits, device)
     if reason is None:
         return eight_bits
-    say(
+    log(
         f"warning: optim.bnb_optimizer=true: bitsandbytes {bitsandbytes.__version__} cannot work on {device} here "
         f"({reason}), so torch's AdamW takes its place; its states need four times the memory"
     )
-    return plain
+    return adamw
 
 
-def why_not(make: MakeOptimizer, device: torch.device) -> str | None:
+def probe_optimizer(make: MakeOptimizer, device: torch.device) -> str | None:
     """Why an optimizer cannot take a step on a device; None when it can.
 
     bitsandbytes without a fitting native part imports and is built all the same; its step then raises.
     """
-    weights = torch.nn.Parameter(torch.zeros(SMALLEST, device=device))
+    weights = torch.nn.Parameter(torch.zeros(MIN_8BIT_NUMEL, device=device))
     weights.grad = torch.ones_like(weights)
     try:
         make([weights], lr=0.1).step()

@@ -17,7 +17,7 @@ from f5_tts.data.tokenizer import PADDING, Vocabulary
 from f5_tts.infer.sample import sample
 from f5_tts.model.cfm import CFM
 from f5_tts.model.flow import time_grid
-from f5_tts.types import GRPOBatch, SpeechBatch, Vocoder
+from f5_tts.types import ExperienceBatch, SpeechBatch, Vocoder
 
 Item = TypeVar("Item")
 Cell = str | float | int | None
@@ -32,7 +32,7 @@ class Samples:
     rows: Sequence[Mapping[str, Cell]] = field(default_factory=list)  # all with the same columns
 
 
-Listen = Callable[[CFM, Item], Samples]
+MakeSamples = Callable[[CFM, Item], Samples]
 
 
 def write_samples(folder: Path, samples: Samples, update: int) -> None:
@@ -45,7 +45,7 @@ def write_samples(folder: Path, samples: Samples, update: int) -> None:
         (folder / f"update_{update}.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
-class Continued:
+class ContinuationSamples:
     """Stage 1: a batch's first item is the prompt, and its text is spoken once more, from the same noise every time.
 
     `gen` is that speech, `ref` the item as the vocoder alone can speak it. The random state stays as it is.
@@ -61,12 +61,12 @@ class Continued:
         batch, num = item[0], int(item[0].lens[0])
         prompt, text = batch.mel[:1, :num], batch.text[0][batch.text[0] != PADDING]
         was_training = model.training
-        spoken = self.speak(model.eval(), prompt, torch.cat([text, self.space.to(text), text])[None])
+        mel = self.generate(model.eval(), prompt, torch.cat([text, self.space.to(text), text])[None])
         model.train(was_training)
-        gen, ref = self.vocoder(torch.cat([spoken[:, num:], prompt]), batch.lens[:1].repeat(2))
+        gen, ref = self.vocoder(torch.cat([mel[:, num:], prompt]), batch.lens[:1].repeat(2))
         return Samples(clips={"gen": gen, "ref": ref}, sample_rate=self.sample_rate)
 
-    def speak(self, model: CFM, prompt: Tensor, text: Tensor) -> Tensor:
+    def generate(self, model: CFM, prompt: Tensor, text: Tensor) -> Tensor:
         """Log-mel of the prompt and as many frames again."""
         infer, lens = self.infer, torch.tensor([prompt.shape[1]], device=prompt.device)
         noise = torch.randn(1, 2 * prompt.shape[1], prompt.shape[2], generator=torch.Generator().manual_seed(0))
@@ -75,49 +75,49 @@ class Continued:
         return sample(model, prompt, lens, 2 * lens, text, noise, times, infer.cfg_strength, infer.ode_method)
 
 
-class Scored:
+class RolloutSamples:
     """Stage 2: of the samples that the update learnt from a row each; of the first prompt's `gen`, the one with the
     highest reward, `worst`, and `ref`, the recording."""
 
     def __init__(self, vocoder: Vocoder, mel_spec: MelSpecConfig) -> None:
         self.vocoder, self.mel_spec = vocoder, mel_spec
 
-    def __call__(self, model: CFM, item: list[GRPOBatch]) -> Samples:
+    def __call__(self, model: CFM, item: list[ExperienceBatch]) -> Samples:
         if not item:
             return Samples(clips={}, sample_rate=self.mel_spec.target_sample_rate)
-        rows = [row for batch in item for row in rows_of(batch)]
-        places = [(batch, place) for batch in item for place in range(len(batch.rollout.mel))]
+        rows = [row for batch in item for row in sample_table(batch)]
+        entries = [(batch, index) for batch in item for index in range(len(batch.rollout.mel))]
         group = [index for index, row in enumerate(rows) if row["group"] == rows[0]["group"]]
         best, worst = (pick(group, key=lambda index: float(rows[index]["reward"] or 0.0)) for pick in (max, min))
-        clips = {"gen": self.clip(*places[best]), "worst": self.clip(*places[worst])}
-        clips["ref"] = self.recording(*places[best])
+        clips = {"gen": self.clip(*entries[best]), "worst": self.clip(*entries[worst])}
+        clips["ref"] = self.recording(*entries[best])
         return Samples(clips=clips, sample_rate=self.mel_spec.target_sample_rate, rows=rows)
 
     @torch.no_grad()
-    def clip(self, batch: GRPOBatch, place: int) -> Tensor:
+    def clip(self, batch: ExperienceBatch, index: int) -> Tensor:
         """What the rewards heard: the generated span alone."""
-        span = batch.rollout.mel[place][batch.rollout.target[place]]
+        span = batch.rollout.mel[index][batch.rollout.target_mask[index]]
         (clip,) = self.vocoder(span[None], torch.tensor([len(span)], device=span.device))
         return clip
 
-    def recording(self, batch: GRPOBatch, place: int) -> Tensor:
+    def recording(self, batch: ExperienceBatch, index: int) -> Tensor:
         """How a person said it."""
-        given = batch.rollout.batch
-        return given.audio[place][int(given.prompt_lens[place]) * self.mel_spec.hop_length :]
+        prompts = batch.rollout.batch
+        return prompts.audio[index][int(prompts.prompt_lens[index]) * self.mel_spec.hop_length :]
 
 
-def rows_of(batch: GRPOBatch) -> list[dict[str, Cell]]:
+def sample_table(batch: ExperienceBatch) -> list[dict[str, Cell]]:
     """Prompt, text, what rewards heard, their scores and the advantage of every sample; of advantages by frame the
     mean."""
     assert batch.rewards is not None, "scored samples have rewards"
-    given, rewards, target = batch.rollout.batch, batch.rewards, batch.rollout.target
+    prompts, rewards, target = batch.rollout.batch, batch.rewards, batch.rollout.target_mask
     by_frame = batch.advantages.ndim == 2
     advantages = (batch.advantages * target).sum(dim=1) / target.sum(dim=1) if by_frame else batch.advantages
-    numbers = {"reward": rewards.total, **rewards.parts, **rewards.reported, "advantage": advantages}
+    numbers = {"reward": rewards.total, **rewards.components, **rewards.diagnostics, "advantage": advantages}
     columns = {
-        "group": given.group_ids.tolist(),
-        "prompt": given.prompt_texts or [""] * len(target),
-        "text": given.target_texts,
+        "group": prompts.group_ids.tolist(),
+        "prompt": prompts.prompt_texts or [""] * len(target),
+        "text": prompts.target_texts,
         **rewards.texts,
         **{name: [None if x != x else x for x in values.tolist()] for name, values in numbers.items()},
     }

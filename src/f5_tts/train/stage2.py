@@ -8,32 +8,32 @@ from typing import NamedTuple
 
 from accelerate import Accelerator
 
-from f5_tts.config.schema import RLRunConfig
+from f5_tts.config.schema import RLTrainConfig
 from f5_tts.data.batching import BatchPlan
 from f5_tts.data.tokenizer import Vocabulary, build_vocabulary
 from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import Checkpoint
 from f5_tts.model.snapshot import Snapshot
-from f5_tts.rl.advantage import GroupComparison, RunningBaseline
+from f5_tts.rl.advantage import GroupAdvantage, RunningBaseline
 from f5_tts.rl.algorithms import find_algorithm
-from f5_tts.rl.nft import OldPolicy
-from f5_tts.rl.scoring import Scorer
-from f5_tts.train.accelerator import prepare
-from f5_tts.train.build import build_batches, build_plan, build_trainable, count_updates, lists_of
+from f5_tts.rl.nft import EmaPolicy
+from f5_tts.rl.scoring import RewardScorer
+from f5_tts.train.accelerator import prepare_model
+from f5_tts.train.build import build_batches, build_plan, build_train_state, count_updates, group_batches
 from f5_tts.train.build_rl import (
-    build_comparison,
+    build_advantage,
     build_policy,
     build_reference,
     build_scorer,
     check_window,
-    chosen_algorithm,
-    rollout_plan,
+    describe_rollouts,
+    resolve_algorithm,
 )
 from f5_tts.train.checkpoint_dir import CheckpointDir
-from f5_tts.train.loop import keep_scale
-from f5_tts.train.optimizer import MakeOptimizer, check_length, choose_optimizer
+from f5_tts.train.loop import register_grad_scaler
+from f5_tts.train.optimizer import MakeOptimizer, check_schedule, choose_optimizer
 from f5_tts.train.trackers import Tracker, build_tracker
-from f5_tts.train.train_state import Stateful, Trainable
+from f5_tts.train.train_state import Stateful, TrainState
 from f5_tts.train.validation import Best
 from f5_tts.types import SpeechBatch
 
@@ -43,8 +43,8 @@ class PolicyModels(NamedTuple):
 
     policy: CFM  # as the accelerator wraps it
     reference: Snapshot | None
-    old_policy: OldPolicy | None
-    state: Trainable
+    old_policy: EmaPolicy | None
+    state: TrainState
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,19 +57,19 @@ class Stage2:
     plan: BatchPlan
     vocabulary: Vocabulary
     total: int  # updates
-    scorer: Scorer
-    advantage: GroupComparison | RunningBaseline
+    scorer: RewardScorer
+    advantage: GroupAdvantage | RunningBaseline
     models: PolicyModels
     best: Best | None  # the best validation so far; None without eval.every_updates
 
 
-def build_stage2(cfg: RLRunConfig, accelerator: Accelerator) -> Stage2:
+def build_stage2(cfg: RLTrainConfig, accelerator: Accelerator) -> Stage2:
     """Build a run of stage 2 and resume it from its checkpoint.
 
     Rewards are built before the models, which take longer: a wrong setting of a reward should be reported soon.
     Raises FileNotFoundError when there is no checkpoint: RL starts from a model that speaks.
     """
-    is_main, world = accelerator.is_main_process, accelerator.num_processes
+    is_main, world_size = accelerator.is_main_process, accelerator.num_processes
     checkpoints = CheckpointDir(cfg.ckpts, is_main, cfg.optim.shard)
     checkpoints.prepare()
     make_optimizer = choose_optimizer(cfg.optim, accelerator.device)
@@ -77,19 +77,21 @@ def build_stage2(cfg: RLRunConfig, accelerator: Accelerator) -> Stage2:
     plan, vocabulary = build_plan(cfg), build_vocabulary(cfg)
     checkpoint = find_start(cfg, checkpoints)
     check_window(cfg.rl)
-    print(rollout_plan(cfg, len(plan.frames(0)), world))
-    total = count_updates(plan, cfg.optim, cfg.rl.updates_per_rollout, world)
-    check_length(cfg.optim, total)
+    print(describe_rollouts(cfg, len(plan.frames(0)), world_size))
+    total = count_updates(plan, cfg.optim, cfg.rl.updates_per_rollout, world_size)
+    check_schedule(cfg.optim, total)
     scorer = build_scorer(cfg.model, cfg.rl)
-    origin = checkpoints.origin(checkpoint)
-    models = build_models(cfg, origin, vocabulary, total, make_optimizer, accelerator)
-    advantage = build_comparison(scorer, cfg.rl)
+    initial = checkpoints.initial_weights(checkpoint)
+    models = build_models(cfg, initial, vocabulary, total, make_optimizer, accelerator)
+    advantage = build_advantage(scorer, cfg.rl)
     best = Best() if cfg.eval.every_updates else None
-    models.state.extras |= {
-        name: part for name, part in (("baseline", advantage), ("best", best)) if isinstance(part, Stateful)
+    models.state.stateful |= {
+        name: component
+        for name, component in (("baseline", advantage), ("best", best))
+        if isinstance(component, Stateful)
     }
     models.state.resume(checkpoint)
-    checkpoints.keep_origin(models.state)
+    checkpoints.save_initial_weights(models.state)
     return Stage2(
         accelerator=accelerator,
         checkpoints=checkpoints,
@@ -104,16 +106,16 @@ def build_stage2(cfg: RLRunConfig, accelerator: Accelerator) -> Stage2:
     )
 
 
-def find_start(cfg: RLRunConfig, checkpoints: CheckpointDir, log: Callable[[str], None] = print) -> Checkpoint:
+def find_start(cfg: RLTrainConfig, checkpoints: CheckpointDir, log: Callable[[str], None] = print) -> Checkpoint:
     """Find the checkpoint that the run starts or goes on from; it decides what rl.algorithm=auto is."""
-    start = checkpoints.start()
-    cfg.rl.algorithm = chosen_algorithm(cfg.rl.algorithm, start, log)
+    start = checkpoints.find_start()
+    cfg.rl.algorithm = resolve_algorithm(cfg.rl.algorithm, start, log)
     return start
 
 
 def build_models(
-    cfg: RLRunConfig,
-    origin: Checkpoint,
+    cfg: RLTrainConfig,
+    initial: Checkpoint,
     vocabulary: Vocabulary,
     total: int,
     make_optimizer: MakeOptimizer,
@@ -124,20 +126,20 @@ def build_models(
 
     The state comes before the reference: with optim.shard it shards the model that the reference is a copy of.
     """
-    model = build_policy(cfg, vocabulary, origin, log)
-    policy = prepare(model, accelerator)
-    state = build_trainable(cfg, model, vocabulary, total, make_optimizer, accelerator.num_processes)
+    model = build_policy(cfg, vocabulary, initial, log)
+    policy = prepare_model(model, accelerator)
+    state = build_train_state(cfg, model, vocabulary, total, make_optimizer, accelerator.num_processes)
     reference = build_reference(model, cfg.rl, log)
     old_policy = find_algorithm(cfg.rl.algorithm).build_old_policy(model, cfg.rl)
-    state.extras = {} if old_policy is None else {"old_policy": old_policy}
-    keep_scale(state, accelerator)
+    state.stateful = {} if old_policy is None else {"old_policy": old_policy}
+    register_grad_scaler(state, accelerator)
     state.lora = cfg.lora
     return PolicyModels(policy, reference, old_policy, state)
 
 
-def prompt_batches(stage2: Stage2, cfg: RLRunConfig) -> Iterator[list[SpeechBatch]]:
+def prompt_batches(stage2: Stage2, cfg: RLTrainConfig) -> Iterator[list[SpeechBatch]]:
     """Yield the prompt batches of each update that is still to be made."""
     state, optim = stage2.models.state, cfg.optim
     first = state.update // cfg.rl.updates_per_rollout
     batches = build_batches(stage2.plan, stage2.vocabulary, optim, first, stage2.accelerator, state.bad_rows)
-    return lists_of(optim.grad_accumulation_steps, batches)
+    return group_batches(optim.grad_accumulation_steps, batches)

@@ -17,12 +17,12 @@ from typing import Any, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from f5_tts.config.schema import CkptsConfig, RunConfig
+from f5_tts.config.schema import CkptsConfig, TrainConfig
 from f5_tts.extras import install_hint
-from f5_tts.files import replace_file
+from f5_tts.files import write_atomically
 from f5_tts.train.sample_log import Samples
 
-REACH_S = 5.0  # how long a tracker's server may take to accept a connection
+CONNECT_TIMEOUT_S = 5.0  # how long a tracker's server may take to accept a connection
 
 
 @runtime_checkable
@@ -35,7 +35,7 @@ class Tracker(Protocol):
 
     def log(self, metrics: Mapping[str, float], update: int) -> None: ...
 
-    def show(self, samples: Samples, update: int) -> None:
+    def log_samples(self, samples: Samples, update: int) -> None:
         """After `log` of the same update."""
         ...
 
@@ -48,31 +48,33 @@ class Wandb:
     Both are tried before `wandb.init`, which waits for minutes. Its environment variables keep their meaning.
     """
 
-    def __init__(self, run: RunConfig, say: Callable[[str], None]) -> None:
+    def __init__(self, cfg: TrainConfig, log: Callable[[str], None]) -> None:
         Path(os.environ.get("WANDB_DIR") or ".").mkdir(parents=True, exist_ok=True)  # wandb passes over a missing one
         import wandb
 
-        self.wandb, self.config, self.say = wandb, run, say
+        self.wandb, self.config, self.notify = wandb, cfg, log
 
     def start(self, first: int) -> None:
         mode, id = self.wandb.setup().settings.mode, run_id(self.config.ckpts, first)
-        problem = self.problem() if mode == "online" else None
-        if problem is None:
+        reason = self.offline_reason() if mode == "online" else None
+        if reason is None:
             try:
                 self.run = self.open(id, mode)
             except self.wandb.Error as error:
-                problem = str(error)
+                reason = str(error)
                 self.wandb.teardown()  # else its service still holds the id
-        if problem is not None:
+        if reason is not None:
             self.run = self.open(id, "offline")
         if self.run.offline:
-            why = "" if problem is None else f"{problem}; "
-            self.say(f"W&B: {why}this run is logged offline; to bring it up: wandb sync {Path(self.run.dir).parent}")
+            note = "" if reason is None else f"{reason}; "
+            self.notify(
+                f"W&B: {note}this run is logged offline; to bring it up: wandb sync {Path(self.run.dir).parent}"
+            )
 
-    def problem(self) -> str | None:
+    def offline_reason(self) -> str | None:
         """Why W&B cannot be reached; None where it can."""
         url = self.wandb.setup().settings.base_url
-        if not answers(url):
+        if not is_reachable(url):
             return f"{url} does not answer"
         try:
             has_key = self.wandb.login(prompt=False, verify=False)
@@ -94,8 +96,8 @@ class Wandb:
     def log(self, metrics: Mapping[str, float], update: int) -> None:
         self.run.log(dict(metrics), step=update)
 
-    def show(self, samples: Samples, update: int) -> None:
-        self.run.log(media(self.wandb, samples), step=update)
+    def log_samples(self, samples: Samples, update: int) -> None:
+        self.run.log(to_media(self.wandb, samples), step=update)
 
     def close(self) -> None:
         self.run.finish()
@@ -104,10 +106,10 @@ class Wandb:
 class Trackio:
     """Trackio: a data base on this machine, looked at with `trackio show`; its environment variables decide where."""
 
-    def __init__(self, run: RunConfig, say: Callable[[str], None]) -> None:
+    def __init__(self, cfg: TrainConfig, log: Callable[[str], None]) -> None:
         import trackio
 
-        self.trackio, self.config = trackio, run
+        self.trackio, self.config = trackio, cfg
 
     def start(self, first: int) -> None:
         ckpts = self.config.ckpts
@@ -122,8 +124,8 @@ class Trackio:
     def log(self, metrics: Mapping[str, float], update: int) -> None:
         self.run.log(dict(metrics), step=update)
 
-    def show(self, samples: Samples, update: int) -> None:
-        self.run.log(media(self.trackio, samples), step=update)
+    def log_samples(self, samples: Samples, update: int) -> None:
+        self.run.log(to_media(self.trackio, samples), step=update)
 
     def close(self) -> None:
         self.trackio.finish()
@@ -132,21 +134,21 @@ class Trackio:
 class Tensorboard:
     """TensorBoard files in `<ckpts.save_dir>/tensorboard`; clips, but no table."""
 
-    def __init__(self, run: RunConfig, say: Callable[[str], None]) -> None:
+    def __init__(self, cfg: TrainConfig, log: Callable[[str], None]) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.make, self.config = SummaryWriter, run
+        self.make_writer, self.config = SummaryWriter, cfg
 
     def start(self, first: int) -> None:
         """Updates past `first`, of before an interruption, are no longer shown."""
-        self.writer = self.make(str(Path(self.config.ckpts.save_dir) / "tensorboard"), purge_step=first + 1)
+        self.writer = self.make_writer(str(Path(self.config.ckpts.save_dir) / "tensorboard"), purge_step=first + 1)
         self.writer.add_text("config", f"```\n{json.dumps(asdict(self.config), indent=2)}\n```", first)
 
     def log(self, metrics: Mapping[str, float], update: int) -> None:
         for name, value in metrics.items():
             self.writer.add_scalar(name, value, update)
 
-    def show(self, samples: Samples, update: int) -> None:
+    def log_samples(self, samples: Samples, update: int) -> None:
         for name, clip in samples.clips.items():
             self.writer.add_audio(f"samples/{name}", clip.cpu(), update, sample_rate=samples.sample_rate)
 
@@ -154,16 +156,16 @@ class Tensorboard:
         self.writer.close()
 
 
-TRACKERS: dict[str, Callable[[RunConfig, Callable[[str], None]], Tracker]] = {
+TRACKERS: dict[str, Callable[[TrainConfig, Callable[[str], None]], Tracker]] = {
     "wandb": Wandb,
     "trackio": Trackio,
     "tensorboard": Tensorboard,
 }
 
 
-def build_tracker(run: RunConfig, say: Callable[[str], None] = print) -> Tracker | None:
+def build_tracker(cfg: TrainConfig, log: Callable[[str], None] = print) -> Tracker | None:
     """The tracker that ckpts.logger names; ImportError where its library is not installed."""
-    name = run.ckpts.logger
+    name = cfg.ckpts.logger
     if name is None:
         return None
     if find_spec(name) is None:
@@ -171,25 +173,25 @@ def build_tracker(run: RunConfig, say: Callable[[str], None] = print) -> Tracker
             f"ckpts.logger={name} needs {name}; run: {install_hint(name)}, or set ckpts.logger=null: "
             "metrics.jsonl has all metrics in any case"
         )
-    return TRACKERS[name](run, say)
+    return TRACKERS[name](cfg, log)
 
 
 def run_id(ckpts: CkptsConfig, first: int) -> str:
     """Under what id a tracker knows the run: ckpts.wandb_resume_id, else for a resumed run that in its folder, else a
     new one, as for one that is damaged; kept in the folder from then on."""
     path = Path(ckpts.save_dir) / "tracker_id"
-    kept = path.read_text("utf-8", errors="replace").strip() if first and path.is_file() else ""
-    found = ckpts.wandb_resume_id or (kept if re.fullmatch(r"[\w-]{1,64}", kept) else secrets.token_hex(4))
-    replace_file(path, lambda part: part.write_text(f"{found}\n", encoding="utf-8"))
-    return found
+    stored = path.read_text("utf-8", errors="replace").strip() if first and path.is_file() else ""
+    tracker_id = ckpts.wandb_resume_id or (stored if re.fullmatch(r"[\w-]{1,64}", stored) else secrets.token_hex(4))
+    write_atomically(path, lambda tmp_path: tmp_path.write_text(f"{tracker_id}\n", encoding="utf-8"))
+    return tracker_id
 
 
-def answers(url: str, timeout_s: float = REACH_S) -> bool:
+def is_reachable(url: str, timeout_s: float = CONNECT_TIMEOUT_S) -> bool:
     """Whether the server at `url`, or the proxy on the way to it, accepts a connection in time."""
-    parts = urlsplit(url)
-    proxy = None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
-    parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}") if proxy else parts
-    address = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    url_parts = urlsplit(url)
+    proxy = None if proxy_bypass(url_parts.hostname or "") else getproxies().get(url_parts.scheme)
+    url_parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}") if proxy else url_parts
+    address = url_parts.hostname or "", url_parts.port or (443 if url_parts.scheme == "https" else 80)
     accepted: list[bool] = []
 
     def connect() -> None:
@@ -202,11 +204,11 @@ def answers(url: str, timeout_s: float = REACH_S) -> bool:
     return bool(accepted)
 
 
-def media(library: Any, samples: Samples) -> dict[str, Any]:
+def to_media(library: Any, samples: Samples) -> dict[str, Any]:
     """Clips and table as wandb wants them, and trackio, which has its names."""
     pcm = {name: (clip.cpu().clamp(-1, 1) * 32767).short().numpy() for name, clip in samples.clips.items()}
-    shown = {f"samples/{name}": library.Audio(clip, sample_rate=samples.sample_rate) for name, clip in pcm.items()}
+    items = {f"samples/{name}": library.Audio(clip, sample_rate=samples.sample_rate) for name, clip in pcm.items()}
     if samples.rows:
         data = [list(row.values()) for row in samples.rows]
-        shown["samples/table"] = library.Table(columns=list(samples.rows[0]), data=data)
-    return shown
+        items["samples/table"] = library.Table(columns=list(samples.rows[0]), data=data)
+    return items

@@ -19,16 +19,16 @@ from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import (
     LORA,
     Checkpoint,
-    ModelCard,
-    check_card,
+    ModelSpec,
+    check_spec,
     load_weights,
-    matched_weights,
+    match_weights,
 )
-from f5_tts.model.fsdp import divided_states
-from f5_tts.model.lora import adapter_weights, check_same_lora, load_adapted, lora_settings, merged_weights
+from f5_tts.model.fsdp import shard_optimizer_state
+from f5_tts.model.lora import adapter_weights, check_same_lora, load_with_adapters, lora_settings, merged_weights
 
 OPTIMIZER = "optimizer_class"  # in a checkpoint: whose states it holds
-BEFORE = "torch.AdamW"  # of checkpoints that do not say
+DEFAULT_OPTIMIZER = "torch.AdamW"  # of checkpoints that do not say
 
 
 @runtime_checkable
@@ -53,11 +53,11 @@ class Skips:
 
 
 @dataclass(kw_only=True, slots=True)
-class Trainable:
+class TrainState:
     """What a checkpoint holds."""
 
     model: CFM
-    card: ModelCard
+    spec: ModelSpec
     ema: EMA
     optimizer: Optimizer
     scheduler: LRScheduler
@@ -66,11 +66,12 @@ class Trainable:
     processes: int = 1  # that train it
     skips: Skips = field(default_factory=Skips)
     bad_rows: set[int] = field(default_factory=set)  # of the data set: those met so far that cannot be read
-    extras: dict[str, Stateful] = field(default_factory=dict)  # what else a stage has to remember, by name
+    stateful: dict[str, Stateful] = field(default_factory=dict)  # what else a stage has to remember, by name
     lora: LoraConfig | None = None  # what adapters the model has, where its rank is above 0
-    origin: dict[str, str] | None = None  # file and sha256 of the weights that RL started from, beside the checkpoints
+    # file and sha256 of the weights that RL started from, beside the checkpoints
+    initial_weights: dict[str, str] | None = None
 
-    def state(self) -> dict[str, object]:
+    def payload(self) -> dict[str, object]:
         return {
             "model_state_dict": merged_weights(self.model),
             "ema_model_state_dict": merged_weights(self.ema),
@@ -81,12 +82,12 @@ class Trainable:
             "update": self.update,
             "processes": self.processes,
             "skips": asdict(self.skips),
-            "recommended": self.recommended,
-            **({} if self.origin is None else {"origin": self.origin}),
+            "recommended": self.preferred_weights,
+            **({} if self.initial_weights is None else {"origin": self.initial_weights}),
             **({"bad_rows": sorted(self.bad_rows)} if self.bad_rows else {}),
             **self.adapters(),
-            **{f"{name}_state_dict": part.state_dict() for name, part in self.extras.items()},
-            **asdict(self.card),
+            **{f"{name}_state_dict": component.state_dict() for name, component in self.stateful.items()},
+            **asdict(self.spec),
         }
 
     def adapters(self) -> dict[str, object]:
@@ -96,78 +97,80 @@ class Trainable:
         return {LORA: {"settings": settings, "raw": raw, "ema": average}} if raw else {}
 
     @property
-    def recommended(self) -> str:
+    def preferred_weights(self) -> str:
         """The weights that should speak: `ema` once the average looks back over less than a tenth of the run.
 
         Before that it lags behind the `raw` ones.
         """
-        looks_back = self.ema.update_every / (1 - self.ema.get_current_decay())
-        return "ema" if looks_back < 0.1 * self.update else "raw"
+        window = self.ema.update_every / (1 - self.ema.get_current_decay())
+        return "ema" if window < 0.1 * self.update else "raw"
 
-    def resume(self, checkpoint: Checkpoint, say: Callable[[str], None] = print) -> None:
+    def resume(self, checkpoint: Checkpoint, log: Callable[[str], None] = print) -> None:
         """Go on where the same stage stopped; from another stage or a file without a run take the weights alone."""
-        check_card(checkpoint, self.card, say)
-        run = checkpoint.run
-        if run.get("objective") == self.objective and "optimizer_state_dict" in run:
-            adapters = run.get(LORA, {})
+        check_spec(checkpoint, self.spec, log)
+        payload = checkpoint.payload
+        if payload.get("objective") == self.objective and "optimizer_state_dict" in payload:
+            adapters = payload.get(LORA, {})
             check_same_lora(checkpoint.path, adapters.get("settings", lora_settings(None)), lora_settings(self.lora))
-            load_adapted(self.model, matched_weights(self.model, checkpoint, say), adapters.get("raw", {}))
-            load_adapted(self.ema, run["ema_model_state_dict"], adapters.get("ema", {}))
-            own = self.scheduler.base_lrs
-            self.scheduler.load_state_dict(run["scheduler_state_dict"])
-            self.resume_optimizer(checkpoint, say)
-            self.keep_rates(own, say)
-            self.update = run["update"]
-            self.skips = Skips(**run.get("skips", {}))
-            self.bad_rows = set(run.get("bad_rows", []))
-            for name, part in self.extras.items():
-                if f"{name}_state_dict" in run:
-                    part.load_state_dict(run[f"{name}_state_dict"])
-            say(f"resuming {checkpoint.path} at update {self.update}")
-            self.compare_processes(run.get("processes", self.processes), say)
+            load_with_adapters(self.model, match_weights(self.model, checkpoint, log), adapters.get("raw", {}))
+            load_with_adapters(self.ema, payload["ema_model_state_dict"], adapters.get("ema", {}))
+            current_rates = self.scheduler.base_lrs
+            self.scheduler.load_state_dict(payload["scheduler_state_dict"])
+            self.resume_optimizer(checkpoint, log)
+            self.restore_learning_rates(current_rates, log)
+            self.update = payload["update"]
+            self.skips = Skips(**payload.get("skips", {}))
+            self.bad_rows = set(payload.get("bad_rows", []))
+            for name, component in self.stateful.items():
+                if f"{name}_state_dict" in payload:
+                    component.load_state_dict(payload[f"{name}_state_dict"])
+            log(f"resuming {checkpoint.path} at update {self.update}")
+            self.compare_processes(payload.get("processes", self.processes), log)
         else:
-            load_weights(self.model, checkpoint, say)
+            load_weights(self.model, checkpoint, log)
             self.ema.copy_params_from_model_to_ema()
-            came_from = run.get("objective", "no run of ours")
-            say(
-                f"starting {self.objective} from the {checkpoint.which} weights of {checkpoint.path} (made by "
+            came_from = payload.get("objective", "no run of ours")
+            log(
+                f"starting {self.objective} from the {checkpoint.weights_kind} weights of {checkpoint.path} (made by "
                 f"{came_from}): optimizer, schedule and counter start anew"
             )
 
-    def compare_processes(self, before: int, say: Callable[[str], None]) -> None:
+    def compare_processes(self, saved: int, log: Callable[[str], None]) -> None:
         """Say what another number of processes changes, where it does."""
-        if before != self.processes:
-            say(
-                f"until here {before} processes trained, now {self.processes}: weights, optimizer and counter go on; "
+        if saved != self.processes:
+            log(
+                f"until here {saved} processes trained, now {self.processes}: weights, optimizer and counter go on; "
                 "each update has another number of batches, so that place in the data, noise, and learning rates from "
                 f"here on are those of a run that had {self.processes} from the start"
             )
 
-    def resume_optimizer(self, checkpoint: Checkpoint, say: Callable[[str], None]) -> None:
+    def resume_optimizer(self, checkpoint: Checkpoint, log: Callable[[str], None]) -> None:
         """Its states, where the same optimizer made them; another one starts without, at the schedule's rate."""
-        theirs, own = checkpoint.run.get(OPTIMIZER, BEFORE), class_name(self.optimizer)
-        if theirs == own:
-            self.optimizer.load_state_dict(divided_states(checkpoint.run["optimizer_state_dict"], self.optimizer))
+        saved, current = checkpoint.payload.get(OPTIMIZER, DEFAULT_OPTIMIZER), class_name(self.optimizer)
+        if saved == current:
+            self.optimizer.load_state_dict(
+                shard_optimizer_state(checkpoint.payload["optimizer_state_dict"], self.optimizer)
+            )
             return
         for group, rate in zip(self.optimizer.param_groups, self.scheduler.get_last_lr(), strict=True):
             group["lr"] = rate
-        say(
-            f"{checkpoint.path} has the states of {theirs}, this run uses {own} (optim.bnb_optimizer): the optimizer "
-            "starts anew; weights, average, schedule and counter go on"
+        log(
+            f"{checkpoint.path} has the states of {saved}, this run uses {current} (optim.bnb_optimizer): the "
+            "optimizer starts anew; weights, average, schedule and counter go on"
         )
 
-    def keep_rates(self, own: list[Any], say: Callable[[str], None]) -> None:
+    def restore_learning_rates(self, current: list[Any], log: Callable[[str], None]) -> None:
         """The run's own highest learning rates, where the checkpoint's are others; the schedule's place stays."""
-        theirs = self.scheduler.base_lrs
-        if own == theirs:
+        saved = self.scheduler.base_lrs
+        if current == saved:
             return
         assert isinstance(self.scheduler, LambdaLR)
-        place = self.scheduler.last_epoch
-        rates = [rate * factor(place) for rate, factor in zip(own, self.scheduler.lr_lambdas, strict=True)]
-        self.scheduler.load_state_dict({**self.scheduler.state_dict(), "base_lrs": own, "_last_lr": rates})
-        for group, highest, rate in zip(self.optimizer.param_groups, own, rates, strict=True):
+        step = self.scheduler.last_epoch
+        rates = [rate * factor(step) for rate, factor in zip(current, self.scheduler.lr_lambdas, strict=True)]
+        self.scheduler.load_state_dict({**self.scheduler.state_dict(), "base_lrs": current, "_last_lr": rates})
+        for group, highest, rate in zip(self.optimizer.param_groups, current, rates, strict=True):
             group["initial_lr"], group["lr"] = highest, rate
-        say(f"optim.learning_rate is {own[0]:g} from here on; before it was {theirs[0]:g}")
+        log(f"optim.learning_rate is {current[0]:g} from here on; before it was {saved[0]:g}")
 
 
 def class_name(optimizer: Optimizer) -> str:

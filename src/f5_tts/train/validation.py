@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from f5_tts.eval.evaluator import Exam
+from f5_tts.eval.evaluator import Evaluator
 from f5_tts.model.cfm import CFM
 from f5_tts.train.checkpoint_dir import CheckpointDir
-from f5_tts.train.train_state import Trainable
+from f5_tts.train.train_state import TrainState
 
-MOST_SIMILARITY_LOST = 0.02  # of eval/sim since the start: clearer speech in a voice less like the prompt's is no gain
+MAX_SIMILARITY_DROP = 0.02  # of eval/sim since the start: clearer speech in a voice less like the prompt's is no gain
 
 
 class Best:
@@ -27,21 +27,21 @@ class Best:
         self.update = -1  # at which update
         self.first_similarity = 0.0
 
-    def takes(self, metrics: Mapping[str, float], update: int) -> bool:
+    def is_new_best(self, metrics: Mapping[str, float], update: int) -> bool:
         """Whether this validation is the new best; the first is, and one that another metric decides than before."""
         measure = "judge/wer" if "judge/wer" in metrics else "eval/wer"
         similarity = metrics["eval/sim"]
         if measure != self.measure:
             self.measure, self.first_similarity = measure, similarity
-        elif metrics[measure] >= self.value or similarity < self.first_similarity - MOST_SIMILARITY_LOST:
+        elif metrics[measure] >= self.value or similarity < self.first_similarity - MAX_SIMILARITY_DROP:
             return False
         self.value, self.update = metrics[measure], update
         return True
 
     def __str__(self) -> str:
         return (
-            f"lowest {self.measure} so far with eval/sim at least {self.first_similarity - MOST_SIMILARITY_LOST:.3f}"
-            f" ({MOST_SIMILARITY_LOST} below the start)"
+            f"lowest {self.measure} so far with eval/sim at least {self.first_similarity - MAX_SIMILARITY_DROP:.3f}"
+            f" ({MAX_SIMILARITY_DROP} below the start)"
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -58,24 +58,35 @@ class Validation:
     """
 
     def __init__(
-        self, exam: Exam, every: int, best: Best, checkpoints: CheckpointDir, say: Callable[[str], None]
+        self,
+        evaluator: Evaluator,
+        every_updates: int,
+        best: Best,
+        checkpoints: CheckpointDir,
+        log: Callable[[str], None],
     ) -> None:
-        self.exam, self.every, self.best, self.checkpoints, self.say = exam, every, best, checkpoints, say
+        self.evaluator, self.every_updates, self.best, self.checkpoints, self.log = (
+            evaluator,
+            every_updates,
+            best,
+            checkpoints,
+            log,
+        )
 
-    def __call__(self, trainable: Trainable) -> dict[str, float]:
+    def __call__(self, state: TrainState) -> dict[str, float]:
         """What was measured; nothing where none is due."""
-        if trainable.update % self.every:
+        if state.update % self.every_updates:
             return {}
         started = time.perf_counter()
-        average = trainable.ema.ema_model
+        average = state.ema.ema_model
         assert isinstance(average, CFM)
-        raw, averaged = self.exam(trainable.model), self.exam(average)
+        raw, averaged = self.evaluator(state.model), self.evaluator(average)
         metrics = raw | {f"{name}_ema": averaged[name] for name in averaged if not name.endswith(("_ci95", "/rtf"))}
-        is_best = self.best.takes(raw, trainable.update)
+        is_best = self.best.is_new_best(raw, state.update)
         if is_best:
-            self.checkpoints.save_best(trainable)
-        said = [name for name in metrics if name.removesuffix("_ema").endswith(("/wer", "/sim"))]
-        seen = ", ".join(f"{name}={metrics[name]:.4f}" for name in said)
-        kept = f"{self.best}: written to model_best.pt" if is_best else f"model_best.pt stays at {self.best.update}"
-        self.say(f"validation at update {trainable.update}: {seen}; {kept}")
+            self.checkpoints.save_best(state)
+        shown_names = [name for name in metrics if name.removesuffix("_ema").endswith(("/wer", "/sim"))]
+        summary = ", ".join(f"{name}={metrics[name]:.4f}" for name in shown_names)
+        outcome = f"{self.best}: written to model_best.pt" if is_best else f"model_best.pt stays at {self.best.update}"
+        self.log(f"validation at update {state.update}: {summary}; {outcome}")
         return metrics | {"time/validation": time.perf_counter() - started}

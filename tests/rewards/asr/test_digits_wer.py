@@ -11,7 +11,7 @@ import soxr
 import torch
 
 from f5_tts.rewards.asr import pocketsphinx_worker as sphinx
-from f5_tts.rewards.asr.digits_wer import DigitsRecognizer, DigitsWer, Worker, pcm16
+from f5_tts.rewards.asr.digits_wer import DigitsRecognizer, DigitsWer, PocketsphinxProcess, pcm16
 from f5_tts.types import RewardInput
 
 CLIPS = {
@@ -52,7 +52,7 @@ def test_more_words_heard_than_written_raise_the_error_rate_above_one(digits, sp
 
 def test_words_earn_what_was_heard_of_them_in_the_clip_after_its_lead(digits, spoken):
     text, clip, lead = "nine two six five three one five", spoken("low_314"), spoken("low_9265")
-    item = RewardInput(audio=clip, lead=lead, sample_rate=16_000, text=text)
+    item = RewardInput(audio=clip, prompt_audio=lead, sample_rate=16_000, text=text)
     scores = digits.score([item, replace(item, text="nine two")])
     expected = torch.tensor([[1, 1, 1, 1, 1, 1, 0], [1, -4, *[nan] * 5]])  # five words too many after "two"
     torch.testing.assert_close(scores["words"], expected, equal_nan=True)
@@ -95,7 +95,7 @@ def test_louder_than_full_scale_is_clipped_not_wrapped_and_a_tenth_of_a_second_o
 
 
 def test_a_worker_ends_when_nobody_can_ask_it_any_more():
-    process = Worker().process
+    process = PocketsphinxProcess().process
     assert process.stdin is not None
     process.communicate()  # closes its stdin
     assert process.returncode == 0

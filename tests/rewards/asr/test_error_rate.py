@@ -5,11 +5,11 @@ import pytest
 from f5_tts.rewards.asr.error_rate import (
     char_errors,
     error_rates,
+    has_prompt_leak,
+    has_repetition,
     language_of,
-    leaks,
-    normalise,
-    stutters,
-    symbols,
+    normalize,
+    tokens,
     word_errors,
     word_scores,
 )
@@ -21,8 +21,8 @@ def total(reference: list[str], hypothesis: list[str]) -> float:
 
 def test_errors_are_told_apart_by_kind():
     """Of four words: two said in between, one left out, one mistaken."""
-    heard = ["well", "one", "two", "er", "three", "nine"]
-    assert error_rates(["one", "two", "three", "four"], heard) == (0.5, 0.0, 0.25)
+    transcripts = ["well", "one", "two", "er", "three", "nine"]
+    assert error_rates(["one", "two", "three", "four"], transcripts) == (0.5, 0.0, 0.25)
     assert error_rates(["one", "two", "three", "four"], ["one", "three", "nine"]) == (0.0, 0.25, 0.25)
 
 
@@ -37,7 +37,7 @@ def test_errors_are_told_apart_by_kind():
     ],
 )
 def test_case_marks_spacing_and_compatibility_forms_do_not_count(text, compared):
-    assert normalise(text) == compared
+    assert normalize(text) == compared
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_characters_are_counted_without_their_spaces():
     ],
 )
 def test_words_said_again_are_noticed_unless_the_text_has_them_as_often_in_a_row(text, heard, too_often):
-    assert stutters(text, heard) == too_often
+    assert has_repetition(text, heard) == too_often
 
 
 @pytest.mark.parametrize(
@@ -92,12 +92,12 @@ def test_words_said_again_are_noticed_unless_the_text_has_them_as_often_in_a_row
     ],
 )
 def test_the_prompts_words_are_noticed_at_the_start_alone(heard, leaked):
-    assert leaks("Seven, two, four.", "nine four eight", heard) == leaked
+    assert has_prompt_leak("Seven, two, four.", "nine four eight", heard) == leaked
 
 
 def test_an_error_rate_counts_a_share_per_edit_and_may_pass_one():
-    heard = ["one two three four", "one two three", "one two", "nine nine nine nine nine nine nine"]
-    assert [total(["one", "two", "three", "four"], text.split()) for text in heard] == [0.0, 0.25, 0.5, 1.75]
+    transcripts = ["one two three four", "one two three", "one two", "nine nine nine nine nine nine nine"]
+    assert [total(["one", "two", "three", "four"], text.split()) for text in transcripts] == [0.0, 0.25, 0.5, 1.75]
 
 
 def test_of_a_reference_without_symbols_only_silence_is_right():
@@ -106,9 +106,9 @@ def test_of_a_reference_without_symbols_only_silence_is_right():
 
 def test_a_long_text_costs_what_its_edits_cost():
     text = "the quick brown fox jumps over the lazy dog " * 100
-    heard = text.replace("dog", "cat")
-    assert total(symbols(text, "en", "word"), symbols(heard, "en", "word")) == 100 / 900
-    assert total(symbols(text, "en", "char"), symbols(heard, "en", "char")) == 300 / 3500
+    transcripts = text.replace("dog", "cat")
+    assert total(tokens(text, "en", "word"), tokens(transcripts, "en", "word")) == 100 / 900
+    assert total(tokens(text, "en", "char"), tokens(transcripts, "en", "char")) == 300 / 3500
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_a_long_text_costs_what_its_edits_cost():
     ],
 )
 def test_texts_are_compared_by_characters_or_words_as_their_language_is_written(language, unit, text, compared):
-    assert symbols(text, language, unit) == compared.split()
+    assert tokens(text, language, unit) == compared.split()
 
 
 @pytest.mark.parametrize(

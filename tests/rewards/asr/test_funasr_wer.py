@@ -17,7 +17,7 @@ from tests.rewards.sensevoice import BPE, LETTERS, RATE, cmvn, tokenizer_file, t
 from torch import Tensor
 
 from f5_tts.config.schema import ProviderConfig
-from f5_tts.rewards.asr.funasr_wer import KNOWN_TARGETS, FunasrWer
+from f5_tts.rewards.asr.funasr_wer import CACHE_SIZE, FunasrWer
 from f5_tts.rewards.asr.sensevoice import FILES, find_directory
 from f5_tts.rewards.registry import build_providers, score_all
 from f5_tts.types import RewardInput
@@ -72,7 +72,7 @@ def test_many_clips_of_two_languages_come_back_in_their_places_as_if_heard_alone
     reward = FunasrWer(str(hearing_directory), batch_size=4)
     texts = [text for pair in zip(words("en", 7), words("zh", 7), strict=True) for text in pair]
     inputs = [clip(text, language=language) for text, language in zip(texts, ["en", "zh"] * 7, strict=True)]
-    assert reward.hear(inputs) == texts
+    assert reward.transcribe_inputs(inputs) == texts
     noisy = [replace(item, audio=tones(item.text, noise=1.0, seed=i)) for i, item in enumerate(inputs)]
     together, alone = reward.score(noisy)["cer"], [reward.score([item])["cer"].item() for item in noisy]
     assert together.tolist() == alone and 0 < together.mean() < 1
@@ -119,7 +119,7 @@ def test_errors_count_by_character_or_by_word(hearing_directory: Path):
 
 def test_a_clip_is_heard_after_its_lead_whose_words_its_text_has(reward: FunasrWer):
     item = clip("abcdef", says="def")
-    scores = reward.score([replace(item, lead=tones("abc")), item])["acc"]
+    scores = reward.score([replace(item, prompt_audio=tones("abc")), item])["acc"]
     assert scores.tolist() == [1.0, 0.5]
 
 
@@ -127,8 +127,8 @@ def test_clips_without_sound_are_worst_and_leave_their_neighbours_alone(reward: 
     good = tones("abc")
     broken = [torch.zeros(0), good[:1500], torch.zeros(8000), good * nan, good * inf]
     audio = [good, *broken, good]
-    inputs = [RewardInput(audio=sound, sample_rate=RATE, text="abc", lead=None) for sound in audio]
-    inputs.append(replace(inputs[1], lead=good))  # its lead alone is no reason to hear it
+    inputs = [RewardInput(audio=sound, sample_rate=RATE, text="abc", prompt_audio=None) for sound in audio]
+    inputs.append(replace(inputs[1], prompt_audio=good))  # its lead alone is no reason to hear it
     with pytest.warns(UserWarning, match="worst score"):
         scores = reward.score(inputs)
     assert scores["acc"].tolist() == [1, 0, 0, 0, 0, 0, 1, 0]
@@ -152,19 +152,19 @@ def test_with_ref_source_audio_a_clip_says_what_its_recording_says(hearing_direc
     target, item = tones("abcd"), clip("eeee", says="abce")
     inputs = [replace(item, target_audio=sound) for sound in (target, None, torch.zeros(8000), target, tones("abce"))]
     with pytest.warns(UserWarning, match="silent"):
-        scores = reward.score([replace(inputs[0], lead=tones("gg")), *inputs[1:]])
+        scores = reward.score([replace(inputs[0], prompt_audio=tones("gg")), *inputs[1:]])
     expected = torch.tensor([0.25, nan, nan, 0.25, 0])
     torch.testing.assert_close(scores["cer"], expected, equal_nan=True)
     torch.testing.assert_close(scores["acc"], 1 - expected, equal_nan=True)
-    assert len(reward._known) == 3  # the silent one, and two that were heard
+    assert len(reward._cache) == 3  # the silent one, and two that were heard
 
 
 def test_recordings_heard_before_are_kept_up_to_a_number(hearing_directory: Path):
     reward = FunasrWer(str(hearing_directory), ref_source="audio")
-    reward._known = {str(i).encode(): "a" for i in range(KNOWN_TARGETS)}
+    reward._cache = {str(i).encode(): "a" for i in range(CACHE_SIZE)}
     item = replace(clip("abc"), target_audio=tones("abc"))
     assert reward.score([item])["acc"].item() == 1
-    assert len(reward._known) == KNOWN_TARGETS and list(reward._known.values())[-1] == "abc"
+    assert len(reward._cache) == CACHE_SIZE and list(reward._cache.values())[-1] == "abc"
 
 
 # --- what it leaves alone ---
@@ -212,7 +212,9 @@ def test_nothing_of_it_learns(reward: FunasrWer):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_hears_the_same(hearing_directory: Path, reward: FunasrWer):
     inputs = [clip(text, noise=0.4) for text in words("en", 6)]
-    assert FunasrWer(str(hearing_directory), device="cuda").hear(inputs) == reward.hear(inputs)
+    assert FunasrWer(str(hearing_directory), device="cuda").transcribe_inputs(inputs) == reward.transcribe_inputs(
+        inputs
+    )
 
 
 # --- where it comes from ---
@@ -221,9 +223,9 @@ def test_a_gpu_hears_the_same(hearing_directory: Path, reward: FunasrWer):
 def test_a_config_entry_becomes_the_reward_with_its_components(hearing_directory: Path):
     providers = build_providers([ProviderConfig(name="funasr_wer", config={"model_id": str(hearing_directory)})])
     scored = score_all(providers, [clip("abc"), clip("abcd", says="abce")])
-    assert {name: values.tolist() for name, values in scored.parts.items()} == {"funasr_wer.acc": [1.0, 0.75]}
-    assert set(scored.reported) == {f"funasr_wer.{name}" for name in ("wer", "cer", "ins", "del", "sub", "unusable")}
-    assert scored.texts == {"funasr_wer.heard": ["abc", "abce"]} and scored.words == {}
+    assert {name: values.tolist() for name, values in scored.components.items()} == {"funasr_wer.acc": [1.0, 0.75]}
+    assert set(scored.diagnostics) == {f"funasr_wer.{name}" for name in ("wer", "cer", "ins", "del", "sub", "unusable")}
+    assert scored.texts == {"funasr_wer.heard": ["abc", "abce"]} and scored.word_scores == {}
 
 
 @pytest.mark.parametrize(

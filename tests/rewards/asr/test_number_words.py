@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from f5_tts.rewards.asr.number_words import spelled
+from f5_tts.rewards.asr.number_words import spell_out
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ from f5_tts.rewards.asr.number_words import spelled
     ],
 )
 def test_english_numbers_are_read_as_in_america(text, words):
-    assert spelled(text, "en").split() == words.split()
+    assert spell_out(text, "en").split() == words.split()
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_english_numbers_are_read_as_in_america(text, words):
     ],
 )
 def test_chinese_numbers_say_zero_once_and_years_digit_by_digit(text, words):
-    assert spelled(text, "zh") == words
+    assert spell_out(text, "zh") == words
 
 
 @pytest.mark.parametrize(
@@ -79,10 +79,10 @@ def test_chinese_numbers_say_zero_once_and_years_digit_by_digit(text, words):
     ],
 )
 def test_japanese_and_korean_leave_out_ones_and_zeros(language, text, words):
-    assert spelled(text, language) == words
+    assert spell_out(text, language) == words
 
 
 def test_what_is_no_number_stays_and_an_unknown_language_keeps_its_digits():
-    assert spelled("room f5, 3-4.", "en").split() == ["room", "f", "five", ",", "three", "-", "four", "."]
-    assert spelled("我有25个", "zh") == "我有二十五个"
-    assert spelled("25 pommes", "fr") == "25 pommes"
+    assert spell_out("room f5, 3-4.", "en").split() == ["room", "f", "five", ",", "three", "-", "four", "."]
+    assert spell_out("我有25个", "zh") == "我有二十五个"
+    assert spell_out("25 pommes", "fr") == "25 pommes"

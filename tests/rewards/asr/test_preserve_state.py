@@ -12,7 +12,7 @@ import pytest
 import torch
 from tests.rewards.conftest import process_state
 
-from f5_tts.rewards.asr.preserve_state import traceless
+from f5_tts.rewards.asr.preserve_state import preserve_process_state
 
 
 def leave_traces() -> None:
@@ -33,7 +33,7 @@ def test_what_was_changed_inside_is_as_before_also_after_an_error(fails: bool, m
     monkeypatch.setenv("TAKEN_AWAY", "0")
     before = process_state()
     changed = before
-    with suppress(KeyError), traceless():
+    with suppress(KeyError), preserve_process_state():
         leave_traces()
         changed = process_state()
         if fails:
@@ -43,7 +43,7 @@ def test_what_was_changed_inside_is_as_before_also_after_an_error(fails: bool, m
 
 
 def test_prints_and_the_root_loggers_own_words_are_not_shown_but_those_of_others_are(capsys, caplog):
-    with traceless():
+    with preserve_process_state():
         print("a notice")
         logging.warning("of the root")
         logging.getLogger("someone.else").warning("of another")

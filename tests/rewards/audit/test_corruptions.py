@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from f5_tts.rewards.audit.corruptions import (
-    DAMAGES,
+    CORRUPTIONS,
     clipping,
     dropped_word,
     long_pause,
@@ -73,10 +73,10 @@ def test_clipping_cuts_at_full_scale(item):
     assert set(loud.tolist()) == {0.0, 1.0}
 
 
-@pytest.mark.parametrize("name", DAMAGES)
+@pytest.mark.parametrize("name", CORRUPTIONS)
 def test_damage_touches_the_audio_alone_and_leaves_the_original(name: str, item: RewardInput):
     before = item.audio.clone()
-    changed = DAMAGES[name](item)
+    changed = CORRUPTIONS[name](item)
     assert torch.equal(item.audio, before)
     assert (changed.text, changed.sample_rate) == (item.text, item.sample_rate)
     assert len(changed.audio) != len(before) or not torch.equal(changed.audio, before)

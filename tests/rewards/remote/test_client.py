@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 
 from f5_tts.config.schema import ProviderConfig, WorkerConfig
-from f5_tts.rewards.registry import Plain, knows_words, local_provider, score_all
-from f5_tts.rewards.remote.client import Worker, build_worker
-from f5_tts.rewards.remote.protocol import PROTOCOL, TOKEN, WorkerError, pack_scores
-from f5_tts.rewards.remote.subprocess_server import OwnServer, find_program
+from f5_tts.rewards.registry import FunctionProvider, build_local_provider, has_word_scores, score_all
+from f5_tts.rewards.remote.client import RemoteProvider, build_remote_provider
+from f5_tts.rewards.remote.protocol import PROTOCOL, TOKEN, WorkerError, encode_scores
+from f5_tts.rewards.remote.subprocess_server import SubprocessServer, find_program
 from f5_tts.rewards.serve import RewardServer, Service
 from f5_tts.types import RewardInput, RewardProvider
 
@@ -43,12 +43,12 @@ SECONDS = torch.tensor([0.1, 0.2])
 
 
 def build(name: str, config: dict[str, Any] | None = None, **worker: Any) -> Any:
-    return build_worker(ProviderConfig(name=name, config=config or {}, worker=WorkerConfig(**worker)), WHERE)
+    return build_remote_provider(ProviderConfig(name=name, config=config or {}, worker=WorkerConfig(**worker)), WHERE)
 
 
-def own_server(provider: Worker) -> OwnServer:
-    assert isinstance(provider.ask.server, OwnServer)
-    return provider.ask.server
+def own_server(provider: RemoteProvider) -> SubprocessServer:
+    assert isinstance(provider.client.server, SubprocessServer)
+    return provider.client.server
 
 
 @contextmanager
@@ -140,7 +140,7 @@ def test_a_provider_elsewhere_sees_all_of_a_clip_and_its_components_come_back(un
     ]
     elsewhere = build("probe", url=until_the_end(served(provider)))
     scores = elsewhere.score(sent)
-    assert elsewhere.component == "acc" and not knows_words(elsewhere)
+    assert elsewhere.component == "acc" and not has_word_scores(elsewhere)
     assert list(scores) == ["wer", "heard", "acc"] and scores.pop("heard") == ["öins", ""]
     expected = {"wer": torch.tensor([0.5, nan]), "acc": torch.tensor([nan, 1.0])}
     torch.testing.assert_close(scores, expected, equal_nan=True)
@@ -149,7 +149,9 @@ def test_a_provider_elsewhere_sees_all_of_a_clip_and_its_components_come_back(un
     assert first.reference_audio is not None and first.reference_audio.tolist() == [1.0] * 3
     assert first.audio[0] == 0.5 and first.audio[1].isnan() and second.reference_audio is None
     here, there = (score_all({"p": one}, sent) for one in (provider, elsewhere))
-    torch.testing.assert_close([here.parts, here.reported], [there.parts, there.reported], equal_nan=True)
+    torch.testing.assert_close(
+        [here.components, here.diagnostics], [there.components, there.diagnostics], equal_nan=True
+    )
     assert here.texts == there.texts == {"p.heard": ["öins", ""]}
 
 
@@ -159,13 +161,15 @@ def test_voices_are_scored_as_in_process(until_the_end, spoken):
         RewardInput(audio=spoken(one), reference_audio=spoken(other), sample_rate=16_000, text="")
         for one, other in pairs
     ]
-    here = local_provider("voice_sim", {}, WHERE)
-    there = build("probe", url=until_the_end(served(local_provider("voice_sim", {}, WHERE), max_bytes=2**24)))
+    here = build_local_provider("voice_sim", {}, WHERE)
+    there = build("probe", url=until_the_end(served(build_local_provider("voice_sim", {}, WHERE), max_bytes=2**24)))
     torch.testing.assert_close(there.score(inputs), here.score(inputs), rtol=0, atol=0)
 
 
 def test_two_threads_get_their_own_scores(until_the_end):
-    provider = build("probe", url=until_the_end(served(Plain(lambda x: torch.tensor([1.0 * len(i.audio) for i in x])))))
+    provider = build(
+        "probe", url=until_the_end(served(FunctionProvider(lambda x: torch.tensor([1.0 * len(i.audio) for i in x]))))
+    )
     with ThreadPoolExecutor(2) as threads:
         scores = list(
             threads.map(lambda size: provider.score([clip(size), clip(2 * size)])["score"].tolist(), range(1, 21))
@@ -174,7 +178,7 @@ def test_two_threads_get_their_own_scores(until_the_end):
 
 
 def test_the_token_of_the_environment_opens_a_server(until_the_end, monkeypatch):
-    url = until_the_end(served(Plain(lambda x: torch.zeros(len(x))), token="secret"))
+    url = until_the_end(served(FunctionProvider(lambda x: torch.zeros(len(x))), token="secret"))
     monkeypatch.setenv(TOKEN, "secret")
     assert build("probe", url=url).score(CLIPS)["score"].tolist() == [0.0, 0.0]
     monkeypatch.setenv(TOKEN, "wrong")
@@ -192,12 +196,14 @@ def test_a_token_that_no_header_can_carry_is_refused_and_not_told(monkeypatch, t
 
 def test_a_token_may_come_with_the_line_end_of_its_file(until_the_end, monkeypatch):
     monkeypatch.setenv(TOKEN, "secret\n")
-    url = until_the_end(served(Plain(lambda x: torch.zeros(len(x))), token="secret"))
+    url = until_the_end(served(FunctionProvider(lambda x: torch.zeros(len(x))), token="secret"))
     assert build("probe", url=url).score(CLIPS)["score"].tolist() == [0.0, 0.0]
 
 
 def test_a_server_started_anew_with_less_room_still_says_so(until_the_end):
-    provider = build("probe", url=until_the_end(served(Plain(lambda x: torch.zeros(len(x))), max_bytes=2**20)))
+    provider = build(
+        "probe", url=until_the_end(served(FunctionProvider(lambda x: torch.zeros(len(x))), max_bytes=2**20))
+    )
     provider.max_bytes = 2**30  # what it had said before
     with pytest.raises(WorkerError, match=r"413, a body of \d+ bytes is more than the 1048576 that the server takes"):
         provider.score([clip(2**22)])
@@ -206,7 +212,7 @@ def test_a_server_started_anew_with_less_room_still_says_so(until_the_end):
 def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(until_the_end, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     monkeypatch.setenv("no_proxy", "")
-    url = until_the_end(served(Plain(lambda x: torch.zeros(len(x)))))
+    url = until_the_end(served(FunctionProvider(lambda x: torch.zeros(len(x)))))
     assert build("probe", url=url, retries=0).score(CLIPS)["score"].tolist() == [0.0, 0.0]
 
 
@@ -217,7 +223,7 @@ def test_an_error_of_the_provider_is_told_at_once_and_not_tried_again(until_the_
         calls.append(len(inputs))
         raise ZeroDivisionError("nothing")
 
-    url = until_the_end(served(Plain(broken)))
+    url = until_the_end(served(FunctionProvider(broken)))
     provider = build("probe", url=url)
     with pytest.raises(WorkerError, match=rf"^{WHERE}\.worker\.url={url}: 500, ZeroDivisionError: nothing$"):
         provider.score(CLIPS)
@@ -225,7 +231,9 @@ def test_an_error_of_the_provider_is_told_at_once_and_not_tried_again(until_the_
 
 
 def test_clips_above_the_servers_limit_are_not_sent(until_the_end):
-    provider = build("probe", url=until_the_end(served(Plain(lambda x: torch.zeros(len(x))), max_bytes=2**20)))
+    provider = build(
+        "probe", url=until_the_end(served(FunctionProvider(lambda x: torch.zeros(len(x))), max_bytes=2**20))
+    )
     with pytest.raises(WorkerError, match=r"1 clips are 4 MB, and the server takes 1; start it with a larger --max_mb"):
         provider.score([clip(2**20)])
     assert provider.score(CLIPS)["score"].tolist() == [0.0, 0.0]
@@ -240,7 +248,7 @@ def test_a_server_that_does_not_answer_in_time_is_asked_again_and_then_given_up(
         release.wait()
         return torch.zeros(len(inputs))
 
-    url = until_the_end(served(Plain(held)))
+    url = until_the_end(served(FunctionProvider(held)))
     provider = build("probe", url=url, timeout_s=0.2, retries=1)
     with (
         pytest.warns(UserWarning, match=r"no answer within worker\.timeout_s=0\.2; asking again"),
@@ -296,7 +304,7 @@ def test_another_server_is_refused_at_once_and_redirects_are_not_followed(answer
 
 
 @pytest.mark.parametrize(
-    "answer, message", [(pack_scores({"acc": SECONDS}, "other"), "to another request"), (b"1, 2", "cannot be read")]
+    "answer, message", [(encode_scores({"acc": SECONDS}, "other"), "to another request"), (b"1, 2", "cannot be read")]
 )
 def test_an_answer_that_is_not_to_this_request_is_refused(answer, message):
     with scripted([described(), (200, answer)]) as (url, _):
@@ -396,8 +404,8 @@ def test_an_interpreter_is_sought_from_where_the_user_stands(tmp_path, monkeypat
     (tmp_path / "env/python").symlink_to(sys.executable)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
-    found = {find_program(path, "") for path in ("env/python", "./env/python", "~/env/python")}
-    assert found == {str(tmp_path / "env/python")}  # the link, by which an environment is known
+    result = {find_program(path, "") for path in ("env/python", "./env/python", "~/env/python")}
+    assert result == {str(tmp_path / "env/python")}  # the link, by which an environment is known
 
 
 @pytest.fixture
@@ -444,12 +452,12 @@ def test_a_worker_killed_between_or_during_requests_is_started_anew_and_every_sc
 def test_a_worker_that_hangs_is_replaced_and_ends_with_its_provider(doors):
     provider = build(f"{PROBE}:Held", {"folder": str(doors)}, python=sys.executable, retries=0)
     hung = own_server(provider).process
-    provider.ask.timeout_s = 0.5  # of a call; a start takes longer
+    provider.client.timeout_s = 0.5  # of a call; a start takes longer
     with pytest.raises(WorkerError, match=r"no answer within worker\.timeout_s=0\.5, at the last of 1 tries"):
         provider.score(CLIPS)
     assert hung.returncode == -signal.SIGKILL
     with ThreadPoolExecutor(1) as threads:
-        provider.ask.timeout_s = 60.0
+        provider.client.timeout_s = 60.0
         scores = threads.submit(provider.score, CLIPS)
         enter(doors)
         leave(doors)
@@ -462,12 +470,13 @@ def test_a_worker_that_hangs_is_replaced_and_ends_with_its_provider(doors):
 
 
 PARENT = f"""
-from f5_tts.rewards.remote.client import build_worker
+from f5_tts.rewards.remote.client import build_remote_provider
 from f5_tts.config.schema import ProviderConfig, WorkerConfig
 from f5_tts.types import RewardInput
 import sys, torch
 worker = WorkerConfig(python=sys.executable)
-provider = build_worker(ProviderConfig(name="{PROBE}:Held", config={{"folder": sys.argv[1]}}, worker=worker), "here")
+entry = ProviderConfig(name="{PROBE}:Held", config={{"folder": sys.argv[1]}}, worker=worker)
+provider = build_remote_provider(entry, "here")
 provider.score([RewardInput(audio=torch.ones(1), sample_rate=1, text="")])
 """
 
@@ -485,11 +494,13 @@ def test_a_worker_ends_with_a_run_that_is_killed_even_while_it_scores(doors):
 def test_words_are_scored_as_in_process(spoken):
     texts = ["three one four", "three one five nine", "zero"]
     inputs = [RewardInput(audio=spoken("low_314"), sample_rate=16_000, text=text) for text in texts]
-    here = local_provider("digits_wer", {"workers": 1}, WHERE)
+    here = build_local_provider("digits_wer", {"workers": 1}, WHERE)
     there = build("digits_wer", {"workers": 1}, python=sys.executable)
-    assert knows_words(here) and knows_words(there)
+    assert has_word_scores(here) and has_word_scores(there)
     one, other = (score_all({"ear": provider}, inputs) for provider in (here, there))
-    for kind in ("parts", "reported", "words"):
+    for kind in ("components", "diagnostics", "word_scores"):
         torch.testing.assert_close(getattr(other, kind), getattr(one, kind), rtol=0, atol=0, equal_nan=True)
-    assert one.words["ear.acc"].shape == (3, 4) and other.texts == one.texts == {"ear.heard": ["three one four"] * 3}
+    assert one.word_scores["ear.acc"].shape == (3, 4) and other.texts == one.texts == {
+        "ear.heard": ["three one four"] * 3
+    }
     assert there.component == here.component == "acc"

@@ -10,14 +10,14 @@ import torch
 from safetensors.numpy import load, save
 
 from f5_tts.rewards.remote.protocol import (
-    PLAIN,
-    WAVES,
+    JSON_FIELDS,
+    TENSOR_FIELDS,
+    decode_inputs,
+    decode_scores,
+    encode,
+    encode_inputs,
+    encode_scores,
     is_loopback,
-    pack,
-    pack_inputs,
-    pack_scores,
-    unpack_inputs,
-    unpack_scores,
 )
 from f5_tts.types import RewardInput
 
@@ -27,7 +27,7 @@ FULL = RewardInput(
     sample_rate=24_000,
     text='数 "é"\n',
     language="zh",
-    lead=torch.zeros(0),
+    prompt_audio=torch.zeros(0),
     reference_audio=WAVE.double(),
     reference_text="said",
     target_audio=torch.tensor([nan, 1.0]),
@@ -37,44 +37,44 @@ BARE = RewardInput(audio=WAVE, sample_rate=16_000, text="")
 
 
 def test_every_field_of_a_clip_is_carried():
-    assert {*PLAIN, *WAVES} == {field.name for field in fields(RewardInput)}
+    assert {*JSON_FIELDS, *TENSOR_FIELDS} == {field.name for field in fields(RewardInput)}
 
 
 def test_clips_arrive_as_they_were_sent_waveforms_in_float32_and_odd_values_of_a_row_as_text():
-    call, (full, bare) = unpack_inputs(pack_inputs([FULL, BARE], "call 1"))
+    call, (full, bare) = decode_inputs(encode_inputs([FULL, BARE], "call 1"))
     assert call == "call 1"
     assert (full.text, full.language, full.reference_text, full.sample_rate) == ('数 "é"\n', "zh", "said", 24_000)
     assert full.audio.equal(WAVE[::2]) and full.reference_audio is not None and full.reference_audio.equal(WAVE)
-    assert full.lead is not None and full.lead.shape == (0,)
+    assert full.prompt_audio is not None and full.prompt_audio.shape == (0,)
     assert full.target_audio is not None and full.target_audio[0].isnan() and full.target_audio[1] == 1.0
     row = dict(full.row)
     assert isnan(row.pop("odd"))
     assert row == {"speaker": "s1", "stars": 4.5, "missing": None, "path": "a/b", "tags": ["x", {"y": 1}]}
-    assert (bare.lead, bare.reference_audio, bare.target_audio, bare.row) == (None, None, None, {})
+    assert (bare.prompt_audio, bare.reference_audio, bare.target_audio, bare.row) == (None, None, None, {})
     assert bare.audio.equal(WAVE) and bare.text == ""
 
 
 def test_no_clips_are_no_clips():
-    assert unpack_inputs(pack_inputs([], "none")) == ("none", [])
+    assert decode_inputs(encode_inputs([], "none")) == ("none", [])
 
 
 def test_scores_arrive_with_their_components_in_order():
     sent = {f"c{10 - place}": torch.tensor([float(place), nan]) for place in range(11)}
-    got = unpack_scores(pack_scores(sent, "q"), "q")
+    got = decode_scores(encode_scores(sent, "q"), "q")
     assert isinstance(got, dict) and list(got) == list(sent)
     torch.testing.assert_close(got, sent, equal_nan=True)
 
 
 def test_texts_and_scores_of_words_stay_what_they_are_in_their_order():
     words, texts = torch.tensor([[1.0, nan], [0.5, 0.0]]), ['数 "é"\n', ""]
-    got = unpack_scores(pack_scores({"heard": texts, "words": words, "none": []}, "q"), "q")
+    got = decode_scores(encode_scores({"heard": texts, "words": words, "none": []}, "q"), "q")
     assert list(got) == ["heard", "words", "none"] and got["heard"] == texts and got["none"] == []
     torch.testing.assert_close(got["words"], words, equal_nan=True)
 
 
 def test_an_answer_to_another_request_is_refused():
     with pytest.raises(ValueError, match="to another request"):
-        unpack_scores(pack_scores({"acc": torch.ones(1)}, "a"), "b")
+        decode_scores(encode_scores({"acc": torch.ones(1)}, "a"), "b")
 
 
 @pytest.mark.parametrize(
@@ -95,20 +95,20 @@ def test_an_answer_to_another_request_is_refused():
 def test_an_answer_that_lacks_what_it_names_is_refused(components, count):
     values = {str(place): torch.ones(1) for place in range(count)}
     with pytest.raises(ValueError, match="does not hold the scores that it names"):
-        unpack_scores(pack({"call": "q", "components": components}, values), "q")
+        decode_scores(encode({"call": "q", "components": components}, values), "q")
 
 
 def about(text: bytes) -> bytes:
     return save({"about": np.frombuffer(text, np.uint8)})
 
 
-GOOD = pack_inputs([BARE], "q")
+GOOD = encode_inputs([BARE], "q")
 PLAIN_VALUES = {"sample_rate": 1, "text": "", "language": "", "reference_text": "", "row": {}}
 
 
 def one_input(audio: np.ndarray | None, **changes: object) -> bytes:
     """A request with one input that is as it should be, but for these changes."""
-    sent = pack({"call": "q", "inputs": [{**PLAIN_VALUES, **changes}]}, {})
+    sent = encode({"call": "q", "inputs": [{**PLAIN_VALUES, **changes}]}, {})
     return sent if audio is None else save({**load(sent), "0.audio": audio})
 
 
@@ -140,11 +140,11 @@ def one_input(audio: np.ndarray | None, **changes: object) -> bytes:
 )
 def test_bytes_that_are_no_request_are_a_value_error(body):
     with pytest.raises(ValueError, match=r"cannot be read|a request needs|input 0 needs"):
-        unpack_inputs(body)
+        decode_inputs(body)
 
 
 def test_the_request_that_the_broken_ones_are_made_of_is_good():
-    assert unpack_inputs(one_input(np.zeros(3, np.float32)))[1][0].audio.shape == (3,)
+    assert decode_inputs(one_input(np.zeros(3, np.float32)))[1][0].audio.shape == (3,)
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.1.2.3", "::1"])

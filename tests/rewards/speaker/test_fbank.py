@@ -10,9 +10,9 @@ from f5_tts.rewards.speaker.fbank import kaldi_fbank, mel_bands
 def test_the_filter_bank_is_kaldis(tensors):
     """Recorded from torchaudio in single precision; logs of faint bands differ by rounding, within 1e-3."""
     golden = tensors("g5_audio")
-    found = kaldi_fbank(golden["wave16k"].flatten())
-    torch.testing.assert_close(found, golden["kaldi_fbank80"], atol=1e-3, rtol=0)
-    assert (found - golden["kaldi_fbank80"]).abs().median() < 2e-5
+    result = kaldi_fbank(golden["wave16k"].flatten())
+    torch.testing.assert_close(result, golden["kaldi_fbank80"], atol=1e-3, rtol=0)
+    assert (result - golden["kaldi_fbank80"]).abs().median() < 2e-5
 
 
 def test_a_louder_waveform_is_louder_in_every_band_by_the_same(tensors):

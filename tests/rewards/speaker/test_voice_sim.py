@@ -10,15 +10,15 @@ import soxr
 import torch
 
 from f5_tts.rewards.audio import fingerprint
-from f5_tts.rewards.speaker.similarity_reward import KNOWN_REFERENCES
+from f5_tts.rewards.speaker.similarity_reward import CACHE_SIZE
 from f5_tts.rewards.speaker.voice_sim import (
     VoiceSim,
     load_encoder,
-    louder,
     mel_filters,
-    played_on,
+    normalize_volume,
+    pad_by_reflection,
     published_weights,
-    starts,
+    window_starts,
 )
 from f5_tts.types import RewardInput
 
@@ -87,12 +87,12 @@ def test_a_batch_of_silence_is_a_batch_too(voices, spoken):
 def test_references_are_told_apart_by_content_and_the_oldest_are_forgotten(spoken):
     voices = VoiceSim()
     clip = spoken("low_314")
-    references = [clip * (1 + i / 10_000) for i in range(KNOWN_REFERENCES)]
-    voices._known = {fingerprint(r, 16_000): torch.zeros(256) for r in references}
+    references = [clip * (1 + i / 10_000) for i in range(CACHE_SIZE)]
+    voices._cache = {fingerprint(r, 16_000): torch.zeros(256) for r in references}
     first, last = pair(clip, references[0].clone()), pair(clip, references[-1].clone())
     assert similarity(voices, [first, last]).isnan().all()  # found: zeros are what was kept for them
     assert similarity(voices, [pair(clip, clip * 0.9999)]).item() > 0.99  # new, and one too many
-    assert len(voices._known) == KNOWN_REFERENCES
+    assert len(voices._cache) == CACHE_SIZE
     assert similarity(voices, [first]).item() > 0.99  # forgotten, embedded again
     assert similarity(voices, [last]).isnan().all()
 
@@ -103,21 +103,21 @@ def test_references_are_told_apart_by_content_and_the_oldest_are_forgotten(spoke
 )
 def test_a_stretch_counts_once_three_quarters_of_it_are_within_the_clip(duration_s, count):
     """The second begins at 0.77 s and reaches three quarters at 0.77 + 1.2 = 1.97 s, the third at 2.74 s."""
-    assert len(starts(round(16_000 * duration_s))) == count
+    assert len(window_starts(round(16_000 * duration_s))) == count
 
 
 def test_a_short_clip_runs_back_and_forth_until_it_is_long_enough():
     clip = torch.arange(1.0, 10_001.0)
-    longer = played_on(clip)
+    longer = pad_by_reflection(clip)
     assert len(longer) == 25_600
     torch.testing.assert_close(longer[:20_000], torch.cat([clip, clip.flip(0)]))
     torch.testing.assert_close(longer[20_000:], clip[:5600])
-    assert len(played_on(torch.ones(1600))) == 25_600 and len(played_on(torch.ones(30_000))) == 30_000
+    assert len(pad_by_reflection(torch.ones(1600))) == 25_600 and len(pad_by_reflection(torch.ones(30_000))) == 30_000
 
 
 def test_only_clips_below_minus_30_dbfs_are_made_louder():
-    assert louder(torch.full((100,), 0.001)).mean().item() == pytest.approx(10**-1.5)
-    assert louder(torch.full((100,), 0.1)).mean().item() == pytest.approx(0.1)
+    assert normalize_volume(torch.full((100,), 0.001)).mean().item() == pytest.approx(10**-1.5)
+    assert normalize_volume(torch.full((100,), 0.1)).mean().item() == pytest.approx(0.1)
 
 
 def test_mel_triangles_have_area_one_and_every_fifteenth_mel_is_one_kilohertz():

@@ -14,7 +14,7 @@ from f5_tts.config.schema import ProviderConfig
 from f5_tts.rewards.registry import build_providers
 from f5_tts.rewards.speaker.fbank import kaldi_fbank
 from f5_tts.rewards.speaker.resnet import statistics
-from f5_tts.rewards.speaker.wespeaker_sim import TOGETHER, WespeakerSim
+from f5_tts.rewards.speaker.wespeaker_sim import MAX_BATCH, WespeakerSim
 from f5_tts.types import RewardInput
 
 make_small = partial(make_directory, m_channels=4, embed_dim=16)
@@ -56,8 +56,8 @@ def test_the_reward_is_the_cosine_itself_not_what_wespeaker_makes_of_it(reward):
     clip, reference = sound(16_000), sound(12_000, seed=1, pitch=2000)
     vectors = reward.encode([clip, reference]).double()
     expected = F.cosine_similarity(vectors[0], vectors[1], dim=0)
-    found = reward.score([pair(clip, reference)])["sim"].double()
-    torch.testing.assert_close(found, expected[None], atol=1e-6, rtol=0)
+    result = reward.score([pair(clip, reference)])["sim"].double()
+    torch.testing.assert_close(result, expected[None], atol=1e-6, rtol=0)
 
 
 def test_loudness_does_not_count(reward):
@@ -69,7 +69,7 @@ def test_loudness_does_not_count(reward):
 def test_clips_of_any_length_are_embedded_together_as_one_by_one(reward):
     """From 0.1 s, one frame after the last layer, to 3 s; more than one batch, neither sorted nor of a round number."""
     lengths = [9_000, 1_600, 48_000, 1_680, 20_000, 3_333, 31_000, 16_000, 5_000]
-    assert len(lengths) > 2 * TOGETHER
+    assert len(lengths) > 2 * MAX_BATCH
     clips = [sound(num, seed=i, pitch=150 * (i + 1)) for i, num in enumerate(lengths)]
     alone = torch.cat([reward.encode([clip]) for clip in clips])
     torch.testing.assert_close(reward.encode(clips), alone, atol=1e-5, rtol=0)
@@ -83,8 +83,8 @@ def test_the_vector_is_what_the_published_network_makes_of_the_published_feature
     clip = sound(8_000)
     bands = kaldi_fbank(clip * 2**15)
     expected = plain_embedding(torch.load(folder / "avg_model.pt", weights_only=True), bands - bands.mean(dim=0))
-    found = WespeakerSim(str(folder)).encode([clip])[0]
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    result = WespeakerSim(str(folder)).encode([clip])[0]
+    torch.testing.assert_close(result, expected, atol=1e-5, rtol=1e-5)
 
 
 def plain_embedding(w: dict[str, Tensor], bands: Tensor) -> Tensor:
@@ -169,8 +169,8 @@ def test_the_callers_autocast_and_gradients_stay_outside(reward):
     expected = reward.score([pair(sound(8_000), sound(4_000))])["sim"]
     audio = sound(8_000).requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
-        found = reward.score([pair(audio, sound(4_000))])["sim"]
-    assert torch.equal(found, expected) and not found.requires_grad
+        result = reward.score([pair(audio, sound(4_000))])["sim"]
+    assert torch.equal(result, expected) and not result.requires_grad
     assert not any(weight.requires_grad for weight in reward.network.parameters())
 
 
@@ -192,8 +192,8 @@ def test_weights_may_be_wrapped_and_of_half_precision(tmp_path, reward, wrapper)
     folder = make_small(tmp_path)
     weights = torch.load(folder / "avg_model.pt", weights_only=True)
     torch.save({wrapper: {name: value.half() for name, value in weights.items()}}, folder / "avg_model.pt")
-    found = WespeakerSim(str(folder)).encode([sound(8_000)])
-    torch.testing.assert_close(found, reward.encode([sound(8_000)]), atol=0.02, rtol=0)
+    result = WespeakerSim(str(folder)).encode([sound(8_000)])
+    torch.testing.assert_close(result, reward.encode([sound(8_000)]), atol=0.02, rtol=0)
 
 
 def test_a_config_may_leave_out_what_goes_without_saying(tmp_path, reward):

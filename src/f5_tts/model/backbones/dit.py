@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from f5_tts.config.schema import ArchConfig
 from f5_tts.model.backbones.layers import AdaLayerNorm, Attention, Backbone, FeedForward
-from f5_tts.model.heads import velocity_layers
+from f5_tts.model.heads import velocity_heads
 
 
 class DiTBlock(nn.Module):
@@ -23,10 +23,10 @@ class DiTBlock(nn.Module):
         self.attn = Attention(arch)
         self.ff = FeedForward(arch)
 
-    def forward(self, x: Tensor, time: Tensor, mask: Bool[Tensor, "b n"] | None, turns: Tensor) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, mask: Bool[Tensor, "b n"] | None, rotations: Tensor) -> Tensor:
         shift, scale, gate, ff_shift, ff_scale, ff_gate = self.attn_norm(time)
         norm = self.attn_norm.norm
-        x = x + gate * self.attn(norm(x) * (1 + scale) + shift, mask, turns)
+        x = x + gate * self.attn(norm(x) * (1 + scale) + shift, mask, rotations)
         return x + ff_gate * self.ff(norm(x) * (1 + ff_scale) + ff_shift)
 
 
@@ -38,10 +38,10 @@ class DiT(Backbone):
         self.transformer_blocks = nn.ModuleList(DiTBlock(arch) for _ in range(arch.depth))
         self.long_skip_connection = nn.Linear(arch.dim * 2, arch.dim, bias=False) if arch.long_skip_connection else None
         self.norm_out = AdaLayerNorm(arch.dim, chunks=2)
-        self.proj_out, self.proj_out_ln_sig = velocity_layers(arch.dim, mel_dim, gaussian)
-        self.start_as_identity()
+        self.proj_out, self.proj_out_ln_sig = velocity_heads(arch.dim, mel_dim, gaussian)
+        self.init_adaln_zero()
 
-    def start_as_identity(self) -> None:
+    def init_adaln_zero(self) -> None:
         """Every block starts as the identity and the velocity at zero (adaLN-zero, Peebles & Xie 2023)."""
         for norm in [*(block.attn_norm for block in self.transformer_blocks), self.norm_out]:
             nn.init.zeros_(norm.linear.weight)
@@ -49,12 +49,12 @@ class DiT(Backbone):
         nn.init.zeros_(self.proj_out.weight)
         nn.init.zeros_(self.proj_out.bias)
 
-    def body(self, h: Tensor, condition: Tensor, mask: Bool[Tensor, "b n"] | None) -> Tensor:
+    def run_blocks(self, h: Tensor, condition: Tensor, mask: Bool[Tensor, "b n"] | None) -> Tensor:
         """The blocks in a row; with the long skip their input once more beside their output."""
         first = h
-        turns = self.rotary_embed(h.shape[1])
+        rotations = self.rotary_embed(h.shape[1])
         for block in self.transformer_blocks:
-            h = self.run(block, h, condition, mask, turns)
+            h = self.run_block(block, h, condition, mask, rotations)
         if self.long_skip_connection is not None:
             h = self.long_skip_connection(torch.cat([h, first], dim=-1))
         scale, shift = self.norm_out(condition)

@@ -37,7 +37,7 @@ class Backbone(nn.Module):
         self.input_embed = InputEmbedding(mel_dim, text_dim, arch.dim)
         self.rotary_embed = RotaryEmbedding(arch.dim_head)
 
-    def body(
+    def run_blocks(
         self, h: Float[Tensor, "b n c"], condition: Float[Tensor, "b c"], mask: Bool[Tensor, "b n"] | None
     ) -> Float[Tensor, "b n c"]:
         """The blocks, and the norm after them."""
@@ -52,21 +52,23 @@ class Backbone(nn.Module):
         mask: Bool[Tensor, "b n"] | None,
         drop_audio: Bool[Tensor, " b"],
         drop_text: Bool[Tensor, " b"],
-        words: Float[Tensor, "b n e"] | None = None,
+        text_embedding: Float[Tensor, "b n e"] | None = None,
     ) -> Velocity:
         """`cond` is the prompt's mel, zeros elsewhere; `drop_audio` and `drop_text` blank an item's conditions.
 
         `words` stands for the text where it was embedded before.
         """
-        if words is None:
+        if text_embedding is None:
             length = x.shape[1]
             lens = x.new_full((len(x),), length, dtype=torch.long) if mask is None else mask.sum(1)
-            words = self.text_embed(text, lens, length, drop_text)
-        h = self.input_embed(x, cond.masked_fill(drop_audio[:, None, None], 0.0), words, mask)
-        h = self.body(h, self.time_embed(time), mask)
-        return Velocity(self.proj_out(h), None if self.proj_out_ln_sig is None else self.proj_out_ln_sig(h), words)
+            text_embedding = self.text_embed(text, lens, length, drop_text)
+        h = self.input_embed(x, cond.masked_fill(drop_audio[:, None, None], 0.0), text_embedding, mask)
+        h = self.run_blocks(h, self.time_embed(time), mask)
+        return Velocity(
+            self.proj_out(h), None if self.proj_out_ln_sig is None else self.proj_out_ln_sig(h), text_embedding
+        )
 
-    def run(self, block: nn.Module, *inputs: Tensor | None) -> Tensor:
+    def run_block(self, block: nn.Module, *inputs: Tensor | None) -> Tensor:
         """The block's output; with checkpoint_activations its inside is computed again in the backward pass."""
         if self.checkpoint_activations and torch.is_grad_enabled():
             return checkpoint(block, *inputs, use_reentrant=False)
@@ -109,24 +111,24 @@ class TextEmbedding(nn.Module):
         tokens = nn.functional.pad(text[:, :length] + 1, (0, max(0, length - text.shape[1])))
         frames = torch.arange(length, device=text.device) < lens[:, None]
         tokens = tokens.masked_fill(~frames, 0)
-        spoken = tokens > 0
-        kept = spoken if self.mask_padding else None
+        has_token = tokens > 0
+        text_mask = has_token if self.mask_padding else None
         x = self.text_embed(tokens.masked_fill(drop[:, None], 0))
         if self.text_blocks:
-            x = silence(x + position_code(length, x.shape[-1], x.device), kept)
+            x = mask_frames(x + sinusoidal_positions(length, x.shape[-1], x.device), text_mask)
         for block in self.text_blocks:
-            x = silence(block(x, frames), kept)
-        return stretch_to_frames(x, spoken.sum(1), lens) if self.average_upsampling else silence(x, frames)
+            x = mask_frames(block(x, frames), text_mask)
+        return upsample_text(x, has_token.sum(1), lens) if self.average_upsampling else mask_frames(x, frames)
 
 
-def position_code(length: int, dim: int, device: torch.device) -> Float[Tensor, "n c"]:
+def sinusoidal_positions(length: int, dim: int, device: torch.device) -> Float[Tensor, "n c"]:
     """Cosines, then sines, of position times frequencies 10000^(-2i/dim)."""
     rates = 10000.0 ** -(torch.arange(0, dim, 2, device=device).float() / dim)
     angles = torch.arange(length, device=device)[:, None] * rates
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
-def stretch_to_frames(
+def upsample_text(
     x: Float[Tensor, "b n c"], num_tokens: Int[Tensor, " b"], lens: Int[Tensor, " b"]
 ) -> Float[Tensor, "b n c"]:
     """Repeat each item's tokens evenly over its frames; where they don't divide, the last ones stand once longer."""
@@ -134,10 +136,10 @@ def stretch_to_frames(
     repeat, longer = lens[:, None] // tokens, lens[:, None] % tokens
     frame = torch.arange(x.shape[1], device=x.device)[None]
     shorter = tokens - longer
-    late = frame - shorter * repeat  # frames since the first longer token
-    index = torch.where(late < 0, frame // repeat.clamp(min=1), shorter + late // (repeat + 1))
-    stretched = x.gather(1, index.clamp(0, x.shape[1] - 1)[..., None].expand_as(x))
-    return silence(stretched, (frame < lens[:, None]) & (num_tokens > 0)[:, None])
+    offset = frame - shorter * repeat  # frames since the first longer token
+    index = torch.where(offset < 0, frame // repeat.clamp(min=1), shorter + offset // (repeat + 1))
+    upsampled = x.gather(1, index.clamp(0, x.shape[1] - 1)[..., None].expand_as(x))
+    return mask_frames(upsampled, (frame < lens[:, None]) & (num_tokens > 0)[:, None])
 
 
 class InputEmbedding(nn.Module):
@@ -167,10 +169,10 @@ class RotaryEmbedding(nn.Module):
         return torch.polar(torch.ones_like(angles), angles)
 
 
-def rotate(x: Float[Tensor, "b heads n d"], turns: Complex[Tensor, "n h"]) -> Float[Tensor, "b heads n d"]:
+def apply_rotary(x: Float[Tensor, "b heads n d"], rotations: Complex[Tensor, "n h"]) -> Float[Tensor, "b heads n d"]:
     """Turn each pair of neighbouring channels, as one complex number: a single pass over the data."""
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * turns).flatten(-2).to(x.dtype)
+    return torch.view_as_real(pairs * rotations).flatten(-2).to(x.dtype)
 
 
 class ConvPositionEmbedding(nn.Module):
@@ -182,13 +184,13 @@ class ConvPositionEmbedding(nn.Module):
         self.conv1d = nn.Sequential(convolutions[0], nn.Mish(), convolutions[1], nn.Mish())
 
     def forward(self, x: Float[Tensor, "b n c"], mask: Bool[Tensor, "b n"] | None) -> Float[Tensor, "b n c"]:
-        x = silence(x, mask)
+        x = mask_frames(x, mask)
         for layer in self.conv1d:
-            x = silence(convolve(x, layer), mask) if isinstance(layer, nn.Conv1d) else layer(x)
+            x = mask_frames(conv1d_channels_last(x, layer), mask) if isinstance(layer, nn.Conv1d) else layer(x)
         return x
 
 
-def convolve(x: Float[Tensor, "b n c"], layer: nn.Conv1d) -> Float[Tensor, "b n c"]:
+def conv1d_channels_last(x: Float[Tensor, "b n c"], layer: nn.Conv1d) -> Float[Tensor, "b n c"]:
     """The layer over frames, as one of two dimensions: channels stay innermost, which is three times faster."""
     weight = layer.weight[:, :, None].contiguous(memory_format=torch.channels_last)
     padding = (0, int(layer.padding[0]))
@@ -205,7 +207,7 @@ class GlobalResponseNorm(nn.Module):
         self.beta = nn.Parameter(torch.zeros(1, 1, dim))
 
     def forward(self, x: Float[Tensor, "b n c"], mask: Bool[Tensor, "b n"] | None) -> Float[Tensor, "b n c"]:
-        energy = silence(x, mask).norm(dim=1, keepdim=True)
+        energy = mask_frames(x, mask).norm(dim=1, keepdim=True)
         return self.gamma * (x * (energy / (energy.mean(dim=-1, keepdim=True) + 1e-6))) + self.beta + x
 
 
@@ -221,7 +223,7 @@ class ConvNeXtV2Block(nn.Module):
         self.pwconv2 = nn.Linear(inner_dim, dim)
 
     def forward(self, x: Float[Tensor, "b n c"], mask: Bool[Tensor, "b n"] | None) -> Float[Tensor, "b n c"]:
-        mixed = self.norm(self.dwconv(silence(x, mask).transpose(1, 2)).transpose(1, 2))
+        mixed = self.norm(self.dwconv(mask_frames(x, mask).transpose(1, 2)).transpose(1, 2))
         return x + self.pwconv2(self.grn(F.gelu(self.pwconv1(mixed)), mask))
 
 
@@ -256,8 +258,8 @@ class Attention(nn.Module):
 
     def __init__(self, arch: ArchConfig) -> None:
         super().__init__()
-        self.heads, self.masked = arch.heads, arch.attn_mask_enabled
-        self.turned = arch.heads if arch.pe_attn_head is None else arch.pe_attn_head
+        self.heads, self.uses_mask = arch.heads, arch.attn_mask_enabled
+        self.rotary_heads = arch.heads if arch.pe_attn_head is None else arch.pe_attn_head
         inner = arch.heads * arch.dim_head
         self.to_q, self.to_k, self.to_v = (nn.Linear(arch.dim, inner) for _ in range(3))
         self.to_out = nn.ModuleList([nn.Linear(inner, arch.dim), nn.Dropout(arch.dropout)])
@@ -266,23 +268,25 @@ class Attention(nn.Module):
         self.k_norm = nn.RMSNorm(arch.dim_head, eps=1e-6) if has_norm else nn.Identity()
 
     def forward(
-        self, x: Float[Tensor, "b n c"], mask: Bool[Tensor, "b n"] | None, turns: Complex[Tensor, "n h"]
+        self, x: Float[Tensor, "b n c"], mask: Bool[Tensor, "b n"] | None, rotations: Complex[Tensor, "n h"]
     ) -> Float[Tensor, "b n c"]:
         q, k, v = (to(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for to in (self.to_q, self.to_k, self.to_v))
-        q, k = self.place(self.q_norm(q), turns), self.place(self.k_norm(k), turns)
-        keys = mask[:, None, None] if mask is not None and self.masked else None  # broadcast: fast kernels take it
+        q, k = self.apply_positions(self.q_norm(q), rotations), self.apply_positions(self.k_norm(k), rotations)
+        keys = mask[:, None, None] if mask is not None and self.uses_mask else None  # broadcast: fast kernels take it
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=keys)
         for layer in self.to_out:
             out = layer(out if out.ndim == 3 else out.transpose(1, 2).flatten(2))
-        return silence(out, mask)
+        return mask_frames(out, mask)
 
-    def place(self, x: Float[Tensor, "b heads n d"], turns: Complex[Tensor, "n h"]) -> Float[Tensor, "b heads n d"]:
+    def apply_positions(
+        self, x: Float[Tensor, "b heads n d"], rotations: Complex[Tensor, "n h"]
+    ) -> Float[Tensor, "b heads n d"]:
         """Positions turned into the heads that get them."""
-        if self.turned == self.heads:
-            return rotate(x, turns)
-        return torch.cat([rotate(x[:, : self.turned], turns), x[:, self.turned :]], dim=1)
+        if self.rotary_heads == self.heads:
+            return apply_rotary(x, rotations)
+        return torch.cat([apply_rotary(x[:, : self.rotary_heads], rotations), x[:, self.rotary_heads :]], dim=1)
 
 
-def silence(x: Float[Tensor, "b n c"], mask: Bool[Tensor, "b n"] | None) -> Float[Tensor, "b n c"]:
+def mask_frames(x: Float[Tensor, "b n c"], mask: Bool[Tensor, "b n"] | None) -> Float[Tensor, "b n c"]:
     """Zeros on padding frames."""
     return x if mask is None else x.masked_fill(~mask[..., None], 0.0)

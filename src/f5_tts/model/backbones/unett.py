@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from f5_tts.config.schema import ArchConfig
 from f5_tts.model.backbones.layers import Attention, Backbone, FeedForward
-from f5_tts.model.heads import velocity_layers
+from f5_tts.model.heads import velocity_heads
 
 
 class ScaledNorm(nn.Module):
@@ -32,16 +32,16 @@ class UNetBlock(nn.ModuleList):
     Published weights number its parts: 0 skip, 1 norm, 2 attention, 3 norm, 4 feed-forward.
     """
 
-    def __init__(self, arch: ArchConfig, joins: bool) -> None:
-        skip = nn.Linear(arch.dim * 2, arch.dim, bias=False) if joins else nn.Identity()
+    def __init__(self, arch: ArchConfig, concat_skips: bool) -> None:
+        skip = nn.Linear(arch.dim * 2, arch.dim, bias=False) if concat_skips else nn.Identity()
         norms = (ScaledNorm(arch.dim) for _ in range(2))
         super().__init__([skip, next(norms), Attention(arch), next(norms), FeedForward(arch)])
 
-    def forward(self, x: Tensor, skip: Tensor | None, mask: Bool[Tensor, "b n"] | None, turns: Tensor) -> Tensor:
+    def forward(self, x: Tensor, skip: Tensor | None, mask: Bool[Tensor, "b n"] | None, rotations: Tensor) -> Tensor:
         join, attn_norm, attn, ff_norm, ff = self
         if skip is not None:
             x = x + skip if isinstance(join, nn.Identity) else join(torch.cat([x, skip], dim=-1))
-        x = x + attn(attn_norm(x), mask, turns)
+        x = x + attn(attn_norm(x), mask, rotations)
         return x + ff(ff_norm(x))
 
 
@@ -51,20 +51,22 @@ class UNetT(Backbone):
     def __init__(self, arch: ArchConfig, mel_dim: int, num_tokens: int, *, gaussian: bool = False) -> None:
         super().__init__(arch, mel_dim, num_tokens)
         self.middle = arch.depth // 2
-        joins = arch.skip_connect_type == "concat"
-        self.layers = nn.ModuleList(UNetBlock(arch, joins and i >= self.middle) for i in range(arch.depth))
+        concat_skips = arch.skip_connect_type == "concat"
+        self.layers = nn.ModuleList(UNetBlock(arch, concat_skips and i >= self.middle) for i in range(arch.depth))
         self.has_skips = arch.skip_connect_type != "none"
         self.norm_out = ScaledNorm(arch.dim)
-        self.proj_out, self.proj_out_ln_sig = velocity_layers(arch.dim, mel_dim, gaussian)
+        self.proj_out, self.proj_out_ln_sig = velocity_heads(arch.dim, mel_dim, gaussian)
 
-    def body(self, h: Tensor, condition: Tensor, mask: Bool[Tensor, "b n"] | None) -> Tensor:
+    def run_blocks(self, h: Tensor, condition: Tensor, mask: Bool[Tensor, "b n"] | None) -> Tensor:
         """Each block of the second half gets what entered its mirror image in the first; time goes in and comes off."""
         h = torch.cat([condition[:, None], h], dim=1)
         mask = None if mask is None else F.pad(mask, (1, 0), value=True)
-        turns = self.rotary_embed(h.shape[1])
+        rotations = self.rotary_embed(h.shape[1])
         skips: list[Tensor] = []
         for index, block in enumerate(self.layers):
             if index < self.middle:
                 skips.append(h)
-            h = self.run(block, h, skips.pop() if index >= self.middle and self.has_skips else None, mask, turns)
+            h = self.run_block(
+                block, h, skips.pop() if index >= self.middle and self.has_skips else None, mask, rotations
+            )
         return self.norm_out(h)[:, 1:]

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from f5_tts.config.schema import MelSpecConfig
-from f5_tts.model.mel import mel_filters, mirrored
+from f5_tts.model.mel import edge_samples, mel_filters
 
 MOMENTUM = 0.99  # of fast Griffin-Lim (Perraudin, Balazs, Søndergaard 2013); from 1 on it need not converge
-ITEMS_AT_ONCE = 4  # as many spectra as stay in a processor's cache: 32 at once cost about a quarter more
-TINY = 1e-12  # keeps the phase of an empty bin finite
+BATCH_SIZE = 4  # as many spectra as stay in a processor's cache: 32 at once cost about a quarter more
+MIN_MAGNITUDE = 1e-12  # keeps the phase of an empty bin finite
 
 
 class GriffinLim(nn.Module):
@@ -34,10 +34,12 @@ class GriffinLim(nn.Module):
         super().__init__()
         self.spec = mel_spec
         self.iterations = iterations
-        self.reach = math.ceil(mel_spec.n_fft / mel_spec.hop_length)  # hops that a frame touches
-        self.gap = self.reach - 1  # silent frames that keep two items apart
-        window = centred_window(mel_spec)
-        hops = pad(window.square(), (0, self.reach * mel_spec.hop_length - mel_spec.n_fft)).view(self.reach, -1)
+        self.hops_per_frame = math.ceil(mel_spec.n_fft / mel_spec.hop_length)  # hops that a frame touches
+        self.gap_frames = self.hops_per_frame - 1  # silent frames that keep two items apart
+        window = centered_window(mel_spec)
+        hops = pad(window.square(), (0, self.hops_per_frame * mel_spec.hop_length - mel_spec.n_fft)).view(
+            self.hops_per_frame, -1
+        )
         self.register_buffer("inverse", torch.linalg.pinv(mel_filters(mel_spec)), persistent=False)
         self.register_buffer("window", window, persistent=False)
         self.register_buffer("overlap_gain", 1 / hops.sum(dim=0), persistent=False)
@@ -49,23 +51,23 @@ class GriffinLim(nn.Module):
         Frames past an item's length are not read. The audio is float32 on the mel's device, not clipped.
         """
         self.to(mel.device)
-        parts = zip(mel.float().split(ITEMS_AT_ONCE), lens.split(ITEMS_AT_ONCE), strict=True)
-        return [wave for part in parts for wave in self.waveforms(*part)]
+        batches = zip(mel.float().split(BATCH_SIZE), lens.split(BATCH_SIZE), strict=True)
+        return [wave for batch in batches for wave in self.waveforms(*batch)]
 
     def waveforms(self, mel: Float[Tensor, "b n d"], lens: Int[Tensor, " b"]) -> list[Float[Tensor, " nw"]]:
-        samples = self.synthesise(self.spectrum(self.time_line(mel, lens)))
-        starts = (lens + self.gap).cumsum(dim=0) - (lens + self.gap)
-        edge = mirrored(self.spec)
+        samples = self.synthesize(self.spectrum(self.time_line(mel, lens)))
+        starts = (lens + self.gap_frames).cumsum(dim=0) - (lens + self.gap_frames)
+        edge = edge_samples(self.spec)
         first = (starts * self.spec.hop_length + edge).tolist()
         last = ((starts + lens - 1) * self.spec.hop_length + self.spec.n_fft - edge).tolist()
         return [samples[begin:end].clone() for begin, end in zip(first, last, strict=True)]
 
     def time_line(self, mel: Float[Tensor, "b n d"], lens: Int[Tensor, " b"]) -> Float[Tensor, "t f"]:
         """Magnitudes of the items one after the other, each followed by `gap` silent frames."""
-        index = torch.arange(mel.shape[1] + self.gap, device=mel.device)
-        magnitude = pad((mel.exp() @ self.inverse).clamp(min=0), (0, 0, 0, self.gap))
+        index = torch.arange(mel.shape[1] + self.gap_frames, device=mel.device)
+        magnitude = pad((mel.exp() @ self.inverse).clamp(min=0), (0, 0, 0, self.gap_frames))
         magnitude[index >= lens[:, None]] = 0
-        line = magnitude[index < (lens + self.gap)[:, None]]
+        line = magnitude[index < (lens + self.gap_frames)[:, None]]
         if not line.isfinite().all():
             raise ValueError(
                 "a log-mel cannot be spoken: it holds NaN, or values so high that their exponential overflows"
@@ -77,29 +79,29 @@ class GriffinLim(nn.Module):
         spectrum = torch.complex(magnitude, torch.zeros_like(magnitude))
         previous = spectrum.clone()
         for _ in range(self.iterations):
-            consistent = self.analyse(self.synthesise(spectrum))
+            consistent = self.analyze(self.synthesize(spectrum))
             # Complex lerp and out-of-place products are several times slower than these.
             torch.view_as_real(previous).lerp_(torch.view_as_real(consistent), 1 + MOMENTUM)
-            spectrum = previous.mul_(magnitude / previous.abs().clamp_(min=TINY))
+            spectrum = previous.mul_(magnitude / previous.abs().clamp_(min=MIN_MAGNITUDE))
             previous = consistent
         return spectrum
 
-    def synthesise(self, spectrum: Complex[Tensor, "t f"]) -> Float[Tensor, " nw"]:
+    def synthesize(self, spectrum: Complex[Tensor, "t f"]) -> Float[Tensor, " nw"]:
         """Overlap-added frames; frame i is centred on sample n_fft / 2 + i * hop."""
         hop = self.spec.hop_length
         frames = torch.fft.irfft(spectrum, n=self.spec.n_fft).mul_(self.window)
-        hops = frames.new_zeros(len(frames) + self.reach - 1, hop)
-        for k in range(self.reach):
-            part = frames[:, k * hop : (k + 1) * hop]  # the last may be shorter than a hop
-            hops[k : k + len(frames), : part.shape[1]] += part
+        hops = frames.new_zeros(len(frames) + self.hops_per_frame - 1, hop)
+        for k in range(self.hops_per_frame):
+            segment = frames[:, k * hop : (k + 1) * hop]  # the last may be shorter than a hop
+            hops[k : k + len(frames), : segment.shape[1]] += segment
         return hops.mul_(self.overlap_gain).flatten()
 
-    def analyse(self, samples: Float[Tensor, " nw"]) -> Complex[Tensor, "t f"]:
+    def analyze(self, samples: Float[Tensor, " nw"]) -> Complex[Tensor, "t f"]:
         frames = samples.unfold(0, self.spec.n_fft, self.spec.hop_length)
         return torch.fft.rfft(frames * self.window)
 
 
-def centred_window(spec: MelSpecConfig) -> Float[Tensor, " nw"]:
+def centered_window(spec: MelSpecConfig) -> Float[Tensor, " nw"]:
     """The Hann window in the middle of n_fft samples, where the mel's transform has it."""
     margin = spec.n_fft - spec.win_length
     return pad(torch.hann_window(spec.win_length), (margin // 2, margin - margin // 2))

@@ -11,22 +11,22 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu
 
 from f5_tts.config.schema import MelSpecConfig
-from f5_tts.download.hub import fetch
-from f5_tts.files import read_yaml, value_at
-from f5_tts.model.backbones.layers import silence
-from f5_tts.model.checkpoint import differences
+from f5_tts.download.hub import download_from_hub
+from f5_tts.files import get_nested, read_yaml
+from f5_tts.model.backbones.layers import mask_frames
+from f5_tts.model.checkpoint import mismatches
 from f5_tts.model.safe_load import read_tensors
 
 REPOSITORY = "charactr/vocos-mel-24khz"  # on the Hugging Face hub
 CONFIG, WEIGHTS = "config.yaml", "pytorch_model.bin"
-BUILT_IN = {
+SUPPORTED_CONFIG = {
     "feature_extractor.class_path": "vocos.feature_extractors.MelSpectrogramFeatures",
     "feature_extractor.init_args.padding": "center",
     "backbone.class_path": "vocos.models.VocosBackbone",
     "head.class_path": "vocos.heads.ISTFTHead",
     "head.init_args.padding": "center",
 }  # the one kind of Vocos that is built in, as its config.yaml says it
-OF_THE_RUN = (
+SHARED_KEYS = (
     ("feature_extractor.init_args.sample_rate", "target_sample_rate"),
     ("feature_extractor.init_args.n_fft", "n_fft"),
     ("feature_extractor.init_args.n_fft", "win_length"),
@@ -37,9 +37,9 @@ OF_THE_RUN = (
     ("head.init_args.hop_length", "hop_length"),
 )  # what config.yaml shares with model.mel_spec
 SIZES = ("dim", "intermediate_dim", "num_layers")  # what config.yaml alone says, under backbone.init_args
-FRONT_END = "feature_extractor."  # weights of the mel, which is made elsewhere
-LOUDEST = 1e2  # a bin's largest magnitude
-STEPS = (
+FEATURE_EXTRACTOR = "feature_extractor."  # weights of the mel, which is made elsewhere
+MAX_MAGNITUDE = 1e2  # a bin's largest magnitude
+DOWNLOAD_STEPS = (
     f"put {CONFIG} and {WEIGHTS} of https://huggingface.co/{REPOSITORY} into a folder and add "
     "model.vocoder.is_local=true model.vocoder.local_path=FOLDER; "
     "or use model.vocoder.name=griffin_lim, which needs no weights"
@@ -54,8 +54,8 @@ class Vocos(nn.Module):
 
     def __init__(self, mel_spec: MelSpecConfig, dim: int, intermediate_dim: int, num_layers: int):
         super().__init__()
-        self.backbone = Backbone(mel_spec.n_mel_channels, dim, intermediate_dim, num_layers)
-        self.head = Head(mel_spec, dim)
+        self.backbone = VocosBackbone(mel_spec.n_mel_channels, dim, intermediate_dim, num_layers)
+        self.head = VocosHead(mel_spec, dim)
 
     def forward(self, mel: Float[Tensor, "b n d"], lens: Int[Tensor, " b"]) -> list[Float[Tensor, " nw"]]:
         """One waveform per item, from the centre of its first frame to that of its last: hop * (len - 1) samples.
@@ -64,32 +64,32 @@ class Vocos(nn.Module):
         """
         self.to(mel.device)
         frames = torch.arange(mel.shape[1], device=mel.device) < lens[:, None]
-        mel = silence(mel.float(), frames)
+        mel = mask_frames(mel.float(), frames)
         if not mel.isfinite().all():
             raise ValueError("a log-mel cannot be spoken: it holds NaN or infinite values")
         spectra = self.head(self.backbone(mel, frames))
         return [self.head.istft(spectrum[:, :n]) for spectrum, n in zip(spectra, lens.tolist(), strict=True)]
 
 
-class Backbone(nn.Module):
+class VocosBackbone(nn.Module):
     """Log-mel -> features, as many as frames."""
 
     def __init__(self, num_bins: int, dim: int, intermediate_dim: int, num_layers: int):
         super().__init__()
         self.embed = nn.Conv1d(num_bins, dim, 7, padding=3)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
-        self.convnext = nn.ModuleList(Block(dim, intermediate_dim) for _ in range(num_layers))
+        self.convnext = nn.ModuleList(VocosBlock(dim, intermediate_dim) for _ in range(num_layers))
         self.final_layer_norm = nn.LayerNorm(dim, eps=1e-6)
 
     def forward(self, mel: Float[Tensor, "b n d"], frames: Bool[Tensor, "b n"]) -> Float[Tensor, "b n c"]:
         """`frames` is False on padding, where `mel` is zero and the result means nothing."""
-        x = self.norm(along_time(self.embed, mel))
+        x = self.norm(per_frame(self.embed, mel))
         for block in self.convnext:
             x = block(x, frames)
         return self.final_layer_norm(x)
 
 
-class Block(nn.Module):
+class VocosBlock(nn.Module):
     """ConvNeXt: a depthwise convolution over 7 frames, a perceptron per frame, scaled and added to its input."""
 
     def __init__(self, dim: int, intermediate_dim: int):
@@ -101,11 +101,11 @@ class Block(nn.Module):
         self.gamma = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Float[Tensor, "b n c"], frames: Bool[Tensor, "b n"]) -> Float[Tensor, "b n c"]:
-        mixed = self.norm(along_time(self.dwconv, silence(x, frames)))
+        mixed = self.norm(per_frame(self.dwconv, mask_frames(x, frames)))
         return x + self.gamma * self.pwconv2(gelu(self.pwconv1(mixed)))
 
 
-class Head(nn.Module):
+class VocosHead(nn.Module):
     """Features -> spectra, by log-magnitude and phase."""
 
     def __init__(self, mel_spec: MelSpecConfig, dim: int):
@@ -115,7 +115,7 @@ class Head(nn.Module):
 
     def forward(self, x: Float[Tensor, "b n c"]) -> Complex[Tensor, "b f n"]:
         log_magnitude, phase = self.out(x).float().transpose(1, 2).chunk(2, dim=1)
-        return torch.polar(log_magnitude.clamp(max=math.log(LOUDEST)).exp(), phase)
+        return torch.polar(log_magnitude.clamp(max=math.log(MAX_MAGNITUDE)).exp(), phase)
 
 
 class InverseSTFT(nn.Module):
@@ -135,7 +135,7 @@ class InverseSTFT(nn.Module):
         return torch.istft(spectrum, self.n_fft, self.hop, window=self.window, center=True)
 
 
-def along_time(conv: nn.Conv1d, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n k"]:
+def per_frame(conv: nn.Conv1d, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n k"]:
     return conv(x.transpose(1, 2)).transpose(1, 2)
 
 
@@ -148,9 +148,9 @@ def fetch_vocos() -> Path:
     Raises FileNotFoundError that says what to do by hand when that fails.
     """
     try:
-        config, _ = (fetch(REPOSITORY, name) for name in (CONFIG, WEIGHTS))
+        config, _ = (download_from_hub(REPOSITORY, name) for name in (CONFIG, WEIGHTS))
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"the vocoder's {error}: {STEPS}") from error
+        raise FileNotFoundError(f"the vocoder's {error}: {DOWNLOAD_STEPS}") from error
     return config.parent
 
 
@@ -161,7 +161,7 @@ def read_vocos(folder: Path, mel_spec: MelSpecConfig) -> Vocos:
     """
     missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
     if missing:
-        raise FileNotFoundError(f"no {' and no '.join(missing)} in the vocoder's folder {folder}: {STEPS}")
+        raise FileNotFoundError(f"no {' and no '.join(missing)} in the vocoder's folder {folder}: {DOWNLOAD_STEPS}")
     vocos = Vocos(mel_spec, **read_sizes(folder / CONFIG, mel_spec))
     load_tensors(vocos, folder / WEIGHTS)
     return vocos.eval().requires_grad_(False)
@@ -170,16 +170,19 @@ def read_vocos(folder: Path, mel_spec: MelSpecConfig) -> Vocos:
 def read_sizes(path: Path, mel_spec: MelSpecConfig) -> dict[str, int]:
     """The sizes of the network that a config.yaml describes; ValueError for one not built in, or not for these mels."""
     config = read_yaml(path)
-    for key, known in BUILT_IN.items():
-        if (found := value_at(config, key)) != known:
-            raise ValueError(f"{path} has {key}={found}; the vocoder built in is that of {REPOSITORY}, {key}={known}")
-    for key, name in OF_THE_RUN:
-        if (found := value_at(config, key)) != (own := getattr(mel_spec, name)):
+    for key, supported in SUPPORTED_CONFIG.items():
+        if (actual := get_nested(config, key)) != supported:
             raise ValueError(
-                f"{path} has {key}={found}, the run model.mel_spec.{name}={own}, and a vocoder speaks only the mels it "
+                f"{path} has {key}={actual}; the vocoder built in is that of {REPOSITORY}, {key}={supported}"
+            )
+    for key, name in SHARED_KEYS:
+        if (actual := get_nested(config, key)) != (expected := getattr(mel_spec, name)):
+            raise ValueError(
+                f"{path} has {key}={actual}, the run model.mel_spec.{name}={expected}, and a vocoder speaks only the "
+                "mels it "
                 "was trained on: use one for these with model.vocoder.local_path, or model.vocoder.name=griffin_lim"
             )
-    sizes = {name: value_at(config, f"backbone.init_args.{name}") for name in SIZES}
+    sizes = {name: get_nested(config, f"backbone.init_args.{name}") for name in SIZES}
     for name, size in sizes.items():
         if not isinstance(size, int) or size < 1:
             raise ValueError(f"{path} has backbone.init_args.{name}={size}; it is a whole number, 1 or more")
@@ -188,11 +191,12 @@ def read_sizes(path: Path, mel_spec: MelSpecConfig) -> dict[str, int]:
 
 def load_tensors(vocos: Vocos, path: Path) -> None:
     """Load a file's weights strictly, those of its mel left out; ValueError names the first tensors that differ."""
-    weights = {name: value for name, value in read_tensors(path).items() if not name.startswith(FRONT_END)}
-    wrong = differences(vocos.state_dict(), weights)
-    if wrong:
+    weights = {name: value for name, value in read_tensors(path).items() if not name.startswith(FEATURE_EXTRACTOR)}
+    mismatched = mismatches(vocos.state_dict(), weights)
+    if mismatched:
         raise ValueError(
-            f"{path} is not what its {CONFIG} describes ({len(wrong)} tensors differ; {'; '.join(wrong[:3])}): "
+            f"{path} is not what its {CONFIG} describes ({len(mismatched)} tensors differ; "
+            f"{'; '.join(mismatched[:3])}): "
             f"both should come from one place, such as https://huggingface.co/{REPOSITORY}"
         )
     vocos.load_state_dict(weights)

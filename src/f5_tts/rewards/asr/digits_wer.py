@@ -22,12 +22,12 @@ from torch.nn.utils.rnn import pad_sequence
 
 from f5_tts.extras import install_hint
 from f5_tts.rewards.asr.error_rate import word_scores
-from f5_tts.rewards.asr.transcript_reward import TranscriptReward, whole
-from f5_tts.rewards.audio import HEARD_RATE, at_heard_rate, shared_rate, usable_indices
+from f5_tts.rewards.asr.transcript_reward import TranscriptReward, with_prompt
+from f5_tts.rewards.audio import ASR_RATE, shared_rate, to_16k_mono, usable_indices
 from f5_tts.types import RewardInput
 
-QUIET_S = 0.1  # errors on real recordings: 3.2 % without, 0.6 % with it
-PIECES_PER_WORKER = 4  # a worker that finishes early takes another piece
+PADDING_S = 0.1  # errors on real recordings: 3.2 % without, 0.6 % with it
+BATCHES_PER_WORKER = 4  # a worker that finishes early takes another piece
 
 
 class DigitsWer(TranscriptReward):
@@ -37,20 +37,20 @@ class DigitsWer(TranscriptReward):
     at least 0, is `acc`.
     """
 
-    knows_words = True
+    has_word_scores = True
     requires = ("pocketsphinx",)
 
     def __init__(self, workers: int = 2):
         self.transcribe = DigitsRecognizer(workers).transcribe
 
-    def hear(self, inputs: Sequence[RewardInput]) -> list[str]:
-        return self.transcribe([whole(item) for item in inputs], shared_rate(inputs))
+    def transcribe_inputs(self, inputs: Sequence[RewardInput]) -> list[str]:
+        return self.transcribe([with_prompt(item) for item in inputs], shared_rate(inputs))
 
-    def judge(self, inputs: Sequence[RewardInput], heard: Sequence[str | None]) -> dict[str, Any]:
-        pairs = zip(inputs, heard, strict=True)
+    def score_transcripts(self, inputs: Sequence[RewardInput], transcripts: Sequence[str | None]) -> dict[str, Any]:
+        pairs = zip(inputs, transcripts, strict=True)
         words = [torch.tensor(word_scores(item.text, text or "")) for item, text in pairs]
         padded = pad_sequence(words, batch_first=True, padding_value=math.nan)
-        return {**super().judge(inputs, heard), "words": padded}
+        return {**super().score_transcripts(inputs, transcripts), "words": padded}
 
 
 class DigitsRecognizer:
@@ -61,28 +61,28 @@ class DigitsRecognizer:
             raise ValueError(f"digits_wer: workers must be a whole number from 1, got {workers!r}")
         if find_spec("pocketsphinx") is None:
             raise ImportError(f"digits_wer needs pocketsphinx; run: {install_hint('pocketsphinx')}")
-        self._workers = [Worker() for _ in range(workers)]
-        self._idle: SimpleQueue[Worker] = SimpleQueue()
+        self._workers = [PocketsphinxProcess() for _ in range(workers)]
+        self._idle: SimpleQueue[PocketsphinxProcess] = SimpleQueue()
         for worker in self._workers:
             self._idle.put(worker)
-        self.close = weakref.finalize(self, stop, self._workers)
+        self.close = weakref.finalize(self, stop_processes, self._workers)
 
     def transcribe(self, clips: list[Tensor], sample_rate: int) -> list[str]:
         """One text per mono clip, in order; "" for clips that are silent, not finite or shorter than 0.1 s."""
-        heard = [""] * len(clips)
+        transcripts = [""] * len(clips)
         usable = usable_indices(clips, sample_rate)
-        texts = self._decode([pcm16(at_heard_rate(clips[i], sample_rate)) for i in usable])
+        texts = self._decode([pcm16(to_16k_mono(clips[i], sample_rate)) for i in usable])
         for i, text in zip(usable, texts, strict=True):
-            heard[i] = text
-        return heard
+            transcripts[i] = text
+        return transcripts
 
     def _decode(self, clips: list[bytes]) -> list[str]:
-        size = math.ceil(len(clips) / (PIECES_PER_WORKER * len(self._workers))) or 1
-        pieces = [clips[i : i + size] for i in range(0, len(clips), size)]
+        size = math.ceil(len(clips) / (BATCHES_PER_WORKER * len(self._workers))) or 1
+        batches = [clips[i : i + size] for i in range(0, len(clips), size)]
         with ThreadPoolExecutor(len(self._workers)) as threads:
-            return [text for texts in threads.map(self._decode_piece, pieces) for text in texts]
+            return [text for texts in threads.map(self._decode_batch, batches) for text in texts]
 
-    def _decode_piece(self, clips: list[bytes]) -> list[str]:
+    def _decode_batch(self, clips: list[bytes]) -> list[str]:
         worker = self._idle.get()
         try:
             return worker.transcribe(clips)
@@ -90,7 +90,7 @@ class DigitsRecognizer:
             self._idle.put(worker)
 
 
-class Worker:
+class PocketsphinxProcess:
     """A process of `f5_tts.rewards.asr.pocketsphinx_worker`; it loads while we do other things, and ends when we do."""
 
     def __init__(self):
@@ -120,7 +120,7 @@ class Worker:
             ) from error
 
 
-def stop(workers: list[Worker]) -> None:
+def stop_processes(workers: list[PocketsphinxProcess]) -> None:
     """End the processes at once; they hold nothing that could be lost."""
     for worker in workers:
         worker.process.kill()
@@ -129,5 +129,5 @@ def stop(workers: list[Worker]) -> None:
 
 def pcm16(samples: Float[Tensor, " nw"]) -> bytes:
     """Samples in [-1, 1] as 16-bit PCM with quiet around them, without which first and last words are misheard."""
-    quiet = int(QUIET_S * HEARD_RATE)
-    return pad((samples.clamp(-1, 1) * 32767).to(torch.int16), (quiet, quiet)).numpy().tobytes()
+    padding = int(PADDING_S * ASR_RATE)
+    return pad((samples.clamp(-1, 1) * 32767).to(torch.int16), (padding, padding)).numpy().tobytes()

@@ -10,21 +10,21 @@ from itertools import takewhile
 
 from rapidfuzz.distance import Levenshtein
 
-from f5_tts.rewards.asr.number_words import spelled
+from f5_tts.rewards.asr.number_words import spell_out
 
 APOSTROPHES = str.maketrans("", "", "'’")
 KANA, HAN, HANGUL = "\u3040-\u30ff", "\u3005-\u3007\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff", "\uac00-\ud7a3"
 WORD = re.compile(f"[{KANA}{HAN}]|[^\\s{KANA}{HAN}]+")
-SAME_DIGITS = str.maketrans("两兩〇幺", "二二零一")  # other ways to say or write a digit in Chinese
+DIGIT_VARIANTS = str.maketrans("两兩〇幺", "二二零一")  # other ways to say or write a digit in Chinese
 
 
-def normalise(text: str) -> str:
+def normalize(text: str) -> str:
     """Text as it is compared: NFKC, lower case, one space between words, no punctuation or symbols.
 
     An apostrophe joins its neighbours ("don't" is one word); any other mark separates them.
     """
-    plain = unicodedata.normalize("NFKC", text).lower().translate(APOSTROPHES)
-    return " ".join("".join(" " if unicodedata.category(c)[0] in "PSC" else c for c in plain).split())
+    lowered = unicodedata.normalize("NFKC", text).lower().translate(APOSTROPHES)
+    return " ".join("".join(" " if unicodedata.category(c)[0] in "PSC" else c for c in lowered).split())
 
 
 def language_of(text: str) -> str:
@@ -33,17 +33,17 @@ def language_of(text: str) -> str:
     return next((language for language, letters in scripts.items() if re.search(f"[{letters}]", text)), "en")
 
 
-def symbols(text: str, language: str, unit: str) -> list[str]:
+def tokens(text: str, language: str, unit: str) -> list[str]:
     """What is compared of a text: its characters without spaces (unit "char"), or its words.
 
     Numbers are spelled out in `language`. Of Chinese and Japanese writing each character is a word, whatever stands
     around it; Latin words among them stay words.
     """
-    written = "zh" if language == "yue" else language
-    plain = normalise(spelled(unicodedata.normalize("NFKC", text).lower(), written))
-    if written == "zh":
-        plain = plain.translate(SAME_DIGITS)
-    return list(plain.replace(" ", "")) if unit == "char" else WORD.findall(plain)
+    reading_language = "zh" if language == "yue" else language
+    normalized = normalize(spell_out(unicodedata.normalize("NFKC", text).lower(), reading_language))
+    if reading_language == "zh":
+        normalized = normalized.translate(DIGIT_VARIANTS)
+    return list(normalized.replace(" ", "")) if unit == "char" else WORD.findall(normalized)
 
 
 def error_rates(reference: Sequence[str], hypothesis: Sequence[str]) -> tuple[float, float, float]:
@@ -53,51 +53,51 @@ def error_rates(reference: Sequence[str], hypothesis: Sequence[str]) -> tuple[fl
     Of a reference without symbols each symbol that was heard is an error.
     """
     kinds = Counter(edit.tag for edit in Levenshtein.editops(reference, hypothesis))
-    inserted, missed, mistaken = (kinds[tag] / max(len(reference), 1) for tag in ("insert", "delete", "replace"))
-    return inserted, missed, mistaken
+    inserted, deleted, substituted = (kinds[tag] / max(len(reference), 1) for tag in ("insert", "delete", "replace"))
+    return inserted, deleted, substituted
 
 
 def word_errors(reference: str, hypothesis: str) -> tuple[int, int]:
     """Fewest word edits that turn one text into the other, and the words of the reference."""
-    want, got = normalise(reference).split(), normalise(hypothesis).split()
-    return Levenshtein.distance(want, got), len(want)
+    expected, actual = normalize(reference).split(), normalize(hypothesis).split()
+    return Levenshtein.distance(expected, actual), len(expected)
 
 
 def char_errors(reference: str, hypothesis: str) -> tuple[int, int]:
     """The same of characters, spaces aside."""
-    want, got = (normalise(text).replace(" ", "") for text in (reference, hypothesis))
-    return Levenshtein.distance(want, got), len(want)
+    expected, actual = (normalize(text).replace(" ", "") for text in (reference, hypothesis))
+    return Levenshtein.distance(expected, actual), len(expected)
 
 
-def stutters(reference: str, hypothesis: str) -> bool:
+def has_repetition(reference: str, hypothesis: str) -> bool:
     """Whether some words (one, or several together) are heard more often in a row than they stand in a row in the text.
 
     Words that the text lacks stand there once at most: twice in a row is too often.
     """
-    want, got = (WORD.findall(normalise(text)) for text in (reference, hypothesis))
-    for size in range(1, len(got) // 2 + 1):
-        written = longest_runs(want, size)
-        if any(times > max(1, written.get(words, 0)) for words, times in longest_runs(got, size).items()):
+    expected, actual = (WORD.findall(normalize(text)) for text in (reference, hypothesis))
+    for size in range(1, len(actual) // 2 + 1):
+        written = longest_runs(expected, size)
+        if any(times > max(1, written.get(words, 0)) for words, times in longest_runs(actual, size).items()):
             return True
     return False
 
 
 def longest_runs(words: Sequence[str], size: int) -> dict[tuple[str, ...], int]:
     """How often each `size` neighbours follow themselves at most, the first time counted."""
-    parts = [tuple(words[start : start + size]) for start in range(len(words) - size + 1)]
-    times = [1] * len(parts)
+    ngrams = [tuple(words[start : start + size]) for start in range(len(words) - size + 1)]
+    times = [1] * len(ngrams)
     longest: dict[tuple[str, ...], int] = {}
-    for start in reversed(range(len(parts))):
-        if start + size < len(parts) and parts[start] == parts[start + size]:
+    for start in reversed(range(len(ngrams))):
+        if start + size < len(ngrams) and ngrams[start] == ngrams[start + size]:
             times[start] = times[start + size] + 1
-        longest[parts[start]] = max(longest.get(parts[start], 1), times[start])
+        longest[ngrams[start]] = max(longest.get(ngrams[start], 1), times[start])
     return longest
 
 
-def leaks(prompt: str, reference: str, hypothesis: str) -> bool:
+def has_prompt_leak(prompt: str, reference: str, hypothesis: str) -> bool:
     """Whether, before the first word of the text, a word is heard that the prompt has and the text has not."""
-    said, want, got = (WORD.findall(normalise(text)) for text in (prompt, reference, hypothesis))
-    return not set(said).isdisjoint(takewhile(lambda word: word not in want, got))
+    prompt_words, expected, actual = (WORD.findall(normalize(text)) for text in (prompt, reference, hypothesis))
+    return not set(prompt_words).isdisjoint(takewhile(lambda word: word not in expected, actual))
 
 
 def word_scores(reference: str, hypothesis: str) -> list[float]:
@@ -106,13 +106,13 @@ def word_scores(reference: str, hypothesis: str) -> list[float]:
     An inserted word costs its two neighbours a half each, at an end its only neighbour all; the mean is therefore
     1 - error rate.
     """
-    want, got = normalise(reference).split(), normalise(hypothesis).split()
-    scores = [1.0] * len(want)
-    for edit in Levenshtein.opcodes(want, got):
+    expected, actual = normalize(reference).split(), normalize(hypothesis).split()
+    scores = [1.0] * len(expected)
+    for edit in Levenshtein.opcodes(expected, actual):
         if edit.tag == "insert":
-            beside = [k for k in (edit.src_start - 1, edit.src_start) if 0 <= k < len(want)]
-            for k in beside:
-                scores[k] -= (edit.dest_end - edit.dest_start) / len(beside)
+            neighbors = [k for k in (edit.src_start - 1, edit.src_start) if 0 <= k < len(expected)]
+            for k in neighbors:
+                scores[k] -= (edit.dest_end - edit.dest_start) / len(neighbors)
         elif edit.tag != "equal":
             for k in range(edit.src_start, edit.src_end):
                 scores[k] -= 1.0

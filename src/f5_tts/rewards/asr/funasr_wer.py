@@ -5,13 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 
-from f5_tts.rewards.asr.error_rate import language_of, symbols
+from f5_tts.rewards.asr.error_rate import language_of, tokens
 from f5_tts.rewards.asr.sensevoice import LANGUAGES, SenseVoice, find_directory
-from f5_tts.rewards.asr.transcript_reward import TranscriptReward, whole
+from f5_tts.rewards.asr.transcript_reward import TranscriptReward, with_prompt
 from f5_tts.rewards.audio import fingerprint, shared_rate
 from f5_tts.types import RewardInput
 
-KNOWN_TARGETS = 1024  # texts kept of recordings heard before
+CACHE_SIZE = 1024  # texts kept of recordings heard before
 CHOICES = {"lang": LANGUAGES, "wer_mode": ("char", "word"), "ref_source": ("text", "audio")}
 
 
@@ -46,39 +46,39 @@ class FunasrWer(TranscriptReward):
         self.lang, self.wer_mode, self.from_audio = lang, wer_mode, ref_source == "audio"
         self.rate = "cer" if wer_mode == "char" else "wer"
         self.recognizer = SenseVoice(find_directory(model_id), device, batch_size)
-        self._known: dict[bytes, str] = {}
+        self._cache: dict[bytes, str] = {}
 
-    def hear(self, inputs: Sequence[RewardInput]) -> list[str]:
-        clips = [item.audio if self.from_audio else whole(item) for item in inputs]
-        return self.recognizer.transcribe(clips, shared_rate(inputs), [self.asked(item) for item in inputs])
+    def transcribe_inputs(self, inputs: Sequence[RewardInput]) -> list[str]:
+        clips = [item.audio if self.from_audio else with_prompt(item) for item in inputs]
+        return self.recognizer.transcribe(clips, shared_rate(inputs), [self.language_for(item) for item in inputs])
 
     def references(self, inputs: Sequence[RewardInput]) -> list[str | None]:
-        return self.heard_targets(inputs) if self.from_audio else super().references(inputs)
+        return self.target_transcripts(inputs) if self.from_audio else super().references(inputs)
 
-    def heard_targets(self, inputs: Sequence[RewardInput]) -> list[str | None]:
+    def target_transcripts(self, inputs: Sequence[RewardInput]) -> list[str | None]:
         """What is heard in each target; looked up where it was heard before, as a group shares one and items return."""
         rate = shared_rate(inputs)
         keys = [self.target_key(item) for item in inputs]
-        new = {key: item for key, item in zip(keys, inputs, strict=True) if key and key not in self._known}
+        new = {key: item for key, item in zip(keys, inputs, strict=True) if key and key not in self._cache}
         clips = [item.target_audio for item in new.values() if item.target_audio is not None]
-        texts = self.recognizer.transcribe(clips, rate, [self.asked(item) for item in new.values()])
-        self._known.update(zip(new, texts, strict=True))
-        found = [self._known[key] if key else "" for key in keys]
-        for key in list(self._known)[:-KNOWN_TARGETS]:
-            del self._known[key]
-        return [text or None for text in found]
+        texts = self.recognizer.transcribe(clips, rate, [self.language_for(item) for item in new.values()])
+        self._cache.update(zip(new, texts, strict=True))
+        transcripts = [self._cache[key] if key else "" for key in keys]
+        for key in list(self._cache)[:-CACHE_SIZE]:
+            del self._cache[key]
+        return [text or None for text in transcripts]
 
     def target_key(self, item: RewardInput) -> bytes:
         """Names the recording and the language it is heard in; empty where there is none."""
         if item.target_audio is None:
             return b""
-        return fingerprint(item.target_audio, item.sample_rate) + self.asked(item).encode()
+        return fingerprint(item.target_audio, item.sample_rate) + self.language_for(item).encode()
 
-    def symbols(self, text: str, item: RewardInput) -> list[str]:
-        language = self.asked(item)
-        return symbols(text, language_of(item.text) if language == "auto" else language, self.wer_mode)
+    def tokens(self, text: str, item: RewardInput) -> list[str]:
+        language = self.language_for(item)
+        return tokens(text, language_of(item.text) if language == "auto" else language, self.wer_mode)
 
-    def asked(self, item: RewardInput) -> str:
+    def language_for(self, item: RewardInput) -> str:
         """The language that the model is asked to hear."""
         language = item.language if self.lang == "auto" else self.lang
         if language not in LANGUAGES:

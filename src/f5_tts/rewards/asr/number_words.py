@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 NUMBER = re.compile(r"([0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(\.[0-9]+)?(%|(?:st|nd|rd|th)\b)?(年?)")
-LONGEST = 12  # digits; longer numbers, and those that begin with a zero, are read digit by digit
+MAX_DIGITS = 12  # digits; longer numbers, and those that begin with a zero, are read digit by digit
 
 # fmt: off
 ONES = [
@@ -20,7 +20,7 @@ ORDINALS = {"one": "first", "two": "second", "three": "third", "five": "fifth", 
 ORDINALS["twelve"] = "twelfth"
 
 # By language: digits; units; the units before which no one is said; the point; per cent.
-EASTERN = {
+CJK = {
     "zh": ("零一二三四五六七八九", {10**8: "亿", 10**4: "万", 1000: "千", 100: "百", 10: "十"}, "", "点", "百分之{}"),
     "ja": (
         "零一二三四五六七八九",
@@ -39,7 +39,7 @@ EASTERN = {
 }
 
 
-def spelled(text: str, language: str) -> str:
+def spell_out(text: str, language: str) -> str:
     """The text, which is in lower case and in NFKC, with its numbers in words.
 
     A reading is a guess where there are several: four digits that can be an English year are one (nineteen eighty
@@ -48,31 +48,31 @@ def spelled(text: str, language: str) -> str:
     """
     if language == "en":
         return NUMBER.sub(lambda found: f" {english(*found.groups(default=''))} ", text)
-    if language in EASTERN:
-        return NUMBER.sub(lambda found: eastern(language, *found.groups(default="")), text)
+    if language in CJK:
+        return NUMBER.sub(lambda found: cjk(language, *found.groups(default="")), text)
     return text
 
 
-def english(whole: str, fraction: str, mark: str, after: str) -> str:
-    if YEAR.fullmatch(whole) and not fraction and mark != "%":
-        words = english_year(whole)
-    elif is_code(whole):
-        words = one_by_one(whole)
+def english(integer: str, fraction: str, mark: str, year_mark: str) -> str:
+    if YEAR.fullmatch(integer) and not fraction and mark != "%":
+        words = english_year(integer)
+    elif is_code(integer):
+        words = digit_by_digit(integer)
     else:
-        words = english_count(int(whole.replace(",", "")))
+        words = english_count(int(integer.replace(",", "")))
     if fraction:
-        words += " point " + one_by_one(fraction[1:])
+        words += " point " + digit_by_digit(fraction[1:])
     if mark == "%":
         return words + " percent"
-    return (english_ordinal(words) if mark else words) + after
+    return (english_ordinal(words) if mark else words) + year_mark
 
 
-def is_code(whole: str) -> bool:
-    digits = whole.replace(",", "")
-    return len(digits) > LONGEST or (digits[0] == "0" and len(digits) > 1)
+def is_code(integer: str) -> bool:
+    digits = integer.replace(",", "")
+    return len(digits) > MAX_DIGITS or (digits[0] == "0" and len(digits) > 1)
 
 
-def one_by_one(digits: str) -> str:
+def digit_by_digit(digits: str) -> str:
     return " ".join(ONES[int(digit)] for digit in digits if digit != ",")
 
 
@@ -80,8 +80,8 @@ def english_count(number: int) -> str:
     """123 -> "one hundred twenty three", without "and"."""
     for size, unit in ENGLISH_UNITS.items():
         if number >= size:
-            many, rest = divmod(number, size)
-            return f"{english_count(many)} {unit} {english_count(rest) if rest else ''}".strip()
+            quotient, rest = divmod(number, size)
+            return f"{english_count(quotient)} {unit} {english_count(rest) if rest else ''}".strip()
     if number < 20:
         return ONES[number]
     return f"{TENS[number // 10 - 2]} {ONES[number % 10] if number % 10 else ''}".strip()
@@ -100,26 +100,26 @@ def english_ordinal(words: str) -> str:
     return " ".join([*before, ORDINALS.get(last, regular)])
 
 
-def eastern(language: str, whole: str, fraction: str, mark: str, after: str) -> str:
-    digits, _, _, point, percent = EASTERN[language]
+def cjk(language: str, integer: str, fraction: str, mark: str, year_mark: str) -> str:
+    digits, _, _, point, percent = CJK[language]
     by_digit = str.maketrans("0123456789", digits, ",")
-    if is_code(whole) or (language == "zh" and after and len(whole) == 4):
-        words = whole.translate(by_digit)
+    if is_code(integer) or (language == "zh" and year_mark and len(integer) == 4):
+        words = integer.translate(by_digit)
     else:
-        words = eastern_count(language, int(whole.replace(",", "")))
+        words = cjk_count(language, int(integer.replace(",", "")))
         words = words.removeprefix("一") if words.startswith("一十") else words
     if fraction:
         words += point + fraction[1:].translate(by_digit)
-    return (percent.format(words) if mark == "%" else words + mark) + after
+    return (percent.format(words) if mark == "%" else words + mark) + year_mark
 
 
-def eastern_count(language: str, number: int) -> str:
+def cjk_count(language: str, number: int) -> str:
     """10050 -> 一万零五十 in Chinese, 一万五十 in Japanese."""
-    digits, units, without_one, _, _ = EASTERN[language]
+    digits, units, without_one, _, _ = CJK[language]
     for size, unit in units.items():
         if number >= size:
-            many, rest = divmod(number, size)
-            count = "" if many == 1 and unit in without_one else eastern_count(language, many)
+            quotient, rest = divmod(number, size)
+            count = "" if quotient == 1 and unit in without_one else cjk_count(language, quotient)
             gap = digits[0] if language == "zh" and 0 < rest < size // 10 else ""
-            return count + unit + gap + (eastern_count(language, rest) if rest else "")
+            return count + unit + gap + (cjk_count(language, rest) if rest else "")
     return digits[number]

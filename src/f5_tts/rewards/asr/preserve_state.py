@@ -16,13 +16,13 @@ import torch
 
 
 @contextmanager
-def traceless() -> Iterator[None]:
+def preserve_process_state() -> Iterator[None]:
     """What may change inside, and is afterwards as before: random states (python's, numpy's, torch's on every device),
     torch's threads, warning filters, the root logger, the environment and `sys.path`.
 
     What is printed, or logged by the root logger itself, is not shown. For start-up, while no other thread draws.
     """
-    drawn, drawn_by_numpy, threads = random.getstate(), np.random.get_state(), torch.get_num_threads()
+    python_state, numpy_state, threads = random.getstate(), np.random.get_state(), torch.get_num_threads()
     environment, path, root = dict(os.environ), list(sys.path), logging.getLogger()
     level, handlers, disabled = root.level, list(root.handlers), root.disabled
     root.disabled = True  # other loggers still reach its handlers
@@ -31,8 +31,8 @@ def traceless() -> Iterator[None]:
         with torch.random.fork_rng(devices), warnings.catch_warnings(), redirect_stdout(StringIO()):
             yield
     finally:
-        random.setstate(drawn)
-        np.random.set_state(drawn_by_numpy)
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
         torch.set_num_threads(threads)
         root.setLevel(level)
         root.handlers[:], root.disabled = handlers, disabled

@@ -14,20 +14,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from f5_tts.download.hub import fetch
+from f5_tts.download.hub import download_from_hub
 from f5_tts.extras import install_hint
-from f5_tts.files import read_yaml, value_at
+from f5_tts.files import get_nested, read_yaml
 from f5_tts.model.build import find_device
-from f5_tts.model.safe_load import UNREADABLE, check_records
-from f5_tts.rewards.asr.preserve_state import traceless
-from f5_tts.rewards.audio import at_heard_rate, usable_indices
+from f5_tts.model.safe_load import LOAD_ERRORS, verify_records
+from f5_tts.rewards.asr.preserve_state import preserve_process_state
+from f5_tts.rewards.audio import to_16k_mono, usable_indices
 
 LANGUAGES = ("auto", "zh", "en", "yue", "ja", "ko")
 TAG = re.compile(r"<\|[^|]*\|>")  # language, emotion, event and style, which lead each text
 
 BPE = "chn_jpn_yue_eng_ko_spectok.bpe.model"
 # Of config.yaml; funasr has others, that read files of theirs.
-PARTS = {
+COMPONENTS = {
     "model": "SenseVoiceSmall",
     "encoder": "SenseVoiceEncoderSmall",
     "tokenizer": "SentencepiecesTokenizer",
@@ -36,13 +36,13 @@ PARTS = {
 FILES = ("config.yaml", "configuration.json", "model.pt", "am.mvn", BPE)
 HUB_NAMES = {"iic/SenseVoiceSmall": "FunAudioLLM/SenseVoiceSmall"}  # ModelScope's name -> Hugging Face's
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-FETCH = "python -m f5_tts.scripts.fetch_reward_asr_model --cache_dir"
-USUAL = "checkpoints/funasr/SenseVoiceSmall"
-SHOWN = 3  # differences that an error names
+FETCH_COMMAND = "python -m f5_tts.scripts.fetch_reward_asr_model --cache_dir"
+DEFAULT_DIRECTORY = "checkpoints/funasr/SenseVoiceSmall"
+MAX_SHOWN = 3  # differences that an error names
 
-NEEDED = ("funasr", "kaldi_native_fbank", "sentencepiece")  # the names they are imported by
+REQUIRED_MODULES = ("funasr", "kaldi_native_fbank", "sentencepiece")  # the names they are imported by
 # What funasr makes of broken files.
-BROKEN = (RuntimeError, OSError, LookupError, ValueError, TypeError, AttributeError)
+FUNASR_ERRORS = (RuntimeError, OSError, LookupError, ValueError, TypeError, AttributeError)
 
 
 class SenseVoice:
@@ -56,23 +56,23 @@ class SenseVoice:
         check_files(directory)
         shapes = weight_shapes(directory / "model.pt")
         self.device, self.batch_size, self._lock = find_device(device, "funasr_wer: config.device"), batch_size, Lock()
-        built = auto_model(directory, self.device)
-        self.model, self._settings = built.model.requires_grad_(False), built.kwargs
+        auto = auto_model(directory, self.device)
+        self.model, self._settings = auto.model.requires_grad_(False), auto.kwargs
         check_weights(directory / "model.pt", shapes, self.model)
         check_cmvn(directory / "am.mvn", self._settings["frontend"])
 
     def transcribe(self, clips: list[Tensor], sample_rate: int, languages: list[str]) -> list[str]:
         """One text per mono clip, in order, each asked for in its language of LANGUAGES; "" for unusable clips."""
-        ready = {i: at_heard_rate(clips[i], sample_rate) for i in usable_indices(clips, sample_rate)}
+        resampled = {i: to_16k_mono(clips[i], sample_rate) for i in usable_indices(clips, sample_rate)}
         texts: dict[int, str] = {}
         for language in dict.fromkeys(languages):
-            alike = sorted((i for i in ready if languages[i] == language), key=lambda i: len(ready[i]))
-            for start in range(0, len(alike), self.batch_size):
-                batch = alike[start : start + self.batch_size]  # of like length, so that little is padding
-                texts.update(zip(batch, self._hear([ready[i] for i in batch], language), strict=True))
+            same_language = sorted((i for i in resampled if languages[i] == language), key=lambda i: len(resampled[i]))
+            for start in range(0, len(same_language), self.batch_size):
+                batch = same_language[start : start + self.batch_size]  # of like length, so that little is padding
+                texts.update(zip(batch, self._transcribe_batch([resampled[i] for i in batch], language), strict=True))
         return [texts.get(i, "") for i in range(len(clips))]
 
-    def _hear(self, clips: list[Tensor], language: str) -> list[str]:
+    def _transcribe_batch(self, clips: list[Tensor], language: str) -> list[str]:
         """Texts of clips at 16 kHz; by the model itself, as AutoModel would set threads and draw a name for each."""
         settings = {**self._settings, "language": language, "use_itn": False}
         with self._lock, torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
@@ -90,18 +90,21 @@ def find_directory(model_id: str | None) -> Path:
     if not model_id:
         raise ValueError(
             f"funasr_wer: config.model_id is {model_id!r}, and SenseVoiceSmall is not part of this package; run: "
-            f"{FETCH} {USUAL}, and give rl.rewards.providers.<n>.config.model_id={USUAL}"
+            f"{FETCH_COMMAND} {DEFAULT_DIRECTORY}, and give "
+            f"rl.rewards.providers.<n>.config.model_id={DEFAULT_DIRECTORY}"
         )
     if Path(model_id).is_dir():
         return Path(model_id)
     if not HUB_NAME.fullmatch(model_id):
-        raise FileNotFoundError(f"funasr_wer: no directory at config.model_id={model_id}; run: {FETCH} {model_id}")
+        raise FileNotFoundError(
+            f"funasr_wer: no directory at config.model_id={model_id}; run: {FETCH_COMMAND} {model_id}"
+        )
     try:
-        return [fetch(HUB_NAMES.get(model_id, model_id), name) for name in FILES][-1].parent
+        return [download_from_hub(HUB_NAMES.get(model_id, model_id), name) for name in FILES][-1].parent
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"funasr_wer: config.model_id={model_id} is neither a directory nor within reach on the hub: {error}; "
-            f"where the hub can be reached run: {FETCH} {USUAL}, and give that directory"
+            f"where the hub can be reached run: {FETCH_COMMAND} {DEFAULT_DIRECTORY}, and give that directory"
         ) from error
 
 
@@ -112,16 +115,16 @@ def check_files(directory: Path) -> None:
     """All files are there, and of a SenseVoiceSmall."""
     missing = [name for name in FILES if not (directory / name).is_file()]
     if missing:
-        raise FileNotFoundError(f"funasr_wer: {directory} lacks {', '.join(missing)}; run: {FETCH} {directory}")
+        raise FileNotFoundError(f"funasr_wer: {directory} lacks {', '.join(missing)}; run: {FETCH_COMMAND} {directory}")
     try:
         config = read_yaml(directory / "config.yaml")
     except ValueError as error:
-        raise ValueError(f"funasr_wer: {directory}/config.yaml is damaged; run: {FETCH} {directory}") from error
-    for part, needed in PARTS.items():
-        if (found := value_at(config, part)) != needed:
+        raise ValueError(f"funasr_wer: {directory}/config.yaml is damaged; run: {FETCH_COMMAND} {directory}") from error
+    for key, expected in COMPONENTS.items():
+        if (actual := get_nested(config, key)) != expected:
             raise ValueError(
-                f"funasr_wer: {directory}/config.yaml describes {found}, and SenseVoiceSmall is needed, with {part}: "
-                f"{needed}"
+                f"funasr_wer: {directory}/config.yaml describes {actual}, and SenseVoiceSmall is needed, with {key}: "
+                f"{expected}"
             )
 
 
@@ -129,44 +132,46 @@ def weight_shapes(path: Path) -> dict[str, torch.Size]:
     """Name and shape of each tensor in a file of weights, whose values are not read; nothing in it can run."""
     try:
         if zipfile.is_zipfile(path):
-            check_records(path)
+            verify_records(path)
         content = torch.load(path, map_location="meta", weights_only=True)
-    except UNREADABLE as error:
+    except LOAD_ERRORS as error:
         raise ValueError(
             f"funasr_wer: {path} holds no weights, or more than weights: half a download, or not from where it should "
-            f"be; run: {FETCH} {path.parent}"
+            f"be; run: {FETCH_COMMAND} {path.parent}"
         ) from error
     for name in ("state_dict", "model_state_dict", "model"):  # where funasr looks
         content = content.get(name, content) if isinstance(content, Mapping) else {}
     return {name: value.shape for name, value in content.items() if isinstance(value, Tensor)}
 
 
-def check_weights(path: Path, found: Mapping[str, torch.Size], model: nn.Module) -> None:
+def check_weights(path: Path, file_shapes: Mapping[str, torch.Size], model: nn.Module) -> None:
     """Every weight of the model is in the file, in its shape, and the file has no other of the same parts; what else
     it holds, such as an optimizer, is its own affair."""
-    wanted = {name: value.shape for name, value in model.state_dict().items()}
-    parts = {name.partition(".")[0] for name in wanted}
-    there = {name: shape for name, shape in found.items() if name.partition(".")[0] in parts}
-    differences = [
-        f"{name} {shown(there.get(name))} instead of {shown(wanted.get(name))}"
-        for name in [*wanted, *(there.keys() - wanted.keys())]
-        if there.get(name) != wanted.get(name)
+    model_shapes = {name: value.shape for name, value in model.state_dict().items()}
+    prefixes = {name.partition(".")[0] for name in model_shapes}
+    matching_shapes = {name: shape for name, shape in file_shapes.items() if name.partition(".")[0] in prefixes}
+    mismatched = [
+        f"{name} {shape_text(matching_shapes.get(name))} instead of {shape_text(model_shapes.get(name))}"
+        for name in [*model_shapes, *(matching_shapes.keys() - model_shapes.keys())]
+        if matching_shapes.get(name) != model_shapes.get(name)
     ]
-    if differences:
+    if mismatched:
         raise ValueError(
-            f"funasr_wer: {path} does not fit the config.yaml and {BPE} beside it: {', '.join(differences[:SHOWN])} "
-            f"({len(differences)} of {len(wanted)} weights); run: {FETCH} {path.parent}"
+            f"funasr_wer: {path} does not fit the config.yaml and {BPE} beside it: {', '.join(mismatched[:MAX_SHOWN])} "
+            f"({len(mismatched)} of {len(model_shapes)} weights); run: {FETCH_COMMAND} {path.parent}"
         )
 
 
-def shown(shape: torch.Size | None) -> str:
+def shape_text(shape: torch.Size | None) -> str:
     return "nothing" if shape is None else "x".join(map(str, shape))
 
 
 def check_cmvn(path: Path, frontend: Any) -> None:
     shape = (2, frontend.output_size())
     if frontend.cmvn is None or tuple(frontend.cmvn.shape) != shape:
-        raise ValueError(f"funasr_wer: {path} does not hold {shape[1]} means and scales; run: {FETCH} {path.parent}")
+        raise ValueError(
+            f"funasr_wer: {path} does not hold {shape[1]} means and scales; run: {FETCH_COMMAND} {path.parent}"
+        )
 
 
 # --- funasr ---
@@ -174,7 +179,7 @@ def check_cmvn(path: Path, frontend: Any) -> None:
 
 def auto_model(directory: Path, device: torch.device) -> Any:
     """FunASR's AutoModel of a directory whose files are there, each named, so that none is looked for elsewhere."""
-    with traceless():
+    with preserve_process_state():
         model_class = import_funasr()
         try:
             return model_class(
@@ -188,17 +193,17 @@ def auto_model(directory: Path, device: torch.device) -> Any:
                 disable_update=True,
                 trust_remote_code=False,  # said here, for a config.yaml or configuration.json could say otherwise
             )
-        except BROKEN as error:
+        except FUNASR_ERRORS as error:
             reason = str(error).partition("\n")[0]
             raise ValueError(
                 f"funasr_wer: funasr cannot make a model of {directory} ({type(error).__name__}: {reason}); "
-                f"run: {FETCH} {directory}"
+                f"run: {FETCH_COMMAND} {directory}"
             ) from error
 
 
 def check_installed() -> None:
     """Raises ImportError that says what to type."""
-    if missing := [name for name in NEEDED if find_spec(name) is None]:
+    if missing := [name for name in REQUIRED_MODULES if find_spec(name) is None]:
         names, command = ", ".join(missing), install_hint("funasr")
         raise ImportError(f'funasr_wer needs {names}; run: {command} (or ".[rl]", which holds it)')
 

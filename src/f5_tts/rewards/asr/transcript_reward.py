@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from f5_tts.rewards.asr.error_rate import error_rates, normalise
+from f5_tts.rewards.asr.error_rate import error_rates, normalize
 from f5_tts.rewards.audio import shared_rate, usable_indices
 from f5_tts.types import RewardInput
 
@@ -29,45 +29,54 @@ class TranscriptReward(ABC):
     rate = "wer"  # what everybody calls the error rate, by what `symbols` gives: wer (words) or cer (characters)
 
     @abstractmethod
-    def hear(self, inputs: Sequence[RewardInput]) -> list[str]:
+    def transcribe_inputs(self, inputs: Sequence[RewardInput]) -> list[str]:
         """What is said in each clip, with its lead where it has one; all of them hold sound."""
 
     def references(self, inputs: Sequence[RewardInput]) -> list[str | None]:
         """What should have been heard; None where nobody knows."""
         return [item.text for item in inputs]
 
-    def symbols(self, text: str, item: RewardInput) -> list[str]:
+    def tokens(self, text: str, item: RewardInput) -> list[str]:
         """What is compared of a text, an item's own or what was heard instead."""
-        return normalise(text).split()
+        return normalize(text).split()
 
     def score(self, inputs: Sequence[RewardInput]) -> dict[str, Any]:
         """The components, by name. All inputs must have one sample rate, or it is a ValueError."""
-        return self.judge(inputs, self.heard(inputs))
+        return self.score_transcripts(inputs, self.transcripts(inputs))
 
-    def judge(self, inputs: Sequence[RewardInput], heard: Sequence[str | None]) -> dict[str, Any]:
+    def score_transcripts(self, inputs: Sequence[RewardInput], transcripts: Sequence[str | None]) -> dict[str, Any]:
         """The components of what was heard in each clip."""
-        wanted = self.references(inputs)
-        rates = torch.tensor([self.rates(*each) for each in zip(inputs, wanted, heard, strict=True)]).view(-1, 3)
-        wer, parts = rates.sum(dim=1), dict(zip(("ins", "del", "sub"), rates.T, strict=True))
-        unusable = torch.tensor([float(text is None) for text in heard])
-        texts = [text or "" for text in heard]
-        return {"acc": 1 - wer.clamp(max=1), "wer": wer, self.rate: wer, **parts, "unusable": unusable, "heard": texts}
+        references = self.references(inputs)
+        rates = torch.tensor(
+            [self.rates(*triple) for triple in zip(inputs, references, transcripts, strict=True)]
+        ).view(-1, 3)
+        wer, by_kind = rates.sum(dim=1), dict(zip(("ins", "del", "sub"), rates.T, strict=True))
+        unusable = torch.tensor([float(text is None) for text in transcripts])
+        texts = [text or "" for text in transcripts]
+        return {
+            "acc": 1 - wer.clamp(max=1),
+            "wer": wer,
+            self.rate: wer,
+            **by_kind,
+            "unusable": unusable,
+            "heard": texts,
+        }
 
-    def heard(self, inputs: Sequence[RewardInput]) -> list[str | None]:
+    def transcripts(self, inputs: Sequence[RewardInput]) -> list[str | None]:
         """What is said in each clip; None where there is no sound to judge."""
         usable = usable_indices([item.audio for item in inputs], shared_rate(inputs))
-        texts = dict(zip(usable, self.hear([inputs[i] for i in usable]) if usable else [], strict=True))
+        texts = dict(zip(usable, self.transcribe_inputs([inputs[i] for i in usable]) if usable else [], strict=True))
         return [texts.get(i) for i in range(len(inputs))]
 
-    def rates(self, item: RewardInput, wanted: str | None, heard: str | None) -> tuple[float, float, float]:
+    def rates(self, item: RewardInput, reference: str | None, transcript: str | None) -> tuple[float, float, float]:
         """Inserted, left out, mistaken, per symbol of what is wanted."""
-        if wanted is None:
+        if reference is None:
             return math.nan, math.nan, math.nan
-        if heard is None:
+        if transcript is None:
             return 0.0, 1.0, 0.0
-        return error_rates(self.symbols(wanted, item), self.symbols(heard, item))
+        return error_rates(self.tokens(reference, item), self.tokens(transcript, item))
 
 
-def whole(item: RewardInput) -> Float[Tensor, " nw"]:
+def with_prompt(item: RewardInput) -> Float[Tensor, " nw"]:
     """All that the input's text covers: the clip, after its lead where it has one."""
-    return item.audio if item.lead is None else torch.cat([item.lead.to(item.audio), item.audio])
+    return item.audio if item.prompt_audio is None else torch.cat([item.prompt_audio.to(item.audio), item.audio])

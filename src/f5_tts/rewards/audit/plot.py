@@ -9,32 +9,32 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from f5_tts.files import replace_file
+from f5_tts.files import write_atomically
 from f5_tts.plotting import new_figure
 
-DOT, MEAN, COPY = "#9ecae1", "#1f5f99", "#d95f02"
+DOT, MEAN, BASELINE = "#9ecae1", "#1f5f99", "#d95f02"
 
 
-def draw_audition(scores: Mapping[str, Mapping[str, Float[Tensor, " b"]]], copy: str, path: Path) -> None:
+def draw_audition(scores: Mapping[str, Mapping[str, Float[Tensor, " b"]]], baseline: str, path: Path) -> None:
     """A PNG with a panel a reward: every clip a dot, each kind a row with its mean; that of the copy goes through all.
 
     Args:
         scores: by what was heard, by reward.
         copy: what all others are compared with.
     """
-    kinds, rewards = list(scores), list(scores[copy])
-    figure = new_figure(1.5 + 3.2 * len(rewards), 0.8 + 0.36 * len(kinds))
+    variants, rewards = list(scores), list(scores[baseline])
+    figure = new_figure(1.5 + 3.2 * len(rewards), 0.8 + 0.36 * len(variants))
     panels = figure.subplots(1, len(rewards), sharey=True, squeeze=False)[0]
-    jitter = np.random.default_rng(0).uniform(-0.25, 0.25, len(scores[copy][rewards[0]]))
+    jitter = np.random.default_rng(0).uniform(-0.25, 0.25, len(scores[baseline][rewards[0]]))
     for axes, reward in zip(panels, rewards, strict=True):
-        for row, kind in enumerate(kinds):
-            values = scores[kind][reward].numpy()
+        for row, variant in enumerate(variants):
+            values = scores[variant][reward].numpy()
             axes.plot(values, row + jitter, ".", color=DOT, markersize=4)
             if not np.isnan(values).all():
                 axes.vlines(np.nanmean(values), row - 0.3, row + 0.3, color=MEAN, linewidth=2)
-        axes.axvline(float(np.nanmean(scores[copy][reward].numpy())), color=COPY, linewidth=1, linestyle=":")
+        axes.axvline(float(np.nanmean(scores[baseline][reward].numpy())), color=BASELINE, linewidth=1, linestyle=":")
         axes.set_title(reward, fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
-    panels[0].set_yticks(range(len(kinds)), kinds)
+    panels[0].set_yticks(range(len(variants)), variants)
     panels[0].invert_yaxis()
-    replace_file(path, lambda part: figure.savefig(part, format="png"))
+    write_atomically(path, lambda tmp_path: figure.savefig(tmp_path, format="png"))

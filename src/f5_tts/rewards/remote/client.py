@@ -17,71 +17,71 @@ from f5_tts.rewards.remote.protocol import (
     PROTOCOL,
     Address,
     WorkerError,
+    decode_scores,
+    encode_inputs,
     is_loopback,
     json_object,
-    pack_inputs,
-    sentence,
+    one_line,
     shared_token,
-    unpack_scores,
 )
-from f5_tts.rewards.remote.subprocess_server import OwnServer
+from f5_tts.rewards.remote.subprocess_server import SubprocessServer
 from f5_tts.types import RewardInput, RewardProvider
 
-PASSING = (502, 503, 504)  # what a proxy says while the server behind it starts anew
-SERVED = {"name": str, "component": str, "words": bool, "max_bytes": int}  # what a server says of itself
+RETRYABLE_STATUS = (502, 503, 504)  # what a proxy says while the server behind it starts anew
+DESCRIPTION_TYPES = {"name": str, "component": str, "words": bool, "max_bytes": int}  # what a server says of itself
 MB = 2**20
 
 
-def build_worker(entry: ProviderConfig, where: str) -> RewardProvider:
+def build_remote_provider(entry: ProviderConfig, config_key: str) -> RewardProvider:
     """A provider that another process serves, which has said so already; `where` is its config key, for messages.
 
     Raises WorkerError where there is none, or another.
     """
     worker = entry.worker
     assert worker is not None
-    server = UrlServer(worker.url, where) if worker.url else OwnServer(entry, worker, where)
-    ask = Caller(server, worker)
-    served = read_description(ask("/"), entry.name, server.name)
-    return Worker(ask, served)
+    server = UrlServer(worker.url, config_key) if worker.url else SubprocessServer(entry, worker, config_key)
+    client = RetryingClient(server, worker)
+    description = read_description(client("/"), entry.name, server.name)
+    return RemoteProvider(client, description)
 
 
-def read_description(answer: bytes, wanted: str, server: str) -> dict[str, Any]:
+def read_description(answer: bytes, expected: str, server: str) -> dict[str, Any]:
     """What a server says of itself; WorkerError where it is not what the config names."""
-    served = json_object(answer)
-    if served.get("protocol") != PROTOCOL:
+    description = json_object(answer)
+    if description.get("protocol") != PROTOCOL:
         raise WorkerError(
-            f"{server} is no reward server of this release; start one there: python -m f5_tts.rewards.serve {wanted}"
+            f"{server} is no reward server of this release; start one there: python -m f5_tts.rewards.serve {expected}"
         )
-    if any(not isinstance(served.get(key), kind) for key, kind in SERVED.items()):
-        raise WorkerError(f"{server} does not say what it serves; it must say {', '.join(SERVED)}")
-    if served["name"] != wanted:
-        raise WorkerError(f"{server} serves {served['name']}, not {wanted}; correct one of them")
-    return served
+    if any(not isinstance(description.get(key), kind) for key, kind in DESCRIPTION_TYPES.items()):
+        raise WorkerError(f"{server} does not say what it serves; it must say {', '.join(DESCRIPTION_TYPES)}")
+    if description["name"] != expected:
+        raise WorkerError(f"{server} serves {description['name']}, not {expected}; correct one of them")
+    return description
 
 
 # --- providers ---
 
 
-class Worker:
+class RemoteProvider:
     """Scores of another process, as if they were made in this one."""
 
-    def __init__(self, ask: Caller, served: Mapping[str, Any]) -> None:
-        self.ask, self.max_bytes = ask, served["max_bytes"]
-        self.component, self.knows_words = served["component"], served["words"]
+    def __init__(self, client: RetryingClient, description: Mapping[str, Any]) -> None:
+        self.client, self.max_bytes = client, description["max_bytes"]
+        self.component, self.has_word_scores = description["component"], description["words"]
 
     def score(self, inputs: Sequence[RewardInput]) -> dict[str, Any]:
-        call = uuid4().hex
-        body = pack_inputs(inputs, call)
+        request_id = uuid4().hex
+        body = encode_inputs(inputs, request_id)
         if len(body) > self.max_bytes:
             raise WorkerError(
-                f"{self.ask.server.name}: {len(inputs)} clips are {len(body) / MB:.0f} MB, and the server takes "
+                f"{self.client.server.name}: {len(inputs)} clips are {len(body) / MB:.0f} MB, and the server takes "
                 f"{self.max_bytes / MB:.0f}; start it with a larger --max_mb, or draw fewer samples at a time"
             )
-        answer = self.ask("/score", body)
+        answer = self.client("/score", body)
         try:
-            return unpack_scores(answer, call)
+            return decode_scores(answer, request_id)
         except ValueError as error:
-            raise WorkerError(f"{self.ask.server.name}: {error}") from error
+            raise WorkerError(f"{self.client.server.name}: {error}") from error
 
 
 # --- how a server is asked ---
@@ -92,21 +92,21 @@ class UrlServer:
 
     pause_s = 0.5  # before the first further try; then twice that, and so on
 
-    def __init__(self, url: str, where: str) -> None:
-        self.name, self.hint = f"{where}.worker.url={url}", "is python -m f5_tts.rewards.serve running there?"
+    def __init__(self, url: str, config_key: str) -> None:
+        self.name, self.hint = f"{config_key}.worker.url={url}", "is python -m f5_tts.rewards.serve running there?"
         self.address = Address(url.rstrip("/"), shared_token())
 
-    def reach(self) -> Address:
+    def ensure_running(self) -> Address:
         return self.address
 
-    def drop(self, address: Address) -> None:
+    def discard(self, address: Address) -> None:
         """Nothing: it may be back by the next try."""
 
 
-class Caller:
+class RetryingClient:
     """Sends requests to a server until one is answered: at most 1 + `worker.retries` times."""
 
-    def __init__(self, server: UrlServer | OwnServer, worker: WorkerConfig) -> None:
+    def __init__(self, server: UrlServer | SubprocessServer, worker: WorkerConfig) -> None:
         self.server, self.timeout_s, self.retries = server, worker.timeout_s, worker.retries
 
     def __call__(self, path: str, body: bytes | None = None) -> bytes:
@@ -117,7 +117,7 @@ class Caller:
                 warnings.warn(f"{self.server.name}: {self.reason(failure)}; asking again", stacklevel=2)
                 time.sleep(self.server.pause_s * 2 ** (tries - 1))
             try:
-                return self.once(path, body)
+                return self.request_once(path, body)
             except WorkerError:
                 raise
             except (OSError, HTTPException) as error:
@@ -126,8 +126,8 @@ class Caller:
             f"{self.server.name}: {self.reason(failure)}, at the last of {self.retries + 1} tries; {self.server.hint}"
         ) from failure
 
-    def once(self, path: str, body: bytes | None) -> bytes:
-        address = self.server.reach()
+    def request_once(self, path: str, body: bytes | None) -> bytes:
+        address = self.server.ensure_running()
         request = Request(address.url + path, body, {"Content-Type": "application/octet-stream"})
         if address.token:
             request.add_unredirected_header("Authorization", f"Bearer {address.token}")
@@ -135,11 +135,11 @@ class Caller:
             with opener(address.url).open(request, timeout=self.timeout_s) as answer:
                 return answer.read()
         except HTTPError as error:
-            if error.code in PASSING:
+            if error.code in RETRYABLE_STATUS:
                 raise
-            raise WorkerError(f"{self.server.name}: {error.code}, {sentence(error.read())}") from error
+            raise WorkerError(f"{self.server.name}: {error.code}, {one_line(error.read())}") from error
         except (OSError, HTTPException):
-            self.server.drop(address)
+            self.server.discard(address)
             raise
 
     def reason(self, error: Exception) -> str:
@@ -158,5 +158,5 @@ class NoRedirect(HTTPRedirectHandler):
 
 def opener(url: str) -> OpenerDirector:
     """What opens a URL: past any proxy if it is on this machine."""
-    here = is_loopback(urlsplit(url).hostname or "")
-    return build_opener(NoRedirect, *([ProxyHandler({})] if here else []))
+    is_local = is_loopback(urlsplit(url).hostname or "")
+    return build_opener(NoRedirect, *([ProxyHandler({})] if is_local else []))

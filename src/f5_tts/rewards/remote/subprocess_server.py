@@ -16,25 +16,29 @@ from pathlib import Path
 from typing import Any
 
 from f5_tts.config.schema import ProviderConfig, WorkerConfig
-from f5_tts.rewards.remote.protocol import TOKEN, Address, WorkerError, json_object, sentence
+from f5_tts.rewards.remote.protocol import TOKEN, Address, WorkerError, json_object, one_line
 
 
-class OwnServer:
+class SubprocessServer:
     """A server under another interpreter: started when it is wanted, anew when it is gone; it ends with this object,
     and with this process however that ends."""
 
     pause_s = 0.0  # before a further try, which takes the time of a start anyway
     hint = "what it said is above"
 
-    def __init__(self, entry: ProviderConfig, worker: WorkerConfig, where: str) -> None:
-        self.name, self.where, self.timeout_s = f"{where}.worker.python={worker.python}", where, worker.timeout_s
+    def __init__(self, entry: ProviderConfig, worker: WorkerConfig, config_key: str) -> None:
+        self.name, self.config_key, self.timeout_s = (
+            f"{config_key}.worker.python={worker.python}",
+            config_key,
+            worker.timeout_s,
+        )
         self.python = find_program(str(worker.python), self.name)
-        self.arguments = [entry.name, "--config", json.dumps(entry.config), "--port", "0", "--owned", where]
-        self.turn = threading.Lock()
+        self.arguments = [entry.name, "--config", json.dumps(entry.config), "--port", "0", "--owned", config_key]
+        self.lock = threading.Lock()
         self.address: Address | None = None
 
-    def reach(self) -> Address:
-        with self.turn:
+    def ensure_running(self) -> Address:
+        with self.lock:
             if self.address is not None and self.process.poll() is not None:
                 warnings.warn(
                     f"{self.name} had ended (exit code {self.process.returncode}); started anew", stacklevel=2
@@ -45,9 +49,9 @@ class OwnServer:
                 self.address = self.start()
             return self.address
 
-    def drop(self, address: Address) -> None:
+    def discard(self, address: Address) -> None:
         """Ends the process of that address; if another thread has done so already, the new one stays."""
-        with self.turn:
+        with self.lock:
             if address == self.address:
                 self.stop()
                 self.address = None
@@ -59,20 +63,20 @@ class OwnServer:
         """
         token = secrets.token_hex(16)
         self.process = self.launch(token)
-        self.stop = weakref.finalize(self, end, self.process)
-        began = time.monotonic()
-        report = first_object(self.process, self.timeout_s)
-        in_time = time.monotonic() - began < self.timeout_s
-        if in_time and "url" in report:
-            return Address(report["url"], token)
+        self.stop = weakref.finalize(self, terminate, self.process)
+        started = time.monotonic()
+        message = read_startup_message(self.process, self.timeout_s)
+        in_time = time.monotonic() - started < self.timeout_s
+        if in_time and "url" in message:
+            return Address(message["url"], token)
         self.stop()
         if not in_time:
             raise WorkerError(f"{self.name} was not ready within worker.timeout_s={self.timeout_s:g}; raise that")
-        if "error" in report:
-            raise WorkerError(f"{self.name}: {report['error']}")
+        if "error" in message:
+            raise WorkerError(f"{self.name}: {message['error']}")
         if self.process.returncode < 0:
             raise ConnectionError(f"signal {-self.process.returncode} ended it before it was ready")
-        raise WorkerError(f"{self.name} ended with exit code {self.process.returncode}: {why_not(self.python)}")
+        raise WorkerError(f"{self.name} ended with exit code {self.process.returncode}: {diagnose(self.python)}")
 
     def launch(self, token: str) -> subprocess.Popen[bytes]:
         """A process that says on stdout where it serves, or why not; other than ours, it finds modules by its own
@@ -93,26 +97,26 @@ class OwnServer:
 
 def find_program(python: str, name: str) -> str:
     """The absolute path of an interpreter; a link stays one, since a virtual environment is known by it."""
-    found = shutil.which(Path(python).expanduser())
-    if found is None:
+    path = shutil.which(Path(python).expanduser())
+    if path is None:
         raise WorkerError(f"{name} is no program that can be run; name an interpreter, as in ~/asr/.venv/bin/python")
-    return str(Path(found).absolute())
+    return str(Path(path).absolute())
 
 
-def first_object(process: subprocess.Popen[bytes], timeout_s: float) -> dict[str, Any]:
+def read_startup_message(process: subprocess.Popen[bytes], timeout_s: float) -> dict[str, Any]:
     """What a process says first in JSON; nothing if it ends before, as it must after that time. What a script around it
     says on stdout is shown."""
     assert process.stdout is not None
-    alarm = threading.Timer(timeout_s, kill, [process])
-    alarm.start()
+    timer = threading.Timer(timeout_s, kill, [process])
+    timer.start()
     try:
         for line in process.stdout:
-            if found := json_object(line):
-                return found
+            if message := json_object(line):
+                return message
             sys.stderr.write(line.decode(errors="replace"))
         return {}
     finally:
-        alarm.cancel()
+        timer.cancel()
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
@@ -122,17 +126,19 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     process.stdin.close()
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
+def terminate(process: subprocess.Popen[bytes]) -> None:
     assert process.stdout is not None
     kill(process)
     process.wait()
     process.stdout.close()
 
 
-def why_not(python: str) -> str:
+def diagnose(python: str) -> str:
     """Why an interpreter serves no reward: in its own words, if it cannot import what that takes."""
-    tried = subprocess.run([python, "-c", "import f5_tts.rewards.serve"], capture_output=True, stdin=subprocess.DEVNULL)
-    if tried.returncode == 0:
+    result = subprocess.run(
+        [python, "-c", "import f5_tts.rewards.serve"], capture_output=True, stdin=subprocess.DEVNULL
+    )
+    if result.returncode == 0:
         return "what it said is above"
-    said = sentence(b"\n".join(tried.stderr.strip().splitlines()[-1:])) or "it cannot import f5_tts"
-    return f"{said}; in the folder of f5-tts-rl, run: {python} -m pip install -e ."
+    message = one_line(b"\n".join(result.stderr.strip().splitlines()[-1:])) or "it cannot import f5_tts"
+    return f"{message}; in the folder of f5-tts-rl, run: {python} -m pip install -e ."

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 FRAME, SHIFT, FFT = 400, 160, 512  # samples at 16 kHz: 25 ms, 10 ms, and the points of the transform
-PRE_EMPHASIS, LOWEST_HZ, NYQUIST_HZ = 0.97, 20.0, 8000.0
+PRE_EMPHASIS, MIN_HZ, NYQUIST_HZ = 0.97, 20.0, 8000.0
 
 
 def kaldi_fbank(wave: Float[Tensor, " nw"], num_bins: int = 80) -> Float[Tensor, "n d"]:
@@ -18,20 +18,20 @@ def kaldi_fbank(wave: Float[Tensor, " nw"], num_bins: int = 80) -> Float[Tensor,
     """
     frames = wave.unfold(0, FRAME, SHIFT)
     frames = frames - frames.mean(dim=1, keepdim=True)
-    before = torch.cat([frames[:, :1], frames[:, :-1]], dim=1)
+    previous = torch.cat([frames[:, :1], frames[:, :-1]], dim=1)
     window = torch.hamming_window(FRAME, periodic=False, dtype=wave.dtype, device=wave.device)
-    power = torch.fft.rfft((frames - PRE_EMPHASIS * before) * window, FFT).abs().square()
+    power = torch.fft.rfft((frames - PRE_EMPHASIS * previous) * window, FFT).abs().square()
     energy = power @ mel_bands(num_bins).to(power)
     return energy.clamp(min=torch.finfo(torch.float32).eps).log()
 
 
 def mel_bands(num_bins: int) -> Float[Tensor, "f d"]:
     """Triangles that are even on the mel scale, 1127 ln(1 + f / 700), over the bins of the transform."""
-    first, last = mel(torch.tensor([LOWEST_HZ, NYQUIST_HZ])).tolist()
+    first, last = mel(torch.tensor([MIN_HZ, NYQUIST_HZ])).tolist()
     edges = torch.linspace(first, last, num_bins + 2)
-    place = mel(torch.arange(FFT // 2 + 1) * (2 * NYQUIST_HZ / FFT))[:, None]
+    position = mel(torch.arange(FFT // 2 + 1) * (2 * NYQUIST_HZ / FFT))[:, None]
     low, middle, high = edges[:-2], edges[1:-1], edges[2:]
-    return torch.minimum((place - low) / (middle - low), (high - place) / (high - middle)).clamp(min=0)
+    return torch.minimum((position - low) / (middle - low), (high - position) / (high - middle)).clamp(min=0)
 
 
 def mel(hz: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 BLOCKS = (3, 4, 6, 3)  # of layer1 to layer4; from the second on each halves both axes and doubles the channels
-SHRINKING = 2 ** (len(BLOCKS) - 1)  # of both axes, in all
+DOWNSAMPLING = 2 ** (len(BLOCKS) - 1)  # of both axes, in all
 VARIANCE_EPS = 1e-7
 
 
@@ -26,53 +26,58 @@ class ResNet34(nn.Module):
         channels = [m_channels * 2**i for i in range(len(BLOCKS))]
         self.conv1 = nn.Conv2d(1, m_channels, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(m_channels)
-        self.layer1 = stage(m_channels, m_channels, 1, BLOCKS[0])
+        self.layer1 = make_stage(m_channels, m_channels, 1, BLOCKS[0])
         self.layer2, self.layer3, self.layer4 = (
-            stage(narrow, wide, 2, num) for (narrow, wide), num in zip(pairwise(channels), BLOCKS[1:], strict=True)
+            make_stage(in_channels, out_channels, 2, num)
+            for (in_channels, out_channels), num in zip(pairwise(channels), BLOCKS[1:], strict=True)
         )
-        self.seg_1 = nn.Linear(2 * channels[-1] * feat_dim // SHRINKING, embed_dim)
+        self.seg_1 = nn.Linear(2 * channels[-1] * feat_dim // DOWNSAMPLING, embed_dim)
         if two_emb_layer:
             self.seg_bn_1 = nn.BatchNorm1d(embed_dim, affine=False)
             self.seg_2 = nn.Linear(embed_dim, embed_dim)
 
     def forward(self, features: Float[Tensor, "b n d"], lens: Int[Tensor, " b"]) -> Float[Tensor, "b e"]:
         """Frames past an item's length must be zero."""
-        kept = (torch.arange(features.shape[1], device=lens.device) < lens[:, None]).to(features)[:, None, None]
-        x = self.bn1(self.conv1(features.mT[:, None])).relu_().mul_(kept)
+        mask = (torch.arange(features.shape[1], device=lens.device) < lens[:, None]).to(features)[:, None, None]
+        x = self.bn1(self.conv1(features.mT[:, None])).relu_().mul_(mask)
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
             for block in layer:
-                kept = kept[..., :: block.stride]  # frame t is made around frame 2 t, so n become ceil(n / 2)
-                x = block(x, kept)
-        vector = self.seg_1(statistics(x, kept))
+                mask = mask[..., :: block.stride]  # frame t is made around frame 2 t, so n become ceil(n / 2)
+                x = block(x, mask)
+        vector = self.seg_1(statistics(x, mask))
         return self.seg_2(self.seg_bn_1(vector.relu())) if self.two_emb_layer else vector
 
 
 class Block(nn.Module):
     """Two convolutions over time and frequency, added to their input; what is not `kept` (1, else 0) stays zero."""
 
-    def __init__(self, narrow: int, wide: int, stride: int):
+    def __init__(self, in_channels: int, out_channels: int, stride: int):
         super().__init__()
         self.stride = stride
-        self.conv1 = nn.Conv2d(narrow, wide, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(wide)
-        self.conv2 = nn.Conv2d(wide, wide, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(wide)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels)
         self.shortcut = nn.Sequential()
-        if stride > 1 or narrow != wide:
-            self.shortcut = nn.Sequential(nn.Conv2d(narrow, wide, 1, stride, bias=False), nn.BatchNorm2d(wide))
+        if stride > 1 or in_channels != out_channels:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
+            )
 
-    def forward(self, x: Float[Tensor, "b c d n"], kept: Float[Tensor, "b 1 1 m"]) -> Float[Tensor, "b k h m"]:
-        inner = self.bn1(self.conv1(x)).relu_().mul_(kept)
-        return self.bn2(self.conv2(inner)).add_(self.shortcut(x)).relu_().mul_(kept)
-
-
-def stage(narrow: int, wide: int, stride: int, num: int) -> nn.ModuleList:
-    return nn.ModuleList([Block(narrow, wide, stride), *(Block(wide, wide, 1) for _ in range(num - 1))])
+    def forward(self, x: Float[Tensor, "b c d n"], mask: Float[Tensor, "b 1 1 m"]) -> Float[Tensor, "b k h m"]:
+        inner = self.bn1(self.conv1(x)).relu_().mul_(mask)
+        return self.bn2(self.conv2(inner)).add_(self.shortcut(x)).relu_().mul_(mask)
 
 
-def statistics(x: Float[Tensor, "b c d n"], kept: Float[Tensor, "b 1 1 n"]) -> Float[Tensor, "b s"]:
+def make_stage(in_channels: int, out_channels: int, stride: int, num: int) -> nn.ModuleList:
+    return nn.ModuleList(
+        [Block(in_channels, out_channels, stride), *(Block(out_channels, out_channels, 1) for _ in range(num - 1))]
+    )
+
+
+def statistics(x: Float[Tensor, "b c d n"], mask: Float[Tensor, "b 1 1 n"]) -> Float[Tensor, "b s"]:
     """Mean, then standard deviation (unbiased), of each channel and band over the kept frames; of one frame, 0."""
-    num = kept.sum(dim=-1)
+    num = mask.sum(dim=-1)
     mean = x.sum(dim=-1) / num
-    spread = (x - mean[..., None]).square().mul(kept).sum(dim=-1) / (num - 1).clamp(min=1)
-    return torch.cat([mean.flatten(1), (spread + VARIANCE_EPS).sqrt().flatten(1)], dim=1)
+    variance = (x - mean[..., None]).square().mul(mask).sum(dim=-1) / (num - 1).clamp(min=1)
+    return torch.cat([mean.flatten(1), (variance + VARIANCE_EPS).sqrt().flatten(1)], dim=1)

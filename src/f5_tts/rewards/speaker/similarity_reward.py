@@ -11,13 +11,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from f5_tts.rewards.audio import at_heard_rate, fingerprint, shared_rate, usable_indices
+from f5_tts.rewards.audio import fingerprint, shared_rate, to_16k_mono, usable_indices
 from f5_tts.types import RewardInput
 
-KNOWN_REFERENCES = 1024  # embeddings kept, about 1 kB each
+CACHE_SIZE = 1024  # embeddings kept, about 1 kB each
 
 
-class VoiceReward(ABC):
+class SpeakerSimilarityReward(ABC):
     """Scores by `encode`, which subclasses give.
 
     Components: `sim`, the cosine of a clip's embedding and its reference's, -1 where the clip holds no sound to judge
@@ -27,7 +27,7 @@ class VoiceReward(ABC):
     component = "sim"
 
     def __init__(self) -> None:
-        self._known: dict[bytes, Tensor] = {}
+        self._cache: dict[bytes, Tensor] = {}
 
     @abstractmethod
     def encode(self, clips: list[Tensor]) -> Float[Tensor, "b e"]:
@@ -37,12 +37,12 @@ class VoiceReward(ABC):
         """All inputs must have one sample rate, or it is a ValueError."""
         sample_rate = shared_rate(inputs)
         clips = self.embed([item.audio for item in inputs], sample_rate)
-        nothing = torch.zeros(0)
-        wanted = self._embed_references(
-            [nothing if item.reference_audio is None else item.reference_audio for item in inputs], sample_rate
+        empty = torch.zeros(0)
+        references = self._embed_references(
+            [empty if item.reference_audio is None else item.reference_audio for item in inputs], sample_rate
         )
         usable = clips.any(dim=1)
-        similarity = (clips * wanted).sum(dim=1).where(usable, -1.0).where(wanted.any(dim=1), math.nan)
+        similarity = (clips * references).sum(dim=1).where(usable, -1.0).where(references.any(dim=1), math.nan)
         return {"sim": similarity, "unusable": (~usable).float()}
 
     @torch.no_grad()
@@ -51,16 +51,16 @@ class VoiceReward(ABC):
         usable = usable_indices(clips, sample_rate)
         if not usable:
             return torch.zeros(len(clips), 1)
-        vectors = F.normalize(self.encode([at_heard_rate(clips[i], sample_rate) for i in usable]).float().cpu(), dim=1)
+        vectors = F.normalize(self.encode([to_16k_mono(clips[i], sample_rate) for i in usable]).float().cpu(), dim=1)
         return vectors.new_zeros(len(clips), vectors.shape[1]).index_copy(0, torch.tensor(usable), vectors)
 
     def _embed_references(self, clips: list[Tensor], sample_rate: int) -> Float[Tensor, "b e"]:
         """As `embed`, but a clip heard before is looked up: a group shares one reference, and prompts come back."""
         keys = [fingerprint(clip, sample_rate) for clip in clips]
-        new = {key: clip for key, clip in zip(keys, clips, strict=True) if key not in self._known}
-        self._known.update(zip(new, self.embed(list(new.values()), sample_rate), strict=True))
-        found = [self._known[key] for key in keys]
-        for key in list(self._known)[:-KNOWN_REFERENCES]:
-            del self._known[key]
-        width = max(map(len, found))  # a batch of nothing but silence has no width of its own
-        return torch.stack([vector if len(vector) == width else torch.zeros(width) for vector in found])
+        new = {key: clip for key, clip in zip(keys, clips, strict=True) if key not in self._cache}
+        self._cache.update(zip(new, self.embed(list(new.values()), sample_rate), strict=True))
+        vectors = [self._cache[key] for key in keys]
+        for key in list(self._cache)[:-CACHE_SIZE]:
+            del self._cache[key]
+        width = max(map(len, vectors))  # a batch of nothing but silence has no width of its own
+        return torch.stack([vector if len(vector) == width else torch.zeros(width) for vector in vectors])

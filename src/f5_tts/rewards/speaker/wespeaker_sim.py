@@ -15,40 +15,46 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from f5_tts.files import read_yaml, value_at
+from f5_tts.files import get_nested, read_yaml
 from f5_tts.model.build import find_device
-from f5_tts.model.checkpoint import differences
+from f5_tts.model.checkpoint import mismatches
 from f5_tts.model.safe_load import check_tensors, read_file
-from f5_tts.rewards.audio import HEARD_RATE
+from f5_tts.rewards.audio import ASR_RATE
 from f5_tts.rewards.speaker.fbank import FRAME, SHIFT, kaldi_fbank
-from f5_tts.rewards.speaker.resnet import SHRINKING, ResNet34
-from f5_tts.rewards.speaker.similarity_reward import VoiceReward
+from f5_tts.rewards.speaker.resnet import DOWNSAMPLING, ResNet34
+from f5_tts.rewards.speaker.similarity_reward import SpeakerSimilarityReward
 
 CONFIG, WEIGHTS = "config.yaml", "avg_model.pt"
 HOME = "WESPEAKER_HOME"  # the package's own variable
-IN_HOME = (".", "cnceleb_resnet34", "chinese")  # where the model may lie there; the package itself makes the last
-FETCHED = "checkpoints/wespeaker/cnceleb_resnet34"
-FETCH = f"python -m f5_tts.scripts.fetch_reward_spk_model --cache_dir {FETCHED}"
-GET_IT = f"run: {FETCH} and set config.model_dir to {FETCHED}/cnceleb_resnet34"
-OURS = f"use cnceleb_resnet34: {FETCH}"
+HOME_SUBDIRS = (".", "cnceleb_resnet34", "chinese")  # where the model may lie there; the package itself makes the last
+FETCH_DIR = "checkpoints/wespeaker/cnceleb_resnet34"
+FETCH_COMMAND = f"python -m f5_tts.scripts.fetch_reward_spk_model --cache_dir {FETCH_DIR}"
+FETCH_HINT = f"run: {FETCH_COMMAND} and set config.model_dir to {FETCH_DIR}/cnceleb_resnet34"
+MODEL_HINT = f"use cnceleb_resnet34: {FETCH_COMMAND}"
 
 # model_args with what a missing one means; m_channels is ours, for small models
-UNSAID = {"feat_dim": None, "embed_dim": None, "m_channels": 32, "pooling_func": "TSTP", "two_emb_layer": False}
-HEARD = {
-    "resample_rate": HEARD_RATE,
-    "fbank_args.frame_length": 1000 * FRAME // HEARD_RATE,
-    "fbank_args.frame_shift": 1000 * SHIFT // HEARD_RATE,
+DEFAULT_ARGUMENTS = {
+    "feat_dim": None,
+    "embed_dim": None,
+    "m_channels": 32,
+    "pooling_func": "TSTP",
+    "two_emb_layer": False,
+}
+FEATURE_ARGUMENTS = {
+    "resample_rate": ASR_RATE,
+    "fbank_args.frame_length": 1000 * FRAME // ASR_RATE,
+    "fbank_args.frame_shift": 1000 * SHIFT // ASR_RATE,
     "cmvn": True,
     "cmvn_args.norm_mean": True,
     "cmvn_args.norm_var": False,
 }  # dataset_args, in Hz and ms; not dither: in training it is noise below one step of 16 bits, here it would be chance
 SCALE = 32768.0  # published models were trained on 16-bit samples
 WRAPPERS = ("model", "state_dict")  # under which a file may hold its weights
-OF_ITS_TRAINING = "projection."  # in the file, of no use here
-TOGETHER = 4  # clips in one pass; CPU s per clip of 5 s, one thread: 1 0.33, 2 0.31, 4 0.32, 8 0.32-0.36, 16 0.39
+TRAINING_KEYS = "projection."  # in the file, of no use here
+MAX_BATCH = 4  # clips in one pass; CPU s per clip of 5 s, one thread: 1 0.33, 2 0.31, 4 0.32, 8 0.32-0.36, 16 0.39
 
 
-class WespeakerSim(VoiceReward):
+class WespeakerSim(SpeakerSimilarityReward):
     """Cosine between the voices of a clip and of its reference, in [-1, 1]; `VoiceReward` says what else.
 
     WeSpeaker itself reports (cosine + 1) / 2. Loudness does not count, and padding changes nothing.
@@ -67,8 +73,8 @@ class WespeakerSim(VoiceReward):
         with torch.autocast(self.device.type, enabled=False):
             features = [self.features(clip) for clip in clips]
             order = sorted(range(len(clips)), key=lambda i: len(features[i]))  # alike lengths need little padding
-            batches = [order[i : i + TOGETHER] for i in range(0, len(order), TOGETHER)]
-            vectors = torch.cat([self.network(*padded([features[i] for i in batch])) for batch in batches])
+            batches = [order[i : i + MAX_BATCH] for i in range(0, len(order), MAX_BATCH)]
+            vectors = torch.cat([self.network(*pad_features([features[i] for i in batch])) for batch in batches])
         return vectors[torch.tensor(order).argsort()]
 
     def features(self, clip: Float[Tensor, " nw"]) -> Float[Tensor, "n d"]:
@@ -77,7 +83,7 @@ class WespeakerSim(VoiceReward):
         return bands - bands.mean(dim=0)
 
 
-def padded(features: Sequence[Tensor]) -> tuple[Float[Tensor, "b n d"], Int[Tensor, " b"]]:
+def pad_features(features: Sequence[Tensor]) -> tuple[Float[Tensor, "b n d"], Int[Tensor, " b"]]:
     """One batch, zeros after each item's end, and the lengths in frames."""
     batch = pad_sequence(list(features), batch_first=True)
     return batch, torch.tensor([len(item) for item in features], device=batch.device)
@@ -91,19 +97,21 @@ def model_folder(model_dir: str | None) -> Path:
     if model_dir is None:
         return folder_in_home(os.environ.get(HOME))
     folder = Path(model_dir).expanduser()
-    if not (absent := missing(folder)):
+    if not (missing_files := missing(folder)):
         return folder
-    inside = [path for path in sorted(folder.glob("*/")) if not missing(path)]
-    advice = f"they are in {inside[0]}: give that folder" if inside else GET_IT
-    raise FileNotFoundError(f"wespeaker_sim: no {' and no '.join(absent)} in config.model_dir={model_dir}; {advice}")
+    candidates = [path for path in sorted(folder.glob("*/")) if not missing(path)]
+    advice = f"they are in {candidates[0]}: give that folder" if candidates else FETCH_HINT
+    raise FileNotFoundError(
+        f"wespeaker_sim: no {' and no '.join(missing_files)} in config.model_dir={model_dir}; {advice}"
+    )
 
 
 def folder_in_home(home: str | None) -> Path:
-    for name in IN_HOME if home else ():
+    for name in HOME_SUBDIRS if home else ():
         if not missing(folder := Path(home or "").expanduser() / name):
             return folder
-    state = f"={home} holds no model, nor its {' or '.join(IN_HOME[1:])}" if home else " is not set either"
-    raise FileNotFoundError(f"wespeaker_sim: config.model_dir is not set, and {HOME}{state}; {GET_IT}")
+    state = f"={home} holds no model, nor its {' or '.join(HOME_SUBDIRS[1:])}" if home else " is not set either"
+    raise FileNotFoundError(f"wespeaker_sim: config.model_dir is not set, and {HOME}{state}; {FETCH_HINT}")
 
 
 def missing(folder: Path) -> list[str]:
@@ -122,32 +130,34 @@ def read_arguments(path: Path) -> dict[str, Any]:
     """What ResNet34 is made with, by a config.yaml; ValueError for another network, or one that hears otherwise."""
     config = read_yaml(path)
     check_kind(config, path)
-    arguments = UNSAID | value_at(config, "model_args")
+    arguments = DEFAULT_ARGUMENTS | get_nested(config, "model_args")
     check_arguments(arguments, path)
-    check_heard(config, arguments["feat_dim"], path)
+    check_features(config, arguments["feat_dim"], path)
     return {name: value for name, value in arguments.items() if name != "pooling_func"}
 
 
 def check_kind(config: Any, path: Path) -> None:
     """See that a config describes a ResNet34 over a filter bank, WeSpeaker's or ours."""
-    if (frontend := value_at(config, "dataset_args.frontend")) not in (None, "fbank"):
+    if (frontend := get_nested(config, "dataset_args.frontend")) not in (None, "fbank"):
         raise ValueError(
             f"{path} has dataset_args.frontend: {frontend}; WeSpeaker reward loading is fbank-only. Other frontends "
             "need WeSpeaker itself and s3prl, whisper or peft, in a provider of yours (name: module:attribute); or "
-            f"switch to an fbank model; {OURS}"
+            f"switch to an fbank model; {MODEL_HINT}"
         )
-    if (model := value_at(config, "model")) != "ResNet34":
-        raise ValueError(f"{path} has model: {model}; of WeSpeaker's networks ResNet34 alone is built in; {OURS}")
-    if not isinstance(value_at(config, "model_args"), dict):
-        raise ValueError(f"{path} has no section model_args with feat_dim and embed_dim; {OURS}")
+    if (model := get_nested(config, "model")) != "ResNet34":
+        raise ValueError(f"{path} has model: {model}; of WeSpeaker's networks ResNet34 alone is built in; {MODEL_HINT}")
+    if not isinstance(get_nested(config, "model_args"), dict):
+        raise ValueError(f"{path} has no section model_args with feat_dim and embed_dim; {MODEL_HINT}")
 
 
 def check_arguments(arguments: dict[str, Any], path: Path) -> None:
-    if unknown := [str(name) for name in arguments if name not in UNSAID]:
-        raise ValueError(f"{path} has model_args {', '.join(unknown)}; known are {', '.join(UNSAID)}; {OURS}")
-    for name, (fits, what) in ALLOWED.items():
+    if unknown := [str(name) for name in arguments if name not in DEFAULT_ARGUMENTS]:
+        raise ValueError(
+            f"{path} has model_args {', '.join(unknown)}; known are {', '.join(DEFAULT_ARGUMENTS)}; {MODEL_HINT}"
+        )
+    for name, (fits, description) in ALLOWED.items():
         if not fits(arguments[name]):
-            raise ValueError(f"{path} has model_args.{name}: {arguments[name]}; it must be {what}; {OURS}")
+            raise ValueError(f"{path} has model_args.{name}: {arguments[name]}; it must be {description}; {MODEL_HINT}")
 
 
 def is_size(value: Any) -> bool:
@@ -155,7 +165,7 @@ def is_size(value: Any) -> bool:
 
 
 ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "feat_dim": (lambda value: is_size(value) and value % SHRINKING == 0, f"a multiple of {SHRINKING}"),
+    "feat_dim": (lambda value: is_size(value) and value % DOWNSAMPLING == 0, f"a multiple of {DOWNSAMPLING}"),
     "embed_dim": (is_size, "a whole number, 1 or more"),
     "m_channels": (is_size, "a whole number, 1 or more"),
     "pooling_func": (lambda value: value == "TSTP", "TSTP, the one that is built in"),
@@ -163,11 +173,13 @@ ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-def check_heard(config: Any, num_bins: int, path: Path) -> None:
+def check_features(config: Any, num_bins: int, path: Path) -> None:
     """See that a network was trained on the features that are computed here; a key left out means that it was."""
-    for key, here in {**HEARD, "fbank_args.num_mel_bins": num_bins}.items():
-        if (found := value_at(config, f"dataset_args.{key}")) not in (None, here):
-            raise ValueError(f"{path} has dataset_args.{key}: {found}, but clips are heard with {here} here; {OURS}")
+    for key, expected in {**FEATURE_ARGUMENTS, "fbank_args.num_mel_bins": num_bins}.items():
+        if (actual := get_nested(config, f"dataset_args.{key}")) not in (None, expected):
+            raise ValueError(
+                f"{path} has dataset_args.{key}: {actual}, but clips are heard with {expected} here; {MODEL_HINT}"
+            )
 
 
 def load_tensors(network: ResNet34, path: Path) -> None:
@@ -176,12 +188,14 @@ def load_tensors(network: ResNet34, path: Path) -> None:
     for name in WRAPPERS:
         content = content.get(name, content) if isinstance(content, dict) else content
     check_tensors(content, path)
-    weights = {name: value.float() for name, value in content.items() if not name.startswith(OF_ITS_TRAINING)}
-    wrong = differences(network.state_dict(), weights)
-    wrong = wrong or [f"{name} is not finite" for name, value in weights.items() if not value.isfinite().all()]
-    if wrong:
+    weights = {name: value.float() for name, value in content.items() if not name.startswith(TRAINING_KEYS)}
+    mismatched = mismatches(network.state_dict(), weights)
+    mismatched = mismatched or [
+        f"{name} is not finite" for name, value in weights.items() if not value.isfinite().all()
+    ]
+    if mismatched:
         raise ValueError(
-            f"{path} is not what its {CONFIG} describes ({len(wrong)} tensors differ; {'; '.join(wrong[:3])}): both "
-            f"should come from one place; {OURS}"
+            f"{path} is not what its {CONFIG} describes ({len(mismatched)} tensors differ; "
+            f"{'; '.join(mismatched[:3])}): both should come from one place; {MODEL_HINT}"
         )
     network.load_state_dict(weights, assign=True)  # counts of batches too, which averaging has made fractions
