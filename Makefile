@@ -5,9 +5,10 @@ SETUP := setup_env.py pyproject.toml constraints.txt requirements-assets.txt
 MINI := .venv/.ready-mini
 EVAL := .venv/.ready-mini,eval
 DEV := .venv/.ready-mini,eval,rl,track,trackio,dev
+DOCS := .venv/.ready-docs
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1  # no look for a newer pyright
 
-.PHONY: help quickstart clean-run test base results corpus
+.PHONY: help quickstart clean-run test docs base results corpus
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -23,6 +24,10 @@ test: $(DEV) ## lint, types and tests
 	.venv/bin/ruff format --check
 	.venv/bin/pyright
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder  # models so small that threads would only wait for each other
+
+docs: $(DOCS) ## build the documentation site into site/ (needs Python 3.11 or newer)
+	@$(RUN) -c "import zensical" 2>/dev/null || { echo "make docs needs Python 3.11 or newer in .venv: rm -rf .venv, then make PYTHON=python3.13 docs" >&2; exit 2; }
+	$(RUN) -m zensical build --clean --strict
 
 base: $(MINI) ## train the base model again, from the corpus on (about half an hour on 2 cores)
 	$(RUN) -m recipes.digits.make_corpus base

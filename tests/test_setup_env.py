@@ -158,11 +158,20 @@ def test_a_larger_set_up_covers_the_smaller_ones():
     assert names == [".ready-mini", ".ready-mini,eval", ".ready-mini,eval,dev"]
 
 
-def test_make_waits_for_stamps_that_the_set_up_writes():
+def stamps_of_make() -> set[str]:
     makefile = (setup_env.ROOT / "Makefile").read_text(encoding="utf-8")
+    return {word for word in makefile.split() if word.startswith(".venv/.ready-") and "%" not in word}
+
+
+def test_make_waits_for_stamps_that_the_set_up_writes():
     written = {str(stamp) for stamp in setup_env.stamps(Path(".venv"), list(setup_env.EXTRAS))}
-    waited_for = {word for word in makefile.split() if word.startswith(".venv/.ready-") and "%" not in word}
+    waited_for = stamps_of_make() - {".venv/.ready-docs"}
     assert waited_for and waited_for <= written
+
+
+def test_the_site_is_set_up_alone_without_the_other_extras():
+    assert ".venv/.ready-docs" in stamps_of_make()
+    assert [str(stamp) for stamp in setup_env.stamps(Path(".venv"), ["docs"])] == [".venv/.ready-docs"]
 
 
 # --- making the environment ---
