@@ -26,7 +26,8 @@ from f5_tts.scripts.export import command_line
 from f5_tts.types import RewardInput
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), guide.PATH]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), guide.PATH]
+OURS = DOCUMENTS[:-1]
 SCHEMAS = {
     "f5_tts.train.train": ("F5TTS_v1_Base", TrainConfig),
     "f5_tts.train.train_rl": ("F5TTS_RL", RLTrainConfig),
@@ -134,10 +135,12 @@ def test_every_fetch_that_we_print_is_understood_and_fills_the_folder_of_the_sta
     assert asr or f"rl.rewards.providers.0.config.model_dir={folder}/{fetch_reward_spk_model.MODEL}" in given
 
 
-def test_readme_shows_both_stages_for_the_small_model_and_for_a_gpu() -> None:
-    modules = [words[0] for words in documented_commands()]
-    assert modules.count("f5_tts.train.train") >= 2
-    assert modules.count("f5_tts.train.train_rl") >= 2
+def test_the_documents_show_both_stages_for_the_small_model_and_for_a_gpu() -> None:
+    """At least twice each, by pages of ours: those of the small model, and the guide for a GPU."""
+    named = [(words[0], "F5TTS_Mini" in " ".join(words)) for words in documented_commands()]
+    for module in ("f5_tts.train.train", "f5_tts.train.train_rl"):
+        assert (module, True) in named and (module, False) in named
+        assert [name for name, _ in named].count(module) >= 2
 
 
 @pytest.mark.parametrize("words", speaking_commands(), ids=" ".join)
@@ -152,10 +155,43 @@ def test_readme_shows_how_to_speak_and_the_command_is_installed() -> None:
     assert f'f5-tts_infer-cli = "{cli.__name__}:{cli.main.__name__}"' in (ROOT / "pyproject.toml").read_text("utf-8")
 
 
-def test_every_make_target_that_readme_names_exists() -> None:
-    named = set(re.findall(r"make ([a-z][a-z-]+)", (ROOT / "README.md").read_text("utf-8")))
+@pytest.mark.parametrize("path", OURS, ids=lambda path: path.name)
+def test_every_make_target_that_a_document_names_exists(path: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
-    assert named and named <= targets, named - targets
+    named = set(re.findall(r"(?:^|`)make ([a-z][a-z-]+)", path.read_text("utf-8"), re.MULTILINE))
+    assert named <= targets, named - targets
+    assert named or path.name != "README.md"
+
+
+def test_readme_is_a_page_to_begin_with() -> None:
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) < 110
+
+
+@pytest.mark.parametrize("path", OURS, ids=lambda path: path.name)
+def test_every_link_leads_to_a_file_and_to_a_heading_in_it(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", without_code(path)):
+        if target.startswith("https://"):
+            continue
+        name, _, anchor = target.partition("#")
+        page = (path.parent / name) if name else path
+        assert page.is_file(), target
+        assert not anchor or anchor in anchors(page), target
+
+
+def without_code(path: Path) -> str:
+    return re.sub(r"```.*?```|`[^`\n]*`", "", path.read_text("utf-8"), flags=re.DOTALL)
+
+
+def anchors(path: Path) -> set[str]:
+    """Of each heading, as GitHub and the site both make them."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_site_has_every_page_once() -> None:
+    listed = re.findall(r"[\w/]+\.md", (ROOT / "mkdocs.yml").read_text("utf-8"))
+    pages = [path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")]
+    assert sorted(listed) == sorted(pages)
 
 
 def test_every_source_file_has_its_line_in_the_architecture_page() -> None:
