@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.e2e.runs import REPOSITORY, rows
+import torch
+from tests.e2e.runs import REPOSITORY, read, rows
 
 from f5_tts.train import train_rl
 
@@ -37,6 +38,25 @@ def trained(text: str, folder: Path) -> list[dict[str, float]]:
     (command,) = re.findall(r"^\.venv/bin/python -m f5_tts\.train\.train_rl ((?:.*\\\n)*.*)$", text, re.MULTILINE)
     assert train_rl.main([*shlex.split(command.replace("\\\n", " ")), *SMALL, f"ckpts.save_dir={folder}"])
     return rows(folder)
+
+
+def test_the_algorithm_trains_for_two_updates(at_home: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = section("An algorithm of your own")
+    (module,) = write_files(text, tmp_path)
+    monkeypatch.syspath_prepend(module.parent)
+    made = trained(text, tmp_path / "run")
+    assert [row["update"] for row in made] == [1, 2]
+    assert all(row["loss/flow"] > 0 and row["grad_norm"] > 0 for row in made)
+    after, before = (read(tmp_path / "run" / name) for name in ("model_last.pt", "reference.pt"))
+    assert any(
+        not torch.equal(value, before["model_state_dict"][name]) for name, value in after["model_state_dict"].items()
+    )
+
+
+def test_the_algorithm_is_ten_lines() -> None:
+    (source,) = re.findall(r"```python.*?\n(.*?)```", section("An algorithm of your own"), re.DOTALL)
+    lines = [line for line in source.splitlines() if line.strip() and not line.startswith(("import", "from", '"""'))]
+    assert len(lines) <= 10
 
 
 def test_the_reward_trains_for_two_updates_beside_a_built_in_one(
