@@ -27,7 +27,7 @@ test: $(DEV) ## lint, types and tests
 
 docs: $(DOCS) ## build the documentation site into site/ (needs Python 3.11 or newer)
 	@$(RUN) -c "import zensical" 2>/dev/null || { echo "make docs needs Python 3.11 or newer in .venv: rm -rf .venv, then make PYTHON=python3.13 docs" >&2; exit 2; }
-	$(RUN) -m zensical build --clean --strict
+	@output=$$($(RUN) -m zensical build --clean --strict 2>&1); code=$$?; echo "$$output"; test $$code = 0 && ! echo "$$output" | grep -q "^griffe:"
 
 base: $(MINI) ## train the base model again, from the corpus on (about half an hour on 2 cores)
 	$(RUN) -m recipes.digits.make_corpus base

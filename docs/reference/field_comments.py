@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,24 @@ import griffe
 
 class FieldComments(griffe.Extension):
     def on_attribute_instance(self, *, attr: griffe.Attribute, **_: Any) -> None:
-        """Take the comment at the end of an attribute's line as its docstring."""
+        """Take the comment at the end of an attribute's line, else the lines of comment above it, as its docstring."""
         if attr.docstring is None and attr.lineno is not None and isinstance(attr.filepath, Path):
-            line = attr.filepath.read_text("utf-8").splitlines()[attr.lineno - 1]
-            if found := re.search(r"  # (.*)$", line):
-                attr.docstring = griffe.Docstring(as_text(found[1]), lineno=attr.lineno, parent=attr)
+            lines = attr.filepath.read_text("utf-8").splitlines()
+            if comment := comment_of(lines[: attr.lineno]):
+                attr.docstring = griffe.Docstring(as_text(comment), lineno=attr.lineno, parent=attr)
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         """Escape <name> in docstrings."""
         if obj.docstring is not None:
             obj.docstring.value = as_text(obj.docstring.value)
+
+
+def comment_of(lines: list[str]) -> str:
+    """Return the comment that belongs to the last line."""
+    if found := re.search(r"  # (.*)$", lines[-1]):
+        return found[1]
+    above = itertools.takewhile(lambda line: line.lstrip().startswith("# "), reversed(lines[:-1]))
+    return " ".join(reversed([line.lstrip()[2:] for line in above]))
 
 
 def as_text(docstring: str) -> str:

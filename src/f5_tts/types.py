@@ -119,7 +119,7 @@ class RewardInput:
 
     audio: Float[Tensor, " nw"]  # the generated span alone, mono, about [-1, 1]
     sample_rate: int  # Hz, of all waveforms here
-    text: str  # what `lead` and `audio` together should say
+    text: str  # what `prompt_audio` and `audio` together should say
     language: str = "auto"  # of the text: the row's `language`, e.g. "en", "zh"
     # the prompt, where it is the beginning of the same clip and of its text
     prompt_audio: Float[Tensor, " nl"] | None = None
@@ -146,7 +146,7 @@ class RewardProvider(Protocol):
 
     def score(self, inputs: Sequence[RewardInput]) -> Scores:
         """Of each clip a number, or several by name: `component` is the reward, the others, numbers or texts, are
-        reported beside it. Where the provider says `knows_words = True`, `words` is what each word of a clip's text
+        reported beside it. Where the provider says `has_word_scores = True`, `words` is what each word of a clip's text
         earned, a tensor b x w, NaN after its last."""
         ...
 

@@ -60,7 +60,7 @@ def group_advantages(
     exactly zero. A reward that does not apply to a sample moves it nowhere: it counts as the mean of its group.
 
     Args:
-        parts: raw scores by reward, of shape `b`, or `b n` where each frame has its own; higher is better, NaN where
+        components: raw scores by reward, of shape `b`, or `b n` where each frame has its own; higher is better, NaN where
             one does not apply. One reward of frames gives every frame its own advantage: each is compared with the
             same frame of the other samples.
         group_ids: which prompt a sample answers; any integers, in any order.

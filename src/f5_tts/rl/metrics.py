@@ -82,7 +82,7 @@ def experience_metrics(
     """Return the metrics of an update's rewards, groups, rollouts and advantages, in the order of metrics.jsonl.
 
     Args:
-        compared: the advantages of all ranks' samples, or of their frames.
+        advantages: those of all ranks' samples, or of their frames.
         rollout_metrics: what the algorithm measures of its rollouts.
     """
     metrics = reward_metrics(gathered.rewards, gathered.group_ids) | group_metrics(
