@@ -1,4 +1,4 @@
-"""Stage 2: `python -m f5_tts.train.train_rl key=value ...` (config F5TTS_RL unless -cn says another)."""
+"""Stage 2: `python -m f5_tts.train.train_rl key=value ...` (config F5TTS_RL unless -cn names another)."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from f5_tts.train.validation import Validation
 
 
 def train_rl(cfg: RLTrainConfig) -> bool:
-    """Train by GRPO from what ckpts.save_dir holds, else ckpts.init_from; False when stopped early.
+    """Train by reinforcement learning from the checkpoint in ckpts.save_dir, else from ckpts.init_from.
 
-    Raises FileNotFoundError when there is no checkpoint: RL starts from a model that speaks.
+    Returns False when the user stopped the run early. Raises FileNotFoundError when there is no checkpoint: stage 2
+    starts from a trained model.
     """
     stage2 = build_stage2(cfg, build_accelerator(cfg.optim))
     policy, reference, old_policy, state = stage2.models
@@ -70,6 +71,7 @@ def build_metrics_log(stage2: Stage2, cfg: RLTrainConfig) -> MetricsLog:
 
 
 def main(argv: list[str]) -> bool:
+    """Compose the config from the command line and train stage 2; return False when stopped early."""
     return train_rl(load_config(argv, default="F5TTS_RL", schema=RLTrainConfig))
 
 
