@@ -7,7 +7,7 @@ EVAL := .venv/.ready-mini,eval
 DEV := .venv/.ready-mini,eval,rl,track,trackio,dev
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1  # no look for a newer pyright
 
-.PHONY: help quickstart clean-run test base results corpus
+.PHONY: help quickstart clean-run test wheel base results corpus
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -23,6 +23,9 @@ test: $(DEV) ## lint, types and tests
 	.venv/bin/ruff format --check
 	.venv/bin/pyright
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder  # models so small that threads would only wait for each other
+
+wheel: ## build the wheel, install it in an empty environment elsewhere, and train two updates from there
+	$(PYTHON) tests/wheel/check_wheel.py
 
 base: $(MINI) ## train the base model again, from the corpus on (about half an hour on 2 cores)
 	$(RUN) -m recipes.digits.make_corpus base
