@@ -159,3 +159,9 @@ def test_the_command_prints_one_column_per_checkout_and_the_files(toy: Checkout)
 def test_what_is_no_checkout_is_refused(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, str(SCRIPT), str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 2 and done.stderr.endswith(f"no src/f5_tts in {tmp_path}\n")
+
+
+def test_the_docstring_of_every_function_of_the_package_opens_with_a_verb() -> None:
+    """Check what D401 passes over: "Whether", "Frames of a clip"; a verb that is missed belongs into VERB_LIST."""
+    opened = structure.first_words(Checkout(SCRIPT.parents[1]))
+    assert [word for word in opened if structure.class_of(word) != "verb in the imperative"] == []
