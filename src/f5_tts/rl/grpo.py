@@ -106,10 +106,8 @@ class PolicyLoss:
 
     def __call__(self, policy: VelocityModel, batches: list[ExperienceBatch]) -> Iterator[LossOutput]:
         """Yield the loss of an update in slices that add up to it."""
-        models, loss_terms = (
-            Models(policy, self.reference, self.old_policy),
-            find_algorithm(self.rl.algorithm).loss_terms,
-        )
+        models = Models(policy, self.reference, self.old_policy)
+        loss_terms = find_algorithm(self.rl.algorithm).loss_terms
         for batch in batches:
             seconds = batch.rewards.seconds if batch.rewards and batch.is_on_policy else 0.0
             for loss_fn, step, weight in loss_terms(self.rl, batch.rollout, self.reference is not None):
