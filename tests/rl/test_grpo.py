@@ -286,7 +286,7 @@ def test_an_old_policy_draws_in_the_place_of_the_one_that_learns(policy, batch, 
 class Elsewhere(SingleRank):
     """Ranks of a run of two: the first drew these scores for prompt 7, the second is this one."""
 
-    world = 2
+    world_size = 2
 
     def __init__(self, num: int, scores: Tensor) -> None:
         self.num, self.scores = num, scores
@@ -392,7 +392,7 @@ class Outspoken(Loud):
 class Twice(SingleRank):
     """Ranks of a run of two with the same samples, as seen by the first."""
 
-    world = 2
+    world_size = 2
 
     def gather(self, rows: Tensor) -> Tensor:
         return torch.cat([rows, rows])
