@@ -8,7 +8,7 @@ DEV := .venv/.ready-mini,eval,rl,track,trackio,dev
 DOCS := .venv/.ready-docs
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1  # no look for a newer pyright
 
-.PHONY: help quickstart clean-run test docs base results corpus
+.PHONY: help quickstart clean-run test docs wheel base results corpus
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -28,6 +28,9 @@ test: $(DEV) ## lint, types and tests
 docs: $(DOCS) ## build the documentation site into site/ (needs Python 3.11 or newer)
 	@$(RUN) -c "import zensical" 2>/dev/null || { echo "make docs needs Python 3.11 or newer in .venv: rm -rf .venv, then make PYTHON=python3.13 docs" >&2; exit 2; }
 	@output=$$($(RUN) -m zensical build --clean --strict 2>&1); code=$$?; echo "$$output"; test $$code = 0 && ! echo "$$output" | grep -q "^griffe:"
+
+wheel: ## build the wheel, install it in an empty environment elsewhere, and train two updates from there
+	$(PYTHON) tests/wheel/check_wheel.py
 
 base: $(MINI) ## train the base model again, from the corpus on (about half an hour on 2 cores)
 	$(RUN) -m recipes.digits.make_corpus base

@@ -1,7 +1,7 @@
-"""Makes `.venv`, with everything the chosen extras need: `python setup_env.py --extras mini,eval,rl,track,trackio,dev`.
+"""Environment setup: `python setup_env.py --extras mini,eval,rl,track,trackio,dev` makes `.venv` with these extras.
 
-Runs before anything is installed, so it uses the standard library alone. `TORCH_INDEX=<url>` chooses where torch
-comes from; empty (`TORCH_INDEX=`) means the package registry that pip is set up for.
+The script runs before anything is installed, so it uses the standard library alone. `TORCH_INDEX=<url>` selects the
+package index for torch; an empty value (`TORCH_INDEX=`) selects the index that pip is configured for.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ EXTRAS = ("mini", "eval", "rl", "track", "trackio", "dev", "docs")
 OLDEST, NEWEST = (3, 10), (3, 13)
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 PROBE_TIMEOUT_S = 3
-KEPT_LINES = 30  # of pip's output, shown when it fails
+KEPT_LINES = 30  # lines of pip's output that are shown if it fails
 COMPILER_HINT = "a package must be compiled for this Python: apt install build-essential python3-dev"
-HINTS = {"Development.Module": COMPILER_HINT, "Python.h": COMPILER_HINT}  # what a failure says -> what helps
+HINTS = {"Development.Module": COMPILER_HINT, "Python.h": COMPILER_HINT}  # text in failed output -> hint
 
 
 class SetupError(Exception):
-    """A sentence for the user; the set-up stops."""
+    """An error that stops the setup; its message is shown to the user."""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Set up; 0, or 2 with a sentence."""
+    """Run the setup; return 0, 2 after an error, or 130 after Ctrl-C."""
     try:
         set_up(parsed_extras(argv))
     except SetupError as error:
@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def set_up(extras: list[str]) -> None:
-    """Make .venv, torch first, then the package with its extras and the published weights."""
+    """Make .venv and install torch first, then the package with its extras and the published weights."""
     check_python(sys.version_info[:2])
     with Phase("virtual environment in .venv"):
         make_venv(VENV)
@@ -65,6 +65,7 @@ def set_up(extras: list[str]) -> None:
 
 
 def parsed_extras(argv: list[str] | None) -> list[str]:
+    """Parse --extras; raise SetupError for an unknown one."""
     parser = argparse.ArgumentParser(prog="setup_env.py", description=__doc__)
     parser.add_argument("--extras", default="mini", help=f"comma-separated, of: {', '.join(EXTRAS)} (default: mini)")
     extras = parser.parse_args(argv).extras.split(",")
@@ -75,7 +76,7 @@ def parsed_extras(argv: list[str] | None) -> list[str]:
 
 
 def check_python(version: tuple[int, ...]) -> None:
-    """Stops on a Python for which the pinned packages were not tested."""
+    """Raise SetupError on a Python version for which the pinned packages were not tested."""
     if not OLDEST <= version <= NEWEST:
         raise SetupError(
             f"this is Python {dotted(version)}, f5-tts-rl needs {dotted(OLDEST)} to {dotted(NEWEST)}; "
@@ -84,19 +85,21 @@ def check_python(version: tuple[int, ...]) -> None:
 
 
 def dotted(version: tuple[int, ...]) -> str:
+    """Format a version."""
     return ".".join(map(str, version))
 
 
-# --- running things ---
+# --- subprocesses ---
 
 
 def pip(*arguments: str) -> None:
+    """Run pip of .venv."""
     run([python_of(VENV), "-m", "pip", "--no-input", "--disable-pip-version-check", *arguments])
 
 
 def run(command: list[str]) -> None:
-    """Runs quietly; a failure shows the end of what was printed, and the command."""
-    in_order = {**os.environ, "PYTHONUNBUFFERED": "1"}  # else the reason of a failure may come before what led to it
+    """Run a command without output; raise SetupError with the command and the end of its output if it fails."""
+    in_order = {**os.environ, "PYTHONUNBUFFERED": "1"}  # without it, stdout and stderr may be out of order
     nothing, kept, with_it = subprocess.DEVNULL, subprocess.PIPE, subprocess.STDOUT
     done = subprocess.run(command, cwd=ROOT, env=in_order, stdin=nothing, stdout=kept, stderr=with_it, text=True)
     if done.returncode != 0:
@@ -104,13 +107,13 @@ def run(command: list[str]) -> None:
 
 
 def failure(command: list[str], code: int, output: str) -> str:
-    """What to show of a command that failed: itself, the end of what it printed, and what helps where that is known."""
+    """Describe a failed command: the command, the end of its output, and a hint for a known cause."""
     lines = [f"this failed with exit code {code}:", f"  {' '.join(command)}", *output.splitlines()[-KEPT_LINES:]]
     return "\n".join(lines + sorted({hint for sign, hint in HINTS.items() if sign in output}))
 
 
 class Phase:
-    """Prints one line: what is being done, then how long it took."""
+    """Context that prints one line: the current phase, then how long it took."""
 
     def __init__(self, title: str):
         self.title = title
@@ -123,20 +126,19 @@ class Phase:
         print(f"{time.monotonic() - self.start:.0f} s" if kind is None else "failed", flush=True)
 
 
-# --- where torch comes from ---
+# --- package index for torch ---
 
 
 def torch_index(env: Mapping[str, str], system: str, has_gpu: bool, probe: Callable[[str], bool]) -> str | None:
-    """The index to take torch from; None means the registry that pip is set up for.
+    """Choose the package index for torch; None means the index that pip is configured for.
 
-    On Linux the registry's torch brings several GB of CUDA libraries, so a machine without a GPU asks for the
-    CPU build first.
+    On Linux that index's torch brings several GB of CUDA libraries, so a machine without a GPU uses the CPU build.
 
     Args:
-        env: environment variables; `TORCH_INDEX` decides alone where it is set, even to nothing.
-        system: as `platform.system()` names it.
-        has_gpu: whether an NVIDIA GPU is here.
-        probe: whether an index answers; asked only where the answer matters.
+        env: environment variables; `TORCH_INDEX` has priority if it is set, even if it is empty.
+        system: value of `platform.system()`.
+        has_gpu: whether the machine has an NVIDIA GPU.
+        probe: checks whether an index is reachable; called only if the answer matters.
     """
     if "TORCH_INDEX" in env:
         return env["TORCH_INDEX"] or None
@@ -146,17 +148,19 @@ def torch_index(env: Mapping[str, str], system: str, has_gpu: bool, probe: Calla
 
 
 def chosen_index() -> str | None:
+    """Choose the package index for torch on this machine."""
     return torch_index(os.environ, platform.system(), has_nvidia_gpu(), answers)
 
 
 def has_nvidia_gpu() -> bool:
+    """Check whether the machine has an NVIDIA GPU."""
     return any(Path("/dev").glob("nvidia[0-9]*")) or shutil.which("nvidia-smi") is not None
 
 
 def answers(index: str, timeout_s: float = PROBE_TIMEOUT_S) -> bool:
-    """Whether the index serves its page for torch in time.
+    """Check whether the index serves its page for torch in time.
 
-    In a process of its own: looking a name up can take far longer than any time-out that urllib knows of.
+    A separate process is used because a DNS lookup can take far longer than urllib's timeout.
     """
     request = "import sys, urllib.request; urllib.request.urlopen(sys.argv[1]).read(1)"
     command = [sys.executable, "-c", request, f"{index}/torch/"]
@@ -167,7 +171,7 @@ def answers(index: str, timeout_s: float = PROBE_TIMEOUT_S) -> bool:
 
 
 def torch_pin(constraints: str) -> str:
-    """The line of the constraints that pins torch, e.g. `torch==2.13.0`."""
+    """Find the line of the constraints that pins torch, e.g. `torch==2.13.0`; raise SetupError unless there is one."""
     pins = [line.strip() for line in constraints.splitlines() if line.startswith("torch==")]
     if len(pins) != 1:
         raise SetupError(f"constraints.txt pins torch {len(pins)} times; it needs one line `torch==<version>`")
@@ -175,9 +179,9 @@ def torch_pin(constraints: str) -> str:
 
 
 def install_torch(pin: str, index: str | None, install: Callable[..., None] = pip) -> None:
-    """Alone and first, so that no other package brings another build along.
+    """Install torch alone and first, so that no other package installs another build.
 
-    Its dependencies come with ours, at the versions that the constraints pin.
+    Its dependencies are installed with ours, at the versions that the constraints pin.
     """
     if index is not None:
         try:
@@ -194,7 +198,7 @@ def install_torch(pin: str, index: str | None, install: Callable[..., None] = pi
 
 
 def make_venv(venv: Path, run: Callable[[list[str]], None] = run) -> None:
-    """Leaves a virtual environment with pip at `venv`; a usable one stays, half a one is made anew."""
+    """Make a virtual environment with pip at `venv`; a usable one is kept, an incomplete one is replaced."""
     if is_usable(venv):
         return
     if importlib.util.find_spec("ensurepip") is None:
@@ -203,7 +207,7 @@ def make_venv(venv: Path, run: Callable[[list[str]], None] = run) -> None:
 
 
 def is_usable(venv: Path) -> bool:
-    """Whether `venv` holds a Python that we support, with pip."""
+    """Check whether `venv` holds a supported Python with pip."""
     question = f"import pip, sys; sys.exit(not {OLDEST} <= sys.version_info[:2] <= {NEWEST})"
     try:
         return subprocess.run([python_of(venv), "-c", question], capture_output=True, check=False).returncode == 0
@@ -212,11 +216,12 @@ def is_usable(venv: Path) -> bool:
 
 
 def python_of(venv: Path) -> str:
+    """Return the path of the environment's Python."""
     return str(venv / "bin" / "python")
 
 
 def stamps(venv: Path, extras: list[str]) -> list[Path]:
-    """The files make looks at: one for each leading part of the list, so that a larger set-up covers a smaller."""
+    """List the stamp files for make, one per prefix of the extras, so that a larger setup covers a smaller one."""
     return [venv / f".ready-{','.join(extras[:count])}" for count in range(1, len(extras) + 1)]
 
 

@@ -1,9 +1,9 @@
-"""How fast rewards score: clips of 5 s a second, for each provider, one at a time and several in one call.
+"""Benchmark of rewards: clips of 5 s scored per second, for each provider, one clip per call and several per call.
 
-`python benchmarks/rewards.py` prints a table: clips a second of wall time, 32 clips scored by 32 calls, 4 calls and
-one, and the time of that one call over the time of the 32. Networks have their published sizes; weights that are not
-embedded are random, which takes as long. The clips' one reference is known already, as in training from a prompt's
-second sample on. Every provider runs in a process of its own; run it on a machine that does nothing else.
+`python benchmarks/rewards.py` prints a table: clips per second of wall time for 32 clips in 32 calls, 4 calls and one
+call, and the time of the one call divided by that of the 32. Networks have their published sizes. Weights that are not
+shipped are random, which takes as long. The clips share one reference, whose embedding is cached, as in training from a
+prompt's second sample on. Every provider runs in a separate process; run the benchmark on an idle machine.
 """
 
 from __future__ import annotations
@@ -26,19 +26,21 @@ from f5_tts.entrypoint import tune_malloc
 from f5_tts.rewards.registry import build_local_provider
 from f5_tts.types import RewardInput, RewardProvider
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the makers of model folders, in tests
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # tests/ holds the functions that make model folders
 
 SAMPLE_RATE, SECONDS = 24_000, 5
-NUM, BATCHES = 32, (1, 8, 32)  # clips, and how many of them in one call
+NUM, BATCHES = 32, (1, 8, 32)  # clips, and batch sizes
 
 
 def wespeaker_sim(folder: Path, threads: int) -> dict[str, Any]:
+    """Make a model folder with random weights and return the provider's config."""
     from tests.rewards.wespeaker import make_directory
 
     return {"model_dir": str(make_directory(folder))}
 
 
 def funasr_wer(folder: Path, threads: int) -> dict[str, Any]:
+    """Make a model folder of the published size with random weights and return the provider's config."""
     from tests.rewards.sensevoice import PUBLISHED, make_directory
 
     make_directory(folder, PUBLISHED)
@@ -50,11 +52,11 @@ CONFIGS: dict[str, Callable[[Path, int], dict[str, Any]]] = {
     "voice_sim": lambda folder, threads: {},
     "digits_wer": lambda folder, threads: {"workers": threads},
     "funasr_wer": funasr_wer,
-}  # of each provider, as a run would give it; model folders are made in `folder`
+}  # provider -> its config in a run; model folders are made in `folder`
 
 
 def clips() -> list[Tensor]:
-    """Tones whose loudness follows noise, about as fast as syllables; always the same."""
+    """Make tones whose loudness follows noise, about as fast as syllables; they are always the same."""
     draw = torch.Generator().manual_seed(0)
     pitch = 100 + 300 * torch.rand(NUM, 1, generator=draw)
     tones = torch.sin(2 * torch.pi * pitch * torch.arange(SECONDS * SAMPLE_RATE) / SAMPLE_RATE)
@@ -63,13 +65,14 @@ def clips() -> list[Tensor]:
 
 
 def inputs() -> list[RewardInput]:
+    """Make the reward inputs, all with the first clip as reference."""
     reference, *_ = audio = clips()
     fields = {"text": "one two three", "language": "en", "reference_audio": reference}
     return [RewardInput(audio=clip, sample_rate=SAMPLE_RATE, **fields) for clip in audio]
 
 
 def measure(provider: RewardProvider, rounds: int) -> list[float]:
-    """Seconds in which all clips are scored, for each number in a call: the best of some rounds, taken in turn."""
+    """Measure the seconds to score all clips for each batch size: the best of `rounds` alternating rounds."""
     items = inputs()
     provider.score(items[:2])
     results = [[seconds(provider, items, batch) for batch in BATCHES] for _ in range(rounds)]
@@ -77,6 +80,7 @@ def measure(provider: RewardProvider, rounds: int) -> list[float]:
 
 
 def seconds(provider: RewardProvider, items: list[RewardInput], batch: int) -> float:
+    """Measure the seconds to score all clips with this batch size."""
     started = time.perf_counter()
     for start in range(0, len(items), batch):
         provider.score(items[start : start + batch])
@@ -84,15 +88,16 @@ def seconds(provider: RewardProvider, items: list[RewardInput], batch: int) -> f
 
 
 def job(name: str, threads: int, rounds: int) -> list[float]:
-    """What `measure` finds, in this process."""
+    """Run `measure` in this process."""
     torch.set_num_threads(threads)
-    tune_malloc()  # as every command of ours does
+    tune_malloc()  # as every command does
     with TemporaryDirectory() as folder:
         provider = build_local_provider(name, CONFIGS[name](Path(folder), threads), f"--providers {name}")
         return measure(provider, rounds)
 
 
 def in_its_own_process(name: str, threads: int, rounds: int) -> list[float]:
+    """Run `measure` in a separate process; exit with a message if it fails."""
     command = [sys.executable, __file__, "--job", name, "--threads", str(threads), "--rounds", str(rounds)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if done.returncode:
@@ -101,6 +106,7 @@ def in_its_own_process(name: str, threads: int, rounds: int) -> list[float]:
 
 
 def table(providers: list[str], threads: int, rounds: int) -> None:
+    """Print the table, one row per provider."""
     print("| provider | " + " | ".join(f"clips/s, {batch} a call" for batch in BATCHES) + " | one call / 32 calls |")
     print("|---|" + "---|" * (len(BATCHES) + 1))
     for name in providers:
@@ -110,6 +116,7 @@ def table(providers: list[str], threads: int, rounds: int) -> None:
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--providers", nargs="+", default=list(CONFIGS), choices=list(CONFIGS))
     parser.add_argument("--threads", type=int, default=1, help="of torch; digits_wer has as many processes")

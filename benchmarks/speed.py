@@ -1,10 +1,10 @@
-"""How fast and how large: sampling and a training step of a small model, ours beside the usual way, in one run.
+"""Benchmark of sampling and training: time and memory of a small model, for this code and for common practice.
 
-`python benchmarks/speed.py` prints a table: CPU seconds and peak memory of each job, at 1 and 2 threads, in single
-precision and bfloat16. "Plain" is how such models are usually sampled: guidance as two passes, the text embedded
-again at every step, positions turned by stacked halves and convolved over channels kept outermost, masks written out
-for every head and query. `--profile` says where the time goes.
-Every job runs in a process of its own; run it on a machine that does nothing else.
+`python benchmarks/speed.py` prints a table: CPU seconds and peak memory of each job, at 1 and 2 threads, in float32 and
+bfloat16. "Plain" is how such models are commonly sampled: guidance in two passes, the text embedded at every step,
+rotary positions from stacked halves, convolutions in channels-first memory, and attention masks expanded to every head
+and query. `--profile` shows where the time goes. Every job runs in a separate process; run the benchmark on an idle
+machine.
 """
 
 from __future__ import annotations
@@ -40,24 +40,24 @@ from f5_tts.types import SpeechBatch
 FRAMES, TOKENS, MEL_BINS, SYMBOLS = 300, 60, 100, 256
 STEPS, GUIDANCE = 16, 2.0
 SMALL = {"dim": 256, "depth": 6, "heads": 4, "ff_mult": 2, "text_dim": 128, "conv_layers": 4, "dropout": 0.0}
-MATMULS = ("mm", "conv", "attention")  # in names of operators
+MATMULS = ("mm", "conv", "attention")  # parts of operator names
 
 
 @dataclass(frozen=True)
 class Job:
-    """One thing to time."""
+    """One workload to measure."""
 
     task: str  # sample or train
     batch: int
     precision: str  # fp32 or bf16
     threads: int
-    way: str  # ours or plain
+    way: str  # ours: this project's code; plain: common practice
 
     def ready(self) -> Callable[[], object]:
-        """What is to be timed: the model and its batch are made before."""
+        """Make the model and its batch, and return the function to measure."""
         model, speech = small_model(), batch_of(self.batch)
         if self.way == "ours":
-            tune_malloc()  # as every command of ours does
+            tune_malloc()  # as every command does
         draw_it = draw if self.way == "ours" else draw_plainly
         work = train_step if self.task == "train" else draw_it
 
@@ -70,13 +70,14 @@ class Job:
 
 
 class Cost(NamedTuple):
-    """Of a job, in its process."""
+    """Cost of a job in its process."""
 
-    seconds: float  # of CPU time
+    seconds: float  # CPU time
     mib: float  # peak memory
 
 
 def small_model() -> CFM:
+    """Build a small model with random weights, always the same."""
     torch.manual_seed(0)
     cfg = compose_config("F5TTS_v1_Base", [], TrainConfig)
     cfg.model.arch = replace(cfg.model.arch, **SMALL)
@@ -84,7 +85,7 @@ def small_model() -> CFM:
 
 
 def batch_of(num: int) -> SpeechBatch:
-    """Items of 300 frames; from the second on each a little shorter, so that there is padding to mask."""
+    """Make items of 300 frames; each after the first is 5 frames shorter, so that there is padding."""
     lens = FRAMES - 5 * torch.arange(num)
     return SpeechBatch(
         mel=torch.randn(num, FRAMES, MEL_BINS),
@@ -98,7 +99,7 @@ def batch_of(num: int) -> SpeechBatch:
 
 
 def draw(model: CFM, batch: SpeechBatch) -> Tensor:
-    """Speech as we sample it."""
+    """Sample speech with this project's sampler."""
     times = time_grid(STEPS, -1.0)
     prompt = batch.mel[:, : FRAMES // 3]
     return sample(model, prompt, batch.prompt_lens, batch.lens, batch.text, noise_like(batch), times, GUIDANCE)
@@ -106,7 +107,7 @@ def draw(model: CFM, batch: SpeechBatch) -> Tensor:
 
 @torch.no_grad()
 def draw_plainly(model: CFM, batch: SpeechBatch) -> Tensor:
-    """The same speech the usual way."""
+    """Sample the same speech as common practice does."""
     frames = torch.arange(FRAMES)
     prompt_mask = frames < batch.prompt_lens[:, None]
     cond = batch.mel.masked_fill(~prompt_mask[..., None], 0.0)
@@ -121,13 +122,17 @@ def draw_plainly(model: CFM, batch: SpeechBatch) -> Tensor:
 
 
 def noise_like(batch: SpeechBatch) -> Tensor:
+    """Draw noise of the batch's shape, always the same."""
     return torch.randn(batch.mel.shape, generator=torch.Generator().manual_seed(1))
 
 
 @contextmanager
 def usual_layers() -> Iterator[None]:
-    """Positions turned by sines and cosines of stacked halves, convolutions over frames as they come, masks with an
-    entry for every head and query."""
+    """Replace layers by those of common practice, within the context.
+
+    These are rotary positions from the sines and cosines of stacked halves, convolutions over frames in channels-first
+    memory, and attention masks expanded to every head and query.
+    """
     attend, rotate, convolve = F.scaled_dot_product_attention, layers.apply_rotary, layers.conv1d_channels_last
 
     def rotate_by_halves(x: Tensor, rotations: Tensor) -> Tensor:
@@ -155,14 +160,14 @@ def usual_layers() -> Iterator[None]:
 
 
 def train_step(model: CFM, batch: SpeechBatch) -> None:
-    """Loss and gradients of ordinary training."""
+    """Compute loss and gradients of ordinary training."""
     settings = compose_config("F5TTS_v1_Base", [], TrainConfig).model
     for output in InfillingLoss(settings)(model, [batch]):
         output.loss.backward()
 
 
 def measure(job: Job) -> Cost:
-    """Of one run, after a small one to warm up."""
+    """Measure one run of the job, after a small one to warm up."""
     torch.set_num_threads(job.threads)
     replace(job, batch=1).ready()()
     run = job.ready()
@@ -172,18 +177,19 @@ def measure(job: Job) -> Cost:
 
 
 def in_its_own_process(job: Job) -> Cost:
+    """Measure the job in a separate process."""
     command = [sys.executable, __file__, "--job", json.dumps(vars(job))]
     return Cost(*json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
 
 
 def compare(job: Job, ways: list[str], rounds: int) -> dict[str, Cost]:
-    """The cheapest of some runs each way, taken in turn: a machine's speed changes from minute to minute."""
+    """Return the lowest cost of each way over alternating rounds, because a machine's speed varies over minutes."""
     runs = [{way: in_its_own_process(replace(job, way=way)) for way in ways} for _ in range(rounds)]
     return {way: min(run[way] for run in runs) for way in ways}
 
 
 def table(precisions: list[str], rounds: int) -> None:
-    """One row a job: ours, plain, and how many times faster ours is (by CPU seconds)."""
+    """Print one row per job: this project, common practice, and the speed-up in CPU seconds."""
     print("| job | threads | precision | ours, CPU s | plain, CPU s | faster | ours, MiB | plain, MiB |")
     print("|---|---|---|---|---|---|---|---|")
     tasks = [("sample", 1), ("sample", 4), ("sample", 8), ("train", 4)]
@@ -199,7 +205,7 @@ def table(precisions: list[str], rounds: int) -> None:
 
 
 def profile(job: Job) -> str:
-    """Where the CPU time of a job goes, and the share of matrix multiplications."""
+    """Return a report of a job's CPU time by operator, and the share of matrix multiplications."""
     torch.set_num_threads(job.threads)
     run = job.ready()
     run()
@@ -213,6 +219,7 @@ def profile(job: Job) -> str:
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], choices=["fp32", "bf16"])
     parser.add_argument("--rounds", type=int, default=2, help="runs of each job; the cheapest counts")

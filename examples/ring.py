@@ -1,11 +1,12 @@
-"""See stage 2 learn, in a minute: eight modes on a ring instead of speech, one frame of two mel bins.
+"""Toy example of stage 2 that trains in a minute: eight modes on a ring instead of speech.
 
-`python examples/ring.py` prints a table and draws runs/ring/ring.png. A text is one of two classes, and the modes
-belong to them in turn, four to each. A small network learns the flow from noise to the modes of a class. Then a reward
-wants samples in the direction of one mode of each class, however far out, and every algorithm starts from that network.
-What counts is the reward, and that samples stay valid: at modes of their class, which the reward does not ask for.
+A sample is one frame of two mel bins. `python examples/ring.py` prints a table and draws runs/ring/ring.png. A text is
+one of two classes, and the modes alternate between them, four to each. A small network learns the flow from noise to
+the modes of a class. Then a reward favors samples in the direction of one mode of each class, at any radius, and every
+algorithm starts from that network. The table shows the reward and the validity: the share of samples near a mode of
+their class, which the reward does not ask for.
 
-Data, network and reward are of this file; what draws, compares and learns is the code that trains speech.
+Data, network and reward are defined in this file; rollouts, advantages and losses are the code that trains speech.
 """
 
 from __future__ import annotations
@@ -40,16 +41,16 @@ from f5_tts.types import RewardBatch, Rollout, SpeechBatch
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MODES, RADIUS, STD = 8, 2.0, 0.12  # the ring
-GOALS = torch.tensor([0, 3])  # of each class the mode that is rewarded
-WIDTH = 128  # of the network
-NUM_PROMPTS, NUM_TESTED = 32, 1024  # prompts of an update, samples of an evaluation
-EVERY = 5  # updates from one evaluation to the next
+MODES, RADIUS, STD = 8, 2.0, 0.12  # of the ring: number of modes, radius, standard deviation of a mode
+GOALS = torch.tensor([0, 3])  # the rewarded mode of each class
+WIDTH = 128  # hidden units per layer
+NUM_PROMPTS, NUM_TESTED = 32, 1024  # prompts per update, samples per evaluation
+EVERY = 5  # updates between evaluations
 RATE = {"flow": 3e-3, "rl": 1e-3}  # learning rates
-COLORS = ("#1f5f99", "#d95f02")  # of the classes
+COLORS = ("#1f5f99", "#d95f02")  # one per class
 COMMON = ["rl.mini_repeat_count=16", "rl.steps=16", "rl.window.size=2", "rl.window.t_range=[0.05,0.6]"]
 COMMON += ["rl.temperature=1.0", "rl.credit=sample", "rl.advantage_clip=5.0", "rl.train_sigma=false"]
-SETTINGS = {  # f5r goes without a KL: its own would ruin the base
+SETTINGS = {  # f5r runs without a KL penalty: the published form of it destroys the base model
     "gaussian_grpo": ["rl.shared_noise=true", "rl.kl_weight=0.02", "rl.anchor_weight=0.01"],
     "flow_grpo": ["rl.shared_noise=true", "rl.kl_weight=0.02", "rl.anchor_weight=0.01", "rl.sde.a=0.5"],
     "nft": ["rl.shared_noise=false", "rl.kl_weight=0.1", "rl.nft.num_times=2"],
@@ -61,18 +62,19 @@ SETTINGS = {  # f5r goes without a KL: its own would ruin the base
 
 
 def mode_centers() -> Tensor:
+    """Return the modes' centers, of shape `8 2`."""
     angles = 2 * math.pi * torch.arange(MODES) / MODES
     return RADIUS * torch.stack([angles.cos(), angles.sin()], dim=-1)
 
 
 def draw_speech(classes: Tensor) -> Tensor:
-    """A sample of each class: one of its modes, and a little around it."""
+    """Draw a sample of each class: one of its modes, plus Gaussian noise."""
     mode = 2 * torch.randint(MODES // 2, classes.shape) + classes
     return (mode_centers()[mode] + STD * torch.randn(len(classes), 2))[:, None]
 
 
 def prompts(num: int) -> SpeechBatch:
-    """Prompts of both classes in turn, each a group of its own, with nothing said before."""
+    """Make prompts of both classes in turn, each a group of its own, without prompt frames."""
     return SpeechBatch(
         mel=torch.zeros(num, 1, 2),
         lens=torch.ones(num, dtype=torch.long),
@@ -85,28 +87,28 @@ def prompts(num: int) -> SpeechBatch:
 
 
 def is_rewarded(speech: Tensor, classes: Tensor) -> Tensor:
-    """Whether a sample lies in the direction of its goal, by more than of the modes beside it."""
+    """Check which samples lie in the direction of their goal, closer than to the neighboring modes."""
     x, y = speech[:, 0].unbind(-1)
     return (MODES * torch.atan2(y, x) / (2 * math.pi) - GOALS[classes]).round() % MODES == 0
 
 
 def is_valid(speech: Tensor, classes: Tensor) -> Tensor:
-    """Whether a sample lies within four standard deviations of a mode of its class."""
+    """Check which samples lie within four standard deviations of a mode of their class."""
     of_its_class = torch.arange(MODES) % 2 == classes[:, None]
     return ((torch.cdist(speech[:, 0], mode_centers()) < 4 * STD) & of_its_class).any(dim=1)
 
 
 def reward(rollout: Rollout) -> RewardBatch:
-    """What a vocoder and reward models do for speech."""
+    """Score a rollout; this takes the place of a vocoder and reward models."""
     score = is_rewarded(rollout.mel, rollout.batch.text[:, 0]).float()
     return RewardBatch(total=score, components={"goal": score}, weights={"goal": 1.0})
 
 
-# --- the network, and how it learns the flow (stage 1) ---
+# --- the network, and stage 1 ---
 
 
 class RingFlow(nn.Module):
-    """Point, class and time -> velocity; called as CFM is."""
+    """Network from point, class and time to velocity, with the signature of CFM."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -117,6 +119,7 @@ class RingFlow(nn.Module):
     def forward(
         self, x, cond, text, time, mask=None, *, cfg_strength=0.0, grad_uncond=True, text_embedding=None
     ) -> Velocity:
+        """Compute the velocity at these points."""
         assert cfg_strength == 0.0, "this network learns no velocity without a class, so it cannot be guided"
         time = time.expand(len(x))[:, None, None]
         waves = [time, (math.pi * time).sin(), (math.pi * time).cos()]
@@ -125,7 +128,10 @@ class RingFlow(nn.Module):
 
 
 def learn_flow(model: nn.Module, updates: int, num: int = 512) -> None:
-    """Velocity MSE for the mean, and for ln σ the Gaussian NLL around it, which leaves the mean alone."""
+    """Train the flow (stage 1): velocity MSE for the mean, Gaussian NLL for ln σ.
+
+    The NLL uses a detached mean, so it does not change the mean.
+    """
     optimizer = Adam(model.parameters(), lr=RATE["flow"])
     schedule = CosineAnnealingLR(optimizer, updates)
     classes, span = torch.arange(num) % 2, torch.ones(num, 1, dtype=torch.bool)
@@ -151,19 +157,19 @@ class Score(NamedTuple):
 
 
 class TrainingRun(NamedTuple):
-    """What an algorithm made of a base."""
+    """Result of training the base network with one algorithm."""
 
-    before: Tensor  # samples of the base
+    before: Tensor  # samples of the base network
     after: Tensor
-    scores: list[Score]  # of the base, and after every few updates
+    scores: list[Score]  # of the base network, and after every EVERY updates
 
     def shares(self, index: int) -> list[float]:
-        """The course of one number."""
+        """Return one of the two scores over the course of training."""
         return [score[index] for score in self.scores]
 
 
 def train(base: nn.Module, algorithm: str, updates: int) -> TrainingRun:
-    """A copy of the base, trained by the algorithm."""
+    """Train a copy of the base network with the algorithm."""
     rl, model = settings(algorithm), copy.deepcopy(base)
     advantage_fn = GroupAdvantage({"goal": 1.0}, {"goal": 0.05}, rl)
     experience = collect_experience(model, [[prompts(NUM_PROMPTS)]] * updates, reward, advantage_fn, rl)
@@ -180,26 +186,29 @@ def train(base: nn.Module, algorithm: str, updates: int) -> TrainingRun:
 
 
 def settings(algorithm: str) -> RLConfig:
+    """Compose the RL settings of an algorithm."""
     changes = [f"rl.algorithm={algorithm}", *COMMON, *SETTINGS[algorithm]]
     return compose_config("F5TTS_Mini_RL", changes, RLTrainConfig).rl
 
 
 def score(model: nn.Module, rl: RLConfig) -> Score:
+    """Compute reward and validity of fresh samples."""
     samples, classes = speak(model, rl), prompts(NUM_TESTED).text[:, 0]
     return Score(*(judge(samples, classes).float().mean().item() for judge in (is_rewarded, is_valid)))
 
 
 @torch.no_grad()
 def speak(model: nn.Module, rl: RLConfig) -> Tensor:
-    """Samples of both classes in turn along the mean velocity, from the same noise every time."""
+    """Sample both classes in turn along the mean velocity, always from the same noise."""
     noise = torch.randn(NUM_TESTED, 1, 2, generator=torch.Generator().manual_seed(0))
     return solve_mean(model, prompts(NUM_TESTED), noise, rollout_grid(rl), rl)
 
 
-# --- what comes out ---
+# --- output ---
 
 
 def table(runs: dict[str, list[TrainingRun]]) -> str:
+    """Format the table: mean and standard deviation over seeds, before and after."""
     lines = [f"{'':14}{'reward before':>15}{'after':>15}{'validity before':>19}{'after':>15}"]
     for name, of_seeds in runs.items():
         numbers = [
@@ -210,11 +219,12 @@ def table(runs: dict[str, list[TrainingRun]]) -> str:
 
 
 def mean_and_std(values: list[float]) -> str:
+    """Format the mean and the standard deviation."""
     return f"{fmean(values):.3f} ± {pstdev(values):.3f}"
 
 
 def draw(runs: dict[str, list[TrainingRun]], path: Path) -> None:
-    """Samples of the first seed on top, the course of all seeds below."""
+    """Plot samples of the first seed in the upper row, the scores of all seeds in the lower row."""
     figure, num = new_figure(9.0, 6.0), len(runs) + 1
     figure.set_size_inches(2.7 * num, 5.6)
     samples = {"base": next(iter(runs.values()))[0].before} | {name: seeds[0].after for name, seeds in runs.items()}
@@ -229,7 +239,7 @@ def draw(runs: dict[str, list[TrainingRun]], path: Path) -> None:
 
 
 def draw_samples(axis: Axes, title: str, samples: Tensor) -> None:
-    """A colour for each class; circles around what is valid, thick ones where the reward is."""
+    """Plot samples with one color per class; circles mark valid regions, thick ones the rewarded modes."""
     angles = torch.linspace(0, 2 * math.pi, 60)
     circle = 4 * STD * torch.stack([angles.cos(), angles.sin()])
     for mode, center in enumerate(mode_centers()):
@@ -241,7 +251,7 @@ def draw_samples(axis: Axes, title: str, samples: Tensor) -> None:
 
 
 def draw_courses(axis: Axes, title: str, courses: dict[str, list[list[float]]]) -> None:
-    """Means over seeds, and from the lowest to the highest."""
+    """Plot means over seeds, and the range from the lowest to the highest."""
     for name, seeds in courses.items():
         shares, updates = torch.tensor(seeds), EVERY * torch.arange(len(seeds[0]))
         (line,) = axis.plot(updates, shares.mean(dim=0), label=name)
@@ -253,6 +263,7 @@ def draw_courses(axis: Axes, title: str, courses: dict[str, list[list[float]]]) 
 
 
 def main(argv: list[str]) -> bool:
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3, help="runs of every algorithm, each from a base of its own")
     parser.add_argument("--algorithms", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))

@@ -1,4 +1,4 @@
-"""What several rooms' tests share: the golden files, and models with the weights in them."""
+"""Fixtures shared by several test folders: golden files, and models with golden weights."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from f5_tts.model.cfm import CFM
 
 GOLDENS = Path(__file__).parent / "goldens"
 MEL_BINS, TOKENS = 20, 30  # of every golden model
-GAUSSIAN = ("dit", "unett")  # golden models with the fork's head
+GAUSSIAN = ("dit", "unett")  # golden models with a Gaussian head
 
 
 @pytest.fixture(scope="session", autouse=True)
 def ctrl_c_ends() -> None:
-    """Tests that run in the background ignore it, and so would the processes that they start."""
+    """Restore the handling of Ctrl-C, which tests in the background and their subprocesses would ignore."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -44,19 +44,22 @@ def read_table(name: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def tensors() -> Callable[[str], dict[str, Tensor]]:
-    """The tensors of goldens/<name>.safetensors, by their keys; shared, so not to be changed."""
+    """Return a function that reads goldens/<name>.safetensors; the tensors are shared and must not be changed."""
     return read_tensors
 
 
 @pytest.fixture(scope="session")
 def table() -> Callable[[str], dict[str, Any]]:
-    """What goldens/<name>.json holds; shared, so not to be changed."""
+    """Return a function that reads goldens/<name>.json; the result is shared and must not be changed."""
     return read_table
 
 
 @pytest.fixture(scope="session")
 def golden_weights() -> Callable[[str], dict[str, Tensor]]:
-    """The weights of a golden model (those of g2, or dit and unett with a Gaussian head), as its network names them."""
+    """Return a function from a golden model's name to its weights, named as in its network.
+
+    Names are those of g2, or dit and unett for models with a Gaussian head.
+    """
 
     def weights(name: str) -> dict[str, Tensor]:
         file, prefix = ("g2_gaussian_head", f"{name}.w.") if name in GAUSSIAN else (f"g2_{name}", "w.")
@@ -68,12 +71,15 @@ def golden_weights() -> Callable[[str], dict[str, Tensor]]:
 
 @pytest.fixture(scope="session")
 def golden_model(golden_weights) -> Callable[..., CFM]:
-    """A new model with the weights of a golden one (those of g2, or dit and unett with a Gaussian head)."""
+    """Return a function that builds a model with the weights of a golden one.
+
+    Names are those of g2, or dit and unett for models with a Gaussian head.
+    """
 
     def model(name: str, **changes: bool) -> CFM:
         backbone, arch = golden_arch(name)
         transformer = backbone(replace(arch, **changes), MEL_BINS, TOKENS, gaussian=name in GAUSSIAN)
-        cfm = CFM(transformer)  # sets the Gaussian head, so the weights come after it
+        cfm = CFM(transformer)  # initializes the Gaussian head, so weights are loaded after it
         transformer.load_state_dict(golden_weights(name))
         return cfm
 
@@ -82,7 +88,7 @@ def golden_model(golden_weights) -> Callable[..., CFM]:
 
 @pytest.fixture(scope="session")
 def tiny() -> list[str]:
-    """A model of a few thousand weights on the shipped speech, four updates, every second one kept."""
+    """Return overrides for a tiny model on the shipped data, with four updates, of which every second one is saved."""
     sizes = {"dim": 32, "depth": 2, "heads": 2, "dim_head": 16, "text_dim": 16, "conv_layers": 1}
     optim = {"max_updates": 4, "num_warmup_updates": 1, "learning_rate": 0.01}
     ckpts = {"save_per_updates": 2, "last_per_updates": 3}
@@ -96,7 +102,7 @@ def tiny() -> list[str]:
 
 
 def golden_arch(name: str) -> tuple[type[DiT] | type[UNetT], ArchConfig]:
-    """The class and the architecture of a golden model."""
+    """Return the class and the architecture of a golden model."""
     result = read_table("g2_gaussian_head" if name in GAUSSIAN else "g2_configs")[name]
     sizes = {"text_dim": None, "conv_layers": 0} | result["kwargs"]
     assert (sizes.pop("mel_dim"), sizes.pop("text_num_embeds")) == (MEL_BINS, TOKENS)

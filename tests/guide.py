@@ -1,4 +1,4 @@
-"""The guide (`e2e/guide.md`), which this project keeps word for word, and the blocks and commands in it."""
+"""The users' guide (`e2e/guide.md`), which must not be changed, and its code blocks and commands."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from textwrap import dedent
 
 PATH = Path(__file__).parent / "e2e" / "guide.md"
 FENCED = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
-SETTING = re.compile(r"[A-Z_]+=")  # of a variable, before a command
+SETTING = re.compile(r"[A-Z_]+=")  # an environment variable before a command
 
 
 def blocks(language: str = "bash") -> list[str]:
-    """The fenced blocks of a language, in order; those of no language by an empty name."""
+    """List the fenced blocks of a language, in order; an empty name lists those without a language."""
     return [dedent(body) for _, name, body in FENCED.findall(PATH.read_text("utf-8")) if name == language]
 
 
 def installs() -> list[str]:
-    """Blocks that install packages."""
+    """List the blocks that install packages."""
     return [block for block in blocks() if " -m pip install " in block]
 
 
 def block_with(words: str) -> str:
-    """The one bash block in which these words stand."""
+    """Return the only bash block that contains these words."""
     (result,) = [block for block in blocks() if words in block]
     return result
 
 
 def arguments(module: str, folder: str = "/home/someone/f5") -> list[str]:
-    """What the command of a module is given, `folder` being where the user stands."""
+    """Return the arguments of a module's command; `folder` stands for the current directory."""
     command = block_with(f" -m {module} ").replace("\\\n", " ").replace("$PWD", folder)
     return shlex.split(command.partition(f" -m {module} ")[2])

@@ -1,4 +1,4 @@
-"""The Python interface, with the base that ships here."""
+"""Python interface with the shipped base model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def tts() -> F5TTS:
 def test_speech_is_a_waveform_its_rate_and_its_mel(tts: F5TTS, tmp_path: Path):
     wave, rate, mel = tts.infer(*VOICE, "nine four eight", seed=1, file_wave=tmp_path / "a.wav")
     assert (wave.dtype, mel.dtype, rate, tts.target_sample_rate) == (np.float32, np.float32, 16_000, 16_000)
-    assert mel.shape == (100, len(wave) // HOP + 1)  # the vocoder ends at the centre of the last frame
+    assert mel.shape == (100, len(wave) // HOP + 1)  # the waveform ends at the center of the last frame
     saved, _ = soundfile.read(tmp_path / "a.wav", dtype="float32")
     np.testing.assert_allclose(saved, wave.clip(-1, 1), atol=1 / 2**15)
 
@@ -68,7 +68,7 @@ def test_a_recording_is_transcribed(tts: F5TTS):
 
 
 def test_pauses_are_shortened_and_paths_are_taken(monkeypatch):
-    monkeypatch.setattr(silence, "MAX_PAUSE_S", 0.02)  # as long as those between two words
+    monkeypatch.setattr(silence, "MAX_PAUSE_S", 0.02)  # shorter than the pauses between words
     tts = F5TTS("F5TTS_Mini", Path(BASE), device="cpu")
     waves = [tts.infer(*VOICE, "nine four eight", seed=1, remove_silence=switch)[0] for switch in (False, True)]
     assert 0.2 * len(waves[0]) < len(waves[1]) < len(waves[0])

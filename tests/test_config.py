@@ -1,4 +1,4 @@
-"""What a command line may say, what it gets, and the one sentence it gets otherwise."""
+"""Command lines: the configurations that they compose, and the messages for errors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from f5_tts.config.schema import ConfigError, RLTrainConfig, TrainConfig, Worker
 
 
 def words(command: str, folder: str = "/home/someone/f5") -> list[str]:
-    """The arguments a shell would pass, run in `folder`."""
+    """Split a command into its arguments as a shell does in `folder`."""
     return shlex.split(command.replace("$PWD", folder))
 
 
@@ -35,13 +35,13 @@ def mini(*overrides: str) -> TrainConfig:
 
 
 def sentence(*overrides: str) -> str:
-    """What a user of the small stage 2 config reads."""
+    """Return the error message for overrides of the small stage-2 config."""
     with pytest.raises(ConfigError) as caught:
         mini_rl(*overrides)
     return str(caught.value)
 
 
-# --- what composes ---
+# --- valid command lines ---
 
 
 def test_a_path_with_spaces_needs_no_more_than_the_shells_quotes():
@@ -137,7 +137,7 @@ def test_help_names_the_configs_and_where_keys_are_explained(capsys: pytest.Capt
     assert all(name in text for name in config_names()) and "_base.yaml" in text
 
 
-# --- what the YAML holds ---
+# --- YAML files ---
 
 
 def test_stage_2_of_the_published_model_trains_the_model_of_stage_1():
@@ -162,7 +162,7 @@ def test_every_key_has_a_comment_where_it_is_defined(name: str):
 
 def test_run_files_define_no_key_of_their_own():
     defined = {key for name in ("_base.yaml", "_rl.yaml") for key in keys_of(CONFIG_DIR / name)}
-    entry = {"name", "weight", "floor", "config"}  # of a reward, explained above rl.rewards.providers
+    entry = {"name", "weight", "floor", "config"}  # keys of a reward, documented above rl.rewards.providers
     for name in config_names():
         assert keys_of(CONFIG_DIR / f"{name}.yaml") - defined - entry == {"defaults"}
 
@@ -171,7 +171,7 @@ def keys_of(path: Path) -> set[str]:
     return set(re.findall(r"^[ -]*(\w+):", path.read_text(encoding="utf-8"), flags=re.MULTILINE))
 
 
-# --- what a user reads instead of a trace ---
+# --- error messages ---
 
 
 def test_a_mistyped_key_names_the_nearest_one():
@@ -298,7 +298,7 @@ def test_a_config_of_the_other_stage_is_answered_with_those_that_fit():
         mini("-cn", "F5TTS_RL")
 
 
-# --- keys that must agree ---
+# --- keys that depend on each other ---
 
 
 @pytest.mark.parametrize(
@@ -399,7 +399,7 @@ def test_checks_hold_for_a_config_changed_in_code_too():
         check(cfg)
 
 
-# --- speaking ---
+# --- synthesis ---
 
 UPSTREAM = """
 hydra:
@@ -478,7 +478,7 @@ def test_changing_a_config_leaves_the_given_one_as_it_is_and_checks():
         with_overrides(cfg, ["infer.speed=-1"])
 
 
-# --- sections that belong together ---
+# --- sections of a config ---
 
 
 @pytest.mark.parametrize(

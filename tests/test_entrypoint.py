@@ -19,7 +19,7 @@ MINI = ["-cn", "F5TTS_Mini", "datasets.name=mini", *TINY]
 
 
 def ended(main: Callable[[list[str]], bool], *argv: str) -> int | str | None:
-    """The exit code of a command."""
+    """Run a command and return its exit code."""
     with pytest.raises(SystemExit) as stop:
         run_command(main, list(argv))
     return stop.value.code
@@ -73,29 +73,32 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left as they are")
 def test_memory_that_torch_frees_is_used_again_without_page_faults():
-    """Eight times 4 MiB in pages of 4 KiB are 8,192 faults: once or twice, or each of fifty times."""
+    """Count page faults.
+
+    Eight times 4 MiB in pages of 4 KiB are 8,192 faults, either once or twice, or at each of fifty repetitions.
+    """
     code = [FAULTS.format(keep=keep) for keep in (True, False)]
     kept, returned = (int(subprocess.check_output([sys.executable, "-c", text])) for text in code)
     assert kept < 5 * 8192 < returned
 
 
-# --- the doors of both stages ---
+# --- the commands of both stages ---
 
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Path:
-    """A working directory with a vocabulary and a data set of one row, whose audio is not there."""
+    """Make a working directory with a vocabulary and a data set of one row, whose audio is missing."""
     monkeypatch.chdir(tmp_path)
     data = tmp_path / "data" / "mini_custom"
     Dataset.from_dict({"audio_path": ["gone.wav"], "text": ["one"], "speaker": ["a"]}).save_to_disk(data / "raw")
     (data / "duration.json").write_text(json.dumps({"duration": [1.0]}))
     (data / "vocab.txt").write_text(" \no\nn\ne\n")
-    capsys.readouterr()  # the bar of the data set's writer
+    capsys.readouterr()  # discard the progress bar of the data set's writer
     return tmp_path
 
 
 def complaint(capsys: pytest.CaptureFixture[str], main: Callable[[list[str]], bool], *argv: str) -> str:
-    """The one line with which a command refuses."""
+    """Run a command and return its error message, which must be one line."""
     assert ended(main, *argv) == 2
     output = capsys.readouterr().err
     assert output.startswith("error: ") and output.count("\n") == 1

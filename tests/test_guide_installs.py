@@ -1,4 +1,4 @@
-"""The guide's install blocks: the extras exist and are here, and they bring all that the other blocks need."""
+"""Install blocks of the guide: the extras exist, are installed here, and provide what the other blocks import."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EXTRAS = PROJECT["optional-dependencies"]
 
 
 def brought_by(extra: str) -> list[Requirement]:
-    """What an extra installs by our own lists, the extras of ours in it unfolded, and what is always installed."""
+    """List the requirements that an extra installs, with nested extras resolved and the base dependencies included."""
     result = [Requirement(line) for line in [*PROJECT["dependencies"], *EXTRAS[extra]]]
     inner = [name for each in result if each.name == PROJECT["name"] for name in sorted(each.extras)]
     own = [each for each in result if each.name != PROJECT["name"]]
@@ -38,13 +38,13 @@ NAMES = {canonicalize_name(each.name) for each in RL}
 
 
 def installed_words() -> list[str]:
-    """What the guide gives to pip, in order."""
+    """List the guide's arguments to pip install, in order."""
     lines = "".join(guide.installs()).splitlines()
     return [word for line in lines for word in shlex.split(line.partition(" pip install ")[2]) if word != "-e"]
 
 
 def imports_of_blocks() -> set[str]:
-    """The modules that Python in the guide's blocks imports, but for those of Python itself."""
+    """Collect the modules that Python code in the guide's blocks imports, without the standard library."""
     programs = [found for block in guide.blocks() for found in re.findall(r"<<'PY'\n(.*?)\nPY", block, re.DOTALL)]
     nodes = [node for program in programs for node in ast.walk(ast.parse(program))]
     names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
@@ -84,7 +84,7 @@ def test_what_the_guides_python_imports_comes_with_the_extra() -> None:
 
 def test_the_extra_brings_a_decoder_for_audio_columns_and_the_command_wandb() -> None:
     assert "audio" in next(each.extras for each in RL if each.name == "datasets" and each.extras)
-    assert find_spec("librosa") is not None  # datasets 3.6 decodes with it and soundfile
+    assert find_spec("librosa") is not None  # datasets 3.6 decodes audio with librosa and soundfile
     assert "wandb" in NAMES and "wandb login\n" in guide.block_with("wandb sync")
 
 

@@ -1,4 +1,4 @@
-"""Every key of the guide's commands: there in the config, said once, and found again when it is mistyped."""
+"""Keys of the guide's commands: each exists, is documented once, and is suggested when it is misspelled."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STAGES = {"F5TTS_v1_Base": ("f5_tts.train.train", TrainConfig), "F5TTS_RL": ("f5
 
 
 def overrides(config: str) -> list[str]:
-    """What the guide's command for a config sets."""
+    """Return the overrides of the guide's command for a config."""
     words = guide.arguments(STAGES[config][0])
     return words[2:] if words[0] == "-cn" else words
 
@@ -26,12 +26,12 @@ def keys() -> list[tuple[str, str]]:
     return [(config, override.partition("=")[0]) for config in STAGES for override in overrides(config)]
 
 
-OWN = [(config, key) for config, key in keys() if ".config." not in key]  # the others belong to a reward
+OWN = [(config, key) for config, key in keys() if ".config." not in key]  # without keys of a reward's own config
 OF_REWARDS = [key for _, key in keys() if ".config." in key]
 
 
 def mistyped(key: str) -> set[str]:
-    """A letter of the last word left out, doubled, or changed places with the next one."""
+    """Return misspellings of a key: a letter of its last part is dropped, doubled, or swapped with the next one."""
     section, _, word = key.rpartition(".")
     middle = len(word) // 2
     a, b, c, d = word[:middle], word[middle], word[middle + 1 : middle + 2], word[middle + 2 :]
@@ -71,7 +71,8 @@ def test_a_mistyped_key_of_a_reward_stops_the_run_with_the_right_one(key: str) -
     for typo in mistyped(key):
         cfg = compose_config("F5TTS_RL", [f"{typo}=1"], RLTrainConfig)
         place, word = int(key.split(".")[3]), key.rpartition(".")[2]
-        entries = [ProviderConfig(name="clipping"), cfg.rl.rewards.providers[place]]  # the other one wants its model
+        # the other provider needs its model files
+        entries = [ProviderConfig(name="clipping"), cfg.rl.rewards.providers[place]]
         with pytest.raises(ValueError, match=rf"\.config\.{typo.rpartition('.')[2]} \(did you mean {word}\?\)"):
             build_providers(entries)
 

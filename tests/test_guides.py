@@ -1,4 +1,4 @@
-"""Every command that README and docs print, and every one that the quick start runs, composes."""
+"""Commands in README and docs, and those of the quick start: each one composes."""
 
 from __future__ import annotations
 
@@ -44,38 +44,38 @@ DATA_COMMANDS = {module.__name__: module.command_line for module in (prepare, ch
 
 
 def documented_lines() -> list[str]:
-    """Each command line in a bash block."""
+    """List the command lines in bash blocks, with continuation lines joined."""
     texts = [path.read_text("utf-8") for path in DOCUMENTS]
     blocks: list[str] = [block for text in texts for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL)]
     return "\n".join(blocks).replace("\\\n", " ").splitlines()
 
 
 def documented_commands() -> list[list[str]]:
-    """Module and arguments of each `python -m f5_tts...`."""
+    """List module and arguments of each `python -m f5_tts...`."""
     lines = [line.partition(" -m ")[2] for line in documented_lines() if " -m f5_tts" in line]
     return [words for words in (shlex.split(line, comments=True) for line in lines) if words[0] in SCHEMAS]
 
 
 def exports() -> list[list[str]]:
-    """Arguments of each export."""
+    """List the arguments of each export command."""
     lines = [line.partition(" -m f5_tts.scripts.export ")[2] for line in documented_lines()]
     return [shlex.split(line) for line in lines if line]
 
 
 def fetches() -> list[list[str]]:
-    """Module and arguments of each command that fetches a reward model."""
+    """List module and arguments of each command that downloads a reward model."""
     lines = [line.partition(" -m ")[2] for line in documented_lines()]
     return [shlex.split(line) for line in lines if line.startswith(tuple(FETCHES))]
 
 
 def data_commands() -> list[list[str]]:
-    """Module and arguments of each command that makes or checks a data set."""
+    """List module and arguments of each command that makes or checks a data set."""
     lines = [line.partition(" -m ")[2] for line in documented_lines()]
     return [shlex.split(line, comments=True) for line in lines if line.startswith(tuple(DATA_COMMANDS))]
 
 
 def speaking_commands() -> list[list[str]]:
-    """Arguments of each `f5-tts_infer-cli`."""
+    """List the arguments of each `f5-tts_infer-cli`."""
     name = ".venv/bin/f5-tts_infer-cli "
     return [shlex.split(line.removeprefix(name)) for line in documented_lines() if line.startswith(name)]
 
@@ -136,7 +136,7 @@ def test_every_fetch_that_we_print_is_understood_and_fills_the_folder_of_the_sta
 
 
 def test_the_documents_show_both_stages_for_the_small_model_and_for_a_gpu() -> None:
-    """At least twice each, by pages of ours: those of the small model, and the guide for a GPU."""
+    """Check for each stage the pages of the small model, and the guide for a GPU."""
     named = [(words[0], "F5TTS_Mini" in " ".join(words)) for words in documented_commands()]
     for module in ("f5_tts.train.train", "f5_tts.train.train_rl"):
         assert (module, True) in named and (module, False) in named
@@ -183,7 +183,7 @@ def without_code(path: Path) -> str:
 
 
 def anchors(path: Path) -> set[str]:
-    """Of each heading, as GitHub and the site both make them."""
+    """Return the anchor of each heading, as GitHub and the site both make them."""
     headings = re.findall(r"^#+ (.*)$", path.read_text("utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -213,7 +213,10 @@ def first_paragraph(path: Path) -> str:
 
 
 def test_the_reward_of_the_docs_is_ten_lines_that_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half as loud is 6.02 dB off, and so is the settings' tolerance: 1 / e."""
+    """Score a clip at half the amplitude.
+
+    It differs by 6.02 dB, which is the tolerance in the settings, so the reward is 1 / e.
+    """
     (source,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/rewards.md").read_text("utf-8"), re.DOTALL)
     assert len([line for line in source.splitlines() if line.strip()]) <= 12
     (tmp_path / "my_rewards.py").write_text(source)

@@ -1,6 +1,6 @@
-"""The house rules a reader relies on, read from the source: who may import whom, and what nobody may call.
+"""Rules of the code base, checked on the source: which package may import which, and which calls are forbidden.
 
-Every rule is a function of source text, shown here to find a bad example before it is asked about the package.
+Every rule is a function of source text. It is tested on a bad example before it is applied to the package.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ FLOORS = (
     ("estimate",),
     ("doctor",),
     ("scripts", "api"),
-)  # a room imports from its own floor and those before
+)  # layers, lowest first: a package imports from its own layer and lower ones
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-HOMES = {"accelerate": ("train", "doctor"), "hydra": ("config",), "omegaconf": ("config",)}  # library -> rooms
+# library -> packages that may import it
+HOMES = {"accelerate": ("train", "doctor"), "hydra": ("config",), "omegaconf": ("config",)}
 OPTIONAL = (
     "pocketsphinx",
     "faster_whisper",
@@ -48,15 +49,15 @@ OPTIONAL = (
     "wandb",
     "tensorboard",
     "trackio",
-)  # import names of what only an extra installs
+)  # import names of libraries that only an extra installs
 DEVELOPMENT = ("beartype", "pytest")
 
 
 @dataclass(frozen=True)
 class Import:
-    name: str  # absolute and dotted: "f5_tts.rl.grpo", or "f5_tts.rl.grpo.grpo_objective" where a name is taken from it
+    name: str  # absolute: "f5_tts.rl.grpo", or "f5_tts.rl.grpo.PolicyLoss" for a name imported from it
     line: int
-    on_load: bool  # runs when the module is imported, not when one of its functions is called
+    on_load: bool  # executed when the module is imported, not inside a function
 
     @property
     def library(self) -> str:
@@ -67,17 +68,17 @@ class Import:
 
 
 def room_of(module: str) -> str:
-    """`f5_tts.rl.grpo` -> `rl`; the package itself is no room and gives an empty string."""
+    """Return the subpackage of a module: `f5_tts.rl.grpo` -> `rl`; an empty string for the package itself."""
     return [*module.split("."), ""][1]
 
 
 def imports_of(source: str, package: str) -> list[Import]:
-    """Every import in `source`, wherever it stands; `package` is what relative ones start from."""
+    """List all imports in `source`, nested ones included; relative ones are resolved from `package`."""
     return [found for node, on_load in walk(ast.parse(source)) for found in named_imports(node, package, on_load)]
 
 
 def walk(node: ast.AST, on_load: bool = True) -> list[tuple[ast.AST, bool]]:
-    """All nodes, each with whether it runs on loading: not inside a function, not for type checkers alone."""
+    """List all nodes, each with whether it runs on import: not inside a function, not for type checkers only."""
     inside = on_load and not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     result = [(node, on_load)]
     for name, value in ast.iter_fields(node):
@@ -100,7 +101,10 @@ def named_imports(node: ast.AST, package: str, on_load: bool) -> list[Import]:
 
 
 def upward_imports(module: str, imports: list[Import]) -> list[str]:
-    """Imports of a later room. Names taken from the package itself (`f5_tts.__version__`) belong to no room."""
+    """List imports of a higher layer.
+
+    Names from the package itself (`f5_tts.__version__`) belong to no layer.
+    """
     room = room_of(module)
     if room and room not in FLOOR_OF:
         return [f"{module} is in the room {room}, which FLOORS does not know"]
@@ -110,18 +114,18 @@ def upward_imports(module: str, imports: list[Import]) -> list[str]:
 
 
 def strayed_libraries(module: str, imports: list[Import]) -> list[str]:
-    """Imports of a library outside the rooms it is kept in."""
+    """List imports of a library outside the subpackages that may use it."""
     strayed = [found for found in imports if room_of(module) not in HOMES.get(found.library, (room_of(module),))]
     return [f"{module}:{found.line} imports {found.library}" for found in strayed]
 
 
 def eager_imports(module: str, imports: list[Import]) -> list[str]:
-    """Optional libraries that are needed as soon as the module is imported."""
+    """List optional libraries that are imported when the module is."""
     return [f"{module}:{i.line} imports {i.library}" for i in imports if i.on_load and i.library in OPTIONAL]
 
 
 def shared_libraries(imports: dict[str, list[Import]]) -> list[str]:
-    """Optional libraries that more than one file knows."""
+    """List optional libraries that more than one file imports."""
     users = {library: [m for m, found in imports.items() if knows(found, library)] for library in OPTIONAL}
     return [f"{library} is imported by {', '.join(files)}" for library, files in users.items() if len(files) > 1]
 
@@ -131,7 +135,7 @@ def knows(imports: list[Import], library: str) -> bool:
 
 
 def forbidden_calls(module: str, source: str) -> list[str]:
-    """`torch.load` that may run code from the file, and devices chosen by name."""
+    """List calls of `torch.load` that may run code from the file, and devices chosen by name."""
     calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
     bad = [call for call in calls if is_unsafe_load(call) or is_cuda_call(call)]
     return [f"{module}:{call.lineno} calls {ast.unparse(call)}" for call in bad]
@@ -151,7 +155,7 @@ def method(call: ast.Call) -> str:
 
 
 def grab_bags(paths: list[str]) -> list[str]:
-    """Files named after nothing they make."""
+    """List files with names that say nothing about their content."""
     return [path for path in paths if Path(path).stem in {"util", "utils", "helpers", "misc", "common"}]
 
 
@@ -170,7 +174,10 @@ for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
 
 
 def loaded_without(blocked: tuple[str, ...], path: Path, package: str, skipped: str) -> CompletedProcess[str]:
-    """Imports every module of a package in a new process where `blocked` cannot be imported; prints their names."""
+    """Import every module of a package in a new process where `blocked` cannot be imported.
+
+    The process prints the names of the modules.
+    """
     program = LOAD_ALL.format(path=str(path), blocked=blocked, package=package, skipped=skipped)
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
 
@@ -228,7 +235,7 @@ def test_everything_but_the_scripts_imports_without_any_extra():
     assert set(done.stdout.split()) == {module for module in IMPORTS if room_of(module) not in ("", "scripts")}
 
 
-# --- each rule finds what it is there for ---
+# --- tests of the rules ---
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def no(index: str) -> bool:
     return False
 
 
-# --- where torch comes from ---
+# --- package index for torch ---
 
 
 def test_linux_without_a_gpu_takes_the_cpu_build_where_its_index_answers():
@@ -85,7 +85,7 @@ def test_torch_falls_back_to_the_registry_where_its_index_fails(capsys: pytest.C
     assert "https://mirror has no torch==2.13.0" in capsys.readouterr().out
 
 
-# --- what is pinned ---
+# --- pinned versions ---
 
 
 def constraints() -> list[Requirement]:
@@ -94,7 +94,7 @@ def constraints() -> list[Requirement]:
 
 
 def pins(python: str) -> dict[str, list[str]]:
-    """Package -> the versions it is pinned to on that Python."""
+    """Map each package to the versions that are pinned for this Python."""
     result: dict[str, list[str]] = {}
     for pin in constraints():
         if pin.marker is None or pin.marker.evaluate({"python_version": python}):
@@ -103,7 +103,7 @@ def pins(python: str) -> dict[str, list[str]]:
 
 
 def requirements(python: str) -> list[Requirement]:
-    """What the package and its extras need on that Python, itself aside: one extra may name others."""
+    """List the requirements of the package and its extras for this Python, without references to itself."""
     result = [r for r in map(Requirement, metadata.requires("f5-tts-rl") or []) if r.name != "f5-tts-rl"]
     extras = ["", *(metadata.metadata("f5-tts-rl").get_all("Provides-Extra") or [])]
     places = [{"python_version": python, "extra": extra} for extra in extras]
@@ -130,7 +130,7 @@ def test_torch_is_pinned_in_one_line():
     assert setup_env.torch_pin(setup_env.CONSTRAINTS.read_text(encoding="utf-8")).startswith("torch==")
 
 
-# --- what the user asked for, and with which Python ---
+# --- arguments and Python version ---
 
 
 @pytest.mark.parametrize("version", [(3, 9), (3, 14), (2, 7), (4, 0)])
@@ -174,7 +174,7 @@ def test_the_site_is_set_up_alone_without_the_other_extras():
     assert [str(stamp) for stamp in setup_env.stamps(Path(".venv"), ["docs"])] == [".venv/.ready-docs"]
 
 
-# --- making the environment ---
+# --- virtual environment ---
 
 
 def bare_venv(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""What many tests are made of: mel settings, and small networks with the settings of a config."""
+"""Small building blocks of tests: mel settings, and tiny networks with the settings of a config."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SIZES: dict[str, Any] = {
 
 
 def tiny_arch(**changes: Any) -> ArchConfig:
-    """The architecture of F5TTS_v1_Base, tiny."""
+    """Return the architecture of F5TTS_v1_Base at a tiny size."""
     return replace(published_arch(), **{**SIZES, **changes})
 
 

@@ -1,7 +1,8 @@
-"""Makes the spoken-digit corpora `data/mini_custom` (shipped) and `data/mini_base_custom` (made where it is needed).
+"""Make the spoken-digit corpora: `data/mini_custom` (shipped) and `data/mini_base_custom` (made on demand).
 
-The speech is synthetic: one text-to-speech voice (hibari-tts) whose pitch, vocal-tract length, spectral tilt,
-breath and speed are changed into twenty-two. A clip depends on its voice and text alone, so both corpora agree.
+The speech is synthetic. The text-to-speech system hibari-tts has one voice; changes of its pitch, vocal-tract length,
+spectral tilt, breathiness and speed make twenty-two voices. A clip depends on its voice and text alone, so the same
+clip is equal in both corpora.
 """
 
 from __future__ import annotations
@@ -25,43 +26,43 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 SEED = 20260
-SAMPLE_RATE = 16000  # Hz, of everything written
+SAMPLE_RATE = 16000  # Hz, of all files written
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-LENGTHS = (2, 3, 4, 5)  # words in an utterance
+LENGTHS = (2, 3, 4, 5)  # words per utterance
 PROMPT_LENGTHS = (2, 3)
-SHARES = {"train": 0.60, "dev": 0.15, "test": 0.25}  # of the strings of every length
+SHARES = {"train": 0.60, "dev": 0.15, "test": 0.25}  # of the digit strings of each length
 SYMBOLS = " abcdefghijklmnopqrstuvwxyz"
-LOUDNESS = 0.06  # root mean square of the speech, full scale 1
+LOUDNESS = 0.06  # RMS of the speech; full scale is 1
 PEAK = 0.95
-MARGIN_S = 0.04  # quiet kept before and after the speech
-QUIET_DB = -40.0  # below the loudest frame: not speech
+MARGIN_S = 0.04  # silence kept before and after the speech
+QUIET_DB = -40.0  # relative to the loudest frame; quieter frames are not speech
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Voice:
-    """How one voice differs from the synthesiser's own."""
+    """Differences of a voice from the synthesizer's own voice."""
 
     name: str
     pitch: float  # factor on the fundamental frequency
-    intonation: float  # factor on the range of its logarithm about the mean; 0 is a monotone
-    warp: float  # factor on the frequencies of the spectral envelope; a short vocal tract is above 1
+    intonation: float  # factor on the deviations of its logarithm from the mean; 0 is a monotone
+    warp: float  # factor on the frequencies of the spectral envelope; above 1 for a short vocal tract
     tilt_db: float  # dB per octave about 1 kHz
-    breath_db: float  # noise below the harmonics' envelope in dB; -60 is none
+    breath_db: float  # noise relative to the harmonics' envelope in dB; -60 is none
     speed: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Clip:
-    """One utterance to be written."""
+    """One utterance to synthesize."""
 
     voice: Voice
     text: str
-    name: str  # of the file, without folder or suffix
+    name: str  # file name without folder and suffix
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvalItem:
-    """One thing an evaluation asks for: `text` in the voice of the prompt."""
+    """One item of an evaluation list: `text`, to be synthesized in the voice of the prompt."""
 
     id: str
     prompt: Clip
@@ -70,7 +71,7 @@ class EvalItem:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvalSetSize:
-    """How much of an evaluation list belongs to one voice."""
+    """Number of prompts and items per voice in an evaluation list."""
 
     prompts: int
     items: int
@@ -78,11 +79,11 @@ class EvalSetSize:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """How large a corpus is and what belongs to it."""
+    """Size and content of a corpus."""
 
     out: Path
-    per_voice: int  # training utterances of each voice
-    eval_splits: tuple[str, ...]  # splits whose evaluation list is written
+    per_voice: int  # training utterances per voice
+    eval_splits: tuple[str, ...]  # splits for which an evaluation list is written
 
 
 RECIPES = {
@@ -92,8 +93,8 @@ RECIPES = {
 UNSEEN_SIZES = {"dev": EvalSetSize(prompts=5, items=24), "test": EvalSetSize(prompts=5, items=40)}
 SEEN_SIZES = {"dev": EvalSetSize(prompts=1, items=1), "test": EvalSetSize(prompts=2, items=4)}
 
-# Chosen among random candidates: digits still understood by pocketsphinx, far apart for a speaker encoder;
-# the voices kept from training lie inside the range of the others.
+# Selected among random candidates: pocketsphinx still recognizes the digits, and the speaker embeddings are far apart.
+# The parameters of the dev and test voices lie inside the range of the training voices.
 TRAIN_VOICES = (
     Voice(name="train_00", pitch=1.36, intonation=1.08, warp=0.86, tilt_db=5.78, breath_db=-60.0, speed=1.11),
     Voice(name="train_01", pitch=1.15, intonation=1.29, warp=1.05, tilt_db=0.27, breath_db=-60.0, speed=0.98),
@@ -128,7 +129,7 @@ TEST_VOICES = (
 
 
 def bend_pitch(f0: Float[np.ndarray, " n"], voice: Voice, unvoiced_hz: float = 40.0) -> Float[np.ndarray, " n"]:
-    """The voice's fundamental frequency in Hz; frames below `unvoiced_hz` have none and stay."""
+    """Change the fundamental frequency (Hz) as the voice asks; unvoiced frames, below `unvoiced_hz`, stay."""
     voiced = f0 > unvoiced_hz
     if not voiced.any():
         return f0
@@ -139,7 +140,7 @@ def bend_pitch(f0: Float[np.ndarray, " n"], voice: Voice, unvoiced_hz: float = 4
 
 
 def warp_frequency(spectrum: Float[np.ndarray, "k n"], warp: float) -> Float[np.ndarray, "k n"]:
-    """The spectrum with what was at frequency f now at `warp` times f; the top bin fills what is missing."""
+    """Move the content at frequency f to `warp` times f; the top bin fills what is missing above."""
     source = np.minimum(np.arange(len(spectrum)) / warp, len(spectrum) - 1)
     low = source.astype(int)
     high = np.minimum(low + 1, len(spectrum) - 1)
@@ -148,7 +149,7 @@ def warp_frequency(spectrum: Float[np.ndarray, "k n"], warp: float) -> Float[np.
 
 
 def warp_phase(phase: Float[np.ndarray, "k n"], warp: float, turn: float) -> Float[np.ndarray, "k n"]:
-    """Phases moved with their bins; neighbouring bins differ by `turn` radians per frame, and still do."""
+    """Move the phases with their bins; adjacent bins keep their difference of `turn` radians per frame."""
     bins = np.arange(len(phase))
     source = np.minimum(np.round(bins / warp).astype(int), len(phase) - 1)
     drift = (turn * (bins - source))[:, None] * np.arange(phase.shape[1])
@@ -156,13 +157,13 @@ def warp_phase(phase: Float[np.ndarray, "k n"], warp: float, turn: float) -> Flo
 
 
 def tilt_curve(num_bins: int, nyquist: float, db_per_octave: float) -> Float[np.ndarray, " k"]:
-    """Natural-log gain of every bin: zero at 1 kHz, level below 100 Hz."""
+    """Compute the natural-log gain of each bin for a slope in dB per octave: 0 at 1 kHz, constant below 100 Hz."""
     hertz = np.maximum(np.linspace(0, nyquist, num_bins), 100.0)
     return (db_per_octave * np.log2(hertz / 1000.0) * np.log(10) / 20).astype(np.float32)
 
 
 class DigitSynthesizer:
-    """Speaks a text in any of the voices: the synthesiser's spectra, changed, through its own synthesis."""
+    """Synthesizer of a text in any of the voices: modified spectra of hibari-tts, through its own vocoder."""
 
     def __init__(self) -> None:
         try:
@@ -173,13 +174,13 @@ class DigitSynthesizer:
         self.dsp = hibari.tts.dsp
 
     def __call__(self, voice: Voice, text: str) -> Float[np.ndarray, " nw"]:
-        """The trimmed, level clip at SAMPLE_RATE; the same bytes for the same voice and text."""
+        """Synthesize the trimmed, leveled clip at SAMPLE_RATE; the same voice and text give the same bytes."""
         rng = np.random.default_rng([SEED, *f"{voice.name} {text}".encode()])
         wave = self.dsp.synth(*self.spectra(voice, text), rng=rng)
         return level(trim(soxr.resample(wave, self.engine.sample_rate, SAMPLE_RATE)))
 
     def spectra(self, voice: Voice, text: str) -> tuple[np.ndarray, ...]:
-        """The synthesiser's log spectra (harmonics, noise, rest), phases and pitch, as this voice has them."""
+        """Compute the log spectra (harmonics, dispersion, noise, rest), the phases and the pitch of this voice."""
         ids = self.engine.ids(" ".join(self.engine.phonemize(text)))
         feed = {"ids": np.asarray([ids], np.int64), "speed": np.asarray([voice.speed], np.float32)}
         harmonics, dispersion, noise, rest, phase, f0 = (
@@ -197,20 +198,20 @@ class DigitSynthesizer:
 
 
 def speech_frames(wave: Float[np.ndarray, " nw"], frame: int = SAMPLE_RATE // 100) -> tuple[np.ndarray, np.ndarray]:
-    """The power of every 10 ms frame and whether it is speech."""
+    """Compute the power of each 10 ms frame, and whether the frame is speech."""
     power = np.square(wave[: len(wave) // frame * frame].reshape(-1, frame), dtype=np.float64).mean(axis=1)
     return power, power > power.max() * 10 ** (QUIET_DB / 10)
 
 
 def trim(wave: Float[np.ndarray, " nw"]) -> Float[np.ndarray, " nt"]:
-    """The speech and MARGIN_S of what lies around it."""
+    """Cut the wave to the speech with MARGIN_S seconds on both sides."""
     active = np.flatnonzero(speech_frames(wave)[1])
     margin, frame = round(MARGIN_S * SAMPLE_RATE), SAMPLE_RATE // 100
     return wave[max(0, active[0] * frame - margin) : (active[-1] + 1) * frame + margin]
 
 
 def level(wave: Float[np.ndarray, " nw"]) -> Float[np.ndarray, " nw"]:
-    """The wave with its speech at LOUDNESS, or below where its peak would pass PEAK."""
+    """Scale the wave so that its speech has an RMS of LOUDNESS, or less where its peak would exceed PEAK."""
     power, active = speech_frames(wave)
     gain = min(LOUDNESS / np.sqrt(power[active].mean()), PEAK / np.abs(wave).max())
     return (wave * gain).astype(np.float32)
@@ -221,7 +222,7 @@ def level(wave: Float[np.ndarray, " nw"]) -> Float[np.ndarray, " nw"]:
 
 @cache
 def text_lists(seed: int) -> dict[str, dict[int, list[str]]]:
-    """Every digit string of every length, dealt to the three splits: {split: {length: texts}}."""
+    """Divide all digit strings of each length among the three splits at random: {split: {length: texts}}."""
     lists: dict[str, dict[int, list[str]]] = {split: {} for split in SHARES}
     for length in LENGTHS:
         strings = [" ".join(words) for words in itertools.product(WORDS, repeat=length)]
@@ -233,13 +234,13 @@ def text_lists(seed: int) -> dict[str, dict[int, list[str]]]:
 
 
 def draw_texts(lists: dict[int, list[str]], lengths: Sequence[int], count: int, rng: np.random.Generator) -> list[str]:
-    """`count` different texts, of each length in turn."""
+    """Draw `count` different texts, of each length in turn."""
     remaining = {length: iter(rng.permutation(lists[length]).tolist()) for length in lengths}
     return [next(remaining[length]) for length in itertools.islice(itertools.cycle(lengths), count)]
 
 
 def train_clips(per_voice: int) -> list[Clip]:
-    """The training utterances: every training voice, texts of the train list, lengths in equal parts."""
+    """List the training utterances: each training voice with texts of the train split, lengths in equal parts."""
     lists, rng = text_lists(SEED)["train"], np.random.default_rng([SEED, per_voice])
     return [
         Clip(voice=voice, text=text, name=f"{voice.name}_{index:04d}")
@@ -249,7 +250,7 @@ def train_clips(per_voice: int) -> list[Clip]:
 
 
 def eval_items(split: str) -> list[EvalItem]:
-    """What an evaluation asks for: every voice's prompts in turn, each with another text of the split's list."""
+    """List the evaluation items of a split: the prompts of each voice in turn, each with a different text."""
     unseen = DEV_VOICES if split == "dev" else TEST_VOICES
     return [
         item
@@ -260,7 +261,7 @@ def eval_items(split: str) -> list[EvalItem]:
 
 
 def voice_items(split: str, voice: Voice, index: int, size: EvalSetSize) -> list[EvalItem]:
-    """One voice's items; `place` says at which length it begins, so that few items still cover all lengths."""
+    """List one voice's items; their first length depends on the voice, so that few items cover all lengths."""
     lists, rng = text_lists(SEED)[split], np.random.default_rng([SEED, *f"{split} {voice.name}".encode()])
     prompts = [
         Clip(voice=voice, text=text, name=f"{voice.name}_{split}_prompt_{index}")
@@ -280,7 +281,7 @@ def voice_items(split: str, voice: Voice, index: int, size: EvalSetSize) -> list
 
 
 def write_clips(clips: Iterable[Clip], folder: Path, speak: DigitSynthesizer) -> list[float]:
-    """Speaks every clip into `folder`; returns their durations in seconds."""
+    """Synthesize all clips to FLAC files in `folder`; return their durations in seconds."""
     folder.mkdir(exist_ok=True)
     durations = []
     for clip in tqdm(clips, desc=f"speaking into {folder}", unit="clip"):
@@ -291,7 +292,7 @@ def write_clips(clips: Iterable[Clip], folder: Path, speak: DigitSynthesizer) ->
 
 
 def write_training(folder: Path, out: Path, per_voice: int, speak: DigitSynthesizer) -> None:
-    """The training utterances and what the trainer reads beside them; rows name files below `out`."""
+    """Write the training utterances, their table, durations and vocabulary; rows name files below `out`."""
     from datasets import Dataset
 
     clips = train_clips(per_voice)
@@ -306,7 +307,7 @@ def write_training(folder: Path, out: Path, per_voice: int, speak: DigitSynthesi
 
 
 def write_eval_set(folder: Path, out: Path, split: str, speak: DigitSynthesizer) -> None:
-    """The evaluation list of a split and its prompts; a target is spoken only to learn how long it takes."""
+    """Write the evaluation list of a split and its prompts; targets are synthesized to measure their duration."""
     items = eval_items(split)
     write_clips(dict.fromkeys(item.prompt for item in items), folder / "wavs", speak)
     rows = [
@@ -325,12 +326,12 @@ def write_eval_set(folder: Path, out: Path, split: str, speak: DigitSynthesizer)
 
 
 def wav_path(out: Path, clip: Clip) -> str:
-    """Where a finished corpus holds the clip, as seen from where the script was started."""
+    """Return the path of the clip in the finished corpus, relative to the working directory."""
     return (out / "wavs" / f"{clip.name}.flac").as_posix()
 
 
 def make_corpus(recipe: Recipe, out: Path) -> None:
-    """Writes the corpus beside `out` and renames it when complete; what stood there before is replaced."""
+    """Write the corpus to a temporary folder beside `out`, then rename it; an earlier corpus is replaced."""
     folder = out.with_name(out.name + ".partial")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -344,12 +345,12 @@ def make_corpus(recipe: Recipe, out: Path) -> None:
 
 
 def is_complete(out: Path) -> bool:
-    """Whether a finished corpus stands there; an unfinished one has another name."""
+    """Check whether a finished corpus is in the folder; an unfinished one has another name."""
     return all((out / name).exists() for name in ("raw", "wavs", "duration.json", "vocab.txt"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Make one of the corpora, unless it is there."""
+    """Run the command: make one of the corpora unless it exists; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m recipes.digits.make_corpus", description=__doc__)
     parser.add_argument("kind", choices=RECIPES)
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: data/mini_custom or data/mini_base_custom")

@@ -1,7 +1,7 @@
-"""The whole job on spoken digits: evaluate the base, warm up, GRPO, evaluate again, show what it did.
+"""Run the whole workflow on spoken digits: evaluate the base model, train both stages, evaluate again, report.
 
-`make quickstart`, or `python -m recipes.digits.quickstart`. Each phase is a command that a user can repeat; it is
-printed, run, and skipped where its result already lies in runs/quickstart. `make clean-run` starts over.
+`make quickstart`, or `python -m recipes.digits.quickstart`. Each phase is a command that a user can repeat. The command
+is printed and run, unless its result exists in runs/quickstart. `make clean-run` deletes these results.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ STAGE_1 = [
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """One command of the job."""
+    """One command of the workflow."""
 
     title: str
     module: str
     arguments: list[str]
-    result: Path | None = None  # a file that only the complete phase leaves; training resumes by itself
-    copies: tuple[Path, Path] | None = None  # a checkpoint put in place first, as the guide's `cp` does
+    result: Path | None = None  # a file that exists only after the phase is complete; training resumes without one
+    copies: tuple[Path, Path] | None = None  # checkpoint and where to copy it first, as the guide's `cp` does
 
     def run(self) -> None:
-        """Print the command and run it, unless its result is there; exits as the command does when that fails."""
+        """Print the command and run it, unless its result exists; exit with its code if it fails."""
         print(f"\n== {self.title}", flush=True)
         if self.result is not None and self.result.exists():
             print(f"{self.result} exists: nothing to do (make clean-run starts over)", flush=True)
@@ -65,11 +65,12 @@ class Phase:
 
     @property
     def command(self) -> list[str]:
+        """Return the command line as a user would type it."""
         return [".venv/bin/python", "-m", self.module, *self.arguments]
 
 
 def phases(run_dir: Path = RUN_DIR) -> list[Phase]:
-    """The job in order."""
+    """List the phases of the workflow in order."""
     warmup, grpo = run_dir / "warmup", run_dir / "grpo"
     return [
         evaluation(BASE, run_dir / "eval" / "base"),
@@ -81,6 +82,7 @@ def phases(run_dir: Path = RUN_DIR) -> list[Phase]:
 
 
 def stage_1(folder: Path, *more: str) -> Phase:
+    """Build the phase that trains stage 1 from the base model."""
     return Phase(
         title="stage 1: warm-up, the velocity becomes a Gaussian",
         module="f5_tts.train.train",
@@ -90,6 +92,7 @@ def stage_1(folder: Path, *more: str) -> Phase:
 
 
 def stage_2(warmup: Path, folder: Path, *more: str) -> Phase:
+    """Build the phase that trains stage 2 from the result of stage 1."""
     return Phase(
         title="stage 2: GRPO, towards what scored above its group",
         module="f5_tts.train.train_rl",
@@ -99,6 +102,7 @@ def stage_2(warmup: Path, folder: Path, *more: str) -> Phase:
 
 
 def evaluation(ckpt: Path, out: Path, *more: str) -> Phase:
+    """Build the phase that evaluates a checkpoint."""
     return Phase(
         title=f"evaluate {ckpt}",
         module="f5_tts.scripts.evaluate",
@@ -108,7 +112,7 @@ def evaluation(ckpt: Path, out: Path, *more: str) -> Phase:
 
 
 def write_report(run_dir: Path = RUN_DIR) -> None:
-    """Table, picture and page of a complete run."""
+    """Write the table, the plot and the HTML page of a complete run, and print the table."""
     results = {model: read_result(run_dir / "eval" / folder) for model, folder in MODELS.items()}
     rows = [row for model, result in results.items() for row in result.rows(model, ASR)]
     table = results_table(rows, ASR)
@@ -126,7 +130,7 @@ def write_report(run_dir: Path = RUN_DIR) -> None:
 
 
 def describe_change(before: list[Score], after: list[Score], algorithm: str) -> str:
-    """What stage 2 did to the held-out error rate, item by item."""
+    """Describe how stage 2 changed the held-out error rate, from differences paired by item."""
     change = paired_interval(before, [after], relative=True)
     return (
         f"Stage 2 ({algorithm}) changed the held-out error rate by {change.value:+.0%} of the base's "
@@ -135,7 +139,7 @@ def describe_change(before: list[Score], after: list[Score], algorithm: str) -> 
 
 
 def listen_rows(results: dict[str, Result], run_dir: Path, count: int) -> list[ListenRow]:
-    """The kept clips, model by model: first takes."""
+    """Collect the first clip of each model for the example items."""
     items = {item.id: item for item in read_items(ITEMS)}
     unseen = {model: result.unseen(ASR) for model, result in results.items()}
     scores_by_id = {model: {score.id: score for score in reversed(scores)} for model, scores in unseen.items()}
@@ -159,8 +163,10 @@ def listen_rows(results: dict[str, Result], run_dir: Path, count: int) -> list[L
 
 
 def main(argv: list[str]) -> bool:
+    """Run the command: all phases, then the report."""
     started = time.monotonic()
-    signal.signal(signal.SIGINT, lambda number, frame: None)  # the command at work saves and ends; then so do we
+    # the running command saves and stops; its exit code then ends this one
+    signal.signal(signal.SIGINT, lambda number, frame: None)
     for phase in phases():
         phase.run()
     write_report()

@@ -1,9 +1,9 @@
-"""The claim: the quick start's job by every algorithm, measured by a judge that was never a reward.
+"""Train the quick start's model with each algorithm and measure it with a recogniser that was never a reward.
 
-`make results`, or `python -m recipes.digits.results --seeds 1 2 3`: about 40 minutes a seed on two cores; a second run
-goes on where it stopped. Leaves runs/results/results.md. All algorithms spend as many evaluations of the network in
-training; beside them stands what the reward gives without training, the best of 8. Stage 1 trains only the width of the
-Gaussian: it speaks as the base does, and is not measured again.
+`make results`, or `python -m recipes.digits.results --seeds 1 2 3`, takes about 40 minutes per seed on two CPU cores
+and resumes after an interruption. It writes runs/results/results.md. Training uses the same number of network
+evaluations for each algorithm. The table also shows best-of-8 sampling, which needs no training. Stage 1 trains only
+the width of the Gaussian: it has the mean velocity of the base model, and is not evaluated separately.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ RUN_DIR = Path("runs/results")
 SEEDS = [1, 2, 3]
 BEST_OF = 8
 SDE_OVERRIDES = ["rl.shared_noise=true", "rl.kl_weight=0.02", "optim.learning_rate=2e-4", "optim.max_updates=215"]
-ALGORITHMS = {  # nft as in the quick start; the others with as many evaluations in all: 180 x 256 = 215 x 214
+# nft as in the quick start; the others with the same number of evaluations in total: 180 x 256 = 215 x 214
+ALGORITHMS = {
     "nft": [],
     "gaussian_grpo": SDE_OVERRIDES,
     "flow_grpo": SDE_OVERRIDES,
@@ -42,7 +43,7 @@ HEADER = ("model", "guidance", "error rate", "similarity", *CHANGES, *COSTS)
 
 
 def phases(seeds: Sequence[int], run_dir: Path = RUN_DIR) -> list[Phase]:
-    """Base once, and the best of its samples; then seed by seed stage 1, and from it each algorithm."""
+    """List the phases: evaluate the base and its best-of-N, then train stage 1 and each algorithm for each seed."""
     job = [evaluation(BASE, run_dir / "base", BOTH_ASR), best_of_base(run_dir / "best_of")]
     for seed in seeds:
         folder, seeded = run_dir / f"seed_{seed}", f"optim.seed={seed}"
@@ -54,7 +55,7 @@ def phases(seeds: Sequence[int], run_dir: Path = RUN_DIR) -> list[Phase]:
 
 
 def best_of_base(out: Path) -> Phase:
-    """At guidance 1, which the base's own evaluation chooses."""
+    """Build the phase for best-of-N of the base model, at guidance 1, which its own evaluation selects."""
     return Phase(
         title=f"the best of {BEST_OF} samples of the base, chosen by the reward",
         module="f5_tts.scripts.best_of",
@@ -67,6 +68,7 @@ def best_of_base(out: Path) -> Phase:
 
 
 def settings_of(algorithm: str) -> list[str]:
+    """Return the config overrides of the algorithm."""
     return [f"rl.algorithm={algorithm}", *ALGORITHMS[algorithm]]
 
 
@@ -74,7 +76,7 @@ def settings_of(algorithm: str) -> list[str]:
 
 
 def table(run_dir: Path, asr: str, seeds: Sequence[int]) -> str:
-    """Markdown: each model's mean over seeds against the base, on voices never seen, and what it cost."""
+    """Format a Markdown table of unseen speakers: the mean of each model over seeds, its change, and its cost."""
     base, best = read_result(run_dir / "base"), read_result(run_dir / "best_of")
     rows = [[*score_cells("base", [base], asr), *[""] * len(CHANGES), *[""] * (len(COSTS) - 1), "1"]]
     best_row = [*score_cells(f"base, best of {BEST_OF}", [best], asr), *changes(base, [best], asr)]
@@ -90,36 +92,41 @@ def table(run_dir: Path, asr: str, seeds: Sequence[int]) -> str:
 
 
 def score_cells(name: str, seeds: Sequence[Result], asr: str) -> list[str]:
-    """Guidance of each seed, error rate and similarity over all."""
+    """Format the guidance strength of each seed, and the error rate and similarity over all seeds."""
     scores = [result.unseen(asr) for result in seeds]
     guidance = ", ".join(f"{result.guidance[asr]:g}" for result in seeds)
     return [name, guidance, f"{100 * mean(scores, word_errors):.1f} %", f"{mean(scores, similarities):.3f}"]
 
 
 def changes(base: Result, seeds: Sequence[Result], asr: str) -> list[str]:
-    """Paired changes against the base, with intervals over items and seeds."""
+    """Format the paired changes against the base model, with intervals over items and seeds."""
     before, after = base.unseen(asr), [result.unseen(asr) for result in seeds]
     absolute, relative = (paired_interval(before, after, relative=relative) for relative in (False, True))
     return [change(absolute, 100.0), change(relative, 100.0), change(paired_interval(before, after, similarities), 1.0)]
 
 
 def mean(seeds: Sequence[Sequence[Score]], metric: RatioMetric) -> float:
-    """A quantity over all items of all seeds."""
+    """Compute a ratio metric over all items of all seeds."""
     top, bottom = metric([score for scores in seeds for score in scores])
     return float(top.sum() / bottom.sum())
 
 
 def change(interval: Interval, scale: float) -> str:
+    """Format a change and its interval, multiplied by `scale`."""
     digits = 1 if scale == 100.0 else 3
     low, high = (f"{scale * bound:+.{digits}f}" for bound in (interval.low, interval.high))
     return f"{scale * interval.value:+.{digits}f} ({low} to {high})"
 
 
-# --- what training cost ---
+# --- training cost ---
 
 
 def costs(algorithm: str, folders: Sequence[Path]) -> list[str]:
-    """Of one run, the mean over seeds; memory the most of any. Minutes by the median update: no other work counts."""
+    """Format the training cost of one run: the mean over seeds, and the highest peak memory of any seed.
+
+    Minutes are the median update time multiplied by the number of updates, so that other load on the machine counts
+    little.
+    """
     cfg = compose_config("F5TTS_Mini_RL", settings_of(algorithm), RLTrainConfig)
     metrics = [metric_rows(folder / "metrics.jsonl") for folder in folders]
     minutes = fmean(median(row["time/update"] for row in rows) * len(rows) / 60 for rows in metrics)
@@ -129,10 +136,10 @@ def costs(algorithm: str, folders: Sequence[Path]) -> list[str]:
 
 
 def evaluations(rl: RLConfig, prompts: int) -> float:
-    """Evaluations of the network in one update, a backward pass counted as two; the mean over where a window falls.
+    """Count the network evaluations of one update; a backward pass counts as two.
 
-    With rl.shared_noise the steps before the window are solved once a prompt. A slice is a forward and a backward pass,
-    and a forward pass of the reference where there is one.
+    The count is the mean over all positions of the window. With rl.shared_noise, the steps before the window are solved
+    once per prompt. A slice is a forward and a backward pass, and a forward pass of the reference if there is one.
     """
     samples, shared_steps, slices = prompts * group_size(rl), 0.0, rl.nft.num_times
     if rl.algorithm != "nft":
@@ -145,14 +152,17 @@ def evaluations(rl: RLConfig, prompts: int) -> float:
 
 
 def command_line() -> argparse.ArgumentParser:
+    """Build the argument parser."""
     parser = argparse.ArgumentParser(prog="python -m recipes.digits.results", description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="default: 1 2 3")
     return parser
 
 
 def main(argv: list[str]) -> bool:
+    """Run the command: all phases, then the tables of both recognisers."""
     seeds = command_line().parse_args(argv).seeds
-    signal.signal(signal.SIGINT, lambda number, frame: None)  # the command at work saves and ends; then so do we
+    # the running command saves and stops; its exit code then ends this one
+    signal.signal(signal.SIGINT, lambda number, frame: None)
     for phase in phases(seeds):
         phase.run()
     text = "\n".join(table(RUN_DIR, asr, seeds) for asr in ("whisper", "pocketsphinx"))

@@ -1,4 +1,4 @@
-"""What a Python user imports: load a model, speak."""
+"""Python interface for speech synthesis: load a model, synthesize texts in the voice of a reference recording."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from f5_tts.infer.synthesizer import SynthesisInput, resolve_seed
 
 
 class F5TTS:
-    """A model that speaks in the voice of a recording; names as in the F5TTS of F5-TTS."""
+    """A text-to-speech model that speaks in the voice of a reference recording; names as in F5-TTS's class F5TTS."""
 
     def __init__(
         self,
@@ -27,10 +27,16 @@ class F5TTS:
         vocoder_local_path: str | None = None,
         device: str | None = None,
     ) -> None:
-        """`model` names a config; a path or hf://org/repo/path says where its weights and vocabulary are.
+        """Load a model and its vocoder.
 
-        Without `ckpt_file` the published weights are fetched. None leaves to the config's `infer` section, or to what
-        the machine has.
+        Args:
+            model: name of a config.
+            ckpt_file: path or hf://org/repo/path of the weights; empty means the published weights, which are
+                downloaded.
+            vocab_file: path or hf://org/repo/path of the vocabulary; empty means that of the config.
+            ode_method: euler or midpoint; None means infer.ode_method of the config.
+            vocoder_local_path: folder with the vocoder's weights; None means the config's vocoder.
+            device: e.g. "cuda:0" or "cpu"; None means a GPU if there is one.
         """
         overrides = [] if ode_method is None else [f"infer.ode_method={ode_method}"]
         cfg = compose_synthesis_config(model, overrides)
@@ -39,7 +45,7 @@ class F5TTS:
             check(cfg)
         self.synthesizer = load_synthesizer(cfg, str(ckpt_file), str(vocab_file), device)
         self.target_sample_rate = self.synthesizer.sample_rate
-        self.seed: int | None = None  # of the last call
+        self.seed: int | None = None  # seed of the last call
 
     def infer(
         self,
@@ -59,12 +65,31 @@ class F5TTS:
         file_wave: str | Path | None = None,
         seed: int | None = None,
     ) -> tuple[Any, int, Any]:
-        """Speech, its sample rate in Hz, and its log-mel (bins first), as float32 arrays.
+        """Synthesize a text: return the waveform, its sample rate in Hz, and its log-mel (bins first), in float32.
 
-        Of a list of texts two lists: text i gets the noise of `seed` + i, so that spoken alone with that seed it is the
-        same. None means the value of the config's `infer` section; where that has no seed, one is drawn and kept as
-        `self.seed`.
-        An empty `ref_text` is transcribed. `remove_silence` shortens pauses, in `file_wave` too (one text only).
+        A list of texts gives two lists. Text i is drawn with `seed` + i, so it is the same if synthesized alone with
+        that seed. None means the value in the config's `infer` section; if that has no seed either, one is drawn and
+        kept as `self.seed`.
+
+        Args:
+            ref_file: recording of the voice.
+            ref_text: its transcript; an empty one is replaced by the transcript of an ASR model.
+            gen_text: text or texts to synthesize.
+            target_rms: RMS level to which a quieter reference is raised for the model; the output gets the original
+                level.
+            cross_fade_duration: overlap of neighboring chunks of a long text, in seconds.
+            sway_sampling_coef: shift of the time grid, from -1 to 1; negative values favor early times.
+            cfg_strength: strength of classifier-free guidance, 0 or more.
+            nfe_step: solver steps.
+            speed: speaking rate; 2 is twice as fast.
+            fix_duration: duration of reference and chunk together, in seconds, instead of an estimate from the text.
+            batch_size: chunks that are synthesized together.
+            remove_silence: shorten pauses, also in `file_wave`.
+            file_wave: WAV file to write; for a single text only.
+            seed: seed of the noise, from 0 to 2^31.
+
+        Raises:
+            ValueError: a value is out of range, or `file_wave` is given for a list of texts.
         """
         single = isinstance(gen_text, str)
         if file_wave is not None and not single:
@@ -101,5 +126,5 @@ class F5TTS:
         return (arrays[0], synthesizer.sample_rate, mels[0]) if single else (arrays, synthesizer.sample_rate, mels)
 
     def transcribe(self, ref_audio: str | Path) -> str:
-        """What is said in a recording, by the recogniser that is installed (of a long one, its start)."""
+        """Transcribe a recording with the installed ASR model; of a long one only the start is used."""
         return read_reference(ref_audio, "", self.target_sample_rate).text

@@ -1,4 +1,4 @@
-"""How a command of ours ends: a user's mistake is one sentence and exit code 2, never a trace."""
+"""Entry point of every command: a user error becomes one sentence and exit code 2, without a traceback."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-MAX_ERROR_CHARS = 2000  # characters of an error
-EXIT_INTERRUPTED = 130  # the exit code of a run that the user interrupted
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+MAX_ERROR_CHARS = 2000  # characters
+EXIT_INTERRUPTED = 130  # exit code of a run that the user interrupted
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # parameters of mallopt(3)
 
 
 def run_command(main: Callable[[list[str]], bool], argv: list[str]) -> NoReturn:
-    """Run `main`; F5_TTS_TRACE=1 shows the trace behind the sentence."""
+    """Run `main` and exit with its status; with F5_TTS_TRACE=1 errors show their traceback.
+
+    The exit code is 0, 2 after an error, or 130 if `main` returns False because it was interrupted.
+    """
     tune_malloc()
     try:
         finished = main(argv)
@@ -29,7 +32,7 @@ def run_command(main: Callable[[list[str]], bool], argv: list[str]) -> NoReturn:
 
 
 def truncate_middle(text: str) -> str:
-    """A sentence without its middle, where what it quotes makes it longer than a screen."""
+    """Remove the middle of a message that is longer than MAX_ERROR_CHARS, because of what it quotes."""
     return (
         text
         if len(text) <= MAX_ERROR_CHARS
@@ -38,10 +41,10 @@ def truncate_middle(text: str) -> str:
 
 
 def tune_malloc() -> None:
-    """Let glibc keep what torch frees on the CPU, up to 32 MiB a tensor; other systems stay as they are.
+    """Let glibc keep freed CPU memory for reuse, up to 32 MiB per tensor; other systems are not changed.
 
-    As it comes, glibc gives large blocks back at once, and touching the next ones costs a page fault for every 4 KiB: a
-    fifth of the time of a small model.
+    By default glibc returns large blocks to the system at once, and each new block costs a page fault per 4 KiB: a
+    fifth of the run time of a small model.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:

@@ -11,11 +11,15 @@ from typing import Any
 import yaml
 from safetensors import SafetensorError
 
-YAML_ERRORS = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError)  # that yaml raises
+YAML_ERRORS = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError)  # errors of yaml
 
 
 def ensure_writable_dir(path: Path, key: str) -> None:
-    """Make a folder and see that it can be written; raises OSError with what to do. `key` is what names it."""
+    """Make a folder and check that it is writable; `key` is the config key that names it.
+
+    Raises:
+        OSError: the folder cannot be made or written; the message says what to do.
+    """
     probe = path / ".writable"
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -26,12 +30,16 @@ def ensure_writable_dir(path: Path, key: str) -> None:
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make the file under another name, then put it in place; others may read it as any new file."""
+    """Let `write` make the file under a temporary name, then rename it, with the permissions of any new file.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     tmp_path = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         tmp_path.touch()
-        mode = tmp_path.stat().st_mode  # some libraries write files that nobody else may read
+        mode = tmp_path.stat().st_mode  # some libraries write files that only their owner may read
         write(tmp_path)
         tmp_path.chmod(mode)
         with tmp_path.open("rb") as stream:
@@ -46,6 +54,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def read_yaml(path: Path) -> Any:
+    """Read a YAML file; raise ValueError if it cannot be parsed."""
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except YAML_ERRORS as error:
@@ -53,7 +62,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def get_nested(config: Any, key: str) -> Any:
-    """The value of a dotted key, None where there is none."""
+    """Return the value of a dotted key, or None if there is none."""
     for key_part in key.split("."):
         config = config.get(key_part) if isinstance(config, dict) else None
     return config

@@ -14,7 +14,7 @@ DPI = 130
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """In inches; outside pyplot, so that nothing global is changed and no screen is needed."""
+    """Create a figure of this size in inches, without pyplot: no global state changes and no display is needed."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure

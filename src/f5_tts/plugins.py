@@ -22,5 +22,5 @@ def import_attribute(name: str, key: str) -> Any:
         return getattr(import_module(module), attribute, None)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise  # the module is there, but something that it imports is not
+            raise  # the module exists, but something that it imports does not
         raise ValueError(f"{key}: there is no module {module} for {name}, seen from where you stand") from error

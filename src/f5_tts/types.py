@@ -1,4 +1,4 @@
-"""Objects that cross from one room to another, in the order of the flow."""
+"""Data classes and protocols that the modules exchange, in the order of the data flow."""
 
 from __future__ import annotations
 
@@ -12,90 +12,93 @@ from torch import Tensor
 
 
 def split_range(num: int) -> list[slice]:
-    """Places 0 to num in two parts, the larger first; one place in one."""
+    """Split `num` indices into two slices, the larger one first; return one slice for one index."""
     middle = (num + 1) // 2
     return [rows for rows in (slice(0, middle), slice(middle, num)) if rows.start < rows.stop]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Utterance:
-    """One training item: the prompt (what is given) followed by the target (what is to be spoken)."""
+    """Training item: the prompt (given frames) followed by the target (frames to generate)."""
 
-    audio: Float[Tensor, " nw"]  # waveform of both
-    mel: Float[Tensor, "n d"]  # log-mel of both, natural log
-    prompt_frames: int  # how many frames at the start are prompt; 0 where the stage decides
-    text: str | list[str]  # what is said in all frames, the prompt's included; or its symbols
-    target_text: str  # what is said after the prompt
-    prompt_id: int  # names the pair (prompt, text); samples drawn for it form a group
-    prompt_text: str = ""  # what the prompt says, where it is a recording of its own
-    row: Mapping[str, Any] = field(default_factory=dict)  # the target's row of the data set, for rewards
+    audio: Float[Tensor, " nw"]  # waveform of prompt and target
+    mel: Float[Tensor, "n d"]  # log-mel of prompt and target, natural log
+    prompt_frames: int  # number of prompt frames at the start; 0 where the stage chooses them
+    text: str | list[str]  # transcript of all frames, prompt included; or its list of tokens
+    target_text: str  # transcript of the target
+    prompt_id: int  # id of the pair (prompt, text); samples of one pair form a group
+    prompt_text: str = ""  # transcript of the prompt, where it is a recording of its own
+    row: Mapping[str, Any] = field(default_factory=dict)  # row of the target in the data set, for rewards
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BadRow:
-    """A row of the data set that nothing can be learnt from, in place of an utterance."""
+    """Row of the data set that cannot be used for training; it takes the place of an utterance."""
 
     index: int
     path: str
-    kind: str  # in two words at most, e.g. "too short"
-    reason: str  # in a sentence
+    kind: str  # at most two words, e.g. "too short"
+    reason: str  # one sentence
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpeechBatch:
-    """Utterances padded to one length."""
+    """Batch of utterances, padded to one length."""
 
     mel: Float[Tensor, "b n d"]  # padded with zeros
     lens: Int[Tensor, " b"]  # valid frames
-    prompt_lens: Int[Tensor, " b"]  # frames of the prompt; 0 where the stage decides
+    prompt_lens: Int[Tensor, " b"]  # prompt frames; 0 where the stage chooses them
     text: Int[Tensor, "b nt"]  # token ids, padded with -1
-    target_texts: list[str]  # what a perfect sample says after the prompt
+    target_texts: list[str]  # transcripts of the targets
     group_ids: Int[Tensor, " b"]  # samples of one prompt share an id
     audio: list[Tensor]  # waveforms, unpadded
-    prompt_texts: list[str] = field(default_factory=list)  # as in Utterance; empty where nobody asks
+    prompt_texts: list[str] = field(default_factory=list)  # as in Utterance; empty where not needed
     rows: list[Mapping[str, Any]] = field(default_factory=list)
 
     def to(self, device: torch.device) -> SpeechBatch:
-        """The same batch with its tensors on `device`; waveforms stay where they are."""
+        """Move the tensors of the batch to `device`; the waveforms stay where they are."""
         values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         return replace(self, **{k: v.to(device) for k, v in values.items() if isinstance(v, Tensor)})
 
     def repeat(self, times: int) -> SpeechBatch:
-        """Each item `times` times, neighbours in the new batch."""
+        """Repeat each item `times` times; the copies of an item are adjacent in the new batch."""
         values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         tensors = {k: v.repeat_interleave(times, dim=0) for k, v in values.items() if isinstance(v, Tensor)}
         lists = {k: [item for item in v for _ in range(times)] for k, v in values.items() if isinstance(v, list)}
         return replace(self, **tensors, **lists)
 
     def select(self, rows: slice) -> SpeechBatch:
-        """Some of its items, padded as before."""
+        """Select a slice of the items, with their padding unchanged."""
         return replace(self, **{entry.name: getattr(self, entry.name)[rows] for entry in fields(self)})
 
     @property
     def num_entries(self) -> int:
-        """Mel entries, padding included."""
+        """Return the number of mel entries, padding included."""
         return self.mel.numel()
 
     def split(self) -> list[SpeechBatch]:
-        """Its items in two batches; one item stays whole."""
+        """Split the batch into two by items; a batch of one item is returned alone."""
         return [self.select(rows) for rows in split_range(len(self.lens))]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rollout:
-    """What the policy drew for a batch of prompts; states and actions of the trained steps only. No
-    gradients, but f5r's, whose actions, means and stds keep theirs."""
+    """Samples that the policy generated for a batch of prompts, with the recorded solver steps.
 
-    batch: SpeechBatch  # prompts, repeated; their target frames are what the data set holds
-    cond: Float[Tensor, "b n d"]  # mel of the prompt frames, zeros elsewhere: what the policy was shown
+    States and actions are those of the trained steps only. Tensors have no gradient, except with f5r: its actions,
+    means and standard deviations keep theirs.
+    """
+
+    batch: SpeechBatch  # repeated prompts; the target frames are those of the recordings
+    cond: Float[Tensor, "b n d"]  # condition of the policy: mel of the prompt frames, zeros elsewhere
     target_mask: Bool[Tensor, "b n"]  # True on generated frames; False on prompt and padding
     mel: Float[Tensor, "b n d"]  # finished log-mel, prompt frames included
     times: Float[Tensor, " s"]  # flow time of each trained step, in [0, 1], ascending
-    next_times: Float[Tensor, " s"]  # where each of them leads
-    states: Float[Tensor, "s b n d"]  # x_t shown to the policy
-    actions: Float[Tensor, "s b n d"]  # what was drawn there
-    means: Float[Tensor, "s b n d"]  # of the Gaussian that it was drawn from
-    stds: Float[Tensor, "s ..."]  # and its standard deviation: s b n d, or one number a step, s 1 1 1
+    next_times: Float[Tensor, " s"]  # flow time at the end of each trained step
+    states: Float[Tensor, "s b n d"]  # x_t at the start of each trained step
+    actions: Float[Tensor, "s b n d"]  # action drawn at each state
+    means: Float[Tensor, "s b n d"]  # mean of the Gaussian of each action
+    stds: Float[Tensor, "s ..."]  # its standard deviation: s b n d, or one number per step, s 1 1 1
 
     def __post_init__(self) -> None:
         empty = (~self.target_mask.any(dim=1)).nonzero().flatten().tolist()
@@ -103,7 +106,7 @@ class Rollout:
             raise ValueError(f"samples {empty} have no frames to generate: lower rl.prompt_frac_range")
 
     def select(self, rows: slice) -> Rollout:
-        """Some of its samples."""
+        """Select a slice of the samples."""
         by_sample = {name: getattr(self, name)[rows] for name in ("cond", "target_mask", "mel")}
         by_step = {name: getattr(self, name)[:, rows] for name in ("states", "actions", "means")}
         stds = self.stds[:, rows] if self.stds.shape == self.means.shape else self.stds
@@ -115,18 +118,18 @@ Vocoder = Callable[[Tensor, Tensor], list[Tensor]]  # log-mels b n d and their l
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RewardInput:
-    """One generated clip and what it should have been; providers see nothing else."""
+    """One generated clip and what it is compared with; a reward provider gets nothing else."""
 
-    audio: Float[Tensor, " nw"]  # the generated span alone, mono, about [-1, 1]
+    audio: Float[Tensor, " nw"]  # generated span only, mono, about [-1, 1]
     sample_rate: int  # Hz, of all waveforms here
-    text: str  # what `prompt_audio` and `audio` together should say
-    language: str = "auto"  # of the text: the row's `language`, e.g. "en", "zh"
-    # the prompt, where it is the beginning of the same clip and of its text
+    text: str  # transcript that `prompt_audio` and `audio` together should have
+    language: str = "auto"  # language of the text, from the row's `language`, e.g. "en", "zh"
+    # prompt, where it is the beginning of the same clip and text
     prompt_audio: Float[Tensor, " nl"] | None = None
-    reference_audio: Float[Tensor, " nr"] | None = None  # a recording of the voice to match
-    reference_text: str = ""  # what that recording says
-    target_audio: Float[Tensor, " nt"] | None = None  # how a person said what `audio` should say
-    row: Mapping[str, Any] = field(default_factory=dict)  # the row of the data set, all its columns
+    reference_audio: Float[Tensor, " nr"] | None = None  # recording of the speaker to match
+    reference_text: str = ""  # transcript of that recording
+    target_audio: Float[Tensor, " nt"] | None = None  # recording of what `audio` should say
+    row: Mapping[str, Any] = field(default_factory=dict)  # row of the data set with all its columns
 
     @property
     def lead(self) -> Float[Tensor, " nl"] | None:
@@ -134,70 +137,75 @@ class RewardInput:
         return self.prompt_audio
 
 
-Numbers = Tensor | Sequence[float | int | None]  # one a clip, of shape b; None is NaN
-Scores = Numbers | Mapping[str, Numbers | Sequence[str]]  # or several by component; that of the provider counts
+Numbers = Tensor | Sequence[float | int | None]  # one number per clip, of shape b; None means NaN
+# scores of one or of several components; the provider's `component` is the reward
+Scores = Numbers | Mapping[str, Numbers | Sequence[str]]
 
 
 @runtime_checkable
 class RewardProvider(Protocol):
-    """Scores finished clips; higher is better, NaN where the reward does not apply to a clip."""
+    """Reward model: scores finished clips. Higher is better; NaN where the reward does not apply to a clip."""
 
-    component: str  # what the number is, e.g. "acc"; logged as reward/<provider>.<component>
+    component: str  # name of the score, e.g. "acc"; logged as reward/<provider>.<component>
 
     def score(self, inputs: Sequence[RewardInput]) -> Scores:
-        """Of each clip a number, or several by name: `component` is the reward, the others, numbers or texts, are
-        reported beside it. Where the provider says `has_word_scores = True`, `words` is what each word of a clip's text
-        earned, a tensor b x w, NaN after its last."""
+        """Score each clip by one number, or by several named components.
+
+        The entry `component` is the reward; other entries, numbers or texts, are only reported. A provider that sets
+        `has_word_scores = True` also returns `words`, a tensor b x w with the score of each word of a clip's text, NaN
+        after the last word.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderScores:
-    """What rewards said of clips, raw, by "<provider>.<component>"."""
+    """Raw scores of the reward providers, by "<provider>.<component>"."""
 
-    components: dict[str, Float[Tensor, " b"]]  # what is rewarded; NaN where it does not apply
-    diagnostics: dict[str, Float[Tensor, " b"]]  # what is only looked at
-    # of parts that know which word earned them
+    components: dict[str, Float[Tensor, " b"]]  # rewards; NaN where one does not apply
+    diagnostics: dict[str, Float[Tensor, " b"]]  # diagnostics, which are only logged
+    # word scores of the rewards that have them
     word_scores: dict[str, Float[Tensor, "b w"]] = field(default_factory=dict)
-    texts: dict[str, list[str]] = field(default_factory=dict)  # what is only read
+    texts: dict[str, list[str]] = field(default_factory=dict)  # texts, such as transcripts, which are only shown
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RewardBatch:
-    """What the reward models said about a rollout."""
+    """Rewards of the samples of a rollout."""
 
-    total: Float[Tensor, " b"]  # weighted sum of the parts that apply
+    total: Float[Tensor, " b"]  # weighted sum of the components that apply
     components: dict[
         str, Float[Tensor, " b"]
     ]  # "<provider>.<component>" -> raw score, before weights; NaN: does not apply
-    weights: dict[str, float]  # by the same names
-    # parts that know which word earned them
+    weights: dict[str, float]  # weight of each component
+    # frame scores of the components with word scores
     frame_scores: dict[str, Float[Tensor, "b n"]] = field(default_factory=dict)
-    diagnostics: dict[str, Float[Tensor, " b"]] = field(default_factory=dict)  # other components, to be looked at
-    texts: dict[str, list[str]] = field(default_factory=dict)  # and to be read, e.g. what was heard
-    seconds: float = 0.0  # of speech that was scored
+    diagnostics: dict[str, Float[Tensor, " b"]] = field(default_factory=dict)  # other numbers, which are only logged
+    texts: dict[str, list[str]] = field(default_factory=dict)  # texts, e.g. transcripts
+    seconds: float = 0.0  # seconds of scored speech
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExperienceBatch:
-    """A rollout with what the objective needs to know of its rewards."""
+    """Rollout with its advantages: the input of the loss of stage 2."""
 
     rollout: Rollout
-    advantages: Float[Tensor, " b"] | Float[Tensor, "b n"]  # of each sample, or of each of its frames
-    loss_weight: float  # of the update's samples that are in this batch, times the number of processes
-    metrics: dict[str, float]  # of the whole update: rewards, groups, seconds
-    rewards: RewardBatch | None = None  # of its samples; None where nobody looks at them
-    is_on_policy: bool = True  # no update has learnt from it yet, so the policy is still the one that drew
+    advantages: Float[Tensor, " b"] | Float[Tensor, "b n"]  # one per sample, or one per frame
+    loss_weight: float  # fraction of the update's samples in this batch, times the number of ranks
+    metrics: dict[str, float]  # metrics of the whole update: rewards, groups, seconds
+    rewards: RewardBatch | None = None  # rewards of its samples; None where not needed
+    is_on_policy: bool = True  # first use of the rollout: the policy is still the one that drew it
 
     @property
     def num_entries(self) -> int:
-        """Mel entries of its samples, padding included."""
+        """Return the number of mel entries of the samples, padding included."""
         return self.rollout.mel.numel()
 
     def split(self) -> list[ExperienceBatch]:
-        """Its samples in two batches whose losses add up to its own; what rewards said stays with the first.
+        """Split the samples into two batches whose losses add up to the loss of this one.
 
-        One sample stays whole, and so do samples with gradients of their drawing (f5r), which are there once.
+        The rewards stay with the first batch. A single sample is not split. Samples whose actions carry gradients (f5r)
+        are not split either: their graph exists once.
         """
         num = len(self.rollout.mel)
         if self.rollout.actions.requires_grad:
@@ -216,8 +224,8 @@ class ExperienceBatch:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LossOutput:
-    """A slice of an item's loss, and the numbers worth a look."""
+    """Loss of one slice of an item, with its metrics."""
 
     loss: Float[Tensor, ""]
     metrics: dict[str, float]
-    seconds: float = 0.0  # of speech that is in no other slice: stage 1 learnt from it, stage 2 drew it
+    seconds: float = 0.0  # seconds of speech counted in this slice only: trained on in stage 1, drawn in stage 2

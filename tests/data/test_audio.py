@@ -30,7 +30,7 @@ def test_a_24_khz_sine_read_at_16_khz_is_the_16_khz_sine_within_1e_3(tmp_path):
     soundfile.write(tmp_path / "a.flac", sine(24000), 24000)
     wave = load_audio(str(tmp_path / "a.flac"), 16000)
     assert wave.shape == (8000,) and wave.dtype == torch.float32
-    inner = slice(200, -200)  # the resampler rings where the sine begins and ends
+    inner = slice(200, -200)  # without the ringing of the resampler at both ends of the sine
     torch.testing.assert_close(wave[inner], torch.from_numpy(sine(16000))[inner], atol=1e-3, rtol=0)
 
 
@@ -56,12 +56,12 @@ def test_stereo_of_any_format_and_rate_gives_its_mean_at_the_wanted_rate_within_
     soundfile.write(tmp_path / name, stereo, rate, subtype=subtype)
     wave = load_audio(tmp_path / name, 16000)
     assert wave.dtype == torch.float32 and wave.dim() == 1
-    assert abs(len(wave) - 16000) <= 1152  # a frame of MP3, which it may add or drop
+    assert abs(len(wave) - 16000) <= 1152  # MP3 may add or drop one frame
     phase = 2 * pi * 440 / 16000 * torch.arange(8000)
-    middle = wave[4000:12000]  # 220 whole turns
+    middle = wave[4000:12000]  # 220 full periods
     amplitude = torch.stack([(middle * phase.sin()).mean(), (middle * phase.cos()).mean()]).norm() * 2
     assert amplitude.item() == pytest.approx(0.375, rel=0.05)
-    assert middle.square().mean().item() == pytest.approx(0.375**2 / 2, rel=0.1)  # nothing beside the sine
+    assert middle.square().mean().item() == pytest.approx(0.375**2 / 2, rel=0.1)  # no power beside that of the sine
 
 
 def test_a_missing_file_is_named(tmp_path):

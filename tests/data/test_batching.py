@@ -43,7 +43,7 @@ def never_read(source: Source) -> tuple[Tensor, Tensor]:
 
 
 def plan_of(durations: list[float], *, pairs: bool = False, seed: int = 0, **changes: str | int) -> BatchPlan:
-    """The plan of a data set of two speakers who take turns."""
+    """Make the batch plan of a data set whose rows alternate between two speakers."""
     rows = [Row(audio_path="", text="a", duration=s, speaker="xy"[i % 2]) for i, s in enumerate(durations)]
     dataset = SpeechDataset(rows, never_read, pair_speakers=pairs, seed=seed)
     chosen = settings(pair_speakers=pairs, **changes)
@@ -55,7 +55,7 @@ def random_durations(num: int) -> list[float]:
     return (torch.rand(num) * 3 + 0.2).tolist()
 
 
-# --- which items form a batch ---
+# --- items of a batch ---
 
 
 @pytest.mark.parametrize("pairs", [False, True])
@@ -65,7 +65,7 @@ def test_a_batch_counted_in_frames_never_holds_more_than_its_budget(pairs):
         frames = [seconds * FRAMES_PER_SECOND for seconds in plan.dataset.durations(epoch)]
         sizes = [sum(frames[index] for index, _, _ in batch) for batch in plan.epoch(epoch)]
         assert max(sizes) <= 400
-        assert sum(sizes) / len(sizes) > 200  # and is more than half full
+        assert sum(sizes) / len(sizes) > 200  # the mean batch is more than half full
 
 
 def test_batches_of_frames_and_their_order_are_those_of_f5_tts(table):
@@ -80,7 +80,10 @@ def test_batches_of_frames_and_their_order_are_those_of_f5_tts(table):
 
 
 def test_batches_with_repeats_are_those_of_the_fork(table):
-    """Stage 2 takes each batch so many times, with neighbouring copies of each item (`SpeechBatch.repeat`)."""
+    """Repeat batches as stage 2 does.
+
+    Stage 2 uses each batch several times, with adjacent copies of each item (`SpeechBatch.repeat`).
+    """
     lengths = np.array(table("g7_batch_sampler")["frame_lengths"])
     for case in table("g7_rl_sampling")["repeat_sampler"]:
         chosen = settings(batch_size_per_gpu=case["frames_threshold"], max_samples=case["max_samples"])
@@ -183,7 +186,7 @@ def test_utterances_are_padded_with_zeros_to_the_longest():
 
 @pytest.fixture
 def recordings(tmp_path: Path) -> list[Row]:
-    """Six clips of two speakers, sines of 0.3 to 0.8 s."""
+    """Write six clips of two speakers, sines of 0.3 to 0.8 s, and return their rows."""
     rows = []
     for index in range(6):
         seconds, path = 0.3 + 0.1 * index, str(tmp_path / f"{index}.wav")
@@ -194,7 +197,7 @@ def recordings(tmp_path: Path) -> list[Row]:
 
 
 def loaded(rows: list[Row], *, num_workers: int, first: int = 0) -> Iterator[SpeechBatch]:
-    """Two epochs of pairs, as training reads them."""
+    """Yield the batches of two epochs of pairs, as training reads them."""
     spec = replace(MINI_MEL, n_mel_channels=10, win_length=512, n_fft=512)
     dataset = SpeechDataset(rows, AudioReader(LogMel(spec), 16000), pair_speakers=True, seed=0)
     chosen = settings(batch_size_per_gpu=150, num_workers=num_workers, pair_speakers=True)

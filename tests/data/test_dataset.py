@@ -27,7 +27,7 @@ COLUMNS = {
 
 
 def write_layout(folder: Path, columns: dict[str, list], durations: object) -> Path:
-    """A data set folder; `durations` is written as it is, or as JSON."""
+    """Write a data set folder; `durations` is written unchanged if it is text, else as JSON."""
     Table.from_dict(columns).save_to_disk(str(folder / "raw"))
     text = durations if isinstance(durations, str) else json.dumps(durations)
     (folder / "duration.json").write_text(text)
@@ -122,7 +122,7 @@ SPEAKERS = ["x", "y", "x", "y", "x", "y", "y"]
 
 
 def rows_of(speakers: list[str] | list[None]) -> list[Row]:
-    """Row i of `speakers` lasts i + 1 seconds and says "text i"."""
+    """Make rows: row i of `speakers` lasts i + 1 seconds and has the text "text i"."""
     return [
         Row(audio_path=str(index), text=f"text {index}", duration=index + 1.0, speaker=who)
         for index, who in enumerate(speakers)
@@ -130,7 +130,7 @@ def rows_of(speakers: list[str] | list[None]) -> list[Row]:
 
 
 def read_number(source: Source) -> tuple[Tensor, Tensor]:
-    """Row i is i + 1 frames of the value i, ten samples a frame."""
+    """Return i + 1 frames of the value i for the source named i, ten samples per frame."""
     number = int(str(source))
     return torch.full((10 * (number + 1),), float(number)), torch.full((number + 1, 2), float(number))
 
@@ -201,7 +201,7 @@ def test_a_file_is_read_at_the_models_rate_and_its_mel_is_made_from_that(tmp_pat
     torch.testing.assert_close(mel[1:-1], torch.full((6, 1), 0.5), atol=0.02, rtol=0)
 
 
-# --- rows that nothing can be learnt from ---
+# --- unusable rows ---
 
 
 def read_some(source: Source) -> tuple[Tensor, Tensor]:

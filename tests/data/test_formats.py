@@ -15,7 +15,7 @@ def write(path: Path, *lines: str) -> Path:
 
 
 def places(entries: list[Entry]) -> list[tuple[str, str, str]]:
-    """Where each is listed, the recording's name, and its text or what is wrong."""
+    """Return, for each entry, its line or path in the source, the file name, and the text or the problem."""
     return [(entry.place, Path(entry.audio).name, entry.text or entry.problem) for entry in entries]
 
 

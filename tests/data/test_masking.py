@@ -52,7 +52,7 @@ def test_random_spans_stay_inside_their_items_and_are_as_long_as_asked_for():
     spans = random_spans(lens, fractions, torch.rand(500), 60)
     assert not (spans & (torch.arange(60) >= lens[:, None])).any()
     assert torch.equal(spans.sum(1), (fractions * lens).long())
-    assert (spans.int().diff(dim=1).abs().sum(1) <= 2).all()  # one span, in one piece
+    assert (spans.int().diff(dim=1).abs().sum(1) <= 2).all()  # one contiguous span
 
 
 def test_a_whole_item_may_be_hidden():

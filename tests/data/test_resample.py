@@ -22,7 +22,10 @@ def test_speech_is_too(tensors):
 
 
 def test_rates_with_nothing_in_common_need_no_more_memory_than_others():
-    """44,101 and 24,000: a filter for each of 24,000 places; a sine comes out as one, away from its ends."""
+    """Resample a sine from 44,101 to 24,000 Hz.
+
+    These coprime rates need a filter for each of 24,000 phases. The sine must stay a sine away from its ends.
+    """
     phase = 2 * torch.pi * 440 * torch.arange(44_101, dtype=torch.float64)
     result = resample((phase / 44_101).sin().float(), 44_101, 24_000)
     assert len(result) == 24_000

@@ -1,4 +1,4 @@
-"""Data sets with an audio column, as the hub has them; `datasets` reads a folder in the place of the hub."""
+"""Data sets with an audio column, as on the hub; the `datasets` library reads a local folder instead."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def tone(seconds: float) -> np.ndarray:
 
 
 def encoded(seconds: float) -> dict[str, Any]:
-    """A FLAC file as a data set of the hub holds it."""
+    """Encode a FLAC file as a data set of the hub holds it."""
     stream = io.BytesIO()
     soundfile.write(stream, tone(seconds), RATE, format="FLAC", subtype="PCM_24")
     return {"bytes": stream.getvalue(), "path": "a.flac"}
@@ -65,7 +65,7 @@ def test_a_file_that_the_data_set_names_is_read_and_what_is_no_audio_is_found_wh
     file = {"bytes": None, "path": str(tmp_path / "a.wav")}
     clips = [file, {"bytes": b"none", "path": None}, None, encoded(0.0)]
     rows = rows_of_table(table_of(clips, text=["a", "b", "c", "d"]), "hf://a/b")
-    assert [row.duration for row in rows] == [0.5, 0.1, 0.1, 0.1]  # unreadable or empty: as the shortest there is
+    assert [row.duration for row in rows] == [0.5, 0.1, 0.1, 0.1]  # unreadable or empty clips get the minimum
     assert len(load_audio(rows[0].audio_path, RATE)) == RATE // 2
     with pytest.raises(UnreadableAudio, match="cannot read the audio of row 1 as audio"):
         load_audio(rows[1].audio_path, RATE)

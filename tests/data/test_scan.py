@@ -71,7 +71,10 @@ if __name__ == "__main__":
 
 @pytest.mark.slow
 def test_results_come_in_order_and_the_workers_end_with_the_process_that_started_them_even_when_it_is_killed(tmp_path):
-    """Workers hold the output open, so that the end of all of them is what `run` waits for."""
+    """Wait for the end of all workers.
+
+    They inherit the output pipe, so `run` returns only after the last one exits.
+    """
     (tmp_path / "program.py").write_text(PROGRAM)
     paths = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     words = [sys.executable, str(tmp_path / "program.py")]

@@ -1,4 +1,4 @@
-"""A hub on loopback and a user who fetches from it."""
+"""A hub on loopback, and a user who downloads from it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def hub() -> Iterator[Hub]:
 
 @dataclass(frozen=True)
 class User:
-    """Runs our commands in processes of their own, with a hub and a home of the hub's client that no one else has."""
+    """Runs our commands in separate processes, with a hub and a home folder of the hub's client of their own."""
 
     home: Path
     endpoint: str
@@ -46,7 +46,7 @@ class User:
         return subprocess.run(words, capture_output=True, text=True, env=self.settings(**settings), check=False)
 
     def fill_cache(self, repository: str, *names: str) -> None:
-        """As any program does that uses the hub's client."""
+        """Download files to the client's cache with the hub's own client."""
         code = "import sys, huggingface_hub as hub; [hub.hf_hub_download(sys.argv[1], name) for name in sys.argv[2:]]"
         subprocess.run([sys.executable, "-c", code, repository, *names], env=self.settings(), check=True)
 
@@ -57,14 +57,14 @@ def user(hub: Hub, tmp_path: Path) -> User:
 
 
 def asr_model(seed: int = 0, size: int = 3000) -> dict[str, bytes]:
-    """SenseVoiceSmall's files, by their names; the weights are of that many bytes, all of chance."""
+    """Make the files of SenseVoiceSmall by name, with random content; `size` is that of the weights in bytes."""
     content = random.Random(seed)
     return {name: content.randbytes(size if name == WEIGHTS else 40) for name in FILES}
 
 
 @pytest.fixture
 def files(hub: Hub) -> dict[str, bytes]:
-    """The recogniser that the hub has."""
+    """Add the ASR model to the hub and return its files."""
     hub.repositories[REPOSITORY, "main"] = asr_model()
     return hub.repositories[REPOSITORY, "main"]
 
@@ -74,7 +74,7 @@ def lying_in(folder: Path) -> dict[str, bytes]:
 
 
 def lay(folder: Path, files: dict[str, bytes]) -> None:
-    """Puts the files there, as a user does who brings them by hand."""
+    """Write the files to the folder, as a user would who obtained them manually."""
     folder.mkdir(exist_ok=True)
     for name, data in files.items():
         (folder / name).write_bytes(data)

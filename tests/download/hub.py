@@ -1,4 +1,4 @@
-"""A model hub on loopback: as much of the Hugging Face hub's protocol as its client speaks when it fetches a model."""
+"""A model hub on loopback, with the part of the Hugging Face protocol that its client uses for downloads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
 from urllib.parse import unquote, urlsplit
 
-LARGE = (".pt", ".model", ".zip", ".tar.gz", ".mvn")  # kept beside the repository (LFS), under their sha256
+LARGE = (".pt", ".model", ".zip", ".tar.gz", ".mvn")  # stored as LFS files under their SHA-256
 
 
 def git_id(data: bytes) -> str:
@@ -27,20 +27,20 @@ class Asked:
 
 @dataclass
 class Hub:
-    """Repositories by (name, revision), what goes wrong with them, and what was asked; `with` serves them."""
+    """Repositories by (name, revision), the faults to simulate, and the requests received; `with` serves them."""
 
     repositories: dict[tuple[str, str], dict[str, bytes]] = field(default_factory=dict)
     elsewhere: dict[str, bytes] = field(default_factory=dict)  # served at /elsewhere/NAME, with no checksum
-    replaced: dict[str, bytes] = field(default_factory=dict)  # what is sent in place of a file
-    breaks: dict[str, int] = field(default_factory=dict)  # the connection drops after so many bytes of a file, once
-    down: bool = False  # asked for contents, it answers 503; so it is after a connection dropped
-    stays_up: bool = False  # even then
-    halts: dict[str, int] = field(default_factory=dict)  # nothing more comes after so many bytes
+    replaced: dict[str, bytes] = field(default_factory=dict)  # sent in place of a file
+    breaks: dict[str, int] = field(default_factory=dict)  # drop the connection once after this many bytes of a file
+    down: bool = False  # answer requests for contents with 503; set when a connection was dropped
+    stays_up: bool = False  # do not set `down` when a connection was dropped
+    halts: dict[str, int] = field(default_factory=dict)  # send nothing more after this many bytes
     halted: Event = field(default_factory=Event)
     released: Event = field(default_factory=Event)
     checksums: bool = True
     asked: list[Asked] = field(default_factory=list)
-    served: list[tuple[str, int]] = field(default_factory=list)  # contents: the file's name and the first byte
+    served: list[tuple[str, int]] = field(default_factory=list)  # contents sent: name of the file and first byte
 
     def __enter__(self) -> Hub:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"hub": self}))
@@ -59,11 +59,11 @@ class Hub:
 
     @property
     def cdn(self) -> str:
-        """Another host, to the client, as the hub's large files lie on another."""
+        """Return an address that is another host to the client, like the one that serves the hub's large files."""
         return f"http://localhost:{self.server.server_address[1]}"
 
     def commit(self, repository: str, revision: str) -> str | None:
-        """Of a branch or of a commit; None if there is no such."""
+        """Return the commit of a branch or commit of the repository; None if there is none."""
         for name, branch in self.repositories:
             commit = hashlib.sha1(f"{name}/{branch}".encode()).hexdigest()
             if name == repository and revision in (branch, commit):
@@ -92,7 +92,7 @@ class Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         asked = Asked(self.command, path, self.headers.get("Authorization"))
         self.hub.asked.append(asked)
-        with suppress(BrokenPipeError, ConnectionResetError):  # a client that was interrupted
+        with suppress(BrokenPipeError, ConnectionResetError):  # the client may be interrupted
             if result := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path):
                 self.listing(result[1], result[2] or "main")
             elif result := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
@@ -150,7 +150,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send(body, name)
 
     def send(self, body: bytes, name: str) -> None:
-        """All of it, unless the hub was told otherwise."""
+        """Send the body, or the part of it that the hub is set to send."""
         if name in self.hub.breaks:
             self.wfile.write(body[: self.hub.breaks.pop(name)])
             self.hub.down = not self.hub.stays_up
@@ -165,7 +165,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def entry(name: str, data: bytes, blobs: bool) -> dict[str, object]:
-    """A file as the hub lists it."""
+    """Format a file as the hub lists it."""
     if not blobs:
         return {"rfilename": name}
     sha256 = hashlib.sha256(data).hexdigest()

@@ -15,11 +15,11 @@ from f5_tts.download.archive import MAX_MEMBER_BYTES, MAX_MEMBERS, unpack
 
 NAMES = ("config.yaml", "avg_model.pt")
 CONTENT = {"m/config.yaml": b"model: ResNet34\n", "m/avg_model.pt": random.Random(0).randbytes(5000)}
-Entry = tarfile.TarInfo | tuple[str, bytes]  # a header alone, or a file
+Entry = tarfile.TarInfo | tuple[str, bytes]  # a header only, or a file
 
 
 def tar(*entries: Entry, **options: str) -> bytes:
-    """A tar.gz of the model and then these."""
+    """Make a tar.gz of the model, followed by these entries."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz", **options) as written:  # type: ignore[call-overload]
         for entry in [*CONTENT.items(), *entries]:
@@ -37,7 +37,7 @@ def special(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
 
 
 def zipped(*entries: zipfile.ZipInfo | tuple[str, bytes], declared: dict[str, int] | None = None) -> bytes:
-    """A zip of the model and then these, of which some declare another size than they have."""
+    """Make a zip of the model, followed by these entries; `declared` replaces sizes in the headers."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as written:
         for entry in [*CONTENT.items(), *entries]:
@@ -56,7 +56,10 @@ def of_mode(name: str, mode: int) -> zipfile.ZipInfo:
 
 @pytest.fixture
 def refusal(tmp_path: Path) -> Callable[[bytes], str]:
-    """Why an archive is refused, after a look at what it left: nothing, neither here nor around."""
+    """Return a function that unpacks an archive, asserts that it is refused, and returns the message.
+
+    It also asserts that nothing was written, neither inside the folder nor outside.
+    """
 
     def refuse(data: bytes) -> str:
         (tmp_path / "in" / "folder").mkdir(parents=True)
@@ -150,7 +153,7 @@ def test_a_file_that_declares_too_much_is_refused_before_it_is_read(refusal):
 def test_files_that_together_declare_too_much_are_refused(refusal):
     parts = [(f"m/{part}", b"a") for part in range(3)]
     data = zipped(*parts, declared={name: 2**19 for name, _ in parts})
-    assert "('m/1': 524288 bytes)" in refusal(data)  # the second half of a MiB, beside the model
+    assert "('m/1': 524288 bytes)" in refusal(data)  # with the model, the second half of a MiB exceeds the limit
 
 
 def test_too_many_members_are_refused(refusal):
@@ -182,7 +185,7 @@ def test_what_is_no_whole_archive_is_named_so(data: bytes, refusal):
 
 def test_an_encrypted_member_is_refused(tmp_path: Path):
     data = bytearray(zipped())
-    for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):  # each header names its flags
+    for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):  # each header contains its flags
         at = -1
         while (at := data.find(signature, at + 1)) >= 0:
             data[at + flags] |= 1

@@ -1,4 +1,4 @@
-"""What both fetch commands promise, shown with the recogniser's: a process, the hub's client, a hub on loopback."""
+"""Behavior of both fetch commands, tested with the ASR model: separate processes and a hub on loopback."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.download.conftest import User, asr_model, lay, lying_in
 from f5_tts.scripts.fetch_reward_asr_model import FILES, REPOSITORY, WEIGHTS
 
 ASR = "fetch_reward_asr_model"
-BLOCK = 10 * 2**20  # bytes that the hub's client gathers before it writes any
+BLOCK = 10 * 2**20  # bytes that the hub's client buffers before it writes
 
 
 def test_a_second_run_fetches_only_what_is_missing_or_wrong(hub, files, user, tmp_path):
@@ -69,7 +69,7 @@ def test_the_weights_are_away_until_all_else_has_its_place(hub, files, user, tmp
     assert lying_in(folder) == files
 
 
-# --- what goes wrong on the way ---
+# --- faults during a download ---
 
 
 def test_after_a_dropped_connection_no_model_is_there_and_the_next_run_goes_on(hub, user, tmp_path):
@@ -140,7 +140,7 @@ def test_an_interrupted_run_leaves_no_model_and_the_next_one_goes_on(hub, user, 
 
 
 def wait_until_written(folder: Path, size: int) -> None:
-    """Until the beginning of the weights is on the disk."""
+    """Wait until the first `size` bytes of the weights are on the disk."""
     until = time.monotonic() + 60
     while sum(path.stat().st_size for path in folder.glob(f"{WEIGHTS}.*")) < size:
         assert time.monotonic() < until
@@ -215,7 +215,7 @@ def test_a_damaged_copy_in_the_cache_is_not_taken(files, user, tmp_path):
 
 @pytest.fixture
 def nowhere(tmp_path: Path) -> User:
-    """A user whose hub does not answer."""
+    """Return a user whose hub does not answer."""
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         return User(tmp_path / "home", f"http://127.0.0.1:{closed.getsockname()[1]}")

@@ -10,7 +10,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 @pytest.fixture(scope="session")
 def at_home() -> Iterator[None]:
-    """In the repository's root, from which data sets name their audio."""
+    """Change to the repository's root, to which the audio paths of data sets are relative."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(REPOSITORY)
         yield

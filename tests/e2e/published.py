@@ -1,4 +1,4 @@
-"""What the guide takes from model hubs, as it is published but small, with random weights and the shipped speech."""
+"""Small stand-ins for what the guide downloads from model hubs, with random weights and the shipped speech."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Files = dict[str, bytes]
 
 
 def repositories(arch: list[str], work: Path) -> dict[tuple[str, str], Files]:
-    """Every repository of the hub, by name and branch; the base model has the network that `arch` asks for."""
+    """Return all repositories of the hub by name and branch; `arch` configures the base model's network."""
     return {
         ("SWivid/F5-TTS", "main"): {"F5TTS_v1_Base/model_1250000.safetensors": base_model(arch)},
         (vocos.REPOSITORY, "main"): vocoder(work / "vocos"),
@@ -40,7 +40,10 @@ def files_of(folder: Path) -> Files:
 
 
 def base_model(arch: list[str]) -> bytes:
-    """Named as published: an average with its counters, and no Gaussian head; no layer is zero, as in a new model."""
+    """Build a base model as published: EMA weights with their counters, and no Gaussian head.
+
+    Layers that start at zero get random weights, since a trained model has none that are zero.
+    """
     cfg = compose_config("F5TTS_v1_Base", arch, TrainConfig)
     torch.manual_seed(0)
     weights = build_model(cfg.model, build_vocabulary(cfg)).state_dict()
@@ -69,7 +72,7 @@ def vocoder(folder: Path) -> Files:
 
 
 def write_librispeech(folder: Path, num: int = 10) -> None:
-    """A data set with the columns of hf-internal-testing/librispeech_asr_dummy, its audio inside."""
+    """Write a data set with the columns of hf-internal-testing/librispeech_asr_dummy and embedded audio."""
     lines = (ROOT / "data/mini_custom/dev.jsonl").read_text("utf-8").splitlines()[:num]
     rows = [row_of(index, json.loads(line)) for index, line in enumerate(lines)]
     folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Commands of small runs, and what their folders hold."""
+"""Commands of small runs, and assertions on the contents of their folders."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def without_times(folder: Path) -> list[dict[str, float]]:
 
 
 def tensors(state: Any, path: str = "") -> dict[str, Any]:
-    """The leaves of a nested state."""
+    """Flatten a nested state: return its leaves by path."""
     if isinstance(state, dict | list):
         items = state.items() if isinstance(state, dict) else enumerate(state)
         return {name: leaf for key, value in items for name, leaf in tensors(value, f"{path}/{key}").items()}
@@ -57,7 +57,7 @@ def tensors(state: Any, path: str = "") -> dict[str, Any]:
 
 
 def assert_equal(found: Path, expected: Path, but_for: str | None = None) -> None:
-    """Two checkpoints are equal bit for bit, but for one entry that `expected` need not have."""
+    """Assert that two checkpoints are equal bit for bit, except an entry that `expected` need not have."""
     one, other = tensors({key: part for key, part in read(found).items() if key != but_for}), tensors(read(expected))
     assert one.keys() == other.keys()
     differing = [name for name, leaf in other.items() if not equal(one[name], leaf)]
@@ -69,7 +69,10 @@ def equal(one: Any, other: Any) -> bool:
 
 
 def interrupted_copy(folder: Path, copy: Path, update: int = 2) -> Path:
-    """What a run leaves that is interrupted after this update: later rows of metrics are not yet true."""
+    """Copy what a run interrupted after this update would leave.
+
+    The metrics keep their later rows, which a resumed run must replace.
+    """
     copy.mkdir()
     shutil.copy(folder / f"model_{update}.pt", copy / "model_last.pt")
     for name in ("metrics.jsonl", "reference.pt"):
@@ -79,7 +82,7 @@ def interrupted_copy(folder: Path, copy: Path, update: int = 2) -> Path:
 
 
 class Moody:
-    """A reward of yours: loud clips, and what NumPy's dice say on top."""
+    """A user's reward for loud clips, plus random numbers from NumPy's global generator."""
 
     component = "level"
 
@@ -88,7 +91,7 @@ class Moody:
 
 
 class Taste(Moody):
-    """A judge of yours, for eval.providers; its component has the name of what users would measure."""
+    """A user's judge for eval.providers, whose component is named as a metric of speech quality."""
 
     component = "utmos"
 
@@ -100,7 +103,7 @@ MOODY = "rl.rewards.providers=[{name: 'tests.e2e.runs:Moody'}]"
 
 
 def warm_up(stage_1: Callable[[list[str]], bool], options: list[str], where: Path, folder: Path) -> Path:
-    """What two updates of stage 1 leave for stage 2 to start from, made by a user who stands in `where`."""
+    """Train two updates of stage 1 in the directory `where`; return the checkpoint, from which stage 2 starts."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(where)
         assert stage_1([*STAGE_1, *options, "optim.max_updates=2", f"ckpts.save_dir={folder}"])
@@ -108,7 +111,7 @@ def warm_up(stage_1: Callable[[list[str]], bool], options: list[str], where: Pat
 
 
 def until_an_update(run: subprocess.Popen[str]) -> str:
-    """What a run of 2000 updates writes to standard error until its bar has counted one."""
+    """Read standard error of a run of 2000 updates until its progress bar has counted one; return the text."""
     assert run.stderr is not None
     output = ""
     while not re.search(r" [1-9]\d*/\d+ ", output):
@@ -119,7 +122,10 @@ def until_an_update(run: subprocess.Popen[str]) -> str:
 
 
 def make_data_set(folder: Path, num: int, rate: int = 16_000) -> list[str]:
-    """Recordings of noise from 0.3 s on, each 0.1 s longer than the one before; the overrides that choose them."""
+    """Make recordings of noise and return the overrides that select them.
+
+    The first lasts 0.3 s, and each next one 0.1 s longer.
+    """
     place = folder / "data" / "noise_custom"
     place.mkdir(parents=True)
     draw, seconds = np.random.default_rng(0), [0.3 + 0.1 * number for number in range(num)]

@@ -1,4 +1,4 @@
-"""Both stages on a data set in which some recordings cannot be read."""
+"""Both stages on a data set that contains recordings which cannot be read."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ STAGE_2 = [
 
 @pytest.fixture
 def data(tmp_path, monkeypatch) -> Path:
-    """Eight recordings of half a second, of which one is missing and one silent; the user stands beside `data/`."""
+    """Make eight recordings of 0.5 s, one missing and one silent, and change to the directory that holds `data/`."""
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "data" / "bad_custom"
     folder.mkdir(parents=True)
@@ -68,7 +68,8 @@ def test_both_stages_pass_over_bad_rows_say_each_once_and_go_on_bit_for_bit(data
     for folder, console in ((warm, output), (tuned, capsys.readouterr().out)):
         result = rows(folder)
         assert [row["update"] for row in result] == list(range(1, 17))
-        without = [row["update"] for row in result if "loss" not in row]  # one bad row a batch, twice in two epochs
+        # a batch with only a bad row, twice in two epochs
+        without = [row["update"] for row in result if "loss" not in row]
         assert len(without) == 4 and all(row["grad_norm"] == 0 for row in result if "loss" not in row)
         counts = [row["health/bad_rows"] for row in result]
         assert counts == sorted(counts) and {1, 2} <= set(counts)

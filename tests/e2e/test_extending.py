@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 
 def section(title: str) -> str:
-    """The text under a heading, up to the next one."""
+    """Return the text under a heading, up to the next one."""
     return PAGE.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
 
 

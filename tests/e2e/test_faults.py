@@ -1,4 +1,4 @@
-"""What goes wrong beside a run of stage 2 while it trains, made for real."""
+"""Real faults beside a stage-2 run while it trains."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RL = ["rl.prompt_frac_range=[0.2,0.3]", "rl.credit=sample", "rl.algorithm=gaussi
 
 
 class Level:
-    """Rewards loud clips; three times it does something else first, as a subclass says."""
+    """A reward for loud clips; subclasses cause a fault first."""
 
     component = "level"
 
@@ -33,7 +33,7 @@ class Level:
 
 
 class Deletes(Level):
-    """Takes a recording away while the run trains on the data set."""
+    """Deletes a recording while the run trains on the data set."""
 
     def score(self, inputs: Sequence[RewardInput]) -> list[float | None]:
         Path(os.environ["TAKE_AWAY"]).unlink(missing_ok=True)
@@ -41,7 +41,7 @@ class Deletes(Level):
 
 
 class Falls(Level):
-    """Is killed at its second clip of all, the first time that it lives."""
+    """Kills its own process at the second clip, in its first process only."""
 
     def score(self, inputs: Sequence[RewardInput]) -> list[float | None]:
         scores, once = super().score(inputs), Path(os.environ["FELL"])
@@ -52,7 +52,7 @@ class Falls(Level):
 
 
 class Absent(Level):
-    """Does not apply to anything at its first call, nor to every other clip after it."""
+    """Applies to no clip of its first call and to every other clip of later calls."""
 
     def score(self, inputs: Sequence[RewardInput]) -> list[float | None]:
         scores = super().score(inputs)
@@ -61,14 +61,14 @@ class Absent(Level):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory, tiny) -> tuple[Path, list[str]]:
-    """A folder with six recordings, in which the user stands, and the options that train on them."""
+    """Make six recordings; return the working directory and the options that train on them."""
     folder = tmp_path_factory.mktemp("data")
     return folder, [*tiny, *make_data_set(folder, 6), *SAMPLE, "optim.epochs=100"]
 
 
 @pytest.fixture(scope="module")
 def run(data, tmp_path_factory):
-    """A run of stage 2 with a reward of this file, in a folder of its own."""
+    """Return a function that runs stage 2 with a reward of this file, in a given folder."""
     start = warm_up(train.main, data[1], data[0], tmp_path_factory.mktemp("start"))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(data[0])
@@ -113,7 +113,10 @@ def test_a_worker_that_is_killed_while_training_costs_no_score_and_changes_no_nu
 
 
 def test_samples_to_which_no_reward_applies_move_nothing(run, tmp_path):
-    """At the first update none has one: no gradient but the KL's, which is zero there; later half of them has one."""
+    """At the first update no sample has a reward, so only the KL could give a gradient, and the KL is zero there.
+
+    At later updates half of the samples have one.
+    """
     folder = run(
         "Absent", tmp_path / "run", "rl.anchor_weight=0", "optim.num_warmup_updates=0", "rl.mini_repeat_count=4"
     )

@@ -1,4 +1,4 @@
-"""The guide's blocks as a user pastes them, in order, in a folder like a clone; nothing but small stand-ins is ours."""
+"""The guide's blocks, run in order in a folder like a clone; only downloads and network sizes are replaced."""
 
 from __future__ import annotations
 
@@ -23,30 +23,31 @@ from f5_tts.rewards.asr.sensevoice import FILES
 
 pytestmark = pytest.mark.slow
 
-# --- all that is not as in the guide ---
+# --- all differences from the guide ---
 
-SIZES = [  # added to both training commands: a network of a few thousand weights, as that of the stand-in checkpoint
+SIZES = [  # added to both training commands: a network of a few thousand weights, as in the stand-in checkpoint
     *("model.arch.dim=32", "model.arch.depth=2", "model.arch.heads=2", "model.arch.dim_head=16"),
     *("model.arch.text_dim=16", "model.arch.conv_layers=1"),
 ]
-WORDS = {  # in the text of a block
+WORDS = {  # replaced in the text of a block
     "WANDB_MODE=online": "WANDB_MODE=offline",
     "wandb login": "wandb login --help",
     "wandb sync": "wandb sync --dry-run",
 }
-HOSTS = {"NO_PROXY": "127.0.0.1,localhost"}  # and HF_ENDPOINT, which is the hub on loopback, by `Clone.environment`
-# .venv is the environment that runs this test; hf-internal-testing/librispeech_asr_dummy is a folder there
+HOSTS = {"NO_PROXY": "127.0.0.1,localhost"}  # `Clone.environment` adds HF_ENDPOINT, the hub on loopback
+# .venv is the environment that runs this test; hf-internal-testing/librispeech_asr_dummy is a local folder
 
-FIRST = ["ckpts.save_dir=ckpts/single", "ckpts.logger=null", "optim.max_updates=1"]  # a run of ours beside the guide's
+# an additional run that is not in the guide
+FIRST = ["ckpts.save_dir=ckpts/single", "ckpts.logger=null", "optim.max_updates=1"]
 
 
 @dataclass
 class Clone:
-    """A folder like a clone of the repository, after its set-up, and what was printed in it."""
+    """A folder like a clone of the repository after its set-up, and the output of the blocks run in it."""
 
     folder: Path
     hub: str
-    printed: dict[str, str] = field(default_factory=dict)  # by the block
+    printed: dict[str, str] = field(default_factory=dict)  # by block
 
     def environment(self) -> dict[str, str]:
         foreign = ("HF_", "HUGGING", "WANDB", "ACCELERATE", "TRANSFORMERS", "CUDA_VISIBLE", "PYTORCH")
@@ -56,7 +57,7 @@ class Clone:
         return own | HOSTS | {"HOME": str(home), "HF_HOME": str(home / "hf"), "HF_ENDPOINT": self.hub, "PATH": path}
 
     def paste(self, block: str, *more: str) -> str:
-        """Run a block's text; `more` goes behind its last word."""
+        """Run a block's text in a shell, with `more` appended to its last command; return the output."""
         text = f"{block.rstrip()} {' '.join(more)}\n" if more else block
         for word, instead in WORDS.items():
             text = text.replace(word, instead)
@@ -77,7 +78,7 @@ class Clone:
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
-    """Every block that installs nothing has been pasted."""
+    """Run all blocks that install nothing."""
     work = tmp_path_factory.mktemp("guide")
     folder = work / "f5-tts-rl"
     (folder / "data").mkdir(parents=True)
@@ -119,7 +120,7 @@ def test_the_base_checkpoint_is_taken_from_the_hub_and_stage_1_starts_from_its_a
     base = read_checkpoint(clone.folder / name).weights
     after = clone.read("ckpts/mini_rl_warmup/model_last.pt")["model_state_dict"]
     moves = [float((after[name] - value).abs().max()) for name, value in base.items() if value.is_floating_point()]
-    assert 0 < max(moves) < 8 * 3e-5  # eight steps of AdamW at a rate of 1e-5, falling
+    assert 0 < max(moves) < 8 * 3e-5  # eight AdamW updates at a learning rate that falls from 1e-5
 
 
 @pytest.mark.parametrize("run", ["mini_rl_warmup", "mini_rl_grpo"])
@@ -159,7 +160,8 @@ def test_every_metric_that_the_guide_names_is_logged_at_every_update(clone: Clon
     for row in clone.rows("mini_rl_grpo"):
         assert named <= {name for name, value in row.items() if value is not None}
         assert -1 <= row["reward/wespeaker_sim.sim"] <= 1
-        assert row["ratio/initial_max_dev"] == 0  # one policy draws and learns, in bf16 and recomputed
+        # the same policy samples and learns, in bf16 and with activation checkpointing
+        assert row["ratio/initial_max_dev"] == 0
     assert {"loss", "loss/nll", "grad_norm", "lr"} <= clone.rows("mini_rl_warmup")[0].keys()
 
 

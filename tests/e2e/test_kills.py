@@ -1,4 +1,4 @@
-"""Runs that are killed at any moment, in real processes with a real SIGKILL, and go on."""
+"""Runs that are killed with SIGKILL at random moments and resumed, in real processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from f5_tts.train import train, train_rl
 
 SAMPLE = ["datasets.batch_size_type=sample", "datasets.batch_size_per_gpu=2"]
 OFTEN = ["ckpts.save_per_updates=2", "ckpts.last_per_updates=1", "ckpts.keep_last_n_checkpoints=2"]
-ALONE = ["rl.prompt_frac_range=[0.2,0.3]", "rl.credit=sample"]  # no partners and no words
+ALONE = ["rl.prompt_frac_range=[0.2,0.3]", "rl.credit=sample"]  # no prompts from other rows, and no scores per word
 STAGES = {
     "stage 1": (train.main, [*STAGE_1, "model.arch.dropout=0.1"]),
     "stage 2": (
@@ -35,9 +35,9 @@ STAGES = {
 
 
 def fork(run: Callable[[list[str]], bool], options: list[str]) -> BaseProcess:
-    """A process of its own, from a server that has read the libraries already."""
+    """Start a process from a fork server that has imported the libraries."""
     context = get_context("forkserver")
-    context.set_forkserver_preload(["f5_tts.train.train_rl", "torch._dynamo"])  # the latter for the first optimizer
+    context.set_forkserver_preload(["f5_tts.train.train_rl", "torch._dynamo"])  # the first optimizer imports the latter
     process = context.Process(target=run, args=(options,))
     process.start()
     return process
@@ -53,7 +53,10 @@ def parts(folder: Path) -> list[Path]:
 
 
 def kill_somewhere(process: BaseProcess, folder: Path, dice: random.Random, in_a_save: bool) -> bool:
-    """Kill it after a few updates, and after a random wait or as soon as a file is being written; whether it lived."""
+    """Kill the process after a few updates; return whether it was alive.
+
+    The kill follows after a random wait or, with `in_a_save`, as soon as a file is being written.
+    """
     first, expected = updates_logged(folder), dice.randrange(1, 4)
     while process.is_alive() and updates_logged(folder) < first + expected:
         pass
@@ -68,18 +71,21 @@ def kill_somewhere(process: BaseProcess, folder: Path, dice: random.Random, in_a
 
 
 def check_what_is_left(folder: Path, at_least: int) -> int:
-    """Every checkpoint loads, none is older than what was there before; the update that a run goes on from."""
+    """Assert that all checkpoints load and none was lost; return the update from which a run resumes."""
     numbered = numbered_checkpoints(folder)
     updates = [read_checkpoint(path).update for path in numbered]
     assert [f"model_{update}.pt" for update in updates] == [path.name for path in numbered]
     last = read_checkpoint(folder / "model_last.pt").update
-    assert at_least <= last and len(numbered) <= 3  # one more while the oldest is about to go
+    assert at_least <= last and len(numbered) <= 3  # one more until the oldest is deleted
     assert len(parts(folder)) <= 1
     return last
 
 
 def survive(stage: str, kills: int, total: int, data: tuple[Path, list[str]], start: Path, folder: Path) -> int:
-    """Kill a run so often, let it end, and compare it with one that nobody killed; how many kills met a save."""
+    """Kill and resume a run several times, let it end, and compare it with an uninterrupted run.
+
+    Returns how many kills happened during a save.
+    """
     command, options = STAGES[stage]
     options = [*options, *data[1], *SAMPLE, *OFTEN, f"optim.max_updates={total}"]
     killed, whole = folder / "killed", folder / "whole"
@@ -106,14 +112,14 @@ def survive(stage: str, kills: int, total: int, data: tuple[Path, list[str]], st
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory, tiny) -> tuple[Path, list[str]]:
-    """A folder with nine recordings, in which the user stands, and the options that train on them."""
+    """Make nine recordings; return the working directory and the options that train on them."""
     folder = tmp_path_factory.mktemp("data")
     return folder, [*tiny, *make_data_set(folder, 9), "optim.epochs=100"]
 
 
 @pytest.fixture(scope="module")
 def start(data, tmp_path_factory) -> Path:
-    """What stage 2 starts from."""
+    """Train the checkpoint from which stage 2 starts."""
     return warm_up(train.main, [*SAMPLE, *data[1]], data[0], tmp_path_factory.mktemp("start"))
 
 

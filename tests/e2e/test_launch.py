@@ -1,6 +1,6 @@
-"""The launch files, through bash: what they type, and small runs of both stages on two processes with gloo.
+"""The launch files: the commands that they run, and small runs of both stages on two processes with gloo.
 
-SLURM's own commands are stand-ins that do on this machine what SLURM would do on each node.
+Stand-ins replace SLURM's commands; they do on this machine what SLURM would do on each node.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ def launch(script: str, arguments: list[str], **environment: str) -> subprocess.
 
 
 def said(script: str, arguments: list[str], **environment: str) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error."""
+    """Run a launch file; return its exit code, standard output and standard error."""
     with launch(script, arguments, **environment) as run:
         out, err = run.communicate(timeout=200)
     return run.returncode, out, err
 
 
 def slurm(commands: Path, job: Path) -> dict[str, str]:
-    """What SLURM tells a job on one node, whose commands leave what they were given in the file `job`."""
+    """Return the environment of a SLURM job on one node, whose stand-in commands log their arguments to `job`."""
     number = next(port for port in range(20000, 30000) if is_free(port))
     return {
         "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}",
@@ -109,7 +109,7 @@ def test_a_stage_that_is_none_is_said():
 
 @pytest.fixture(scope="module")
 def warmed_up(tmp_path_factory, tiny) -> Path:
-    """Stage 1 by the file for one node."""
+    """Train stage 1 with the launch file for one node."""
     folder = tmp_path_factory.mktemp("warmed_up")
     options = [*SMALL, *tiny, *STAGE_1, "optim.max_updates=2", f"ckpts.save_dir={folder}"]
     code, _, err = said(ONE_NODE, ["1", *options])

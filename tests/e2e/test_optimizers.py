@@ -1,4 +1,4 @@
-"""Both stages with 8-bit AdamW, in half precision and with recomputed activations, from their entry points."""
+"""Both stages from their entry points, with 8-bit AdamW, in half precision and with activation checkpointing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FRUGAL = ["optim.bnb_optimizer=true", "model.arch.checkpoint_activations=true", 
 
 @pytest.fixture
 def new_process() -> Iterator[None]:
-    """accelerate keeps one precision a process."""
+    """Reset accelerate's state, since it keeps one precision per process."""
     AcceleratorState._reset_state(reset_partial_state=True)
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -51,13 +51,13 @@ def leaves(state: Any) -> list[Any]:
 
 
 def same(one: Path, other: Path) -> bool:
-    """Two checkpoints are equal bit for bit."""
+    """Check whether two checkpoints are equal bit for bit."""
     pairs = zip(leaves(read(one)), leaves(read(other)), strict=True)
     return all(torch.equal(a, b) if isinstance(a, Tensor) else a == b for a, b in pairs)
 
 
 def interrupted_copy(folder: Path, copy: Path) -> Path:
-    """What a run leaves that is interrupted after its second update."""
+    """Copy what a run interrupted after its second update would leave."""
     copy.mkdir()
     shutil.copy(folder / "model_2.pt", copy / "model_last.pt")
     for path in [folder / "metrics.jsonl", *folder.glob("reference.pt")]:

@@ -1,4 +1,4 @@
-"""Rewards of one's own through whole runs of stage 2: in this process, in another, and in one that is killed."""
+"""Users' own rewards in runs of stage 2: in the trainer's process, in a worker, and in a worker that is killed."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ class Fragile:
 
 @pytest.fixture
 def run(tiny: list[str], at_home: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """Runs stage 2 with the reward above, in a folder of this name, from one and the same random model."""
+    """Return a function that runs stage 2 with the reward above, always from the same random model."""
     (tmp_path / "fragile_rewards.py").write_text(REWARD)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # as if one stood there
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # as if the run was started there
 
     def go(name: str, entry: str) -> Path:
         folder = tmp_path / name
@@ -79,7 +79,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def numbers(folder: Path) -> list[dict[str, Any]]:
-    """The metrics that are the same wherever and whenever a run takes place."""
+    """Return the metrics that do not depend on time or machine."""
     return [{key: value for key, value in row.items() if not key.startswith(PLACE)} for row in rows(folder)]
 
 

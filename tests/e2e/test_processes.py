@@ -1,4 +1,4 @@
-"""Both stages on two real processes, through torchrun with gloo: resume, stop, fail, and be one model all the while."""
+"""Both stages on two processes with torchrun and gloo: resuming, stopping, failing, and equal weights on all ranks."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def launch(module: str, options: list[str], **environment: str) -> subprocess.Po
 
 
 def run_two(module: str, options: list[str], **environment: str) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of a run on two processes."""
+    """Run a module on two processes; return its exit code, standard output and standard error."""
     with launch(module, options, **environment) as run:
         out, err = run.communicate(timeout=250)
     return run.returncode, out, err
@@ -61,7 +61,7 @@ def run_two(module: str, options: list[str], **environment: str) -> tuple[int, s
 
 @pytest.fixture(scope="module")
 def warmed_up(tmp_path_factory, tiny, at_home) -> Path:
-    """What stage 1 makes on one process."""
+    """Train stage 1 on one process."""
     folder = tmp_path_factory.mktemp("warmed_up")
     assert train.main([*STAGE_1, SMALL_BATCHES, *tiny, f"ckpts.save_dir={folder}"])
     return folder
@@ -69,7 +69,7 @@ def warmed_up(tmp_path_factory, tiny, at_home) -> Path:
 
 @pytest.fixture(scope="module", params=list(OPTIONS))
 def whole(request, tmp_path_factory, tiny, warmed_up) -> tuple[str, Path, str]:
-    """A stage, the folder of its four updates on two processes, and what was said."""
+    """Train a stage for four updates on two processes; return the stage, the folder and the output."""
     stage = request.param
     folder = tmp_path_factory.mktemp("two")
     if stage == "stage 2":
@@ -100,7 +100,7 @@ def test_two_processes_go_on_bit_for_bit(whole, tiny, tmp_path):
 
 
 def test_a_run_goes_on_with_one_process_and_with_two_again(whole, tiny, tmp_path, capsys):
-    """Weights, moments and counter go on; each change is said, and each update has one row."""
+    """Weights, moments and counters continue; each change of the process count is logged; each update has one row."""
     stage, folder, _ = whole
     copy = interrupted_copy(folder, tmp_path / "resumed")
     options = [*OPTIONS[stage], *tiny, f"ckpts.save_dir={copy}"]
@@ -119,7 +119,7 @@ def test_a_run_goes_on_with_one_process_and_with_two_again(whole, tiny, tmp_path
 
 
 def test_a_stop_that_only_the_launcher_hears_ends_both_after_the_same_update_with_all_saved(tiny, tmp_path):
-    """torchrun passes the signal on to one after the other, at different moments of an update."""
+    """The launcher forwards the signal to each process in turn, so it arrives at different moments of an update."""
     options = [*OPTIONS["stage 1"], *tiny, "optim.max_updates=2000", f"ckpts.save_dir={tmp_path}"]
     with launch(MODULES["stage 1"], options) as run:
         output = until_an_update(run)

@@ -1,4 +1,4 @@
-"""A run that is stopped and goes on makes the updates of one that is not: bit for bit, whatever it was doing."""
+"""A stopped and resumed run makes the same updates, bit for bit, as an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from tests.e2e.runs import (
 
 from f5_tts.train import train, train_rl
 
-SAMPLE = ["datasets.batch_size_type=sample", "datasets.batch_size_per_gpu=2"]  # of 9 recordings: 5 batches an epoch
-FRAME = ["datasets.batch_size_type=frame", "datasets.batch_size_per_gpu=100"]  # of 3.15 s at 50 frames: 4 or 5
+SAMPLE = ["datasets.batch_size_type=sample", "datasets.batch_size_per_gpu=2"]  # 9 recordings: 5 batches per epoch
+# frames of 6.3 s in all at 50 frames per second: 4 or 5 batches per epoch
+FRAME = ["datasets.batch_size_type=frame", "datasets.batch_size_per_gpu=100"]
 NO_EPOCH = ["optim.epochs=100", "optim.max_updates=6"]
 RL = ["rl.prompt_frac_range=[0.2,0.3]", "rl.credit=sample", MOODY, "rl.shared_noise=true"]
 KINDS = {
@@ -43,22 +44,24 @@ KINDS = {
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory, tiny) -> tuple[Path, list[str]]:
-    """A folder with nine recordings, in which the user stands, and the options that train on them."""
+    """Make nine recordings; return the working directory and the options that train on them."""
     folder = tmp_path_factory.mktemp("data")
     return folder, [*tiny, *make_data_set(folder, 9), *NO_EPOCH]
 
 
 @pytest.fixture(scope="module")
 def start(data, tmp_path_factory) -> Path:
-    """What stage 2 starts from."""
+    """Train the checkpoint from which stage 2 starts."""
     return warm_up(train.main, [*SAMPLE, *data[1]], data[0], tmp_path_factory.mktemp("start"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_stopped_run_goes_on_bit_for_bit_past_the_end_of_an_epoch(kind, data, start, tmp_path, monkeypatch):
-    """Six updates in one go, and from the second and the fourth on: weights, average, moments, schedule, every number
-    that was logged, and the dice that a reward throws."""
+    """Six updates in one run equal those of runs resumed after the second and the fourth update.
+
+    Compared are weights, EMA, moments, schedule, all logged numbers, and the random numbers that a reward draws.
+    """
     command, options = KINDS[kind]
     monkeypatch.chdir(data[0])
     whole = tmp_path / "whole"

@@ -1,6 +1,6 @@
-"""Two real processes with gloo, the model in shards: what they learn is what is learnt without shards.
+"""Training a sharded model (FSDP) on two processes with gloo, compared with training without sharding.
 
-Everything that needs two processes happens in one launch of this file (`on_each_rank`); the tests look at what is left.
+Everything that needs two processes runs in one launch of this file (`on_each_rank`); the tests examine its files.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ STAGE_2 += ["rl.algorithm=nft", "rl.nft.old_decay=0.5"]  # with a reference and 
 STAGES = {"stage_1": (train.main, STAGE_1), "stage_2": (train_rl.main, STAGE_2)}
 IN_SHARDS = "optim.shard=true"
 LORA = ["lora.rank=2", "lora.target_modules=[to_q,ff.ff.2]", "optim.max_updates=2"]
-AS_ONE = 1e-5  # the most by which states may be apart where only the order of additions is
+AS_ONE = 1e-5  # tolerance where only the order of additions differs
 KINDS = ("weights", "average", "gradients", "exp_avg", "exp_avg_sq", "reference")
 
 
-# --- a run whose noise and data are the same however many processes share them ---
+# --- a run whose noise and data do not depend on the number of processes ---
 
 
 def train_state(options: list[str], *, in_shards: bool) -> TrainState:
@@ -59,13 +59,13 @@ def train_state(options: list[str], *, in_shards: bool) -> TrainState:
     torch.manual_seed(0)
     model = build_model(cfg.model, vocabulary)
     with torch.no_grad():
-        for parameter in model.parameters():  # a new model says nothing
+        for parameter in model.parameters():  # a new model predicts zeros
             parameter.add_(0.05 * torch.randn_like(parameter))
     return build_train_state(cfg, model, vocabulary, 8, choose_optimizer(cfg.optim, torch.device("cpu")))
 
 
 def point(update: int, place: int) -> tuple[Tensor, ...]:
-    """Noisy and given mel, text, time of two items, and the velocity asked for: `place` of two of an update."""
+    """Draw noisy mel, prompt mel, text and time of two items, and the target velocity, for `place` of an update."""
     draw = torch.Generator().manual_seed(10 * update + place)
     x, cond, aim = torch.randn(3, 2, 7, 100, generator=draw)
     return x, cond, torch.randint(0, 5, (2, 4), generator=draw), torch.rand(2, generator=draw), aim
@@ -80,7 +80,7 @@ def losses(policy: CFM, points: list[tuple[Tensor, ...]]) -> Iterator[LossOutput
 
 
 def updates(part: TrainState, until: int, accelerator: Accelerator) -> list[float]:
-    """Gradient norms of the updates up to `until`, each from two points, divided among the processes."""
+    """Train up to the update `until`; two points per update are divided among the processes. Return gradient norms."""
     optim = compose_config("F5TTS_Mini", [], TrainConfig).optim
     world_size, norms = accelerator.num_processes, []
     while part.update < until:
@@ -89,7 +89,7 @@ def updates(part: TrainState, until: int, accelerator: Accelerator) -> list[floa
     return norms
 
 
-# --- what the two processes do ---
+# --- run by the two processes ---
 
 
 def on_each_rank(folder: Path, tiny: list[str]) -> None:
@@ -118,7 +118,7 @@ def on_each_rank(folder: Path, tiny: list[str]) -> None:
 
 
 def runs(folder: Path, stage: str) -> list[tuple[str, list[str], Path | None]]:
-    """Name, overrides and first checkpoint of each run of a stage; one goes on from the middle of another."""
+    """List name, overrides and first checkpoint of each run of a stage; one resumes from the middle of another."""
     start = folder / "stage_1" / "plain" / "model_last.pt" if stage == "stage_2" else None
     resumed = ("resumed", [IN_SHARDS], folder / stage / "shards" / "model_2.pt")
     both = [("plain", [], start), ("shards", [IN_SHARDS], start), resumed]
@@ -140,7 +140,7 @@ def answer(model: CFM | Snapshot) -> Tensor:
 
 
 def counts(part: TrainState, reference: Snapshot) -> dict[str, int]:
-    """How many numbers of each kind lie on this process."""
+    """Count the values of each kind that this process holds."""
     (output,) = losses(part.model, [point(0, 0)])
     output.loss.backward()
     weights = list(part.model.parameters())
@@ -153,7 +153,7 @@ def counts(part: TrainState, reference: Snapshot) -> dict[str, int]:
     return {kind: sum(to_local(value).numel() for value in held) for kind, held in zip(KINDS, kinds, strict=True)}
 
 
-# --- what they leave ---
+# --- checks of their files ---
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +169,7 @@ def one_process(options: list[str], at_home) -> TrainState:
 
 @pytest.fixture(scope="module")
 def left(tmp_path_factory, options: list[str], tiny: list[str], one_process: TrainState) -> Path:
-    """The folder of a launch; one process made the first two of four updates, and makes the others too."""
+    """Launch both processes and return their folder; one process made the first two of the four updates before."""
     folder: Path = tmp_path_factory.mktemp("shards")
     (folder / "options.json").write_text(json.dumps(options))
     updates(one_process, 2, Accelerator(cpu=True))
@@ -192,7 +192,7 @@ def ranks(folder: Path) -> list[dict[str, Any]]:
 
 
 def tensors(state: Any, path: str = "") -> dict[str, Any]:
-    """The leaves of a nested state."""
+    """Flatten a nested state: return its leaves by path."""
     if isinstance(state, dict | list):
         items = state.items() if isinstance(state, dict) else enumerate(state)
         return {name: leaf for key, value in items for name, leaf in tensors(value, f"{path}/{key}").items()}
@@ -200,8 +200,11 @@ def tensors(state: Any, path: str = "") -> dict[str, Any]:
 
 
 def distance(one: dict[str, Any], other: dict[str, Any]) -> float:
-    """The largest difference between the tensors of two states, which share every name, shape and other value: as a
-    share of the largest number of their kind (weights, first moments, ...)."""
+    """Compute the largest difference between the tensors of two states.
+
+    It is relative to the largest value of the same kind (weights, first moments, ...). The states must share all names,
+    shapes and other values.
+    """
     result, expected = tensors(one), tensors(other)
     assert result.keys() == expected.keys()
     apart, largest = defaultdict[str, float](float), defaultdict[str, float](float)
@@ -211,7 +214,7 @@ def distance(one: dict[str, Any], other: dict[str, Any]) -> float:
             assert result[name].shape == value.shape
             apart[kind] = max(apart[kind], float((result[name].double() - value.double()).abs().max()))
             largest[kind] = max(largest[kind], float(value.double().abs().max()))
-        elif kind != "origin":  # the sum of a file
+        elif kind != "origin":  # a file's checksum
             assert result[name] == value, name
     return max(value / largest[kind] for kind, value in apart.items() if value) if any(apart.values()) else 0.0
 
@@ -235,7 +238,7 @@ def test_one_process_goes_on_from_two_in_shards(left, one_process, options):
 
 
 def test_each_process_holds_half_of_everything(left, one_process):
-    """Dimension 0 of each tensor is halved; only what has a single row, or an odd number, is not."""
+    """Each tensor is split along dimension 0, equally unless it has a single row or an odd number of rows."""
     first, second = (rank["counts"] for rank in ranks(left))
     shapes = [weight.shape for weight in one_process.model.parameters()]
     total = sum(shape.numel() for shape in shapes)

@@ -1,4 +1,4 @@
-"""The guide's section Troubleshooting, entry by entry."""
+"""The entries of the guide's section Troubleshooting."""
 
 from __future__ import annotations
 
@@ -78,9 +78,9 @@ def test_without_funasr_a_run_ends_before_its_model_is_built_with_the_extras_to_
 
 # --- the disk is full ---
 
-MOUNT = ["unshare", "--user", "--map-root-user", "--mount"]  # a place of its own for mounts, which ends with it
+MOUNT = ["unshare", "--user", "--map-root-user", "--mount"]  # a mount namespace that ends with the process
 SMALL_DISK = 'mount -t tmpfs -o size="$1" none "$2"'
-NO_LARGE_FILE = 'ulimit -f $(("$1" / 1024))'  # where nothing can be mounted: as if the disk ended there
+NO_LARGE_FILE = 'ulimit -f $(("$1" / 1024))'  # if mounting is not allowed: limit the size of files
 
 
 def can_mount(folder: Path) -> bool:
@@ -90,7 +90,10 @@ def can_mount(folder: Path) -> bool:
 
 @pytest.fixture
 def on_a_small_disk(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Goes on with a run whose folder has so many bytes; it has the checkpoint given and is copied to `kept` after."""
+    """Return a function that resumes a run from a checkpoint in a folder of limited size (bytes).
+
+    The folder is copied to `kept` afterwards.
+    """
 
     def run(size: int, start: Path, *words: str) -> subprocess.CompletedProcess[str]:
         disk, kept = tmp_path / "disk", tmp_path / "kept"

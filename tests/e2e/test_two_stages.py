@@ -81,7 +81,7 @@ def names(folder: Path) -> list[str]:
 
 
 def read_events(folder: Path) -> EventAccumulator:
-    """What TensorBoard shows of a folder."""
+    """Load the TensorBoard events of a folder."""
     events = EventAccumulator(str(folder))
     events.Reload()
     return events
@@ -96,7 +96,7 @@ def stage_1(tmp_path_factory, tiny, at_home) -> Path:
 
 @pytest.fixture(scope="module", params=list(ALGORITHMS))
 def stage_2(request, tmp_path_factory, stage_1, tiny) -> tuple[Path, Callable[..., bool]]:
-    """The folder of a run of stage 2, and the command that makes one in another folder."""
+    """Run stage 2; return its folder, and a function that runs the same in another folder."""
     options = [*STAGE_2, *tiny, *ALGORITHMS[request.param]]
 
     def run(folder: Path, *more: str) -> bool:
@@ -119,7 +119,7 @@ def test_stage_1_writes_what_a_run_needs(stage_1):
 
 
 def test_stage_1_goes_on_bit_for_bit_whoever_looks_and_listens(stage_1, tiny, tmp_path):
-    """The interrupted run goes on with a tracker and with samples, as if nobody had asked for either."""
+    """The resumed run logs to a tracker and saves samples; neither changes its updates."""
     copy = interrupted_copy(stage_1, tmp_path / "resumed")
     watched = ["ckpts.log_samples=true", "ckpts.logger=tensorboard"]
     assert train.main([*STAGE_1, SMALL_BATCHES, *tiny, *watched, f"ckpts.save_dir={copy}"])
@@ -169,7 +169,7 @@ def test_stage_2_goes_on_bit_for_bit_and_against_the_same_reference(stage_2, tmp
 
 
 def documented(when: set[str]) -> set[str]:
-    """Names on docs/metrics.md that a run logs of which all this is true, as they stand there."""
+    """Return the metric names that docs/metrics.md lists for runs with these properties, placeholders included."""
     text = (REPOSITORY / "docs/metrics.md").read_text("utf-8").partition("## Where they go")[0]
     cells = [line.split(" | ") for line in text.splitlines() if line.startswith("| `")]
     assert set().union(*(conditions(cell) for cell in cells)) == WHEN
@@ -181,7 +181,7 @@ def conditions(cells: list[str]) -> set[str]:
 
 
 def assert_documented(logged: set[str], when: set[str]) -> None:
-    """The page names what is logged, and nothing else; a placeholder stands for at least one name."""
+    """Assert that the page lists exactly the logged metrics; a placeholder matches at least one."""
     page = documented(when)
     patterns = {name: re.compile(re.sub(r"<\w+>", "[^/]+", re.escape(name))) for name in page}
     unknown = {name for name in logged if not any(pattern.fullmatch(name) for pattern in patterns.values())}
@@ -220,7 +220,7 @@ def test_the_page_of_metrics_names_every_alarm():
 
 @pytest.fixture(scope="module")
 def few_items(tmp_path_factory) -> Path:
-    """A folder with two dev items in voices never seen."""
+    """Make a folder with two dev items of unseen speakers."""
     folder = tmp_path_factory.mktemp("items")
     lines = (REPOSITORY / "data/mini_custom/dev.jsonl").read_text("utf-8").splitlines()
     unseen = [line for line in lines if not json.loads(line)["seen"]]
@@ -256,7 +256,11 @@ def test_a_validated_run_makes_the_same_weights_and_goes_on_with_its_best(stage_
 
 
 def check_samples(folder: Path) -> None:
-    """Best and worst of a group, the recording, and a row of each of 2 prompts' 2 samples, at both saved updates."""
+    """Check the samples at both saved updates.
+
+    There are WAV files of the best and the worst sample of a group and of the recording, and a table with a row for
+    each of the 2 samples of 2 prompts.
+    """
     kinds = (".jsonl", "_gen.wav", "_ref.wav", "_worst.wav")
     assert names(folder / "samples") == [f"update_{update}{kind}" for update in (2, 4) for kind in kinds]
     lines = (folder / "samples" / "update_4.jsonl").read_text("utf-8").splitlines()
@@ -293,13 +297,13 @@ def test_a_finished_run_has_nothing_left_to_do(stage_1, tiny, capsys):
 
 @pytest.mark.slow
 def test_ctrl_c_ends_a_run_after_its_update_with_all_of_it_saved(tiny, at_home, tmp_path):
-    """As a terminal sends it: to the whole group, the process that reads the data included."""
+    """The signal goes to the whole process group, as from a terminal: the process that loads the data gets it too."""
     argv = [*STAGE_1, SMALL_BATCHES, *tiny, "datasets.num_workers=1", "optim.max_updates=2000"]
     command = [sys.executable, "-m", "f5_tts.train.train", *argv, f"ckpts.save_dir={tmp_path}"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True) as run:
         assert run.stderr is not None
         output = b""
-        while not re.search(rb" [1-9]\d*/2000", output):  # the bar has counted an update
+        while not re.search(rb" [1-9]\d*/2000", output):  # the progress bar has counted an update
             output += os.read(run.stderr.fileno(), 4096)
             assert run.poll() is None, output.decode()
         os.killpg(run.pid, signal.SIGINT)
@@ -310,7 +314,7 @@ def test_ctrl_c_ends_a_run_after_its_update_with_all_of_it_saved(tiny, at_home, 
 
 
 def test_groups_of_one_whose_rollouts_serve_twice_go_on_bit_for_bit(stage_1, tiny, tmp_path, capsys):
-    """The running baseline is remembered, and a run stops between rollouts alone."""
+    """Checkpoints hold the running baseline, and runs stop only between rollouts."""
     once = ["rl.mini_repeat_count=1", "rl.updates_per_rollout=2", "ckpts.last_per_updates=2", "rl.clip_high=0.1"]
     options = [*STAGE_2, *tiny, *ALGORITHMS["gaussian_grpo"], *once]
     folder = tmp_path / "run"

@@ -22,7 +22,7 @@ def model_of(**changes: Any) -> CFM:
 
 
 def fill(model: CFM) -> CFM:
-    """Random weights: those of a new model give no gradient to what lies before its last layer."""
+    """Randomize all weights: those of a new model give no gradients to the layers before the last one."""
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -45,7 +45,7 @@ def test_a_tensor_counts_while_it_lives_and_views_and_results_in_place_count_onc
         second = first + 1
         assert live.current == 20 * FLOAT
         del first
-        assert live.current == 20 * FLOAT  # the view holds it
+        assert live.current == 20 * FLOAT  # the view keeps the storage alive
         del view
         assert live.current == 10 * FLOAT
     del second
@@ -86,7 +86,10 @@ def test_tensors_without_memory_are_counted_as_real_ones(backbone: type, checkpo
 
 
 def test_what_a_pass_holds_is_linear_in_clips_and_in_frames_and_guidance_doubles_the_clips():
-    """Attention's scores are never written out; gradients of weights are the constant part."""
+    """Compare peaks of different sizes.
+
+    Attention scores are never stored, and the gradients of weights are the constant part.
+    """
     model = model_of()
     two, four, eight = (forward_bytes(model, num, 100) for num in (2, 4, 8))
     assert eight - four == 2 * (four - two)

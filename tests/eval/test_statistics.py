@@ -28,7 +28,7 @@ def scores(edits: list[int], words: int = 4) -> list[Score]:
 
 def test_the_error_rate_is_all_edits_over_all_words_not_a_mean_of_rates():
     assert error_rate([score("short", 2, words=2), score("long", 0, words=6)]) == 2 / 8  # a mean of rates is 1 / 2
-    assert error_rate([score("a", 5, words=2)]) == 2.5  # insertions count
+    assert error_rate([score("a", 5, words=2)]) == 2.5  # insertions count as errors
 
 
 def test_similarity_is_a_mean_over_items():
@@ -45,7 +45,7 @@ def test_equal_scores_give_an_interval_of_no_width():
 
 
 def test_the_interval_is_as_wide_as_the_spread_of_a_mean():
-    # Half the items wholly wrong, half right: sd 0.5, so the mean of 400 has a standard error of 0.025.
+    # Half of the items are wrong, half right: sd 0.5, so the mean of 400 has a standard error of 0.025.
     result = bootstrap_interval(scores([0, 4] * 200))
     assert result.value == 0.5
     assert result.low == pytest.approx(0.5 - 1.96 * 0.025, abs=0.004)
@@ -110,14 +110,17 @@ def test_a_comparison_of_other_items_names_them():
 
 def test_takes_of_an_item_are_drawn_together():
     before, after = scores([0, 4] * 50), scores([0, 2] * 50)
-    assert bootstrap_interval(before * 3) == bootstrap_interval(before)  # equal takes say nothing new
+    assert bootstrap_interval(before * 3) == bootstrap_interval(before)  # equal takes add no information
     assert paired_interval(before * 3, [after * 3]) == paired_interval(before, [after])
-    takes = [score(0, 0), score(1, 4), score(0, 4), score(1, 0)]  # each item now right, now wrong
+    takes = [score(0, 0), score(1, 4), score(0, 4), score(1, 0)]  # each item is right in one take, wrong in the other
     assert bootstrap_interval(takes) == Interval(0.5, 0.5, 0.5)
 
 
 def test_the_rates_of_a_recogniser_and_the_similarity_come_with_half_their_intervals():
-    """Of 400 clips a quarter stutter, standard error √(3/16 / 400); none leaks; one character in eight is wrong."""
+    """Use 400 clips, of which a quarter have repetitions: standard error √(3/16 / 400).
+
+    There are no prompt leaks, and one character in eight is wrong.
+    """
     transcripts = [score(i, 2, chars=16, char_edits=2, stutters=i % 4 == 0, similarity=0.7) for i in range(400)]
     result = named_metrics({"pocketsphinx": transcripts, "whisper": transcripts[:200]}, rtf=0.25)
     names = {"wer": 0.5, "cer": 0.125, "repeat_rate": 0.25, "leak_rate": 0.0}

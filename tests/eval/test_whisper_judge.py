@@ -22,7 +22,7 @@ def judge() -> WhisperJudge:
 
 @pytest.fixture(scope="module")
 def recordings() -> dict[str, Tensor]:
-    """Two prompts of each of the four test voices, by what they say."""
+    """Load two prompts of each of the four test speakers, by transcript."""
     lines = (ROOT / "data/mini_custom/test.jsonl").read_text().splitlines()
     prompts = {row["prompt_audio"]: row["prompt_text"] for row in map(json.loads, lines)}
     chosen = [f"data/mini_custom/wavs/test_0{voice}_test_prompt_{n}.flac" for voice in range(4) for n in (0, 1)]
@@ -30,7 +30,8 @@ def recordings() -> dict[str, Tensor]:
 
 
 def test_real_recordings_are_heard_as_what_they_say(judge: WhisperJudge, recordings: dict[str, Tensor]):
-    # Of all 78 prompts in the data, 77 are heard exactly: 1 wrong word of 184. Of these 8, one may differ by one word.
+    # Of all 78 prompts in the data, 77 transcripts are exact: 1 wrong word of 184.
+    # Of these 8, one may differ by one word.
     transcripts = judge.transcribe(list(recordings.values()), RATE)
     edits = [word_errors(text, words)[0] for text, words in zip(recordings, transcripts, strict=True)]
     assert sum(edits) <= 1, list(zip(recordings, transcripts, strict=True))

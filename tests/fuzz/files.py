@@ -1,4 +1,4 @@
-"""One valid small file of every format that the package reads, with its reader."""
+"""Valid small files of every format that the package reads, each with its reader."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def checkpoints(folder: Path) -> Iterator[Case]:
 
 
 def is_ours(whole: Checkpoint) -> Callable[[Checkpoint], bool]:
-    """Whether a checkpoint is the same to the bit."""
+    """Return a function that checks whether a checkpoint equals this one bit for bit."""
 
     def same(found: Checkpoint) -> bool:
         alike = found.weights.keys() == whole.weights.keys() and found.update == whole.update
@@ -108,7 +108,7 @@ def models(folder: Path) -> Iterator[Case]:
 
 
 def vocos_config(sizes: dict[str, int]) -> dict[str, Any]:
-    """As published, for the mels of the small models."""
+    """Return a config.yaml like the published one, for the mels of the small models."""
     mel = {"sample_rate": 16_000, "n_fft": 1024, "hop_length": 320, "n_mels": 100, "padding": "center"}
     head = {"dim": 8, "n_fft": 1024, "hop_length": 320, "padding": "center"}
     return {
@@ -155,7 +155,7 @@ def lists(folder: Path) -> Iterator[Case]:
 
 
 def entries(path: Path, kind: str) -> None:
-    """Read, and all of it written down again as `prepare` does."""
+    """Read all entries and write them as JSON, as `prepare` does."""
     for entry in read_entries(path, kind)[1]:
         json.dumps([entry.place, entry.audio, entry.text, dict(entry.columns), entry.problem]).encode()
         f"{entry}".encode()
@@ -224,7 +224,7 @@ def kept(folder: Path) -> Iterator[Case]:
 
 
 def resumed(folder: Path) -> None:
-    """A report that goes on at update 3, and leaves each update once."""
+    """Resume a metrics log at update 3 and check that it holds each update at most once."""
     MetricsLog(folder, first=3, total=3, title="fuzz").close()
     updates = [json.loads(line)["update"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert all(update <= 3 for update in updates)
@@ -269,7 +269,7 @@ def archives(folder: Path) -> Iterator[Case]:
 
 
 def unpacked(path: Path, names: tuple[str, ...]) -> None:
-    """Nothing but those files, and in that folder alone."""
+    """Extract the named files and check that nothing else is written, inside or outside of the folder."""
     around = path.parent / "around"
     inside = around / "inside"
     inside.mkdir(parents=True, exist_ok=True)

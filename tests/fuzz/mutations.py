@@ -1,4 +1,4 @@
-"""Valid files made worse in ways that hypothesis draws, and what has to come of each: its contents, or one sentence."""
+"""Mutations of valid files, drawn by hypothesis; a reader must return their contents or raise a one-line error."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-TRIED: Counter[str] = Counter()  # inputs, by reader
+TRIED: Counter[str] = Counter()  # number of inputs per reader
 REFUSED: Counter[str] = Counter()
-MOST_MEMORY = 2**20  # kB that all inputs of a reader may add to the process at its largest
+MOST_MEMORY = 2**20  # kB that all inputs of a reader may add to the peak memory of the process
 
 # fmt: off
 WORDS = [
@@ -36,14 +36,14 @@ LONG = (
     b"a" * 5000,
 )
 BYTES = (b"", b"|", b"\0", b"\0" * 64, b"\xff\xfe", b"\xff" * 4, b"\xff" * 8, b"\x7f\xff\xff\xff", b"\x80" * 16)
-TOKENS = [*(word.encode() for word in WORDS), *LONG, *BYTES, b"\xed\xa0\x80"]  # what goes in, or in a thing's place
+TOKENS = [*(word.encode() for word in WORDS), *LONG, *BYTES, b"\xed\xa0\x80"]  # inserted text, or replacement
 
 
 @dataclass(frozen=True, slots=True)
 class Edit:
     kind: str
-    place: float  # in the file, in [0, 1)
-    amount: int  # of bytes, or which bit
+    place: float  # position in the file, in [0, 1)
+    amount: int  # number of bytes, or number of the bit
     token: bytes
 
     def __call__(self, data: bytes) -> bytes:
@@ -70,11 +70,11 @@ def flipped(data: bytes, bit: int) -> bytes:
 
 
 KINDS = ("truncate", "flip", "delete", "insert", "repeat", "value", "replace")
-ENDS = b'\n,:|{}[]="'  # of a value in JSON, YAML, TOML, CSV
+ENDS = b'\n,:|{}[]="'  # delimiters of a value in JSON, YAML, TOML, CSV
 
 
 def value_replaced(data: bytes, place: int, token: bytes) -> bytes:
-    """`token` in the place of the value, word or number at `place`."""
+    """Replace the value, word or number at a position by `token`."""
     start = max(data.rfind(sign, 0, place) for sign in map(bytes, zip(ENDS, strict=True))) + 1
     result = [end for sign in map(bytes, zip(ENDS, strict=True)) if (end := data.find(sign, place)) >= 0]
     return data[:start] + token + data[min(result, default=len(data)) :]
@@ -94,7 +94,7 @@ def damaged(data: bytes, changes: list[Edit]) -> bytes:
 
 
 def attempt(name: str, read: Callable[[], Any], named: str) -> Any:
-    """What `read` gives; None where it refuses, as it may: in one line that names the file."""
+    """Return what `read` returns, or None if it raises ValueError or OSError in one line that names the file."""
     TRIED[name] += 1
     try:
         return read()
@@ -106,7 +106,10 @@ def attempt(name: str, read: Callable[[], Any], named: str) -> Any:
 
 
 def each_example(check: Callable[[Any], None], inputs: st.SearchStrategy[Any], examples: int, number: int = 0) -> None:
-    """`check` of so many inputs; the same `number` draws the same. Fails when they fill the memory."""
+    """Run `check` on random inputs; the same `number` draws the same ones.
+
+    The test fails if the inputs fill the memory.
+    """
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     @seed(number)
@@ -127,14 +130,14 @@ def each_example(check: Callable[[Any], None], inputs: st.SearchStrategy[Any], e
 
 @dataclass(frozen=True)
 class Case:
-    """A file, and the reader of the package that meets it."""
+    """A file, and the reader of the package that is tested on it."""
 
     name: str
     path: Path
     read: Callable[[], Any]
     named: str  # what an error must name
-    same: Callable[[Any], bool] = lambda contents: True  # whether contents are right; where nobody can know, they are
-    cost: int = 1  # of an example, in the fewest
+    same: Callable[[Any], bool] = lambda contents: True  # whether contents are right; True where this cannot be known
+    cost: int = 1  # of one example, relative to the cheapest format
 
     def check(self, changes: list[Edit]) -> None:
         whole = self.path.read_bytes()

@@ -1,4 +1,4 @@
-"""Every file format that the package reads, damaged: its contents come out, or one sentence that names the file."""
+"""Damaged files of every format: the reader returns the right contents or raises an error that names the file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from tests.fuzz.files import cases
 from tests.fuzz.mutations import REFUSED, TRIED, Case, attempt, each_example, edits, flipped
 
-EXAMPLES = 60  # of a file that is read in no time
+EXAMPLES = 60  # examples of a format that is read fast
 SOAK_S = float(os.environ.get("F5_TTS_SOAK_S", "600"))
 NAMES = [
     *("checkpoint .pt", "checkpoint .safetensors, ours", "checkpoint .safetensors, published"),
@@ -42,7 +42,7 @@ def test_a_whole_file_is_read_and_a_damaged_one_read_right_or_refused_in_a_sente
     each_example(case.check, edits(), EXAMPLES // case.cost)
 
 
-@pytest.mark.parametrize("step", [11, pytest.param(1, marks=pytest.mark.soak)])  # 11: each bit of a byte in turn
+@pytest.mark.parametrize("step", [11, pytest.param(1, marks=pytest.mark.soak)])  # 11 reaches every bit of a byte
 @pytest.mark.parametrize("name", ["checkpoint .pt", "checkpoint .safetensors, ours"])
 def test_weights_cut_short_or_with_a_bit_flipped_never_load_as_others(name: str, step: int, files: dict[str, Case]):
     case = files[name]
@@ -62,7 +62,7 @@ def test_weights_cut_short_or_with_a_bit_flipped_never_load_as_others(name: str,
 @pytest.mark.soak
 @pytest.mark.timeout(2 * SOAK_S + 600)
 def test_soak(files: dict[str, Case], capsys):
-    """For F5_TTS_SOAK_S seconds, other inputs in each round."""
+    """Repeat for F5_TTS_SOAK_S seconds, with other inputs in each round."""
     TRIED.clear()
     REFUSED.clear()
     began, number = time.monotonic(), int(os.environ.get("F5_TTS_SOAK_SEED", "1"))

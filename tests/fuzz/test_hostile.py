@@ -1,4 +1,4 @@
-"""Files and texts made to harm: code in them does not run, names in them lead nowhere, sizes in them fill no memory."""
+"""Malicious files and texts: code is not run, paths are not followed, and sizes do not fill the memory."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from f5_tts.types import BadRow
 
 
 class Code:
-    """What pickle restores by a command of the shell."""
+    """An object that runs a shell command when it is unpickled."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -74,7 +74,7 @@ def test_code_in_weights_is_refused_and_has_not_run(place: str, tmp_path: Path):
     with pytest.raises(ValueError, match=name):
         read()
     assert not marker.exists()
-    torch.load(tmp_path / name, weights_only=False)  # the code is there, and works
+    torch.load(tmp_path / name, weights_only=False)  # proves that the code works
     assert marker.exists()
 
 
@@ -87,7 +87,7 @@ def test_code_beside_a_sensevoice_model_is_not_run(file: str, tmp_path: Path):
     orders = {"trust_remote_code": True, "remote_code": str(folder / "evil.py")}
     if file == "config.yaml":
         (folder / file).write_text(yaml.safe_dump(config | orders))
-    else:  # its values are paths of files that are there, and any is true
+    else:  # values are paths of existing files, and any of them is valid
         told = json.loads((folder / file).read_text())
         told["file_path_metas"] |= {"trust_remote_code": "config.yaml", "remote_code": "evil.py"}
         (folder / file).write_text(json.dumps(told))
@@ -103,7 +103,7 @@ def test_a_checkpoint_that_asks_for_memory_gets_none(tmp_path: Path):
             read_checkpoint(path)
 
 
-# --- our own checkpoints ---
+# --- checkpoints of this project ---
 
 
 def test_a_damaged_checkpoint_says_from_which_the_run_goes_on(tmp_path: Path):
@@ -112,7 +112,7 @@ def test_a_damaged_checkpoint_says_from_which_the_run_goes_on(tmp_path: Path):
     folder = CheckpointDir(settings(tmp_path))
     for name in ("model_last.pt", "model_6.pt"):
         data = bytearray((tmp_path / name).read_bytes())
-        data[data.index(struct.pack("<f", 7.0))] ^= 1  # in a weight
+        data[data.index(struct.pack("<f", 7.0))] ^= 1  # flips a bit of a weight
         (tmp_path / name).write_bytes(data)
     advice = r"move model_last\.pt and model_6\.pt out of .*, and the same command goes on from model_4\.pt"
     with pytest.raises(ValueError, match=advice):
@@ -216,7 +216,7 @@ def test_columns_of_another_kind_are_refused(column: str, values: list[Any], tmp
         read_rows(tmp_path)
 
 
-# --- names ---
+# --- file names ---
 
 
 @pytest.mark.parametrize("name", ["../up", "/tmp/up", "a/b", "..", "", "a\0", "a\nb", "a" * 300])
@@ -261,7 +261,7 @@ def test_prepare_leaves_out_and_counts_what_is_hostile_and_writes_into_its_folde
     assert {path.name for path in tmp_path.iterdir()} == {"home", "out"}
     assert len(list((tmp_path / "out" / "wavs").iterdir())) == 5
     _, result = read_entries(home, "folder")
-    assert [entry.problem for entry in result].count("no text") == 2  # the third is no Unicode
+    assert [entry.problem for entry in result].count("no text") == 2  # the third one is not valid Unicode
 
 
 # --- texts ---

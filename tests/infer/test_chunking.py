@@ -14,7 +14,7 @@ from f5_tts.infer.chunking import (
     with_trailing_space,
 )
 
-HOP = 256  # samples of a frame in the golden runs, which ran at 24 kHz
+HOP = 256  # samples per frame in the golden runs, which used 24 kHz
 RATE = 24_000
 
 
@@ -24,7 +24,7 @@ def golden(table) -> dict:
 
 
 def total_frames(case: dict, text: str) -> int:
-    """Frames of reference and speech, as the rules say."""
+    """Compute the frames of reference and speech by the rules."""
     prompt = with_trailing_space(case["ref_text"])
     if "fix_duration" in case["kw"]:
         return int(case["kw"]["fix_duration"] * RATE / HOP)
@@ -64,23 +64,23 @@ def test_what_the_vocoder_gets_is_all_but_the_references_frames(golden):
 
 def test_reference_and_text_are_joined_as_published(golden):
     for case in golden["infer"]:
-        if case["ref_text"].isascii():  # Chinese is stored as syllables
+        if case["ref_text"].isascii():  # Chinese cases are stored as syllables
             assert [with_trailing_space(case["ref_text"]) + text for text in case["gen_text"]] == case["joined_tokens"]
     assert with_trailing_space("你好。") == "你好。" and with_trailing_space("") == ""
 
 
 def test_quiet_references_are_raised_and_their_speech_lowered_as_published(golden):
-    cases = [case for case in golden["infer"] if case["sr"] == RATE]  # resampling changes how loud noise is
+    cases = [case for case in golden["infer"] if case["sr"] == RATE]  # resampling changes the level of noise
     assert {case["rms_in"] < 0.1 for case in cases} == {True, False}
     for case in cases:
         factor = gain(case["rms_in"], 0.1)
         assert case["rms_in"] * factor == pytest.approx(case["cond_rms"], rel=1e-6)
         if len(case["gen_text"]) == 1 and "wave_key" not in case:
-            assert case["final_abs_max"] == pytest.approx(0.5 / factor, rel=1e-4)  # of a sine of height 0.5
+            assert case["final_abs_max"] == pytest.approx(0.5 / factor, rel=1e-4)  # of a sine with amplitude 0.5
 
 
 def sines(case: dict) -> list[Tensor]:
-    """The waveforms that the golden runs joined: sines that were computed in single precision."""
+    """Return the waveforms that the golden runs joined: sines computed in single precision."""
     lens = [4 * shape[2] for shape in case["vocoder_in_shapes"]]
     return [0.5 * (0.05 * torch.arange(length) * k).sin().double() for k, length in enumerate(lens, start=1)]
 

@@ -37,7 +37,7 @@ def toml(folder: Path, text: str) -> list[str]:
 
 
 def complaint(capsys, *argv: str) -> str:
-    """The one line with which the command refuses."""
+    """Run the command and return its one-line error message."""
     with pytest.raises(SystemExit) as stop:
         run_command(run_cli, list(argv))
     output = capsys.readouterr().err.splitlines()
@@ -73,14 +73,14 @@ def test_the_example_speaks_with_two_voices_in_turn(tmp_path: Path, capsys):
 
 
 def test_a_switch_shortens_the_pauses_of_the_result(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(silence, "MAX_PAUSE_S", 0.02)  # as long as those between two words
+    monkeypatch.setattr(silence, "MAX_PAUSE_S", 0.02)  # the length of pauses between two words
     slow = [*SPEAK, "-o", str(tmp_path), "--seed", "1", "--fix_duration", "8"]
     assert run_cli([*slow, "-w", "a.wav"]) and run_cli([*slow, "-w", "b.wav", "--remove_silence"])
     whole, shorter = (load_audio(tmp_path / name, 16_000) for name in ("a.wav", "b.wav"))
     assert 0.2 * len(whole) < len(shorter) < len(whole)
 
 
-# --- what is asked for ---
+# --- arguments and config ---
 
 
 def test_every_flag_of_f5_tts_is_understood_and_changes_the_config(tmp_path: Path):
@@ -145,11 +145,11 @@ def test_files_are_named_after_what_they_say_in_ascii_unless_asked_otherwise():
     assert len(file_name("a" * 500, ascii_only=True)) == 60
 
 
-# --- what a user reads instead of a trace ---
+# --- error messages ---
 
 
 def with_flag(flag: str, value: str) -> list[str]:
-    """The good command with another value for one flag."""
+    """Return the valid command line with another value for one flag."""
     words = list(SPEAK)
     if flag in words:
         words[words.index(flag) + 1] = value

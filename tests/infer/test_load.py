@@ -27,7 +27,7 @@ def tiny(*more: str) -> SynthesisConfig:
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    """A training checkpoint of a tiny Gaussian model, with its vocabulary beside it."""
+    """Write a training checkpoint of a tiny Gaussian model, with its vocabulary beside it."""
     run = tiny("model.output_dist=gaussian", "model.objective=gaussian_nll", "model.use_rl_head=true")
     torch.manual_seed(0)
     write_checkpoint(
@@ -46,7 +46,7 @@ def test_a_checkpoint_with_a_gaussian_head_speaks_without_being_told(checkpoint:
 def test_a_model_that_was_trained_on_padding_speaks_without_it(checkpoint: Path):
     speaker = load_synthesizer(tiny("model.arch.attn_mask_enabled=false"), str(checkpoint))
     with torch.no_grad():
-        for parameter in speaker.model.parameters():  # a new model says zero whatever it attends to
+        for parameter in speaker.model.parameters():  # the output of a new model is zero, whatever it attends to
             parameter.normal_(std=0.1)
     x, lens = torch.randn(2, 9, 100), torch.tensor([9, 5])
     text, time = torch.tensor([[1, 2], [3, 1]]), torch.tensor(0.5)

@@ -30,13 +30,16 @@ LETTERS = Vocabulary([" ", *"abcdefghijklmnopqrstuvwxyz"])
 
 
 def published_lens(text: Tensor, prompt_lens: Tensor, duration: Tensor, settings: dict) -> Tensor:
-    """The published rule for frames in all: what was asked for, but more than the tokens and more than the prompt."""
+    """Compute the total frames by the published rule.
+
+    They are the requested frames, but more than the tokens and more than the prompt.
+    """
     tokens = (text >= 0).sum(1)
     return torch.maximum(torch.maximum(tokens, prompt_lens) + 1, duration).clamp(max=settings.get("max_duration", 4096))
 
 
 def run_case(model, golden: dict[str, Tensor], name: str, settings: dict) -> tuple[Tensor, Tensor]:
-    """Our sampling of a golden case, and the frames of each item."""
+    """Sample a golden case; return it with the frames of each item."""
     case = settings["input"]
     prompt, text, noise = golden[f"in.{case}.cond"], golden[f"in.{case}.text"], golden[f"{name}.y0"]
     prompt_lens = golden.get(f"in.{case}.lens", torch.full((len(prompt),), prompt.shape[1]))
@@ -120,7 +123,7 @@ def test_noise_is_standard_normal_and_covers_the_prompt_too():
 
 
 def drawing(golden_model, ln_sigma: float | None = None) -> CFM:
-    """The golden Gaussian model, told to draw; with `ln_sigma` it says that everywhere."""
+    """Return the golden Gaussian model with sampled velocities, and with `ln_sigma` everywhere if it is given."""
     model = golden_model("dit")
     model.sample_from_dist, head = True, model.transformer.proj_out_ln_sig
     if ln_sigma is not None:
@@ -142,7 +145,7 @@ def test_drawn_speech_does_not_depend_on_what_it_is_made_with_and_follows_its_se
 
 
 def test_each_step_draws_its_velocity_from_the_head_with_new_noise(golden_model):
-    """One step of length 1: what the mean says, and σ ε, where ε is the second noise of the seed."""
+    """Take one step of length 1: expect the mean plus σ ε, where ε is the second noise of the seed."""
     one, ln_sigma = REQUESTS[0], -0.5
     source = noise_stream(one)
     _, first = next(source), next(source)

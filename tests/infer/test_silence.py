@@ -6,11 +6,11 @@ from torch import Tensor
 
 from f5_tts.infer.silence import cut_at_pause, level_db, shorten_pauses, sound_mask, trim_silence
 
-RATE = 1000  # 10 samples to a window
+RATE = 1000  # 10 samples per window
 
 
 def tone(seconds: float, height: float = 0.5) -> Tensor:
-    """A square wave, which is as loud as it is high in every window."""
+    """Generate a square wave, whose level is its height in every window."""
     signs = torch.tensor([1.0, -1.0]).repeat(round(seconds * RATE / 2))
     return height * signs
 
@@ -33,7 +33,7 @@ def test_sound_is_what_is_less_than_40_db_below_the_loudest_however_quiet_the_re
 def test_ends_are_trimmed_to_a_margin():
     wave = torch.cat([silence(0.3), tone(0.2), silence(0.4), tone(0.1), silence(0.3)])
     assert torch.equal(trim_silence(wave, RATE, 0.05), wave[250:1050])
-    assert torch.equal(trim_silence(tone(0.104), RATE, 0.05), tone(0.104))  # the last, half window is not lost
+    assert torch.equal(trim_silence(tone(0.104), RATE, 0.05), tone(0.104))  # the incomplete last window is kept
 
 
 def test_a_short_recording_is_not_cut():

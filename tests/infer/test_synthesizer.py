@@ -21,11 +21,14 @@ from f5_tts.model.flow import time_grid
 ROOT = Path(__file__).parents[2]
 BASE = str(ROOT / "pretrained/F5TTS_Mini/model_800.safetensors")
 TINY = [f"model.arch.{key}={value}" for key, value in SIZES.items()]
-HOP = 320  # samples of a frame of F5TTS_Mini
+HOP = 320  # samples per frame of F5TTS_Mini
 
 
 def hum(mel: Tensor, lens: Tensor) -> list[Tensor]:
-    """A vocoder that is linear in the mel, so that it does not magnify rounding: each frame's mean, a hop long."""
+    """Vocode by repeating the mean of each frame for one hop.
+
+    It is linear in the mel, so that rounding errors are not amplified.
+    """
     return [
         item[:length].mean(dim=1).repeat_interleave(HOP) / 10 for item, length in zip(mel, lens.tolist(), strict=True)
     ]
@@ -33,7 +36,7 @@ def hum(mel: Tensor, lens: Tensor) -> list[Tensor]:
 
 @pytest.fixture(scope="module")
 def mini() -> Synthesizer:
-    """The shipped base with its own vocoder."""
+    """Load the shipped base model with its own vocoder."""
     return load_synthesizer(compose_synthesis_config("F5TTS_Mini", []), BASE)
 
 
@@ -49,7 +52,7 @@ def voice() -> Reference:
 
 @pytest.fixture
 def short_chunks(monkeypatch) -> None:
-    """At most two seconds of speech and reference in a chunk."""
+    """Limit a chunk to two seconds of reference and speech."""
     monkeypatch.setattr(chunks, "MAX_TOTAL_S", 2.0)
 
 
@@ -127,14 +130,14 @@ def test_chunks_are_faded_into_each_other(humming, voice, short_chunks):
 def test_prompts_texts_and_frames_are_those_of_the_golden_runs(table):
     speaker = tiny_v1()
     ready = [c for c in table("g8_inference_rules")["infer"] if c["ref_text"] in ("Hello there. ", "你好世界。")]
-    assert len(ready) == 2  # the others were recorded without the end that a reference text gets
+    assert len(ready) == 2  # the other cases were recorded without the full stop of the reference text
     for case in ready:
         samples = case["rms_in"] * torch.randn(case["cond_len"], generator=torch.Generator().manual_seed(0)).sign()
         voice = Reference(wave=samples, sample_rate=24_000, text=case["ref_text"].strip())
         script = speaker.prepare(line(voice, case["gen_text"][0]))
         (request,) = script.requests
         assert script.texts == case["gen_text"]
-        assert len(request.prompt_mel) == case["ref_frames"] + 1  # the one on its end
+        assert len(request.prompt_mel) == case["ref_frames"] + 1  # plus the frame at the end of the reference
         assert request.total == case["durations"][0]
         assert "".join(speaker.vocabulary.split(request.text)) == case["joined_tokens"][0]
         assert case["rms_in"] * script.reference_gain == pytest.approx(case["cond_rms"], rel=1e-5)
@@ -160,7 +163,7 @@ def test_speed_and_a_fixed_duration_decide_how_long_speech_is(humming, voice):
     def frames(speaker: Synthesizer, text: str, speed: float) -> int:
         return len(speaker.synthesize([line(voice, text, speed=speed)])[0].mel)
 
-    text = "one two three four"  # 18 bytes, and 15 of the reference with its space
+    text = "one two three four"  # 18 bytes; the reference has 15 with its space
     assert frames(humming, text, 1.0) == int(prompt / 15 * 18)
     assert frames(humming, text, 0.5) == int(prompt / 15 * 18 / 0.5)
     assert frames(humming, "six one", 1.0) == int(prompt / 15 * 7 / 0.3)
@@ -183,7 +186,7 @@ def test_only_a_model_that_knows_full_stops_is_shown_one_after_the_reference(min
     assert knowing.prepare(line(voice, "nine")).requests[0].text == "seven two four.  nine"
 
 
-# --- what a user reads ---
+# --- messages ---
 
 
 def test_symbols_outside_the_vocabulary_are_listed_once(humming, voice, capsys):
@@ -238,6 +241,6 @@ def test_the_pruned_time_grid_is_used_unless_switched_off(humming, voice):
 def test_a_batch_is_of_like_lengths_and_no_larger_than_asked_for():
     assert batches_by_length([10, 30, 11, 12], 3) == [[0, 2, 3], [1]]
     assert batches_by_length([10] * 5, 2) == [[0, 1], [2, 3], [4]]
-    assert batches_by_length([10, 20], 8) == [[0, 1]]  # 40 frames for 30
-    assert batches_by_length([10, 10, 31], 8) == [[0, 1], [2]]  # 93 frames for 51
+    assert batches_by_length([10, 20], 8) == [[0, 1]]  # 40 padded frames for 30
+    assert batches_by_length([10, 10, 31], 8) == [[0, 1], [2]]  # a single batch would have 93 padded frames for 51
     assert batches_by_length([], 8) == []

@@ -30,7 +30,7 @@ from f5_tts.model.heads import Velocity
 DITS = ["dit_v1", "dit_v0", "dit_qknorm", "dit_longskip", "dit_noconv", "dit_avgup"]
 GAUSSIAN = ["dit", "unett"]
 PUBLISHED = [*DITS, "unett_e2", "unett_add"]
-DROPS = {  # mode -> (prompt dropped, text dropped), once for each copy of the batch
+DROPS = {  # mode -> (prompt dropped, text dropped) for each copy of the batch
     "cond": [(False, False)],
     "drop_audio": [(True, False)],
     "drop_text": [(False, True)],
@@ -53,7 +53,7 @@ class Batch(NamedTuple):
     lens: Tensor
 
     def item(self, index: int) -> Batch:
-        """One item by itself, without its padding."""
+        """Return one item alone, without its padding."""
         frames, tokens = int(self.lens[index]), int((self.text[index] >= 0).sum())
         one = slice(index, index + 1)
         words = self.text[one, :tokens]
@@ -67,7 +67,7 @@ def run(dit: Backbone, batch: Batch) -> Velocity:
 
 
 def run_case(dit: Backbone, inputs: dict[str, Tensor], case: str, mode: str) -> tuple[Velocity, Tensor]:
-    """What the model says of a golden case, and its valid frames."""
+    """Run the model on a golden case and return its velocity and the mask of valid frames."""
     x, cond, text, time = (inputs[f"in.{case}.{name}"] for name in ("x", "cond", "text", "time"))
     mask, num, copies = inputs.get(f"in.{case}.mask"), len(x), len(DROPS[mode])
     twice = (part.repeat(copies, *[1] * (part.ndim - 1)) for part in (x, cond, text, time.expand(num)))
@@ -131,7 +131,10 @@ def test_names_and_shapes_of_weights_are_the_published_ones(name, golden_model, 
 
 @pytest.fixture
 def uneven() -> Batch:
-    """Four items, the last all frames long; the second has more tokens than frames. Padding is far from zero."""
+    """Make four items, the last with all frames; the second has more tokens than frames.
+
+    The padding holds values far from zero.
+    """
     torch.manual_seed(3)
     lens, tokens = torch.tensor([9, 5, 17, 40]), torch.tensor([4, 12, 6, 11])
     text = torch.randint(0, 30, (4, 12)).masked_fill(torch.arange(12) >= tokens[:, None], -1)
@@ -194,7 +197,7 @@ CONFIGS = ["F5TTS_v1_Base", "F5TTS_Base", "F5TTS_v1_Small", "F5TTS_Small", "E2TT
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_config_makes_the_published_network_weight_by_weight(name, table):
-    is_rl = name == "F5TTS_RL"  # stage 2 of the v1 Base: the same network, and the head
+    is_rl = name == "F5TTS_RL"  # stage 2 of the v1 Base: the same network with a Gaussian head
     expected = table("g1_state_dicts")["F5TTS_v1_Base" if is_rl else name]
     cfg = compose_config(name, [], RLTrainConfig if is_rl else TrainConfig)
     with torch.device("meta"):
@@ -208,7 +211,10 @@ def test_a_config_makes_the_published_network_weight_by_weight(name, table):
 
 @pytest.mark.parametrize("name", CONFIGS[:-1])
 def test_a_config_has_the_published_settings_of_its_network(name, table):
-    """But for padding, which published models were trained to attend to and ours look past."""
+    """Compare all settings but the attention mask.
+
+    Published models were trained to attend to padding; models of this project mask it.
+    """
     arch = asdict(compose_config(name, [], TrainConfig).model.arch)
     expected = {key: value for key, value in table("g1_state_dicts")[name]["arch"].items() if key != "attn_backend"}
     assert expected.pop("attn_mask_enabled", False) is False

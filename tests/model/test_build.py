@@ -22,7 +22,7 @@ def vocoder(*overrides: str) -> GriffinLim | Vocos:
 
 @pytest.fixture
 def published(tmp_path) -> Path:
-    """A folder as published, with two narrow layers."""
+    """Write a folder like the published one, with two narrow layers."""
     config = """
         feature_extractor:
           class_path: vocos.feature_extractors.MelSpectrogramFeatures
@@ -85,7 +85,7 @@ def test_a_model_speaks_by_drawing_where_the_config_says_so(drawn: bool):
     overrides += [f"sample_from_dist={str(drawn).lower()}"]
     model = compose_config("F5TTS_Mini", [f"model.{override}" for override in overrides], TrainConfig).model
     assert build_model(model, Vocabulary("ab")).sample_from_dist == drawn
-    model.output_dist = "deterministic"  # as speaking sets it for a checkpoint without a head
+    model.output_dist = "deterministic"  # as synthesis sets it for a checkpoint without a Gaussian head
     if drawn:
         with pytest.raises(
             ValueError, match=r"model\.sample_from_dist=true .* this checkpoint has none: set it to false"

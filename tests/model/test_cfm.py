@@ -10,13 +10,13 @@ from f5_tts.model.heads import Velocity
 
 @pytest.fixture
 def model(golden_model) -> CFM:
-    """A small model with a Gaussian head, every weight random."""
+    """Build a small model with a Gaussian head and random weights."""
     return golden_model("dit")
 
 
 @pytest.fixture
 def inputs() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Noisy mel, prompt and text of two items of 15 and 9 frames, and their mask."""
+    """Return noisy mel, prompt and text of two items of 15 and 9 frames, and their mask."""
     torch.manual_seed(4)
     text = torch.tensor([[3, 14, 15, 9, 26], [5, 3, 5, -1, -1]])
     frames = torch.arange(15) < torch.tensor([15, 9])[:, None]

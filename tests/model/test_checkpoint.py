@@ -35,7 +35,7 @@ FREQUENCIES = "transformer.rotary_embed.inv_freq"
 
 
 class MakesFolder:
-    """Makes a folder when a careless reader unpickles it."""
+    """An object that makes a folder when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -53,7 +53,7 @@ def nothing_said(said: str) -> None:
     raise AssertionError(f"not to be said: {said}")
 
 
-# --- which file ---
+# --- finding a checkpoint ---
 
 
 def test_the_last_checkpoint_comes_before_numbered_and_pretrained_ones(tmp_path):
@@ -90,7 +90,7 @@ def test_other_files_and_folders_are_no_checkpoints(tmp_path):
     assert find_checkpoint(tmp_path / "not there", pretrained=True) is None
 
 
-# --- what a file holds ---
+# --- reading a checkpoint ---
 
 
 def test_a_training_checkpoint_comes_back_as_it_was_written(golden_model, tmp_path):
@@ -118,7 +118,7 @@ def test_a_training_checkpoint_gives_its_raw_weights_not_their_average(tmp_path)
 
 
 def published(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights as published files hold them, with counters of the average and buffers of an old mel in between."""
+    """Return weights as published files hold them, with counters of the EMA and buffers of an old mel."""
     extra = {
         "initted": torch.tensor(True),
         "step": torch.tensor(0),
@@ -177,14 +177,17 @@ def test_exported_weights_come_back_rounded_to_the_chosen_precision(golden_model
 
 
 def test_a_half_precision_export_keeps_the_rotary_frequencies_exact(golden_model, tmp_path):
-    """An angle is frames times frequency: rounded to half precision it is off by radians at the end of a long clip."""
+    """Compare without tolerance: an angle is frames times frequency.
+
+    Rounding to half precision would shift it by radians at the end of a long clip.
+    """
     model = golden_model("dit_v1")
     export_weights(checkpoint(tmp_path, model.state_dict()), tmp_path / "model.safetensors", torch.float16)
     result = read_checkpoint(tmp_path / "model.safetensors").weights[FREQUENCIES]
     torch.testing.assert_close(result, model.state_dict()[FREQUENCIES], atol=0, rtol=0)
 
 
-# --- from a file into a model ---
+# --- loading weights into a model ---
 
 
 def test_weights_that_fit_are_loaded_without_a_word(golden_model, tmp_path):
@@ -253,7 +256,7 @@ def test_a_tensor_beside_the_network_that_is_no_counter_is_refused_by_name(golde
         load_weights(model, read_checkpoint(tmp_path / "a.safetensors"), log=nothing_said)
 
 
-# --- what a file says of its weights ---
+# --- the specification in a file ---
 
 
 def card(*overrides: str, symbols: str = " ab") -> ModelSpec:
@@ -318,12 +321,12 @@ def test_an_export_says_of_its_weights_what_its_source_said(tmp_path):
     assert read_checkpoint(tmp_path / "b.safetensors").spec == card()
 
 
-# --- raw weights or their average ---
+# --- raw or EMA weights ---
 
 
 @pytest.fixture
 def both(tmp_path) -> Callable[..., Checkpoint]:
-    """A training checkpoint of raw weight 1 and average 2."""
+    """Return a function that writes a training checkpoint with raw weight 1 and EMA weight 2."""
 
     def write(**run: str | int) -> Checkpoint:
         average = {"ema_model.transformer.a": torch.tensor(2.0), "initted": torch.tensor(True), "step": torch.tensor(7)}
@@ -339,7 +342,7 @@ def test_weights_are_those_asked_for_else_those_that_the_file_recommends(which, 
     assert both().with_weights(which).weights == {"transformer.a": value}
     assert both(recommended=which).with_weights().weights == {"transformer.a": value}
     assert both().with_weights().weights == {"transformer.a": 2.0}  # as in F5-TTS
-    assert both().weights == {"transformer.a": 1.0}  # training goes on from the raw ones
+    assert both().weights == {"transformer.a": 1.0}  # training resumes from the raw weights
 
 
 def test_weights_that_a_file_does_not_hold_are_refused(golden_model, tmp_path):
@@ -367,7 +370,7 @@ def test_an_export_has_the_names_and_shapes_of_the_published_file(name, table):
 
 
 def refusal(path: Path) -> str:
-    """The sentence that refuses a file: it names the file, and is one line."""
+    """Return the error message for a file, and check that it names the file in one line."""
     with pytest.raises(ValueError) as error:
         read_checkpoint(path)
     message = str(error.value)
@@ -440,9 +443,9 @@ def test_a_write_below_a_file_is_a_sentence(tmp_path):
 
 @contextmanager
 def full_disk() -> Iterator[None]:
-    """No file may grow past 2 KiB: what writes more gets an error from the system.
+    """Limit files to 2 KiB: larger writes get an error from the system.
 
-    Around the write alone, no fixture: pytest reports inside a fixture's reach, perhaps to a long file.
+    This is no fixture, because pytest might write a long report within a fixture's scope.
     """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2048, before[1]))

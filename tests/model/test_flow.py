@@ -53,7 +53,10 @@ def test_euler_multiplies_growth_by_each_interval():
 
 
 def test_midpoint_goes_the_whole_interval_with_the_velocity_at_its_middle():
-    """x' = x gives 1 + h + h²/2 an interval; x' = 2 t, whose slope at the middle is the mean slope, is met exactly."""
+    """Solve two equations by hand.
+
+    x' = x gives 1 + h + h²/2 per interval. x' = 2 t is exact, because its slope at the midpoint is the mean slope.
+    """
     times = torch.tensor([0.0, 0.5, 1.0])
     growth = solve(lambda x, t: x, torch.ones(1, 1, 1), times, "midpoint")
     assert growth.item() == (1 + 0.5 + 0.125) ** 2

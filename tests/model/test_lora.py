@@ -1,4 +1,4 @@
-"""LoRA by peft: what is trained, what it says, and what is written down."""
+"""LoRA by peft: trained weights, model outputs, and saved files."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def settings(*changes: str) -> LoraConfig:
 
 
 def model(backbone: Any = DiT, *, gaussian: bool = True) -> CFM:
-    """A small model with random weights everywhere."""
+    """Build a small model with random weights everywhere."""
     torch.manual_seed(0)
     made = CFM(backbone(tiny_arch(), MEL_BINS, num_tokens=9, gaussian=gaussian)).eval()
     return perturbed(made, list(made.parameters()))
@@ -61,13 +61,13 @@ def perturbed(made: CFM, parameters: list[nn.Parameter]) -> CFM:
 
 
 def trained(made: CFM) -> CFM:
-    """The model as training may leave it: all that learns has moved."""
+    """Change all trainable weights, as training may."""
     torch.manual_seed(1)
     return perturbed(made, [parameter for parameter in made.parameters() if parameter.requires_grad])
 
 
 def said(policy: Callable[..., Velocity]) -> Tensor:
-    """Mean and log standard deviation at one point."""
+    """Compute mean and log standard deviation of the velocity at one point."""
     torch.manual_seed(2)
     x, cond, text = torch.randn(2, 12, MEL_BINS), torch.randn(2, 12, MEL_BINS), torch.tensor([[1, 2, 3], [4, 5, -1]])
     with torch.no_grad():
@@ -75,7 +75,7 @@ def said(policy: Callable[..., Velocity]) -> Tensor:
     return torch.stack([velocity.mean, velocity.mean if velocity.ln_sigma is None else velocity.ln_sigma])
 
 
-# --- what is trained ---
+# --- trained weights ---
 
 
 def test_rank_0_leaves_the_model_as_it_is():
@@ -86,7 +86,10 @@ def test_rank_0_leaves_the_model_as_it_is():
 
 
 def test_adapters_and_the_gaussian_head_alone_are_trained():
-    """Rank (in + out) weights a layer: four of 32 to 32 and two of 32 to 64 in each of two blocks."""
+    """Count rank (in + out) weights per layer.
+
+    Each of two blocks has four layers from 32 to 32 and two between 32 and 64.
+    """
     made, lines = model(), []
     add_adapters(made, settings(), lines.append)
     names = {name for name, parameter in made.named_parameters() if parameter.requires_grad}
@@ -123,7 +126,7 @@ def test_without_peft_the_extra_is_named(monkeypatch):
         adapted()
 
 
-# --- what it says ---
+# --- outputs ---
 
 
 @pytest.mark.parametrize("backbone, targets", [(DiT, "[to_q,ff.ff.2,proj]"), (UNetT, "[to_q,layers.1.0,ff.2]")])
@@ -143,7 +146,7 @@ def test_a_snapshot_of_new_adapters_is_the_base_model_and_holds_no_second_one():
     assert held == sum(value.numel() for value in adapter_weights(made).values()) + 33 * MEL_BINS
 
 
-# --- what is written down ---
+# --- saved files ---
 
 
 @pytest.mark.parametrize("backbone, targets", [(DiT, "[to_q,to_out.0,ff.ff.2]"), (UNetT, "[to_q,layers.1.0,ff.2]")])

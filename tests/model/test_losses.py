@@ -18,14 +18,14 @@ SCALAR = torch.ones(1, 1, dtype=torch.bool)
 
 
 class TrainingStep(NamedTuple):
-    """A golden training step: what it says of each frame, and its loss."""
+    """A golden training step: the predicted velocity and the loss."""
 
     velocity: Velocity
     loss: Tensor
 
 
 def train_on(model: CFM, golden: dict[str, Tensor], name: str, drop_draws: tuple[float, float]) -> TrainingStep:
-    """Repeat a golden training step from what it drew."""
+    """Repeat a golden training step with its random numbers."""
     mel, noise, time, span = (golden[key] for key in ("in.mel", f"{name}.x0", f"{name}.time", f"{name}.span_mask"))
     both = torch.full((len(mel),), drop_draws[1] < 0.2)
     audio = both | (drop_draws[0] < 0.3)

@@ -17,7 +17,7 @@ from f5_tts.model.mel import LogMel, frames_in, mel_filters
 
 @pytest.fixture(scope="module")
 def golden() -> dict[str, Tensor]:
-    """Two seconds of speech and what the published F5-TTS makes of them, for each of its vocoders."""
+    """Read two seconds of speech and the log-mels of published F5-TTS models, for each of its vocoders."""
     return load_file(Path(__file__).parents[1] / "goldens" / "g5_audio.safetensors")
 
 
@@ -37,7 +37,7 @@ def test_a_440_hz_sine_peaks_in_the_filter_whose_centre_is_nearest_in_mel(spec):
         return 2595 * log10(1 + hz / 700)
 
     spacing = mel(spec.target_sample_rate / 2) / (spec.n_mel_channels + 1)
-    nearest = floor(mel(440) / spacing + 0.5) - 1  # filter k is centred on corner k + 1
+    nearest = floor(mel(440) / spacing + 0.5) - 1  # filter k is centered on corner k + 1
     wave = torch.sin(2 * pi * 440 / spec.target_sample_rate * torch.arange(spec.target_sample_rate))
     peaks = LogMel(spec)(wave[None])[0, 5:-5].argmax(dim=1)
     assert peaks.unique().tolist() == [nearest]
@@ -50,7 +50,8 @@ def test_silence_is_the_log_of_the_floor_and_a_frame_comes_every_hop():
 
 @pytest.mark.parametrize("rate", [16000, 24000])
 def test_each_bigvgan_filter_has_area_one(rate):
-    fine = replace(BIGVGAN, target_sample_rate=rate, n_fft=2**15)  # so that a sum of bins is an area
+    # high resolution, so that a sum of bins approximates an area
+    fine = replace(BIGVGAN, target_sample_rate=rate, n_fft=2**15)
     torch.testing.assert_close(mel_filters(fine).sum(dim=0) * rate / fine.n_fft, torch.ones(100), atol=1e-2, rtol=0)
 
 

@@ -26,13 +26,13 @@ def model() -> CFM:
 
 @pytest.fixture
 def point() -> tuple[Tensor, ...]:
-    """Somewhere on the flow."""
+    """Return a point on the flow."""
     torch.manual_seed(1)
     return torch.randn(2, 5, 6), torch.randn(2, 5, 6), torch.tensor([[1, 2], [3, -1]]), torch.tensor([0.2, 0.7])
 
 
 def train(model: CFM, step: float = 0.5) -> None:
-    """Change all that is trained."""
+    """Change all trainable weights."""
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
@@ -74,7 +74,7 @@ def test_what_is_not_trained_is_shared_and_not_copied(model: CFM, point: tuple[T
 
 
 def test_its_copy_has_memory_of_its_own_and_no_gradient(model: CFM):
-    snapshot = Snapshot(model, "cpu")  # where the model is
+    snapshot = Snapshot(model, "cpu")  # the model's device
     for name, parameter in model.named_parameters():
         assert snapshot.tensors[name].data_ptr() != parameter.data_ptr()
         assert not snapshot.tensors[name].requires_grad
@@ -87,7 +87,7 @@ def test_its_copy_waits_where_it_is_asked_to(model: CFM):
 
 @torch.no_grad()
 def test_each_use_brings_it_to_where_the_model_is(model: CFM, point: tuple[Tensor, ...]):
-    """The meta device stands for a GPU."""
+    """Use the meta device in place of a GPU."""
     snapshot = Snapshot(model, "cpu")
     model.to("meta")
     assert snapshot(*(part.to("meta") for part in point)).mean.device.type == "meta"
@@ -95,7 +95,11 @@ def test_each_use_brings_it_to_where_the_model_is(model: CFM, point: tuple[Tenso
 
 
 def test_it_follows_by_the_decay_that_it_is_told(model: CFM):
-    """From θ and a model at θ + 1: after decays 0.75 and 0.5 of the past it stands at 0.5 (0.25) + 0.5 = 0.625."""
+    """Compute the EMA by hand.
+
+    The snapshot starts at θ and the model is at θ + 1. After decays 0.75 and 0.5 it is at θ + 0.5 (0.25) + 0.5 = θ +
+    0.625.
+    """
     start = deepcopy(dict(model.named_parameters()))
     snapshot = Snapshot(model)
     train(model, 1.0)

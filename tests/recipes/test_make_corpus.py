@@ -71,7 +71,7 @@ def test_drawn_texts_differ_and_take_the_lengths_in_turn():
     assert [len(text.split()) for text in texts] == [2, 3] * 30
 
 
-# What makes a voice
+# Changes of the voice
 
 
 def test_pitch_is_scaled_and_frames_without_one_stay_without():
@@ -93,12 +93,12 @@ def test_warping_moves_a_peak_to_its_frequency_times_the_factor():
 
 def test_warped_phases_run_as_fast_as_their_new_bins():
     turn = 0.5
-    phase = (turn * np.arange(40)[:, None] * np.arange(5)).astype(np.float32)  # every bin at its own centre
+    phase = (turn * np.arange(40)[:, None] * np.arange(5)).astype(np.float32)  # the center frequency of each bin
     np.testing.assert_allclose(corpus.warp_phase(phase, 0.8, turn)[:32], phase[:32], atol=1e-4)
 
 
 def test_tilt_is_nothing_at_one_kilohertz_and_its_decibels_an_octave_above():
-    curve = corpus.tilt_curve(13, 12000.0, 6.0)  # a bin per kHz
+    curve = corpus.tilt_curve(13, 12000.0, 6.0)  # one bin per kHz
     np.testing.assert_allclose(20 * np.log10(np.exp(curve[[1, 2, 4]])), [0.0, 6.0, 12.0], atol=1e-4)
 
 
@@ -119,7 +119,7 @@ def test_a_tone_is_brought_to_the_loudness_and_silence_beside_it_does_not_count(
 
 def test_a_peak_is_never_louder_than_allowed():
     wave = np.full(16000, 0.01, np.float32)
-    wave[8000] = 1.0  # 100 times the rest: the loudness would take it past full scale
+    wave[8000] = 1.0  # 100 times the rest: it would exceed full scale at the target loudness
     assert np.abs(corpus.level(wave)).max() <= corpus.PEAK + 1e-6
 
 
@@ -159,7 +159,7 @@ def test_a_folder_that_is_no_corpus_is_not_replaced(tmp_path, capsys):
     assert (tmp_path / "thesis.tex").exists()
 
 
-# What is shipped
+# Shipped corpus
 
 
 def test_shipped_training_rows_name_real_files_of_training_voices_and_texts():
@@ -203,4 +203,5 @@ def test_every_shipped_clip_is_listed_and_a_prompt_says_one_text():
 def test_a_shipped_target_takes_as_long_as_its_voice_does(speak):
     row = exam_rows("test")[0]
     seconds = len(speak(corpus.TEST_VOICES[0], row["text"])) / corpus.SAMPLE_RATE
-    assert seconds == pytest.approx(row["duration"], abs=0.05)  # a few frames: arithmetic differs between processors
+    # a tolerance of a few frames, as arithmetic differs between processors
+    assert seconds == pytest.approx(row["duration"], abs=0.05)

@@ -1,4 +1,4 @@
-"""The quick start's own part: which commands, in which order, when they are skipped, and what is shown."""
+"""The quick start's own part: its commands and their order, when they are skipped, and the report."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HEARD = ("pocketsphinx", "whisper")
 
 
 def scored(edits: int) -> dict[str, list[Score]]:
-    """Every test item with this many of its words wrong, by both recognisers."""
+    """Make scores for all test items with this number of wrong words, equal for both recognisers."""
     rows = [
         Score(
             id=item.id,
@@ -74,7 +74,7 @@ def test_a_complete_run_leaves_table_picture_and_page(tmp_path: Path, capsys: py
     (tmp_path / "grpo" / "metrics.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     write_report(tmp_path)
     printed = capsys.readouterr().out
-    assert "-50%" in printed  # one word in four wrong instead of two
+    assert "-50%" in printed  # one wrong word in four instead of two
     assert (tmp_path / "results.md").read_text("utf-8").count("never seen") == 3
     assert (tmp_path / "run.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "listen.html").read_text("utf-8").count("<audio") == 8 * 4

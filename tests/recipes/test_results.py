@@ -37,9 +37,9 @@ def test_the_table_compares_each_algorithm_with_the_base_over_all_seeds_and_says
 
 
 def test_evaluations_of_an_update_by_hand():
-    """32 samples. nft draws 4 steps and learns at one time: forward, backward as two, reference.
+    """There are 32 samples. nft draws 4 steps and learns at one time: forward, backward counted as two, reference.
 
-    With a window of one of the steps 1 and 2, shared noise solves 1.5 steps once a prompt on the average.
+    With a window of one of the steps 1 and 2, shared noise solves 1.5 steps per prompt on average.
     """
     assert results.evaluations(rl_of("rl.algorithm=nft"), 4) == 32 * (4 + 4)
     shared = rl_of("rl.algorithm=flow_grpo", "rl.shared_noise=true")

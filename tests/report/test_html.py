@@ -14,7 +14,7 @@ VOID = {"meta", "img", "br"}
 
 
 class Reader(HTMLParser):
-    """Collects links, text and tags, and checks that every tag is closed by its own."""
+    """Parser that collects links, text and tags, and checks that every tag is closed by its own."""
 
     def __init__(self, page: str):
         super().__init__()

@@ -24,12 +24,12 @@ SPEECH = Path(__file__).parent / "speech"
 
 @pytest.fixture(scope="session")
 def spoken() -> Callable[[str], Tensor]:
-    """A clip of `speech/` at 16 kHz, by name ("low_314")."""
+    """Return a function that loads a clip of `speech/` by name ("low_314") at 16 kHz."""
     return lambda name: load_audio(SPEECH / f"{name}.flac", 16_000)
 
 
 def process_state() -> dict[str, Any]:
-    """All that a library may change behind its caller's back."""
+    """Collect the process state that a library may change."""
     root = logging.getLogger()
     return {
         "python": random.getstate(),
@@ -45,7 +45,7 @@ def process_state() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def states_around_import() -> tuple[dict[str, Any], dict[str, Any]]:
-    """The process before and after funasr was imported, for the first time and as we import it."""
+    """Return the process state before and after the first import of funasr, as the package imports it."""
     before = process_state()
     with preserve_process_state():
         import_funasr()
@@ -54,5 +54,5 @@ def states_around_import() -> tuple[dict[str, Any], dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def hearing_directory(states_around_import, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory of a model that hears tones."""
+    """Make a directory of a model that recognizes tones."""
     return make_hearing_directory(tmp_path_factory.mktemp("funasr") / "SenseVoiceSmall")

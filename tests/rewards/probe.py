@@ -1,4 +1,4 @@
-"""Rewards of a user's own, for tests that run them in other processes."""
+"""Custom rewards for tests with other processes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def seconds(inputs: list[RewardInput]) -> Tensor:
 
 
 class Surroundings:
-    """Names the interpreter it runs under, as a component."""
+    """Reward that reports its interpreter's prefix as the name of a component."""
 
     component = "acc"
 
@@ -30,7 +30,7 @@ class Surroundings:
 
 
 class Held:
-    """Says its process id through one FIFO of a folder, and scores when it is let go through the other."""
+    """Reward that writes its process id to one FIFO of a folder, and scores when the other FIFO is written."""
 
     component = "acc"
 

@@ -1,4 +1,4 @@
-"""SenseVoiceSmall directories made here: of any size with random weights, or a tiny one that learnt to hear tones."""
+"""Generated SenseVoiceSmall directories: any size with random weights, or a tiny model trained to recognize tones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TAGS = [
     "<|NEUTRAL|>", "<|EMO_UNKNOWN|>", "<|BGM|>", "<|Speech|>", "<|Event_UNK|>", "<|withitn|>", "<|woitn|>",
 ]
 # fmt: on
-LETTERS = {"en": "abcdefgh", "zh": "东南西北春夏秋冬"}  # what a tone is called, by the language that is asked for
+LETTERS = {"en": "abcdefgh", "zh": "东南西北春夏秋冬"}  # letter of each tone, by requested language
 QUERIES = {"auto": 0, "zh": 3, "en": 4}  # rows of the embedding, as in the published model
 EVENT, EMOTION, NO_ITN = 1, 2, 15
 NUM_TONES, TONE_S, GAP_S = 8, 0.12, 0.04
@@ -35,8 +35,8 @@ class Size:
     heads: int = 2
     linear: int = 64
     blocks: int = 2
-    tp_blocks: int = 1  # behind the others
-    pieces: int = 64  # at least that many, of the vocabulary
+    tp_blocks: int = 1  # after the other blocks
+    pieces: int = 64  # minimum size of the vocabulary
 
 
 TINY = Size()
@@ -44,7 +44,7 @@ PUBLISHED = Size(dim=512, heads=4, linear=2048, blocks=50, tp_blocks=20, pieces=
 
 
 def make_directory(folder: Path, size: Size = TINY, seed: int = 0) -> Path:
-    """A directory with all files of the published one, its weights random."""
+    """Make a directory with all files of the published model and with random weights."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / BPE).write_bytes(tokenizer_file(size.pieces))
     (folder / "config.yaml").write_text(yaml.safe_dump(config(size)))
@@ -108,7 +108,7 @@ def config(size: Size) -> dict[str, Any]:
 
 
 def cmvn(shift: float, scale: float, width: int = 560) -> str:
-    """Kaldi's text form of "add `shift`, multiply by `scale`", for features of `width` numbers."""
+    """Format "add `shift`, multiply by `scale`" for `width` features as Kaldi text."""
     rows = [
         "<Nnet>",
         f"<Splice> {width} {width}",
@@ -123,7 +123,7 @@ def cmvn(shift: float, scale: float, width: int = 560) -> str:
 
 
 def tokenizer_file(pieces: int) -> bytes:
-    """A SentencePiece model that knows the tags, the letters, and Chinese characters up to `pieces` pieces."""
+    """Train a SentencePiece model with the tags, the letters, and Chinese characters up to `pieces` pieces."""
     from sentencepiece import SentencePieceTrainer
 
     letters = [*LETTERS["en"], *LETTERS["zh"]]
@@ -153,7 +153,7 @@ def tokenizer(folder: Path):
 
 
 def new_model(folder: Path, size: Size) -> nn.Module:
-    """The network alone, by funasr's own class, with new weights."""
+    """Build the network alone, by funasr's own class, with new weights."""
     from funasr.models.sense_voice.model import SenseVoiceSmall
 
     made = config(size)
@@ -170,7 +170,7 @@ def new_model(folder: Path, size: Size) -> nn.Module:
 
 
 def tones(letters: str, noise: float = 0.0, seed: int = 0) -> Float[Tensor, " nw"]:
-    """Each letter as its tone, 0.12 s long with 0.04 s around it, with white noise of that standard deviation."""
+    """Generate a tone of 0.12 s per letter, with pauses of 0.04 s and white noise of this standard deviation."""
     time = torch.arange(int(TONE_S * RATE)) / RATE
     gap = torch.zeros(int(GAP_S * RATE))
     pieces = [gap]
@@ -182,9 +182,9 @@ def tones(letters: str, noise: float = 0.0, seed: int = 0) -> Float[Tensor, " nw
 
 
 def make_hearing_directory(folder: Path, steps: int = 150) -> Path:
-    """A directory whose model hears `tones`, also through some noise, and names them in the language asked for.
+    """Make a directory whose model recognizes noisy `tones` in the requested language.
 
-    Takes about eight seconds.
+    It takes about eight seconds.
     """
     make_directory(folder)
     with torch.random.fork_rng(devices=[]):
@@ -218,7 +218,7 @@ def learn(model: nn.Module, folder: Path, steps: int) -> None:
 
 
 def spoken(language: str, pieces: Any, seed: int) -> tuple[Tensor, list[int], list[int]]:
-    """A clip of three to six tones, what the model is asked, and what it should answer."""
+    """Generate a clip of three to six tones, its query and its target ids."""
     chance = random.Random(seed)
     name = "zh" if language == "zh" else "en"
     text = "".join(chance.choices(LETTERS[name], k=chance.randint(3, 6)))
@@ -234,7 +234,7 @@ def hearing_loss(
     asked: Int[Tensor, "b 4"],
     ids: list[Tensor],
 ) -> Tensor:
-    """CTC of the letters, and the likelihood of the four tags before them."""
+    """Compute the CTC loss of the letters plus the negative log-likelihood of the four tags before them."""
     hidden, _ = model.encoder(torch.cat([model.embed(asked), features], dim=1), frames + 4)
     scores = model.ctc.log_softmax(hidden)
     tags, letters = torch.stack([row[:4] for row in ids]), [row[4:] for row in ids]

@@ -30,7 +30,7 @@ def settings(*changes: str) -> RLTrainConfig:
     return compose_config("F5TTS_Mini_RL", list(changes), RLTrainConfig)
 
 
-# --- what is heard ---
+# --- variants ---
 
 
 def test_a_folder_is_read_with_its_speakers(tmp_path):
@@ -91,7 +91,7 @@ def test_slow_speech_has_the_same_sounds_in_more_frames():
     assert stretched.shape == (36, 3) and bool((stretched.diff(dim=0) >= 0).all())
 
 
-# --- what it means ---
+# --- report ---
 
 SCORES = {
     "recording": {"ear.acc": torch.tensor([1.0, 1.0, 1.0]), "voice.sim": torch.tensor([0.9, 0.8, 0.7])},
@@ -111,7 +111,7 @@ def test_the_total_is_in_units_of_each_rewards_spread():
     "heard, above, says",
     [
         ("noise", [-1.0, -1.0, 0.5], "yes"),
-        ("noise", [-1.0, -1.0, nan], "yes"),  # does not apply to one
+        ("noise", [-1.0, -1.0, nan], "yes"),  # does not apply to one clip
         ("noise", [-1.0, 0.1, 0.5], "no"),  # lower in the mean, but for one clip of three
         ("noise", [-0.1, -0.1, 0.5], "no"),  # lower for most, but not in the mean
         ("noise", [0.0, 0.0, 0.0], "no"),

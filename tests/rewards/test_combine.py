@@ -42,18 +42,21 @@ def test_every_score_needs_its_weight(parts, weights):
 
 
 def test_similarity_counts_only_under_an_error_rate_and_is_said_where_it_did_not():
-    """Both bounds are inside; an error rate that does not apply shuts nothing."""
+    """Include both bounds in the range; an error rate of NaN leaves the gate open."""
     parts = {"voice.sim": torch.tensor([0.9, 0.8, 0.7, 0.6]), "ear.acc": torch.tensor([1.0, 0.7, 0.5, nan])}
     reported = {"ear.wer": torch.tensor([0.0, 0.3, 0.5, nan])}
     rewards = combined(parts, {"voice.sim": 1.0, "ear.acc": 0.0}, SIMILAR_WHERE_RIGHT, reported=reported)
     torch.testing.assert_close(rewards.components["voice.sim"], torch.tensor([0.9, 0.8, 0.0, 0.6]))
     torch.testing.assert_close(rewards.total, torch.tensor([0.9, 0.8, 0.0, 0.6]))
     assert rewards.diagnostics["voice.sim.gated"].tolist() == [0.0, 0.0, 1.0, 0.0]
-    assert parts["voice.sim"][2] == 0.7  # what was scored stays what was scored
+    assert parts["voice.sim"][2] == 0.7  # raw scores do not change
 
 
 def test_gates_read_raw_scores_and_all_must_be_open():
-    """a shuts b for sample 0, b shuts a for sample 1; neither changes what the other saw. c needs both."""
+    """Gate b by a and a by b, which must not change what the other gate reads.
+
+    The first closes for sample 0, the second for sample 1. Reward c needs both.
+    """
     parts = {
         name: torch.tensor(scores) for name, scores in {"a.x": [0.0, 1.0], "b.x": [1.0, 0.0], "c.x": [1.0, 1.0]}.items()
     }

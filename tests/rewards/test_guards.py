@@ -27,13 +27,13 @@ def clip(audio: Tensor, text: str = "one two", lead: Tensor | None = None) -> Re
 
 
 def test_speech_rate_counts_letters_a_second_and_falls_as_the_ratio_to_the_nearer_bound():
-    """Six letters in 1 s, 3 s and 0.1 s: 6, 2 and 60 a second."""
+    """Use six letters in 1 s, 3 s and 0.1 s: 6, 2 and 60 per second."""
     scores = SpeechRate(low=4.0, high=12.0).score([clip(tone(s), "One, two!") for s in (1.0, 3.0, 0.1)])
     torch.testing.assert_close(scores, torch.tensor([1.0, 0.5, 0.2]))
 
 
 def test_a_prompt_of_the_same_clip_takes_its_part_of_the_text():
-    """Six letters in 0.25 + 0.75 s."""
+    """Use six letters in 0.25 + 0.75 s."""
     scores = SpeechRate(low=6.0, high=6.0).score([clip(tone(0.25), lead=tone(0.75))])
     torch.testing.assert_close(scores, torch.ones(1))
 
@@ -49,8 +49,8 @@ def test_a_text_without_letters_has_no_rate():
         (torch.cat([tone(0.4), quiet(0.3), tone(0.4)]), 0.3),
         (torch.cat([quiet(0.5), tone(0.4), quiet(0.3)]), 0.5),
         (torch.cat([tone(0.4), quiet(0.2), tone(0.4), quiet(0.7)]), 0.7),
-        (torch.cat([tone(0.4), tone(0.3, level=0.004), tone(0.4)]), 0.3),  # 42 dB below
-        (torch.cat([tone(0.4), tone(0.3, level=0.006), tone(0.4)]), 0.0),  # 38 dB below
+        (torch.cat([tone(0.4), tone(0.3, level=0.004), tone(0.4)]), 0.3),  # 42 dB below the loudest window
+        (torch.cat([tone(0.4), tone(0.3, level=0.006), tone(0.4)]), 0.0),  # 38 dB below the loudest window
     ],
 )
 def test_the_longest_silence_is_found_wherever_it_is(audio: Tensor, seconds: float):
@@ -63,7 +63,7 @@ def test_long_silence_falls_as_the_tolerance_over_the_length():
 
 
 def test_clipping_counts_samples_at_full_scale_on_both_sides():
-    """Two and ten of a thousand."""
+    """Clip 2, 10 and 900 of 1000 samples."""
     soft, hard, ruined = torch.full((3, 1000), 0.5)
     soft[[10, 20]] = torch.tensor([1.0, -1.2])
     hard[:10] = -1.0

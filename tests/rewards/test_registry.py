@@ -17,7 +17,7 @@ from f5_tts.types import ProviderScores, RewardInput, Scores
 
 @dataclass
 class Given:
-    """A provider that says what it was told to say."""
+    """Provider that returns given scores."""
 
     scores: Any
     component: str = "acc"
@@ -99,16 +99,16 @@ def test_scores_of_a_wrong_shape_or_value_are_refused(scores, message):
         score_all({"a": Given(scores)}, clips(2))
 
 
-# --- yours ---
+# --- custom providers ---
 
 
 def quietness(inputs: Sequence[RewardInput], scale: float = 1.0) -> Tensor:
-    """A function is a provider."""
+    """Score by a function."""
     return torch.stack([-scale * item.audio.abs().mean() for item in inputs])
 
 
 class Quiet:
-    """So is a class; it may score by a call and answer with a list."""
+    """Provider that scores by `__call__` and returns a list."""
 
     def __init__(self, patience: int) -> None:
         self.patience = patience
@@ -118,7 +118,7 @@ class Quiet:
 
 
 class Two:
-    """Several numbers at once, of which only `component` is the reward, and a text."""
+    """Provider with several components, of which only `component` is the reward, and a text."""
 
     component = "best"
 
@@ -128,7 +128,7 @@ class Two:
 
 
 class Teacher:
-    """Knows words, and calls its reward nothing in particular."""
+    """Provider with word scores and the default component."""
 
     knows_words = True
 

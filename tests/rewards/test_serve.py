@@ -37,7 +37,7 @@ class Hasty(Handler):
 def served(
     provider: RewardProvider, token: str = "", max_bytes: int = 2**20, handler: type[Handler] = Handler
 ) -> Iterator[RewardServer]:
-    """A server on a free port of this machine, until the block ends."""
+    """Run a server on a free local port until the block ends."""
     with RewardServer(("127.0.0.1", 0), Service("probe", provider), token=token, max_bytes=max_bytes) as server:
         server.RequestHandlerClass = handler
         thread = threading.Thread(target=server.serve_forever, args=[0.01])
@@ -51,13 +51,13 @@ def served(
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., RewardServer]]:
-    """As `served`, until the test ends."""
+    """Yield a function that starts servers, which run until the test ends."""
     with ExitStack() as running:
         yield lambda *args, **options: running.enter_context(served(*args, **options))
 
 
 def asked(server: RewardServer, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
-    """Status and body of one answer."""
+    """Send a request; return the status and the body of the response."""
     connection = HTTPConnection("127.0.0.1", server.port, timeout=20)
     connection.request(method, path, body, headers)
     answer = connection.getresponse()
@@ -136,7 +136,10 @@ def test_a_body_above_the_limit_is_refused_before_any_of_it_is_sent(serve):
 
 @pytest.mark.parametrize("options, status", [({"max_bytes": 1000}, 413), ({"token": "secret"}, 401)])
 def test_a_client_that_is_refused_comes_to_read_why_though_it_sends_more_than_a_socket_holds(serve, options, status):
-    """16 MB; of a connection that is reset while it sends, a client reads nothing."""
+    """Send 16 MB.
+
+    If the server reset the connection during the upload, the client would read nothing.
+    """
     assert asked(serve(FunctionProvider(lengths), **options), "POST", "/score", bytes(2**24))[0] == status
 
 
@@ -198,7 +201,7 @@ def test_a_client_that_hangs_up_leaves_no_trace_and_others_are_served(serve, cap
 
     server = serve(FunctionProvider(held))
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # hangs up with a reset
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # closing the socket sends a reset
         client.sendall(b"POST /score HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY)
         entered.wait(20)
     leave.set()
@@ -222,7 +225,7 @@ def test_one_thread_scores_for_all_clients(serve):
     assert len(threads) == 1
 
 
-# --- the command ---
+# --- command ---
 
 
 @pytest.mark.parametrize(
@@ -265,13 +268,13 @@ def test_ctrl_c_ends_a_server_at_once_though_it_scores(tmp_path):
     assert process.stdout is not None
     port = int(process.stdout.readline().decode().rpartition(":")[2])
     connections = [HTTPConnection("127.0.0.1", port, timeout=60) for _ in range(2)]
-    for connection in connections:  # the second waits for its turn
+    for connection in connections:  # the second request waits for the first
         connection.request("POST", "/score", BODY)
     (tmp_path / "entered").read_text()
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 0 and b"Traceback" not in process.communicate()[1]
     for connection in connections:
-        with pytest.raises(ConnectionError):  # which a run asks again after
+        with pytest.raises(ConnectionError):  # after this error a run retries
             connection.getresponse()
 
 

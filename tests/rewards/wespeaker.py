@@ -1,4 +1,4 @@
-"""Folders as WeSpeaker publishes its models, with random weights."""
+"""Model folders in WeSpeaker's format with random weights."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ BLOCKS = {
     "layer2": (4, 2),
     "layer3": (6, 4),
     "layer4": (3, 8),
-}  # how many, and channels over those first
+}  # number of blocks, channels relative to the first layer
 
 
 def make_directory(
     folder: Path, *, m_channels: int = 32, feat_dim: int = 80, embed_dim: int = 256, two_emb_layer: bool = False
 ) -> Path:
-    """A model folder; as it comes, in the sizes of cnceleb_resnet34, whose config does not say m_channels."""
+    """Make a model folder.
+
+    The default sizes are those of cnceleb_resnet34, whose config does not give m_channels.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     config = {
         "exp_dir": "exp/ResNet34-TSTP-emb256-fbank80-num_frms200-aug0.6-spTrue-saFalse-ArcMargin-SGD-epoch165",
@@ -52,7 +55,7 @@ def make_directory(
 
 
 def change_config(folder: Path, key: str, value: Any) -> None:
-    """Set a dotted key of its config.yaml."""
+    """Set a dotted key of the folder's config.yaml."""
     config = yaml.safe_load((folder / "config.yaml").read_text())
     *sections, last = key.split(".")
     section = config
@@ -63,7 +66,7 @@ def change_config(folder: Path, key: str, value: Any) -> None:
 
 
 def published_shapes(m_channels: int, feat_dim: int, embed_dim: int, two_emb_layer: bool) -> dict[str, tuple[int, ...]]:
-    """Every tensor of an avg_model.pt but those of its projection."""
+    """List the shapes of all tensors of an avg_model.pt except its projection."""
     shapes: dict[str, tuple[int, ...]] = {"conv1.weight": (m_channels, 1, 3, 3)} | norm("bn1", m_channels)
     narrow = m_channels
     for layer, (num, times) in BLOCKS.items():
@@ -85,13 +88,16 @@ def published_shapes(m_channels: int, feat_dim: int, embed_dim: int, two_emb_lay
 
 
 def norm(name: str, num: int) -> dict[str, tuple[int, ...]]:
-    """The tensors of a batch normalisation."""
+    """List the shapes of the tensors of a batch normalization."""
     sized = {f"{name}.{part}": (num,) for part in ("weight", "bias", "running_mean", "running_var")}
     return sized | {f"{name}.num_batches_tracked": ()}
 
 
 def random_weights(shapes: dict[str, tuple[int, ...]], seed: int = 0) -> dict[str, Tensor]:
-    """Of the sizes of a trained network, so that signals come through; counts of batches as averaging leaves them."""
+    """Draw weights of the scale of a trained network, so that activations neither vanish nor explode.
+
+    Batch counts are fractions, as averaging of checkpoints leaves them.
+    """
     draw = torch.Generator().manual_seed(seed)
     weights = {}
     for name, shape in shapes.items():

@@ -14,7 +14,7 @@ from f5_tts.model.cfm import CFM
 from f5_tts.types import Rollout, SpeechBatch
 
 MEL_BINS = 6
-# What the tests were worked out for, whatever the shipped settings become.
+# The expected values of the tests depend on these settings, not on the shipped ones.
 SETTINGS = ("algorithm=gaussian_grpo", "steps=8", "cfg_strength=0.0", "kl_weight=0.01", "temperature=2.0", "sde.a=0.5")
 SETTINGS += (
     "anchor_weight=0.0",
@@ -29,10 +29,11 @@ SETTINGS += ("mini_repeat_count=12", "window.size=3", "window.t_range=[0.0,0.5]"
 
 @pytest.fixture
 def rl() -> Callable[..., RLConfig]:
-    """An rl section of fixed settings with changes: rl("steps=4")."""
+    """Return a maker of the rl section with fixed settings and changes, as in rl("steps=4")."""
 
     def make(*changes: str) -> RLConfig:
-        pairs = not any(change.startswith("prompt_frac_range=[") for change in changes)  # one or the other
+        # prompts are cut, or come from pairs
+        pairs = not any(change.startswith("prompt_frac_range=[") for change in changes)
         overrides = [f"datasets.pair_speakers={pairs}", *(f"rl.{change}" for change in (*SETTINGS, *changes))]
         return compose_config("F5TTS_Mini_RL", overrides, RLTrainConfig).rl
 
@@ -41,7 +42,7 @@ def rl() -> Callable[..., RLConfig]:
 
 @pytest.fixture
 def rewarded(rl: Callable[..., RLConfig]) -> Callable[..., RLConfig]:
-    """An rl section with these rewards: weights 1, 2, ..., floors a hundredth of them."""
+    """Return a maker of an rl section with the named rewards: weights 1, 2, ..., floors 0.01, 0.02, ..."""
 
     def make(names: Iterable[str], *changes: str) -> RLConfig:
         entries = [
@@ -57,7 +58,7 @@ def rewarded(rl: Callable[..., RLConfig]) -> Callable[..., RLConfig]:
 
 @pytest.fixture
 def policy() -> CFM:
-    """A small Gaussian DiT with random weights, as stage 2 runs it: without dropout."""
+    """Build a small Gaussian DiT with random weights in eval mode (no dropout), as stage 2 runs it."""
     torch.manual_seed(0)
     model = CFM(DiT(tiny_arch(dropout=0.1), MEL_BINS, num_tokens=9, gaussian=True))
     with torch.no_grad():
@@ -68,7 +69,7 @@ def policy() -> CFM:
 
 @pytest.fixture
 def batch() -> SpeechBatch:
-    """Two prompts of three and four frames in clips of different lengths."""
+    """Build a batch of two prompts, of three and four frames, in clips of different lengths."""
     torch.manual_seed(1)
     return SpeechBatch(
         mel=torch.randn(2, 12, MEL_BINS),
@@ -83,7 +84,7 @@ def batch() -> SpeechBatch:
 
 @pytest.fixture
 def rollout_of() -> Callable[..., Rollout]:
-    """A rollout of one trained step with these states and actions; every frame of equal clips is generated."""
+    """Return a maker of a rollout of one trained step; the clips have equal length, and all frames are generated."""
 
     def make(
         states: Tensor, actions: Tensor, means: Tensor, std: float, *, time: float = 0.2, next_time: float = 0.5

@@ -24,7 +24,7 @@ def advantages(rewards: list[float], group_ids: list[int], **changes) -> Tensor:
 
 
 def test_a_reward_is_centred_and_scaled_by_its_biased_deviation():
-    """Mean 3, deviation √((4 + 0 + 4) / 3)."""
+    """Expect mean 3 and standard deviation √((4 + 0 + 4) / 3)."""
     deviation = (8 / 3) ** 0.5
     expected = torch.tensor([-2 / deviation, 0.0, 2 / deviation])
     torch.testing.assert_close(advantages([1.0, 3.0, 5.0], [4, 4, 4]), expected)
@@ -45,7 +45,7 @@ def test_a_permutation_of_the_samples_permutes_their_advantages():
 
 
 def test_rewards_are_scaled_each_by_itself_and_added_by_weight():
-    """acc: mean 0.5, deviation 0.5; sim: mean 0.6, deviation 0.1."""
+    """Expect mean 0.5 and deviation 0.5 of acc, mean 0.6 and deviation 0.1 of sim."""
     parts = {"acc": torch.tensor([1.0, 0.0, 1.0, 0.0]), "sim": torch.tensor([0.5, 0.5, 0.7, 0.7])}
     weights, floors = {"acc": 1.0, "sim": 0.5}, {"acc": 0.02, "sim": 0.005}
     result = group_advantages(
@@ -63,13 +63,16 @@ def test_advantages_of_a_group_sum_to_zero(num_groups: int):
 
 
 def test_a_spread_below_the_floor_is_divided_by_the_floor():
-    """Deviation 0.001 below a floor of 0.1."""
+    """Use a deviation of 0.001 and a floor of 0.1."""
     result = advantages([0.5, 0.502], [1, 1], floors={"r": 0.1})
     torch.testing.assert_close(result, torch.tensor([-0.01, 0.01]), atol=1e-6, rtol=0)
 
 
 def test_from_eight_groups_on_the_spread_of_the_update_is_one():
-    """Groups of rewards 0 and 2 give plus and minus the weight, 3; divided by their deviation from 8 groups on."""
+    """Use groups of rewards 0 and 2, whose advantages are plus and minus the weight, 3.
+
+    From 8 groups on they are divided by their standard deviation.
+    """
     weight = {"r": 3.0}
     few = advantages([0.0, 2.0] * 7, [i // 2 for i in range(14)], weights=weight)
     many = advantages([0.0, 2.0] * 8, [i // 2 for i in range(16)], weights=weight)
@@ -81,7 +84,10 @@ def test_from_eight_groups_on_the_spread_of_the_update_is_one():
 @pytest.mark.parametrize("value", [0.1, 1e6 / 3, -7.7])
 @pytest.mark.parametrize("num_groups", [1, MIN_GROUPS])
 def test_a_group_of_equal_rewards_gets_exactly_zero(method: str, value: float, num_groups: int):
-    """Three times 1e6 / 3 may have another mean in floating point, far above the floor; no scaling may keep that."""
+    """Use three rewards of 1e6 / 3, whose floating-point mean may differ from them by much more than the floor.
+
+    No scaling may keep that difference.
+    """
     rewards, ids = [value] * 3, [0] * 3
     for group in range(1, num_groups):
         rewards, ids = [*rewards, 0.0, 1.0, 2.0], [*ids, group, group, group]
@@ -93,7 +99,10 @@ def test_a_group_of_equal_rewards_gets_exactly_zero(method: str, value: float, n
 @pytest.mark.parametrize("value", [0.0, 0.1, 0.22, 1.0])
 @pytest.mark.parametrize("floor", [0.0, 0.02])
 def test_a_reward_without_spread_adds_nothing_where_another_has_some(floor: float, value: float):
-    """The mean of three times 0.22 is another number in single precision: rounding is no spread."""
+    """Use three rewards of 0.22, whose mean is another number in single precision.
+
+    The rounding error must not count as a spread.
+    """
     parts = {"acc": torch.full((3,), value), "sim": torch.tensor([1.0, 3.0, 5.0])}
     floors = {"acc": floor, "sim": 0.005}
     result = group_advantages(
@@ -120,7 +129,10 @@ def test_a_group_has_no_spread_only_if_every_reward_is_equal_there():
 
 
 def test_a_reward_by_frame_is_compared_with_the_same_frame_of_the_others():
-    """Two groups of two, three frames: frame 0 differs by 1, frame 1 not at all, frame 2 by 4, deviation 2."""
+    """Use two groups of two samples with three frames.
+
+    Frame 0 differs by 1, frame 1 not at all, frame 2 by 4 (deviation 2).
+    """
     words = torch.tensor([[1.0, 0.5, 4.0], [0.0, 0.5, 0.0], [7.0, 0.0, 1.0], [7.0, 0.0, 3.0]])
     result = group_advantages({"r": words}, torch.tensor([5, 5, 1, 1]), **ONE_REWARD, target=everywhere(4, 3))
     expected = torch.tensor([[1.0, 0.0, 1.0], [-1.0, 0.0, -1.0], [0.0, 0.0, -1.0], [0.0, 0.0, 1.0]])
@@ -137,7 +149,10 @@ def test_a_reward_of_the_whole_sample_counts_in_all_its_frames():
 
 
 def test_padding_and_prompts_change_no_advantage_and_have_none():
-    """Eight groups of two, so the spread is divided by; frame 1 generates nothing and its numbers must not count."""
+    """Use eight groups of two, so that the update's deviation is a divisor.
+
+    Frame 1 generates nothing, and its numbers must not count.
+    """
     generator = torch.Generator().manual_seed(0)
     words, ids = torch.rand(16, 1, generator=generator), torch.arange(16) // 2
     alone = group_advantages({"r": words}, ids, **ONE_REWARD, target=everywhere(16))
@@ -147,12 +162,13 @@ def test_padding_and_prompts_change_no_advantage_and_have_none():
     torch.testing.assert_close(result, torch.cat([alone, torch.zeros(16, 1)], dim=1))
 
 
-# --- other ways to compare; two rewards of weights 1 and 2, group 0 totals 1, 2, 6 and group 1 totals 0, 4 ---
+# --- other methods; two rewards of weights 1 and 2, group 0 totals 1, 2, 6 and group 1 totals 0, 4 ---
 
 TWO_REWARDS = {"r": torch.tensor([1.0, 0.0, 2.0, 0.0, 2.0]), "q": torch.tensor([0.0, 1.0, 2.0, 0.0, 1.0])}
 GROUPS = torch.tensor([3, 3, 3, 8, 8])
-DEVIATIONS = (14 / 3) ** 0.5, 2.0  # of 1, 2, 6 and of 0, 4
-SPREAD = (((1 - 2.6) ** 2 + (2 - 2.6) ** 2 + (6 - 2.6) ** 2 + 2.6**2 + 1.4**2) / 5) ** 0.5  # of all five; mean 2.6
+DEVIATIONS = (14 / 3) ** 0.5, 2.0  # deviations of 1, 2, 6 and of 0, 4
+# deviation of all five; mean 2.6
+SPREAD = (((1 - 2.6) ** 2 + (2 - 2.6) ** 2 + (6 - 2.6) ** 2 + 2.6**2 + 1.4**2) / 5) ** 0.5
 
 
 @pytest.mark.parametrize(
@@ -173,7 +189,10 @@ def test_methods_that_add_rewards_first_compare_their_weighted_sum(method: str, 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("method", METHODS)
 def test_whole_groups_in_any_order_and_company_get_the_same_advantages_below_eight_groups(method: str, mode: str):
-    """Keyed by prompt id: interleaved or not. (global_std and normalized_sum look at the company too.)"""
+    """Compare groups by prompt id, interleaved or not.
+
+    The methods global_std and normalized_sum are left out, since they use the other groups of the update too.
+    """
     order = torch.tensor([4, 0, 3, 2, 1])
     weights, floors = {"r": 1.0, "q": 2.0}, {"r": 0.0, "q": 0.0}
     settings = {"mode": mode, "method": method, "clip": 5.0}
@@ -187,7 +206,7 @@ def test_whole_groups_in_any_order_and_company_get_the_same_advantages_below_eig
         torch.testing.assert_close(result, whole[:3])
 
 
-# --- other ways to add ---
+# --- other modes ---
 
 
 @pytest.mark.parametrize(
@@ -200,8 +219,11 @@ def test_whole_groups_in_any_order_and_company_get_the_same_advantages_below_eig
     ],
 )
 def test_modes_make_rewards_comparable_before_they_are_added(mode: str, expected: list[float]):
-    """r and q of weights 1 and 2, compared by dr_grpo, which centres alone. Deviations over all five: √0.8 of r, whose
-    mean is 1, and √0.56 of q, whose mean is 0.8; in group 0 both are 0, 1, 2 in some order: deviation √(2 / 3)."""
+    """Compare r and q of weights 1 and 2 by dr_grpo, which only subtracts the mean.
+
+    Over all five samples the deviation of r is √0.8 (mean 1), that of q √0.56 (mean 0.8). In group 0 both are 0, 1, 2
+    in some order, with deviation √(2 / 3).
+    """
     settings = {"mode": mode, "method": "dr_grpo", "clip": 9.0}
     result = group_advantages(
         TWO_REWARDS, GROUPS, {"r": 1.0, "q": 2.0}, {"r": 0.0, "q": 0.0}, everywhere(5), **settings
@@ -212,7 +234,7 @@ def test_modes_make_rewards_comparable_before_they_are_added(mode: str, expected
 
 
 def test_equal_rewards_share_their_rank():
-    """Of four, two in the middle: places 0, 1.5, 1.5, 3 of 3; their mean is a half."""
+    """Use four rewards, two of them equal in the middle: ranks 0, 1.5, 1.5, 3 of 3, mean 1/2."""
     result = advantages([5.0, 7.0, 7.0, 100.0], [0] * 4, mode="rank_shaping", method="dr_grpo")
     torch.testing.assert_close(result, torch.tensor([-0.5, 0.0, 0.0, 0.5]))
 
@@ -244,7 +266,7 @@ def test_where_one_reward_does_not_apply_the_other_decides():
     assert not zero_std_groups(parts, torch.zeros(4).long()).any()
 
 
-# --- without a group ---
+# --- groups of one ---
 
 
 def baseline(**changes) -> RunningBaseline:
@@ -256,7 +278,10 @@ def compared(line: RunningBaseline, *rewards: float) -> list[float]:
 
 
 def test_a_sample_alone_is_compared_with_those_before_it():
-    """First 1 and 3 with themselves: mean 2, deviation 1. Then 4 with that; then 0 with mean 8/3, variance 14/9."""
+    """Compare 1 and 3 with themselves first: mean 2, deviation 1.
+
+    Then 4 is compared with that, and 0 with mean 8/3 and variance 14/9.
+    """
     line = baseline()
     assert compared(line, 1.0, 3.0) == pytest.approx([-1.0, 1.0])
     assert compared(line, 4.0) == pytest.approx([2.0])

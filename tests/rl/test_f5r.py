@@ -1,4 +1,4 @@
-"""The published objective on the numbers that its own code gave (goldens g4_grpo), and what is wrong with it."""
+"""The objective of F5R-TTS on recorded numbers of its published code (goldens g4_grpo), and its errors."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_density_and_divergence_are_the_published_ones(tag, eps, formula):
 
 @pytest.mark.parametrize("tag, eps", [("eps0", 0.0), ("eps1e-6", 1e-6)])
 def test_loss_and_its_gradients_are_the_published_ones(tag, eps, formula, rl, rollout_of):
-    """The reference's rollout comes from a network that says what was recorded, step by step."""
+    """Replace the reference by a network that returns the recorded velocities, step by step."""
     mu, ln_sigma = formula("mu").clone().requires_grad_(), formula("ln_sig").clone().requires_grad_()
     steps = zip(formula("ref_mu"), formula("ref_ln_sig"), strict=True)
     reference = lambda *_, **__: Velocity(*next(steps))  # noqa: E731
@@ -79,7 +79,7 @@ def test_loss_and_its_gradients_are_the_published_ones(tag, eps, formula, rl, ro
         target_mask=formula("target_mask"),
         times=rollout_times(config)[:-1],
         next_times=rollout_times(config)[1:],
-        states=formula("x"),  # not looked at
+        states=formula("x"),  # not used
         actions=formula("x"),
         means=mu,
         stds=ln_sigma.exp(),
@@ -98,7 +98,7 @@ def test_loss_and_its_gradients_are_the_published_ones(tag, eps, formula, rl, ro
 
 @pytest.fixture
 def recorded(golden_model, tensors, table, rl) -> Callable[[str], tuple[CFM, Rollout, dict[str, Tensor], RLConfig]]:
-    """Our rollout of a recorded case: the network, what it drew, what is recorded, settings."""
+    """Return a function that repeats a recorded rollout: model, rollout, recorded values, settings."""
 
     def run(case: str) -> tuple[CFM, Rollout, dict[str, Tensor], RLConfig]:
         told, golden = table("g4_grpo")[f"rollout.{case}"], tensors("g4_grpo")
@@ -141,7 +141,7 @@ def test_a_rollout_is_the_published_one_within_1e_4(case, recorded):
 
 @CASES
 def test_loss_and_gradients_of_a_rollout_are_the_published_ones(case, recorded, table):
-    """So the gradient runs through the chain of states, and a step that is left out cuts it."""
+    """Check that the gradient runs through the chain of states. A step that is left out must cut it."""
     told = table("g4_grpo")[f"rollout.{case}"]
     model, rollout, _, config = recorded(case)
     output = f5r_loss(Models(model), batch_of(rollout, torch.tensor(told["advantages"])), 0, config)
@@ -160,7 +160,7 @@ def test_the_mean_is_sampled_as_the_fork_samples_it(golden_model, tensors):
     torch.testing.assert_close(result, golden["out"], atol=1e-4, rtol=0)
 
 
-# --- what it draws and learns ---
+# --- samples and gradients ---
 
 
 def test_a_group_is_drawn_in_as_many_passes_as_it_takes_and_every_clip_starts_with_its_prompt(rl, policy, batch):
@@ -172,7 +172,7 @@ def test_a_group_is_drawn_in_as_many_passes_as_it_takes_and_every_clip_starts_wi
     for rollout in rollouts:
         assert not rollout.mel.requires_grad
         assert torch.equal(rollout.mel[0, :3], batch.mel[0, :3]) and torch.equal(rollout.mel[3, :4], batch.mel[1, :4])
-        assert torch.equal(rollout.states[0], rollouts[0].states[0])  # rl.shared_noise
+        assert torch.equal(rollout.states[0], rollouts[0].states[0])  # as rl.shared_noise asks
 
 
 def test_without_shared_noise_every_sample_starts_elsewhere(rl, policy, batch):
@@ -220,13 +220,13 @@ def test_frames_may_have_advantages_of_their_own(rl, policy, batch):
     torch.testing.assert_close(by_sample, by_frame)
 
 
-# --- what is wrong with it ---
+# --- errors of the objective ---
 
 SIGMA, APART = 0.65, 0.5  # standard deviation, and μ_c - μ_u
 
 
 def one_number(given: Tensor) -> VelocityModel:
-    """A velocity that is a number with text, and another number without."""
+    """Return a model whose velocity is one number with text and another one without."""
 
     def velocity(x, cond, text, time, mask, *, drop_text=None, **_) -> Velocity:
         mean = given if drop_text is None else given.detach() - APART
@@ -236,7 +236,10 @@ def one_number(given: Tensor) -> VelocityModel:
 
 
 def pull(weight: float, rl: Callable[..., RLConfig], rollout_of: Callable[..., Rollout]) -> float:
-    """The gradient of f5r's gain with respect to μ_c, where the reward is the action: one step, one frame, one bin."""
+    """Compute the gradient of f5r's gain with respect to μ_c, where the reward is the action.
+
+    The rollout has one step, one frame and one bin.
+    """
     config = rl(*F5R, "steps=2", f"cfg_strength={weight}", "density_eps=0", "kl_weight=0")
     given, start = torch.tensor(0.4, requires_grad=True), torch.zeros(1_000_000, 1, 1)
     torch.manual_seed(0)
@@ -250,18 +253,21 @@ def pull(weight: float, rl: Callable[..., RLConfig], rollout_of: Callable[..., R
 
 
 def test_without_guidance_nothing_pulls_the_mean(rl, rollout_of):
-    """a - μ = σ ε, whatever μ is; the truth is cov(a, R) / (σ² sd) = 1 / σ = 1.54."""
+    """Expect 0, since a - μ = σ ε whatever μ is; the truth is cov(a, R) / (σ² sd) = 1 / σ = 1.54."""
     assert abs(pull(0.0, rl, rollout_of)) < 1e-7
 
 
 def test_with_guidance_the_mean_is_pulled_the_wrong_way(rl, rollout_of):
-    """y = a - μ_c ~ N(δ, V), δ = w (μ_c - μ_u), V = ((1+w)² + w²) σ², and p = exp(-y²/2σ²)/σ with y carrying the
-    gradient w: the pull is -w E[p y (y - δ)] / (σ² √V), while the truth ∂E[R]/∂μ_c / sd = (1+w) / √V."""
+    """Derive the gradient from y = a - μ_c ~ N(δ, V) with δ = w (μ_c - μ_u), V = ((1+w)² + w²) σ².
+
+    With p = exp(-y²/2σ²)/σ and y carrying the gradient w, the gradient is -w E[p y (y - δ)] / (σ² √V), while the truth
+    is ∂E[R]/∂μ_c / sd = (1+w) / √V.
+    """
     w, delta = 2.0, 2.0 * APART
     variance = ((1 + w) ** 2 + w**2) * SIGMA**2
     truth = (1 + w) / sqrt(variance)
     assert truth == pytest.approx(1.280, abs=5e-4)
-    # exp(-y²/2σ²) N(y; δ, V) = share N(y; mean, left), a product of two bells
+    # exp(-y²/2σ²) N(y; δ, V) = share N(y; mean, left), a product of two Gaussians
     both = variance + SIGMA**2
     share = SIGMA / sqrt(both) * exp(-(delta**2) / (2 * both))
     mean, left = delta * SIGMA**2 / both, variance * SIGMA**2 / both
@@ -270,7 +276,7 @@ def test_with_guidance_the_mean_is_pulled_the_wrong_way(rl, rollout_of):
     assert pull(w, rl, rollout_of) == pytest.approx(theirs, abs=0.002)
 
 
-# --- what is said and refused ---
+# --- the warning, and settings that are refused ---
 
 
 def test_a_run_says_at_its_start_what_is_wrong_with_f5r():

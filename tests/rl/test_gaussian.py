@@ -39,7 +39,7 @@ def test_a_log_ratio_is_the_mean_over_a_frames_bins():
 
 
 def test_a_guarded_log_ratio_of_equal_spreads_is_noise_times_shift():
-    """s (ln r + Δm² / (2 s²)) = ε Δm with ε = (a - m_then) / s, by expanding the squares."""
+    """Expand the squares: s (ln r + Δm² / (2 s²)) = ε Δm with ε = (a - m_old) / s."""
     then, action, shift = random_gaussian(0), random_gaussian(1).mean, 0.1 * random_gaussian(2).mean
     result = guarded_log_ratio(action, Gaussian(then.mean + shift, then.std), then)
     torch.testing.assert_close(result, ((action - then.mean) / then.std * shift).mean(dim=2), atol=1e-5, rtol=1e-4)
@@ -67,7 +67,7 @@ def test_kl_is_the_mean_divergence_per_entry():
 
 
 def test_kl_is_the_mean_log_ratio_of_what_the_policy_draws():
-    """Monte Carlo over 200,000 draws, within four standard errors."""
+    """Compare with a Monte Carlo mean over 200,000 draws, within four standard errors."""
     torch.manual_seed(0)
     policy = Gaussian(torch.tensor([[[0.3]]]), torch.tensor([[[0.8]]]))
     reference = Gaussian(torch.tensor([[[-0.2]]]), torch.tensor([[[1.1]]]))
@@ -99,7 +99,10 @@ def test_densities_are_computed_in_single_precision():
 
 
 def test_draws_have_the_mean_and_the_spread_of_the_policy():
-    """100,000 draws: standard errors 0.5 / 316 of the mean, 0.5 / 447 of the spread; four of each are allowed."""
+    """Take 100,000 draws, and allow four standard errors.
+
+    One standard error is 0.5 / 316 of the mean and 0.5 / 447 of the deviation.
+    """
     torch.manual_seed(0)
     draws = Gaussian(torch.full((100_000, 1, 1), 2.0), torch.tensor(0.5)).sample()
     assert draws.mean().item() == pytest.approx(2.0, abs=4 * 0.5 / 316)

@@ -26,14 +26,14 @@ from f5_tts.types import ExperienceBatch, RewardBatch, RewardInput, RewardProvid
 
 
 class MeanFrame:
-    """A vocoder of one sample a frame: its mean."""
+    """Vocoder of one audio sample per frame: the frame's mean."""
 
     def __call__(self, mel: Tensor, lens: Tensor) -> list[Tensor]:
         return [frames[:num].mean(dim=1) for frames, num in zip(mel, lens.tolist(), strict=True)]
 
 
 class Loud:
-    """Rewards loud clips."""
+    """Reward of loudness: the mean square of a clip."""
 
     component = "level"
 
@@ -42,7 +42,7 @@ class Loud:
 
 
 class Indifferent:
-    """Rewards all clips alike."""
+    """Reward that scores all clips the same."""
 
     component = "level"
 
@@ -77,7 +77,7 @@ def gradients(policy: CFM) -> dict[str, Tensor]:
 
 @pytest.fixture
 def small(rl) -> RLConfig:
-    """Groups of four in two passes, three trained steps."""
+    """Build settings of groups of four in two passes, with three trained steps."""
     return rl("repeat_count=2", "mini_repeat_count=2", "steps=6", "window.size=3", "kl_weight=0.0")
 
 
@@ -90,11 +90,11 @@ def test_advantages_compare_a_whole_group_also_when_it_takes_several_passes(poli
         assert advantages.sum().item() == pytest.approx(0, abs=1e-5)
         assert advantages.square().mean().item() == pytest.approx(1, abs=1e-3)
         halves = advantages.view(2, 2).sum(dim=1)
-        assert halves.abs().min() > 1e-3  # no pass is centred by itself
+        assert halves.abs().min() > 1e-3  # no pass has zero mean by itself
 
 
 def test_the_slices_of_an_update_add_up_to_its_mean_loss(policy, batch, small):
-    """Mean over passes, steps and samples; a slice is one step of one pass."""
+    """Compare with the mean over passes, steps and samples; a slice is one step of one pass."""
     experience = experience_of(policy, batch, small)
     slices = list(PolicyLoss(small)(policy, experience))
     assert len(slices) == 2 * 3
@@ -111,7 +111,7 @@ def test_the_slices_of_an_update_add_up_to_its_mean_loss(policy, batch, small):
 
 @pytest.mark.parametrize("algorithm", ["gaussian_grpo", "flow_grpo"])
 def test_parts_of_a_pass_add_up_to_its_gradient_and_its_seconds(policy, batch, rl, algorithm):
-    """Six samples as three and three, and as 2, 1, 2, 1; sigma of flow_grpo is one number a step."""
+    """Split six samples into 3, 3 and into 2, 1, 2, 1. The σ of flow_grpo is one number per step."""
     small = rl(f"algorithm={algorithm}", "mini_repeat_count=3", "steps=6", "window.size=2", "kl_weight=0.0")
     (whole,) = experience_of(policy, batch, small)
     halves = whole.split()
@@ -184,13 +184,13 @@ def test_recomputed_activations_change_no_gradient_and_no_precision_moves_the_fi
 def test_a_policy_that_is_not_the_one_that_drew_is_refused(policy, batch, small):
     experience = experience_of(policy, batch, small)
     loss = PolicyLoss(small)
-    policy.train()  # dropout
+    policy.train()  # train mode turns dropout on
     with pytest.raises(FloatingPointError, match=r"ratio is off by .* \(allowed: 1e-05, .*is dropout on"):
         list(loss(policy, experience))
 
 
 def test_two_groups_of_two_are_reported_with_their_size_and_how_much_each_differs():
-    """Standard deviations within the groups: 1 and 3; over all four, of 0, 2, 4, 10: √14."""
+    """Expect deviations 1 and 3 within the groups, and √14 over all four rewards 0, 2, 4, 10."""
     rewards, group_ids = torch.tensor([0.0, 4.0, 2.0, 10.0]), torch.tensor([7, 3, 7, 3])
     seen = group_metrics(rewards, group_ids)
     assert seen == {"group/prompts": 2.0, "group/size": 2.0, "group/reward_std_mean": 2.0}
@@ -252,7 +252,10 @@ def test_an_anchor_is_one_slice_more_a_pass_where_there_is_a_reference(policy, b
 
 
 def test_groups_of_all_batches_of_an_update_are_compared_together(policy, batch, small):
-    """Eight groups from four batches: the update's spread is divided by, as of one batch of eight."""
+    """Take eight groups from four batches.
+
+    The advantages are divided by the update's deviation, as those of one batch of eight.
+    """
     others = [replace(batch, group_ids=batch.group_ids + 10 * i) for i in range(4)]
     judge = scorer(Loud(), small)
     torch.manual_seed(0)
@@ -263,7 +266,10 @@ def test_groups_of_all_batches_of_an_update_are_compared_together(policy, batch,
 
 
 def test_an_old_policy_draws_in_the_place_of_the_one_that_learns(policy, batch, rl):
-    """At the first rollout it is the policy; moved since, the policy no longer matters to what is drawn."""
+    """Check that the old policy equals the trained one at the first rollout.
+
+    When the trained policy has changed since, the samples must not depend on it.
+    """
     config = rl("algorithm=nft", "shared_noise=false", "mini_repeat_count=2", "steps=3")
     judge, old = scorer(Loud(), config), EmaPolicy(policy, max_decay=1.0)
     drawn = []
@@ -278,9 +284,9 @@ def test_an_old_policy_draws_in_the_place_of_the_one_that_learns(policy, batch, 
 
 
 class Elsewhere(SingleRank):
-    """Another process that drew these scores for prompt 7, in front of ours."""
+    """Ranks of a run of two: the first drew these scores for prompt 7, the second is this one."""
 
-    world = 2
+    world_size = 2
 
     def __init__(self, num: int, scores: Tensor) -> None:
         self.num, self.scores = num, scores
@@ -294,7 +300,10 @@ class Elsewhere(SingleRank):
 
 
 def test_samples_are_compared_with_those_of_other_processes_by_prompt(policy, batch, small):
-    """Prompt 7 has two samples of reward 0 more elsewhere: ours of it are above their group, those of 2 as before."""
+    """Add two samples of reward 0 for prompt 7 on another rank.
+
+    Local samples of prompt 7 are then above their group; those of prompt 2 are as before.
+    """
     judge = scorer(Loud(), small)
     alone = experience_of(policy, batch, small)
     torch.manual_seed(0)
@@ -308,7 +317,7 @@ def test_samples_are_compared_with_those_of_other_processes_by_prompt(policy, ba
 
 
 def test_an_update_moves_the_policy_towards_what_was_rewarded(policy, batch, small):
-    """After a small step along the gradient the drawn actions that scored well are likelier, the others less."""
+    """Take a small step along the gradient. Actions of high reward must become more likely, the others less."""
     experience = experience_of(policy, batch, small)
     for output in PolicyLoss(small)(policy, experience):
         output.loss.backward()
@@ -362,7 +371,7 @@ def test_overlap_changes_no_number(policy, batch, rl):
 
 
 class Partial:
-    """Loudness that does not apply to every second clip, and how long they are."""
+    """Reward of loudness that does not apply to every second clip; it also reports the seconds of each clip."""
 
     component = "level"
 
@@ -373,7 +382,7 @@ class Partial:
 
 
 class Outspoken(Loud):
-    """Says how loud each clip was."""
+    """Reward of loudness that also reports it as text."""
 
     def score(self, inputs: Sequence[RewardInput]) -> Any:
         level = super().score(inputs)
@@ -381,9 +390,9 @@ class Outspoken(Loud):
 
 
 class Twice(SingleRank):
-    """Two processes with the same samples, as the first of them sees it."""
+    """Ranks of a run of two with the same samples, as seen by the first."""
 
-    world = 2
+    world_size = 2
 
     def gather(self, rows: Tensor) -> Tensor:
         return torch.cat([rows, rows])
@@ -426,7 +435,7 @@ def test_what_does_not_apply_is_counted_and_other_components_are_reported(policy
 
 
 class Ear:
-    """Hears wrong in every second clip, and cannot judge the first."""
+    """Transcript reward with an error in every second clip; it cannot score the first."""
 
     component = "acc"
 
@@ -437,8 +446,10 @@ class Ear:
 
 
 def test_errors_and_failures_are_told_under_the_names_that_everybody_knows(policy, batch, small):
-    """Two passes of four samples: half of them wrong, one of each pass not judged; three steps are trained. Who counts
-    characters has no rate of words."""
+    """Use two passes of four samples, half of them wrong, one per pass not scored; three steps are trained.
+
+    A provider that counts characters has no word error rate.
+    """
     seen = experience_of(policy, batch, small, Ear())[0].metrics
     assert (seen["asr/cer"], seen["asr/del"]) == (0.5, 0.125)
     assert not {"asr/wer", "asr/ins", "spk/sim"} & seen.keys()
@@ -447,7 +458,10 @@ def test_errors_and_failures_are_told_under_the_names_that_everybody_knows(polic
 
 @pytest.mark.parametrize("kernel, level", [("em", 0.7), ("cps", 0.25)])
 def test_the_noise_of_a_step_is_told_per_root_of_its_length(policy, batch, rl, kernel, level):
-    """From 0.5 to 0.75: em draws a √((1-t) / t) √(t' - t); cps (1 - t') sin(π/2 · 1/3) = 1/8, over √(1/4)."""
+    """Take the step from 0.5 to 0.75.
+
+    em draws with a √((1-t) / t) √(t' - t), cps with (1 - t') sin(π/2 · 1/3) = 1/8, to be divided by √(1/4).
+    """
     grid = ("steps=4", "sway_sampling_coef=0.0", "window.size=1", "window.t_range=[0.5,0.5]")
     noise = (f"sde.kernel={kernel}", "sde.a=0.7", f"sde.eta={1 / 3}")
     config = rl("algorithm=flow_grpo", "mini_repeat_count=2", "kl_weight=0.0", *grid, *noise)

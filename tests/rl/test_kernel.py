@@ -50,13 +50,16 @@ def test_a_step_without_noise_is_eulers(time: float, next_time: float):
 
 
 def test_kept_noise_is_a_power_of_the_ratio_of_odds():
-    """Odds 1/4 at t = 0.2 and 1 at t' = 0.5; a = 1 takes the square root of their ratio."""
+    """Use odds 1/4 at t = 0.2 and 1 at t' = 0.5; a = 1 takes the square root of their ratio."""
     assert ExactKernel(1.0).noise_retention(*at(0.2, 0.5)).item() == pytest.approx(0.5)
     assert ExactKernel(0.5).noise_retention(*at(0.2, 0.5)).item() == pytest.approx(0.25**0.125)
 
 
 def test_mean_and_noise_of_a_step_by_hand():
-    """x = 1, v = 3: x̂1 = 1 + 0.8·3 = 3.4, x̂0 = 1 - 0.2·3 = 0.4; m = 0.5·3.4 + 0.5·0.5·0.4, s = 0.5 √(1 - 0.25)."""
+    """Compute x = 1, v = 3 by hand: x̂1 = 1 + 0.8·3 = 3.4, x̂0 = 1 - 0.2·3 = 0.4.
+
+    The mean is 0.5·3.4 + 0.5·0.5·0.4, the deviation 0.5 √(1 - 0.25).
+    """
     mean, std = step(1.0, torch.tensor([[[1.0]]]), torch.tensor([[[3.0]]]), 0.2, 0.5)
     assert mean.item() == pytest.approx(1.8)
     assert std.item() == pytest.approx(0.5 * 0.75**0.5)
@@ -78,7 +81,7 @@ def test_the_last_step_ends_at_the_speech_it_heads_for():
 
 @pytest.mark.parametrize("time", [0.1, 0.5, 0.9])
 def test_the_drift_that_pays_for_the_noise_is_half_its_variance_times_the_score(time: float):
-    """Score -x / var_t of data N(0, 4), in the limit of a short step: Δ = 1e-5, within 1e-3."""
+    """Compare with the score -x / var_t of data N(0, 4), in the limit of a short step. Δ = 1e-5, within 1e-3."""
     x, k = torch.tensor([[[1.5]]], dtype=torch.float64), exact_slope(time, 2.0)
     mean, std = step(0.7, x, k * x, time, time + 1e-5)
     score = -x / marginal_variance(time, 2.0)
@@ -88,7 +91,10 @@ def test_the_drift_that_pays_for_the_noise_is_half_its_variance_times_the_score(
 @pytest.mark.parametrize("a", [0.0, 0.5, 1.5])
 @pytest.mark.parametrize("steps", [2, 16])
 def test_a_point_mass_keeps_its_exact_marginals_on_every_grid(a: float, steps: int):
-    """Data at 2: x_t ~ N(2 t, (1-t)²), velocity (2 - x) / (1 - t); followed as mean and variance, no draws."""
+    """Use data at 2: x_t ~ N(2 t, (1-t)²), velocity (2 - x) / (1 - t).
+
+    Mean and variance are computed step by step, without draws.
+    """
     mean, variance = 0.0, 1.0
     for time, next_time in pairwise(time_grid(steps, -1.0).tolist()[:-1]):
         slope, level = affine(lambda x, t=time: (2.0 - x) / (1 - t), a, time, next_time)
@@ -100,7 +106,10 @@ def test_a_point_mass_keeps_its_exact_marginals_on_every_grid(a: float, steps: i
 
 @pytest.mark.parametrize("steps, of_euler", [(16, 0.03), (128, 0.005)])
 def test_noise_adds_little_to_eulers_own_error_of_a_gaussians_variance_under_sway(steps: int, of_euler: float):
-    """Data N(0, 4) and their exact velocity, which is linear: the variance follows from each step's slope and noise."""
+    """Use data N(0, 4) and their exact velocity, which is linear.
+
+    The variance then follows from each step's slope and noise.
+    """
     euler, noisy = (final_variance(a, steps, data_std=2.0) for a in (0.0, 0.5))
     assert noisy == pytest.approx(euler, rel=of_euler)
 
@@ -111,7 +120,10 @@ def test_the_error_of_a_gaussians_variance_vanishes_on_a_fine_grid():
 
 @pytest.mark.parametrize("steps, of_true, of_euler", [(16, 0.15, 0.03), (128, 0.02, 0.02)])
 def test_a_mixture_keeps_its_variance_under_sway(steps: int, of_true: float, of_euler: float):
-    """Two modes at ±1 of width 0.3, variance 1.09; 50,000 paths, standard error of the variance 0.2 %."""
+    """Use two modes at ±1 of width 0.3 (variance 1.09).
+
+    50,000 paths give a standard error of 0.2 % of the variance.
+    """
     euler, noisy = (mixture_variance(a, steps) for a in (0.0, 0.5))
     assert noisy == pytest.approx(1.09, rel=of_true)
     assert noisy == pytest.approx(euler, rel=of_euler)
@@ -122,12 +134,12 @@ def marginal_variance(time: float, data_std: float) -> float:
 
 
 def exact_slope(time: float, data_std: float) -> float:
-    """v = E[x1 - x0 | x] = k x for data N(0, data_std²)."""
+    """Compute k of v = E[x1 - x0 | x] = k x for data N(0, data_std²)."""
     return (time * data_std**2 - (1 - time)) / marginal_variance(time, data_std)
 
 
 def affine(velocity, a: float, time: float, next_time: float) -> tuple[float, float]:
-    """Slope and level of the mean that a step gives to a velocity that is affine in x."""
+    """Compute slope and intercept of a step's mean as a function of x, for a velocity that is affine in x."""
     x = torch.tensor([0.0, 1.0], dtype=torch.float64)
     low, high = step(a, x, velocity(x), time, next_time).mean.tolist()
     return high - low, low
@@ -144,7 +156,10 @@ def final_variance(a: float, steps: int, data_std: float) -> float:
 
 
 def mixture_variance(a: float, steps: int) -> float:
-    """Of 50,000 paths; the quantiles of the normal distribution, shuffled, are the noise of every step."""
+    """Compute the final variance of 50,000 paths.
+
+    The noise of every step is the shuffled quantiles of the normal distribution.
+    """
     torch.manual_seed(0)
     quantiles = torch.special.ndtri((torch.arange(50_000) + 0.5) / 50_000)
     x = quantiles
@@ -155,7 +170,10 @@ def mixture_variance(a: float, steps: int) -> float:
 
 
 def mixture_velocity(x: Tensor, time: Tensor, width: float = 0.3) -> Tensor:
-    """E[x1 - x0 | x_t = x], mode by mode; each mode c gives E[x1] = c + t width² (x - t c) / var_t, E[x0] likewise."""
+    """Compute E[x1 - x0 | x_t = x], mode by mode.
+
+    Each mode c gives E[x1] = c + t width² (x - t c) / var_t, and E[x0] likewise.
+    """
     variance = (1 - time) ** 2 + (time * width) ** 2
     upper = torch.sigmoid(2 * time * x / variance)  # odds of the mode at +1: exp(((x+t)² - (x-t)²) / 2 var)
     velocity = torch.zeros_like(x)
@@ -170,14 +188,17 @@ ONE, THREE = torch.tensor([[[1.0]]]), torch.tensor([[[3.0]]])
 
 
 def test_euler_maruyama_by_hand():
-    """x = 1, v = 3, a = 1: σ² = 0.8 / 0.2 = 4, drift 4 / (2·0.8) (0.2·3 - 1) = -1; m = 1 + 0.3 (3 - 1), s = 2 √0.3."""
+    """Compute x = 1, v = 3, a = 1 by hand: σ² = 0.8 / 0.2 = 4.
+
+    The drift is 4 / (2·0.8) (0.2·3 - 1) = -1, so m = 1 + 0.3 (3 - 1) and s = 2 √0.3.
+    """
     mean, std = EulerMaruyamaKernel(1.0).policy(Velocity(THREE, None), ONE, *at(0.2, 0.5))
     assert mean.item() == pytest.approx(1.6)
     assert std.item() == pytest.approx(2 * 0.3**0.5)
 
 
 def test_euler_maruyama_takes_its_noise_from_the_next_time_at_the_start():
-    """σ² = 0.9 / 0.1 = 9 at 0.1: m = 1 + 0.1 (3 - 9/2), s = 3 √0.1."""
+    """Compute σ² = 0.9 / 0.1 = 9 at 0.1: m = 1 + 0.1 (3 - 9/2), s = 3 √0.1."""
     mean, std = EulerMaruyamaKernel(1.0).policy(Velocity(THREE, None), ONE, *at(0.0, 0.1))
     assert mean.item() == pytest.approx(0.85)
     assert std.item() == pytest.approx(3 * 0.1**0.5)
@@ -194,7 +215,10 @@ KERNELS_OF_A = (ExactKernel(0.7), EulerMaruyamaKernel(0.7))
 
 
 def test_on_the_sway_grid_euler_maruyama_spreads_too_wide_on_the_way_however_fine_the_grid():
-    """Largest variance on the way over the true one, data N(0, 1), a = 0.7: exact within 2 %, em about +55 %."""
+    """Compare the largest variance during sampling with the true one: data N(0, 1), a = 0.7.
+
+    exact is within 2 %, em about 55 % too large.
+    """
     for steps in (64, 512):
         exact, em = (widest_on_the_way(kernel, steps) for kernel in KERNELS_OF_A)
         assert exact == pytest.approx(1.0, abs=0.02)
@@ -202,7 +226,10 @@ def test_on_the_sway_grid_euler_maruyama_spreads_too_wide_on_the_way_however_fin
 
 
 def widest_on_the_way(kernel: SdeKernel, steps: int) -> float:
-    """Data N(0, 1), exact velocity k x, the variance followed step by step."""
+    """Compute the largest ratio of a path's variance to the true one.
+
+    Data are N(0, 1) with their exact velocity k x; the variance is computed step by step.
+    """
     variance, widest = 1.0, 1.0
     for time, next_time in pairwise(time_grid(steps, -1.0).double()[:-1]):
         k = exact_slope(time.item(), 1.0)
@@ -214,7 +241,10 @@ def widest_on_the_way(kernel: SdeKernel, steps: int) -> float:
 
 
 def test_coefficients_preserving_sampling_by_hand_and_as_the_exact_step_of_the_same_kept_noise():
-    """η = 1/2 keeps cos(π/4) of the noise: x̂1 = 3.4, x̂0 = 0.4. From odds 1/4 to 1, a² = 1/2 keeps √(1/2) as well."""
+    """Compute η = 1/2 by hand: cos(π/4) of the noise is retained, x̂1 = 3.4, x̂0 = 0.4.
+
+    From odds 1/4 to 1, a² = 1/2 retains √(1/2) as well.
+    """
     cps = CpsKernel(0.5).policy(Velocity(THREE, None), ONE, *at(0.2, 0.5))
     assert cps.mean.item() == pytest.approx(0.5 * 3.4 + 0.5 * 0.5**0.5 * 0.4)
     assert cps.std.item() == pytest.approx(0.5 * 0.5**0.5)

@@ -1,4 +1,4 @@
-"""Memory of an update does not grow with rl.steps; run as a program this file measures updates, each in its process."""
+"""Memory of an update against rl.steps; run as a program, this file measures updates, each in its own process."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ ROOT = Path(__file__).parents[2]
 SAMPLES, FRAMES, DEPTH, MEL_BINS = 64, 60, 4, 1000  # much memory for little work: wide mels, a small network
 ALGORITHMS = ("gaussian_grpo", "flow_grpo")
 STATUS = Path("/proc/self/status")
-# Large blocks are mapped and given back one by one: what a process holds is then what its tensors hold.
+# Large blocks are mapped and returned one by one, so that resident memory is that of the tensors.
 FOR_MEASURING = {"MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
 
 
 class MeanFrame:
-    """A vocoder of one sample a frame: its mean."""
+    """Vocoder of one audio sample per frame: the frame's mean."""
 
     def __call__(self, mel: Tensor, lens: Tensor) -> list[Tensor]:
         return [frames[:num].mean(dim=1) for frames, num in zip(mel, lens.tolist(), strict=True)]
 
 
 class Loud:
-    """Rewards loud clips."""
+    """Reward of loudness: the mean square of a clip."""
 
     component = "level"
 
@@ -55,7 +55,7 @@ class Loud:
 
 
 def settings(algorithm: str, steps: int, size: int, samples: int) -> RLConfig:
-    """One group in one forward pass; the first `size` steps from 0.25 on are trained."""
+    """Build settings of one group in one forward pass; the first `size` steps from time 0.25 are trained."""
     changes = {"algorithm": algorithm, "steps": steps, "window.size": size, "mini_repeat_count": samples}
     changes |= {
         "group_size": "null",
@@ -89,7 +89,7 @@ def small_policy(depth: int, bins: int) -> CFM:
 
 
 def update(policy: CFM, reference: Snapshot, rl: RLConfig, frames: int) -> None:
-    """Draw, score, compare, and the gradients of every slice."""
+    """Run one update without the optimizer step: samples, rewards, advantages, gradients of every slice."""
     scorer = RewardScorer(MeanFrame(), {"loud": Loud()}, rl, MINI_MEL)
     prompt = one_prompt(frames, policy.transformer.proj_out.out_features)
     (experience,) = collect_experience(policy, [[prompt]], scorer, build_advantage(scorer, rl), rl)
@@ -98,38 +98,44 @@ def update(policy: CFM, reference: Snapshot, rl: RLConfig, frames: int) -> None:
 
 
 def resident(name: str) -> float:
-    """VmRSS (what this process holds now) or VmHWM (the most that it ever held), in MiB."""
+    """Read VmRSS (resident memory of this process now) or VmHWM (its peak so far), in MiB."""
     result = re.search(rf"{name}:\s+(\d+) kB", STATUS.read_text())
     assert result is not None
     return int(result[1]) / 1024
 
 
 def measure(warm: RLConfig, rl: RLConfig) -> float:
-    """MiB that one update holds at its peak beyond what this process held before it."""
+    """Measure the peak memory of one update beyond what this process held before it, in MiB."""
     policy = small_policy(DEPTH, MEL_BINS)
     reference = Snapshot(policy)
-    update(policy, reference, warm, 20)  # kernels, caches, gradients
+    update(policy, reference, warm, 20)  # allocates kernels, caches and gradients
     before = resident("VmRSS")
     update(policy, reference, rl, FRAMES)
     return resident("VmHWM") - before
 
 
 def resident_at_peak(algorithm: str) -> dict[str, list[float]]:
-    """By number of steps what three updates with two trained steps held, each in a process of its own."""
+    """Measure the peak memory by number of steps, with two trained steps.
+
+    Each of three updates runs in its own process.
+    """
     jobs = {steps: [settings(algorithm, steps, 2, samples) for samples in (2, SAMPLES)] for steps in (4, 32)}
     with get_context("fork").Pool(1, maxtasksperchild=1) as pool:
         return {str(steps): pool.starmap(measure, 3 * [job], chunksize=1) for steps, job in jobs.items()}
 
 
 def alive_at_peak(algorithm: str) -> dict[str, int]:
-    """Bytes of tensors, by number of steps and of trained ones; updates of 6 samples of 60 frames of 50 bins."""
+    """Count the bytes of live tensors, by number of steps and of trained steps.
+
+    An update has 6 samples of 60 frames of 50 bins.
+    """
     return {f"{steps} {size}": alive(algorithm, steps, size) for steps, size in ((4, 2), (32, 2), (16, 2), (16, 6))}
 
 
 def alive(algorithm: str, steps: int, size: int) -> int:
     policy = small_policy(6, 50)
     reference, rl = Snapshot(policy), settings(algorithm, steps, size, 6)
-    update(policy, reference, rl, 60)  # gradients are there then
+    update(policy, reference, rl, 60)  # allocates the gradients
     with PeakMemoryCounter() as live:
         update(policy, reference, rl, 60)
     return live.peak
@@ -140,7 +146,10 @@ MEASURES = {"resident": resident_at_peak, "alive": alive_at_peak}
 
 @cache
 def measured(what: str, algorithm: str) -> dict[str, Any]:
-    """A measure from a process of its own, where no shapes are checked: the checks keep tensors for a while."""
+    """Run a measurement in its own process, where no shapes are checked.
+
+    The shape checks would keep tensors alive for a while.
+    """
     command = [sys.executable, __file__, what, algorithm]
     return json.loads(subprocess.check_output(command, env=os.environ | FOR_MEASURING, cwd=ROOT))
 
@@ -164,7 +173,10 @@ def test_tensors_alive_at_the_peak_are_exactly_those_of_4_steps_at_32(algorithm:
 @pytest.mark.slow
 @pytest.mark.parametrize("algorithm, arrays", [("gaussian_grpo", 4), ("flow_grpo", 3)])
 def test_a_trained_step_more_adds_its_state_action_mean_and_standard_deviation_alone(algorithm: str, arrays: int):
-    """Four steps more. flow_grpo's standard deviation is one number; times and such are a few bytes."""
+    """Compare six trained steps with two.
+
+    The standard deviation of flow_grpo is one number; times and the like are a few bytes.
+    """
     result = measured("alive", algorithm)
     growth = result["16 6"] - result["16 2"]
     assert growth == pytest.approx(4 * arrays * 6 * 60 * 50 * 4, abs=100)

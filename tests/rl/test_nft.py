@@ -27,7 +27,7 @@ def settings(rl) -> RLConfig:
 
 @pytest.fixture
 def rollout(policy, batch, settings) -> Rollout:
-    """Three samples of each of two prompts."""
+    """Draw three samples for each of two prompts."""
     torch.manual_seed(0)
     (drawn,) = draw_finished(policy, batch, settings)
     return drawn
@@ -52,7 +52,7 @@ def learn(
 
 
 def speech_error(rollout: Rollout, velocity: Tensor, state: Tensor, time: Tensor, power: int) -> Tensor:
-    """mean_D |x̂1 - x1|^power over target entries, where v leads to x̂1 = x + (1-t) v."""
+    """Compute mean_D |x̂1 - x1|^power over the target entries, with x̂1 = x + (1-t) v."""
     speech = state + (1 - time[:, None, None]) * velocity
     error = (speech - rollout.mel).abs() ** power
     return torch.stack([row[target].mean() for row, target in zip(error, rollout.target_mask, strict=True)])
@@ -62,7 +62,10 @@ def speech_error(rollout: Rollout, velocity: Tensor, state: Tensor, time: Tensor
 def test_the_gradient_is_that_of_the_published_loss_whatever_its_beta_and_largest_advantage(
     policy, rollout, settings, b: float, most: float
 ):
-    """A_max/b (r ‖x̂1(v+) - x1‖² + (1-r) ‖x̂1(v-) - x1‖²) / w, written out, with v_old the policy as it is."""
+    """Compare with A_max/b (r ‖x̂1(v+) - x1‖² + (1-r) ‖x̂1(v-) - x1‖²) / w, written out.
+
+    v_old is the current policy.
+    """
     settings.nft.beta, settings.nft.adv_max = 0.7, 3.0
     ours = learn(policy, experience(rollout), settings)
     torch.testing.assert_close(
@@ -71,7 +74,7 @@ def test_the_gradient_is_that_of_the_published_loss_whatever_its_beta_and_larges
 
 
 def test_away_from_the_policy_that_drew_the_gradient_is_the_published_one(policy, rollout, settings):
-    """Then beta and A_max matter, and r is clipped: the largest advantage is beyond A_max."""
+    """Compare off policy, where beta and A_max matter. r is clipped, since the largest advantage is above A_max."""
     drew = copy.deepcopy(policy)
     with torch.no_grad():
         drew.transformer.proj_out.bias += 0.3 * torch.randn(6)
@@ -80,7 +83,7 @@ def test_away_from_the_policy_that_drew_the_gradient_is_the_published_one(policy
     expected = published_gradient(policy, drew, rollout, settings, 0.7, 1.2)
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-6)
     still = learn(policy, experience(rollout, torch.zeros(6)), settings, old=drew)
-    assert still.abs().sum() > 0  # what says nothing holds the policy to the one that drew
+    assert still.abs().sum() > 0  # samples of advantage 0 pull the policy to the one that drew them
 
 
 def published_gradient(policy: CFM, drew: CFM, rollout: Rollout, rl: RLConfig, b: float, most: float) -> Tensor:
@@ -101,7 +104,7 @@ def published_gradient(policy: CFM, drew: CFM, rollout: Rollout, rl: RLConfig, b
 
 
 def test_the_old_policy_is_a_running_average_whose_memory_grows(policy):
-    """Weights 1, 2, 3 before rollouts 0, 1, 2 with η = 0, 0.001, 0.002; then, far on, η stops at 0.5."""
+    """Use weights 1, 2, 3 before rollouts 0, 1, 2 with η = 0, 0.001, 0.002. Much later, η stops at 0.5."""
     bias = policy.transformer.proj_out.bias
     old = EmaPolicy(policy, max_decay=0.5)
     seen = []
@@ -121,7 +124,7 @@ def test_the_old_policy_is_a_running_average_whose_memory_grows(policy):
 
 
 def test_a_step_makes_what_scored_well_likelier_and_what_scored_badly_less(policy, rollout, settings):
-    """The squared error of x̂1 falls for the sample above its group and grows for the one below."""
+    """Check the squared error of x̂1. It must fall for the sample above its group and grow for the one below."""
     batch = experience(rollout, torch.tensor([1.0, -1.0, 0.0, 0.0, 0.0, 0.0]))
 
     def errors() -> Tensor:
@@ -163,7 +166,7 @@ def test_at_the_reference_nothing_pulls_back_and_away_from_it_the_squared_distan
     assert nft_loss(Models(policy, policy), still, 0, config).metrics["loss/kl"] == 0
     reference = copy.deepcopy(policy)
     with torch.no_grad():
-        reference.transformer.proj_out.bias += 0.5  # its velocity is 0.5 away everywhere
+        reference.transformer.proj_out.bias += 0.5  # its velocity differs by 0.5 everywhere
     output = nft_loss(Models(policy, reference), still, 0, config)
     assert output.metrics["loss/kl"] == pytest.approx(0.25, rel=1e-4)
     assert output.metrics["loss"] + output.metrics["loss/pro_adv"] == pytest.approx(2.5, rel=1e-4)
@@ -175,7 +178,7 @@ def test_a_group_shares_time_and_noise_and_updates_cover_all_times(rollout, rl):
         time, noise = sample_times_and_noise(rollout, part, uniform)
         assert time[:3].eq(time[0]).all() and noise[:3].eq(noise[0]).all()
         assert time[0] != time[3] and not noise[0].eq(noise[3]).any()
-        assert low <= time.min() < (low + high) / 2 <= time.max() < high  # the two groups divide the part
+        assert low <= time.min() < (low + high) / 2 <= time.max() < high  # the two groups split the interval
 
 
 def test_samples_start_apart_and_nothing_is_recorded_on_the_way(rollout):
@@ -217,7 +220,7 @@ def test_one_prompt_without_padding_is_enough(policy, settings, batch: SpeechBat
 
 @pytest.mark.parametrize("beta", [1.0, 0.5])
 def test_the_distance_to_the_policy_that_drew_is_that_of_the_velocities_whatever_beta_is(policy, rollout, rl, beta):
-    """Every velocity entry 0.3 apart: squared 0.09."""
+    """Expect 0.09 from velocities that differ by 0.3 in every entry."""
     old = copy.deepcopy(policy)
     with torch.no_grad():
         policy.transformer.proj_out.bias.add_(0.3)

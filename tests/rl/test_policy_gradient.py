@@ -21,7 +21,7 @@ STEP_BY_HAND = 0.35, 0.5 * 0.75**0.5  # ∂m/∂v and s of a stochastic step fro
 
 
 class ThreeNumbers(DiT):
-    """A backbone whose velocity is one number with text and another without, and whose ln σ is a third."""
+    """Backbone of three parameters: its velocity with text, its velocity without text, and ln σ."""
 
     def __init__(self, given: float, blank: float, ln_sigma: float) -> None:
         nn.Module.__init__(self)
@@ -45,7 +45,10 @@ def gradient(model: CFM, name: str) -> float | None:
 
 @pytest.fixture
 def drawn(rollout_of) -> Callable[[CFM, RLConfig, int], Rollout]:
-    """A rollout of one step, one frame and one bin: what the model draws at 0.5, and its density."""
+    """Return a maker of rollouts of one step, one frame and one bin at state 0.5.
+
+    It holds the actions of the model and their distribution.
+    """
 
     def draw(model: CFM, rl: RLConfig, num: int = NUM) -> Rollout:
         torch.manual_seed(0)
@@ -71,7 +74,7 @@ def standardised(rewards: Tensor) -> Tensor:
 def improve(
     model: CFM, rollout: Rollout, advantages: Tensor, rl: RLConfig, reference: CFM | None = None, step: int = 0
 ) -> LossOutput:
-    """The objective of one trained step, differentiated."""
+    """Compute the objective of one trained step and its gradients."""
     batch = ExperienceBatch(rollout=rollout, advantages=advantages, loss_weight=1.0, metrics={})
     output = grpo_loss(Models(model, reference), batch, step, rl)
     output.loss.backward()
@@ -84,7 +87,7 @@ def improve(
 @pytest.mark.parametrize("guidance", [0.0, 2.0])
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_gaussian_policy_climbs_a_linear_reward_by_its_true_gradient(rl, drawn, guidance: float, temperature: float):
-    """A (a - m) / s² has deviation √2 / s per draw; four standard errors are allowed."""
+    """Allow four standard errors; A (a - m) / s² has deviation √2 / s per draw."""
     config = rl("algorithm=gaussian_grpo", f"cfg_strength={guidance}", f"temperature={temperature}", "kl_weight=0")
     model, std = three_numbers(), 0.7 * temperature
     rollout = drawn(model, config)
@@ -97,7 +100,7 @@ def test_gaussian_policy_climbs_a_linear_reward_by_its_true_gradient(rl, drawn, 
 
 @pytest.mark.parametrize("guidance", [0.0, 2.0])
 def test_stochastic_solver_climbs_a_linear_reward_by_its_true_gradient(rl, drawn, guidance: float):
-    """The action is x', whose mean moves with the velocity by ∂m/∂v: truth (1 + w) ∂m/∂v / s."""
+    """Expect (1 + w) ∂m/∂v / s. The action is x', whose mean moves with the velocity by ∂m/∂v."""
     config = rl("algorithm=flow_grpo", "sde.a=1.0", f"cfg_strength={guidance}", "kl_weight=0")
     model = three_numbers()
     rollout = drawn(model, config)
@@ -115,7 +118,10 @@ def test_sigma_is_left_alone_unless_it_is_trained(rl, drawn):
 
 
 def test_a_trained_sigma_shrinks_where_the_mean_is_best(rl, drawn):
-    """R = -(a - m)²: A = -(ε² - 1) / √2, and ∂ ln π / ∂ ln σ = ε² - 1 gives -√2; deviation √30 per draw."""
+    """Use R = -(a - m)², so A = -(ε² - 1) / √2.
+
+    ∂ ln π / ∂ ln σ = ε² - 1 then gives -√2, with deviation √30 per draw.
+    """
     model, config = three_numbers(), rl("algorithm=gaussian_grpo", "kl_weight=0", "train_sigma=true")
     rollout = drawn(model, config)
     rewards = -(rollout.actions.flatten() - 0.4).square()
@@ -145,7 +151,7 @@ def test_on_policy_the_ratio_is_one_and_the_gradient_is_not_zero(rl, drawn, algo
 @pytest.mark.parametrize("advantage", [1.0, -1.0])
 @pytest.mark.parametrize("ratio", [1.5, 0.5])
 def test_off_policy_a_ratio_out_of_range_stops_only_what_would_take_it_further(rl, drawn, ratio: float, advantage):
-    """Clip to [0.9, 1.2]: min(r A, clip(r) A), by hand."""
+    """Compute min(r A, clip(r) A) by hand, with the ratio clipped to [0.9, 1.2]."""
     config = rl("algorithm=gaussian_grpo", "kl_weight=0", "clip_low=0.1", "clip_high=0.2")
     model = three_numbers()
     rollout = with_ratios(drawn(model, config, 1), [[ratio]])
@@ -158,9 +164,10 @@ def test_off_policy_a_ratio_out_of_range_stops_only_what_would_take_it_further(r
 
 
 def with_ratios(rollout: Rollout, ratios: list[list[float]]) -> Rollout:
-    """Drawn two deviations above a policy's mean, by one of another mean m', such that these are the ratios now.
+    """Build a rollout whose ratios under the current policy have the given values.
 
-    ln r = ((2s + m - m')² - (2s)²) / (2s²), so m' = m + 2s - s √(4 + 2 ln r).
+    Actions lie two deviations above the current mean m; the mean m' of the old policy follows from ln r = ((2s + m -
+    m')² - (2s)²) / (2s²): m' = m + 2s - s √(4 + 2 ln r).
     """
     mean, std = rollout.means[0], rollout.stds[0]
     log_ratios = torch.tensor(ratios).log()[..., None].expand_as(mean)
@@ -180,7 +187,7 @@ def test_at_the_reference_kl_and_its_gradient_are_zero(rl, drawn, algorithm: str
 
 
 def test_kl_of_the_gaussian_policy_is_of_the_guided_and_widened_velocity(rl, drawn):
-    """w = 2: means 3·0.4 + 0.6 and 3·0.1 + 0.6, 0.9 apart; s = 2·0.7 and s_r = 2·0.5."""
+    """Use w = 2: the means 3·0.4 + 0.6 and 3·0.1 + 0.6 differ by 0.9. The deviations are s = 2·0.7 and s_r = 2·0.5."""
     model, reference = three_numbers(0.4), three_numbers(0.1, ln_sigma=log(0.5))
     config = rl("algorithm=gaussian_grpo", "kl_weight=0.02", "cfg_strength=2.0", "temperature=2.0", "train_sigma=true")
     output = improve(model, drawn(model, config, 10), torch.zeros(10), config, reference)
@@ -192,7 +199,7 @@ def test_kl_of_the_gaussian_policy_is_of_the_guided_and_widened_velocity(rl, dra
 
 
 def test_where_sigma_is_frozen_the_kl_is_of_the_means_alone(rl, drawn):
-    """Means 0.3 apart, s = 0.7 of the policy that drew, whatever the reference's head says."""
+    """Use means 0.3 apart and s = 0.7 of the policy that drew. The σ head of the reference must not matter."""
     config = rl("algorithm=gaussian_grpo", "kl_weight=1.0", "temperature=1.0", "train_sigma=false")
     model, reference = three_numbers(0.4), three_numbers(0.1, ln_sigma=log(0.5))
     output = improve(model, drawn(model, config, 10), torch.zeros(10), config, reference)
@@ -208,7 +215,7 @@ def test_a_frozen_sigma_is_that_of_the_draw_though_its_head_has_moved(rl, drawn)
 
 
 def test_kl_of_the_stochastic_solver_is_half_the_squared_leverage_times_velocities_apart(rl, drawn):
-    """κ = |∂m/∂v| / s, velocities 0.3 apart."""
+    """Use κ = |∂m/∂v| / s and velocities 0.3 apart."""
     config = rl("algorithm=flow_grpo", "sde.a=1.0", "kl_weight=1.0")
     model = three_numbers(0.4)
     output = improve(model, drawn(model, config, 10), torch.zeros(10), config, three_numbers(0.1))
@@ -222,11 +229,11 @@ def test_without_a_reference_there_is_no_kl(rl, drawn):
     assert improve(model, drawn(model, config, 10), torch.zeros(10), config).metrics["loss/kl"] == 0
 
 
-# --- what counts ---
+# --- masks and frame advantages ---
 
 
 def test_only_generated_frames_count_and_each_sample_as_much_as_another(rl, rollout_of):
-    """Sample 0 generates one frame, sample 1 three. On policy ∂/∂m is mean_b A mean_D (a - m) / s²."""
+    """Use one generated frame in sample 0 and three in sample 1. On policy, ∂/∂m is mean_b A mean_D (a - m) / s²."""
     config = rl("algorithm=gaussian_grpo", "kl_weight=0", "temperature=1.0")
     actions = torch.arange(8.0).view(2, 4, 1)
     target = torch.tensor([[False, False, True, False], [False, True, True, True]])
@@ -245,7 +252,10 @@ def test_the_spread_of_the_policy_is_reported(rl, drawn):
 
 
 def test_frames_with_advantages_of_their_own_have_ratios_and_clips_of_their_own(rl, rollout_of):
-    """Ratios 1.5 and 0.5, advantages 1 and 3, clip at 1.2: gain (1.2 + 1.5) / 2; the third frame is padding."""
+    """Use ratios 1.5 and 0.5, advantages 1 and 3, and a clip at 1.2.
+
+    The gain is (1.2 + 1.5) / 2; the third frame is padding.
+    """
     config = rl("algorithm=gaussian_grpo", "kl_weight=0", "clip_low=0.1", "clip_high=0.2", "temperature=1.0")
     model, means = three_numbers(0.4, ln_sigma=log(0.7)), torch.full((1, 3, 1), 0.4)
     rollout = replace(rollout_of(means, means, means, 0.7), target_mask=torch.tensor([[True, True, False]]))
@@ -279,7 +289,10 @@ def test_the_unconditional_half_may_be_held(rl, drawn):
 
 
 def test_the_guard_is_one_on_policy_and_centred_off_it(rl, drawn):
-    """Off policy by Δm = 0.1: plain log-ratios have the mean -Δm²/(2s²), guarded ones 0, and s ε Δm / s = ε Δm each."""
+    """Compare off policy, by Δm = 0.1.
+
+    Plain log-ratios have mean -Δm²/(2s²). Guarded ones have mean 0 and are s ε Δm / s = ε Δm each.
+    """
     plain = rl("algorithm=gaussian_grpo", "kl_weight=0", "temperature=1.0", "clip_low=1", "clip_high=1")
     guard = replace(plain, ratio="guard")
     rollout = drawn(three_numbers(0.4), plain)
@@ -300,7 +313,7 @@ def test_the_share_of_ratios_beyond_the_clip_is_reported(rl, drawn):
 
 
 def test_the_anchor_is_the_squared_distance_of_guided_velocities_wherever_it_looks(rl, drawn):
-    """w = 2: 3·0.4 + 0.6 against 3·0.1 + 0.6."""
+    """Use w = 2: velocity 3·0.4 + 0.6 against 3·0.1 + 0.6."""
     config = rl("algorithm=flow_grpo", "cfg_strength=2.0", "anchor_weight=0.5")
     model = three_numbers(0.4)
     batch = ExperienceBatch(rollout=drawn(model, config, 10), advantages=torch.ones(10), loss_weight=1.0, metrics={})

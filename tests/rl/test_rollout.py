@@ -16,7 +16,7 @@ from f5_tts.rl.policy_gradient import Models, grpo_loss
 from f5_tts.rl.rollout import cut_prompts, draw_group, draw_rollout, rollout_grid
 from f5_tts.types import ExperienceBatch, Rollout, SpeechBatch
 
-EARLY = ("window.t_range=[0.0,0.5]", "window.schedule=fixed")  # from the first step on
+EARLY = ("window.t_range=[0.0,0.5]", "window.schedule=fixed")  # the window begins at the first step
 BOTH = pytest.mark.parametrize("algorithm", ["gaussian_grpo", "flow_grpo"])
 
 
@@ -26,7 +26,7 @@ def group_of(policy: CFM, batch: SpeechBatch, rl: RLConfig, seed: int = 0) -> li
 
 
 def euler(policy: CFM, rollout: Rollout, noise: Tensor, rl: RLConfig) -> Tensor:
-    """Where the mean velocity leads from `noise`."""
+    """Solve from `noise` along the mean velocity by Euler's method."""
     mask = padding_mask(rollout.batch.lens, noise.shape[1])
 
     def velocity(x: Tensor, time: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ def euler(policy: CFM, rollout: Rollout, noise: Tensor, rl: RLConfig) -> Tensor:
         return solve(velocity, noise, time_grid(rl.steps, rl.sway_sampling_coef))
 
 
-# --- what a group shares ---
+# --- samples of one group ---
 
 
 def test_a_group_is_drawn_in_as_many_passes_as_it_takes(rl, policy, batch):
@@ -90,7 +90,7 @@ def test_drawn_prompts_are_within_their_range_and_an_items_own_prompt_is_kept(rl
         assert 6 <= first <= 9 and 4 <= second <= 7
 
 
-# --- what a rollout holds ---
+# --- recorded tensors ---
 
 
 def test_the_prompt_is_copied_and_the_target_is_what_follows_it(rl, policy, batch):
@@ -124,7 +124,7 @@ def test_without_noise_a_rollout_is_eulers_method(rl, policy, batch, guidance: f
 
 
 class Counting(CFM):
-    """The policy, and how many samples each of its forward passes held."""
+    """Policy that records the number of samples of each forward pass."""
 
     def __init__(self, policy: CFM) -> None:
         super().__init__(policy.transformer)
@@ -136,7 +136,10 @@ class Counting(CFM):
 
 
 def test_steps_that_a_group_has_in_common_are_solved_once_a_prompt_and_by_the_mean(rl, policy, batch):
-    """Two prompts, two passes of two samples each; noise that does not show in the third of four steps alone."""
+    """Use two prompts and two passes of two samples each.
+
+    The third of four steps is the only one with noise, and that noise is negligible.
+    """
     window = ("window.t_range=[0.2,0.5]", "window.size=1", "window.schedule=fixed")
     config = rl("steps=4", "temperature=1e-6", "repeat_count=2", "mini_repeat_count=2", *window)
     counting = Counting(policy)
@@ -152,7 +155,7 @@ def test_steps_that_a_group_has_in_common_are_solved_once_a_prompt_and_by_the_me
 
 
 def test_outside_the_window_a_rollout_follows_the_mean(rl, policy, batch):
-    """Noise in the last step alone: its state is where Euler's method gets to."""
+    """Use noise in the last step only: its state must be that of Euler's method."""
     config = rl("steps=4", "window.t_range=[0.6,1.0]", "window.size=1", "mini_repeat_count=2", "temperature=5.0")
     torch.manual_seed(0)
     noise, grid = torch.randn(2, 12, 6), time_grid(4, -1.0)
@@ -208,7 +211,7 @@ def test_a_text_longer_than_its_mel_is_spoken_all_the_same(rl, policy, batch):
 
 
 def test_generated_frames_are_the_solvers_own_to_the_last(rl, policy, batch):
-    """Nothing is written into them: where they end padding begins, and no frame of them is zero."""
+    """Check that nothing is written over generated frames. Padding begins where they end, and none of them is zero."""
     (rollout,) = group_of(policy, batch, rl("mini_repeat_count=2", "steps=3"))
     assert rollout.target_mask.sum(dim=1).tolist() == [9, 9, 5, 5]
     assert rollout.mel[rollout.target_mask].ne(0).all()
@@ -223,7 +226,10 @@ def test_the_pruned_grid_is_one_of_the_grids(rl):
 
 
 def test_with_jitter_members_of_a_group_differ_in_length_but_not_in_prompt(rl, policy, batch):
-    """Up to a quarter either way: clips of 12 and 9 frames get 9 to 15 and 7 to 11, padded to 15."""
+    """Use a jitter of a quarter: clips of 12 and 9 frames become 9 to 15 and 7 to 11 frames long.
+
+    The batch is padded to 15.
+    """
     config = rl("duration_jitter=0.25", "mini_repeat_count=20", "steps=3")
     (rollout,) = group_of(policy, batch, config)
     assert rollout.mel.shape[1] == 15
@@ -248,13 +254,13 @@ def test_with_jitter_the_ratio_is_one_still(rl, policy, batch):
     assert grpo_loss(Models(policy), experience, 0, config).metrics["ratio/max_dev"] == 0
 
 
-# --- drawing and learning agree ---
+# --- the recorded density is that of the objective ---
 
 
 @BOTH
 @pytest.mark.parametrize("guidance", [0.0, 2.0])
 def test_the_objective_finds_exactly_the_density_that_was_recorded(rl, policy, batch, algorithm: str, guidance: float):
-    """Same weights, same batch, same padding: the ratio is 1 to the last bit."""
+    """Use the same weights, batch and padding: the ratio must be exactly 1."""
     config = rl(f"algorithm={algorithm}", f"cfg_strength={guidance}", "mini_repeat_count=3", "window.size=3", *EARLY)
     (rollout,) = group_of(policy, batch, config)
     experience = ExperienceBatch(rollout=rollout, advantages=torch.ones(6), loss_weight=1.0, metrics={})

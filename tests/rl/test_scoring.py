@@ -18,14 +18,14 @@ HOP = 10
 
 
 class Spelling:
-    """A vocoder that says each frame's first bin, HOP samples a frame."""
+    """Vocoder that repeats each frame's first bin HOP times."""
 
     def __call__(self, mel: Tensor, lens: Tensor) -> list[Tensor]:
         return [frames[:num, 0].repeat_interleave(HOP) for frames, num in zip(mel, lens.tolist(), strict=True)]
 
 
 class Listener:
-    """A reward provider that keeps what it was shown and says what it was told to."""
+    """Reward provider that keeps its inputs and returns the given scores."""
 
     def __init__(self, component: str, scores: list[float]) -> None:
         self.component, self.scores = component, torch.tensor(scores)
@@ -44,7 +44,10 @@ def mel_spec() -> MelSpecConfig:
 
 @pytest.fixture
 def rollout(batch: SpeechBatch) -> Rollout:
-    """Two samples of each prompt. A frame's first bin is 10 · sample + frame on targets, NaN on prompt and padding."""
+    """Build two samples of each prompt.
+
+    A frame's first bin is 10 · sample + frame on target frames, NaN on prompt and padding.
+    """
     batch = batch.repeat(2)
     frames = torch.arange(12)
     target = (frames >= batch.prompt_lens[:, None]) & (frames < batch.lens[:, None])
@@ -147,11 +150,11 @@ def test_scores_keep_their_places_and_add_up_by_weight(rollout, scorer_of):
     assert scorer.floors == {"ear.acc": 0.01, "voice.sim": 0.02}
 
 
-WORDS = [[1.0, 0.5], [-1.0, -0.5], [0.25, nan], [0.75, nan]]  # of "three four", then "six", twice each
+WORDS = [[1.0, 0.5], [-1.0, -0.5], [0.25, nan], [0.75, nan]]  # word scores of "three four", then "six", twice each
 
 
 class WordListener:
-    """A provider that scores words, and says what it heard."""
+    """Reward provider of word scores that also reports a transcript."""
 
     component, has_word_scores = "acc", True
 
@@ -176,7 +179,10 @@ def test_by_sample_words_count_nothing(rollout, scorer_of):
 
 
 def test_a_word_gets_its_share_of_the_generated_frames_by_its_letters(rollout, scorer_of):
-    """Nine frames for "three " and "four ", 6 to 5: 9 · 6 / 11 = 4.9, so five and four; five frames for "six"."""
+    """Share nine frames between "three " and "four ", 6 to 5 letters: 9 · 6 / 11 = 4.9, so five and four.
+
+    The word "six" gets all five frames.
+    """
     frames = scorer_of({"ear": WordListener([0.0] * 4, WORDS)}, "credit=word")(rollout).frame_scores["ear.acc"]
     expected = torch.tensor(
         [

@@ -1,8 +1,8 @@
-"""Every objective climbs the simplest reward by its true gradient: one frame, one bin, and the reward R is the action.
+"""Gradients of all objectives for the simplest reward: one frame, one bin, and the reward R is the action.
 
-The policy's mean m moves with its velocity by the slope ∂m/∂v, and the guided velocity with μ_c by 1 + w, with μ_u by
--w. Of E[A ln π(a)] with A = (a - E a) / sd the gradient is then (1 + w) slope cov(a, R) / (s² sd) = (1 + w) slope / s.
-What is estimated from NUM draws is the deviation of the actions, whose standard error is 1 / √(2 NUM) of itself.
+The policy's mean m moves with its velocity by the slope ∂m/∂v; the guided velocity moves with μ_c by 1 + w and with μ_u
+by -w. The gradient of E[A ln π(a)] with A = (a - E a) / sd is then (1 + w) slope cov(a, R) / (s² sd) = (1 + w) slope /
+s. The estimate from NUM draws is the deviation of the actions, whose standard error is 1 / √(2 NUM) of itself.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from f5_tts.rl.policy_gradient import Models, grpo_loss, policy_at
 from f5_tts.types import ExperienceBatch, Rollout
 
 NUM = 40_000
-SAMPLING_ERROR = 4 / (2 * NUM) ** 0.5  # relative, of a deviation; four standard errors
+SAMPLING_ERROR = 4 / (2 * NUM) ** 0.5  # relative error of a deviation: four standard errors
 GIVEN, BLANK, SIGMA = 0.4, -0.3, 0.7
 STATE, TIME, NEXT_TIME = 0.5, 0.2, 0.5
 
@@ -40,7 +40,7 @@ POLICIES = {
     "em": (["algorithm=flow_grpo", "sde.kernel=em", "sde.a=1"], 0.45, 2 * 0.3**0.5),
     "cps": (["algorithm=flow_grpo", "sde.kernel=cps", "sde.eta=0.5"], 0.4 - 0.1 * 0.5**0.5, 0.5 * 0.5**0.5),
 }
-# What A is of a reward of deviation s, in units of a - E a.
+# A of a reward of deviation s, in units of a - E a.
 METHODS: dict[str, Callable[[float], float]] = {
     "gdpo": lambda s: 1 / s,
     "grpo": lambda s: 1 / (s + 1e-4),
@@ -51,7 +51,7 @@ METHODS: dict[str, Callable[[float], float]] = {
 
 
 class ThreeNumbers(DiT):
-    """A backbone whose velocity is one number with text and another without, and whose ln σ is a third."""
+    """Backbone of three parameters: its velocity with text, its velocity without text, and ln σ."""
 
     def __init__(self) -> None:
         nn.Module.__init__(self)
@@ -66,13 +66,13 @@ class ThreeNumbers(DiT):
 
 
 def gradients(model: CFM) -> list[float]:
-    """Of μ_c, μ_u and ln σ; none is 0."""
+    """Return the gradients of μ_c, μ_u and ln σ, 0 where there is none."""
     return [0.0 if p.grad is None else p.grad.item() for p in model.transformer.parameters()]
 
 
 @pytest.fixture
 def drawn(rollout_of) -> Callable[[CFM, RLConfig], Rollout]:
-    """What the model draws at the state, and what it was drawn from."""
+    """Draw the model's action at the state, and build the rollout with its distribution."""
 
     def draw(model: CFM, rl: RLConfig) -> Rollout:
         torch.manual_seed(0)
@@ -88,7 +88,7 @@ def drawn(rollout_of) -> Callable[[CFM, RLConfig], Rollout]:
 
 
 def rewarded(rollout: Rollout, method: str = "gdpo") -> ExperienceBatch:
-    """All samples as one group, whose reward is what was drawn."""
+    """Compute the advantages of all samples as one group, with the action as reward."""
     group = torch.zeros(NUM, dtype=torch.long)
     reward = {"action": rollout.mel.flatten()}
     mode = "gdpo" if method == "gdpo" else "sum"
@@ -103,7 +103,7 @@ def rewarded(rollout: Rollout, method: str = "gdpo") -> ExperienceBatch:
 @pytest.mark.parametrize("guidance", [0.0, 2.0])
 @pytest.mark.parametrize("policy", POLICIES)
 def test_every_policy_climbs_by_its_true_gradient(rl, drawn, policy: str, guidance: float, grad_uncond, ratio: str):
-    """With ratio=guard by s times that."""
+    """Expect the true gradient, and s times that with ratio=guard."""
     settings, slope, std = POLICIES[policy]
     given = [f"cfg_strength={guidance}", f"cfg_grad_uncond={grad_uncond}", f"ratio={ratio}", "kl_weight=0"]
     config, model = rl(*settings, *given), CFM(ThreeNumbers())
@@ -120,7 +120,7 @@ def test_every_policy_climbs_by_its_true_gradient(rl, drawn, policy: str, guidan
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("policy", ["gaussian", "exact"])
 def test_every_way_to_compare_rewards_scales_the_same_gradient(rl, drawn, policy: str, method: str):
-    """E[A (a - m)] slope / s² with A = (a - E a) times the method's factor."""
+    """Expect E[A (a - m)] slope / s², where A = (a - E a) times the method's factor."""
     settings, slope, std = POLICIES[policy]
     config, model = rl(*settings, "kl_weight=0"), CFM(ThreeNumbers())
     grpo_loss(Models(model), rewarded(drawn(model, config), method), 0, config).loss.backward()
@@ -132,10 +132,11 @@ def test_every_way_to_compare_rewards_scales_the_same_gradient(rl, drawn, policy
 @pytest.mark.parametrize("guidance", [0.0, 2.0])
 @pytest.mark.parametrize("sway, remains", [("null", 1 / 2), ("-1.0", 2 / pi)])
 def test_nft_climbs_by_its_closed_form(rl, rollout_of, sway: str, remains, guidance, grad_uncond, beta, most):
-    """2 A_max E[(1-t) (2r - 1) e / |e|] with 2r - 1 = A / A_max and e = v - (x1 - ε): one entry is its own weight.
+    """Expect 2 A_max E[(1-t) (2r - 1) e / |e|] with 2r - 1 = A / A_max and e = v - (x1 - ε).
 
-    For x1 ~ N(c, s²), Z = x1 - ε ~ N(c, s² + 1) it is -2 (s / σ_Z) φ((v - c) / σ_Z) · 2 E[1-t], where E[1-t] is one
-    half, or 2/π of sway's times 1 - cos(πu/2). A draw is 2 (1-t) |A| at most, of deviation 2 √E[(1-t)²] < 1.42.
+    Each sample has one entry, which is therefore its own weight. For x1 ~ N(c, s²) and Z = x1 - ε ~ N(c, s² + 1) it is
+    -2 (s / σ_Z) φ((v - c) / σ_Z) · 2 E[1-t]. E[1-t] is one half, or 2/π for sway's times 1 - cos(πu/2). One draw is at
+    most 2 (1-t) |A|, of deviation 2 √E[(1-t)²] < 1.42.
     """
     config = rl(
         *["algorithm=nft", "shared_noise=false", "nft.num_times=1", f"nft.beta={beta}", f"nft.adv_max={most}"],
@@ -146,7 +147,8 @@ def test_nft_climbs_by_its_closed_form(rl, rollout_of, sway: str, remains, guida
     speech = centre + std * torch.randn(NUM, 1, 1)
     rollout = rollout_of(speech, speech, speech, 1.0)
     batch = rewarded(rollout)
-    apart = replace(rollout, batch=replace(rollout.batch, group_ids=torch.arange(NUM)))  # each its own time and noise
+    # every sample gets its own time and noise
+    apart = replace(rollout, batch=replace(rollout.batch, group_ids=torch.arange(NUM)))
     nft_loss(Models(model), replace(batch, rollout=apart), 0, config).loss.backward()
     spread = (std**2 + 1) ** 0.5
     away = (GIVEN + guidance * (GIVEN - BLANK) - centre) / spread

@@ -1,4 +1,4 @@
-"""Recordings for the commands that make and check data sets, and these commands in processes of their own."""
+"""Recordings for the commands that make and check data sets, and functions that run these commands."""
 
 from __future__ import annotations
 

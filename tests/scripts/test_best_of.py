@@ -1,4 +1,4 @@
-"""A tiny random model through the real choice: real prompts, vocoder, recogniser and speaker encoder."""
+"""Best-of-N with a tiny random model; prompts, vocoder, recogniser and speaker encoder are the real ones."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def choose(folder: Path, num: int, *more: str) -> Result:
     torch.manual_seed(0)
     model = build_model(cfg.model, build_vocabulary(cfg))
     with torch.no_grad():
-        model.transformer.proj_out.weight.normal_(std=0.3)  # else all noise leads to the same speech, nearly
+        model.transformer.proj_out.weight.normal_(std=0.3)  # otherwise the speech hardly depends on the noise
     write_checkpoint(folder / "model.pt", {"model_state_dict": model.state_dict()})
     return best_of(cfg)
 
 
 def test_of_clips_that_nobody_understands_the_reward_chooses_the_one_most_like_its_prompt(tmp_path: Path):
-    """Accuracies are all 0, so the sum goes by similarity; the first try of each item is the same in both."""
+    """All accuracies are 0, so the similarity decides; the first try of each item is the same in both runs."""
     one, three = (choose(tmp_path, num).scores["pocketsphinx"] for num in (1, 3))
     assert [score.id for score in one] == [score.id for score in three] and len(one) == 8
     gains = [after.similarity - before.similarity for before, after in zip(one, three, strict=True)]

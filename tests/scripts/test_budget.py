@@ -1,4 +1,4 @@
-"""MiB are 2^20 bytes, GB 10^9; sizes of the published model are those of the golden list of its tensors."""
+"""The memory estimate (MiB are 2^20 bytes, GB 10^9), against the golden list of the published model's tensors."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from f5_tts.scripts.budget import main
 from f5_tts.scripts.budget import table as in_words
 
 ROOT = Path(__file__).parents[2]
-HEAD = 1024 * 100 + 100  # numbers of the Gaussian head
+HEAD = 1024 * 100 + 100  # weights of the Gaussian head
 GUIDE = f"""
     datasets.name=mini_rl datasets.batch_size_per_gpu=1 datasets.batch_size_type=sample datasets.num_workers=1
     model.tokenizer=custom model.tokenizer_path={EMILIA_VOCAB}
@@ -71,20 +71,20 @@ def weightless(model: ModelConfig) -> CFM:
 
 
 def sizes(cfg: RLTrainConfig, seconds: float = 1.0) -> dict[str, tuple[str, int]]:
-    """Place and bytes of each part, by its name."""
+    """Return device and bytes of each item by name."""
     return {part.name: (part.device, part.num_bytes) for part in budget(cfg, seconds)}
 
 
 def test_the_published_model_has_as_many_numbers_as_its_file(table):
     golden = table("g1_state_dicts")["F5TTS_v1_Base"]
     run = guides_run()
-    assert run.lora.rank == 0  # all are trained
+    assert run.lora.rank == 0  # all weights are trained
     trained = trained_sizes(weightless(run.model), run.lora)
     assert sum(trained) == golden["n_params"] + HEAD == 337_096_804 + 102_500
 
 
 def test_adapters_have_rank_times_what_goes_in_and_out_and_the_head_is_trained_whole():
-    """22 blocks: queries, keys, values and their output are 1024 to 1024, the feed-forward 1024 to 2048 and back."""
+    """In 22 blocks, queries, keys, values and outputs map 1024 to 1024, feed-forward layers 1024 to 2048 and back."""
     run = guides_run("lora.rank=16")
     trained = trained_sizes(weightless(run.model), run.lora)
     assert sum(trained) == 22 * 16 * (4 * (1024 + 1024) + 2 * (1024 + 2048)) + HEAD
@@ -103,7 +103,7 @@ def test_8_bit_adamw_of_the_published_model_by_the_shapes_of_its_file(table):
     expected = sum(8 * num if num < 4096 else 2 * (num + 4 * -(-num // 256)) for num in numbers)
     run = guides_run("optim.bnb_optimizer=true")
     trained = trained_sizes(weightless(replace(run.model, output_dist="deterministic")), run.lora)
-    # the file holds a buffer of 32 numbers too
+    # the file also holds a buffer of 32 values
     assert optimizer_bytes(run, trained) == pytest.approx(expected, rel=1e-6)
     assert expected / (8 * sum(numbers)) == pytest.approx(0.254, abs=0.001)
 
@@ -131,7 +131,7 @@ def test_the_guides_command_fits_and_config_and_docs_say_by_how_much(monkeypatch
 
 
 def test_activations_are_those_of_a_real_pass():
-    """Two prompts of three samples of 2 s at 93.75 frames a second."""
+    """The batch has two prompts with three samples of 2 s at 93.75 frames per second."""
     run = tiny_run("datasets.batch_size_per_gpu=2", "rl.mini_repeat_count=3")
     real = build_model(run.model, read_vocabulary(EMILIA_VOCAB)).eval()
     expected = forward_bytes(real, 6, 188, cfg_strength=1.0)
@@ -143,7 +143,7 @@ def test_weights_gradients_average_and_reference_are_four_bytes_a_number_each_wh
     size = 4 * sum(trained_sizes(weightless(run.model), run.lora))
     parts = sizes(run)
     assert [parts[name] for name in ("weights", "gradients", "reference")] == 3 * [("GPU", size)]
-    assert parts["running average (EMA)"] == ("CPU", size)  # as F5TTS_RL has it
+    assert parts["running average (EMA)"] == ("CPU", size)  # as in F5TTS_RL
     elsewhere = sizes(tiny_run("optim.ema.device=null", "rl.ref_model_device=cpu"))
     assert elsewhere["running average (EMA)"] == ("GPU", size)
     assert elsewhere["reference"] == ("CPU", size)
@@ -157,7 +157,7 @@ IN_SHARDS = ("optim.shard=true", "optim.bnb_optimizer=false", "optim.ema.device=
 def test_in_shards_each_process_holds_its_rows_of_everything_and_some_layers_whole_for_a_while():
     run = tiny_run(*IN_SHARDS)
     shapes = [weight.shape for weight in weightless(run.model).parameters()]
-    part = sum(-(-shape[0] // 5) * prod(shape[1:]) for shape in shapes)  # of 5 processes, rounded up
+    part = sum(-(-shape[0] // 5) * prod(shape[1:]) for shape in shapes)  # shards of 5 processes, rounded up
     parts = {one.name: one.num_bytes for one in budget(run, 1.0, processes=5)}
     assert {parts[name] for name in ("weights", "gradients", "running average (EMA)", "reference")} == {4 * part}
     assert parts["AdamW"] == 8 * part
@@ -169,7 +169,7 @@ def test_in_shards_each_process_holds_its_rows_of_everything_and_some_layers_who
 
 
 def shapes_of(cfg: RLTrainConfig, belongs: Callable[[str], bool]) -> list[Size]:
-    """Of the weights whose names belong."""
+    """Return the shapes of the weights whose names `belongs` accepts."""
     return [weight.shape for name, weight in weightless(cfg.model).transformer.named_parameters() if belongs(name)]
 
 
@@ -203,7 +203,10 @@ def test_rewards_are_where_their_own_key_says_else_on_the_cpu():
 
 
 def test_recorded_samples_are_those_of_an_update():
-    """Four of one prompt, 94 frames of 100 bins of 4 bytes: three arrays, and 3 or 4 for each of 2 trained steps."""
+    """One prompt has four samples of 94 frames with 100 bins of 4 bytes.
+
+    Each has three arrays, and 3 or 4 for each of 2 trained steps.
+    """
     array = 4 * 94 * 100 * 4
     group = ("rl.repeat_count=2", "rl.mini_repeat_count=2", "rl.steps=8")
     assert rollout_bytes(tiny_run(*group, "rl.algorithm=gaussian_grpo"), 1.0) == 11 * array
@@ -235,7 +238,7 @@ def test_knobs_are_changes_that_spare_the_gpu_something_the_largest_first():
     assert result[0] == (4 * 234_000_000, "rl.rewards.providers.1.config.device=cpu")
     named = {change for _, change in result}
     assert "optim.ema.device=cpu" in named
-    assert "optim.bnb_optimizer=true" not in named  # it is so already
+    assert "optim.bnb_optimizer=true" not in named  # already set
 
 
 def test_the_command_prints_the_table_the_total_and_beyond_the_limit_what_to_change(capsys: pytest.CaptureFixture[str]):

@@ -11,7 +11,7 @@ from f5_tts.scripts.check_dataset import main
 
 
 def data_set(folder: Path, rows: list[tuple[str, str, float]], speakers: list[str] | None = None) -> Path:
-    """Rows of (audio, text, what duration.json says)."""
+    """Make a data set from rows of (audio, text, duration in duration.json)."""
     columns: dict[str, list] = {
         "audio_path": [str(folder / audio) for audio, _, _ in rows],
         "text": [text for _, text, _ in rows],
@@ -80,7 +80,7 @@ def test_symbols_that_the_vocabulary_lacks_are_listed_with_how_many_rows_they_hi
     assert (
         "lacks 2 symbols, of 2 rows; a model reads them as spaces:\n  'c' in 2, 'd' in 1\n" in capsys.readouterr().out
     )
-    (tmp_path / "vocab.txt").write_text(" \na\nb\nc\nd\n")  # the data set's own
+    (tmp_path / "vocab.txt").write_text(" \na\nb\nc\nd\n")  # the data set's own vocabulary
     check(folder)
     assert "the vocabulary (5 symbols) has every symbol of the texts" in capsys.readouterr().out
 

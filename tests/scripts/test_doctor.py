@@ -1,4 +1,4 @@
-"""The doctor on runs of a tiny model over eight recordings of noise: some that are well, and each kind of ill one."""
+"""The doctor on runs of a tiny model over eight recordings of noise: valid runs, and one of each kind of fault."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ Examine = Callable[..., dict[str, tuple[str, str]]]
 
 @pytest.fixture(scope="module")
 def ward(tmp_path_factory, tiny):
-    """Where the user stands: `data/own_custom`, a module of rewards, and the checkpoint of a stage 1."""
+    """Make a working directory with `data/own_custom`, a module of rewards and a stage-1 checkpoint."""
     home = tmp_path_factory.mktemp("ward")
     folder = home / "data" / "own_custom"
     folder.mkdir(parents=True)
@@ -98,7 +98,7 @@ def ward(tmp_path_factory, tiny):
 
 @pytest.fixture
 def examine(ward, tiny, capsys) -> Examine:
-    """Asks the doctor of a run; its lines by check, each as state and text, and its last one under `end`."""
+    """Return a function that runs the doctor and returns state and message of each check."""
 
     def of_run(stage: int, *options: str, reward: str = "loudness") -> dict[str, tuple[str, str]]:
         providers = f"rl.rewards.providers=[{{name: 'ward_rewards:{reward}', floor: 0.001}}]"
@@ -123,7 +123,7 @@ def examine(ward, tiny, capsys) -> Examine:
 
 @pytest.fixture
 def tuned(ward, tmp_path) -> str:
-    """The folder of a stage 2 that is about to start, as an override."""
+    """Copy the stage-1 checkpoint to a new folder of stage 2; return the folder as an override."""
     shutil.copy(ward / "warm" / "model_last.pt", tmp_path)
     return f"ckpts.save_dir={tmp_path}"
 
@@ -132,7 +132,7 @@ def states(seen: dict[str, tuple[str, str]], state: str) -> list[str]:
     return [name for name, (found, _) in seen.items() if found == state]
 
 
-# --- those that are well ---
+# --- valid runs ---
 
 
 def test_a_run_of_stage_2_that_is_well_passes_every_check_and_stays_as_it_was(examine, tuned, tmp_path):
@@ -151,7 +151,10 @@ def test_a_run_of_stage_2_that_is_well_passes_every_check_and_stays_as_it_was(ex
 
 
 def test_stage_1_from_random_weights_passes_and_leaves_no_folder(examine, tmp_path):
-    """Layers that start at zero let no gradient through but their own: said, and seen to end once they have moved."""
+    """Layers that start at zero pass no gradient to earlier layers.
+
+    The check reports this, and that these layers pass it after they have changed.
+    """
     seen = examine(1, f"ckpts.save_dir={tmp_path / 'new'}")
     assert states(seen, "ok") == ORDER[1], seen
     assert list(tmp_path.iterdir()) == []
@@ -175,7 +178,7 @@ def test_an_objective_that_learns_through_the_drawing_has_no_ratio_and_reaches_s
     assert seen["ratio"][1] == "f5r has none" and re.fullmatch(r"reaches (\d+) of \1 .*", seen["gradient"][1])
 
 
-# --- those that are ill ---
+# --- faulty runs ---
 
 
 def test_a_mistyped_key_is_the_usual_sentence_and_libraries_and_machine_are_looked_at_all_the_same(examine):
@@ -259,7 +262,7 @@ def test_a_config_that_lets_no_gradient_through_is_found(examine, tuned):
 
 
 def test_a_width_so_large_that_nothing_pulls_the_mean_is_found(examine):
-    """It is pulled by 1 / sigma^2, and e^-200 is 0 in single precision."""
+    """The gradient of the mean is proportional to 1 / sigma^2, and e^-200 is 0 in single precision."""
     seen = examine(1, "model.ln_sigma_init=100", *WARM_UP, "ckpts.save_dir=new")
     assert states(seen, "FAIL") == ["gradient"] and seen["gradient"][1].endswith("look at model.ln_sigma_init")
     assert "get none and would never change (transformer." in seen["gradient"][1]
@@ -285,14 +288,14 @@ def test_more_checkpoints_than_the_disk_holds_are_an_error_that_names_the_keys(w
     run, checks = doctor.load_run_under_test("F5TTS_Mini", [*tiny, *COMMON, "ckpts.save_dir=new"])
     for check in checks[:5]:
         assert doctor.run_check(check, run)[0] == "ok"
-    assert disk(run, 4).startswith("up to 4 checkpoints of ")  # every second update, and model_last.pt twice
+    assert disk(run, 4).startswith("up to 4 checkpoints of ")  # one per two updates, and model_last.pt twice
     with pytest.raises(ValueError, match=r"set ckpts\.keep_last_n_checkpoints or raise ckpts\.save_per_updates"):
         disk(run, 10**12)
     run.cfg.ckpts.keep_last_n_checkpoints = 1
     assert disk(run, 10**12).startswith("up to 3 checkpoints of ")
 
 
-# --- what it knows ---
+# --- its own functions ---
 
 
 @pytest.mark.slow
@@ -344,4 +347,5 @@ def test_sums_are_of_groups_and_of_frames_that_all_of_a_group_speak():
     assert max_group_sum(torch.tensor([1.0, 2.0, -1.0, -1.75]), group_ids, everywhere) == 0.25
     frames = torch.tensor([[1.0, 5.0], [2.0, 3.0], [-1.0, 0.0], [-2.0, -2.5]])
     target = torch.tensor([[True, True], [True, True], [True, False], [True, True]])
-    assert max_group_sum(frames, group_ids, target) == 0.5  # the 5 has no counterpart
+    # only one sample has a frame there, so the 5 is not part of a sum
+    assert max_group_sum(frames, group_ids, target) == 0.5

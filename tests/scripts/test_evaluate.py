@@ -1,4 +1,4 @@
-"""A tiny random model through the real evaluation: real prompts, vocoder, recogniser and speaker encoder."""
+"""Evaluation of a tiny random model; prompts, vocoder, recogniser and speaker encoder are the real ones."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_an_evaluation_scores_every_item_and_keeps_some_clips_and_repeats_exactl
 def test_weights_that_spoke_before_are_not_heard_again_but_for_a_change_that_can_be_heard(
     tmp_path: Path, capsys
 ) -> None:
-    """A Gaussian head, which says nothing of the mean, is no such change."""
+    """A Gaussian head does not change the mean velocity, so it does not require a new evaluation."""
     run = tiny_run(tmp_path)
     torch.manual_seed(0)
     weights = build_model(run.model, build_vocabulary(run)).state_dict()

@@ -77,9 +77,9 @@ def test_how_long_a_recording_may_be_is_said_once_for_making_and_checking(tmp_pa
 def test_with_pinyin_the_symbols_are_stored_and_the_sentence_beside_them(tmp_path):
     record(tmp_path / "in" / "a.wav")
     write(tmp_path / "in" / "a.txt", "你好 ok")
-    (row,) = prepared(tmp_path / "in", tmp_path / "mine_pinyin")  # the folder's name says which tokenizer
+    (row,) = prepared(tmp_path / "in", tmp_path / "mine_pinyin")  # the folder's name selects the tokenizer
     assert row.text == [" ", "ni2", " ", "hao3", " ", "o", "k"] and row.sentence == "你好 ok"
-    assert not (tmp_path / "mine_pinyin" / "vocab.txt").exists()  # the released one ships
+    assert not (tmp_path / "mine_pinyin" / "vocab.txt").exists()  # the released vocabulary is part of the package
 
 
 def test_a_vocabulary_that_is_there_stays_and_audio_is_copied_where_asked(tmp_path, capsys):
@@ -136,7 +136,7 @@ def test_a_column_of_two_kinds_is_named(tmp_path):
 
 
 def many(root: Path) -> Path:
-    """A list whose first recording is short, and the others long enough to take a while to be heard."""
+    """Make a list whose first recording is short and whose others take a while to decode."""
     record(root / "first.wav")
     samples = np.random.default_rng(0).normal(scale=0.1, size=29 * 48_000)
     soundfile.write(root / "long.flac", samples, 48_000)
@@ -164,7 +164,7 @@ def test_a_killed_command_goes_on_where_it_stopped_and_makes_the_same(tmp_path):
             assert process.poll() is None
         process.send_signal(signal.SIGKILL)
     assert 5 <= num_lines(journal) < 20 and not (part / "raw").exists() and not (part / "duration.json").exists()
-    record(tmp_path / "first.wav", volume=0)  # heard before, and not heard again
+    record(tmp_path / "first.wav", volume=0)  # decoded before, and not decoded again
     with journal.open("a") as stream:
         stream.write('{"audio_path": "cut sh')
     again = run("prepare", source, part, "--workers", "2")

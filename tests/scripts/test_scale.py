@@ -1,4 +1,4 @@
-"""What is computed of many GPUs: by hand, and against the collectives of a real update on two processes (gloo)."""
+"""The estimate for many GPUs, against results by hand and the collectives of an update on two processes (gloo)."""
 
 from __future__ import annotations
 
@@ -34,12 +34,11 @@ OPTIONS = [
     *("optim.max_updates=1", "optim.num_warmup_updates=0"),
 ]
 GAUSSIAN = ["model.output_dist=gaussian", "model.objective=gaussian_nll", "model.use_rl_head=true"]
-FRAMES_PER_SECOND = 50  # of F5TTS_Mini
+FRAMES_PER_SECOND = 50  # F5TTS_Mini
 
 
 class Collectives(TorchDispatchMode):
-    """Inside its `with`: of each kind of collective the bytes that each call gives to this process, own ones among
-    them."""
+    """Records within its `with` block the output bytes of each collective call on this process, by kind."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,13 +46,14 @@ class Collectives(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
         if func.namespace == "c10d":
-            given = [leaf.nbytes for leaf in tree_leaves(args[0]) if isinstance(leaf, Tensor)]  # the output
+            # the first argument is the output
+            given = [leaf.nbytes for leaf in tree_leaves(args[0]) if isinstance(leaf, Tensor)]
             self.calls[func.__name__.partition(".")[0].strip("_")].append(sum(given))
         return func(*args, **(kwargs or {}))
 
 
 def on_each_rank(folder: Path) -> None:
-    """An update as it is, and one in shards; the main process writes down its collectives."""
+    """Run an update without and with sharding; the main process writes down its collectives."""
     for name, more in {"whole": [], "shards": ["optim.shard=true"]}.items():
         place = [f"ckpts.init_from={folder / 'start' / 'model_last.pt'}", f"ckpts.save_dir={folder / name}"]
         with Collectives() as seen:
@@ -78,7 +78,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, list[i
 
 
 def runs(*changes: str) -> tuple[RLTrainConfig, RLTrainConfig]:
-    """A small run as it is, and in shards."""
+    """Compose the config of a small run without and with sharding."""
     options = [*TINY, *changes]
     return compose_config("F5TTS_Mini_RL", options, RLTrainConfig), compose_config(
         "F5TTS_Mini_RL", [*options, *SHARDED_OVERRIDES], RLTrainConfig
@@ -92,7 +92,7 @@ def computed() -> CommunicationEstimate:
 
 @pytest.mark.slow
 def test_an_update_sends_the_gradients_once(seen, computed: CommunicationEstimate):
-    """On two processes a ring sends what it adds up: 2 (2 - 1) / 2 = 1. Besides, two flags of 4 bytes."""
+    """A ring all-reduce on two processes sends 2 (2 - 1) / 2 = 1 times its input; two flags of 4 bytes are added."""
     assert sum(seen["whole"]["allreduce"]) == computed.gradients + 8
     assert len(seen["whole"]["allreduce"]) == computed.tensors + 2
     assert computed.bytes_sent(2) == computed.gradients
@@ -102,10 +102,13 @@ def test_an_update_sends_the_gradients_once(seen, computed: CommunicationEstimat
 def test_in_shards_an_update_sends_weights_for_each_pass_and_gradients_for_each_backward_pass(
     seen, computed: CommunicationEstimate
 ):
-    """What an all-gather gives is half from the other process; of a reduce-scatter's half, the other sent as much."""
+    """Half of an all-gather's output comes from the other process.
+
+    A reduce-scatter outputs one half, for which the other process sent the same amount.
+    """
     result = seen["shards"]
     assert sum(result["allgather_base"]) / 2 + sum(result["reduce_scatter_base"]) == computed.bytes_sent_sharded(2)
-    groups = 3  # two blocks, and what is outside
+    groups = 3  # two blocks, and the weights outside of them
     assert len(result["allgather_base"]) == groups * (computed.num_forward + 2 * computed.num_backward)
     assert len(result["reduce_scatter_base"]) == groups * computed.num_backward
     assert sum(result["allreduce"]) == 8
@@ -113,18 +116,21 @@ def test_in_shards_an_update_sends_weights_for_each_pass_and_gradients_for_each_
 
 @pytest.mark.slow
 def test_rewards_are_few_bytes_beside_the_frames_that_were_generated(seen, computed: CommunicationEstimate):
-    """Per process 8 samples: which of their frames, a number of 8 bytes for each prompt, scores of 4."""
+    """Each process sends for 8 samples their mask of frames, a number of 8 bytes per prompt, and scores of 4 bytes."""
     gathered = sorted(seen["whole"]["allgather"], reverse=True)
-    sums = 2 * 8 * len(list(computed.model.parameters()))  # compared bit for bit, health/weights_apart
+    sums = 2 * 8 * len(list(computed.model.parameters()))  # sums compared bit for bit for health/weights_apart
     assert sums in gathered
     frames = max(size for size in gathered if size != sums) / 2 / computed.rollouts
     assert computed.rollouts == 8 and frames == int(frames) > 30
-    assert computed.reward_bytes() == 8 * FRAMES_PER_SECOND  # of clips of a second
+    assert computed.reward_bytes() == 8 * FRAMES_PER_SECOND  # the clips last one second
     assert sum(gathered) - sums - 2 * frames * 8 < 2000
 
 
 def test_passes_of_the_guides_update_are_those_one_counts_by_hand():
-    """Two steps, the second is trained: drawn in 1 + 1; learnt from once and by the anchor, each with the reference."""
+    """Of two steps the second is trained, so sampling takes 1 + 1 passes.
+
+    Learning takes one pass for the policy loss and one for the anchor, each with one of the reference.
+    """
     options = ["rl.steps=2", "rl.mini_repeat_count=1", "rl.sway_sampling_coef=null", "rl.cfg_strength=1"]
     assert passes_per_update(settings(*options), has_old=False) == (2 + 2, 2)
 
@@ -132,7 +138,7 @@ def test_passes_of_the_guides_update_are_those_one_counts_by_hand():
 @pytest.mark.parametrize(
     ("options", "asked", "learnt"),
     [
-        (["rl.kl_weight=0"], 16, 2),  # without a reference there is no anchor
+        (["rl.kl_weight=0"], 16, 2),  # the anchor loss needs a reference
         (["rl.kl_weight=0", "rl.shared_noise=false", "rl.repeat_count=3"], 3 * 16, 3 * 2),
         (["rl.anchor_weight=0", "rl.shared_noise=false"], 16 + 2, 2),
         (["rl.anchor_weight=0", "rl.shared_noise=false", "rl.updates_per_rollout=4"], 16 / 4 + 2, 2),
@@ -141,7 +147,7 @@ def test_passes_of_the_guides_update_are_those_one_counts_by_hand():
     ],
 )
 def test_passes_are_counted_for_every_algorithm(options: list[str], asked: float, learnt: float):
-    """16 steps, of which 2 are trained; nft asks reference and old policy at each of its times."""
+    """There are 16 steps, of which 2 are trained; nft runs the reference and the old policy at each of its times."""
     assert passes_per_update(settings(*options), has_old="rl.algorithm=nft" in options) == (asked, learnt)
 
 

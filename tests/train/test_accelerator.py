@@ -29,7 +29,10 @@ def optim() -> OptimConfig:
 
 @pytest.fixture
 def new_process() -> Iterator[None]:
-    """accelerate keeps one precision a process, torch one way to multiply: both as they were before."""
+    """Restore the process-wide precision settings after the test.
+
+    accelerate keeps one precision per process, and torch one way to multiply matrices.
+    """
     before = torch.get_float32_matmul_precision()
     AcceleratorState._reset_state(reset_partial_state=True)
     yield
@@ -95,7 +98,7 @@ def test_one_process_is_not_divided(optim):
 
 
 def fitted(optimizer_of, updates: int = 30) -> tuple[nn.Linear, Optimizer, list[float]]:
-    """A layer of 4096 weights and a bias that learns to be zero; its losses."""
+    """Train a layer of 4096 weights and a bias towards zero output; return layer, optimizer and losses."""
     torch.manual_seed(0)
     layer, losses = nn.Linear(64, 64), []
     x = torch.randn(16, 64)
@@ -110,7 +113,10 @@ def fitted(optimizer_of, updates: int = 30) -> tuple[nn.Linear, Optimizer, list[
 
 
 def test_eight_bits_learn_as_all_bits_do(optim):
-    """Losses of 30 updates, within 5 %; tensors of 4096 numbers have states of bytes, smaller ones all bits."""
+    """Compare the losses of 30 updates, within 5 %.
+
+    Tensors of 4096 numbers have 8-bit states, smaller ones 32-bit states.
+    """
     make = choose_optimizer(replace(optim, bnb_optimizer=True), CPU, lambda line: pytest.fail(line))
     layer, optimizer, losses = fitted(make)
     assert type(optimizer).__name__ == "AdamW8bit"
@@ -126,7 +132,7 @@ def test_without_being_asked_torchs_adamw_it_is(optim):
 
 
 def test_where_bitsandbytes_cannot_take_a_step_one_warning_says_so_and_torchs_adamw_works(optim):
-    """It has no step for the meta device, as older releases of it have none for CPUs."""
+    """Use the meta device, on which bitsandbytes cannot take a step. Older releases of it cannot take one on a CPU."""
     messages: list[str] = []
     make = choose_optimizer(replace(optim, bnb_optimizer=True), torch.device("meta"), messages.append)
     assert isinstance(make([nn.Parameter(torch.zeros(3))], lr=0.1), AdamW)

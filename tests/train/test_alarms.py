@@ -12,11 +12,11 @@ BAD = {
     "kl_out_of_range": "raise rl.kl_weight",
     "no_spread": "raise rl.mini_repeat_count",
     "reward_hacked": "raise rl.kl_weight",
-}  # each alarm, and the knob that it names
+}  # alarm -> config key that its message names
 
 
 def healthy(update: int) -> dict[str, float]:
-    """Two updates a rollout: sigma, KL, reward and the judge as in a run that learns."""
+    """Build the metrics of a run that learns, with two updates per rollout: σ, KL, reward and judge."""
     row = {
         "policy/sigma_mean": 0.5 - 0.002 * update + 0.05 * math.sin(update),
         "clip_ratio/region_mean": 0.2 if update % 2 else 0.0,
@@ -30,7 +30,7 @@ def healthy(update: int) -> dict[str, float]:
 
 
 def made(name: str, update: int) -> dict[str, float]:
-    """The healthy run, but that one thing goes wrong from update 40 on."""
+    """Build the metrics of the healthy run with one fault from update 40 on."""
     row, late = healthy(update), update - 40
     if late < 0:
         return row
@@ -48,7 +48,7 @@ def made(name: str, update: int) -> dict[str, float]:
 
 
 def rung(rows: list[dict[str, float]]) -> tuple[list[set[str]], list[str]]:
-    """What rings after each row, and all lines."""
+    """Collect the active alarms after each row, and all lines."""
     watch, ringing, output = AlarmMonitor(ALARMS), list[set[str]](), list[str]()
     for row in rows:
         result, lines = watch(row)
@@ -91,7 +91,7 @@ def test_one_update_is_no_alarm():
 
 
 def test_a_kl_that_grows_tenfold_in_five_updates_rings_before_it_is_large():
-    """Means of 0.03 and then 0.36."""
+    """Use means of 0.03 and then 0.36."""
     ringing, output = rung([{"loss/kl": value} for value in [0.03] * 10 + [0.36] * 5])
     assert ringing[-2:] == [set(), {"kl_out_of_range"}]
     assert "rose from 0.03 to 0.36 within 5 updates" in output[0]

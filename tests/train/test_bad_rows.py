@@ -47,7 +47,7 @@ def test_bad_rows_are_counted_and_each_is_said_once():
     assert passed(loaded, known, output) == [[1], [2], [5]]
     assert known == {3, 4}
     assert output == [f"row {i} of the data set is left out (missing): no audio file at {i}.wav" for i in (3, 4)]
-    passed([LoadedBatch(batch_of(1), bad(3))], known, output)  # a run that goes on knows them
+    passed([LoadedBatch(batch_of(1), bad(3))], known, output)  # a resumed run knows them
     assert len(output) == 2
 
 

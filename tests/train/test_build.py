@@ -25,7 +25,10 @@ ROWS = "rows_(update,step,initted,ema)"
 
 
 def ema_settings(run: str) -> EmaConfig:
-    """Our settings for a golden run: those of ema-pytorch, as the published model's config has them, or faster ones."""
+    """Return the EMA settings of a golden run.
+
+    They are those of ema-pytorch in the published model's config, or ones with faster decay.
+    """
     if run == "ema_default":
         return compose_config("F5TTS_v1_Base", [], TrainConfig).optim.ema
     return EmaConfig(beta=0.99, update_after_step=3, update_every=1, power=2 / 3, device=None)
@@ -88,7 +91,7 @@ def test_a_run_without_updates_is_refused_even_without_a_warm_up():
 
 @pytest.mark.parametrize("run", ["ema_default", "ema_fast"])
 def test_the_running_average_is_ema_pytorchs_within_1e_6_after_every_update(run, model, table):
-    """The weights are the number of the update."""
+    """Set all weights to the number of the update."""
     rows = {row[0]: row[1:] for row in table("g9_ema_lr")[run][ROWS]}
     names = [f"ema_model.{name}" for name, _ in model.named_parameters()]
     average = build_ema(model, ema_settings(run))
@@ -110,15 +113,15 @@ def test_the_running_averages_names_are_those_of_published_checkpoints(model):
 
 
 def averaged(average: EMA) -> dict[str, Tensor]:
-    """The tensors of a running average."""
+    """Return the tensors of the EMA model."""
     return {name: value for name, value in average.state_dict().items() if name.startswith("ema_model.")}
 
 
 def test_the_running_average_lives_where_it_is_asked_to_and_follows_a_model_elsewhere(model):
-    """The meta device stands for the other one: it takes values and keeps none."""
+    """Use the meta device as the other one. It accepts values and stores none."""
     fill(model, 3.0)
     average = build_ema(model, replace(ema_settings("ema_fast"), device="meta"))
-    for _ in range(6):  # copies, then averages
+    for _ in range(6):  # the first updates copy, later ones average
         average.update()
     assert {value.device.type for value in averaged(average).values()} == {"meta"}
     assert {value.device.type for value in model.state_dict().values()} == {"cpu"}
@@ -137,7 +140,7 @@ def test_an_average_on_the_cpu_of_a_model_on_the_gpu_is_the_same(model):
 
 
 def test_an_epoch_is_a_pass_over_the_data_set_whatever_makes_an_update(monkeypatch):
-    """Three batches of four prompts are drawn for two updates."""
+    """Use three batches of four prompts for two updates."""
     monkeypatch.chdir(REPOSITORY)
     changes = ["datasets.name=mini", "datasets.batch_size_type=sample", "datasets.batch_size_per_gpu=4"]
     cfg = compose_config("F5TTS_Mini", [*changes, "optim.grad_accumulation_steps=3", "optim.epochs=2"], TrainConfig)

@@ -24,7 +24,7 @@ def run_of(*overrides: str) -> RLTrainConfig:
 
 
 def checkpoint(head: Tensor | None) -> Checkpoint:
-    """Of a model without a head, or with one of these weights."""
+    """Build a checkpoint of a model without a head, or with a head of these weights."""
     weights = {} if head is None else {f"{HEAD}weight": head, f"{HEAD}bias": torch.ones(2)}
     return Checkpoint(path=Path("model_last.pt"), weights=weights, payload={})
 

@@ -15,7 +15,7 @@ from f5_tts.train.distributed import AllRanks
 
 REWARDS = [0.9, 0.1, 0.4, 0.4, 0.2, 0.7, 0.3]
 PROMPTS = [5, 8, 5, 8, 5, 8, 5]
-SHARES = [slice(0, 4), slice(4, 7)]  # of two processes, unequal on purpose; prompts are split between them
+SHARES = [slice(0, 4), slice(4, 7)]  # rows of two ranks, of unequal number; prompts are split between them
 RANK = """
 import json, sys
 import torch
@@ -53,7 +53,7 @@ def test_one_process_gathers_what_it_has():
 
 @pytest.mark.slow
 def test_samples_of_a_prompt_on_two_processes_get_the_advantages_of_one(tmp_path: Path):
-    """Real processes, through torch.distributed with gloo; frames of different lengths are padded."""
+    """Run two processes through torch.distributed with gloo. Frames of different lengths are padded."""
     script = tmp_path / "rank.py"
     script.write_text(RANK)
     root = Path(__file__).parents[2]

@@ -29,7 +29,7 @@ NLL = ("output_dist=gaussian", "use_rl_head=true", "objective=gaussian_nll")
 
 @pytest.fixture
 def settings() -> Callable[..., ModelConfig]:
-    """The model section of F5TTS_Mini with changes: settings("nll_t2=0")."""
+    """Return a maker of the model section of F5TTS_Mini with changes, as in settings("nll_t2=0")."""
 
     def make(*changes: str) -> ModelConfig:
         return compose_config("F5TTS_Mini", [f"model.{change}" for change in changes], TrainConfig).model
@@ -38,7 +38,7 @@ def settings() -> Callable[..., ModelConfig]:
 
 
 class Witness(DiT):
-    """A backbone that keeps what it was shown and says zero, with ln σ = 0."""
+    """Backbone that keeps its inputs and returns zero velocity with ln σ = 0."""
 
     def __init__(self) -> None:
         nn.Module.__init__(self)
@@ -51,7 +51,7 @@ class Witness(DiT):
 
 
 def batch_of(num: int, *, prompts: bool = True, level: float = 5.0) -> SpeechBatch:
-    """Clips of 20 and 40 frames in turn, of one level, a quarter of each a prompt of its own."""
+    """Build clips of 20 and 40 frames in turn, all of one level. A quarter of each is a prompt of its own."""
     lens = torch.tensor([20, 40] * (num // 2))
     frames = torch.arange(40) < lens[:, None]
     return SpeechBatch(
@@ -66,7 +66,7 @@ def batch_of(num: int, *, prompts: bool = True, level: float = 5.0) -> SpeechBat
 
 
 def shaken(model: CFM) -> CFM:
-    """A new model says zero whatever it sees; so it does no longer."""
+    """Add noise to all weights: a new model returns zero for any input."""
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -82,11 +82,14 @@ def test_blanked_spans_are_inside_their_item_and_as_long_as_asked(settings):
     share = spans.sum(dim=1) / batch.lens
     assert share.min() >= 0.45 and share.max() <= 0.6
     starts, ends = spans.int().argmax(dim=1), 39 - spans.flip(1).int().argmax(dim=1)
-    assert torch.equal(ends - starts + 1, spans.sum(dim=1))  # in one piece
+    assert torch.equal(ends - starts + 1, spans.sum(dim=1))  # the span is contiguous
 
 
 def test_half_of_the_items_with_a_prompt_are_blanked_exactly_after_it(settings):
-    """Of 2,000 fair coins, deviation 22 heads; four are allowed. A random span of 0.7-0.7 never is the target."""
+    """Toss 2,000 fair coins, with a deviation of 22 heads; four deviations are allowed.
+
+    A random span of 0.7 of the frames never equals the target.
+    """
     torch.manual_seed(0)
     batch = batch_of(2000)
     spans = InfillingLoss(settings("frac_lengths_mask=[0.7,0.7]")).spans(batch)
@@ -98,7 +101,7 @@ def test_half_of_the_items_with_a_prompt_are_blanked_exactly_after_it(settings):
 
 
 def test_the_model_is_shown_noise_on_the_way_to_speech_and_the_prompt_alone(settings):
-    """x_t = (1 - t) x0 + t · 5; the condition is 5 outside the blanked span, 0 in it and in padding."""
+    """Expect x_t = (1 - t) x0 + t · 5. The condition is 5 outside the masked span, and 0 inside it and on padding."""
     torch.manual_seed(0)
     witness, batch = Witness(), batch_of(400)
     list(InfillingLoss(settings("objective=mse"))(CFM(witness), [batch]))
@@ -112,7 +115,10 @@ def test_the_model_is_shown_noise_on_the_way_to_speech_and_the_prompt_alone(sett
 
 
 def test_text_is_never_dropped_without_the_prompt(settings):
-    """Both with probability 0.3, else audio with 0.5: audio 1 - 0.7 · 0.5 = 0.65; deviation of 4,000 draws 0.008."""
+    """Drop both with probability 0.3, else the audio with 0.5.
+
+    Audio is dropped with probability 1 - 0.7 · 0.5 = 0.65; the deviation of 4,000 draws is 0.008.
+    """
     torch.manual_seed(0)
     witness = Witness()
     loss = InfillingLoss(settings("objective=mse", "cond_drop_prob=0.3", "audio_drop_prob=0.5"))
@@ -124,7 +130,7 @@ def test_text_is_never_dropped_without_the_prompt(settings):
 
 
 def test_times_are_uniform_or_as_dense_near_noise_as_a_swayed_solver(settings):
-    """Median 0.5, or 1 - cos(π / 4) = 0.293; deviation of 4,000 medians 0.008."""
+    """Expect a median of 0.5, or 1 - cos(π / 4) = 0.293; the median of 4,000 draws has deviation 0.008."""
     torch.manual_seed(0)
     for sampling, median in (("uniform", 0.5), ("sway", 0.293)):
         times = InfillingLoss(settings(f"time_sampling={sampling}")).times(4000)
@@ -133,7 +139,7 @@ def test_times_are_uniform_or_as_dense_near_noise_as_a_swayed_solver(settings):
 
 
 def points() -> tuple[Velocity, Tensor, Tensor, Tensor]:
-    """A prediction of mean 1 and σ = 0.5 where the truth is 3, at t = 0.5; half of the frames are blanked."""
+    """Build a prediction of mean 1 and σ = 0.5 where the truth is 3, at t = 0.5. Half of the frames are masked."""
     velocity = Velocity(torch.ones(1, 4, 2, requires_grad=True), torch.full((1, 4, 2), 0.5).log().requires_grad_())
     span = torch.tensor([[True, True, False, False]])
     return velocity, torch.full((1, 4, 2), 3.0), torch.tensor([0.5]), span
@@ -147,7 +153,7 @@ def test_mse_is_the_squared_error_on_the_blanked_frames(settings):
 
 @pytest.mark.parametrize("t2", [0.0, 1.0])
 def test_nll_by_hand_with_the_mse_beside_it(settings, t2: float):
-    """4 / (2 · 0.25) + (1 + t2 · 0.25) ln 0.5."""
+    """Expect 4 / (2 · 0.25) + (1 + t2 · 0.25) ln 0.5."""
     output = InfillingLoss(settings(*NLL, f"nll_t2={t2}")).loss(*points())
     expected = 8 + (1 + 0.25 * t2) * torch.tensor(0.5).log().item()
     assert output.loss.item() == pytest.approx(expected, rel=1e-4)
@@ -170,7 +176,7 @@ def test_a_warm_up_of_the_head_leaves_the_mean_alone(settings, scope: str):
 
 
 def test_the_batches_of_one_update_count_alike(settings):
-    """Level 5 and level 1 against a velocity of zero: the loss is the mean of both, each drawn by itself."""
+    """Use levels 5 and 1 against a velocity of zero. The loss is the mean of both, and each is drawn by itself."""
     batches = [batch_of(4), batch_of(4, level=1.0)]
     loss = InfillingLoss(settings("objective=mse"))
     torch.manual_seed(0)

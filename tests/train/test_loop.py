@@ -38,7 +38,7 @@ Loss = Callable[[CFM, Tensor], Iterator[LossOutput]]
 
 
 class Line(DiT):
-    """y = w x, in the place of a backbone."""
+    """Backbone of one parameter: y = w x."""
 
     def __init__(self) -> None:
         nn.Module.__init__(self)
@@ -47,7 +47,7 @@ class Line(DiT):
 
 
 def squared_error(policy: CFM, item: Tensor) -> Iterator[LossOutput]:
-    """Mean of (y - w x)² over the item's points, x and y in its rows."""
+    """Yield the mean of (y - w x)² over the item's points; its rows are x and y."""
     x, y = item
     loss = (y - policy.transformer.get_parameter("w") * x).square().mean()
     yield LossOutput(loss=loss, metrics={"loss": loss.item()})
@@ -62,7 +62,10 @@ def own_signals() -> Iterator[None]:
 
 
 class Run:
-    """A run of w x = y by gradient descent at rate 0.1, with an update an item; `options` change the optim section."""
+    """Run that fits w x = y by gradient descent at rate 0.1, with one update per item.
+
+    `options` change the optim section.
+    """
 
     def __init__(self, folder: Path, **options: float) -> None:
         config = compose_config("F5TTS_Mini", [f"ckpts.save_dir={folder}"], TrainConfig)
@@ -164,7 +167,7 @@ def test_the_reported_rate_is_the_one_that_was_used(tmp_path):
 
 
 def test_the_running_average_follows_every_update(tmp_path):
-    """Updates move w to 0.2, 0.36; the average starts as a copy of the first, then takes its share."""
+    """Use updates that set w to 0.2 and 0.36. The average starts as a copy of the first, and is then updated."""
     run = Run(tmp_path)
     run.fit([points((1.0, 1.0))] * 2)
     average = run.state.ema.state_dict()["ema_model.transformer.w"].item()
@@ -173,7 +176,7 @@ def test_the_running_average_follows_every_update(tmp_path):
 
 
 def times(factor: float, *updates: int) -> Loss:
-    """The squared error, times `factor` in these updates, counted from 0."""
+    """Return a loss that multiplies the squared error by `factor` in these updates, counted from 0."""
     made = count()
 
     def loss(policy: CFM, item: Tensor) -> Iterator[LossOutput]:
@@ -186,7 +189,7 @@ def times(factor: float, *updates: int) -> Loss:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_an_update_whose_loss_is_not_finite_is_skipped_counted_and_said(tmp_path, capsys, value: float):
-    """Steps of 0.2, 0.16 and, after the second update is skipped, 0.128: w = 0.2, 0.2, 0.36."""
+    """Expect steps of 0.2, 0.16 and 0.128, the second one skipped. w is then 0.2, 0.2, 0.36."""
     run = Run(tmp_path)
     run.fit([points((1.0, 1.0))] * 3, times(value, 1))
     assert run.w == pytest.approx(0.36)
@@ -211,7 +214,7 @@ def test_of_a_skipped_update_counter_schedule_and_average_go_on_and_weights_and_
 
 
 def test_a_gradient_that_is_not_finite_does_not_reach_weights_or_files(tmp_path):
-    """√(w²) at w = 0: the loss is 0, its derivative 0 / 0."""
+    """Use √(w²) at w = 0: the loss is 0, its derivative 0 / 0."""
 
     def cusp(policy: CFM, item: Tensor) -> Iterator[LossOutput]:
         loss = policy.transformer.get_parameter("w").square().sqrt()
@@ -272,7 +275,10 @@ def test_a_resumed_run_counts_its_skips_on(tmp_path):
 
 @pytest.fixture
 def scaling() -> Iterator[Accelerator]:
-    """What fp16 runs have on a CPU; accelerate keeps one precision a process."""
+    """Build the accelerator of an fp16 run on a CPU.
+
+    accelerate keeps one precision per process, so its state is reset before and after.
+    """
     AcceleratorState._reset_state(reset_partial_state=True)
     optim = compose_config("F5TTS_Mini", ["optim.mixed_precision=fp16"], TrainConfig).optim
     accelerator = build_accelerator(optim)
@@ -282,7 +288,7 @@ def scaling() -> Iterator[Accelerator]:
 
 
 class TooLarge(torch.autograd.Function):
-    """The identity, whose gradient is infinite where it is above 10, as a number can be that fp16 cannot hold."""
+    """Identity whose gradient becomes infinite above 10, as a number that fp16 cannot represent does."""
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -294,7 +300,7 @@ class TooLarge(torch.autograd.Function):
 
 
 def narrow(policy: CFM, item: Tensor) -> Iterator[LossOutput]:
-    """The squared error, whose gradient overflows above 10."""
+    """Yield the squared error, whose gradient overflows above 10."""
     x, y = item
     loss = (y - TooLarge.apply(policy.transformer.get_parameter("w") * x)).square().mean()
     yield LossOutput(loss=loss, metrics={"loss": loss.item()})
@@ -305,11 +311,14 @@ def test_a_scaled_loss_makes_the_updates_of_the_loss_itself_and_clips_the_same_n
     run.fit([points((1.0, 1.0))] * 2, accelerator=scaling)
     assert run.w == pytest.approx(0.36)
     assert [row["grad_norm"] for row in run.rows()] == pytest.approx([2.0, 1.6])
-    assert scaling.scaler is not None and scaling.scaler.get_scale() == 16  # grown after two of them
+    assert scaling.scaler is not None and scaling.scaler.get_scale() == 16  # the scale grew after two updates
 
 
 def test_an_overflow_skips_its_update_lowers_the_scale_and_is_no_failure(tmp_path, scaling, capsys):
-    """d/dw at 0 is -2: times 8 it is above 10, times 4 it is not. No skip would be allowed."""
+    """Use a gradient of -2 at 0: times 8 it is above 10, times 4 it is not.
+
+    No skip is allowed, so an overflow must not count as one.
+    """
     run = Run(tmp_path, max_skips=0)
     run.fit([points((1.0, 1.0))] * 3, narrow, accelerator=scaling)
     assert run.w == pytest.approx(0.36)
@@ -323,7 +332,7 @@ def test_a_loss_that_is_not_finite_is_a_failure_in_fp16_too(tmp_path, scaling):
 
 
 def test_a_gradient_that_is_too_large_at_every_scale_stops_the_run(tmp_path, scaling):
-    """Scales 8, 4 and 2 are given up, then the failure counts."""
+    """Expect the scales 8, 4 and 2 to overflow. The next failure counts as a skip."""
     run = Run(tmp_path, max_skips=0)
     with pytest.raises(FloatingPointError, match="gradient norm is inf after update 3"):
         run.fit([points((1.0, 1e6))] * 9, narrow, accelerator=scaling)
@@ -381,7 +390,7 @@ def test_a_stop_is_obeyed_after_the_update_and_saved(tmp_path, number: signal.Si
 
 @pytest.fixture
 def interruptible() -> Iterator[None]:
-    """Ctrl-C raises, as it does in a terminal; a shell starts its background jobs with Ctrl-C ignored."""
+    """Make Ctrl-C raise, as it does in a terminal. A shell starts its background jobs with Ctrl-C ignored."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

@@ -31,7 +31,7 @@ def test_every_update_is_a_row_of_its_metrics(tmp_path):
 
 
 def test_a_resumed_run_has_each_update_once(tmp_path):
-    """Four updates were reported, but the run goes on from the state after the second."""
+    """Report four updates, and resume from the state after the second."""
     write(tmp_path, first=0, updates=range(1, 5), loss=0.5)
     write(tmp_path, first=2, updates=range(3, 5), loss=0.25)
     assert [(row["update"], row["loss"]) for row in rows(tmp_path)] == [(1, 0.5), (2, 0.5), (3, 0.25), (4, 0.25)]

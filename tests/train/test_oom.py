@@ -1,4 +1,4 @@
-"""Memory that does not suffice: a real limit on the address space of a real process."""
+"""Out-of-memory retries under a real limit on the address space of a real process."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ print(json.dumps(found | {"need": need, "whole": norm(model)}))
 
 
 def run(num: int, share: float) -> subprocess.CompletedProcess[str]:
-    """An update of so many samples with this share of the memory that it takes in one pass."""
+    """Run an update of `num` samples in a process whose memory is `share` of what one pass takes."""
     paths = {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), *filter(None, sys.path)]), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", PROGRAM, str(num), str(share)]
     return subprocess.run(command, env=os.environ | paths, capture_output=True, text=True, check=False, timeout=200)
@@ -82,9 +82,9 @@ def run(num: int, share: float) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of address space are Linux's")
 def test_an_update_that_memory_does_not_suffice_for_is_done_in_halves_with_the_gradient_of_the_whole():
-    """Sixteen samples need some 270 MB, a limit lets them have 0.8 of it; later updates are smaller at once.
+    """Allow sixteen samples, which need about 270 MB, only 0.8 of that; later updates are smaller at once.
 
-    Halves suffice unless what the first attempt left lies scattered in the heap: then quarters do.
+    Halves suffice unless the first attempt left the heap fragmented: then quarters do.
     """
     done = run(16, 0.8)
     assert done.returncode == 0, done.stderr
@@ -110,7 +110,7 @@ def test_one_sample_that_does_not_fit_ends_the_run_with_what_would_spare_memory(
 
 @dataclass
 class Clips:
-    """Clips of these sizes as a part of an item."""
+    """Micro-batch of clips of these sizes."""
 
     sizes: list[int]
 
@@ -124,7 +124,7 @@ class Clips:
 
 
 class Memory:
-    """Fits parts of at most so many in all, as a GPU would say; counts what was asked of it."""
+    """Function that runs out of memory above a size, with the message of a GPU; it counts its calls."""
 
     def __init__(self, most: int) -> None:
         self.most, self.asked = most, 0
@@ -141,7 +141,10 @@ def optimizer() -> torch.optim.Optimizer:
 
 
 def test_parts_are_halved_as_often_as_it_takes_and_later_items_at_once(capsys):
-    """Of 8 clips of 1 only 2 fit: limits 4, 2; a later part of 3 is 2 and 1, one of 2 stays."""
+    """Use 8 clips of size 1 where only 2 fit: the limit becomes 4, then 2.
+
+    A later micro-batch of 3 is split into 2 and 1; one of 2 is not split.
+    """
     memory, oom_retry = Memory(2), OomRetry()
     assert oom_retry.run([Clips([1] * 8)], memory, optimizer()) == [2, 2, 2, 2]
     assert (memory.asked, oom_retry.retries) == (3, 2)

@@ -1,4 +1,4 @@
-"""Two processes on one machine: what one of them sees, all do."""
+"""Two ranks on one machine: what one of them finds out, all act on."""
 
 from __future__ import annotations
 

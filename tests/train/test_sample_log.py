@@ -26,7 +26,7 @@ from f5_tts.types import ExperienceBatch, RewardBatch, Rollout, SpeechBatch
 
 
 def scored_batch() -> ExperienceBatch:
-    """Two samples of prompt 7, two and three frames of four."""
+    """Build two samples of prompt 7, of two and three frames, padded to four."""
     nothing = torch.zeros(0, 2, 4, 1)
     given = SpeechBatch(
         mel=torch.zeros(2, 4, 1),

@@ -1,4 +1,4 @@
-"""Trackers by their real libraries; W&B in processes of its own, since it reads its environment once."""
+"""Trackers with their real libraries; W&B runs in its own processes, since it reads its environment once."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from f5_tts.train.metrics_log import MetricsLog
 from f5_tts.train.trackers import build_tracker
 from tests.train.test_trackers import SAMPLES, config
 folder = Path(sys.argv[1])
-"""  # of processes of their own
+"""  # program of a separate process
 
 
 def config(folder: Path, *overrides: str) -> TrainConfig:
@@ -46,7 +46,7 @@ def rows(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-# --- which run ---
+# --- the run id ---
 
 
 def test_the_published_configs_are_tracked_by_wandb_and_the_small_ones_by_nobody(tmp_path, monkeypatch):
@@ -82,7 +82,7 @@ def test_an_id_is_no_draw_from_the_random_state(tmp_path):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-# --- whether a server is there ---
+# --- is the server reachable ---
 
 
 @contextmanager
@@ -100,7 +100,7 @@ def test_a_server_answers_that_accepts_a_connection():
 
 def test_behind_a_proxy_it_is_the_proxy_that_must_answer(monkeypatch):
     with listener() as url:
-        for proxy in (url, url.removeprefix("http://")):  # both are usual
+        for proxy in (url, url.removeprefix("http://")):  # both forms are common
             monkeypatch.setenv("http_proxy", proxy)
             assert is_reachable("http://nowhere.invalid")
     assert not is_reachable("http://nowhere.invalid")
@@ -110,7 +110,7 @@ def test_behind_a_proxy_it_is_the_proxy_that_must_answer(monkeypatch):
 
 
 class Full:
-    """A tracker whose disk is full from the second update on."""
+    """Tracker whose disk is full from the second update on."""
 
     def __init__(self) -> None:
         self.asked: list[int] = []
@@ -198,7 +198,7 @@ def test_trackio_has_metrics_clips_and_the_run_that_a_resumed_one_goes_on_in(tmp
 
 
 def python(home: Path, code: str, *arguments: str, **environment: str) -> str:
-    """What a process of this code says; no settings of the user's reach it, and no key."""
+    """Run code in a process without the user's settings and API key, and return its output."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB_", "TRACKIO_"))}
     own = {"HOME": str(home), "WANDB_DIR": str(home / "wandb_dir"), "WANDB_CONFIG_DIR": str(home / "config")}
     own |= {"WANDB_CACHE_DIR": str(home / "cache"), "WANDB_DATA_DIR": str(home / "data")}
@@ -223,7 +223,7 @@ def run_folders(home: Path) -> list[Path]:
 
 @pytest.mark.slow
 def test_without_a_key_wandb_is_offline_and_the_resumed_run_goes_on_in_it(tmp_path, tiny):
-    """Two updates where the server listens and nobody has logged in, two more with WANDB_MODE=offline."""
+    """Make two updates with a reachable server and no API key, and two more with WANDB_MODE=offline."""
     train = "import sys; from f5_tts.train.train import main; main(sys.argv[1:])"
     options = [*STAGE_1, *tiny, f"ckpts.save_dir={tmp_path / 'run'}"]
     with listener() as url:
@@ -260,7 +260,7 @@ class Refusing(BaseHTTPRequestHandler):
 
 @contextmanager
 def refusing() -> Iterator[str]:
-    """A server to which no key is good enough."""
+    """Start a server that refuses every API key."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"

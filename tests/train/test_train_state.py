@@ -44,7 +44,10 @@ def train_state(
     bits: int = 32,
     rate: float = 1e-2,
 ) -> TrainState:
-    """A run from random weights or those of a file, with LoRA where a rank is given; AdamW of so many `bits`."""
+    """Build a run from random weights or those of a file, with LoRA where a rank is given.
+
+    The states of AdamW have `bits` bits.
+    """
     torch.manual_seed(seed)
     arch = tiny_arch(dim=16, depth=1, heads=1, ff_mult=1, text_dim=8, conv_layers=0)
     model = CFM(DiT(arch, mel_dim=2, num_tokens=3, gaussian=gaussian))
@@ -66,7 +69,7 @@ def train_state(
 
 
 def after(run: TrainState, updates: int) -> TrainState:
-    """The run after that many updates by random gradients."""
+    """Make `updates` updates with random gradients, and return the run."""
     for _ in range(updates):
         for parameter in run.model.parameters():
             if parameter.requires_grad:
@@ -84,7 +87,7 @@ def folder(path: Path, **options: int | str) -> CheckpointDir:
 
 
 def assert_equal(found: Any, expected: Any) -> None:
-    """Nested states are equal bit for bit."""
+    """Assert that nested states are equal bit for bit."""
     if isinstance(expected, Tensor):
         assert torch.equal(found, expected)
     elif isinstance(expected, dict):
@@ -100,7 +103,7 @@ def assert_equal(found: Any, expected: Any) -> None:
 
 
 def averaged(run: TrainState) -> dict[str, Tensor]:
-    """The weights of the running average."""
+    """Return the weights of the EMA model."""
     prefix, state = "ema_model.", run.ema.state_dict()
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
@@ -135,7 +138,7 @@ def test_a_resumed_run_makes_the_updates_that_the_whole_run_makes(tmp_path, bits
 
 @pytest.mark.parametrize("bits", [32, 8])
 def test_a_resumed_run_learns_at_its_own_rate_from_the_schedules_place_on(tmp_path, bits: int):
-    """The schedule gives 1 / (1 + update) of it: at updates 3 and 4 a quarter and a fifth."""
+    """Use a schedule of 1 / (1 + update) times the rate. At updates 3 and 4 it is a quarter and a fifth."""
     folder(tmp_path).save_last(after(train_state(), 3))
     resumed, messages = train_state(seed=1, bits=bits, rate=5e-2), []
     resumed.resume(read_checkpoint(tmp_path / "model_last.pt"), messages.append)
@@ -225,7 +228,7 @@ def test_a_checkpoint_that_does_not_name_its_optimizer_has_the_states_of_torchs(
 
 
 def start_of(checkpoints: CheckpointDir, objective: str) -> TrainState:
-    """A run that has taken what a folder gives its stage."""
+    """Start or resume a run from what the folder holds for its stage."""
     run = train_state(objective, seed=1)
     checkpoint = checkpoints.find_start() if objective == "grpo" else checkpoints.find_latest(pretrained=True)
     assert checkpoint is not None
@@ -273,7 +276,7 @@ def test_init_from_names_a_file_that_is_not_there_with_its_key(tmp_path):
 
 
 def test_init_from_may_name_a_file_of_the_hub(tmp_path, monkeypatch):
-    """From the hub's cache on this machine."""
+    """Use the local cache of the hub."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     cache = tmp_path / "models--org--repo"
     (cache / "refs").mkdir(parents=True)
@@ -285,7 +288,7 @@ def test_init_from_may_name_a_file_of_the_hub(tmp_path, monkeypatch):
 
 
 def test_a_pretrained_file_gives_its_average_even_beside_raw_weights_and_no_run_to_go_on_with(tmp_path):
-    """A training checkpoint of F5-TTS, and one of ours of the same stage whose average has caught up."""
+    """Use a training checkpoint of F5-TTS, and one of our own, of the same stage, that recommends its average."""
     other = after(train_state("mse"), 300)
     ours = other.payload()
     theirs = {key: ours[key] for key in ("model_state_dict", "ema_model_state_dict", "optimizer_state_dict", "update")}
@@ -297,7 +300,7 @@ def test_a_pretrained_file_gives_its_average_even_beside_raw_weights_and_no_run_
         assert run.update == 0 and run.optimizer.state_dict()["state"] == {}
 
 
-# --- what a folder keeps ---
+# --- checkpoints of a folder ---
 
 
 @pytest.mark.parametrize(
@@ -360,7 +363,10 @@ def test_a_folder_that_cannot_be_written_is_named_with_its_key(tmp_path):
 
 
 def refused(queue: SimpleQueue[str], place: Path) -> None:
-    """What saving in a folder says, to somebody who is not root, whom no permission stops."""
+    """Save in a folder as a user other than root, and put the messages into the queue.
+
+    Permissions do not stop root.
+    """
     if os.geteuid() == 0:
         os.setgid(65534)
         os.setuid(65534)
@@ -375,8 +381,8 @@ def refused(queue: SimpleQueue[str], place: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="permissions of folders are POSIX's")
 def test_a_folder_that_is_read_only_is_named_with_its_key_and_what_was_saved_is_whole():
-    """At the start of a run, and when it turns read-only while one trains."""
-    with TemporaryDirectory() as place:  # not pytest's, into which only its owner may look
+    """Check the start of a run, and a folder that becomes read-only during training."""
+    with TemporaryDirectory() as place:  # not pytest's folder, which only its owner can read
         Path(place, "model_last.pt").write_bytes(b"as it was")
         Path(place).chmod(0o555)
         context = get_context("fork")
@@ -401,7 +407,7 @@ def test_stage_2_needs_a_checkpoint_and_takes_no_pretrained_file(tmp_path):
 
 
 def test_only_policies_that_draw_from_the_head_need_a_trained_one(tmp_path):
-    """A new head has weights of zero."""
+    """Use a new head, whose weights are zero."""
     run = train_state("gaussian_nll")
     folder(tmp_path).save_last(run)
     messages: list[str] = []
@@ -438,7 +444,7 @@ def test_without_what_it_started_from_or_with_another_a_run_does_not_go_on(tmp_p
         place.initial_weights(place.find_start())
 
 
-# --- the best ---
+# --- model_best.pt ---
 
 
 def test_the_best_is_no_checkpoint_that_a_run_goes_on_from(tmp_path):
@@ -457,7 +463,7 @@ def test_the_best_speaks_with_the_raw_weights_which_were_measured(tmp_path):
     assert best.update == 300
 
 
-# --- what a checkpoint says of itself ---
+# --- recommended weights and the model spec ---
 
 
 def test_a_checkpoint_carries_its_model_section_and_vocabulary_and_so_does_the_reference(tmp_path):
@@ -477,7 +483,7 @@ def test_weights_made_with_another_vocabulary_are_refused(tmp_path):
 
 @pytest.mark.parametrize(("updates", "recommended"), [(90, "raw"), (110, "ema")])
 def test_the_average_is_recommended_once_it_looks_back_over_a_tenth_of_the_run(updates, recommended):
-    """Its weight of the past is at most .9, so it looks back over ten updates."""
+    """Use a decay of at most 0.9, so that the average spans ten updates."""
     run = train_state()
     run.update = updates
     for _ in range(updates):
@@ -489,7 +495,7 @@ def test_the_average_is_recommended_once_it_looks_back_over_a_tenth_of_the_run(u
 
 
 def lora_run(path: Path, bits: int = 32) -> TrainState:
-    """A run with LoRA that has made three updates and is saved beside what it started from."""
+    """Make three updates of a run with LoRA, and save it beside its initial weights."""
     folder(path).save_last(train_state(seed=5))
     run = train_state("grpo", rank=2, start=path / "model_last.pt", bits=bits)
     run.resume(folder(path).find_start(), lambda line: None)

@@ -35,7 +35,7 @@ MEASURED = [f"{who}/{name}" for who in ("eval", "judge") for name in HEARD] + ["
 
 
 class Loudness:
-    """A clip's mean absolute value, in the place of a voice's similarity."""
+    """Stand-in for speaker similarity: the mean absolute value of a clip."""
 
     component = "sim"
 
@@ -44,7 +44,7 @@ class Loudness:
 
 
 class Taste:
-    """Likes the first clip and more so the third; has nothing to say of the second."""
+    """Judge that scores the first and the third clip and does not apply to the second."""
 
     component = "utmos"
 
@@ -53,11 +53,11 @@ class Taste:
 
 
 class One(Taste):
-    """A judge of another name."""
+    """Judge of another name."""
 
 
 class Other(Taste):
-    """Another."""
+    """Judge of a third name."""
 
 
 def vocoder(mels: Tensor, lens: Tensor) -> list[Tensor]:
@@ -65,7 +65,7 @@ def vocoder(mels: Tensor, lens: Tensor) -> list[Tensor]:
 
 
 def half_right(clips: list[Tensor], sample_rate: int) -> list[str]:
-    """One of two words."""
+    """Return transcripts that have one of two words right."""
     return ["b"] * len(clips)
 
 
@@ -102,7 +102,7 @@ def evaluator(cfg) -> Evaluator:
     )
 
 
-# --- the exam ---
+# --- the evaluator ---
 
 
 def test_the_rewards_ears_are_eval_and_the_judges_are_judge(evaluator, state):
@@ -110,7 +110,7 @@ def test_the_rewards_ears_are_eval_and_the_judges_are_judge(evaluator, state):
     assert result.keys() == {f"{name}{ending}" for name in MEASURED for ending in ("", "_ci95")} | {"eval/rtf"}
     assert result["eval/wer"] == 0.5 and result["judge/wer"] == 0.0 and result["eval/cer"] == 0.5
     assert result["eval/repeat_rate"] == result["eval/leak_rate"] == result["eval/wer_ci95"] == 0
-    assert result["eval/utmos"] == 3.5  # of the two that it applies to
+    assert result["eval/utmos"] == 3.5  # mean over the two clips that it applies to
     assert result["eval/rtf"] > 0
 
 
@@ -131,7 +131,7 @@ def test_an_exam_repeats_exactly_and_reads_no_random_state(evaluator, state):
     assert evaluator(state.model) | {"eval/rtf": 0} == first | {"eval/rtf": 0}
 
 
-# --- the best ---
+# --- the best validation ---
 
 
 def metrics(wer: float, sim: float = 0.7, judge: float | None = None) -> dict[str, float]:
@@ -158,7 +158,7 @@ def test_where_the_judge_listens_it_decides():
 
 
 def test_similarity_more_than_two_hundredths_below_the_start_is_never_best():
-    """Measured from the start, not from the best."""
+    """Measure the drop from the start, not from the best."""
     seen = metrics(0.5, 0.7), metrics(0.3, 0.679), metrics(0.4, 0.69), metrics(0.39, 0.675), metrics(0.38, 0.681)
     assert taken(*seen) == [True, False, True, False, True]
 

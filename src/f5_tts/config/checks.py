@@ -23,7 +23,11 @@ from f5_tts.config.schema import (
 
 
 def check(cfg: TrainConfig | SynthesisConfig) -> None:
-    """Every value is allowed, and the keys agree with each other."""
+    """Check that every value is allowed and that the keys agree with each other.
+
+    Raises:
+        ConfigError: the message names the first wrong key, its value and what is allowed.
+    """
     for key, value, hint in typed_values(cfg):
         rules = [rule for option in (hint, *get_args(hint)) for rule in getattr(option, "__metadata__", ())]
         is_allowed = value is None or all(rule.test(value) for rule in rules)
@@ -48,7 +52,7 @@ def check(cfg: TrainConfig | SynthesisConfig) -> None:
 
 
 def check_vocabulary(cfg: TrainConfig) -> None:
-    """A data set of the hub has no vocab.txt."""
+    """Check that a data set of the hub comes with a vocabulary: it has no vocab.txt."""
     model = cfg.model
     require(
         not cfg.datasets.name.startswith(HUB) or bool(model.tokenizer_path) or model.tokenizer in ("pinyin", "byte"),
@@ -58,7 +62,10 @@ def check_vocabulary(cfg: TrainConfig) -> None:
 
 
 def check_fsdp(cfg: TrainConfig) -> None:
-    """What a model in shards cannot do: live in two places, or speak on one process while the others wait."""
+    """Check that a sharded model (optim.shard) is not used where it cannot be.
+
+    It cannot be kept on two devices, and rank 0 cannot synthesize alone, because every pass needs all ranks.
+    """
     device_reason = "each process keeps its part where it trains; set it to null"
     speech_reason = "one process speaks, and a model in shards needs all; set it to"
     optim, conflicts = cfg.optim, []
@@ -78,17 +85,18 @@ def check_fsdp(cfg: TrainConfig) -> None:
 
 
 def require(fits: bool, message: str) -> None:
+    """Raise ConfigError with this sentence if the condition is false."""
     if not fits:
         raise ConfigError(message)
 
 
 def as_override(value: Any) -> str:
-    """A value as one would type it."""
+    """Format a value as it is written on the command line."""
     return json.dumps(value, default=str).strip('"')
 
 
 def typed_values(section: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Key, value and annotation of every field, those of inner sections included."""
+    """Yield the key, value and annotation of every field, those of nested sections included."""
     for name, hint in get_type_hints(type(section), include_extras=True).items():
         key, value = f"{prefix}{name}", getattr(section, name)
         if is_dataclass(value):
@@ -101,14 +109,14 @@ def typed_values(section: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any
 
 
 def check_model(model: ModelConfig) -> None:
-    """Keys of model.* that contradict each other."""
+    """Check the keys of model.* against each other."""
     check_objective(model)
     check_network(model)
     check_audio(model)
 
 
 def check_objective(model: ModelConfig) -> None:
-    """A Gaussian head is there where something is learnt or drawn from it."""
+    """Check that the model has a Gaussian head exactly if an objective trains or samples it."""
     gaussian = model.output_dist == "gaussian"
     require(
         gaussian == (model.objective in ("gaussian_nll", "grpo")),
@@ -128,7 +136,7 @@ def check_objective(model: ModelConfig) -> None:
 
 
 def check_network(model: ModelConfig) -> None:
-    """Sizes that fit each other, and parts that this backbone has."""
+    """Check that sizes fit each other and that the backbone has the requested parts."""
     arch = model.arch
     require(
         arch.text_mask_padding or not arch.text_embedding_average_upsampling,
@@ -162,7 +170,7 @@ def check_network(model: ModelConfig) -> None:
 
 
 def check_audio(model: ModelConfig) -> None:
-    """Log-mel and vocoder."""
+    """Check the log-mel and the vocoder."""
     mel = model.mel_spec
     require(
         mel.win_length <= mel.n_fft,
@@ -182,7 +190,7 @@ def check_audio(model: ModelConfig) -> None:
 
 
 def check_rl(cfg: RLTrainConfig) -> None:
-    """Keys of stage 2 that contradict each other, or ask for what cannot be done."""
+    """Check the keys of stage 2 for contradictions and impossible requests."""
     rl = cfg.rl
     require(
         cfg.model.objective == "grpo",
@@ -209,7 +217,7 @@ def check_rl(cfg: RLTrainConfig) -> None:
 
 
 def check_algorithm(rl: RLConfig) -> None:
-    """What each algorithm needs, and the group of all."""
+    """Check what each algorithm needs, and the group size."""
     require(
         group_size(rl) % rl.mini_repeat_count == 0,
         f"rl.group_size={rl.group_size} is not a multiple of rl.mini_repeat_count={rl.mini_repeat_count}; "
@@ -232,7 +240,7 @@ def check_algorithm(rl: RLConfig) -> None:
 
 
 def check_prompt(cfg: RLTrainConfig) -> None:
-    """A prompt is cut from the clip, or comes with it."""
+    """Check that prompts are either cut from the clips or come with them."""
     prompt = cfg.rl.prompt_frac_range
     require(
         prompt is not None or cfg.datasets.pair_speakers,
@@ -251,7 +259,7 @@ def check_prompt(cfg: RLTrainConfig) -> None:
 
 
 def check_intervals(cfg: RLTrainConfig) -> None:
-    """Runs save and end between rollouts."""
+    """Check that a run saves and ends between rollouts."""
     updates_per_rollout = cfg.rl.updates_per_rollout
     for key in ("optim.max_updates", "ckpts.save_per_updates", "ckpts.last_per_updates"):
         value = attrgetter(key)(cfg)
@@ -263,7 +271,7 @@ def check_intervals(cfg: RLTrainConfig) -> None:
 
 
 def check_worker(entry: ProviderConfig, config_key: str) -> None:
-    """Where a reward runs is said once, and its own config is for who builds it."""
+    """Check that a reward's worker is given once, and that its config can reach the process that builds it."""
     worker = entry.worker
     if worker is None:
         return

@@ -1,4 +1,4 @@
-"""A run's configuration: composed from `configs/*.yaml` and a command line; values live in the YAML alone."""
+"""Loading of configurations from `configs/*.yaml` and a command line; values are defined in the YAML files alone."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from f5_tts.config.schema import ConfigError, RLTrainConfig, SynthesisConfig, Tr
 
 CONFIG_DIR = Path(__file__).parents[1] / "configs"
 MAX_CONFIG_CHARS = 100_000  # characters
-MAX_YAML_ALIASES = 20  # each may stand for all those before it
+MAX_YAML_ALIASES = 20  # nested aliases expand exponentially
 YAML_ERRORS = (
     yaml.YAMLError,
     OmegaConfBaseException,
@@ -34,8 +34,8 @@ YAML_ERRORS = (
     AttributeError,
     TypeError,
     RecursionError,
-)  # what yaml and OmegaConf make of what is no config
-Node = Any  # a config that OmegaConf holds; its schema checks it while it runs
+)  # errors of yaml and OmegaConf for a file that is no config
+Node = Any  # an OmegaConf node, which its schema checks at run time
 TrainConfigT = TypeVar("TrainConfigT", bound=TrainConfig)
 Config = TypeVar("Config", TrainConfig, RLTrainConfig, SynthesisConfig)
 
@@ -44,26 +44,36 @@ Config = TypeVar("Config", TrainConfig, RLTrainConfig, SynthesisConfig)
 
 
 def load_config(argv: list[str], *, default: str, schema: type[TrainConfigT]) -> TrainConfigT:
-    """The run that a command line asks for: `-cn NAME` picks the config, `key=value` changes it.
+    """Load the configuration that a command line describes: `-cn NAME` selects it, `key=value` changes it.
 
-    Raises ConfigError for anything that cannot be run as written; `-h` prints usage and exits.
+    `-h` prints usage and exits.
+
+    Raises:
+        ConfigError: the command line or a value is invalid.
     """
     args = command_line(default).parse_intermixed_args(argv)
     return compose_config(args.config_name, args.overrides, schema)
 
 
 def compose_config(name: str, overrides: list[str], schema: type[TrainConfigT]) -> TrainConfigT:
-    """The config `name` with `overrides` applied, typed as `schema`; every key and value checked."""
+    """Compose the config `name` with `overrides`, typed as `schema`, and check every key and value.
+
+    Raises:
+        ConfigError: the config or a key does not exist, or a value is invalid.
+    """
     name = name.removesuffix(".yaml")
     return finalize(read_config(name, schema), overrides, name, schema)
 
 
 def compose_synthesis_config(name: str, overrides: list[str], file: str | None = None) -> SynthesisConfig:
-    """What the config `name` says of speaking, or a YAML `file` instead, with `overrides` applied; checked.
+    """Compose the synthesis sections of the config `name`, or of a YAML `file`, with `overrides`, and check them.
 
-    A file may be one of upstream F5-TTS: `model.arch.attn_backend` (how attention is computed, not what) and all
-    sections but `model` and `infer` are for training and are not read. Keys that it leaves out are as in the configs
-    that its `defaults` name, else as in _base.yaml.
+    The file may be a config of upstream F5-TTS. Of its sections only `model` and `infer` are read, without
+    `model.arch.attn_backend`, which selects how attention is computed, not what. Missing keys come from the configs
+    that its `defaults` list names, else from _base.yaml.
+
+    Raises:
+        ConfigError: the config, the file or a key does not exist, or a value is invalid.
     """
     name = name.removesuffix(".yaml")
     cfg = OmegaConf.structured(SynthesisConfig)
@@ -78,12 +88,12 @@ def compose_synthesis_config(name: str, overrides: list[str], file: str | None =
 
 
 def with_overrides(cfg: SynthesisConfig, overrides: list[str]) -> SynthesisConfig:
-    """A config with `overrides` applied; the one given stays as it is."""
+    """Return a config with `overrides` applied; the given one is not changed."""
     return finalize(OmegaConf.structured(cfg), overrides, cfg.model.name, SynthesisConfig)
 
 
 def finalize(cfg: Node, overrides: list[str], name: str, schema: type[Config]) -> Config:
-    """The typed object of a config, overrides applied, every key and value checked."""
+    """Apply overrides to a config, convert it to typed objects, and check every key and value."""
     for override in overrides:
         apply_override(cfg, override, name, schema)
     config = to_object(cfg)
@@ -92,25 +102,27 @@ def finalize(cfg: Node, overrides: list[str], name: str, schema: type[Config]) -
 
 
 def schema_of(name: str) -> type[TrainConfig]:
-    """RLRunConfig for a config of stage 2, RunConfig for the others."""
+    """Return RLTrainConfig for a config of stage 2, TrainConfig for the others."""
     name = name.removesuffix(".yaml")
     require_config(name)
     return RLTrainConfig if "rl" in read_yaml(name) else TrainConfig
 
 
 def config_names() -> list[str]:
-    """The names that `-cn` takes."""
+    """List the names that `-cn` accepts."""
     return sorted(path.stem for path in CONFIG_DIR.glob("*.yaml") if not path.stem.startswith("_"))
 
 
 class CommandLine(argparse.ArgumentParser):
-    """argparse, with its errors as ConfigError."""
+    """Argument parser whose errors are ConfigErrors."""
 
     def error(self, message: str) -> NoReturn:
+        """Raise ConfigError with the message and the usage."""
         raise ConfigError(f"{message}; usage: {self.usage}; -h says more")
 
 
 def command_line(default: str) -> CommandLine:
+    """Build the parser of `-cn NAME key=value ...`."""
     keys = f"Every key with its meaning, unit and range: _base.yaml and _rl.yaml in {CONFIG_DIR}"
     parser = CommandLine(usage="[-cn NAME] [key=value ...]", epilog=keys, allow_abbrev=False)
     parser.add_argument(
@@ -121,7 +133,11 @@ def command_line(default: str) -> CommandLine:
 
 
 def read_config(name: str, schema: type[TrainConfig]) -> Node:
-    """The YAML of `name` merged into the types of `schema`; the values are the file's own."""
+    """Merge the YAML of `name` into the types of `schema`; all values are the file's own.
+
+    Raises:
+        ConfigError: there is no such config, or it has other sections than `schema`.
+    """
     require_config(name)
     values = read_yaml(name)
     sections = set(get_type_hints(schema))
@@ -137,6 +153,7 @@ def read_config(name: str, schema: type[TrainConfig]) -> Node:
 
 
 def require_config(name: str) -> None:
+    """Raise ConfigError with a suggestion unless a config has this name."""
     if name not in config_names():
         hint = nearest(name, config_names(), cutoff=0.6)
         raise ConfigError(f"no config is named {name}{hint}; known: {', '.join(config_names())}")
@@ -144,15 +161,15 @@ def require_config(name: str) -> None:
 
 @cache
 def read_yaml(name: str) -> Node:
-    """The values of a config and of those it builds on; shared, so not to be changed."""
+    """Read the values of a config and of those it builds on; the result is cached and must not be changed."""
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         values = compose(name)
-    OmegaConf.set_struct(values, False)  # the schema decides which keys exist; a provider's config is open
+    OmegaConf.set_struct(values, False)  # the schema decides which keys exist; a provider's config accepts any
     return values
 
 
 def read_file(path: Path) -> dict[str, Any]:
-    """A config file outside the package; ConfigError where it is none, or has a section that no config has."""
+    """Read a config file outside the package; raise ConfigError if it is none or has an unknown section."""
     if not path.is_file():
         raise ConfigError(f"no config file at {path}")
     try:
@@ -175,7 +192,7 @@ def read_file(path: Path) -> dict[str, Any]:
 
 
 def base_configs(values: dict[str, Any]) -> list[Node]:
-    """The configs that a config file builds on."""
+    """Read the configs that a config file's `defaults` list names."""
     names = values.get("defaults", ["_base"])
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ConfigError(f"defaults: {names} is not a list of config names, such as [F5TTS_v1_Base, _self_]")
@@ -186,16 +203,18 @@ def base_configs(values: dict[str, Any]) -> list[Node]:
 
 
 def synthesis_sections(values: Node) -> dict[str, Node]:
+    """Return the sections that synthesis needs."""
     return {section: values[section] for section in get_type_hints(SynthesisConfig) if section in values}
 
 
 def merge_file(cfg: Node, values: dict[str, Any], file: str) -> Node:
-    """`cfg` with what a config file says of speaking."""
+    """Merge the synthesis sections of a config file into `cfg`; raise ConfigError that names the wrong key."""
     arch = values["model"].get("arch")
     if isinstance(arch, dict):
         arch.pop("attn_backend", None)
     try:
-        OmegaConf.merge(OmegaConf.structured(SynthesisConfig), synthesis_sections(values))  # names the key of any error
+        # merging alone first: its errors name the key
+        OmegaConf.merge(OmegaConf.structured(SynthesisConfig), synthesis_sections(values))
         return OmegaConf.merge(cfg, synthesis_sections(values))
     except ConfigKeyError as error:
         raise unknown_key(cfg, key_in(error, ""), file) from error
@@ -209,7 +228,13 @@ def merge_file(cfg: Node, values: dict[str, Any], file: str) -> Node:
 
 
 def apply_override(cfg: Node, override: str, name: str, schema: type[Config]) -> None:
-    """Set one `key=value` in place; hydra's `+key` and `++key` mean the same, since every key already exists."""
+    """Set one `key=value` in place.
+
+    hydra's `+key` and `++key` mean the same, since every key already exists.
+
+    Raises:
+        ConfigError: the override is malformed, the key does not exist, or the value does not fit.
+    """
     if override.startswith("~"):
         raise ConfigError(f"{override} would remove a key, but every key needs a value; to change it write key=value")
     key, has_equals, text = override.lstrip("+").partition("=")
@@ -224,14 +249,14 @@ def apply_override(cfg: Node, override: str, name: str, schema: type[Config]) ->
     except ConfigKeyError as error:
         raise unknown_key(cfg, key_in(error, key), name) from error
     except ValidationError as error:
-        key_path = re.sub(r"\.\d+$", "", key_in(error, key))  # the list, not its entry
+        key_path = re.sub(r"\.\d+$", "", key_in(error, key))  # the key of the list, without the index
         raise ConfigError(
             f"{key}={text} does not fit: {key_path} is {describe_type(type_at(schema, key_path))}"
         ) from error
 
 
 def parse_value(key: str, text: str) -> Any:
-    """The value that `key=text` means in hydra's grammar."""
+    """Parse the value of `key=text` by hydra's grammar; raise ConfigError for a syntax error or a sweep."""
     try:
         parsed = OverridesParser.create().parse_override(f"{key}={text}")
     except HydraException as error:
@@ -242,7 +267,7 @@ def parse_value(key: str, text: str) -> Any:
 
 
 def to_object(cfg: Node) -> Any:
-    """The dataclasses, interpolations resolved."""
+    """Convert a config to its dataclasses, with interpolations resolved."""
     try:
         return OmegaConf.to_object(cfg)
     except OmegaConfBaseException as error:
@@ -251,7 +276,7 @@ def to_object(cfg: Node) -> Any:
 
 
 def key_in(error: OmegaConfBaseException, key: str) -> str:
-    """The key an error is about, inside the value given for `key`; list entries as in an override."""
+    """Return the key that an error is about, at or below `key`; list indices are written as in an override."""
     key_path = re.sub(r"\[(\d+)\]", r".\1", error.full_key or "")
     return key_path if key_path.startswith(key) else f"{key}.{key_path}"
 
@@ -260,13 +285,13 @@ def key_in(error: OmegaConfBaseException, key: str) -> str:
 
 
 def has_key(cfg: Node, key: str, schema: type[Config]) -> bool:
-    """Whether the config has this key, or a section there that takes any (a provider's own `config`)."""
+    """Check whether the config has this key, or an open section that accepts it (a provider's own `config`)."""
     paths, parent = key_paths(cfg), parent_key(key)
     return key in paths or (parent in paths and get_origin(type_at(schema, parent)) is dict)
 
 
 def create_optional_section(cfg: Node, key: str, schema: type[Config]) -> None:
-    """A section that is null, such as a reward's `worker`, gets its defaults, so that its keys can be set."""
+    """Replace a section that is null, such as a reward's `worker`, by its defaults, so that its keys can be set."""
     if key in key_paths(cfg) and OmegaConf.select(cfg, key) is None:
         section = optional_section(type_at(schema, key))
         if section is not None:
@@ -274,13 +299,13 @@ def create_optional_section(cfg: Node, key: str, schema: type[Config]) -> None:
 
 
 def optional_section(hint: Any) -> type | None:
-    """The section that a key with this annotation holds unless it is null; None where it holds anything else."""
+    """Return the section type of an annotation that allows a section or null; None for any other annotation."""
     options = get_args(hint) if get_origin(hint) in (Union, UnionType) else ()
     return next(filter(is_dataclass, options), None)
 
 
 def key_paths(cfg: Any, prefix: str = "") -> list[str]:
-    """Every section and every key as a dotted path; list entries by their index."""
+    """List every section and every key as a dotted path; list entries by their index."""
     node = OmegaConf.to_container(cfg) if OmegaConf.is_config(cfg) else cfg
     if isinstance(node, list) and any(isinstance(item, dict) for item in node):
         node = dict(enumerate(node))
@@ -293,7 +318,7 @@ def key_paths(cfg: Any, prefix: str = "") -> list[str]:
 
 
 def unknown_key(cfg: Node, key: str, name: str) -> ConfigError:
-    """The error for a key that does not exist, with the most similar one, else its neighbours."""
+    """Build the error for a key that does not exist, with the most similar key or else the keys of its section."""
     paths = key_paths(cfg)
     parents = {path for path in map(parent_key, paths) if key.startswith(f"{path}.")}
     hint = nearest(key, [path for path in paths if path not in parents], cutoff=0.75)
@@ -305,17 +330,18 @@ def unknown_key(cfg: Node, key: str, name: str) -> ConfigError:
 
 
 def parent_key(key: str) -> str:
+    """Return a dotted key without its last part."""
     return key.rpartition(".")[0]
 
 
 def nearest(word: str, known: list[str], cutoff: float) -> str:
-    """': did you mean X?' for the most similar known word, or nothing."""
+    """Return ': did you mean X?' for the most similar known word, or an empty string."""
     matches = difflib.get_close_matches(word, known, n=1, cutoff=cutoff)
     return f": did you mean {matches[0]}?" if matches else ""
 
 
 def type_at(hint: Any, key: str) -> Any:
-    """The annotation of a key, reached from the schema; Any below a section that takes anything."""
+    """Return the annotation of a key of the schema; Any below a section that accepts any key."""
     for key_part in key.split("."):
         if get_origin(hint) is list:
             hint = get_args(hint)[0]

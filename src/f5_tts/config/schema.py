@@ -1,6 +1,6 @@
-"""The typed sections of a run's configuration: which keys there are and what each may hold.
+"""Typed sections of a configuration: which keys exist and which values they accept.
 
-What a key means stands beside its value, in configs/_base.yaml and configs/_rl.yaml.
+The meaning of each key is documented beside its value, in configs/_base.yaml and configs/_rl.yaml.
 """
 
 from __future__ import annotations
@@ -16,21 +16,22 @@ from f5_tts.plugins import is_module_attribute
 
 
 class ConfigError(ValueError):
-    """What is wrong with a run's configuration and what to type instead, in one sentence."""
+    """An error in the configuration; the message says in one sentence what is wrong and what to type instead."""
 
 
-# --- what a field may hold ---
+# --- types of fields ---
 
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """A test that a value of the right type must pass, and the words for both."""
+    """A constraint on values of the right type, and a description of type and constraint."""
 
     description: str
     test: Callable[[Any], bool]
 
 
 def one_of(*names: str) -> Constraint:
+    """Return a constraint to one of these strings."""
     return Constraint(" or ".join(names), names.__contains__)
 
 
@@ -40,14 +41,17 @@ def one_of_or_own(*names: str) -> Constraint:
 
 
 def is_asr_list(names: list[str]) -> bool:
+    """Check whether the list names at least one ASR engine and known ones only."""
     return bool(names) and set(names) <= {"pocketsphinx", "whisper"}
 
 
 def is_interval(pair: list[float]) -> bool:
+    """Check whether a pair is in ascending order."""
     return len(pair) == 2 and pair[0] <= pair[1]
 
 
 def is_range(pair: list[float]) -> bool:
+    """Check whether a pair is an interval within [0, 1]."""
     return is_interval(pair) and pair[0] >= 0 and pair[1] <= 1
 
 
@@ -67,7 +71,7 @@ TYPE_NAMES = {bool: "true or false", float: "a number", str: "text", type(None):
 
 
 def describe_type(hint: Any) -> str:
-    """What a field with this annotation may hold."""
+    """Describe the values that a field with this annotation accepts."""
     if get_origin(hint) is Annotated:
         return hint.__metadata__[0].description
     if get_origin(hint) in (Union, UnionType):
@@ -80,6 +84,8 @@ def describe_type(hint: Any) -> str:
 
 @dataclass(kw_only=True, slots=True)
 class DatasetsConfig:
+    """The data set, its batches, and its reader processes."""
+
     name: str
     batch_size_per_gpu: Count
     batch_size_type: Annotated[str, one_of("frame", "sample")]
@@ -91,6 +97,8 @@ class DatasetsConfig:
 
 @dataclass(kw_only=True, slots=True)
 class ArchConfig:
+    """Sizes and options of the backbone."""
+
     dim: Count
     depth: Count
     heads: Count
@@ -111,6 +119,8 @@ class ArchConfig:
 
 @dataclass(kw_only=True, slots=True)
 class MelSpecConfig:
+    """Parameters of the log-mel spectrogram."""
+
     target_sample_rate: Count
     n_mel_channels: Count
     hop_length: Count
@@ -120,11 +130,14 @@ class MelSpecConfig:
 
     @property
     def frames_per_second(self) -> float:
+        """Return the mel frames per second."""
         return self.target_sample_rate / self.hop_length
 
 
 @dataclass(kw_only=True, slots=True)
 class VocoderConfig:
+    """The vocoder and its weights."""
+
     name: Annotated[str, one_of("vocos", "griffin_lim")]
     iterations: Count
     is_local: bool
@@ -133,6 +146,8 @@ class VocoderConfig:
 
 @dataclass(kw_only=True, slots=True)
 class ModelConfig:
+    """The model, its text input, its training objective, and its mel and vocoder."""
+
     name: str
     tokenizer: Annotated[str, one_of("custom", "char", "pinyin", "byte")]
     tokenizer_path: str | None
@@ -155,6 +170,8 @@ class ModelConfig:
 
 @dataclass(kw_only=True, slots=True)
 class EmaConfig:
+    """Exponential moving average of the weights."""
+
     beta: Fraction
     update_after_step: Natural
     update_every: Count
@@ -164,6 +181,8 @@ class EmaConfig:
 
 @dataclass(kw_only=True, slots=True)
 class OptimConfig:
+    """Optimizer, learning-rate schedule, precision and sharding."""
+
     epochs: Count
     max_updates: Count | None
     learning_rate: NonNegative
@@ -181,6 +200,8 @@ class OptimConfig:
 
 @dataclass(kw_only=True, slots=True)
 class CkptsConfig:
+    """Checkpoints, logged samples and experiment tracker."""
+
     save_dir: str
     init_from: str | None
     save_per_updates: Count
@@ -195,6 +216,8 @@ class CkptsConfig:
 
 @dataclass(kw_only=True, slots=True)
 class EvalConfig:
+    """Evaluation on held-out items."""
+
     steps: Count
     sway_sampling_coef: Sway | None
     cfg_strengths: NonNegatives
@@ -215,6 +238,8 @@ class EvalConfig:
 
 @dataclass(kw_only=True, slots=True)
 class InferConfig:
+    """Speech synthesis."""
+
     nfe_step: Count
     cfg_strength: NonNegative
     sway_sampling_coef: Sway | None
@@ -230,6 +255,8 @@ class InferConfig:
 
 @dataclass(kw_only=True, slots=True)
 class WindowConfig:
+    """Window of the solver steps that are sampled with noise and trained."""
+
     size: Count
     t_range: Range
     schedule: Annotated[str, one_of("fixed", "random")]
@@ -237,6 +264,8 @@ class WindowConfig:
 
 @dataclass(kw_only=True, slots=True)
 class SdeConfig:
+    """Noise of the trained steps of flow_grpo."""
+
     kernel: Annotated[str, one_of("exact", "em", "cps")]
     a: NonNegative
     eta: Annotated[float, Constraint("a number from 0 to below 1", lambda x: 0 <= x < 1)]
@@ -244,6 +273,8 @@ class SdeConfig:
 
 @dataclass(kw_only=True, slots=True)
 class NftConfig:
+    """Hyperparameters of the algorithm nft."""
+
     beta: Positive
     num_times: Count
     adv_max: Positive
@@ -252,7 +283,7 @@ class NftConfig:
 
 @dataclass(kw_only=True, slots=True)
 class WorkerConfig:
-    """Where a reward runs, if not in this process; defaults stand here, since a list entry has no other home."""
+    """The process or server of a reward; defaults are set here, since list entries have none in the YAML."""
 
     python: str | None = None
     url: str | None = None
@@ -262,7 +293,7 @@ class WorkerConfig:
 
 @dataclass(kw_only=True, slots=True)
 class ProviderConfig:
-    """One reward; defaults stand here, since a list entry has no other home."""
+    """One reward; defaults are set here, since list entries have none in the YAML."""
 
     name: str
     weight: Finite = 1.0
@@ -273,6 +304,8 @@ class ProviderConfig:
 
 @dataclass(kw_only=True, slots=True)
 class GateConfig:
+    """Gate of a reward: the reward counts as 0 for samples whose component `by` is outside `within`."""
+
     reward: str
     by: str
     within: Annotated[list[float], Constraint("[low, high] with low <= high", is_interval)]
@@ -280,6 +313,8 @@ class GateConfig:
 
 @dataclass(kw_only=True, slots=True)
 class RewardsConfig:
+    """Rewards and how they are combined."""
+
     mode: Annotated[str, one_of("sum", "normalized_sum", "rank_shaping", "gdpo")]
     gates: list[GateConfig]
     overlap: bool
@@ -288,6 +323,8 @@ class RewardsConfig:
 
 @dataclass(kw_only=True, slots=True)
 class RLConfig:
+    """Algorithm, rollouts, loss and rewards of stage 2."""
+
     algorithm: Annotated[str, one_of_or_own("auto", "gaussian_grpo", "flow_grpo", "nft", "f5r")]
     group_size: Count | None
     repeat_count: Count
@@ -327,6 +364,8 @@ class RLConfig:
 
 @dataclass(kw_only=True, slots=True)
 class AuditionConfig:
+    """Audit of rewards on corrupted clips."""
+
     folder: str | None
     clips: Count
     out: str
@@ -334,6 +373,8 @@ class AuditionConfig:
 
 @dataclass(kw_only=True, slots=True)
 class LoraConfig:
+    """Low-rank adapters."""
+
     rank: Natural
     alpha: Positive
     dropout: Fraction
@@ -342,7 +383,7 @@ class LoraConfig:
 
 @dataclass(kw_only=True, slots=True)
 class TrainConfig:
-    """A run of stage 1, or of ordinary training."""
+    """Configuration of stage 1, and of ordinary training."""
 
     datasets: DatasetsConfig
     model: ModelConfig
@@ -354,7 +395,7 @@ class TrainConfig:
 
 @dataclass(kw_only=True, slots=True)
 class RLTrainConfig(TrainConfig):
-    """A run of stage 2."""
+    """Configuration of stage 2."""
 
     lora: LoraConfig
     rl: RLConfig
@@ -363,28 +404,28 @@ class RLTrainConfig(TrainConfig):
 
 @dataclass(kw_only=True, slots=True)
 class SynthesisConfig:
-    """What a model needs to speak: these two sections of a run."""
+    """Configuration of speech synthesis: two sections of a training config."""
 
     model: ModelConfig
     infer: InferConfig
 
 
-# --- values that follow from several keys ---
+# --- values derived from several keys ---
 
 
-HUB = "hf://"  # begins the `datasets.name` of a data set that has no folder of ours
+HUB = "hf://"  # prefix of `datasets.name` for data sets of the hub
 
 
 def dataset_dir(cfg: TrainConfig) -> Path:
-    """Where the run's data set lies, relative to the current directory, unless it is on the hub."""
+    """Return the folder of the run's data set, relative to the current directory, unless it is on the hub."""
     return Path("data") / f"{cfg.datasets.name}_{cfg.model.tokenizer}"
 
 
 def vocab_path(cfg: TrainConfig) -> Path:
-    """The run's vocabulary file."""
+    """Return the path of the run's vocabulary file."""
     return Path(cfg.model.tokenizer_path) if cfg.model.tokenizer_path else dataset_dir(cfg) / "vocab.txt"
 
 
 def group_size(rl: RLConfig) -> int:
-    """How many samples of one prompt are compared with each other."""
+    """Return the number of samples per prompt, which form a group."""
     return rl.group_size or rl.repeat_count * rl.mini_repeat_count

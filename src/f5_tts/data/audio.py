@@ -1,4 +1,4 @@
-"""An audio file -> one mono waveform at the rate the model wants."""
+"""Reading of audio files as mono waveforms at a given sample rate."""
 
 from __future__ import annotations
 
@@ -16,55 +16,68 @@ from torch import Tensor
 from f5_tts.data.resample import resample
 from f5_tts.files import write_atomically
 
-MIN_SECONDS = 0.1  # below this there is no speech, and not enough samples for a mel frame
-MAX_SECONDS = 3600.0  # more than any use for a recording takes
-SAMPLE_RATE_RANGE = (1_000, 384_000)  # Hz; another is a damaged header, and to resample from it might take any memory
-MAX_AMPLITUDE = 2.0**31  # a sample as large as integers of 32 bits; beyond is no sound, and its power no float32
-FRAMES_PER_READ = 2**18  # frames read at once: a header may claim any number
+MIN_SECONDS = 0.1  # shorter clips hold no speech and too few samples for a mel frame
+MAX_SECONDS = 3600.0  # the default limit, longer than any use needs
+# Hz; other rates mean a damaged header, and resampling from them may take unlimited memory
+SAMPLE_RATE_RANGE = (1_000, 384_000)
+MAX_AMPLITUDE = 2.0**31  # full scale of 32-bit integers; the power of larger samples may overflow float32
+FRAMES_PER_READ = 2**18  # frames read at once, because a damaged header may claim any number
 
 
 class BadAudio(ValueError):
-    """A recording that nothing can be learnt from."""
+    """A recording that cannot be used for training."""
 
     kind = "bad"
 
 
 class MissingAudio(BadAudio, FileNotFoundError):
+    """A recording whose file does not exist."""
+
     kind = "missing"
 
 
 class UnreadableAudio(BadAudio):
+    """A recording that cannot be decoded, or whose header is damaged."""
+
     kind = "unreadable"
 
 
 class ShortAudio(BadAudio):
+    """A recording that is shorter than the minimum."""
+
     kind = "too short"
 
 
 class LongAudio(BadAudio):
+    """A recording that is longer than the limit."""
+
     kind = "too long"
 
 
 class NonFiniteAudio(BadAudio):
+    """A recording with NaN, infinite or absurdly large samples."""
+
     kind = "not finite"
 
 
 class SilentAudio(BadAudio):
+    """A recording whose samples are all zero."""
+
     kind = "silent"
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedAudio:
-    """A recording inside the files of a data set, encoded as it was; read from there each time."""
+    """An encoded recording inside the files of a data set, read from there at each use."""
 
-    table: Any  # of the `datasets` library, with one column of audio that is not decoded
+    table: Any  # a table of the `datasets` library with one audio column, which is not decoded
     index: int
 
     def __str__(self) -> str:
         return f"the audio of row {self.index}"
 
     def file(self) -> BytesIO | Path:
-        """Its bytes, or the file that the data set names."""
+        """Return the encoded bytes, or the path that the data set names; raise MissingAudio if there is neither."""
         (cell,) = self.table[self.index].values()
         cell = cell or {}
         if cell.get("bytes") is not None:
@@ -78,10 +91,11 @@ Source = str | Path | EncodedAudio
 
 
 def load_audio(source: Source, sample_rate: int, max_seconds: float = MAX_SECONDS) -> Float[Tensor, " nw"]:
-    """A file's mean over channels, about [-1, 1], resampled to `sample_rate` (Hz).
+    """Read a file as the mean over its channels, about [-1, 1], resampled to `sample_rate` (Hz).
 
-    Audio that nothing can be learnt from (missing, unreadable, shorter than 0.1 s or longer than `longest_s`, silent,
-    not finite) is a BadAudio that names the file.
+    Raises:
+        BadAudio: the audio is missing, unreadable, shorter than 0.1 s, longer than `max_seconds`, silent or not finite;
+            the message names the file.
     """
     samples, file_rate = read_samples(source, max_seconds)
     check_samples(samples, file_rate, source)
@@ -89,7 +103,11 @@ def load_audio(source: Source, sample_rate: int, max_seconds: float = MAX_SECOND
 
 
 def read_samples(source: Source, max_seconds: float = MAX_SECONDS) -> tuple[np.ndarray, int]:
-    """Float32 samples, channels averaged, and the file's own rate in Hz."""
+    """Decode a file: float32 samples, channels averaged, and the file's own sample rate in Hz.
+
+    Raises:
+        BadAudio: the audio is missing, unreadable, or longer than `max_seconds`.
+    """
     file = source.file() if isinstance(source, EncodedAudio) else Path(source)
     if isinstance(file, Path) and not exists(file):
         raise MissingAudio(f"no audio file at {file}")
@@ -99,7 +117,8 @@ def read_samples(source: Source, max_seconds: float = MAX_SECONDS) -> tuple[np.n
             rate, blocks = audio_file.samplerate, [np.zeros(0, np.float32)]
             while len(block := audio_file.read(FRAMES_PER_READ, dtype="float32", always_2d=True)):
                 blocks.append(block.mean(axis=1))
-    except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: a name that ends in .raw says nothing of rates
+    # TypeError: soundfile needs a rate for names that end in .raw
+    except (soundfile.LibsndfileError, TypeError) as error:
         reason = getattr(error, "error_string", str(error)).rstrip(".")
         advice = "make it a WAV, FLAC, OGG or MP3 file"
         raise UnreadableAudio(f"cannot read {source} as audio: {reason}; {advice}") from error
@@ -107,7 +126,7 @@ def read_samples(source: Source, max_seconds: float = MAX_SECONDS) -> tuple[np.n
 
 
 def exists(file: Path) -> bool:
-    """Whether it is a file; one whose name no system takes is none."""
+    """Check whether the path is a file; a name that the system does not allow is none."""
     try:
         return file.is_file()
     except (OSError, ValueError):
@@ -115,7 +134,7 @@ def exists(file: Path) -> bool:
 
 
 def check_header(audio_file: soundfile.SoundFile, source: Source, max_seconds: float) -> None:
-    """BadAudio for a recording that its header says is too long, or at no rate that recordings have."""
+    """Raise BadAudio if the header states a duration above the limit or an implausible sample rate."""
     if not SAMPLE_RATE_RANGE[0] <= audio_file.samplerate <= SAMPLE_RATE_RANGE[1]:
         raise UnreadableAudio(
             f"{source} says that it has {audio_file.samplerate} samples a second: its header is damaged"
@@ -127,7 +146,7 @@ def check_header(audio_file: soundfile.SoundFile, source: Source, max_seconds: f
 
 
 def check_samples(samples: np.ndarray, rate: int, source: Source) -> None:
-    """BadAudio that names the file, for a recording nothing can be learnt from."""
+    """Raise BadAudio for a recording that is too short, silent, or not finite; the message names the file."""
     duration_s = len(samples) / rate
     if duration_s < MIN_SECONDS:
         raise ShortAudio(f"{source} lasts {duration_s:.4f} s; at least {MIN_SECONDS} s of audio is needed")
@@ -141,7 +160,7 @@ def check_samples(samples: np.ndarray, rate: int, source: Source) -> None:
 
 
 def write_wav(path: str | Path, audio: Float[Tensor, " nw"], sample_rate: int) -> None:
-    """A 16-bit mono WAV; samples beyond [-1, 1] are clipped."""
+    """Write a 16-bit mono WAV file; samples outside [-1, 1] are clipped."""
     samples = audio.detach().cpu().clamp(-1, 1).numpy()
     write_atomically(
         Path(path), lambda tmp_path: soundfile.write(tmp_path, samples, sample_rate, subtype="PCM_16", format="WAV")

@@ -1,6 +1,6 @@
-"""Which items form a batch, in what order, and how they are padded into a SpeechBatch.
+"""Batches: which items form a batch, in what order, and how they are padded into a SpeechBatch.
 
-The order is a function of the seed, the epoch and the data alone: a resumed run goes on at any batch of it.
+The order depends on the seed, the epoch and the data alone, so a resumed run continues at any batch.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from f5_tts.data.dataset import SpeechDataset
 from f5_tts.data.tokenizer import Vocabulary
 from f5_tts.types import BadRow, SpeechBatch, Utterance
 
-BUCKET_POOL = 16  # batches drawn at random together and cut by length among themselves
+BUCKET_POOL = 16  # batches per pool of random items, which is sorted by length
 
 
 class LoadedBatch(NamedTuple):
-    """What reading the rows of a batch gave."""
+    """Result of reading the rows of a batch."""
 
-    batch: SpeechBatch | None  # of the rows that could be read, if any
+    batch: SpeechBatch | None  # the readable rows; None if there are none
     bad_rows: list[BadRow]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BatchPlan:
-    """The batches of every epoch of one run, each a list of keys of the data set."""
+    """Batches of every epoch of a run, each a list of keys of the data set."""
 
     dataset: SpeechDataset
     settings: DatasetsConfig
@@ -42,20 +42,21 @@ class BatchPlan:
     seed: int
 
     def epoch(self, epoch: int) -> list[list[tuple[int, int, int]]]:
-        """The batches of one epoch, in order."""
+        """List the batches of one epoch, in order."""
         split = by_frames if self.settings.batch_size_type == "frame" else by_count
         frames = self.frames(epoch)
         prompt_indices = self.dataset.prompt_indices(epoch) if self.dataset.pair_speakers else [-1] * len(frames)
         return [[(i, prompt_indices[i], i) for i in batch] for batch in split(frames, self.settings, self.seed, epoch)]
 
     def frames(self, epoch: int) -> np.ndarray:
-        """The length of each item in this epoch, its prompt included."""
+        """Return the number of frames of each item in this epoch, its prompt included."""
         return np.array(self.dataset.durations(epoch)) * self.frames_per_second
 
     def num_too_long(self) -> int:
-        """How many items of the first epoch exceed a whole batch's frames and are left out.
+        """Count the items of the first epoch that have more frames than a whole batch and are left out.
 
-        Raises ValueError when nothing is left.
+        Raises:
+            ValueError: no item is left.
         """
         budget, frames = self.settings.batch_size_per_gpu, self.frames(0)
         if self.settings.batch_size_type != "frame":
@@ -67,7 +68,7 @@ class BatchPlan:
         return int((frames > budget).sum())
 
     def batches(self, first: int, epochs: int) -> Iterator[list[tuple[int, int, int]]]:
-        """All batches of a run of `epochs`, from number `first` on."""
+        """Yield all batches of a run of `epochs`, from number `first` on."""
         for epoch in range(epochs):
             batches = self.epoch(epoch)
             yield from batches[first:]
@@ -75,7 +76,10 @@ class BatchPlan:
 
 
 def by_count(frames: np.ndarray, settings: DatasetsConfig, seed: int, epoch: int) -> list[list[int]]:
-    """Shuffled items, `batch_size_per_gpu` a batch, one batch perhaps smaller; neighbours in length, to pad less."""
+    """Split shuffled items into batches of `batch_size_per_gpu`, where one batch may be smaller.
+
+    Items are sorted by length within pools of batches, which reduces padding.
+    """
     size, draw = settings.batch_size_per_gpu, np.random.default_rng([seed, epoch, 1])
     pools = np.split(draw.permutation(len(frames)), range(BUCKET_POOL * size, len(frames), BUCKET_POOL * size))
     order = np.concatenate([pool[np.argsort(frames[pool], kind="stable")] for pool in pools])
@@ -84,10 +88,10 @@ def by_count(frames: np.ndarray, settings: DatasetsConfig, seed: int, epoch: int
 
 
 def by_frames(frames: np.ndarray, settings: DatasetsConfig, seed: int, epoch: int) -> list[list[int]]:
-    """The batches of F5-TTS in its order: items of like length, up to `batch_size_per_gpu` frames and `max_samples`.
+    """Make the batches of F5-TTS: items of similar length, up to `batch_size_per_gpu` frames and `max_samples` items.
 
-    Frames are counted without padding, which is little among neighbours in length. Items longer than the whole budget
-    are left out (`BatchPlan.too_long` counts them).
+    Frames are counted without padding, which is small among items of similar length. Items longer than a whole batch
+    are left out (`BatchPlan.num_too_long` counts them).
     """
     budget, batches, total = settings.batch_size_per_gpu, [[]], 0.0
     for index in np.argsort(frames, kind="stable").tolist():
@@ -118,7 +122,7 @@ def collate(items: Sequence[Utterance], vocabulary: Vocabulary) -> SpeechBatch:
 
 
 def collate_good(items: Sequence[Utterance | BadRow], vocabulary: Vocabulary) -> LoadedBatch:
-    """Rows that cannot be read leave the batch; the others stay."""
+    """Collate the readable rows, and return the unreadable ones beside the batch."""
     good = [item for item in items if isinstance(item, Utterance)]
     bad_rows = [item for item in items if isinstance(item, BadRow)]
     return LoadedBatch(collate(good, vocabulary) if good else None, bad_rows)
@@ -127,9 +131,9 @@ def collate_good(items: Sequence[Utterance | BadRow], vocabulary: Vocabulary) ->
 def load_batches(
     plan: BatchPlan, vocabulary: Vocabulary, *, first: int, epochs: int, rank: int = 0, world_size: int = 1
 ) -> Iterator[LoadedBatch]:
-    """The batches of a run from number `first` on, read by `datasets.num_workers` processes.
+    """Yield the batches of a run from number `first` on, read by `datasets.num_workers` processes.
 
-    Of `world` training processes that of number `rank` gets every so manieth batch; `first` counts its own.
+    Of `world` ranks, rank `rank` gets every `world`-th batch; `first` counts the rank's own batches.
     """
     workers = plan.settings.num_workers
     batches = islice(plan.batches(first * world_size, epochs), rank, None, world_size)
@@ -138,7 +142,8 @@ def load_batches(
         batch_sampler=batches,  # pyright: ignore[reportArgumentType]  # any iterable of key lists
         num_workers=workers,
         collate_fn=partial(collate_good, vocabulary=vocabulary),
-        generator=torch.Generator(),  # else starting to read draws from the random state of the update at hand
+        # without it, the loader draws from the global random state, which must resume exactly
+        generator=torch.Generator(),
         multiprocessing_context="spawn" if workers else None,
         worker_init_fn=leave_process_group if workers else None,
     )
@@ -146,7 +151,10 @@ def load_batches(
 
 
 def leave_process_group(worker: int) -> None:
-    """Let Ctrl-C and a launcher's signals, which go to a whole group of processes, reach the training process alone: it
-    finishes its update, for which it needs this one. (Which ends by itself when nobody is left to read for.)"""
+    """Start a process group of its own for a data-loading worker, which takes its number as an argument.
+
+    Signals to the training process's group (Ctrl-C, a launcher) then reach the training process alone, which needs the
+    worker to finish its update. The worker exits by itself when nothing reads from it any more.
+    """
     if hasattr(os, "setsid"):
         os.setsid()

@@ -1,4 +1,4 @@
-"""A row -> one utterance, or why there is none."""
+"""Data set of utterances: one row becomes one utterance, or the reason why it cannot."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from f5_tts.data.audio import BadAudio, Source, load_audio
 from f5_tts.data.rows import SPEAKER_COLUMNS, Row
 from f5_tts.types import BadRow, Utterance
 
-Reader = Callable[[Source], tuple[Tensor, Tensor]]  # a recording -> its waveform and log-mel
+Reader = Callable[[Source], tuple[Tensor, Tensor]]  # recording -> waveform and log-mel
 
 
 class SpeechDataset(Dataset[Utterance | BadRow]):
-    """Utterances by (epoch, index); with pairs, another recording of the same speaker comes first, as the prompt."""
+    """Utterances by key; with `pair_speakers`, another recording of the same speaker precedes each as its prompt."""
 
     def __init__(self, rows: list[Row], read: Reader, *, pair_speakers: bool, seed: int) -> None:
         self.rows, self.read, self.pair_speakers, self.seed = rows, read, pair_speakers, seed
@@ -39,7 +39,7 @@ class SpeechDataset(Dataset[Utterance | BadRow]):
             )
 
     def prompt_indices(self, epoch: int) -> list[int]:
-        """For each row, the row of the same speaker that is its prompt in this epoch."""
+        """Draw, for each row, the row of the same speaker that is its prompt in this epoch."""
         draw = np.random.default_rng([self.seed, epoch])
         indices = []
         for index, row in enumerate(self.rows):
@@ -49,7 +49,7 @@ class SpeechDataset(Dataset[Utterance | BadRow]):
         return indices
 
     def durations(self, epoch: int) -> list[float]:
-        """Seconds of each item in this epoch, its prompt included."""
+        """Return the seconds of each item in this epoch, its prompt included."""
         durations = [row.duration for row in self.rows]
         return (
             [s + durations[p] for s, p in zip(durations, self.prompt_indices(epoch), strict=True)]
@@ -58,7 +58,7 @@ class SpeechDataset(Dataset[Utterance | BadRow]):
         )
 
     def __getitem__(self, key: tuple[int, int, int]) -> Utterance | BadRow:
-        """`key` is (index of the row, index of its prompt's row or -1, the batch-wide id of the item)."""
+        """Read the item of a key (row index, index of the prompt's row or -1, id of the item within its batch)."""
         index, prompt_index, prompt_id = key
         row = self.rows[index]
         if isinstance(loaded := self.load_row(index), BadRow):
@@ -80,7 +80,7 @@ class SpeechDataset(Dataset[Utterance | BadRow]):
         )
 
     def load_row(self, index: int) -> tuple[Tensor, Tensor] | BadRow:
-        """Waveform and log-mel of a row; where nothing can be learnt from it, the reason."""
+        """Read the waveform and log-mel of a row, or return a BadRow with the reason why it cannot be used."""
         row = self.rows[index]
         bad = partial(BadRow, index=index, path=str(row.audio_path))
         if not row.text:
@@ -92,7 +92,7 @@ class SpeechDataset(Dataset[Utterance | BadRow]):
 
 
 def join_texts(first: str | list[str], second: str | list[str]) -> str | list[str]:
-    """Two texts with a space between them; of symbols, if either comes as a list."""
+    """Join two texts with a space; if either is a list of symbols, so is the result."""
     if isinstance(first, str) and isinstance(second, str):
         return f"{first} {second}"
     return [*first, " ", *second]
@@ -100,12 +100,13 @@ def join_texts(first: str | list[str], second: str | list[str]) -> str | list[st
 
 @dataclass(frozen=True, slots=True)
 class AudioReader:
-    """Reads a recording into its waveform and log-mel; a class, so that loading processes can be sent one."""
+    """Reader of a recording's waveform and log-mel; a class, so that it can be sent to loading processes."""
 
     to_mel: Callable[[Tensor], Tensor]
     sample_rate: int  # Hz
-    max_seconds: float = math.inf  # a recording that lasts longer is a BadAudio
+    max_seconds: float = math.inf  # longer recordings are BadAudio
 
     def __call__(self, source: Source) -> tuple[Float[Tensor, " nw"], Float[Tensor, "n d"]]:
+        """Read a recording: its waveform, and its log-mel with frames first; raise BadAudio as `load_audio` does."""
         audio = load_audio(source, self.sample_rate, self.max_seconds)
         return audio, self.to_mel(audio[None])[0]

@@ -1,4 +1,4 @@
-"""Recordings and their texts as people have them (CSV, LJSpeech, a folder, JSONL) -> a list of entries."""
+"""Source formats of a new data set (CSV, LJSpeech, a folder, JSONL), read as lists of entries."""
 
 from __future__ import annotations
 
@@ -14,35 +14,37 @@ import soundfile
 
 from f5_tts.data.tokenizer import escape_surrogates, is_valid_unicode
 
-AUDIO_NAMES = ("audio_file", "audio_path", "audio")  # what a list may call its column of recordings
-RESERVED = (*AUDIO_NAMES, "text", "left_out")  # the last is how `prepare` marks entries
+AUDIO_NAMES = ("audio_file", "audio_path", "audio")  # accepted names of the column of recordings
+RESERVED = (*AUDIO_NAMES, "text", "left_out")  # `prepare` marks entries with the last one
 DELIMITERS = ("|", "\t", ",")
 MISSING_TEXT = "no text"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
-    """One recording that somebody lists."""
+    """One recording listed in a source."""
 
-    place: str  # where it is listed: "line 12", or the recording itself
+    place: str  # where it is listed: "line 12", or the path of the recording
     audio: str  # an absolute path, which need not exist
-    text: str = ""  # in one line, white space made single spaces
-    columns: Mapping[str, Any] = field(default_factory=dict)  # what else is said of it
-    problem: str = ""  # why it is none, if so
+    text: str = ""  # one line, with runs of white space as single spaces
+    columns: Mapping[str, Any] = field(default_factory=dict)  # the other columns
+    problem: str = ""  # why the entry cannot be used; empty if it can
 
     @property
     def kind(self) -> str:
-        """The problem in two words."""
+        """Return the problem's kind in two words."""
         return MISSING_TEXT if self.problem == MISSING_TEXT else "no entry"
 
 
-# --- which format it is ---
+# --- detection of the format ---
 
 
 def read_entries(source: Path, kind: str | None = None) -> tuple[str, list[Entry]]:
-    """The format, recognised where none is given, and what the list or folder holds, in order.
+    """Read the entries of a list or folder, in order, and its format, which is detected if `kind` is None.
 
-    Raises FileNotFoundError or ValueError when it is none of the formats, or holds nothing.
+    Raises:
+        FileNotFoundError: there is no such file or folder.
+        ValueError: the format is unknown, or there are no entries.
     """
     if not source.exists():
         raise FileNotFoundError(f"nothing at {source}")
@@ -54,6 +56,7 @@ def read_entries(source: Path, kind: str | None = None) -> tuple[str, list[Entry
 
 
 def detect_format(source: Path) -> str:
+    """Detect the format of a list or folder; raise ValueError if there is no match."""
     list_path = list_file(source)
     if list_path.suffix == ".jsonl":
         return "jsonl"
@@ -70,7 +73,7 @@ def detect_format(source: Path) -> str:
 
 
 def list_file(source: Path) -> Path:
-    """The file that lists recordings: the source itself, or a folder's metadata.csv."""
+    """Return the file that lists the recordings: the source itself, or a folder's metadata.csv."""
     return source / "metadata.csv" if source.is_dir() else source
 
 
@@ -78,7 +81,10 @@ def list_file(source: Path) -> Path:
 
 
 def csv_entries(source: Path) -> list[Entry]:
-    """A header with `audio_file` and `text`; all other columns are kept. Commas may be quoted, | and tabs are not."""
+    """Read a table whose header has `audio_file` and `text`; all other columns are kept.
+
+    With commas fields may be quoted; with | and tabs they may not.
+    """
     list_path = list_file(source)
     delimiter = find_delimiter(list_path)
     if not delimiter:
@@ -102,7 +108,7 @@ def csv_entries(source: Path) -> list[Entry]:
 
 
 def find_delimiter(list_path: Path) -> str | None:
-    """What separates `text` and a column of recordings in the first line."""
+    """Detect the separator of a header that has `text` and a column of recordings; return None if there is none."""
     header = read_text(list_path).partition("\n")[0]
     for delimiter in DELIMITERS:
         names = {name.strip() for name in header.split(delimiter)}
@@ -112,7 +118,10 @@ def find_delimiter(list_path: Path) -> str | None:
 
 
 def ljspeech_entries(source: Path) -> list[Entry]:
-    """`id|text|normalised` without a header, and `wavs/<id>.wav`; the normalised text counts, where there is one."""
+    """Read lines `id|text|normalized text` without a header; the audio is `wavs/<id>.wav`.
+
+    The normalized text is used if there is one.
+    """
     list_path, entries = list_file(source), []
     for number, line in enumerate(read_text(list_path).split("\n"), start=1):
         name, *texts = line.split("|")
@@ -125,7 +134,10 @@ def ljspeech_entries(source: Path) -> list[Entry]:
 
 
 def folder_entries(source: Path) -> list[Entry]:
-    """Every recording with its text beside it (a.wav, a.txt); in a subfolder, whose name is the speaker's, or not."""
+    """Read every recording of a folder, with its text beside it (a.wav, a.txt).
+
+    The name of a subfolder is the speaker.
+    """
     entries = []
     for path in audio_files(source):
         text_path, place = path.with_suffix(".txt"), escape_surrogates(str(path.relative_to(source)))
@@ -141,7 +153,7 @@ def folder_entries(source: Path) -> list[Entry]:
 
 
 def jsonl_entries(source: Path) -> list[Entry]:
-    """An object a line with `audio` (or `audio_path`, `audio_file`) and `text`; all other keys are kept."""
+    """Read one JSON object per line, with `audio` (or `audio_path`, `audio_file`) and `text`; other keys are kept."""
     entries = []
     for number, line in enumerate(read_text(source).split("\n"), start=1):
         place = f"line {number}"
@@ -166,7 +178,7 @@ FORMATS: dict[str, Callable[[Path], list[Entry]]] = {
 
 
 def make_entry(place: str, fields: Mapping[str, Any], folder: Path) -> Entry:
-    """An entry of what a list says; relative paths mean the list's folder."""
+    """Make an entry from a list's columns; relative paths are relative to `folder`."""
     audio, text = next((fields[name] for name in AUDIO_NAMES if fields.get(name)), None), fields.get("text")
     if not isinstance(audio, str):
         return Entry(place=place, audio="", problem=f"no recording: needs {' or '.join(AUDIO_NAMES)}")
@@ -183,15 +195,17 @@ def make_entry(place: str, fields: Mapping[str, Any], folder: Path) -> Entry:
 
 
 def audio_files(folder: Path) -> list[Path]:
+    """List the audio files in a folder and its subfolders, sorted."""
     return [path for path in sorted(folder.rglob("*")) if is_audio_file(path)]
 
 
 def is_audio_file(path: Path) -> bool:
-    """By its name."""
+    """Check by the file extension whether this is an audio file."""
     return path.suffix[1:].upper() in soundfile.available_formats()
 
 
 def read_text(path: Path) -> str:
+    """Read a UTF-8 file; raise FileNotFoundError if it is missing, ValueError if it is not UTF-8."""
     if not path.is_file():
         raise FileNotFoundError(f"no file at {path}")
     try:

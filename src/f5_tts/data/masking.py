@@ -1,4 +1,4 @@
-"""Which frames are prompt and which are target; pure."""
+"""Masks of prompt and target frames, as pure functions."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from torch import Tensor
 def prompt_lengths(
     lens: Int[Tensor, " b"], fractions: Float[Tensor, " b"], positions: Float[Tensor, " b"], mode: str
 ) -> Int[Tensor, " b"]:
-    """Frames of each prompt, perhaps none: with mode `range` that fraction of its clip, with `per_sample` a part of
-    that (`places`, in [0, 1)), with `min` the least of those for all of the batch, as in F5R-TTS."""
+    """Return the number of prompt frames of each item, possibly zero.
+
+    Mode `range` takes the fraction of each clip, `per_sample` a share of that, in [0, 1), given for each item, and
+    `min` the minimum of these over the batch, as in F5R-TTS.
+    """
     max_frames = (lens * fractions).long()
     if mode == "range":
         return max_frames
@@ -20,7 +23,7 @@ def prompt_lengths(
 
 
 def span_mask(first: Int[Tensor, " b"], last: Int[Tensor, " b"], length: int) -> Bool[Tensor, "b n"]:
-    """True on frames `first` to `last` (excluded) of each item."""
+    """Return a mask that is True on frames `first` to `last` (exclusive) of each item."""
     frame = torch.arange(length, device=first.device)
     return (frame >= first[:, None]) & (frame < last[:, None])
 
@@ -28,7 +31,7 @@ def span_mask(first: Int[Tensor, " b"], last: Int[Tensor, " b"], length: int) ->
 def random_spans(
     lens: Int[Tensor, " b"], fractions: Float[Tensor, " b"], positions: Float[Tensor, " b"], length: int
 ) -> Bool[Tensor, "b n"]:
-    """One span an item, `fractions` of its frames long, at `places` (0 leftmost, 1 rightmost) of where it fits."""
+    """Return a mask of one span per item, by its share of the frames and its place (0 leftmost, 1 rightmost)."""
     width = (fractions * lens).long()
     first = ((lens - width) * positions).long().clamp(min=0)
     return span_mask(first, first + width, length)

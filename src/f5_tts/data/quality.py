@@ -11,11 +11,12 @@ from f5_tts.data.scan import ScanResult, scan_recording
 from f5_tts.data.tokenizer import Vocabulary
 from f5_tts.types import BadRow
 
-TOLERANCE_S = 0.1  # duration.json may differ by this from the audio; MP3 headers do, by a twentieth
-MAX_RATE_RATIO = 3.0  # times as many characters a second as the median, or as few, are worth a look
+TOLERANCE_S = 0.1  # allowed difference of duration.json from the audio; MP3 headers differ by 0.05 s
+MAX_RATE_RATIO = 3.0  # report rows whose characters per second differ from the median by more than this factor
 
 
 def scan_row(row: Row, max_seconds: float) -> ScanResult:
+    """Decode the row's audio and check it; report a row that has no text."""
     return (
         scan_recording(row.audio_path, max_seconds)
         if row.text
@@ -24,7 +25,7 @@ def scan_row(row: Row, max_seconds: float) -> ScanResult:
 
 
 def bad_rows(rows: Sequence[Row], scans: Sequence[ScanResult]) -> Iterator[BadRow]:
-    """What training would leave out, and rows whose time in duration.json is not that of the audio."""
+    """Yield rows that training skips, and rows whose time in duration.json differs from that of the audio."""
     for index, (row, scan) in enumerate(zip(rows, scans, strict=True)):
         path = str(row.audio_path)
         if scan.seconds is None:
@@ -35,7 +36,10 @@ def bad_rows(rows: Sequence[Row], scans: Sequence[ScanResult]) -> Iterator[BadRo
 
 
 def speaking_rate_outliers(rows: Sequence[Row], scans: Sequence[ScanResult]) -> Iterator[BadRow]:
-    """Rows that are spoken far faster or slower than most: their text may be that of another recording."""
+    """Yield rows whose characters per second differ from the median by more than a factor of `MAX_RATE_RATIO`.
+
+    The text of such a row may belong to another recording.
+    """
     rates = {
         index: len(row.sentence) / scan.seconds
         for index, (row, scan) in enumerate(zip(rows, scans, strict=True))
@@ -49,7 +53,7 @@ def speaking_rate_outliers(rows: Sequence[Row], scans: Sequence[ScanResult]) -> 
 
 
 def vocabulary_coverage(rows: Sequence[Row], vocabulary: Vocabulary) -> Iterator[str]:
-    """Lines: the symbols that the vocabulary lacks, and how many rows have them."""
+    """Yield console lines: the symbols that the vocabulary lacks, and how many rows have them."""
     counts: Counter[str] = Counter()
     num_rows = 0
     for row in rows:

@@ -1,7 +1,7 @@
-"""A waveform at another rate, by the filter through which published F5-TTS models have heard all audio (pure).
+"""Resampling of waveforms with the filter that published F5-TTS models were trained with, as a pure function.
 
-Windowed sinc interpolation, a Hann window over six zero crossings, cut off at 0.99 of the lower Nyquist frequency: what
-torchaudio does by default. Better filters exist; models are used to this one.
+The filter is a windowed sinc: a Hann window over six zero crossings, cut off at 0.99 of the lower Nyquist frequency, as
+in torchaudio's defaults. Better filters exist, but the models expect this one.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 ZERO_CROSSINGS, ROLLOFF = 6, 0.99
-OUTPUT_BLOCK = 2**16  # output samples computed at once
+OUTPUT_BLOCK = 2**16  # output samples per block, which limits memory
 
 
 def resample(wave: Float[Tensor, " nw"], rate: int, new_rate: int) -> Float[Tensor, " nv"]:
-    """From `rate` to `wanted` (Hz); ceil(n wanted / rate) samples."""
+    """Resample a waveform to another rate (Hz): n samples become ceil(n * new rate / old rate)."""
     if rate == new_rate:
         return wave
-    step, phases = rate // gcd(rate, new_rate), new_rate // gcd(rate, new_rate)  # inputs and outputs of one period
+    step, phases = rate // gcd(rate, new_rate), new_rate // gcd(rate, new_rate)  # input and output samples per period
     first, weights = interpolation(step, phases)
     margin = weights.shape[1]
     padded = torch.nn.functional.pad(wave, (margin, margin + step))
@@ -36,10 +36,10 @@ def resample(wave: Float[Tensor, " nw"], rate: int, new_rate: int) -> Float[Tens
 
 
 def interpolation(step: int, phases: int) -> tuple[Tensor, Float[Tensor, "p k"]]:
-    """For each output of a period the input where its filter starts, and the filter."""
-    cutoff = min(step, phases) * ROLLOFF / step  # of the inputs' Nyquist frequency
+    """Compute, for each output sample of a period, the filter and the input sample where it starts."""
+    cutoff = min(step, phases) * ROLLOFF / step  # as a fraction of the input's Nyquist frequency
     width = ceil(ZERO_CROSSINGS / cutoff)
-    positions = torch.arange(phases, dtype=torch.float64) * step / phases  # an output's place among inputs
+    positions = torch.arange(phases, dtype=torch.float64) * step / phases  # position of each output, in input samples
     first = positions.floor().long() - width
     distance = cutoff * (first[:, None] + torch.arange(2 * width + 2) - positions[:, None])
     window = (distance.clamp(-ZERO_CROSSINGS, ZERO_CROSSINGS) * (pi / ZERO_CROSSINGS / 2)).cos().square()

@@ -1,7 +1,7 @@
-"""A data set in its folder or on the Hugging Face hub -> its rows.
+"""Rows of a data set in a local folder or on the Hugging Face hub.
 
 A folder `data/<name>_<tokenizer>` holds `raw/` (saved by the `datasets` library) or `raw.arrow`, with the columns
-audio_path, text and, for pairs, one of SPEAKER_COLUMNS; and `duration.json` beside it ({"duration": [seconds, ...]}).
+audio_path, text and, for pairs, one of SPEAKER_COLUMNS, and a file `duration.json` ({"duration": [seconds, ...]}).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from f5_tts.data.audio import MIN_SECONDS, EncodedAudio
 if TYPE_CHECKING:
     from datasets import Dataset as Table
 
-MAX_DURATION_S = 1e9  # s, of a row
+MAX_DURATION_S = 1e9  # s
 TABLE_ERRORS = (
     ValueError,
     OSError,
@@ -29,29 +29,29 @@ TABLE_ERRORS = (
     TypeError,
     AttributeError,
     RuntimeError,
-)  # what `datasets` makes of damage
-TEXT_COLUMNS = ("text", "transcription", "sentence")  # of a hub data set
-SPEAKER_COLUMNS = ("speaker", "speaker_id", "client_id", "spk")  # the first of them where there are several
+)  # errors of `datasets` for damaged files
+TEXT_COLUMNS = ("text", "transcription", "sentence")  # accepted names in a hub data set
+SPEAKER_COLUMNS = ("speaker", "speaker_id", "client_id", "spk")  # the first one that a data set has is used
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """One recording: where it lies, what it says, how long it is (s), and who speaks."""
+    """One recording: its audio, its text, its duration in seconds, and its speaker."""
 
     audio_path: str | EncodedAudio
     text: str | list[str]  # a list holds the tokenizer's symbols, as F5-TTS's own preparation scripts write them
     duration: float
     speaker: str | None
-    columns: Mapping[str, Any] = field(default_factory=dict)  # all that the data set says of it, for rewards
+    columns: Mapping[str, Any] = field(default_factory=dict)  # all columns of the data set, for rewards
 
     @property
     def sentence(self) -> str:
-        """The text as a person reads it: the column raw_text, where symbols stand in `text`."""
+        """Return the text as written: the column raw_text if `text` holds symbols."""
         return self.columns.get("raw_text") or "".join(self.text)
 
 
 def read_data_set(name: str, folder: Path) -> list[Row]:
-    """The rows of `datasets.name`: of the hub, or of its folder."""
+    """Read the rows of `datasets.name` from the hub or from its folder."""
     return read_hub(name) if name.startswith(HUB) else read_rows(folder)
 
 
@@ -59,9 +59,11 @@ def read_data_set(name: str, folder: Path) -> list[Row]:
 
 
 def read_rows(directory: Path) -> list[Row]:
-    """The rows of a data set folder.
+    """Read the rows of a data set folder.
 
-    Raises FileNotFoundError when a part of the layout is missing, ValueError when the parts disagree or are empty.
+    Raises:
+        FileNotFoundError: a part of the layout is missing.
+        ValueError: the parts disagree, are damaged or empty.
     """
     durations = read_durations(directory / "duration.json")
     table = read_table(directory)
@@ -80,7 +82,7 @@ def read_rows(directory: Path) -> list[Row]:
 
 
 def make_row(columns: Mapping[str, Any], audio: str | EncodedAudio, text: Any, seconds: float) -> Row:
-    """ValueError where its text is none."""
+    """Make a row from its columns; raise ValueError if the text is neither a string nor a list of strings."""
     texts = text if isinstance(text, list) else [text or "", columns.get("raw_text") or ""]
     if not all(isinstance(text, str) for text in texts):
         raise ValueError(f"the text of {audio} is {text!r:.40}; it must be a text, or a list of symbols")
@@ -90,7 +92,7 @@ def make_row(columns: Mapping[str, Any], audio: str | EncodedAudio, text: Any, s
 
 
 def read_table(directory: Path) -> Table:
-    """`raw/`, else `raw.arrow`."""
+    """Read the table in `raw/`, or else in `raw.arrow`; raise ValueError if it is damaged."""
     from datasets import Dataset as Table  # takes a second to import
     from pyarrow import ArrowException
 
@@ -98,7 +100,7 @@ def read_table(directory: Path) -> Table:
     raw = raw if raw.is_dir() else raw.with_suffix(".arrow")
     try:
         table = Table.load_from_disk(str(raw)) if raw.is_dir() else Table.from_file(str(raw))
-        table.data.validate(full=True)  # else a damaged offset points anywhere
+        table.data.validate(full=True)  # without it, a damaged offset may point anywhere
     except (*TABLE_ERRORS, ArrowException) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{raw} is not a whole data set ({type(error).__name__}: {reason}): make it anew") from error
@@ -106,7 +108,12 @@ def read_table(directory: Path) -> Table:
 
 
 def read_durations(path: Path) -> list[float]:
-    """Seconds of each row, from duration.json."""
+    """Read the seconds of each row from duration.json.
+
+    Raises:
+        FileNotFoundError: the file or the table beside it is missing.
+        ValueError: the file is damaged or empty, or a duration is not above 0.
+    """
     raw = path.parent / "raw"
     if not raw.is_dir() and not raw.with_suffix(".arrow").is_file():
         raise FileNotFoundError(
@@ -131,6 +138,7 @@ def read_durations(path: Path) -> list[float]:
 
 
 def check_durations(durations: Sequence[Any], location: str) -> None:
+    """Raise ValueError at the first duration that is no number above 0 and below MAX_DURATION_S."""
     for index, seconds in enumerate(durations):
         if type(seconds) not in (int, float) or not 0 < seconds < MAX_DURATION_S:
             shown = repr(seconds)[:40]
@@ -141,10 +149,14 @@ def check_durations(durations: Sequence[Any], location: str) -> None:
 
 
 def read_hub(name: str) -> list[Row]:
-    """The rows of `hf://org/repo`, `hf://org/repo:split` or `hf://org/repo:configuration/split`.
+    """Read the rows of `hf://org/repo`, `hf://org/repo:split` or `hf://org/repo:configuration/split`.
 
-    A folder serves in the place of org/repo; the split is train unless said. It is fetched into the hub's cache, and
-    audio stays there, encoded as it is.
+    A local folder may take the place of org/repo; the default split is train. The data set is downloaded into the hub's
+    cache, where the audio stays encoded.
+
+    Raises:
+        FileNotFoundError: there is no such data set, or no connection.
+        ValueError: its files cannot be read, or the split must be chosen.
     """
     from datasets import Dataset as Table
     from datasets import load_dataset
@@ -160,15 +172,15 @@ def read_hub(name: str) -> list[Row]:
     except DatasetGenerationError as error:
         reason = str(error.__cause__ or error).partition("\n")[0]
         raise ValueError(f"datasets.name={name}: its files cannot be read ({reason})") from error
-    except ValueError as error:  # no such split, or several configurations; the library says which there are
+    except ValueError as error:  # no such split, or several configurations; the library lists them
         choose = f"{HUB}{repository}:SPLIT or {HUB}{repository}:CONFIGURATION/SPLIT"
         raise ValueError(f"datasets.name={name}: {error} (choose by {choose})") from error
-    assert isinstance(table, Table)  # as one split is
+    assert isinstance(table, Table)  # the type of a single split
     return rows_of_table(table, name)
 
 
 def rows_of_table(table: Table, name: str) -> list[Row]:
-    """The rows of a data set with an audio column, which is not decoded here."""
+    """Make the rows of a data set with an audio column, without decoding the audio."""
     from datasets import Audio
 
     audio = audio_column(table, name)
@@ -182,6 +194,7 @@ def rows_of_table(table: Table, name: str) -> list[Row]:
 
 
 def audio_column(table: Table, name: str) -> str:
+    """Find the only audio column; raise ValueError if there is none or several."""
     from datasets import Audio
 
     columns = [column for column, kind in table.features.items() if isinstance(kind, Audio)]
@@ -193,6 +206,7 @@ def audio_column(table: Table, name: str) -> str:
 
 
 def text_column(table: Table, name: str) -> str:
+    """Find the text column, `text` if there are several candidates; raise ValueError if none is clear."""
     columns = [column for column in TEXT_COLUMNS if column in table.column_names]
     if not columns or (len(columns) > 1 and columns[0] != "text"):
         known = ", ".join(TEXT_COLUMNS)
@@ -201,7 +215,7 @@ def text_column(table: Table, name: str) -> str:
 
 
 def header_durations(clips: Table, column: str) -> list[float]:
-    """Seconds as the headers say; the `datasets` library keeps them in its cache for the next run."""
+    """Read durations in seconds from the audio headers; the `datasets` library caches them for the next run."""
     measured = clips.map(
         header_duration, input_columns=[column], remove_columns=[column], desc="reading the durations of the audio"
     )
@@ -209,7 +223,10 @@ def header_durations(clips: Table, column: str) -> list[float]:
 
 
 def header_duration(clip: Mapping[str, Any] | None) -> dict[str, float]:
-    """Of one that cannot be read, or is empty, the shortest there is: training comes by it and says what is wrong."""
+    """Read one clip's duration in seconds from its header.
+
+    An unreadable or empty clip gets the minimum duration; training reports the reason when it reads the clip.
+    """
     clip = clip or {}
     try:
         info = soundfile.info(BytesIO(clip["bytes"]) if clip.get("bytes") else clip["path"])

@@ -1,4 +1,4 @@
-"""Recordings heard from beginning to end, by several processes: how long each is, or what is wrong with it."""
+"""Scan of whole recordings by several processes: the duration of each, or why it cannot be used."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from f5_tts.data.audio import BadAudio, Source, check_samples, read_samples
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-CHUNK_SIZE = 16  # items that go to a process together
+CHUNK_SIZE = 16  # items sent to a process at once
 
 
 @dataclass(frozen=True, slots=True)
 class ScanResult:
-    """What training would find: seconds, or the kind of what is wrong, and a sentence about it."""
+    """Result of scanning one recording: its duration in seconds, or the kind and the reason of a problem."""
 
     seconds: float | None
     kind: str = ""
@@ -31,6 +31,7 @@ class ScanResult:
 
 
 def scan_recording(source: Source, max_seconds: float) -> ScanResult:
+    """Decode a recording completely and return its duration, or why it cannot be used."""
     try:
         samples, rate = read_samples(source, max_seconds)
         check_samples(samples, rate, source)
@@ -42,12 +43,12 @@ def scan_recording(source: Source, max_seconds: float) -> ScanResult:
 def map_in_processes(
     function: Callable[[Item], Result], items: Sequence[Item], workers: int, title: str, done: int = 0
 ) -> Iterator[Result]:
-    """`work` of every item, in order, with a progress bar that has `done` behind it.
+    """Yield `function` of every item in order, with a progress bar that starts at `done`.
 
-    One worker is this process itself; others end with it, however it ends.
+    One worker means this process. More workers are processes that exit when this one does, however it ends.
     """
     bar = tqdm(total=done + len(items), initial=done, desc=title, unit="row")
-    workers = min(workers, ceil(len(items) / CHUNK_SIZE))  # more would get nothing
+    workers = min(workers, ceil(len(items) / CHUNK_SIZE))  # more workers would get no items
     pool = ProcessPoolExecutor(workers, get_context("spawn"), start_worker) if workers > 1 else None
     try:
         for result in pool.map(function, items, chunksize=CHUNK_SIZE) if pool else map(function, items):
@@ -60,12 +61,13 @@ def map_in_processes(
 
 
 def start_worker() -> None:
-    """Ctrl-C is for the process that was started by hand; when that one is gone, nobody waits for this one."""
+    """Ignore Ctrl-C in a worker, which the parent process handles, and watch for the parent's exit."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=exit_with_parent, daemon=True).start()
 
 
 def exit_with_parent() -> None:
+    """Wait for the parent process to end, then exit."""
     parent = parent_process()
     if parent is not None:
         parent.join()

@@ -1,4 +1,4 @@
-"""Text -> token ids: a tokenizer splits it into symbols, a vocabulary (a file with one symbol a line) numbers them."""
+"""Tokenizers, which split a text into symbols, and vocabularies (files of one symbol per line), which number them."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from torch import Tensor
 from f5_tts.config.schema import TrainConfig, vocab_path
 
 PADDING = -1
-EMILIA_VOCAB = Path(__file__).with_name("pinyin_vocab.txt")  # the vocabulary that published weights index
+EMILIA_VOCAB = Path(__file__).with_name("pinyin_vocab.txt")  # the vocabulary of published weights
 PLAIN_PUNCTUATION = str.maketrans(";“”‘’", ",\"\"''")
-NO_SPACE_AFTER = frozenset(" :'\"")  # what an ASCII word may follow without a space
+NO_SPACE_AFTER = frozenset(" :'\"")  # no space is inserted between these and an ASCII word
 
-MAX_DEPTH = 16  # lists within lists
+MAX_DEPTH = 16  # levels of nested lists
 
 
 def pinyin_symbols(text: str) -> list[str]:
-    """Characters, and for each Chinese one a space and its syllable with tone, as published F5-TTS models read them.
+    """Split a text into characters, with a space and a pinyin syllable with tone for each Chinese one.
 
-    Words decide how a character is read (rjieba cuts, pypinyin reads, tone sandhi applied).
+    Symbols are those of published F5-TTS models. Words are segmented by rjieba and read by pypinyin with tone sandhi.
     """
     import rjieba
 
@@ -40,7 +40,7 @@ def pinyin_symbols(text: str) -> list[str]:
 
 
 def syllables(word: str) -> list[str]:
-    """A word that is not all ASCII: read as a whole where it is East Asian throughout, else character by character."""
+    """Split a non-ASCII word: pypinyin reads it as a whole if all of it is East Asian, else character by character."""
     from pypinyin import Style, lazy_pinyin  # takes a quarter of a second to import
 
     pieces = [word] if len(word.encode()) == 3 * len(word) else list(word)
@@ -52,13 +52,13 @@ def syllables(word: str) -> list[str]:
     return symbols
 
 
-def split_characters(characters: str) -> Any:  # a list, which pypinyin takes and does not declare
-    """Signs that have no reading stay as they are, each by itself."""
+def split_characters(characters: str) -> Any:  # a list: pypinyin accepts it but does not declare it
+    """Split characters without a reading into a list, each unchanged; an error handler of pypinyin."""
     return list(characters)
 
 
 def byte_symbols(text: str) -> list[str]:
-    """The UTF-8 bytes of a text, each as the character of that number."""
+    """Split a text into its UTF-8 bytes, each as the character of that number."""
     return list(text.encode().decode("latin-1"))
 
 
@@ -71,7 +71,7 @@ TOKENIZERS: dict[str, Callable[[str], list[str]]] = {
 
 
 class Vocabulary:
-    """The symbols a model knows, in the order of its embedding; symbol 0 (space) also stands for unknown ones."""
+    """Symbols in the order of the model's text embedding; symbol 0 (space) also stands for unknown ones."""
 
     def __init__(self, symbols: Sequence[str], tokenizer: str = "custom") -> None:
         self.symbols = tuple(symbols)
@@ -82,24 +82,26 @@ class Vocabulary:
         return len(self.symbols)
 
     def split(self, text: str | Sequence[str]) -> list[str]:
-        """The symbols of a text; of one that comes as a list of symbols, those."""
+        """Split a text into symbols; a list of symbols is returned as is."""
         return TOKENIZERS[self.tokenizer](text) if isinstance(text, str) else list(text)
 
     def encode(self, texts: Sequence[str | Sequence[str]]) -> Int[Tensor, "b nt"]:
-        """One row of ids a text, padded with -1."""
+        """Encode texts as rows of token ids, padded with -1."""
         rows = [[self.ids.get(symbol, 0) for symbol in self.split(text)] for text in texts]
         width = max(map(len, rows))
         return torch.tensor([row + [PADDING] * (width - len(row)) for row in rows], dtype=torch.long)
 
     def unknown(self, texts: Sequence[str | Sequence[str]]) -> list[str]:
-        """Symbols of the texts that the model never learnt and reads as a space, each once."""
+        """List the texts' symbols that are not in the vocabulary, which the model reads as a space, each once."""
         return sorted({symbol for text in texts for symbol in self.split(text)} - self.ids.keys())
 
 
 def read_vocabulary(path: str | Path, tokenizer: str = "custom") -> Vocabulary:
     """Read a vocabulary file.
 
-    Raises FileNotFoundError without the file, and ValueError for an empty one or one with a symbol twice.
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is empty, not UTF-8, or holds a symbol twice.
     """
     path = Path(path)
     if not path.is_file():
@@ -117,12 +119,12 @@ def read_vocabulary(path: str | Path, tokenizer: str = "custom") -> Vocabulary:
 
 
 def byte_vocabulary() -> Vocabulary:
-    """The 256 bytes; needs no file."""
+    """Return the vocabulary of the 256 bytes, which needs no file."""
     return Vocabulary([chr(byte) for byte in range(256)], "byte")
 
 
 def is_valid_unicode(value: Any, max_depth: int = MAX_DEPTH) -> bool:
-    """Whether a value can be written down again: of Unicode, which half a surrogate is not, and of finite depth."""
+    """Check whether a value can be written as JSON: valid Unicode without lone surrogates, and of limited depth."""
     if isinstance(value, str):
         return value.isascii() or value == escape_surrogates(value)
     items = [*value, *value.values()] if isinstance(value, Mapping) else value
@@ -132,12 +134,15 @@ def is_valid_unicode(value: Any, max_depth: int = MAX_DEPTH) -> bool:
 
 
 def escape_surrogates(text: str) -> str:
-    """The text, what is not Unicode in it as an escape."""
+    """Replace what is not valid Unicode in a text by escapes."""
     return text.encode(errors="backslashreplace").decode()
 
 
 def build_vocabulary(cfg: TrainConfig) -> Vocabulary:
-    """The run's vocabulary file; for pinyin the released one unless the run has its own."""
+    """Read the vocabulary of a run.
+
+    A pinyin model without a file of its own gets the released vocabulary; a byte model needs no file.
+    """
     model, path = cfg.model, vocab_path(cfg)
     if model.tokenizer == "byte":
         return byte_vocabulary()

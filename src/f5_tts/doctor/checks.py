@@ -17,13 +17,14 @@ from f5_tts.doctor.update import cost, gradient, ratio, rollout
 
 
 class Check(NamedTuple):
-    """A look at one thing: what was seen, or an error that says what to do."""
+    """A check of the doctor: a function that returns what it measured or raises an error that says what to do."""
 
     check: Callable[[RunUnderTest], str]
-    needs: tuple[str, ...] = ()  # of what earlier checks build
+    needs: tuple[str, ...] = ()  # attributes that earlier checks set
 
     @property
     def name(self) -> str:
+        """Return the check's name as printed."""
         return self.check.__name__
 
 
@@ -64,7 +65,7 @@ CHECKS: dict[type[TrainConfig], list[Check]] = {
 
 
 def load_run_under_test(name: str, overrides: list[str]) -> tuple[RunUnderTest, list[Check]]:
-    """The run that a command line asks for, or what is wrong with it, and the checks of its stage."""
+    """Compose the run's config, or record why it is not valid; return it with the checks of its stage."""
     schema: type[TrainConfig] = RLTrainConfig
     try:
         schema = schema_of(name)
@@ -76,14 +77,14 @@ def load_run_under_test(name: str, overrides: list[str]) -> tuple[RunUnderTest, 
 
 
 def run_check(check: Check, run: RunUnderTest) -> tuple[str, str]:
-    """`ok`, `FAIL` or `--`, and what there is to say."""
+    """Run a check; return `ok`, `FAIL` or `--` (skipped), and a message."""
     missing = [BUILT_BY[attribute] for attribute in check.needs if not hasattr(run, attribute)]
     if missing:
         return "--", f"skipped: needs {', '.join(dict.fromkeys(missing))}"
     try:
         with redirect_stdout(sys.stderr):
             return "ok", check.check(run)
-    except Exception as error:  # of libraries and of the user's own code too, whatever they raise
+    except Exception as error:  # libraries and a user's own code may raise anything
         if os.environ.get("F5_TTS_TRACE") == "1":
             raise
         return "FAIL", one_line_error(error)

@@ -22,37 +22,38 @@ from f5_tts.types import ExperienceBatch, SpeechBatch
 
 
 class RunUnderTest:
-    """A run, and what earlier checks have built of it; what none could build is no attribute."""
+    """A run under test, with what earlier checks built; an attribute is missing if no check could build it."""
 
     cfg: TrainConfig
     accelerator: Accelerator
     plan: BatchPlan
-    rows: list[Row]  # some that can be heard
+    rows: list[Row]  # sampled rows whose audio can be decoded
     total: int  # updates of the whole run
     policy: CFM
     state: TrainState
     loss: ComputeLoss
     old_policy: EmaPolicy | None = None
     scorer: RewardScorer
-    experience: list[ExperienceBatch]  # of one update, with advantages by chance
-    metrics: dict[str, float]  # by a backward pass over it
+    experience: list[ExperienceBatch]  # of one update, with random advantages
+    metrics: dict[str, float]  # metrics of a backward pass over it
 
     def __init__(self, name: str, problem: ConfigError | None = None) -> None:
         self.name, self.problem = name, problem
 
     @property
     def rl_cfg(self) -> RLTrainConfig:
+        """Return the config of a stage-2 run."""
         assert isinstance(self.cfg, RLTrainConfig), "asked of stage 2 alone"
         return self.cfg
 
     @property
     def updates_per_rollout(self) -> int:
-        """Updates that learn from one rollout."""
+        """Return the number of updates that train on one rollout."""
         return self.cfg.rl.updates_per_rollout if isinstance(self.cfg, RLTrainConfig) else 1
 
     @property
     def freezes_sigma(self) -> bool:
-        """Whether nothing asks for the gradient of ln sigma."""
+        """Check whether the run computes no gradient of ln sigma, so that the Gaussian head does not change."""
         cfg = self.cfg
         return isinstance(cfg, RLTrainConfig) and not find_algorithm(cfg.rl.algorithm).trains_sigma(cfg.rl)
 
@@ -63,14 +64,14 @@ class RunUnderTest:
 
     @cached_property
     def batches(self) -> list[SpeechBatch]:
-        """Those of the first update that has any, read in this process."""
+        """Load the batches of the first update that has any; they are read in this process."""
         in_process_plan = replace(self.plan, settings=replace(self.plan.settings, num_workers=0))
         read = build_batches(in_process_plan, build_vocabulary(self.cfg), self.cfg.optim, 0, self.accelerator, set())
         return next(filter(None, group_batches(self.cfg.optim.grad_accumulation_steps, read)))
 
 
 def one_line_error(error: Exception) -> str:
-    """An error in one line, with its kind where it is none of those that we raise for users."""
+    """Format an error as one line, with its type unless it is one of those that we raise for users."""
     text = " ".join(str(error).split())
     is_own_error = isinstance(error, ValueError | OSError | ImportError | FloatingPointError) and text
     return text if is_own_error else f"{type(error).__name__}: {text}"

@@ -1,4 +1,4 @@
-"""What a run's rewards say of two recordings, and of a rollout. `scripts.doctor` asks."""
+"""Doctor checks of a run's rewards: their scores for two recordings, and their advantages for a rollout."""
 
 from __future__ import annotations
 
@@ -23,13 +23,17 @@ from f5_tts.rl.scoring import RewardScorer
 from f5_tts.train.alarms import SPREAD_ADVICE
 from f5_tts.types import RewardInput, RewardProvider
 
-SCORE_RANGES = {"acc": (0.0, 1.0), "sim": (-1.0, 1.0), "ok": (0.0, 1.0)}  # of our own rewards, by component
+SCORE_RANGES = {"acc": (0.0, 1.0), "sim": (-1.0, 1.0), "ok": (0.0, 1.0)}  # of the built-in rewards, by component
 ANY = (-math.inf, math.inf)
-TOLERANCE = 1e-3  # a sum of advantages may differ from 0 by this share of the largest
+TOLERANCE = 1e-3  # allowed sum of advantages, relative to the largest one
 
 
 def rewards(run: RunUnderTest) -> str:
-    """Each reward hears two recordings, then the same two with their texts and voices exchanged."""
+    """Score two recordings with each reward, then the same two with their audio exchanged.
+
+    Raises:
+        ValueError: a reward cannot be built or fails, or its scores are NaN or out of range.
+    """
     cfg = run.rl_cfg
     clips, exchanged = two_clips(run)
     messages, failures, providers = [], [], {}
@@ -37,7 +41,7 @@ def rewards(run: RunUnderTest) -> str:
         try:
             providers[entry.name] = build_provider(entry, f"rl.rewards.providers.{index}")
             messages.append(try_provider(entry, providers[entry.name], clips, exchanged))
-        except Exception as error:  # of the user's own code too, whatever it raises
+        except Exception as error:  # a user's own reward may raise anything
             failures.append(f"{entry.name}: {one_line_error(error)}")
     if not failures:
         run.scorer = RewardScorer(build_vocoder(cfg.model), providers, cfg.rl, cfg.model.mel_spec)
@@ -48,9 +52,14 @@ def rewards(run: RunUnderTest) -> str:
 def try_provider(
     entry: ProviderConfig, provider: RewardProvider, clips: list[RewardInput], exchanged: list[RewardInput]
 ) -> str:
-    """Scores and time of one reward; ValueError where a score is none, or is out of range."""
+    """Score both pairs with one reward; report its scores and its time per clip.
+
+    Raises:
+        ValueError: all scores are NaN, or one is out of range.
+    """
     name = f"{entry.name}.{provider.component}"
-    original_scores = score_all({entry.name: provider}, clips).components[name]  # the first call may load something
+    # the first call may load a model, so it is not timed
+    original_scores = score_all({entry.name: provider}, clips).components[name]
     started = time.perf_counter()
     exchanged_scores = score_all({entry.name: provider}, exchanged).components[name]
     took_ms = 1000 * (time.perf_counter() - started) / len(exchanged)
@@ -65,11 +74,16 @@ def try_provider(
 
 
 def rounded(scores: Tensor) -> str:
+    """Format scores with two decimals."""
     return " and ".join(f"{score:.2f}" for score in scores.tolist())
 
 
 def two_clips(run: RunUnderTest) -> tuple[list[RewardInput], list[RewardInput]]:
-    """Two recordings that differ in text and, if they can, in voice; and the same with their audio exchanged."""
+    """Select two recordings with different texts and, if possible, different speakers.
+
+    Returns them as reward inputs, and the same inputs with their audio exchanged. Raises ValueError if all texts are
+    equal.
+    """
     others = [row for row in run.rows if row.sentence != run.rows[0].sentence]
     if not others:
         raise ValueError(f"{len(run.rows)} rows could be heard, with one text at most: a reward is tried on two")
@@ -80,7 +94,7 @@ def two_clips(run: RunUnderTest) -> tuple[list[RewardInput], list[RewardInput]]:
 
 
 def as_input(run: RunUnderTest, row: Row) -> RewardInput:
-    """A recording, with another of the same speaker as reference if there is one, else itself."""
+    """Build a reward input; its reference is another recording of the same speaker if there is one, else itself."""
     rate, dataset = run.cfg.model.mel_spec.target_sample_rate, run.plan.dataset
     audio = load_audio(row.audio_path, rate)
     max_seconds, same = (
@@ -101,7 +115,11 @@ def as_input(run: RunUnderTest, row: Row) -> RewardInput:
 
 
 def advantages(run: RunUnderTest) -> str:
-    """What the rewards say of the rollout: whether groups differ, and whether advantages favour none of them."""
+    """Check that scores differ within groups and that the advantages of each group sum to zero.
+
+    Raises:
+        ValueError: no group has differing scores, or the advantages of a group do not sum to zero.
+    """
     rl, scorer, rollouts = run.rl_cfg.rl, run.scorer, [batch.rollout for batch in run.experience]
     rewards = concat_rewards([scorer(rollout) for rollout in rollouts])
     group_ids = torch.cat([rollout.batch.group_ids for rollout in rollouts]).cpu()
@@ -127,7 +145,10 @@ def advantages(run: RunUnderTest) -> str:
 def max_group_sum(
     advantages: Float[Tensor, " b"] | Float[Tensor, "b n"], group_ids: Int[Tensor, " b"], target: Bool[Tensor, "b n"]
 ) -> float:
-    """The largest sum over a group, of frames over those that all of it speak."""
+    """Compute the largest absolute sum of advantages over a group.
+
+    Advantages per frame are summed over the samples of a group at each frame that all of them generate.
+    """
     sums = []
     for group in group_ids.unique():
         rows = group_ids == group

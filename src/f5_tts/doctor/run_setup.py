@@ -1,4 +1,4 @@
-"""What a run finds when it starts: libraries, machine, config, data, checkpoint. `scripts.doctor` asks."""
+"""Doctor checks of a run's set-up: libraries, hardware, config, data and checkpoint."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from f5_tts.train.loop import register_grad_scaler
 from f5_tts.train.optimizer import check_schedule, choose_optimizer
 from f5_tts.train.stage2 import build_models, find_start
 
-NUM_SCANNED = 16  # rows that are heard
+NUM_SCANNED = 16  # rows whose audio is decoded
 NUM_TEXTS = 1000  # rows whose texts are read
 
 
 def packages(run: RunUnderTest) -> str:
-    """Versions; of extras those that this config asks for."""
+    """Report versions, and raise ImportError if the config needs an optional library that is not installed."""
     cfg = getattr(run, "cfg", None)
     required = [] if cfg is None else list(dict.fromkeys(libraries(cfg)))
     missing = [name for name in required if find_spec(name) is None]
@@ -51,7 +51,7 @@ def packages(run: RunUnderTest) -> str:
 
 
 def libraries(cfg: TrainConfig) -> Iterator[str]:
-    """What a run imports of what only extras install."""
+    """Yield the libraries that the run imports and only extras install."""
     if isinstance(cfg, RLTrainConfig):
         for entry in cfg.rl.rewards.providers:
             yield from () if entry.worker else provider_attribute(entry.name, "requires", ())
@@ -62,11 +62,12 @@ def libraries(cfg: TrainConfig) -> Iterator[str]:
 
 
 def install(library: str) -> str:
+    """Return the command that installs the library."""
     return INSTALL if library == "resemblyzer" else install_hint(library)
 
 
 def machine(run: RunUnderTest) -> str:
-    """Where a run computes and where it saves."""
+    """Report the hardware and the precision, and check that the save folder can be written."""
     cpu = f"{torch.get_num_threads()} CPU threads, {psutil.virtual_memory().available / 1e9:.1f} GB of memory free"
     messages = [f"{gpu()}, {cpu}" if torch.cuda.is_available() else cpu]
     if hasattr(run, "cfg"):
@@ -81,16 +82,18 @@ def machine(run: RunUnderTest) -> str:
 
 
 def gpu() -> str:
+    """Describe the GPU and its free memory in GB."""
     free, total = torch.cuda.mem_get_info()
     return f"{torch.cuda.get_device_name()} with {free / 1e9:.1f} of {total / 1e9:.1f} GB free"
 
 
 def nearest(folder: Path) -> Path:
-    """The folder, or what of the way to it is there."""
+    """Return the folder, or its closest parent that exists."""
     return next(path for path in (folder, *folder.absolute().parents) if path.exists())
 
 
 def config(run: RunUnderTest) -> str:
+    """Report the config's stage, objective and data set; raise its error if it is not valid."""
     if run.problem is not None:
         raise run.problem
     cfg = run.cfg
@@ -99,7 +102,11 @@ def config(run: RunUnderTest) -> str:
 
 
 def data(run: RunUnderTest) -> str:
-    """The plan of a run, and some of its rows: whether they can be heard, how long they are, what symbols they have."""
+    """Build the batch plan of the run, decode some rows, and check their texts against the vocabulary.
+
+    Raises:
+        ValueError: a decoded row is bad, or most texts have a symbol that the vocabulary lacks.
+    """
     cfg, messages = run.cfg, []
     plan = build_plan(cfg, messages.append)
     order = sorted(index for batch in plan.epoch(0) for index, _, _ in batch)
@@ -111,7 +118,7 @@ def data(run: RunUnderTest) -> str:
     check_schedule(cfg.optim, total)
     if isinstance(cfg, RLTrainConfig):
         describe_rollouts(cfg, len(plan.frames(0)), 1)
-    run.plan, run.total = plan, total  # bad rows are left out in training too
+    run.plan, run.total = plan, total  # set before bad rows raise: training skips them as well
     failures = list(bad_rows(rows, scans))
     if failures:
         first, folder = f"row {indices[failures[0].index]}, {failures[0].kind}: {failures[0].reason}", dataset_dir(cfg)
@@ -123,13 +130,13 @@ def data(run: RunUnderTest) -> str:
 
 
 def evenly_spaced(items: list[int], num: int) -> list[int]:
-    """So many of them, from the first to the last."""
+    """Select up to `num` items at equal intervals, from the first to the last."""
     num = min(num, len(items))
     return [items[index * (len(items) - 1) // max(1, num - 1)] for index in range(num)]
 
 
 def texts(cfg: TrainConfig, rows: list[Row]) -> str:
-    """How the vocabulary covers the texts; ValueError where most of them have a symbol that it lacks."""
+    """Describe the vocabulary's coverage of the texts; raise ValueError if most have a symbol that it lacks."""
     vocabulary = build_vocabulary(cfg)
     summary = " ".join(" ".join(vocabulary_coverage(rows, vocabulary)).split())
     if sum(bool(vocabulary.unknown([row.text])) for row in rows) > len(rows) / 2:
@@ -138,7 +145,7 @@ def texts(cfg: TrainConfig, rows: list[Row]) -> str:
 
 
 def checkpoint(run: RunUnderTest) -> str:
-    """What the run would start or go on from, loaded as training loads it."""
+    """Load the checkpoint that the run would start or resume from, in the same way as training."""
     messages: list[str] = []
     loaded = load_rl(run, messages) if isinstance(run.cfg, RLTrainConfig) else load(run, messages)
     if loaded is None:
@@ -148,7 +155,7 @@ def checkpoint(run: RunUnderTest) -> str:
 
 
 def load(run: RunUnderTest, messages: list[str]) -> Checkpoint | None:
-    """Stage 1: a model and what its weights will be."""
+    """Build the model and the loss of stage 1; return the checkpoint that it starts from, if there is one."""
     cfg, vocabulary = run.cfg, build_vocabulary(run.cfg)
     run.policy = prepare_model(build_stage1_model(cfg, vocabulary), run.accelerator).train()
     run.loss = InfillingLoss(cfg.model)
@@ -160,7 +167,7 @@ def load(run: RunUnderTest, messages: list[str]) -> Checkpoint | None:
 
 
 def load_rl(run: RunUnderTest, messages: list[str]) -> Checkpoint:
-    """Stage 2: the policy, its reference and the algorithm."""
+    """Build the policy, its reference and the loss of stage 2; return the checkpoint that it starts from."""
     cfg = run.rl_cfg
     folder = CheckpointDir(cfg.ckpts)
     loaded = find_start(cfg, folder, messages.append)
@@ -174,7 +181,7 @@ def load_rl(run: RunUnderTest, messages: list[str]) -> Checkpoint:
 
 
 def describe_checkpoint(loaded: Checkpoint) -> str:
-    """File, stage, update and card."""
+    """Describe a checkpoint: its file, update, stage and model."""
     stage = loaded.payload.get("objective", "no run of ours")
     model_note = "says not of which model" if loaded.spec is None else f"of {loaded.spec.model['name']}"
     at = f"update {loaded.update} of " if loaded.update else ""

@@ -1,4 +1,4 @@
-"""One update of a run, tried: rollout, ratio, gradient, time, memory and disk. `scripts.doctor` asks."""
+"""Doctor checks of one update: rollout, probability ratio, gradient, time, memory and disk space."""
 
 from __future__ import annotations
 
@@ -26,12 +26,16 @@ from f5_tts.train.loop import accumulate_gradients, merge_metrics, train_update
 from f5_tts.train.oom import OomRetry
 from f5_tts.types import ExperienceBatch, RewardBatch, Rollout
 
-MAX_TRIES = 4  # stage 1 hides texts by chance: draws after which a tensor must have had a gradient
+MAX_TRIES = 4  # stage 1 drops texts at random: passes after which each tensor must have had a gradient
 CHANCE = "chance.score"
 
 
 def rollout(run: RunUnderTest) -> str:
-    """One update's groups, drawn as the run draws them; advantages by chance stand for the rewards'."""
+    """Collect the samples of one update as the run does, with random scores in place of the rewards'.
+
+    Raises:
+        ValueError: a sample has values that are not finite.
+    """
     experience = random_experience(run)
     rollouts = [batch.rollout for batch in experience]
     num_non_finite = sum(int((~drawn_rollout.mel.isfinite()).flatten(1).any(dim=1).sum()) for drawn_rollout in rollouts)
@@ -52,7 +56,7 @@ def rollout(run: RunUnderTest) -> str:
 
 
 def random_experience(run: RunUnderTest) -> list[ExperienceBatch]:
-    """What an update learns from, but for its rewards: it is here whether these work or not."""
+    """Collect the experience of one update with random scores, so that it does not depend on the rewards."""
     rl, seed = run.rl_cfg.rl, run.cfg.optim.seed
     torch.manual_seed(seed)
 
@@ -65,26 +69,27 @@ def random_experience(run: RunUnderTest) -> list[ExperienceBatch]:
 
 
 def random_rewards(rollout: Rollout) -> RewardBatch:
+    """Draw a random score (standard normal) for each sample."""
     scores = torch.randn(len(rollout.mel))
     return RewardBatch(total=scores, components={CHANCE: scores}, weights={CHANCE: 1.0})
 
 
 def backward_slices(run: RunUnderTest, item: list[Any]) -> dict[str, float]:
-    """What the slices of one update's loss measured; their gradients are added to those that are there."""
+    """Run the backward passes of one update and return its merged metrics; gradients accumulate."""
     return merge_metrics(
         [output.metrics for output in accumulate_gradients(run.policy, item, run.loss, run.accelerator)]
     )
 
 
 def measured(run: RunUnderTest) -> dict[str, float]:
-    """By the first backward pass over the rollout; a ratio that is off does not end it."""
+    """Return the metrics of the first backward pass over the rollout; a wrong probability ratio raises nothing."""
     if not hasattr(run, "metrics"):
         run.metrics = backward_slices(run, [replace(batch, is_on_policy=False) for batch in run.experience])
     return run.metrics
 
 
 def ratio(run: RunUnderTest) -> str:
-    """Whether the policy that learns is the one that drew."""
+    """Check that the policy assigns its samples the probability recorded in the rollout: a ratio of 1."""
     metrics, loss = measured(run), run.loss
     assert isinstance(loss, PolicyLoss), "asked of stage 2 alone"
     check = loss.check_on_policy(metrics)
@@ -97,7 +102,15 @@ def ratio(run: RunUnderTest) -> str:
 
 
 def gradient(run: RunUnderTest) -> str:
-    """Whether every trained tensor gets one, those that `ratio` left included, and why not where it should not."""
+    """Check that each trained tensor receives a gradient and that the gradients are finite.
+
+    Layers that start at zero pass no gradient to the layers before them. Tensors without one are therefore tested again
+    after such weights were replaced by small noise.
+
+    Raises:
+        ValueError: trained tensors receive no gradient.
+        FloatingPointError: a gradient is not finite, and no fp16 scaler would reduce it.
+    """
     trained = {name: value for name, value in run.policy.named_parameters() if value.requires_grad}
     frozen = {name for name in trained if name.startswith(HEAD)} if run.freezes_sigma else set()
     expected = {name: value for name, value in trained.items() if name not in frozen}
@@ -114,7 +127,7 @@ def gradient(run: RunUnderTest) -> str:
     non_finite = [
         name for name, value in expected.items() if value.grad is not None and not value.grad.isfinite().all()
     ]
-    if non_finite and run.accelerator.scaler is None:  # fp16 begins with too large a scale, and lowers it
+    if non_finite and run.accelerator.scaler is None:  # the fp16 scaler starts too large and reduces its scale
         raise FloatingPointError(
             f"not finite for {first_names(non_finite)}: look at the checkpoint, model.ln_sigma_init and "
             "optim.mixed_precision"
@@ -128,7 +141,10 @@ def gradient(run: RunUnderTest) -> str:
 
 
 def backward_until_covered(run: RunUnderTest, expected: Mapping[str, Tensor]) -> None:
-    """Learn until every tensor has had a gradient: stage 1, which hides texts by chance, some times."""
+    """Run backward passes until each tensor has had a gradient.
+
+    Stage 2 runs one. Stage 1 drops texts at random and runs up to `TRIES`.
+    """
     is_rl = isinstance(run.cfg, RLTrainConfig)
     for _ in range(1 if is_rl else MAX_TRIES):
         if without_gradient(expected):
@@ -136,12 +152,13 @@ def backward_until_covered(run: RunUnderTest, expected: Mapping[str, Tensor]) ->
 
 
 def without_gradient(trained: Mapping[str, Tensor]) -> set[str]:
+    """Return the names of tensors whose gradient is missing or zero."""
     return {name for name, value in trained.items() if value.grad is None or not value.grad.any()}
 
 
 @contextmanager
 def perturb_zero_weights(run: RunUnderTest) -> Iterator[None]:
-    """Weights that are all zero, small noise for a while: what comes before them is then heard."""
+    """Replace weights that are all zero by small noise within the context, so that gradients pass through them."""
     zero_weights = [value for value in run.policy.parameters() if not value.any()]
     with torch.no_grad():
         for value in zero_weights:
@@ -155,15 +172,19 @@ def perturb_zero_weights(run: RunUnderTest) -> Iterator[None]:
 
 
 def first_names(names: Iterable[str]) -> str:
+    """Join the first two names, followed by an ellipsis if there are more."""
     first = sorted(names)
     return ", ".join(first[:2] + ["..."] * (len(first) > 2))
 
 
-# --- time and room ---
+# --- time, memory and disk space ---
 
 
 def cost(run: RunUnderTest) -> str:
-    """One whole update, timed, and what the rest of the run will take and hold; the weights in memory change."""
+    """Run and time one whole update, and estimate the time, memory and disk space of the rest of the run.
+
+    The update changes the weights in memory.
+    """
     cfg, state = run.cfg, run.state
     remaining = run.total - state.update
     run.policy.zero_grad()
@@ -179,13 +200,18 @@ def cost(run: RunUnderTest) -> str:
 
 
 def scored_experience(run: RunUnderTest) -> list[ExperienceBatch]:
+    """Collect the experience of one update with the run's own rewards."""
     rl, scorer = run.rl_cfg.rl, run.scorer
     advantage_fn = build_advantage(scorer, rl)
     return next(collect_experience(run.policy, [run.batches], scorer, advantage_fn, rl, old_policy=run.old_policy))
 
 
 def memory(run: RunUnderTest) -> str:
-    """GB that the update took; of stage 2 also what the longest clips will, ValueError where that is not there."""
+    """Report the memory of the update in GB; for stage 2, also the estimate for the longest clips.
+
+    Raises:
+        ValueError: the longest clips need more memory than there is.
+    """
     on_gpu = run.accelerator.device.type == "cuda"
     if on_gpu:
         used, free = torch.cuda.max_memory_reserved(), torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()
@@ -208,13 +234,14 @@ def memory(run: RunUnderTest) -> str:
 
 
 def disk(run: RunUnderTest, remaining: int) -> str:
-    """How much the run's files will hold; ValueError where that is not there."""
+    """Estimate the disk space of the run's checkpoints; raise ValueError if it exceeds the free space."""
     ckpts = run.cfg.ckpts
     size, free = num_bytes(run.state.payload()), shutil.disk_usage(nearest(Path(ckpts.save_dir))).free
     numbered = remaining // ckpts.save_per_updates
     files = 2 + (numbered if ckpts.keep_last_n_checkpoints < 0 else min(numbered, ckpts.keep_last_n_checkpoints))
     summary = (
-        f"up to {files} checkpoints of {size / 1e9:.2g} GB"  # model_last.pt counts twice: the new one is beside it
+        # model_last.pt counts twice: the new one is written beside the old one
+        f"up to {files} checkpoints of {size / 1e9:.2g} GB"
     )
     if files * size > free:
         raise ValueError(
@@ -225,5 +252,5 @@ def disk(run: RunUnderTest, remaining: int) -> str:
 
 
 def num_bytes(state: object) -> int:
-    """Of all tensors in a nested state."""
+    """Compute the bytes of all tensors in a nested state."""
     return sum(leaf.nbytes for leaf in tree_leaves(state) if isinstance(leaf, Tensor))

@@ -1,4 +1,4 @@
-"""Files of a source -> a folder, complete and verified, and flags to say which: what both fetch commands share."""
+"""Download of a model's files to a folder, complete and verified, and the flags that both fetch commands share."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 
 from f5_tts.download.source import RemoteFile, Source, first_line, verified_sha256
 
-STAGING = ".fetch"  # the folder, in --cache_dir, of what is not finished
+STAGING = ".fetch"  # staging folder in --cache_dir for partial files
 
 
 def command_line(module: str, text: str | None) -> argparse.ArgumentParser:
-    """The flags of both commands."""
+    """Build the argument parser that both fetch commands share."""
     parser = argparse.ArgumentParser(prog=f"python -m {module}", description=text)
     parser.add_argument("--cache_dir", type=folder, required=True, metavar="DIR", help="where the model shall lie")
     parser.add_argument("--revision", help="a branch, tag or commit of the hub's repository; default: its main branch")
@@ -23,7 +23,7 @@ def command_line(module: str, text: str | None) -> argparse.ArgumentParser:
 
 
 def folder(text: str) -> Path:
-    """A path for argparse, where no file lies."""
+    """Convert an argument to a path; raise ArgumentTypeError if a file has that path."""
     path = Path(text)
     if path.exists() and not path.is_dir():
         raise argparse.ArgumentTypeError(f"{path} is a file, where a folder should be")
@@ -31,17 +31,18 @@ def folder(text: str) -> Path:
 
 
 def ensure_files(source: Source, names: Sequence[str], folder: Path, root: Path, advice: str | None = None) -> None:
-    """Puts the named files into the folder once all are complete and verified, the last one last; what fits stays.
+    """Copy or download the missing files to the folder, once all are complete and verified; keep files that match.
 
-    So a folder with the last one in it, which should be the weights, is a whole model. Unfinished files wait in `root`
-    for the next run. `advice` is what else to try where files are missing.
+    The last name should be that of the weights: this file is moved last, so that a folder that has it holds a whole
+    model. Partial files stay in `root` for the next run. `advice` is an alternative to suggest if files are missing.
     """
     require(source, names, folder, advice)
     if source.offline_reason:
         print(f"{source.offline_reason}: taking what is on this machine", flush=True)
     missing = [name for name in names if not is_present(source, name, folder)]
     if missing:
-        with staging_dir(root) as staging:  # perhaps after another process, which may have brought some
+        # another process may have installed some files while this one waited for the lock
+        with staging_dir(root) as staging:
             staged = {
                 name: download_verified(source, name, folder, staging)
                 for name in missing
@@ -52,7 +53,7 @@ def ensure_files(source: Source, names: Sequence[str], folder: Path, root: Path,
 
 
 def require(source: Source, names: Sequence[str], folder: Path, advice: str | None) -> None:
-    """Raises an error that says what is missing, and how to bring it by hand."""
+    """Raise ValueError or FileNotFoundError if files are missing; the message says how to obtain them manually."""
     missing = [name for name in names if not source.has(name, folder)]
     if not missing:
         return
@@ -64,7 +65,7 @@ def require(source: Source, names: Sequence[str], folder: Path, advice: str | No
 
 
 def is_present(source: Source, name: str, folder: Path) -> bool:
-    """Whether the folder has the file as it should be; if so, it is reported."""
+    """Check whether the folder has a valid copy of the file, and report the copy."""
     sha256 = verified_sha256(folder / name, source.files[name])
     if sha256:
         report(source, name, sha256, "was there")
@@ -72,13 +73,14 @@ def is_present(source: Source, name: str, folder: Path) -> bool:
 
 
 def report(source: Source, name: str, sha256: str, action: str) -> None:
+    """Print the SHA-256 of the file, how it was obtained, and whether there was a checksum to compare it with."""
     verification = f"as in {source.name}" if source.files[name].checksum else "nothing to compare it with"
     print(f"{name}: sha256 {sha256} ({action}; {verification})", flush=True)
 
 
 @contextmanager
 def staging_dir(root: Path) -> Iterator[Path]:
-    """A folder in `root` for what is not finished, for one process at a time; gone when all went well."""
+    """Lock and yield a staging folder in `root` for partial files; remove it after success."""
     from huggingface_hub.utils import WeakFileLock
 
     staging, lock = root / STAGING, root / f"{STAGING}.lock"
@@ -87,17 +89,21 @@ def staging_dir(root: Path) -> Iterator[Path]:
         staging.mkdir(exist_ok=True)
         yield staging
         shutil.rmtree(staging)
-        with suppress(PermissionError):  # of systems that keep a file while it is open
+        with suppress(PermissionError):  # some systems do not delete a file that is open
             lock.unlink()
 
 
 def download_verified(source: Source, name: str, folder: Path, staging: Path) -> Path:
-    """The file in the workplace, complete and verified."""
+    """Copy or download the file to the staging folder, verify it, and return its path.
+
+    If the continuation of a partial file does not match, the whole file is downloaded again. Raises OSError if the
+    checksum does not match.
+    """
     file = source.files[name]
     tmp_path = staged_path(file, staging)
     had_partial = tmp_path.exists()
     sha256 = verified_sha256(tmp_path, file) or copy_or_download(tmp_path, file, folder)
-    if had_partial and not sha256:  # what an earlier run left was no beginning of it
+    if had_partial and not sha256:  # the partial file of an earlier run did not belong to this file
         sha256 = copy_or_download(tmp_path, file, folder)
     if not sha256:
         advice = "delete it" if file.local_copy else "it was thrown away, and the same command fetches it again"
@@ -107,12 +113,12 @@ def download_verified(source: Source, name: str, folder: Path, staging: Path) ->
 
 
 def staged_path(file: RemoteFile, staging: Path) -> Path:
-    """Its name in the workplace, which no other version of the file shares."""
+    """Return the file's path in the staging folder, which differs for each version of the file."""
     return staging / f"{file.name}.{file.checksum or 'unverified'}"
 
 
 def copy_or_download(tmp_path: Path, file: RemoteFile, folder: Path) -> str | None:
-    """Copies the file or fetches what `part` lacks of it; its sha256, or None and nothing left if it is not right."""
+    """Copy the file or download what is missing; return its SHA-256, or delete it and return None if it is wrong."""
     if file.local_copy is not None:
         shutil.copyfile(file.local_copy, tmp_path)
     else:
@@ -124,7 +130,7 @@ def copy_or_download(tmp_path: Path, file: RemoteFile, folder: Path) -> str | No
 
 
 def download_or_explain(file: RemoteFile, tmp_path: Path, folder: Path) -> None:
-    """Fetches what `part` lacks; OSError says how to go on from there."""
+    """Download what is missing of the file; raise OSError with a message on how to resume."""
     from huggingface_hub.errors import HTTPError  # pyright: ignore[reportPrivateImportUsage]
 
     try:
@@ -137,15 +143,15 @@ def download_or_explain(file: RemoteFile, tmp_path: Path, folder: Path) -> None:
 
 
 def download(file: RemoteFile, tmp_path: Path) -> None:
-    """With a progress bar.
+    """Download the file with a progress bar; resume a partial file.
 
-    Not by hf_hub_download: of late it forgets the beginning of a file whose download was interrupted.
+    This does not use hf_hub_download, whose recent versions discard the beginning of an interrupted download.
     """
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers
 
-    headers = {} if file.public else build_hf_headers(library_name="f5_tts")  # with the user's token
-    headers["Accept-Encoding"] = "identity"  # a range of a compressed file is no range of the file
+    headers = {} if file.public else build_hf_headers(library_name="f5_tts")  # these contain the user's token
+    headers["Accept-Encoding"] = "identity"  # a byte range of a compressed response is not one of the file
     resumes = file.checksum is not None and tmp_path.exists() and tmp_path.stat().st_size < (file.size or 0)
     with tmp_path.open("ab" if resumes else "wb") as stream:
         size = stream.tell()
@@ -155,7 +161,7 @@ def download(file: RemoteFile, tmp_path: Path) -> None:
 
 
 def install(source: Source, names: Sequence[str], staged: dict[str, Path], folder: Path, staging: Path) -> None:
-    """Moves all into the folder; the last name is away while the others change."""
+    """Move all files to the folder; the last named file is absent while the others change."""
     folder.mkdir(parents=True, exist_ok=True)
     last_path = folder / names[-1]
     if names[-1] not in staged:

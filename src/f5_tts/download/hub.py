@@ -1,4 +1,4 @@
-"""The name of a file on disk, or on the Hugging Face hub -> its path here."""
+"""Files on disk or on the Hugging Face hub, by name."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ HUB = "hf://"
 
 
 def find_file(name: str, key: str) -> Path:
-    """A path as it is; of hf://org/repo/path the file in the hub's cache, fetched if it is not there yet.
+    """Return the path of a file; hf://org/repo/path is downloaded into the hub's cache unless it is there.
 
-    `key` is what the user wrote the name into. Raises FileNotFoundError, and ValueError for an incomplete hub name.
+    `key` is the option or config key that holds the name.
+
+    Raises:
+        FileNotFoundError: there is no such file, or it cannot be downloaded.
+        ValueError: a hub name is incomplete.
     """
     path = hub_file(name, key) if name.startswith(HUB) else Path(name)
     if not path.is_file():
@@ -19,7 +23,7 @@ def find_file(name: str, key: str) -> Path:
 
 
 def hub_file(name: str, key: str) -> Path:
-    """The file that hf://org/repo/path names, here; raises as find_file does."""
+    """Return the local path of the file that hf://org/repo/path names; raise the same errors as `find_file`."""
     org, _, rest = name.removeprefix(HUB).partition("/")
     repo, _, path = rest.partition("/")
     if not (org and repo and path):
@@ -34,10 +38,14 @@ def hub_file(name: str, key: str) -> Path:
 
 
 def download_from_hub(repository: str, path: str) -> Path:
-    """A file of the hub, from its cache on this machine where it lies there; FileNotFoundError with the reason."""
+    """Return a hub file's path in the local cache, after a download if it is not there.
+
+    Raises:
+        FileNotFoundError: the download failed; the message has the reason.
+    """
     from huggingface_hub import hf_hub_download, try_to_load_from_cache  # takes a second to import
 
-    # What a dropped connection raises belongs to requests, httpx or httpx2, by the version of the hub's library.
+    # Connection errors come from requests, httpx or httpx2, depending on the version of huggingface_hub.
     from huggingface_hub.errors import HTTPError  # pyright: ignore[reportPrivateImportUsage]
 
     try:

@@ -1,4 +1,4 @@
-"""Where the files of a model are to be had: the Hugging Face hub, its cache on this machine, a URL, a folder."""
+"""Sources of a model's files: the Hugging Face hub, its local cache, a URL or a folder."""
 
 from __future__ import annotations
 
@@ -17,36 +17,40 @@ READ_SIZE = 2**20  # bytes hashed at a time
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RemoteFile:
-    """One file, and what is known of it without having it; None: nobody says."""
+    """A file and what is known of it before the download; None stands for unknown."""
 
     name: str
     url: str
     size: int | None = None  # bytes
-    checksum: str | None = None  # its sha256, or the 40 digits that git names it by
-    local_copy: Path | None = None  # a copy on this machine, as in the hub's cache
-    public: bool = False  # not the hub's: asked for without the user's token
+    checksum: str | None = None  # SHA-256, or the git blob id of 40 digits
+    local_copy: Path | None = None  # a local copy, for example in the hub's cache
+    public: bool = False  # not on the hub: downloaded without the user's token
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
-    """Where files come from."""
+    """A source of files."""
 
     name: str
     files: dict[str, RemoteFile]
-    offline_reason: str | None = None  # why nothing can be fetched from it: only copies on this machine count then
+    offline_reason: str | None = None  # why nothing can be downloaded from it; only local copies are available then
 
     def has(self, name: str, folder: Path) -> bool:
-        """Whether the file can be had, if only because it lies in the folder."""
+        """Check whether the file is available; without a connection, a local copy or one in the folder is needed."""
         if self.offline_reason is None:
             return name in self.files
         return name in self.files and (self.files[name].local_copy is not None or (folder / name).is_file())
 
 
 def list_hub_files(repository: str, names: Sequence[str], revision: str | None, *, offline: bool) -> Source:
-    """Those of the named files that the repository has; if the hub is silent, what its cache on this machine says."""
+    """List those of the named files that the repository has; without a connection, list those of its local cache.
+
+    Raises:
+        ValueError: the hub does not have the repository or the revision.
+    """
     from huggingface_hub import constants, model_info
 
-    # What a dropped connection raises belongs to requests, httpx or httpx2, by the version of the hub's library.
+    # The error of a dropped connection is one of requests, httpx or httpx2, depending on the hub library's version.
     from huggingface_hub.errors import (
         HTTPError,  # pyright: ignore[reportPrivateImportUsage]
         RepositoryNotFoundError,
@@ -61,14 +65,15 @@ def list_hub_files(repository: str, names: Sequence[str], revision: str | None, 
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         reason = f"({first_line(error)}); is --revision right?"
         raise ValueError(f"the hub has no {repository} at {revision or 'its main branch'} {reason}") from error
-    except (OSError, HTTPError, ValueError, KeyError, TypeError) as error:  # the last three: what answered is no hub
+    # the last three: the server that answered is no hub
+    except (OSError, HTTPError, ValueError, KeyError, TypeError) as error:
         return list_cached_files(repository, names, revision, f"the hub is not in reach ({first_line(error)})")
     files = [as_remote_file(repository, info.sha or revision, entry) for entry in info.siblings or []]
     return Source(name=f"{repository} at {info.sha}", files={file.name: file for file in files if file.name in names})
 
 
 def as_remote_file(repository: str, commit: str | None, entry: RepoSibling) -> RemoteFile:
-    """A file as the hub lists it; one already in its cache here need not be fetched again."""
+    """Convert an entry of the hub's listing; it includes the local copy if the cache has one."""
     return RemoteFile(
         name=entry.rfilename,
         url=url_of(repository, entry.rfilename, commit),
@@ -79,7 +84,7 @@ def as_remote_file(repository: str, commit: str | None, entry: RepoSibling) -> R
 
 
 def list_cached_files(repository: str, names: Sequence[str], revision: str | None, offline_reason: str) -> Source:
-    """All the named files, each with its copy in the hub's cache if there is one."""
+    """List all named files, each with its copy in the hub's local cache if there is one."""
     local_copies = {name: cached_path(repository, name, revision) for name in names}
     files = {
         name: RemoteFile(name=name, url=url_of(repository, name, revision), checksum=checksum_of(copy), local_copy=copy)
@@ -89,21 +94,21 @@ def list_cached_files(repository: str, names: Sequence[str], revision: str | Non
 
 
 def from_url(url: str, name: str, *, offline: bool) -> Source:
-    """A file that is not on the hub; it gets no token of the user's."""
+    """Build the source of a file outside the hub; the user's token is not sent to it."""
     return Source(
         name=url, files={name: RemoteFile(name=name, url=url, public=True)}, offline_reason=find_offline_reason(offline)
     )
 
 
 def from_folder(name: str, names: Sequence[str], folder: Path) -> Source:
-    """Files of a folder on this machine."""
+    """Build the source of files in a local folder, with their checksums."""
     files = [RemoteFile(name=file, url=name, local_copy=folder / file) for file in names]
     checksums = {file.name: verified_sha256(folder / file.name, file) for file in files}
     return Source(name=name, files={file.name: replace(file, checksum=checksums[file.name]) for file in files})
 
 
 def find_offline_reason(offline: bool) -> str | None:
-    """Why nobody may be asked."""
+    """Return why no connection may be made, or None if one may."""
     from huggingface_hub import constants
 
     if offline:
@@ -112,12 +117,13 @@ def find_offline_reason(offline: bool) -> str | None:
 
 
 def checksum_of(copy: Path | None) -> str | None:
-    """The checksum by which the hub's cache names what it links to; None on a system without links."""
+    """Return the checksum in the name of the link target of a cached file; None if the file is no link."""
     name = copy.readlink().name if copy is not None and copy.is_symlink() else ""
     return name if len(name) in (40, 64) and set(name) <= set(hexdigits) else None
 
 
 def cached_path(repository: str, name: str, revision: str | None) -> Path | None:
+    """Return the path of the file in the hub's local cache, or None."""
     from huggingface_hub import try_to_load_from_cache
 
     path = try_to_load_from_cache(repository, name, revision=revision)
@@ -125,13 +131,14 @@ def cached_path(repository: str, name: str, revision: str | None) -> Path | None
 
 
 def url_of(repository: str, name: str, revision: str | None) -> str:
+    """Return the download URL of the file."""
     from huggingface_hub import hf_hub_url
 
     return hf_hub_url(repository, name, revision=revision)
 
 
 def verified_sha256(path: Path, file: RemoteFile) -> str | None:
-    """The sha256 of what lies there, if it is the whole file as far as anybody says; else None."""
+    """Compute the file's SHA-256; return None if the file is missing or its size or checksum does not match."""
     if not path.is_file() or path.stat().st_size != (file.size or path.stat().st_size):
         return None
     sha256, git_sha1 = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
@@ -143,4 +150,5 @@ def verified_sha256(path: Path, file: RemoteFile) -> str | None:
 
 
 def first_line(error: Exception) -> str:
+    """Return the first line of an error's message without its full stop, or the name of its type."""
     return str(error).partition("\n")[0].rstrip(".") or type(error).__name__

@@ -27,29 +27,32 @@ from f5_tts.rl.grpo import PolicyLoss
 from f5_tts.types import ExperienceBatch, Rollout, SpeechBatch
 
 WORLD_SIZES = (1, 8, 64, 512)
-GPUS_PER_NODE = 8  # GPUs
-NUM_SAMPLED_UPDATES = 16  # tried, as rl.window.schedule=random draws other steps each time
-SHARDED_OVERRIDES = [  # with what does not go with it
+GPUS_PER_NODE = 8  # GPUs per node
+NUM_SAMPLED_UPDATES = 16  # updates to average over, as rl.window.schedule=random selects different steps each time
+SHARDED_OVERRIDES = [  # with the options that sharding excludes set to their defaults
     *("optim.shard=true", "optim.bnb_optimizer=false", "optim.ema.device=null"),
     *("rl.ref_model_device=null", "eval.every_updates=0"),
 ]
 
 
 class CallCounter:
-    """In place of a network, of the reference and of nft's old policy: how often they are asked."""
+    """Replacement for the policy, the reference and the old policy of nft that counts its calls."""
 
     def __init__(self) -> None:
-        self.num_forward = self.num_backward = 0  # in all, and with gradients
+        self.num_forward = self.num_backward = 0  # all calls, and those with gradients
 
     def __call__(self, x: Tensor, *inputs: Any, **options: Any) -> Velocity:
+        """Count the call and return a zero velocity."""
         self.num_forward += 1
         self.num_backward += torch.is_grad_enabled()
         return Velocity(torch.zeros_like(x), torch.zeros_like(x))
 
 
 def passes_per_update(rl: RLConfig, has_old: bool) -> tuple[float, float]:
-    """Forward passes in which one batch is drawn and held against the reference, and those that are learnt from, each
-    with a backward pass; of an update, on average."""
+    """Count the passes of one batch per update, on average.
+
+    Returns the forward passes without gradients, and the forward passes that are each followed by a backward pass.
+    """
     draw = find_algorithm(rl.algorithm).draw
     drawing, learning = CallCounter(), CallCounter()
     loss = PolicyLoss(rl, learning if rl.kl_weight > 0 else None, learning if has_old else None)
@@ -63,11 +66,12 @@ def passes_per_update(rl: RLConfig, has_old: bool) -> tuple[float, float]:
 
 
 def as_experience(rollout: Rollout) -> ExperienceBatch:
+    """Build an experience batch with zero advantages."""
     return ExperienceBatch(rollout=rollout, advantages=torch.zeros(len(rollout.mel)), loss_weight=1.0, metrics={})
 
 
 def short_batch() -> SpeechBatch:
-    """One prompt of 100 frames of one bin."""
+    """Build a batch of one prompt with 100 frames of one mel bin."""
     lens, text = torch.tensor([100]), torch.zeros(1, 1, dtype=torch.long)
     return SpeechBatch(
         mel=torch.zeros(1, 100, 1),
@@ -81,7 +85,7 @@ def short_batch() -> SpeechBatch:
 
 
 class CommunicationEstimate:
-    """A run, and the same in shards, on any number of GPUs; all in bytes."""
+    """Memory and communication of a run, with and without sharding, on any number of GPUs; all in bytes."""
 
     def __init__(self, cfg: RLTrainConfig, sharded_cfg: RLTrainConfig, seconds: float) -> None:
         self.cfg, self.sharded_cfg, self.seconds = cfg, sharded_cfg, seconds
@@ -95,22 +99,30 @@ class CommunicationEstimate:
         self.tensors, self.rollouts = len(sizes), prompts_per_batch(cfg, seconds) * batches * group_size(cfg.rl)
 
     def bytes_held(self) -> int:
+        """Compute the bytes that each GPU holds without sharding."""
         return total_bytes(
             [*persistent_items(self.cfg, self.model, self.seconds), self.activations, *self.other_items], "GPU"
         )
 
     def bytes_held_sharded(self, world_size: int) -> int:
+        """Compute the bytes that each GPU holds with sharding."""
         return total_bytes(
             [*persistent_items(self.sharded_cfg, self.model, self.seconds, world_size), self.activations], "GPU"
         )
 
     def bytes_sent(self, world_size: int) -> float:
-        """By each GPU in an update: gradients go around a ring twice, to be added up and to be handed out."""
+        """Compute the bytes that each GPU sends per update without sharding.
+
+        Gradients are averaged by a ring all-reduce, which sends 2 (n - 1) / n of their size on n GPUs.
+        """
         return 2 * (world_size - 1) / world_size * self.gradients
 
     def bytes_sent_sharded(self, world_size: int) -> float:
-        """The same. Weights go around once for each pass, forward or backward, and gradients once for each backward
-        pass: to each process its part of them, from each other one."""
+        """Compute the bytes that each GPU sends per update with sharding.
+
+        Weights are all-gathered for each forward and each backward pass; gradients are reduce-scattered after each
+        backward pass. Each of these exchanges one shard with every other process.
+        """
         lora, model = self.cfg.lora, self.model
         shard, trained = sum(shard_numels(model, world_size)), sum(trained_sizes(model, lora, world_size))
         shard += sum(adapter_sizes(model, lora, world_size))
@@ -121,7 +133,10 @@ class CommunicationEstimate:
         )
 
     def reward_bytes(self) -> int:
-        """By each process to each other: which frames it generated, and with rl.credit=word what each earned; scores of
-        whole clips are a few more."""
+        """Compute the bytes that each process sends to each other process for rewards.
+
+        These are the mask of generated frames and, with rl.credit=word, a score per frame. Scores of whole clips add
+        little and are not counted.
+        """
         frames = self.rollouts * frames_per_clip(self.cfg, self.seconds)
         return frames * (1 if self.cfg.rl.credit == "sample" else 1 + BYTES_PER_FLOAT)

@@ -1,4 +1,4 @@
-"""How many bytes tensors hold, counted while code runs: on real tensors, or on such as have a shape and no memory."""
+"""Peak memory of tensors while code runs, counted on real tensors or on fake ones without memory."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from f5_tts.model.cfm import CFM
 
 
 class PeakMemoryCounter(TorchDispatchMode):
-    """Inside its `with`: the bytes of all tensors that were made there and are alive, `now` and at `most`.
+    """Counter of the bytes of all live tensors made inside its `with` block: `current` and `peak`.
 
-    It sees what torch's operators return, what autograd keeps of it and gradients included; not what a kernel needs
-    while it works, nor an allocator's rounding.
+    It counts the outputs of torch operators, what autograd saves, and gradients. It does not count the workspace of
+    kernels or the rounding of an allocator.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class PeakMemoryCounter(TorchDispatchMode):
         self.seen: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
-        self.seen.update(storages((args, kwargs)))  # counted when they were made, or older
+        self.seen.update(storages((args, kwargs)))  # inputs: counted already, or older than this context
         result = func(*args, **(kwargs or {}))
         for storage in storages(result):
             if storage not in self.seen:
@@ -36,28 +36,31 @@ class PeakMemoryCounter(TorchDispatchMode):
         return result
 
     def add(self, storage: torch.UntypedStorage) -> None:
+        """Count a new storage until it is freed."""
         self.seen.add(storage)
         self.current += storage.nbytes()
         self.peak = max(self.peak, self.current)
         weakref.finalize(storage, self.release, storage.nbytes())
 
     def release(self, num: int) -> None:
+        """Subtract the bytes of a freed storage."""
         self.current -= num
 
 
 def storages(tree: Any) -> list[torch.UntypedStorage]:
+    """List the storages of all tensors in a nested structure."""
     return [leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
 def forward_bytes(
     model: CFM, num: int, frames: int, *, cfg_strength: float = 0.0, bf16: bool = False, with_backward: bool = True
 ) -> int:
-    """The most that a forward pass of `num` clips holds beside weights and gradients, or with `learn` that and its
-    backward pass.
+    """Measure the peak bytes of a forward pass of `num` clips; `with_backward` adds the backward pass.
 
-    Activations as torch saves them (with model.arch.checkpoint_activations an input a block and the inside of one),
-    and with `bf16` the copies of trained weights that autocast keeps during a forward pass. Under torch's
-    FakeTensorMode, model included, nothing is computed.
+    Weights and their gradients are not counted. Activations count as torch saves them; with
+    model.arch.checkpoint_activations these are the inputs of all blocks and the inside of one. With `bf16` the copies
+    of trained weights that autocast makes count too. Under torch's FakeTensorMode, with a fake model, nothing is
+    computed.
     """
     x, cond = torch.zeros(2, num, frames, model.transformer.proj_out.out_features).unbind()
     text, time = torch.zeros(num, frames, dtype=torch.long), torch.zeros(num)
@@ -73,7 +76,7 @@ def forward_bytes(
 
 @contextmanager
 def norms_in_single_precision(model: nn.Module) -> Iterator[None]:
-    """What autocast does on a GPU and not on the CPU; outside autocast no change."""
+    """Run layer norms in float32 under autocast, as a GPU does and the CPU does not; elsewhere nothing changes."""
     norms = [module for module in model.modules() if isinstance(module, nn.LayerNorm)]
     hooks = [norm.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),)) for norm in norms]
     yield

@@ -21,8 +21,9 @@ from f5_tts.rl.algorithms import find_algorithm
 from f5_tts.train.accelerator import precision
 from f5_tts.train.optimizer import MIN_8BIT_NUMEL
 
-BYTES_PER_FLOAT = 4  # bytes of a number in single precision
-QUANTIZATION_BLOCK = 256  # numbers with one scale in 8-bit AdamW; tensors of fewer than SMALLEST stay in 32 bits
+BYTES_PER_FLOAT = 4  # bytes of a float32 value
+# values that share a scale in 8-bit AdamW; tensors with fewer than MIN_8BIT_NUMEL values stay in 32 bits
+QUANTIZATION_BLOCK = 256
 VOCOS_PARAMETERS = 13_531_650  # parameters of the published vocoder
 SAVINGS = (
     "model.arch.checkpoint_activations=true",
@@ -30,29 +31,30 @@ SAVINGS = (
     "lora.rank=16",
     "datasets.batch_size_type=sample datasets.batch_size_per_gpu=1",
 )
-UNSHARDED_SAVINGS = ("optim.bnb_optimizer=true", "optim.ema.device=cpu", "rl.ref_model_device=cpu")  # knobs too
+# these save memory too, but exclude sharding
+UNSHARDED_SAVINGS = ("optim.bnb_optimizer=true", "optim.ema.device=cpu", "rl.ref_model_device=cpu")
 
 
 @dataclass(frozen=True)
 class MemoryItem:
-    """Something that takes memory, and the key that decides how much or where."""
+    """One use of memory, and the config key that determines its size or its device."""
 
     name: str
     device: str  # GPU or CPU
     num_bytes: int  # bytes
     key: str
-    transient: bool = False  # there for a moment, never together with the other passing parts
+    transient: bool = False  # allocated for a short time, never together with another transient item
 
 
 def budget(cfg: RLTrainConfig, seconds: float, processes: int = 1) -> list[MemoryItem]:
-    """All that each process of a run holds while it learns from clips of so many seconds."""
+    """List what each process of the run holds in memory while it trains on clips of this length (s)."""
     with FakeTensorMode():
         model = build_model(cfg.model, vocabulary_or_default(cfg)).eval()
         return [*persistent_items(cfg, model, seconds, processes), *transient_items(cfg, model, seconds)]
 
 
 def persistent_items(cfg: RLTrainConfig, model: CFM, seconds: float, processes: int = 1) -> list[MemoryItem]:
-    """What stays from update to update, and the samples of one."""
+    """List what stays in memory from update to update, and the recorded samples of one update."""
     rl, lora, old_policy = cfg.rl, cfg.lora, find_algorithm(cfg.rl.algorithm).build_old_policy(model, cfg.rl)
     world_size = processes if cfg.optim.shard else 1
     sizes = trained_sizes(model, lora, world_size)
@@ -86,7 +88,7 @@ def persistent_items(cfg: RLTrainConfig, model: CFM, seconds: float, processes: 
 
 
 def transient_items(cfg: RLTrainConfig, model: CFM, seconds: float) -> list[MemoryItem]:
-    """What a forward and backward pass of the policy holds, and a forward pass of a reference that waits on the CPU."""
+    """List what a forward and backward pass of the policy holds, and a forward pass of a reference kept on the CPU."""
     rl, num = cfg.rl, prompts_per_batch(cfg, seconds) * cfg.rl.mini_repeat_count
     size = {"frames": frames_per_clip(cfg, seconds), "cfg_strength": rl.cfg_strength, "bf16": is_mixed_precision(cfg)}
     key = "model.arch.checkpoint_activations"
@@ -109,7 +111,7 @@ def transient_items(cfg: RLTrainConfig, model: CFM, seconds: float) -> list[Memo
 
 
 def optimizer_bytes(cfg: RLTrainConfig, sizes: list[int]) -> int:
-    """Bytes of AdamW's two averages."""
+    """Compute the bytes of AdamW's two moments for tensors of these sizes (numbers of elements)."""
     is_small = [size < MIN_8BIT_NUMEL or not cfg.optim.bnb_optimizer for size in sizes]
     return sum(
         2 * (BYTES_PER_FLOAT * size if small else size + BYTES_PER_FLOAT * ceil(size / QUANTIZATION_BLOCK))
@@ -118,14 +120,18 @@ def optimizer_bytes(cfg: RLTrainConfig, sizes: list[int]) -> int:
 
 
 def rollout_bytes(cfg: RLTrainConfig, seconds: float) -> int:
-    """Of all samples of an update: the clip, its prompt, what was drawn, and what is recorded of each trained step."""
+    """Compute the bytes of all recorded samples of an update.
+
+    A sample has three float32 arrays of frames x mel bins: the recording, its prompt and the generated mel. Each
+    trained step adds the arrays that the algorithm records: for example state, action, mean and standard deviation.
+    """
     samples = prompts_per_batch(cfg, seconds) * cfg.optim.grad_accumulation_steps * group_size(cfg.rl)
     arrays = 3 + find_algorithm(cfg.rl.algorithm).recorded_arrays(cfg.rl)
     return samples * arrays * frames_per_clip(cfg, seconds) * cfg.model.mel_spec.n_mel_channels * BYTES_PER_FLOAT
 
 
 def reward_items(cfg: RLTrainConfig) -> list[MemoryItem]:
-    """The reward models whose size is known, each where its own `config.device` says, else on the CPU."""
+    """List the reward models of known size, each on the device of its own `config.device`, by default the CPU."""
     return [
         MemoryItem(entry.name, device_of(entry.config.get("device", "cpu")), BYTES_PER_FLOAT * num, device_key(i))
         for i, entry in enumerate(cfg.rl.rewards.providers)
@@ -139,20 +145,22 @@ def num_parameters(entry: ProviderConfig) -> int:
 
 
 def device_key(index: int) -> str:
+    """Return the config key for the device of the reward provider at `index`."""
     return f"rl.rewards.providers.{index}.config.device"
 
 
 def device_of(device: str | None) -> str:
+    """Return CPU for the device name `cpu`, else GPU."""
     return "CPU" if device == "cpu" else "GPU"
 
 
 def frames_per_clip(cfg: RLTrainConfig, seconds: float) -> int:
-    """Mel frames of a clip, made longer by rl.duration_jitter."""
+    """Compute the mel frames of a clip of this length (s), lengthened by rl.duration_jitter."""
     return ceil(seconds * cfg.model.mel_spec.frames_per_second * (1 + cfg.rl.duration_jitter))
 
 
 def prompts_per_batch(cfg: RLTrainConfig, seconds: float) -> int:
-    """Prompts of such clips in a batch."""
+    """Compute the number of prompts of this length (s) in a batch."""
     datasets = cfg.datasets
     if datasets.batch_size_type == "sample":
         return datasets.batch_size_per_gpu
@@ -161,11 +169,12 @@ def prompts_per_batch(cfg: RLTrainConfig, seconds: float) -> int:
 
 
 def is_mixed_precision(cfg: RLTrainConfig) -> bool:
+    """Check whether the run uses mixed precision (bf16 or fp16)."""
     return precision(cfg.optim) != "no"
 
 
 def vocabulary_or_default(cfg: RLTrainConfig, log: Callable[[str], None] = print) -> Vocabulary:
-    """The run's vocabulary; where its file is not here, the released one."""
+    """Load the run's vocabulary; if its file is missing, report that and load the released vocabulary."""
     try:
         return build_vocabulary(cfg)
     except FileNotFoundError as error:
@@ -174,7 +183,7 @@ def vocabulary_or_default(cfg: RLTrainConfig, log: Callable[[str], None] = print
 
 
 def total_bytes(items_of_all: list[MemoryItem], device: str) -> int:
-    """Bytes in a place: what stays, and of what passes the largest."""
+    """Compute the peak bytes on a device: all persistent items and the largest transient one."""
     items = [item for item in items_of_all if item.device == device]
     largest_transient = max((item.num_bytes for item in items if item.transient), default=0)
     return sum(item.num_bytes for item in items if not item.transient) + largest_transient
@@ -183,7 +192,7 @@ def total_bytes(items_of_all: list[MemoryItem], device: str) -> int:
 def suggest_savings(
     name: str, overrides: list[str], cfg: RLTrainConfig, seconds: float, processes: int = 1
 ) -> list[tuple[int, str]]:
-    """Changes that would spare the GPU something, in bytes, the largest first."""
+    """List config changes that reduce the GPU memory, with the bytes that each saves, the largest first."""
 
     def gpu_bytes(cfg: RLTrainConfig) -> int:
         return total_bytes(budget(cfg, seconds, processes), "GPU")

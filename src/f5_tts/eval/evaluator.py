@@ -1,4 +1,4 @@
-"""A model speaks a list of held-out items, and recognisers and the speaker encoder say how well."""
+"""Evaluator: synthesis of a held-out test set, scored by recognizers and a speaker encoder."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SIMILARITY = f"{VOICE_JUDGE}.{VoiceSim.component}"
 
 @dataclass(frozen=True, kw_only=True)
 class EvalSynthesizer:
-    """What turns items into audio: the same for every model that is compared."""
+    """Synthesizer of test items, with the same settings for every model under comparison."""
 
     mel: LogMel
     vocoder: Vocoder
@@ -46,10 +46,14 @@ class EvalSynthesizer:
 
     @property
     def sample_rate(self) -> int:
+        """Return the sample rate of the audio in Hz."""
         return self.mel.spec.target_sample_rate
 
     def request(self, item: EvalItem, index: int) -> Request:
-        """`place` in the list seeds the noise, so that every model starts an item from the same noise."""
+        """Build the request of an item.
+
+        Its position in the list seeds the noise, so that every model starts from the same noise.
+        """
         return Request(
             prompt_mel=self.mel(self.prompt(item)[None])[0],
             text=f"{item.prompt_text} {item.text}",
@@ -58,12 +62,13 @@ class EvalSynthesizer:
         )
 
     def prompt(self, item: EvalItem) -> Tensor:
+        """Load the prompt audio of an item."""
         return load_audio(item.prompt_audio, self.sample_rate)
 
     def synthesize(
         self, model: CFM, items: Sequence[EvalItem], cfg_strength: float, *, quiet: bool = False
     ) -> list[Tensor]:
-        """A waveform for each item, batched by length; `quiet`: without a progress bar."""
+        """Synthesize a waveform for each item, batched by length; `quiet` hides the progress bar."""
         requests = [self.request(item, index) for index, item in enumerate(items)]
         times = time_grid(self.settings.steps, self.settings.sway_sampling_coef)
 
@@ -75,14 +80,14 @@ class EvalSynthesizer:
         return [audio.wave for audio in generated]
 
     def real_time_factor(self, seconds: float, clips: Iterable[Tensor]) -> float:
-        """Seconds of computing for a second of speech."""
+        """Return the seconds of computation per second of speech."""
         return seconds * self.sample_rate / sum(map(len, clips))
 
 
 def score_clips(
     items: Sequence[EvalItem], clips: list[Tensor], synthesizer: EvalSynthesizer, transcribe: Transcribe, judges: Judges
 ) -> list[Score]:
-    """Errors and similarity of each clip, and what other judges say of it."""
+    """Score each clip: word and character errors, speaker similarity and the other judges' scores."""
     transcripts, judge_values = (
         transcribe(clips, synthesizer.sample_rate),
         judge_scores(items, clips, synthesizer, judges),
@@ -91,7 +96,7 @@ def score_clips(
 
 
 def score_clip(item: EvalItem, transcript: str, judge_values: Mapping[str, float]) -> Score:
-    """What an item's clip is worth, of which that was heard and these judges said that."""
+    """Compute the score of one clip from its transcript and the judges' scores."""
     (edits, words), (char_edits, chars) = word_errors(item.text, transcript), char_errors(item.text, transcript)
     return Score(
         id=item.id,
@@ -109,9 +114,9 @@ def score_clip(item: EvalItem, transcript: str, judge_values: Mapping[str, float
 
 
 def build_judges(settings: EvalConfig) -> dict[str, RewardProvider]:
-    """Who knows voices, and those of eval.providers.
+    """Build the speaker-similarity judge and the providers of eval.providers.
 
-    Raises ValueError where two of these call what they say the same, or as an evaluation calls something else.
+    Raises ValueError if two metrics would have the same name.
     """
     judges = build_providers(settings.providers, "eval.providers")
     names = [judge.component for judge in judges.values()]
@@ -126,7 +131,7 @@ def build_judges(settings: EvalConfig) -> dict[str, RewardProvider]:
 def judge_scores(
     items: Sequence[EvalItem], clips: list[Tensor], synthesizer: EvalSynthesizer, judges: Judges
 ) -> list[dict[str, float]]:
-    """What the judges say of each clip, by "<judge>.<component>"."""
+    """Score each clip by every judge; return one dict per clip, with keys "<judge>.<component>"."""
     components = score_all(judges, reward_inputs(items, clips, synthesizer)).components
     return [
         dict(zip(components, scores, strict=True)) for scores in torch.stack(list(components.values()), dim=1).tolist()
@@ -134,7 +139,7 @@ def judge_scores(
 
 
 def reward_inputs(items: Sequence[EvalItem], clips: list[Tensor], synthesizer: EvalSynthesizer) -> list[RewardInput]:
-    """Each clip with what it should say, and in whose voice."""
+    """Pair each clip with its text and its speaker reference."""
     return [
         RewardInput(
             audio=clip, sample_rate=synthesizer.sample_rate, text=item.text, reference_audio=synthesizer.prompt(item)
@@ -146,7 +151,7 @@ def reward_inputs(items: Sequence[EvalItem], clips: list[Tensor], synthesizer: E
 def error_rates(
     items: Sequence[EvalItem], clips: Mapping[float, list[Tensor]], sample_rate: int, transcribe: Transcribe
 ) -> dict[str, float]:
-    """The error rate at each guidance strength, from what the model said of the items with it."""
+    """Compute the error rate at each guidance strength."""
     return {
         f"{strength:g}": error_rate(items, strength_clips, sample_rate, transcribe)
         for strength, strength_clips in clips.items()
@@ -154,14 +159,14 @@ def error_rates(
 
 
 def error_rate(items: Sequence[EvalItem], clips: list[Tensor], sample_rate: int, transcribe: Transcribe) -> float:
-    """All edits over all words."""
+    """Compute all word edits divided by all words."""
     transcripts = transcribe(clips, sample_rate)
     counts = [word_errors(item.text, text) for item, text in zip(items, transcripts, strict=True)]
     return sum(edits for edits, _ in counts) / sum(words for _, words in counts)
 
 
 def build_asr(name: str) -> Transcribe:
-    """pocketsphinx, which is the reward's, or whisper, which never is one."""
+    """Build pocketsphinx, which is also a reward, or Whisper, which is never one."""
     if name == "whisper":
         from f5_tts.eval.whisper_judge import WhisperJudge
 
@@ -173,16 +178,16 @@ def build_asr(name: str) -> Transcribe:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluator:
-    """The same items, noise and guidance for whatever model comes, in a few numbers."""
+    """Evaluator with fixed items, noise and guidance, so that the results of several models are comparable."""
 
     items: Sequence[EvalItem]
     synthesizer: EvalSynthesizer
-    asr_models: Mapping[str, Transcribe]  # by their names in eval.recognisers
+    asr_models: Mapping[str, Transcribe]  # by name, as in eval.recognisers
     judges: Judges
     cfg_strength: float
 
     def __call__(self, model: CFM) -> dict[str, float]:
-        """What is measured, named as in docs/metrics.md; reads no random state."""
+        """Evaluate a model; return the metrics of docs/metrics.md. It uses no global random state."""
         synthesizer, items, started = self.synthesizer, self.items, perf_counter()
         clips = synthesizer.synthesize(model, items, self.cfg_strength, quiet=True)
         rtf = synthesizer.real_time_factor(perf_counter() - started, clips)
@@ -196,7 +201,10 @@ class Evaluator:
 
 
 def load_eval_model(cfg: TrainConfig, checkpoint: Checkpoint, vocabulary: Vocabulary) -> CFM:
-    """The checkpoint's model, with a head if it has one."""
+    """Build the checkpoint's model, with a Gaussian head if the checkpoint has one, and load its weights.
+
+    Sets model.output_dist of the config accordingly.
+    """
     cfg.model.output_dist = "gaussian" if checkpoint.has_head else "deterministic"
     model = build_model(cfg.model, vocabulary).eval()
     load_weights(model, checkpoint)
@@ -204,6 +212,7 @@ def load_eval_model(cfg: TrainConfig, checkpoint: Checkpoint, vocabulary: Vocabu
 
 
 def build_eval_synthesizer(cfg: TrainConfig, vocabulary: Vocabulary) -> EvalSynthesizer:
+    """Build the synthesizer of an evaluation."""
     mel_spec = cfg.model.mel_spec
     return EvalSynthesizer(
         mel=LogMel(mel_spec), vocoder=build_vocoder(cfg.model), vocabulary=vocabulary, settings=cfg.eval
@@ -211,7 +220,10 @@ def build_eval_synthesizer(cfg: TrainConfig, vocabulary: Vocabulary) -> EvalSynt
 
 
 def fingerprint(cfg: TrainConfig, checkpoint: Checkpoint, vocabulary: Vocabulary, items: list[EvalItem]) -> str:
-    """A digest of all that decides what is spoken and how it is graded; a Gaussian head only where it is drawn from."""
+    """Compute a digest of everything that determines the clips and their scores.
+
+    The weights of a Gaussian head count only if the synthesis samples from it (model.sample_from_dist).
+    """
     digest = sha256()
     for name, value in sorted(checkpoint.weights.items()):
         if cfg.model.sample_from_dist or not name.startswith(HEAD):

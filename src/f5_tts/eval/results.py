@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: `scores.json`, written by one command and read by the next."""
+"""Evaluation results: the file `scores.json` and its metrics."""
 
 from __future__ import annotations
 
@@ -23,33 +23,35 @@ from f5_tts.eval.table import ResultRow, result_rows
 from f5_tts.files import write_atomically
 
 FILE = "scores.json"
-METRIC_PREFIX = {"pocketsphinx": "eval", "whisper": "judge"}  # what begins the name of a metric, by who listens
+METRIC_PREFIX = {"pocketsphinx": "eval", "whisper": "judge"}  # recognizer -> prefix of its metric names
 ASR_METRICS = {"wer": word_errors, "cer": char_errors, "repeat_rate": repetitions, "leak_rate": prompt_leaks}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Result:
-    """One model's evaluation."""
+    """Result of evaluating one checkpoint."""
 
     ckpt: str
-    guidance: dict[str, float]  # by recogniser, chosen on dev
-    dev_error_rates: dict[str, dict[str, float]]  # by recogniser and guidance
-    scores: dict[str, list[Score]]  # by recogniser, one a take of each item of test
-    rtf: float = field(compare=False)  # seconds of computing for a second of speech; another one each time
-    mark: str = ""  # of weights, settings and items: evaluations with the same one are the same
+    guidance: dict[str, float]  # by recognizer; chosen on the dev set
+    dev_error_rates: dict[str, dict[str, float]]  # by recognizer and guidance
+    scores: dict[str, list[Score]]  # by recognizer; one score per take of a test item
+    rtf: float = field(compare=False)  # real-time factor: s of computation per s of speech; varies between runs
+    mark: str = ""  # of weights, settings and items; equal evaluations have the same one
 
     def rows(self, model: str, asr: str) -> list[ResultRow]:
+        """Return the rows of the results table for a recognizer."""
         return result_rows(model, self.guidance[asr], self.scores[asr])
 
     def unseen(self, asr: str) -> list[Score]:
-        """Scores on voices never trained on: what "held-out error rate" is about."""
+        """Return the scores of speakers that were not in the training data (held-out)."""
         return [score for score in self.scores[asr] if not score.seen]
 
     def metrics(self) -> dict[str, float]:
-        """What was measured on voices never trained on."""
+        """Compute the held-out metrics."""
         return named_metrics({name: self.unseen(name) for name in self.scores}, self.rtf)
 
     def summary(self, asr: str) -> str:
+        """Describe the held-out results by a recognizer in one line."""
         scores = self.unseen(asr)
         return (
             f"held-out error rate {error_rate(scores):.1%}, similarity {mean_similarity(scores):.3f} "
@@ -58,9 +60,9 @@ class Result:
 
 
 def named_metrics(scores: Mapping[str, Sequence[Score]], rtf: float) -> dict[str, float]:
-    """The measures by recogniser, each with half its 95 % interval, as docs/metrics.md calls them.
+    """Compute the metrics of docs/metrics.md by recognizer, each with the half-width of its 95 % interval.
 
-    Similarity and other judges' opinions, which no recogniser hears, are of the first one's clips.
+    Similarity and other judges' scores do not depend on the recognizer; they come from the scores of the first one.
     """
     metrics = {"eval/rtf": rtf}
     for index, (asr, asr_scores) in enumerate(scores.items()):
@@ -77,6 +79,7 @@ def named_metrics(scores: Mapping[str, Sequence[Score]], rtf: float) -> dict[str
 
 
 def write_result(result: Result, folder: Path) -> None:
+    """Write `scores.json`."""
     text = json.dumps({**asdict(result), "metrics": result.metrics()}, indent=1)
 
     def write(tmp_path: Path) -> None:
@@ -86,13 +89,16 @@ def write_result(result: Result, folder: Path) -> None:
 
 
 def read_result(folder: Path) -> Result:
-    """Raises FileNotFoundError with the command that makes the file, ValueError where an earlier version made it."""
+    """Read `scores.json`.
+
+    Raises FileNotFoundError with the command that makes the file, ValueError if it is damaged or from another version.
+    """
     path = folder / FILE
     if not path.is_file():
         raise FileNotFoundError(f"no {path}: make it with python -m f5_tts.scripts.evaluate eval.out={folder}")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        values.pop("metrics", None)  # which follow from the rest
+        values.pop("metrics", None)  # they are computed from the other fields
         scores = {name: [Score(**row) for row in rows] for name, rows in values.pop("scores").items()}
         result = Result(**values, scores=scores)
         check_result(result)
@@ -105,7 +111,7 @@ def read_result(folder: Path) -> Result:
 
 
 def check_result(result: Result) -> None:
-    """ValueError where a value is not of its kind; JSON can hold any."""
+    """Raise ValueError for a value of the wrong type, because JSON does not enforce types."""
     tables = [result.guidance, *result.dev_error_rates.values()]
     numbers = [value for table in tables for value in table.values()]
     scores = [score for asr_scores in result.scores.values() for score in asr_scores]
@@ -123,6 +129,6 @@ def check_result(result: Result) -> None:
 
 
 def select_examples(scores: Sequence[Score], count: int) -> list[str]:
-    """Ids of items of voices never seen, evenly spread over the list: the clips that an evaluation keeps."""
+    """Select ids of unseen speakers' items, evenly spaced over the list, whose clips the evaluation keeps."""
     ids = list(dict.fromkeys(score.id for score in scores if not score.seen))
     return ids[:: max(1, len(ids) // count)][:count]

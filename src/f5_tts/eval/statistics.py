@@ -1,4 +1,4 @@
-"""Scores of single items -> error rate, similarity, and how sure we may be of them."""
+"""Error rates, similarities and their bootstrap confidence intervals."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 RESAMPLES = 10_000
-TAILS = (2.5, 97.5)  # percent, of a 95 % interval
+TAILS = (2.5, 97.5)  # percentiles of a 95 % interval
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Score:
-    """What was measured on one clip."""
+    """Measurements of one clip."""
 
-    id: str  # of the item; several takes of an item have the same
+    id: str  # of the item; the takes of an item share it
     seen: bool  # whether the speaker was in the training data
-    edits: int  # words put in, left out or replaced
-    words: int  # of the text that was to be spoken
-    char_edits: int  # the same by character, spaces aside
+    edits: int  # inserted, deleted and substituted words
+    words: int  # of the text
+    char_edits: int  # edits by character, without spaces
     chars: int
-    stutters: bool  # whether words are heard more often in a row than they stand there
-    leaks: bool  # whether it begins with words of the prompt
-    similarity: float  # of the voice to the prompt's, as the reward measures it
-    hypothesis: str  # what the recogniser heard
-    opinions: dict[str, float] = field(default_factory=dict)  # of other judges, by component; NaN: does not apply
+    stutters: bool  # whether words are repeated in a row more often than in the text
+    leaks: bool  # whether the transcript begins with words of the prompt
+    similarity: float  # speaker similarity to the prompt, as computed by the reward
+    hypothesis: str  # transcript by the recognizer
+    opinions: dict[str, float] = field(default_factory=dict)  # scores of other judges by component; NaN: does not apply
 
     def __post_init__(self) -> None:
         for edits, size, unit in ((self.edits, self.words, "word"), (self.char_edits, self.chars, "character")):
@@ -40,7 +40,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A measured value and its 95 % interval."""
+    """Value with its 95 % confidence interval."""
 
     value: float
     low: float
@@ -48,6 +48,7 @@ class Interval:
 
     @property
     def half_width(self) -> float:
+        """Return half the width of the interval."""
         return (self.high - self.low) / 2
 
 
@@ -55,29 +56,38 @@ RatioMetric = Callable[[Sequence[Score]], tuple[NDArray[np.float64], NDArray[np.
 
 
 def word_errors(scores: Sequence[Score]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Numerators and denominators, item by item in the order of ids, whose sums' ratio is the error rate."""
+    """Return word edits and words by item, in the order of ids.
+
+    The ratio of their sums is the error rate.
+    """
     return by_item(scores, [s.edits for s in scores]), by_item(scores, [s.words for s in scores])
 
 
 def char_errors(scores: Sequence[Score]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return character edits and characters by item."""
     return by_item(scores, [s.char_edits for s in scores]), by_item(scores, [s.chars for s in scores])
 
 
 def repetitions(scores: Sequence[Score]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the clips with repetitions and all clips by item."""
     return by_item(scores, [s.stutters for s in scores]), by_item(scores, [1] * len(scores))
 
 
 def prompt_leaks(scores: Sequence[Score]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the clips with prompt leaks and all clips by item."""
     return by_item(scores, [s.leaks for s in scores]), by_item(scores, [1] * len(scores))
 
 
 def similarities(scores: Sequence[Score]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Numerators and denominators, item by item in the order of ids, whose sums' ratio is the mean similarity."""
+    """Return summed similarities and clip counts by item, in the order of ids.
+
+    The ratio of their sums is the mean similarity.
+    """
     return by_item(scores, [s.similarity for s in scores]), by_item(scores, [1] * len(scores))
 
 
 def extra_metric(component: str) -> RatioMetric:
-    """The mean of what a judge said of clips to which it applies."""
+    """Return a metric: the mean of a judge's score over the clips where it is not NaN."""
 
     def of(scores: Sequence[Score]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         values = np.array([score.opinions.get(component, np.nan) for score in scores])
@@ -88,35 +98,40 @@ def extra_metric(component: str) -> RatioMetric:
 
 
 def by_item(scores: Sequence[Score], values: Sequence[float | int]) -> NDArray[np.float64]:
-    """Sums over the takes of each item: items differ by chance, takes of one item are not independent."""
+    """Sum values over the takes of each item.
+
+    Only items are independent; takes of one item are not.
+    """
     _, item = np.unique([score.id for score in scores], return_inverse=True)
     return np.bincount(item, weights=values).astype(float)
 
 
 def error_rate(scores: Sequence[Score]) -> float:
-    """All edits over all words: long items weigh more, and insertions can lift it above 1."""
+    """Compute all edits divided by all words: long items weigh more, and insertions can make it greater than 1."""
     return ratio(*word_errors(scores))
 
 
 def mean_similarity(scores: Sequence[Score]) -> float:
+    """Compute the mean speaker similarity."""
     return ratio(*similarities(scores))
 
 
 def ratio(numerators: NDArray[np.float64], denominators: NDArray[np.float64]) -> float:
+    """Divide the sum of the numerators by the sum of the denominators."""
     return float(numerators.sum() / denominators.sum())
 
 
 def bootstrap_interval(
     scores: Sequence[Score], metric: RatioMetric = word_errors, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Interval:
-    """Percentile bootstrap over items: what the quantity would be on other items drawn like these."""
+    """Compute a percentile bootstrap interval of a metric over items."""
     return bootstrap_intervals(scores, [metric], resamples=resamples, seed=seed)[0]
 
 
 def bootstrap_intervals(
     scores: Sequence[Score], metrics: Sequence[RatioMetric], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> list[Interval]:
-    """Of several quantities, on the same resamples."""
+    """Compute the bootstrap intervals of several metrics on the same resamples."""
     check_not_empty(scores)
     sums = [metric(scores) for metric in metrics]
     items = draw_counts(len(sums[0][0]), resamples, np.random.default_rng(seed))
@@ -124,7 +139,7 @@ def bootstrap_intervals(
 
 
 def ratios(numerators: NDArray[np.float64], denominators: NDArray[np.float64]) -> NDArray[np.float64]:
-    """NaN where there is nothing to divide by: no drawn item has such a measure."""
+    """Divide elementwise; NaN where the denominator is 0, because no drawn item has the metric."""
     return np.divide(numerators, denominators, out=np.full_like(numerators, np.nan), where=denominators > 0)
 
 
@@ -137,12 +152,14 @@ def paired_interval(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
-    """After minus before on the same items (by id), in any order; `relative` divides that by before.
+    """Compute the interval of the change from before to after on the same items, matched by id.
 
-    `after` holds one list of scores per training seed (for a single run, a list of one list). Items and seeds are both
-    resampled, each item with its before and all its afters together, so what is hard about an item cancels. With S
-    seeds the part of the spread that seeds cause comes out too small by the factor sqrt((S - 1) / S), about 0.8 for
-    three: read a bound close to 0 as undecided.
+    With `relative` the change is divided by the value before. `after` holds one list of scores per training seed (a
+    list of one list for a single run).
+
+    Items and seeds are both resampled, each item with its before and all its afters together, so the difficulty of an
+    item cancels. With S seeds, the part of the spread due to seeds is too small by the factor sqrt((S - 1) / S), about
+    0.8 for three seeds; so treat a bound close to 0 as undecided.
     """
     check_not_empty(before)
     check_not_empty(after)
@@ -158,12 +175,13 @@ def paired_interval(
 
 
 def check_not_empty(scores: Sequence[object]) -> None:
+    """Raise ValueError if there are no scores."""
     if not scores:
         raise ValueError("an interval needs at least one score, found none")
 
 
 def check_matched(before: Sequence[Score], after: Sequence[Score]) -> None:
-    """Both sides must have as many takes of every item."""
+    """Raise ValueError unless both sides have the same number of takes of each item."""
     ids, others = (Counter(score.id for score in scores) for scores in (before, after))
     if ids != others:
         differing = sorted(((ids - others) | (others - ids)).keys())
@@ -171,19 +189,26 @@ def check_matched(before: Sequence[Score], after: Sequence[Score]) -> None:
 
 
 def draw_counts(size: int, resamples: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """How often each of `size` things is drawn, with replacement, in each resample; the first row is the data: ones."""
+    """Draw how often each of `size` items occurs in each resample, with replacement.
+
+    The first row is the data itself: ones.
+    """
     counts = rng.multinomial(size, np.full(size, 1 / size), size=resamples)
     return np.concatenate([np.ones((1, size)), counts.astype(float)])
 
 
 def relative_change(old: NDArray[np.float64], new: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Divide the change by the old values; raise ValueError unless all of these are above 0."""
     if old.min() <= 0:
         raise ValueError("a relative change needs a value above 0 before, in every resample; ask for the difference")
     return (new - old) / old
 
 
 def interval(values: NDArray[np.float64]) -> Interval:
-    """From the data's own value, which comes first, and those of the resamples that have one."""
+    """Build the interval of a metric: its value on the data, which comes first, and the percentiles of the resamples.
+
+    NaN resamples are left out.
+    """
     finite = values[1:][~np.isnan(values[1:])]
     low, high = np.percentile(finite, TAILS) if len(finite) else (np.nan, np.nan)
     return Interval(float(values[0]), float(low), float(high))

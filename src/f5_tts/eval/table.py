@@ -1,4 +1,4 @@
-"""Scores -> the table of results, the same on the console, in a file and on the page."""
+"""Results table of an evaluation, for the console, a file and the HTML report."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HEADER = ("model", "guidance", "voices", "error rate (95 %)", "similarity (95 %)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ResultRow:
-    """What one model did on the voices of one kind."""
+    """Results of one model on seen or on unseen speakers."""
 
     model: str
     guidance: float | int  # strength of classifier-free guidance
@@ -26,13 +26,13 @@ class ResultRow:
     clips: int
 
     def cells(self) -> tuple[str, ...]:
-        """In the order of `HEADER`."""
+        """Format the row, in the order of `HEADER`."""
         error, voice = percent(self.error_rate), decimals(self.similarity)
         return (self.model, f"{self.guidance:g}", self.voices, error, voice, str(self.clips))
 
 
 def result_rows(model: str, guidance: float | int, scores: Sequence[Score]) -> list[ResultRow]:
-    """One row for the voices never trained on, then one for those seen, where there are scores of the kind."""
+    """Build a row for unseen speakers and one for seen speakers, each where there are scores."""
     groups = {"never seen": [s for s in scores if not s.seen], "seen": [s for s in scores if s.seen]}
     return [
         ResultRow(
@@ -49,7 +49,7 @@ def result_rows(model: str, guidance: float | int, scores: Sequence[Score]) -> l
 
 
 def results_table(rows: Sequence[ResultRow], asr: str) -> str:
-    """Markdown, with columns wide enough to be read as it stands; `recogniser` is a key of `RECOGNISERS`."""
+    """Format the rows as an aligned Markdown table for one recognizer, pocketsphinx or whisper."""
     lines = [HEADER, *(row.cells() for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     header, *body = (" | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) for line in lines)
@@ -58,14 +58,17 @@ def results_table(rows: Sequence[ResultRow], asr: str) -> str:
 
 
 def title(asr: str) -> str:
+    """Return the title of the table; raise ValueError for an unknown recognizer."""
     if asr not in ASR_TITLES:
         raise ValueError(f"recogniser is {asr!r}; allowed: {', '.join(ASR_TITLES)}")
     return f"Held-out digit strings, measured {ASR_TITLES[asr]}:"
 
 
 def percent(interval: Interval) -> str:
+    """Format an error rate and its interval in percent."""
     return f"{100 * interval.value:.1f} % ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
 
 
 def decimals(interval: Interval) -> str:
+    """Format a similarity and its interval."""
     return f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})"

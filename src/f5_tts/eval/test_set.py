@@ -1,4 +1,4 @@
-"""A JSONL list of held-out utterances -> what to speak and with whose voice."""
+"""Held-out test set from a JSONL file."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from f5_tts.data.tokenizer import is_valid_unicode
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvalItem:
-    """One sentence to be spoken in the voice of one prompt."""
+    """Test item: a text to synthesize in the voice of a prompt."""
 
-    id: str  # the same item keeps its id in every evaluation, so that two models can be compared item by item
-    prompt_audio: str  # as the list writes it
+    id: str  # constant over evaluations, so that two models can be compared item by item
+    prompt_audio: str  # path as written in the list
     prompt_text: str
-    text: str  # what is to be spoken
-    duration: float  # s, of the speech to be made
+    text: str  # text to synthesize
+    duration: float  # s, of the speech to synthesize
     speaker: str
     seen: bool  # whether the speaker was in the training data
 
     def __post_init__(self) -> None:
-        if not 0 < self.duration < math.inf:  # so that NaN is refused as well
+        if not 0 < self.duration < math.inf:  # written so that NaN fails too
             raise ValueError(f"'duration' is {self.duration}; it must be above 0 seconds")
         if not re.fullmatch(r"\w[\w .-]{0,99}", self.id):
             raise ValueError(f"'id' is {self.id!r:.60}; clips are named by it: letters, digits and . _ - alone")
@@ -40,12 +40,15 @@ JSON_NAMES = {"str": "string", "float": "number", "bool": "true or false"}
 
 
 def read_items(path: str | Path) -> list[EvalItem]:
-    """The items in the order of the list; one JSON object per line, with exactly the fields of `EvalItem` as keys."""
+    """Read the items of a JSONL file, in order; each line has exactly the fields of `EvalItem`.
+
+    Raises FileNotFoundError or ValueError with the line.
+    """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no evaluation list at {path}")
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # other line breaks may stand within a text
+        lines = path.read_text(encoding="utf-8").split("\n")  # a text may contain other line breaks
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not text in UTF-8 ({error.reason} at byte {error.start})") from error
     items = [read_item(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
@@ -56,7 +59,7 @@ def read_items(path: str | Path) -> list[EvalItem]:
 
 
 def unseen_speakers(items: Sequence[EvalItem], path: Path) -> list[EvalItem]:
-    """Those in voices never trained on, by which a model is judged; ValueError where the list, at `path`, has none."""
+    """Return the items of speakers that were not in the training data; raise ValueError if there are none."""
     unseen = [item for item in items if not item.seen]
     if not unseen:
         raise ValueError(
@@ -67,7 +70,7 @@ def unseen_speakers(items: Sequence[EvalItem], path: Path) -> list[EvalItem]:
 
 
 def read_item(line: str, location: str) -> EvalItem:
-    """`where` (file and line) opens every error."""
+    """Parse one line; its file and line number open every error message."""
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
@@ -84,6 +87,7 @@ def read_item(line: str, location: str) -> EvalItem:
 
 
 def check_keys(row: dict[str, Any], location: str) -> None:
+    """Raise ValueError for missing or unknown keys."""
     missing, unknown = sorted(FIELD_TYPES.keys() - row.keys()), sorted(row.keys() - FIELD_TYPES.keys())
     if missing or unknown:
         problems = [f"missing {missing}"] * bool(missing) + [f"unknown {unknown}"] * bool(unknown)
@@ -91,7 +95,7 @@ def check_keys(row: dict[str, Any], location: str) -> None:
 
 
 def parse_field(key: str, value: Any) -> Any:
-    """The value as `EvalItem` wants it; JSON writes a whole number of seconds without a point."""
+    """Check the type of a value and return it; a whole number becomes a float where a float is needed."""
     kind = FIELD_TYPES[key]
     if kind == "float" and type(value) is int:
         return float(value)
@@ -103,6 +107,7 @@ def parse_field(key: str, value: Any) -> Any:
 
 
 def check_ids(items: list[EvalItem], path: Path) -> None:
+    """Raise ValueError if an id occurs twice."""
     ids = [item.id for item in items]
     if repeated := sorted(i for i, num in Counter(ids).items() if num > 1):
         raise ValueError(f"{path}: 'id' must be unique, found more than once: {repeated}")

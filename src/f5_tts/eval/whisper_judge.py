@@ -1,4 +1,4 @@
-"""The judge: a recogniser that was never a reward, so that no model can have learnt to please it."""
+"""Whisper as evaluation-only recognizer, which is never a reward, so that no policy can be optimized for it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor
 from f5_tts.infer.whisper import Whisper
 from f5_tts.rewards.audio import is_usable, to_16k_mono
 
-BATCH = 8  # clips recognised at once
-CONTEXT_S = 8.0  # what a clip is filled up to; Whisper's own 30 s cost several times as much and hear no better
+BATCH = 8  # clips per batch
+CONTEXT_S = 8.0  # padded length; Whisper's own 30 s take several times as long and are no more accurate
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 HOMOPHONES = {
@@ -27,15 +27,18 @@ HOMOPHONES = {
 
 
 class WhisperJudge:
-    """Whisper tiny.en as a judge of digits; forbidden to write numerals, it hears worse."""
+    """Whisper tiny.en as recognizer of digits.
+
+    Suppressing numerals in its output would make its transcripts worse.
+    """
 
     def __init__(self):
         self._whisper = Whisper(CONTEXT_S)
 
     def transcribe(self, clips: list[Tensor], sample_rate: int) -> list[str]:
-        """The words heard in each mono clip, in order, digits spelled out (see `digit_words`).
+        """Transcribe mono clips, in order, with digits spelled out (see `digit_words`).
 
-        A clip's transcript does not depend on the clips beside it. Silent, broken and very short clips give "".
+        A transcript does not depend on the other clips. Silent, non-finite and very short clips get "".
         """
         transcripts = [""] * len(clips)
         usable = [i for i, clip in enumerate(clips) if is_usable(clip, sample_rate)]
@@ -48,9 +51,9 @@ class WhisperJudge:
 
 
 def digit_words(text: str) -> str:
-    """A transcript of digits as lower-case words: numerals digit by digit, homophones as the digits they sound like.
+    """Normalize a transcript of digits: numerals digit by digit, homophones as digits, in lower case.
 
-    "Won, for 315." is "one four three one five". Words that are no digits stay, and so count as errors.
+    "Won, for 315." becomes "one four three one five". Other words stay and so count as errors.
     """
     spelled_out = re.sub("[0-9]", lambda numeral: f" {DIGITS[int(numeral[0])]} ", text.lower())
     words: Sequence[str] = re.sub(r"[^\w\s]", " ", spelled_out.replace("'", "")).split()

@@ -1,6 +1,6 @@
-"""How a long text is spoken: what is said at once, for how long, and how the pieces are joined (pure).
+"""Chunking of long texts, durations of chunks, and cross-fading.
 
-The rules are those of published F5-TTS, so that its users hear what they are used to. Lengths of texts are UTF-8 bytes.
+The rules are those of published F5-TTS, so results match it. Text lengths are counted in UTF-8 bytes.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-BREAKS = re.compile(r"(?<=[;:,.!?])\s+|(?<=[；：，。！？])")  # after which a text may be cut
-MAX_TOTAL_S = 22.0  # of reference and speech together; longer ones get worse
-SHORT_TEXT, SHORT_TEXT_SPEED = 10, 0.3  # texts of fewer bytes are given more time: hurried, they lose words
+BREAKS = re.compile(r"(?<=[;:,.!?])\s+|(?<=[；：，。！？])")  # allowed places for a cut
+MAX_TOTAL_S = 22.0  # reference and chunk together; longer sequences lose quality
+SHORT_TEXT, SHORT_TEXT_SPEED = 10, 0.3  # shorter texts (in bytes) are slowed down, else words get lost
 
 
 def split_text(text: str, max_bytes: int) -> list[str]:
-    """Pieces of a text to be spoken one at a time, cut after punctuation, as long as fits into `most` bytes.
+    """Split a text after punctuation into chunks of a maximum size in UTF-8 bytes.
 
-    A piece without punctuation stays whole, however long. The space between two ASCII sentences does not count for the
-    second of them, so a chunk ends with up to `most` bytes and never with a space.
+    A sentence longer than that stays whole. The space between two ASCII sentences is not counted for the second one, so
+    a chunk may have exactly the maximum size and never ends with a space.
     """
     chunks = [""]
     for sentence in BREAKS.split(text):
@@ -32,37 +32,37 @@ def split_text(text: str, max_bytes: int) -> list[str]:
 
 
 def chunk_size(reference_text: str, reference_s: float, speed: float) -> int:
-    """Bytes that take as long as the reference leaves of `LONGEST_S`, at its own rate times `speed`."""
+    """Compute the bytes of text that fit into LONGEST_S minus the reference, at its speaking rate times `speed`."""
     return int(num_bytes(reference_text) / reference_s * (MAX_TOTAL_S - reference_s) * speed)
 
 
 def with_full_stop(reference_text: str) -> str:
-    """The reference's text with a sentence's end and a space after it; the Chinese full stop needs no space."""
+    """Return the reference text with a full stop and a space at its end; a Chinese full stop needs no space."""
     if reference_text.endswith((". ", "。")):
         return reference_text
     return reference_text + (" " if reference_text.endswith(".") else ". ")
 
 
 def with_trailing_space(text: str) -> str:
-    """The text, with a space if it ends with an ASCII character: what is joined with another text."""
+    """Append a space to a text that ends with an ASCII character, so that another text can follow."""
     return text + " " if text[-1:] and text[-1].isascii() else text
 
 
 def speech_frames(reference_frames: int, reference_text: str, text: str, speed: float) -> int:
-    """Frames that `text` takes at the reference's frames per byte, `speed` times as fast."""
+    """Compute the frames of a text from the frames per byte of the reference and the speed."""
     effective_speed = SHORT_TEXT_SPEED if num_bytes(text) < SHORT_TEXT else speed
     return int(reference_frames / num_bytes(reference_text) * num_bytes(text) / effective_speed)
 
 
 def gain(rms: float, target_rms: float) -> float:
-    """What a reference is multiplied with for the model, and its speech divided by: quiet ones only are changed."""
+    """Compute the gain for the reference, at least 1, that raises a quiet one to the target RMS."""
     return max(1.0, target_rms / rms)
 
 
 def cross_fade(waves: Sequence[Float[Tensor, " _"]], overlap: int) -> Float[Tensor, " nw"]:
-    """One waveform of several: each fades in linearly while what is before it fades out.
+    """Join waveforms with linear cross-fades.
 
-    `overlap` is in samples, fewer where one of the two is shorter; 0 puts them end to end.
+    `overlap` is in samples; it is reduced where one of the two waveforms is shorter. With 0 they are concatenated.
     """
     joined = waves[0]
     for wave in waves[1:]:
@@ -74,4 +74,5 @@ def cross_fade(waves: Sequence[Float[Tensor, " _"]], overlap: int) -> Float[Tens
 
 
 def num_bytes(text: str) -> int:
+    """Count the UTF-8 bytes of a text."""
     return len(text.encode())

@@ -1,4 +1,4 @@
-"""`f5-tts_infer-cli`: speaks a text in the voice of a recording, or several voices in turn, into a WAV file."""
+"""Command `f5-tts_infer-cli`: synthesis of a text in the voice of one or several recordings, as a WAV file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ else:
 MODEL = "F5TTS_v1_Base"
 FOLDER = "runs/infer"
 LOCAL_VOCOS = "../checkpoints/vocos-mel-24khz"
-MAIN_VOICE = "main"  # the voice of ref_audio and ref_text
+MAIN_VOICE = "main"  # name of the voice of ref_audio and ref_text
 MAX_NAME_CHARS = 60  # characters of a chunk's text in its file name
 
 TEXT_FLAGS = {
@@ -62,14 +62,17 @@ VOICE_KEYS = ("ref_audio", "ref_text", "speed")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Voice:
+    """Reference recording of a voice, and its speed."""
+
     reference: Reference
     speed: float
 
 
-# --- what is asked for ---
+# --- arguments and config ---
 
 
 def command_line() -> CommandLine:
+    """Build the argument parser."""
     parser = CommandLine(
         prog="f5-tts_infer-cli",
         usage="f5-tts_infer-cli -m MODEL -p CKPT -r AUDIO -s TEXT -t TEXT [other flags]",
@@ -86,19 +89,19 @@ def command_line() -> CommandLine:
 
 
 def read_settings(argv: list[str]) -> dict[str, Any]:
-    """What the command line and its TOML file say, by the names of the flags; what neither says is left out."""
+    """Merge the flags with the TOML file; flags win, and keys that neither sets are left out."""
     flags = {name: value for name, value in vars(command_line().parse_args(argv)).items() if value is not None}
     return {**read_toml(flags["config"]), **flags} if "config" in flags else flags
 
 
 def read_toml(name: str) -> dict[str, Any]:
-    """The keys of a TOML file; ConfigError for one that is no flag, or of the wrong type."""
+    """Read a TOML file; raise ConfigError for an unknown key or a value of the wrong type."""
     path = Path(name)
     if not path.is_file():
         raise ConfigError(f"no TOML file at {path}")
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # of UTF-8 or of TOML
+    except (ValueError, RecursionError) as error:  # ValueError: invalid UTF-8 or TOML
         raise ConfigError(f"{path} cannot be read as TOML: {error}") from error
     voices = values.pop("voices", {})
     types = toml_types()
@@ -118,13 +121,14 @@ def read_toml(name: str) -> dict[str, Any]:
 
 
 def toml_types() -> dict[str, tuple[type, ...]]:
-    """The types that each key may have."""
+    """List the allowed types of each TOML key."""
     texts = {flag.rpartition("--")[2]: (str,) for flag in TEXT_FLAGS}
     switches = {flag.removeprefix("--"): (bool,) for flag in SWITCHES}
     return texts | switches | dict.fromkeys(NUMBER_FLAGS, (int, float))
 
 
 def check_keys(values: dict[str, Any], types: dict[str, tuple[type, ...]], source_name: str) -> None:
+    """Raise ConfigError for an unknown key, with the most similar known one, or a value of the wrong type."""
     words = {(str,): "text", (bool,): "true or false", (int, float): "a number"}
     for key, value in values.items():
         if key not in types:
@@ -135,7 +139,7 @@ def check_keys(values: dict[str, Any], types: dict[str, tuple[type, ...]], sourc
 
 
 def synthesis_config(settings: dict[str, Any]) -> SynthesisConfig:
-    """The config of the run, with what the flags change."""
+    """Compose the config with the overrides of the flags."""
     overrides = [f"infer.{name}={settings[name]}" for name in NUMBER_FLAGS if name in settings]
     if "vocoder_name" in settings:
         overrides.append(f"model.vocoder.name={settings['vocoder_name']}")
@@ -145,7 +149,7 @@ def synthesis_config(settings: dict[str, Any]) -> SynthesisConfig:
         cfg.model.vocoder.local_path = cfg.model.vocoder.local_path or LOCAL_VOCOS
         check(cfg)
     if settings.get("sample_from_dist"):
-        cfg.model.sample_from_dist = True  # whether there is a Gaussian, the checkpoint says
+        cfg.model.sample_from_dist = True  # the checkpoint decides whether there is a Gaussian head
     return cfg
 
 
@@ -153,7 +157,7 @@ def synthesis_config(settings: dict[str, Any]) -> SynthesisConfig:
 
 
 def read_text(settings: dict[str, Any]) -> str:
-    """What to say; a file comes before a text, as in F5-TTS."""
+    """Return the text to synthesize; as in F5-TTS, a file takes precedence over a text."""
     if not settings.get("gen_file"):
         return settings.get("gen_text", "")
     path = Path(settings["gen_file"])
@@ -166,7 +170,10 @@ def read_text(settings: dict[str, Any]) -> str:
 
 
 def split_by_voice(text: str, voices: list[str]) -> list[tuple[str, str]]:
-    """Who says what, in order: `[NAME]` switches to that voice, and the text starts in the main one."""
+    """Split a text at its [NAME] tags into pairs of voice and text; it starts with the main voice.
+
+    Raises ValueError for an unknown voice and for an empty text.
+    """
     names = [MAIN_VOICE, *re.findall(r"\[(\w+)\]", text)]
     for name in names:
         if name not in voices:
@@ -182,13 +189,13 @@ def split_by_voice(text: str, voices: list[str]) -> list[tuple[str, str]]:
 
 
 def read_voices(settings: dict[str, Any], names: set[str], cfg: SynthesisConfig) -> dict[str, Voice]:
-    """The voices of these names, their recordings read."""
+    """Load the reference recordings of these voices."""
     tables = {**settings.get("voices", {}), MAIN_VOICE: settings}
     return {name: read_voice(name, tables[name], cfg) for name in sorted(names)}
 
 
 def read_voice(name: str, table: dict[str, Any], cfg: SynthesisConfig) -> Voice:
-    """The voice in a table with ref_audio, ref_text, speed; ValueError without a recording."""
+    """Load a voice from a table with ref_audio, ref_text and speed; raise ValueError without ref_audio."""
     if not table.get("ref_audio"):
         advice = "give one with --ref_audio" if name == MAIN_VOICE else f"write it into [voices.{name}]"
         raise ValueError(f"the voice {name} has no ref_audio, a recording of it: {advice}")
@@ -204,7 +211,7 @@ def read_voice(name: str, table: dict[str, Any], cfg: SynthesisConfig) -> Voice:
 
 
 def output_path(settings: dict[str, Any]) -> Path:
-    """Where the WAV goes, a folder that can be written."""
+    """Return the path of the WAV file, after making its folder and checking that it is writable."""
     name = settings.get("output_file") or f"infer_cli_{datetime.now():%Y%m%d_%H%M%S}.wav"
     if Path(name).is_absolute() or ".." in Path(name).parts:
         raise ValueError(f"output_file={name} lies outside of output_dir: name the folder there")
@@ -216,7 +223,7 @@ def output_path(settings: dict[str, Any]) -> Path:
 
 
 def write_chunks(results: list[SynthesisResult], out: Path, sample_rate: int, *, ascii_names: bool) -> None:
-    """Each chunk as a file of its own, numbered, named after its text."""
+    """Write each chunk as a numbered WAV file, named after its text."""
     folder = out.with_name(f"{out.stem}_chunks")
     chunks = [chunk for result in results for chunk in result.chunks]
     for number, (text, wave) in enumerate(chunks):
@@ -225,17 +232,17 @@ def write_chunks(results: list[SynthesisResult], out: Path, sample_rate: int, *,
 
 
 def file_name(text: str, ascii_only: bool) -> str:
-    """Letters and digits of a text; in ASCII, accents are dropped and what is left of other scripts is nothing."""
+    """Make a file name of the letters and digits of a text; ASCII names drop accents and other scripts."""
     if ascii_only:
         text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     return re.sub(r"\W+", "_", text)[:MAX_NAME_CHARS].strip("_")
 
 
-# --- the command ---
+# --- command ---
 
 
 def run_cli(argv: list[str]) -> bool:
-    """Everything that a user may have got wrong is looked at first, then the model is loaded."""
+    """Run the command; all inputs are checked before the model is loaded."""
     settings = read_settings(argv)
     cfg = synthesis_config(settings)
     segments = split_by_voice(read_text(settings), [MAIN_VOICE, *settings.get("voices", {})])
@@ -261,6 +268,7 @@ def run_cli(argv: list[str]) -> bool:
 
 
 def main() -> NoReturn:
+    """Run the command with the arguments of the process."""
     run_command(run_cli, sys.argv[1:])
 
 

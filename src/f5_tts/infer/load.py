@@ -1,4 +1,4 @@
-"""Config, checkpoint and vocabulary -> a Speaker."""
+"""Loading of a synthesizer from config, checkpoint and vocabulary."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ PUBLISHED = {
     "F5TTS_v1_Base": "hf://SWivid/F5-TTS/F5TTS_v1_Base/model_1250000.safetensors",
     "F5TTS_Base": "hf://SWivid/F5-TTS/F5TTS_Base/model_1200000.safetensors",
     "E2TTS_Base": "hf://SWivid/E2-TTS/E2TTS_Base/model_1200000.safetensors",
-}  # model.name -> its checkpoint
+}  # model.name -> published checkpoint
 
 
 def load_synthesizer(
     cfg: SynthesisConfig, ckpt_file: str = "", vocab_file: str = "", device: str | None = None
 ) -> Synthesizer:
-    """A model ready to speak, on `device` (a GPU if there is one).
+    """Load a model for synthesis on `device`, by default a GPU if there is one.
 
-    `ckpt_file` and `vocab_file` are paths or hf://org/repo/path; without the first, the published checkpoint of the
-    config's model is fetched. Raises ValueError or FileNotFoundError before the model is built, where that can be.
+    `ckpt_file` and `vocab_file` are paths or hf://org/repo/path. Without `ckpt_file`, the published checkpoint of the
+    config's model is downloaded. Where possible, ValueError or FileNotFoundError is raised before the model is built.
     """
     target_device = find_device(device)
     vocoder = build_vocoder(cfg.model)
@@ -38,25 +38,27 @@ def load_synthesizer(
 
 
 def inference_config(model: ModelConfig, checkpoint: Checkpoint) -> ModelConfig:
-    """The config with what speaking decides: a Gaussian head if the file has one, and no attention to padding.
+    """Adapt the model config to synthesis: a Gaussian head if the file has one, and no attention to padding.
 
-    Published models were trained with attention to padding but speak alone, without any: so may ours, in batches.
+    Published models were trained with attention to padding but synthesize one text at a time, so they never see any.
+    Without that attention, batches give the same results.
     """
     arch = replace(model.arch, attn_mask_enabled=True)
     return replace(model, arch=arch, output_dist="gaussian" if checkpoint.has_head else "deterministic")
 
 
 def find_checkpoint(model_name: str, ckpt_file: str) -> Path:
-    """The file of weights, or that of the published model."""
+    """Return the path of the weights, by default those of the published model."""
     if not ckpt_file and model_name not in PUBLISHED:
         raise ValueError(f"no checkpoint of {model_name} is published: give the path of one as ckpt_file")
     return find_file(ckpt_file or PUBLISHED[model_name], "ckpt_file")
 
 
 def find_vocabulary(vocab_file: str, checkpoint: Checkpoint, model: ModelConfig) -> Vocabulary:
-    """The file given, the config's, else the checkpoint's own, vocab.txt beside it, for pinyin the released one.
+    """Load the vocabulary from the first of: the given file, the config, the checkpoint, vocab.txt beside it.
 
-    Bytes need none.
+    For pinyin the released vocabulary comes last. Byte tokenizers need no file. Raises FileNotFoundError if there is
+    none.
     """
     vocab_path = checkpoint.path.with_name("vocab.txt")
     if model.tokenizer == "byte":

@@ -1,4 +1,4 @@
-"""A recording and its text -> a voice to speak with."""
+"""Reference recordings with their transcripts."""
 
 from __future__ import annotations
 
@@ -13,36 +13,39 @@ from f5_tts.data.audio import load_audio
 from f5_tts.infer.silence import cut_at_pause, level_db, trim_silence
 from f5_tts.infer.whisper import transcribe
 
-MIN_REFERENCE_S, MAX_REFERENCE_S = 0.3, 12.0  # of the part that is used
-MARGIN_S = 0.05  # silence that stays at either end
-MIN_LEVEL_DB = -60.0  # level that some 10 ms must reach; below is hiss
+MIN_REFERENCE_S, MAX_REFERENCE_S = 0.3, 12.0  # allowed duration of the part that is used
+MARGIN_S = 0.05  # silence kept at both ends
+MIN_LEVEL_DB = -60.0  # minimum level of the loudest 10 ms window; anything below is noise
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reference:
-    """A few seconds of a voice, and what they say."""
+    """Trimmed reference recording and its transcript."""
 
-    wave: Float[Tensor, " nw"]  # as loud as it was recorded
+    wave: Float[Tensor, " nw"]  # at its recorded level
     sample_rate: int  # Hz
     text: str
 
     @property
     def seconds(self) -> float:
+        """Return the duration in seconds."""
         return len(self.wave) / self.sample_rate
 
     @property
     def rms(self) -> float:
+        """Return the root mean square of the samples."""
         return float(self.wave.square().mean().sqrt())
 
 
 def read_reference(
     path: str | Path, text: str, sample_rate: int, asr: Callable[[Tensor, int], str] = transcribe
 ) -> Reference:
-    """The voice in an audio file of any rate; an empty `text` is heard by `hear`.
+    """Read a reference recording of any sample rate; transcribe it if `text` is empty.
 
-    Silence at its ends is trimmed. Of more than 12 s the start is used, up to the quietest moment between 6 and 12 s,
-    and that is said; F5-TTS looks for pauses of a second, then of a tenth, and cuts at 12 s where it finds none.
-    Raises ValueError for a recording too short, too faint or not to be understood.
+    Silence at its ends is trimmed. A recording longer than 12 s is cut at the quietest moment between 6 and 12 s, with
+    a message on stdout. F5-TTS looks for pauses of a second, then of a tenth, and cuts at 12 s if it finds none.
+
+    Raises ValueError for a recording that is too short or too quiet, or without recognizable words.
     """
     recording = load_audio(path, sample_rate)
     loudest = float(level_db(recording, sample_rate).max())
@@ -63,7 +66,7 @@ def read_reference(
 
 
 def transcribe_reference(path: str | Path, wave: Tensor, sample_rate: int, asr: Callable[[Tensor, int], str]) -> str:
-    """What is said in the recording, by a recogniser; it is printed, for a wrong word spoils the speech."""
+    """Transcribe the recording and print the result, because a wrong word degrades the synthesis."""
     try:
         text = asr(wave, sample_rate).strip()
     except ImportError as error:

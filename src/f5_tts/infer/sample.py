@@ -1,4 +1,4 @@
-"""Prompt and text -> speech, by the mean velocity or by drawn ones, deterministically from given noise."""
+"""Sampling of mel spectrograms from prompts and texts, deterministic for given noise."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from f5_tts.model.flow import solve
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
-    """One thing to say in the voice of a prompt."""
+    """Input for the synthesis of one text in the voice of a prompt."""
 
     prompt_mel: Float[Tensor, "p d"]  # log-mel
-    text: str  # what the prompt says, and then what is to be said
-    frames: int  # of the speech to be made
-    seed: int  # of all its noise: the same seed gives the same speech, whatever else is in the batch
+    text: str  # transcript of the prompt, then the text to synthesize
+    frames: int  # of the speech, without the prompt
+    seed: int  # of all its noise; the result does not depend on the rest of the batch
 
     @property
     def total(self) -> int:
+        """Return the number of frames of prompt and speech."""
         return len(self.prompt_mel) + self.frames
 
 
@@ -39,7 +40,7 @@ def sample_requests(
     cfg_strength: float,
     method: str = "euler",
 ) -> list[Float[Tensor, "n d"]]:
-    """The log-mel of each request, its prompt left out."""
+    """Sample the log-mel of each request, without its prompt."""
     device = next(model.parameters()).device
     streams = [noise_stream(request) for request in requests]
 
@@ -62,12 +63,12 @@ def sample_requests(
 
 
 def initial_noise(request: Request) -> Float[Tensor, "n d"]:
-    """Where a request's path starts."""
+    """Return the initial noise of a request."""
     return next(noise_stream(request))
 
 
 def noise_stream(request: Request) -> Iterator[Float[Tensor, "n d"]]:
-    """The noise that a request's seed stands for: where its path starts, then that of each velocity drawn."""
+    """Yield the noise of a request's seed: the initial noise, then the noise of each drawn velocity."""
     generator = torch.Generator().manual_seed(request.seed)
     while True:
         yield torch.randn(request.total, request.prompt_mel.shape[1], generator=generator)
@@ -86,11 +87,11 @@ def sample(
     method: str = "euler",
     step_noise: Callable[[], Float[Tensor, "b n d"]] | None = None,
 ) -> Float[Tensor, "b n d"]:
-    """Solve the flow from `noise` along `times` by `method` (euler or midpoint), following the mean velocity.
+    """Solve the flow from `noise` along `times` by `method` (euler or midpoint) with the mean velocity.
 
-    With `fresh` noise each velocity is drawn instead, mean + σ ε; σ of the Gaussian head is that without guidance.
-    Prompt frames are put back at the end. `lens` counts prompt and speech together, in frames; frames past it are
-    noise and mean nothing.
+    With a source of step noise, each velocity is drawn: mean + σ ε, where σ of the Gaussian head is the one without
+    guidance. Prompt frames are restored at the end. `lens` counts prompt and speech in frames; frames after it are
+    noise.
     """
     length = noise.shape[1]
     prompt_mask = span_mask(torch.zeros_like(prompt_lens), prompt_lens, length)[..., None]

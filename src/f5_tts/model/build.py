@@ -1,4 +1,4 @@
-"""`model` section of a config -> model, vocoder."""
+"""Construction of the model and the vocoder from the `model` section of a config."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ BACKBONES: dict[str, type[DiT] | type[UNetT]] = {"DiT": DiT, "UNetT": UNetT}
 
 
 def build_model(model: ModelConfig, vocabulary: Vocabulary) -> CFM:
-    """A model with random weights; the Gaussian head says model.ln_sigma_init everywhere.
+    """Build a model with random weights; a Gaussian head outputs model.ln_sigma_init everywhere.
 
-    Raises ValueError for one that should speak by drawing and has no such head.
+    Raises:
+        ValueError: model.sample_from_dist is true and the model has no Gaussian head.
     """
     backbone = BACKBONES[model.backbone]
     mel_dim, gaussian = model.mel_spec.n_mel_channels, model.output_dist == "gaussian"
@@ -34,9 +35,11 @@ def build_model(model: ModelConfig, vocabulary: Vocabulary) -> CFM:
 
 
 def build_vocoder(model: ModelConfig) -> GriffinLim | Vocos:
-    """The vocoder that the config names, and never another in its place.
+    """Build the vocoder that model.vocoder names; there is no fallback to another one.
 
-    Raises ValueError or FileNotFoundError when its weights are not there or are not for these mels.
+    Raises:
+        FileNotFoundError: its weights are missing.
+        ValueError: its weights are damaged, or it was made for other mels than model.mel_spec.
     """
     vocoder, mel_spec = model.vocoder, model.mel_spec
     if vocoder.name == "griffin_lim":
@@ -52,10 +55,10 @@ def build_vocoder(model: ModelConfig) -> GriffinLim | Vocos:
 
 
 def find_device(name: str | None, key: str | None = None) -> torch.device:
-    """Return the device of that name; None: a GPU if there is one, else the CPU.
+    """Return the device of this name, by default a GPU if there is one.
 
-    Raises ValueError where this machine has none, before a library falls back in silence; `key` is where the name is
-    set.
+    Raises ValueError if it cannot be used, before a library falls back to another one; `key` is the config key, for
+    messages.
     """
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

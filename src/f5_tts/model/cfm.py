@@ -1,4 +1,4 @@
-"""The module that users load: a backbone, and classifier-free guidance around it."""
+"""Conditional flow matching model: a backbone with classifier-free guidance."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from f5_tts.model.heads import Velocity, VelocityModel, init_gaussian_head
 
 
 class CFM(nn.Module):
-    """Conditional flow matching model; everything that needs a gradient goes through `forward`.
+    """Conditional flow matching (CFM) model; everything that needs gradients goes through `forward`.
 
     Parameter names carry the prefix `transformer.`, as in published checkpoints.
     """
@@ -21,16 +21,18 @@ class CFM(nn.Module):
     def __init__(self, transformer: Backbone, ln_sigma_init: float = 0.0, sample_from_dist: bool = False) -> None:
         super().__init__()
         self.transformer = transformer
-        self.sample_from_dist = sample_from_dist  # how it speaks: by drawn velocities, or by their mean
+        # at inference: sample velocities from the Gaussian head, or use the mean
+        self.sample_from_dist = sample_from_dist
         if transformer.proj_out_ln_sig is not None:
             init_gaussian_head(transformer.proj_out_ln_sig, ln_sigma_init)
 
     @property
     def is_gaussian(self) -> bool:
+        """Check whether the model has a Gaussian head."""
         return self.transformer.proj_out_ln_sig is not None
 
     def freeze_all_but_head(self) -> None:
-        """Leave only ln σ to be trained: the mean velocity, and so deterministic speech, stays as it is."""
+        """Freeze all weights but those of ln σ; the mean velocity, and so deterministic sampling, does not change."""
         self.requires_grad_(False)
         assert self.transformer.proj_out_ln_sig is not None, "only a Gaussian model has a head"
         self.transformer.proj_out_ln_sig.requires_grad_(True)
@@ -49,11 +51,12 @@ class CFM(nn.Module):
         grad_uncond: bool = True,
         text_embedding: Float[Tensor, "bb n e"] | None = None,
     ) -> Velocity:
-        """Velocity at flow time `time` (0 noise, 1 speech); with `cfg_strength` w its mean is μ_c + w (μ_c - μ_u).
+        """Compute the velocity at flow time `time`, with classifier-free guidance of strength w = `cfg_strength`.
 
-        Guidance runs both halves in one pass of twice the batch. Its μ_u sees neither prompt nor text; the
-        standard deviation is the conditional one; without `grad_uncond` μ_u gets no gradient. `words` are those of an
-        earlier velocity of the same items, texts and guidance.
+        Flow time is 0 for noise and 1 for speech. The guided mean is μ_c + w (μ_c - μ_u); both halves are computed in
+        one pass of twice the batch. μ_u is computed without prompt and text, and gets no gradient unless `grad_uncond`
+        is true. The standard deviation is the conditional one. `text_embedding` is that of an earlier velocity of the
+        same items, texts and guidance; it saves the text encoder's work.
         """
         num = len(x)
         time = time.expand(num)
@@ -82,9 +85,9 @@ class CFM(nn.Module):
 def velocity_field(
     model: VelocityModel, cond: Tensor, text: Tensor, mask: Tensor | None, cfg_strength: float
 ) -> Callable[[Tensor, Tensor], Velocity]:
-    """(x, t) -> velocity for these items, along one path: the text is embedded at the first point and then kept.
+    """Return the function (x, t) -> velocity of these items along one path of a solver.
 
-    For solvers, not for gradients: all points share one embedding.
+    The text is embedded at the first point only. All points share that embedding, so the function is not for gradients.
     """
     text_embedding: Tensor | None = None
 
@@ -98,7 +101,7 @@ def velocity_field(
 
 
 def padding_mask(lens: Int[Tensor, " b"], length: int) -> Bool[Tensor, "b n"] | None:
-    """True on valid frames; None when nothing is padded, which is the faster path through attention."""
+    """Return a mask that is True on valid frames, or None if nothing is padded; attention is faster without a mask."""
     if bool((lens == length).all()):
         return None
     return torch.arange(length, device=lens.device) < lens[:, None]

@@ -1,7 +1,7 @@
-"""Names and formats of weights; nobody else writes them, and what files hold is read by `tensors` alone.
+"""Checkpoint files: their names, formats and contents.
 
-In a save dir `model_last.pt` is sought first, then the highest `model_<update>.pt`, then
-`pretrained_*.{pt,safetensors}`.
+In a save dir `model_last.pt` is used first, then the highest `model_<update>.pt`, then `pretrained_*.{pt,safetensors}`.
+Only this module writes weights, and only `safe_load` reads the files.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from f5_tts.model.cfm import CFM
 from f5_tts.model.lora import merged_weights, with_zero_adapters
 from f5_tts.model.safe_load import check_tensors, checksum, read_file
 
-RAW, EMA = "model_state_dict", "ema_model_state_dict"  # the weights in a training checkpoint
-LORA = "lora"  # there, of a run with LoRA: its settings and adapters; the weights have them merged
+RAW, EMA = "model_state_dict", "ema_model_state_dict"  # keys of the weights in a training checkpoint
+LORA = "lora"  # key of LoRA settings and adapters in a training checkpoint, whose weights are merged
 EMA_PREFIX = "ema_model."
 HEAD = "transformer.proj_out_ln_sig."
-TEXT_EMBEDDING = "transformer.text_embed.text_embed.weight"  # one row a symbol, and the filler's
-NOT_WEIGHTS = ("initted", "step", "update", "mel_spec.")  # what published files hold beside them
-SPEC_KEYS = ("backbone", "tokenizer", "arch", "mel_spec")  # keys of `model` without which weights mean nothing
+TEXT_EMBEDDING = "transformer.text_embed.text_embed.weight"  # one row per symbol, and one for the filler
+NOT_WEIGHTS = ("initted", "step", "update", "mel_spec.")  # other entries of published files
+SPEC_KEYS = ("backbone", "tokenizer", "arch", "mel_spec")  # keys of `model` that determine what the weights mean
 PROVENANCE_KEYS = (
     "objective",
     "model",
     "vocabulary",
-)  # what a training checkpoint says of its weights: stage, and their card
-TEMP_GLOB = ".*.part"  # names of files that are being written
-RUNTIME_KEYS = {"arch.dropout", "arch.checkpoint_activations"}  # of those, what a run may change
-CHECKSUM = "checksum"  # in the header of exported weights
+)  # entries of a training checkpoint about its weights
+TEMP_GLOB = ".*.part"  # temporary names during a write
+RUNTIME_KEYS = {"arch.dropout", "arch.checkpoint_activations"}  # keys among them that a run may change
+CHECKSUM = "checksum"  # key in the header of exported weights
 PAYLOAD_TYPES: dict[str, type] = {
     LORA: dict,
     "optimizer_state_dict": dict,
@@ -53,64 +53,67 @@ PAYLOAD_TYPES: dict[str, type] = {
     "recommended": str,
     "update": int,
     "step": int,
-}  # what these keys of a checkpoint hold, where they are there
+}  # types of the optional entries of a checkpoint
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSpec:
-    """What the weights in a file mean: the `model` section of the run that made them, and their vocabulary."""
+    """Specification of a file's weights: the `model` section of the run that made them, and their vocabulary."""
 
     model: dict[str, Any]
     vocabulary: list[str]
 
     @classmethod
     def of(cls, model: ModelConfig, vocabulary: Vocabulary) -> ModelSpec:
+        """Build the specification of a model config and its vocabulary."""
         return cls(model=asdict(model), vocabulary=list(vocabulary.symbols))
 
     def comparable_keys(self) -> dict[str, Any]:
-        """The keys that weights are good for, flat: `arch.dim` -> 1024."""
+        """Return the keys that determine what the weights mean, flattened: `arch.dim` -> 1024."""
         flat = flatten({key: self.model[key] for key in SPEC_KEYS if key in self.model})
         return {key: value for key, value in flat.items() if key not in RUNTIME_KEYS}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checkpoint:
-    """A file of weights: what a model loads, and for a training checkpoint the rest of its run."""
+    """A file of weights: what a model loads and, in a training checkpoint, the rest of the training state."""
 
     path: Path
     weights: dict[str, Tensor]
-    payload: dict[str, Any]  # optimizer_state_dict, update, ...; of bare weights the average alone
-    weights_kind: str = "raw"  # of its weights those are: raw or ema
+    payload: dict[str, Any]  # optimizer_state_dict, update, ...; for bare weights the EMA weights only
+    weights_kind: str = "raw"  # which weights `weights` holds: raw or ema
 
     @property
     def has_head(self) -> bool:
+        """Check whether the weights include a Gaussian head."""
         return any(name.startswith(HEAD) for name in self.weights)
 
     @property
     def has_trained_head(self) -> bool:
-        """Whether its Gaussian head has learnt anything: a new one says the same everywhere, by weights of zero."""
+        """Check whether the Gaussian head was trained; a new head has zero weights and a constant output."""
         weight = self.weights.get(f"{HEAD}weight")
         return weight is not None and bool(weight.any())
 
     @property
     def update(self) -> int:
-        """How many updates made it; older files call them steps."""
+        """Return the number of optimizer updates behind the weights; older files call them steps."""
         average = self.payload.get(EMA, {})
         return int(self.payload.get("update", self.payload.get("step", average.get("step", 0))))
 
     @property
     def spec(self) -> ModelSpec | None:
-        """What the file says about its weights; None for files that say nothing."""
+        """Return the specification that the file holds, or None if it holds none."""
         if not {"model", "vocabulary"} <= self.payload.keys():
             return None
         return ModelSpec(model=self.payload["model"], vocabulary=self.payload["vocabulary"])
 
     def with_weights(self, weights_kind: str | None = None) -> Checkpoint:
-        """The same file with its `raw` weights or their average, `ema`; None: those that it recommends itself.
+        """Return the same file with its `raw` or `ema` weights; None selects those that the file recommends.
 
-        A file that recommends none speaks with its average, as in F5-TTS.
+        A file without a recommendation uses its EMA weights if it has them, as in F5-TTS.
 
-        Raises ValueError when the file has no such weights.
+        Raises:
+            ValueError: the file does not hold the requested weights.
         """
         weights_kind = weights_kind or self.payload.get("recommended", "ema" if EMA in self.payload else "raw")
         key, other_kind = (RAW, "ema") if weights_kind == "raw" else (EMA, "raw")
@@ -119,14 +122,17 @@ class Checkpoint:
         return replace(self, weights=strip_wrappers(self.payload[key]), weights_kind=weights_kind)
 
     def weights_only(self) -> Checkpoint:
-        """Its weights and what they mean, without the run that made them: a new run starts from them."""
+        """Return the weights and their specification without the training state, as the start of a new run."""
         return replace(self, payload={key: self.payload[key] for key in PROVENANCE_KEYS if key in self.payload})
 
 
 def find_checkpoint(save_dir: Path, *, pretrained: bool) -> Path | None:
-    """The checkpoint a run in `save_dir` starts from; `pretrained_*` files count for stage 1 only.
+    """Find the checkpoint from which a run in `save_dir` starts, or None if there is none.
 
-    Raises ValueError where there are several of these to choose from.
+    `pretrained_*` files count only if `pretrained` is true, which is stage 1.
+
+    Raises:
+        ValueError: there are several `pretrained_*` files to choose from.
     """
     last = save_dir / "model_last.pt"
     if last.is_file():
@@ -142,7 +148,7 @@ def find_checkpoint(save_dir: Path, *, pretrained: bool) -> Path | None:
 
 
 def numbered_checkpoints(save_dir: Path) -> list[Path]:
-    """The files `model_<update>.pt` of a folder, oldest first."""
+    """List the files `model_<update>.pt` of a folder, oldest first."""
     numbered = [
         (int(m[1]), path) for path in save_dir.glob("model_*.pt") if (m := re.fullmatch(r"model_(\d+)", path.stem))
     ]
@@ -150,9 +156,13 @@ def numbered_checkpoints(save_dir: Path) -> list[Path]:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read any file of ours or of a published model: training checkpoints give raw weights, bare files EMA weights.
+    """Read a checkpoint of this project or of a published model.
 
-    Raises what read_file raises, and ValueError for a file without weights.
+    Training checkpoints give their raw weights, files of bare weights count as EMA weights.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, holds no weights, or holds more than tensors and plain values.
     """
     payload = read_file(path)
     if path.suffix == ".safetensors":
@@ -166,7 +176,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def check_payload(payload: Mapping[Any, Any], path: Path) -> None:
-    """See that what a checkpoint says is of the kinds that are read from it; ValueError names the first key."""
+    """Check the types of a checkpoint's entries; raise ValueError that names the first wrong key."""
     for key, kind in PAYLOAD_TYPES.items():
         if not isinstance(payload.get(key, kind()), kind):
             raise ValueError(
@@ -183,22 +193,25 @@ def check_payload(payload: Mapping[Any, Any], path: Path) -> None:
 
 
 def strip_wrappers(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Names as in the model, single precision: without EMA prefix, counters and old mel buffers."""
+    """Return weights in float32 by the model's own names, without EMA prefix, counters and old mel buffers."""
     named = {name.removeprefix(EMA_PREFIX): value for name, value in weights.items()}
     model_weights = {name: value for name, value in named.items() if not name.startswith(NOT_WEIGHTS)}
     return {name: value.float() if value.is_floating_point() else value for name, value in model_weights.items()}
 
 
 def load_weights(model: CFM, checkpoint: Checkpoint, log: Callable[[str], None] = print) -> None:
-    """Load weights strictly, as `matched_weights` gives them; adapters beside them are set to change nothing."""
+    """Load weights strictly, as `match_weights` returns them; adapters in the model are set to have no effect."""
     model.load_state_dict(with_zero_adapters(model, match_weights(model, checkpoint, log)))
 
 
 def match_weights(model: CFM, checkpoint: Checkpoint, log: Callable[[str], None] = print) -> dict[str, Tensor]:
-    """A checkpoint's weights for every tensor of the model, plain; only a Gaussian head may be missing or left over,
-    and that is said.
+    """Match a checkpoint's weights to the tensors of the model.
 
-    Raises ValueError that names the first keys that differ, with both shapes, and for a tensor that is not finite.
+    Only a Gaussian head may be missing or left over; this is logged. Names are those of a model without adapters.
+
+    Raises:
+        ValueError: names or shapes differ (the first ones are listed with both shapes), or a tensor holds NaN or
+            infinity.
     """
     weights, current = dict(checkpoint.weights), merged_weights(model)
     if non_finite := [name for name, value in weights.items() if not value.isfinite().all()]:
@@ -219,7 +232,7 @@ def match_weights(model: CFM, checkpoint: Checkpoint, log: Callable[[str], None]
 
 
 def mismatches(current: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
-    """The tensors that a model and a file do not share by name and shape, each with both shapes."""
+    """List the tensors whose names or shapes differ between a model and a file, each with both shapes."""
     names = sorted(current.keys() | weights.keys())
     shapes = {name: (shape_of(current.get(name)), shape_of(weights.get(name))) for name in names}
     return [
@@ -230,7 +243,7 @@ def mismatches(current: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> 
 
 
 def explain_mismatch(current: Mapping[str, Tensor], weights: Mapping[str, Tensor], mismatched: list[str]) -> str:
-    """Why weights do not fit: another number of symbols where nothing else differs, else another config."""
+    """Explain why weights do not fit: another vocabulary size if nothing else differs, else another config."""
     if len(mismatched) == 1 and mismatched[0].startswith(TEXT_EMBEDDING) and TEXT_EMBEDDING in weights:
         num_current, num_saved = num_symbols(current), num_symbols(weights)
         return (
@@ -240,9 +253,12 @@ def explain_mismatch(current: Mapping[str, Tensor], weights: Mapping[str, Tensor
 
 
 def check_spec(checkpoint: Checkpoint, spec: ModelSpec, log: Callable[[str], None] = print) -> None:
-    """See that weights mean in this run what they meant in the run that made them: `card` is this run's.
+    """Check that weights mean the same in this run as in the run that made them.
 
-    Keys that differ are said one by one. Raises ValueError for another vocabulary: every text would be garbled.
+    The given specification is this run's. Each model key that differs is logged.
+
+    Raises:
+        ValueError: the vocabularies differ, so that token ids would stand for other symbols.
     """
     saved = checkpoint.spec
     if saved is None:
@@ -261,12 +277,12 @@ def check_spec(checkpoint: Checkpoint, spec: ModelSpec, log: Callable[[str], Non
 
 
 def num_symbols(weights: Mapping[str, Tensor]) -> int:
-    """The size of the vocabulary that weights index; one row of the embedding is filler."""
+    """Return the vocabulary size of the weights: the rows of the text embedding without the filler row."""
     return len(weights[TEXT_EMBEDDING]) - 1 if TEXT_EMBEDDING in weights else 0
 
 
 def describe_vocab_mismatch(current: Sequence[str], saved: Sequence[str]) -> str:
-    """Where two vocabularies part, and how to get the other one."""
+    """Describe where two vocabularies first differ, and how to choose the other one."""
     line = next(
         (i for i, (a, b) in enumerate(zip(current, saved, strict=False)) if a != b), min(len(current), len(saved))
     )
@@ -278,7 +294,7 @@ def describe_vocab_mismatch(current: Sequence[str], saved: Sequence[str]) -> str
 
 
 def flatten(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested section with dotted keys."""
+    """Flatten a nested section into dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in section.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
@@ -286,16 +302,20 @@ def flatten(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def shape_of(value: Tensor | None) -> str:
+    """Return a tensor's shape as text, or "nothing" for None."""
     return "nothing" if value is None else str(list(value.shape))
 
 
 def write_checkpoint(path: Path, payload: dict[str, Any]) -> None:
-    """Write beside and rename: the old file is there until the new one is complete."""
+    """Write a training checkpoint atomically: the old file stays until the new one is complete."""
     write_atomically(path, lambda tmp_path: torch.save(payload, tmp_path))
 
 
 def export_weights(checkpoint: Checkpoint, path: Path, dtype: torch.dtype) -> None:
-    """Write a checkpoint's weights bare, as published models have them; what it says of them goes into the header."""
+    """Write a checkpoint's weights as a safetensors file of a published model.
+
+    The specification and a checksum go into the header.
+    """
     tensors = published_tensors(checkpoint.weights, dtype) | {"step": torch.tensor(checkpoint.update)}
     spec = {} if checkpoint.spec is None else asdict(checkpoint.spec)
     header = {key: json.dumps(value) for key, value in spec.items()}
@@ -304,14 +324,18 @@ def export_weights(checkpoint: Checkpoint, path: Path, dtype: torch.dtype) -> No
 
 
 def read_header(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What an exported file says of its weights; ValueError when it cannot be read, or they are not as exported."""
+    """Read the specification in the header of an exported file; published files have none.
+
+    Raises:
+        ValueError: the header cannot be read, or the checksum of the weights differs.
+    """
     with safe_open(path, framework="pt") as file:
         header = file.metadata() or {}
-    saved_checksum = header.pop(CHECKSUM, None)  # of published files nobody says one
+    saved_checksum = header.pop(CHECKSUM, None)  # published files have none
     if saved_checksum is not None and saved_checksum != checksum(tensors, header):
         raise ValueError(f"{path} is damaged, its weights have another checksum than its header says: export it again")
     unexpected = sorted(header.keys() - {"model", "vocabulary"}) if "vocabulary" in header else []
-    if unexpected:  # perhaps the checksum, by a damaged name
+    if unexpected:  # perhaps the checksum under a damaged name
         raise ValueError(
             f"{path} has a damaged header: it holds {unexpected[0]!r}, which no export writes; export it again"
         )
@@ -322,9 +346,9 @@ def read_header(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def published_tensors(weights: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    """Names as published files have them: prefix `ema_model.`, an EMA's counters, no Gaussian head.
+    """Return tensors named as in published files: prefix `ema_model.`, an EMA's counters, no Gaussian head.
 
-    Rotary frequencies stay in single precision: rounded, they would shift far positions.
+    Rotary frequencies stay in float32, because rounding them would shift the positions of late frames.
     """
     published = {name: value for name, value in weights.items() if not name.startswith(HEAD)}
     tensors = {

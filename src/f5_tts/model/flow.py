@@ -1,4 +1,4 @@
-"""The path from noise (t = 0) to speech (t = 1): functions of any velocity."""
+"""Flow path from noise (t = 0) to speech (t = 1), time grids, and ODE solvers for any velocity field."""
 
 from __future__ import annotations
 
@@ -24,17 +24,21 @@ EPSS_GRIDS = {
 def interpolate(
     noise: Float[Tensor, "b n d"], speech: Float[Tensor, "b n d"], time: Float[Tensor, " b"]
 ) -> Float[Tensor, "b n d"]:
-    """x_t = (1 - t) x_0 + t x_1."""
+    """Interpolate between noise and speech: x_t = (1 - t) x_0 + t x_1."""
     return torch.lerp(noise, speech, time[:, None, None])
 
 
 def sway(times: Float[Tensor, ...], coef: float) -> Float[Tensor, ...]:
-    """Move times towards 0 (coef < 0) or 1: t + s (cos(π t / 2) - 1 + t); s = -1 gives 1 - cos(π t / 2)."""
+    """Shift times towards 0 (coef < 0) or 1: t + s (cos(π t / 2) - 1 + t); s = -1 gives 1 - cos(π t / 2)."""
     return times + coef * (torch.cos(math.pi / 2 * times) - 1 + times)
 
 
 def time_grid(steps: int, sway_coef: float | None, epss: bool = False) -> Float[Tensor, " s"]:
-    """The `steps` + 1 times at which a solver stops, from 0 to 1; uniform, EPSS where it has a grid, then swayed."""
+    """Return the `steps` + 1 times of a solver, from 0 to 1.
+
+    The grid is that of EPSS if `epss` is true and there is one for `steps`, else uniform. `sway_coef` shifts it
+    afterwards.
+    """
     grid = EPSS_GRIDS.get(steps) if epss else None
     times = torch.linspace(0, 1, steps + 1) if grid is None else torch.tensor(grid) / 32
     return times if sway_coef is None else sway(times, sway_coef)
@@ -46,7 +50,10 @@ def solve(
     times: Float[Tensor, " s"],
     method: str = "euler",
 ) -> Float[Tensor, "b n d"]:
-    """The state at the last of `times`, by Euler's method, or by `midpoint`: twice the work a step, second order."""
+    """Integrate the velocity from `noise`, at the first of `times`, to the state at the last one.
+
+    Method `euler` is of first order; `midpoint` is of second order and evaluates the velocity twice per step.
+    """
     x = noise
     for time, next_time in pairwise(times):
         slope, step = velocity(x, time), next_time - time

@@ -1,6 +1,6 @@
-"""A model in shards: each process holds its part of every weight, gradient and optimizer state (FSDP2).
+"""Fully sharded data parallelism (FSDP2): each rank holds a shard of every weight, gradient and optimizer state.
 
-By `fully_shard` of torch, which no other file knows; it is imported where shards are asked for, as it takes a second.
+Only this module uses torch's `fully_shard`, which is imported on use because the import takes a second.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from f5_tts.model.cfm import CFM
 
 
 def shard_model(model: CFM) -> None:
-    """Divide a model among all processes, in place; a block's weights are whole only while it computes.
+    """Shard a model over all ranks, in place; a block's weights are gathered only while it computes.
 
-    From then on every pass, forward or backward, needs all processes: each makes as many as the others. Gradients are
-    means over all of them. Whole tensors can be loaded as before; `whole` makes a state that anybody can load.
+    From then on every forward and backward pass is collective: all ranks must run the same number of passes. Gradients
+    are means over ranks. Unsharded state dicts can still be loaded; `gather_full_state` makes one to save.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
@@ -31,11 +31,11 @@ def shard_model(model: CFM) -> None:
         fully_shard(block, mesh=mesh, reshard_after_forward=True)
     fully_shard(model, mesh=mesh, reshard_after_forward=True)
     model.register_load_state_dict_pre_hook(shard_on_load)
-    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # nobody changes a velocity in place
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # no velocity is changed in place
 
 
 def fsdp_units(model: CFM) -> list[nn.Module]:
-    """What is brought together for itself, while it computes; the layers outside are for a whole pass."""
+    """List the modules that are gathered one at a time; all other layers are gathered for a whole pass."""
     return [
         block
         for module_list in model.transformer.children()
@@ -45,47 +45,52 @@ def fsdp_units(model: CFM) -> list[nn.Module]:
 
 
 def max_unsharded_numel(model: CFM) -> int:
-    """Numbers that lie whole on each process during a pass, at most: the layers outside the blocks, the block that
-    computes and its neighbour, which comes or goes; each with its gradients."""
+    """Return the largest number of unsharded values on each rank during a pass, weights and their gradients.
+
+    These are the layers outside the blocks, the block that computes, and the block that is being gathered or freed.
+    """
     unit_numels = [sum(weight.numel() for weight in block.parameters()) for block in fsdp_units(model)]
     other_numel = sum(weight.numel() for weight in model.parameters()) - sum(unit_numels)
     return 2 * (other_numel + 2 * max(unit_numels))
 
 
 def shard_numels(module: nn.Module, world_size: int = 1) -> list[int]:
-    """Numbers in a process's part of each weight, the largest, of so many processes."""
+    """Return the size of each weight's largest shard, in numbers, for so many ranks."""
     return [shard_numel(weight.shape, world_size) for weight in module.parameters()]
 
 
 def shard_numel(shape: Sequence[int], world_size: int) -> int:
-    """Of a tensor whose rows are divided."""
+    """Return the size of the largest shard of a tensor, in numbers, whose rows are split over so many ranks."""
     return ceil(shape[0] / world_size) * prod(shape[1:])
 
 
 def shard_on_load(module: nn.Module, state: dict[str, Any], prefix: str, *rest: object) -> None:
-    """A hook of `load_state_dict`."""
+    """Shard the tensors of a state dict before it is loaded; a hook of `load_state_dict`."""
     parameters = {prefix + name: parameter for name, parameter in module.named_parameters()}
     state.update(shard_like({name: value for name, value in state.items() if name in parameters}, parameters))
 
 
 def is_dtensor(value: object) -> bool:
-    """Whether it is a DTensor."""
+    """Check whether a value is a DTensor."""
     return hasattr(value, "full_tensor")
 
 
 def to_local(tensor: Any) -> Tensor:
-    """What of a tensor lies on this process, in the same memory."""
+    """Return this rank's shard of a tensor, in the same memory."""
     return tensor.to_local() if is_dtensor(tensor) else tensor
 
 
 def to_full(tensor: Any) -> Tensor:
-    """All of a tensor; of a divided one on every process, and every process must ask."""
+    """Gather a tensor from its shards; a collective call that every rank must make."""
     return tensor.full_tensor() if is_dtensor(tensor) else tensor
 
 
 def gather_full_state(state: Any) -> Any:
-    """A nested state without shards, as one process alone has it: for the main process, the others get None for each
-    divided tensor. Every process must ask; tensors are brought together one by one, and wait on the CPU."""
+    """Gather a nested state from its shards, as a run on one process has it.
+
+    Rank 0 gets the tensors, one by one and on the CPU; the other ranks get None for each sharded tensor. This is a
+    collective call that every rank must make.
+    """
     if isinstance(state, Mapping):
         return {key: gather_full_state(value) for key, value in state.items()}
     if isinstance(state, list):
@@ -97,12 +102,12 @@ def gather_full_state(state: Any) -> Any:
 
 
 def shard_like(tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Whole tensors, the same on all processes, as `like` has those of their names: this process's part of them."""
+    """Shard full tensors, which are equal on all ranks, as the tensors of the same names in `like` are sharded."""
     return {name: shard_tensor_like(value, like[name]) for name, value in tensors.items()}
 
 
 def shard_optimizer_state(state: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
-    """A whole state of an optimizer, with what has a number for each weight divided as the weights are."""
+    """Shard a full optimizer state: tensors of a weight's shape are sharded as that weight is."""
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     states = {
         index: {name: shard_tensor_like(value, weights[index]) for name, value in entry.items()}
@@ -112,7 +117,7 @@ def shard_optimizer_state(state: dict[str, Any], optimizer: Optimizer) -> dict[s
 
 
 def shard_tensor_like(value: Any, like: Any) -> Any:
-    """This process's part of a whole tensor, in memory of its own; what has another shape or is no tensor stays."""
+    """Return this rank's shard of a full tensor as a copy; values of another shape or type are returned as is."""
     if not is_dtensor(like) or is_dtensor(value) or not isinstance(value, Tensor) or value.shape != like.shape:
         return value
     from torch.distributed.tensor import distribute_tensor

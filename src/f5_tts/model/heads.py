@@ -1,4 +1,4 @@
-"""What the last layers say about the velocity: its mean, and for a Gaussian policy how sure they are of it."""
+"""Output layers of the velocity: its mean, and for a Gaussian policy its log standard deviation."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ class Velocity(NamedTuple):
 
     mean: Tensor  # b n d
     ln_sigma: Tensor | None  # b n d, log of the standard deviation; None on a deterministic model
-    text_embedding: Tensor | None = None  # the text as the network embedded it; handed back, it is not embedded again
+    text_embedding: Tensor | None = None  # b n e, the embedded text; passed to the next call, it is not computed again
 
 
-VelocityModel = Callable[..., Velocity]  # a model, wrapped or not: called as CFM.forward
+VelocityModel = Callable[..., Velocity]  # a model, wrapped or not, with the signature of CFM.forward
 
 
 def velocity_heads(dim: int, mel_dim: int, gaussian: bool) -> tuple[nn.Linear, nn.Linear | None]:
-    """Features -> mean of the velocity, and for a Gaussian its log standard deviation."""
+    """Make the output layers of the velocity's mean and, for a Gaussian, of its log standard deviation."""
     return nn.Linear(dim, mel_dim), nn.Linear(dim, mel_dim) if gaussian else None
 
 
 def init_gaussian_head(layer: nn.Linear, ln_sigma: float) -> None:
-    """An untrained head says exp(`ln_sigma`) everywhere, whatever it sees."""
+    """Initialize the head so that its standard deviation is exp(`ln_sigma`) for every input."""
     nn.init.zeros_(layer.weight)
     nn.init.constant_(layer.bias, ln_sigma)

@@ -1,8 +1,8 @@
-"""LoRA: a low-rank change beside frozen layers, W x + (alpha / rank) B A x (Hu et al. 2021, arXiv 2106.09685).
+"""LoRA: a low-rank update beside frozen layers, W x + (alpha / rank) B A x (Hu et al. 2021, arXiv 2106.09685).
 
-By peft, which no other file knows. Outside a running training there are no adapters: `merged_weights` has the change
-inside W, under the published names, so that whoever reads a checkpoint needs to know nothing of LoRA. Merging rounds,
-so a run goes on from the weights it froze and the adapters themselves: `load_adapted`.
+Only this module uses peft. Checkpoints hold merged weights (`merged_weights`) under the published names, so their
+readers need no LoRA. Merging rounds, so a resumed run restores the frozen weights and the adapters themselves
+(`load_with_adapters`).
 """
 
 from __future__ import annotations
@@ -25,16 +25,18 @@ BASE_KEY, LORA_KEY, LORA_B_KEY = (
     ".base_layer.",
     ".lora_",
     ".lora_B.",
-)  # in peft's names: W, the change, and its factor B
+)  # parts of peft's names: W, A or B, and B
 ADAPTER = "default"
 
 
 def add_adapters(model: CFM, lora: LoraConfig, log: Callable[[str], None] = print) -> None:
-    """Leave only new adapters and the Gaussian head to be trained; with lora.rank=0 all stays as it is.
+    """Add adapters and freeze everything but them and the Gaussian head; lora.rank=0 changes nothing.
 
-    B is zero at first, so the model says what it said.
+    B starts at zero, so the output does not change at first.
 
-    Raises ValueError for a target that names no layer, ImportError without peft.
+    Raises:
+        ValueError: an entry of lora.target_modules matches no layer.
+        ImportError: peft is not installed.
     """
     if lora.rank == 0:
         return
@@ -50,26 +52,28 @@ def add_adapters(model: CFM, lora: LoraConfig, log: Callable[[str], None] = prin
 
 
 def inject(model: CFM, lora: LoraConfig, layers: list[str]) -> None:
-    """Put adapters beside the named layers, in place; they alone are trained then."""
+    """Add adapters to the named layers in place and freeze all other weights; raise ImportError without peft."""
     try:
         import peft
     except ImportError as error:
         raise ImportError(f"lora.rank above 0 needs peft: {install_hint('peft')}, or set lora.rank=0") from error
-    alpha: Any = lora.alpha  # peft takes any number
+    alpha: Any = lora.alpha  # peft accepts any number but declares int
     settings = peft.LoraConfig(r=lora.rank, lora_alpha=alpha, lora_dropout=lora.dropout, target_modules=layers)
     peft.inject_adapter_in_model(settings, model, ADAPTER)
 
 
 def trained_sizes(model: CFM, lora: LoraConfig, world_size: int = 1) -> list[int]:
-    """Of a model without adapters yet: numbers in each tensor that will be trained, or in a process's part of it, of so
-    many processes."""
+    """Return the sizes of the tensors to train, in numbers, for a model that has no adapters yet.
+
+    With several ranks these are the sizes of one rank's shards.
+    """
     head = model.transformer.proj_out_ln_sig
     module = model if lora.rank == 0 else head
     return adapter_sizes(model, lora, world_size) + (shard_numels(module, world_size) if module else [])
 
 
 def adapter_sizes(model: CFM, lora: LoraConfig, world_size: int = 1) -> list[int]:
-    """rank x in and out x rank for each layer that lora.target_modules names; none for rank 0."""
+    """Return the sizes of A (rank x in) and B (out x rank) of each target layer, or of their shards, in numbers."""
     named = dict(model.named_modules())
     layers = [named[name] for name in target_layers(model, lora.target_modules)] if lora.rank else []
     widths = [(layer.in_features, layer.out_features) for layer in layers if isinstance(layer, nn.Linear)]
@@ -81,7 +85,7 @@ def adapter_sizes(model: CFM, lora: LoraConfig, world_size: int = 1) -> list[int
 
 
 def target_layers(model: CFM, targets: list[str]) -> list[str]:
-    """The linear layers whose names end as one of the targets says, but for the Gaussian head."""
+    """List the linear layers whose names end with a target, without the head; raise ValueError if one has none."""
     head = model.transformer.proj_out_ln_sig
     names = [name for name, layer in model.named_modules() if isinstance(layer, nn.Linear) and layer is not head]
     for target in targets:
@@ -95,16 +99,18 @@ def target_layers(model: CFM, targets: list[str]) -> list[str]:
 
 
 def ends_with(name: str, target: str) -> bool:
+    """Check whether a dotted name ends with the target's parts."""
     return f".{name}".endswith(f".{target}")
 
 
 def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """List the parameters that require gradients."""
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
 @torch.no_grad()
 def merged_weights(module: nn.Module) -> dict[str, Tensor]:
-    """The state of a model, or of what holds one, as if there had never been adapters: their change is inside W."""
+    """Return the state dict of a model, or of a module that holds one, with all adapters merged into W."""
     state = module.state_dict()
     merged = {base_name(name): value for name, value in state.items() if LORA_KEY not in name}
     for name, layer in adapted_layers(module):
@@ -113,40 +119,40 @@ def merged_weights(module: nn.Module) -> dict[str, Tensor]:
 
 
 def adapted_layers(module: nn.Module) -> list[tuple[str, Any]]:
-    """The layers that peft has put in the place of others, with their names."""
+    """List the layers that peft has wrapped, with their names."""
     return [(name, layer) for name, layer in module.named_modules() if hasattr(layer, "base_layer")]
 
 
 def adapter_weights(module: nn.Module) -> dict[str, Tensor]:
-    """A and B of every adapter; nothing for a model without."""
+    """Return A and B of every adapter; nothing for a model without adapters."""
     return {name: value for name, value in module.state_dict().items() if LORA_KEY in name}
 
 
 def with_zero_adapters(module: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state, by the module's own names, in which it says what plain weights say: adapters change nothing."""
+    """Return a state dict, by the module's own names, with these weights and adapters that have no effect (B = 0)."""
     current = module.state_dict()
     state = {name: value if LORA_KEY in name else weights[base_name(name)] for name, value in current.items()}
     return {name: torch.zeros_like(value) if LORA_B_KEY in name else value for name, value in state.items()}
 
 
 def load_with_adapters(module: nn.Module, merged: Mapping[str, Tensor], adapters: Mapping[str, Tensor]) -> None:
-    """Go back to what `merged_weights` and `adapter_weights` gave, bit for bit.
+    """Restore what `merged_weights` and `adapter_weights` returned, bit for bit.
 
-    Frozen weights under adapters must be those of that time already: merged, they would count the change twice.
+    The frozen weights under adapters must already be the original ones: merged weights would count the update twice.
     """
     base_weights = {name: value for name, value in module.state_dict().items() if BASE_KEY in name}
     module.load_state_dict({**with_zero_adapters(module, merged), **base_weights, **adapters})
 
 
 def lora_settings(lora: LoraConfig | None) -> dict[str, Any]:
-    """What makes adapters what they are; without LoRA rank 0."""
+    """Return the settings that must not change when a run resumes; rank 0 without LoRA."""
     if lora is None or lora.rank == 0:
         return {"rank": 0}
     return {"rank": lora.rank, "alpha": lora.alpha, "target_modules": sorted(lora.target_modules)}
 
 
 def check_same_lora(path: Path, saved: dict[str, Any], current: dict[str, Any]) -> None:
-    """Raises ValueError when a run would go on with other adapters than those in its checkpoint."""
+    """Raise ValueError if a resumed run has other LoRA settings than its checkpoint."""
     for key, value in saved.items():
         if current.get(key, value) != value:
             raise ValueError(
@@ -157,5 +163,5 @@ def check_same_lora(path: Path, saved: dict[str, Any], current: dict[str, Any]) 
 
 
 def base_name(name: str) -> str:
-    """The published name of a weight."""
+    """Return the published name of a weight."""
     return name.replace(BASE_KEY, ".")

@@ -11,7 +11,7 @@ from f5_tts.model.heads import Velocity
 def velocity_mse(
     predicted: Float[Tensor, "b n d"], target: Float[Tensor, "b n d"], span: Bool[Tensor, "b n"]
 ) -> Float[Tensor, ""]:
-    """Mean of (μ - u)² over the frames of `span`."""
+    """Compute the mean of (μ - u)² over the frames of `span`."""
     return (predicted - target).square()[span].mean()
 
 
@@ -22,10 +22,10 @@ def gaussian_nll(
     span: Bool[Tensor, "b n"],
     t2_weight: float,
 ) -> Float[Tensor, ""]:
-    """Mean of (μ - u)² / (2σ² + 1e-6) + (1 + w t²) ln σ over the frames of `span`.
+    """Compute the mean of (μ - u)² / (2σ² + 1e-6) + (1 + w t²) ln σ over the frames of `span`.
 
-    w = 0 is the negative log-likelihood up to a constant. The published recipe uses w = 1, whose best σ² is
-    E[(μ - u)²] / (1 + t²): too small by √2 at t = 1.
+    w = `t2_weight` = 0 is the negative log-likelihood up to a constant. The published recipe uses w = 1, whose optimal
+    σ² is E[(μ - u)²] / (1 + t²): σ is too small by √2 at t = 1.
     """
     assert predicted.ln_sigma is not None, "the Gaussian NLL needs a model with a Gaussian head"
     variance = (2 * predicted.ln_sigma).exp()

@@ -1,4 +1,4 @@
-"""Waveform -> log-mel, as the published F5-TTS models see it."""
+"""Log-mel spectrogram as published F5-TTS models expect it."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from torch.nn.functional import pad
 
 from f5_tts.config.schema import MelSpecConfig
 
-FLOOR = 1e-5  # smallest mel magnitude; its log is what silence looks like
-BIGVGAN_POWER = 1e-9  # added to every bin's power before the root
-SLANEY_HZ = 200 / 3  # of one mel, up to the bend
-SLANEY_BEND = 1000.0  # Hz; above it 27 mels are a factor of 6.4
+FLOOR = 1e-5  # minimum mel magnitude, which is that of silence
+BIGVGAN_POWER = 1e-9  # added to every bin's power before the square root
+SLANEY_HZ = 200 / 3  # Hz per mel below SLANEY_BEND
+SLANEY_BEND = 1000.0  # Hz; above it the scale is logarithmic, 27 mels per factor of 6.4
 
 
 class LogMel(nn.Module):
-    """Natural log of the mel magnitudes of a waveform, frames first.
+    """Natural logarithm of the mel magnitudes of a waveform, frames first.
 
-    The ends are mirrored. With `vocos`, frame i is centred on sample i * hop_length, and `nw` samples give
-    `nw // hop_length + 1` frames; with `bigvgan` it is centred half a hop later, and they give `nw // hop_length`.
-    Its buffers are in no state dict: a model that holds one keeps its published parameter names.
+    Both ends of the waveform are padded by reflection. With `vocos`, frame i is centered on sample i * hop_length, and
+    `nw` samples give `nw // hop_length + 1` frames. With `bigvgan` it is centered half a hop later, and they give `nw
+    // hop_length` frames. The buffers are in no state dict, so a model that contains this module keeps its published
+    parameter names.
     """
 
     window: Tensor
@@ -35,7 +36,11 @@ class LogMel(nn.Module):
         self.register_buffer("filters", mel_filters(spec), persistent=False)
 
     def forward(self, wave: Float[Tensor, "b nw"]) -> Float[Tensor, "b n d"]:
-        """Natural log of the mel magnitudes, a frame every hop; ValueError for too few samples to mirror or frame."""
+        """Compute the log-mel, one frame per hop.
+
+        Raises:
+            ValueError: the waveform has too few samples for reflection or for one frame.
+        """
         spec, edge = self.spec, edge_samples(self.spec)
         min_samples = max(edge + 1, spec.n_fft - 2 * edge)
         if wave.shape[-1] < min_samples:
@@ -56,26 +61,27 @@ class LogMel(nn.Module):
 
 
 def edge_samples(spec: MelSpecConfig) -> int:
-    """Samples mirrored at each end of a waveform; the one place that says where frames begin, and so how many fit."""
+    """Return the samples padded at each end of a waveform, which determine where frames begin and how many fit."""
     return (spec.n_fft - spec.hop_length) // 2 if spec.mel_spec_type == "bigvgan" else spec.n_fft // 2
 
 
 def frames_in(seconds: float, spec: MelSpecConfig) -> int:
-    """How many frames a clip that lasts so long has, to the nearest."""
+    """Return the number of frames of a clip of this duration, to the nearest."""
     return round(seconds * spec.frames_per_second - (spec.n_fft - 2 * edge_samples(spec)) / spec.hop_length) + 1
 
 
 def mel_filters(spec: MelSpecConfig) -> Float[Tensor, "f d"]:
-    """Triangles from 0 Hz to half the sample rate: of height one on HTK's scale, or of area one on Slaney's (bigvgan).
+    """Make triangular mel filters up to half the sample rate: HTK's of height one, or Slaney's of area one (bigvgan).
 
-    Both are evenly spaced on their mel scale, and straight in Hz: filter k rises from corner k to k + 1 and falls to
-    corner k + 2. HTK's are in single precision throughout, as in the published models: double precision moves the
+    Both are evenly spaced on their mel scale and piecewise linear in Hz: filter k rises from corner k to k + 1 and
+    falls to corner k + 2. HTK's are computed in float32 throughout, as in the published models; float64 changes the
     weights by up to 7e-6.
     """
     return slaney_filters(spec) if spec.mel_spec_type == "bigvgan" else htk_filters(spec)
 
 
 def htk_filters(spec: MelSpecConfig) -> Float[Tensor, "f d"]:
+    """Make filters of height one, evenly spaced on HTK's mel scale 2595 log10(1 + f / 700)."""
     nyquist = spec.target_sample_rate / 2
     bins = torch.linspace(0, nyquist, spec.n_fft // 2 + 1)
     mels = torch.linspace(0, 2595 * math.log10(1 + nyquist / 700), spec.n_mel_channels + 2)
@@ -83,6 +89,7 @@ def htk_filters(spec: MelSpecConfig) -> Float[Tensor, "f d"]:
 
 
 def slaney_filters(spec: MelSpecConfig) -> Float[Tensor, "f d"]:
+    """Make filters of area one, evenly spaced on Slaney's mel scale: linear up to 1000 Hz, logarithmic above."""
     nyquist = spec.target_sample_rate / 2
     bins = torch.linspace(0, nyquist, spec.n_fft // 2 + 1, dtype=torch.float64)
     mels = torch.linspace(0, slaney_mel(nyquist), spec.n_mel_channels + 2, dtype=torch.float64)
@@ -92,11 +99,12 @@ def slaney_filters(spec: MelSpecConfig) -> Float[Tensor, "f d"]:
 
 
 def slaney_mel(hz: float) -> float:
+    """Convert a frequency in Hz to Slaney's mel scale."""
     return min(hz, SLANEY_BEND) / SLANEY_HZ + 27 * math.log(max(hz, SLANEY_BEND) / SLANEY_BEND, 6.4)
 
 
 def triangles(bins: Float[Tensor, " f"], corners: Float[Tensor, " k"]) -> Float[Tensor, "f d"]:
-    """Height one at the middle corner of each three in a row, zero at and beyond the others; all in Hz."""
+    """Evaluate one triangle per three consecutive corners (Hz): one at the middle corner, zero at the outer ones."""
     low, center, high = corners[:-2], corners[1:-1], corners[2:]
     rising = (bins[:, None] - low) / (center - low)
     falling = (high - bins[:, None]) / (high - center)

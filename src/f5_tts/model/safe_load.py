@@ -1,4 +1,4 @@
-"""A file of torch.save or safetensors -> what it holds, on the CPU; damage and code are refused."""
+"""Safe reading of weights saved by torch.save or safetensors; damaged files and pickled code are refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 READ_SIZE = 2**20  # bytes read at a time
-FOLDER_FLAG = 0x10  # in the attributes of a zip's record
+FOLDER_FLAG = 0x10  # the folder bit of a zip record's attributes
 ALLOWED_DTYPES = {
     torch.float64,
     torch.float32,
@@ -28,7 +28,7 @@ ALLOWED_DTYPES = {
     torch.int8,
     torch.uint8,
     torch.bool,
-}  # what weights may be made of
+}  # dtypes of weights
 LOAD_ERRORS = (
     RuntimeError,
     OSError,
@@ -44,15 +44,18 @@ LOAD_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
     SafetensorError,
-)  # what torch, zipfile and safetensors make of damaged files and of strangers' pickles
+)  # errors of torch, zipfile and safetensors for damaged files and unsafe pickles
 
 
 def read_file(path: Path) -> Any:
-    """What torch.save or safetensors wrote, on the CPU; no code from the file runs.
+    """Read a file of torch.save or safetensors on the CPU; no code from the file runs.
 
-    Of what torch.save wrote every checksum is compared, which torch itself passes over: about a second per 2 GB.
+    All checksums of a torch.save archive are verified, which torch itself does not do. This takes about a second per 2
+    GB.
 
-    Raises FileNotFoundError, or ValueError when the file is damaged or holds more than tensors and plain values.
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or holds more than tensors and plain values.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
@@ -70,11 +73,12 @@ def read_file(path: Path) -> Any:
 
 
 def verify_records(path: Path) -> None:
-    """See that every record of an archive has its checksum; an archive written without them has zeros there.
+    """Verify the checksums of all records of an archive; an archive without checksums has zeros there.
 
-    Raises BadZipFile for another one, and RuntimeError for a folder, for which torch takes memory and fills nothing in,
-    and for what would fill the memory: records that unpack to more than the file is, and a bytearray, which needs no
-    bytes to be of any length.
+    Raises:
+        BadZipFile: a checksum is wrong.
+        RuntimeError: a record could exhaust the memory or leave it uninitialized: records that unpack to more than the
+            file's size, a bytearray (which may declare any length), a folder, or two records of one name.
     """
     with zipfile.ZipFile(path) as archive:
         records = archive.infolist()
@@ -94,13 +98,14 @@ def verify_records(path: Path) -> None:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a bare state dict; raises what read_file raises, and ValueError for a file that holds no such."""
+    """Read a bare state dict; raise the errors of `read_file`, and ValueError for anything but named tensors."""
     tensors = read_file(path)
     check_tensors(tensors, path)
     return tensors
 
 
 def check_tensors(tensors: Any, path: Path) -> None:
+    """Raise ValueError unless this is a state dict of dense tensors whose values are all in the file."""
     if not isinstance(tensors, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in tensors.items()
     ):
@@ -110,13 +115,13 @@ def check_tensors(tensors: Any, path: Path) -> None:
 
 
 def is_dense(value: Tensor) -> bool:
-    """Whether a tensor is of numbers that weights are made of, and the file has them all: not one number many times."""
+    """Check whether a tensor is dense, on the CPU, of an allowed dtype, and stores every value (not expanded)."""
     is_allowed = value.dtype in ALLOWED_DTYPES and value.layout == torch.strided and value.device.type == "cpu"
     return is_allowed and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
 
 
 def checksum(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
-    """A CRC-32 of names, types, shapes and values, and of what the header says."""
+    """Compute a CRC-32 of the tensors' names, types, shapes and values, and of the header's entries."""
     crc = zlib.crc32(json.dumps(sorted(header.items())).encode())
     for name, value in sorted(tensors.items()):
         crc = zlib.crc32(f"{name} {value.dtype} {list(value.shape)}".encode(), crc)

@@ -1,4 +1,4 @@
-"""A model as it was at some moment, beside the model as it is: the reference of stage 2, and the policy that drew."""
+"""Snapshots of a model's trained weights: the reference policy of stage 2, and the policy that sampled the rollouts."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from f5_tts.model.heads import Velocity
 
 
 class Snapshot:
-    """Answers as the model did when it was taken; use it without gradients.
+    """A model with the weights it had when the snapshot was taken; it is used without gradients.
 
-    It holds a copy of what is trained and shares everything else with the model: with LoRA a few million numbers, and
-    no second model. `device` is where the copy waits; each use brings it to where the model is.
+    It copies the trained weights and shares all others with the model. With LoRA these are a few million numbers, not a
+    second model. `device` stores the copy; each use moves it to the model's device.
     """
 
     def __init__(self, model: nn.Module, device: str | None = None) -> None:
@@ -26,14 +26,15 @@ class Snapshot:
         self.tensors = {name: value.detach().to(device, copy=True) for name, value in trained.items()}
 
     def __call__(self, *inputs: Any, **options: Any) -> Velocity:
-        current = self.model.state_dict()  # rl.ref_model_ckpt brings buffers too
+        """Run the model with the snapshot's weights; inputs and output are those of the model."""
+        current = self.model.state_dict()  # includes buffers, which rl.ref_model_ckpt also loads
         if any(map(is_dtensor, current.values())):
             return self.forward_swapped(current, *inputs, **options)
         tensors = {name: value.to(current[name].device) for name, value in self.tensors.items()}
         return functional_call(self.model, tensors, inputs, options)
 
     def forward_swapped(self, current: Mapping[str, Tensor], *inputs: Any, **options: Any) -> Velocity:
-        """Of a model in shards, which knows no other weights than its own: theirs and these change places meanwhile."""
+        """Run a sharded model with these weights, which are swapped with its own during the call."""
         pairs = [(to_local(current[name]), to_local(value)) for name, value in self.tensors.items()]
         swap_values(pairs)
         try:
@@ -43,13 +44,13 @@ class Snapshot:
 
     @torch.no_grad()
     def ema_update(self, decay: float) -> None:
-        """Move towards the model: decay times what it was plus (1 - decay) times what the model is."""
+        """Update towards the model, as an EMA: decay * snapshot + (1 - decay) * model."""
         current = dict(self.model.named_parameters())
         for name, value in self.tensors.items():
             value.lerp_(current[name].detach().to(value.device), 1 - decay)
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take the values of another snapshot, by the same names."""
+        """Copy the values of another snapshot; raise ValueError if its tensors have other names."""
         if tensors.keys() != self.tensors.keys():
             differing = sorted(tensors.keys() ^ self.tensors.keys())[:3]
             raise ValueError(f"a snapshot holds other tensors than this model trains, e.g. {differing}")
@@ -58,7 +59,7 @@ class Snapshot:
 
 
 def swap_values(pairs: list[tuple[Tensor, Tensor]]) -> None:
-    """Let the two of each pair have each other's values."""
+    """Swap the values of the two tensors of each pair, in place."""
     for one, other in pairs:
         saved = one.clone()
         one.copy_(other)

@@ -1,4 +1,4 @@
-"""A page to listen to: the same prompts before and after training, side by side."""
+"""HTML report with audio: the same prompts before and after training, side by side."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ from f5_tts.rewards.asr.error_rate import normalize
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
-    """What one model made of a text."""
+    """Sample of one model for a text."""
 
     model: str
     audio: Path
-    transcript: str  # by the recogniser
+    transcript: str  # transcript by the recognizer
     similarity: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ListenRow:
-    """One text, the voice it was to be spoken in, and each model's take."""
+    """Text, prompt, and the samples of all models."""
 
     text: str
     prompt_audio: Path
     prompt_text: str
-    samples: Sequence[Sample]  # the same models in every row, in the order of the columns
+    samples: Sequence[Sample]  # the same models in each row, in column order
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Results:
-    """What stands above the clips."""
+    """Results table and plot above the samples."""
 
     rows: Sequence[ResultRow]
-    asr: str  # a key of table.RECOGNISERS
+    asr: str  # pocketsphinx or whisper
     picture: Path
 
 
 def write_page(rows: Sequence[ListenRow], path: str | Path, results: Results) -> None:
-    """One HTML file; it names audio and picture by paths relative to itself, and needs nothing else."""
+    """Write one HTML file, which refers to audio and plot by relative paths and needs nothing else."""
     path = Path(path)
     content = PAGE.format(
         style=STYLE,
@@ -59,16 +59,18 @@ def write_page(rows: Sequence[ListenRow], path: str | Path, results: Results) ->
 
 
 def results_html(rows: Sequence[ResultRow]) -> str:
+    """Render the results table."""
     body = "\n".join(table_row("td", row.cells()) for row in rows)
     return f"<thead>{table_row('th', HEADER)}</thead>\n<tbody>\n{body}\n</tbody>"
 
 
 def table_row(tag: str, cells: Sequence[str]) -> str:
+    """Render one table row of escaped cells."""
     return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
 
 
 def listen_html(rows: Sequence[ListenRow], folder: Path) -> str:
-    """A table of players, a row each; ValueError when rows show different models, or there are none."""
+    """Render a table of audio players; raise ValueError if there are no rows or their models differ."""
     if not rows:
         raise ValueError("a page to listen to needs at least one row, found none")
     models = [sample.model for sample in rows[0].samples]
@@ -83,7 +85,7 @@ def listen_html(rows: Sequence[ListenRow], folder: Path) -> str:
 
 
 def listen_row(row: ListenRow, folder: Path) -> str:
-    """One prompt and what each model made of it, misheard words marked."""
+    """Render one prompt and the samples of all models, with wrong words marked."""
     prompt = f"{player(row.prompt_audio, folder)}<p>{escape(row.prompt_text)}</p>"
     cells_html = [
         f"{player(sample.audio, folder)}<p>{highlight_errors(row.text, sample.transcript)}</p>"
@@ -95,16 +97,17 @@ def listen_row(row: ListenRow, folder: Path) -> str:
 
 
 def player(audio: Path, folder: Path) -> str:
+    """Render an audio player."""
     return f'<audio controls preload="none" src="{link(audio, folder)}"></audio>'
 
 
 def link(target: Path, folder: Path) -> str:
-    """From the page to a file, as a URL."""
+    """Return the URL of a file relative to the page."""
     return escape(quote(Path(os.path.relpath(target, folder)).as_posix()))
 
 
 def highlight_errors(text: str, transcript: str) -> str:
-    """The heard words, marked where they differ from the text; words of the text that are missing are struck out."""
+    """Render a transcript with its errors marked and missing words struck out."""
     expected, actual = normalize(text).split(), normalize(transcript).split()
     pieces = []
     for edit in Levenshtein.opcodes(expected, actual):

@@ -1,4 +1,4 @@
-"""The metrics of a stage-2 run -> one picture."""
+"""Plot of the metrics of a stage-2 run."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from f5_tts.plotting import new_figure
 if TYPE_CHECKING:
     from f5_tts.plotting import Axes
 
-Metrics = Mapping[str, Any]  # numbers; None where one was not finite
+Metrics = Mapping[str, Any]  # numbers; None where a value was not finite
 KEYS = ("update", "reward/mean", "reward/digits_wer.acc", "reward/voice_sim.sim", "loss/kl")
-DOTS, LINE, MARK = "#9ecae1", "#1f5f99", "#d95f02"  # single updates, their smoothed course, held-out values
+DOTS, LINE, MARK = "#9ecae1", "#1f5f99", "#d95f02"  # single updates, moving average, held-out values
 
 
 def draw_run(
@@ -27,12 +27,13 @@ def draw_run(
     algorithm: str,
     held_out: tuple[float, float] | None = None,
 ) -> None:
-    """A PNG of reward, error rate, similarity and KL (nft: squared velocity distance) over updates.
+    """Plot reward, error rate, similarity and KL (nft: squared velocity distance) over updates as a PNG.
 
     Args:
-        metrics: a row per update with at least `KEYS`; of several rows for one update (a run taken up again) the last
-            counts. Row 0, a validation before the run, is not drawn.
-        algorithm: as the title names it.
+        metrics: one row per update with at least `KEYS`. Of several rows for one update (a resumed run) the last
+            counts. Row 0, a validation before the run, is ignored.
+        path: of the PNG file.
+        algorithm: name in the title.
         held_out: error rates on held-out items before and after the run, drawn at the edges of the error panel.
     """
     columns = as_columns(metrics)
@@ -56,6 +57,7 @@ def draw_run(
 
 
 def as_columns(metrics: Sequence[Metrics]) -> dict[str, NDArray[np.float64]]:
+    """Convert rows to columns of `KEYS`, sorted by update; raise ValueError if a key or every row is missing."""
     metrics = [row for row in metrics if row.get("update") != 0]
     if not metrics:
         raise ValueError("the picture of a run needs the metrics of at least one update, found none")
@@ -67,6 +69,7 @@ def as_columns(metrics: Sequence[Metrics]) -> dict[str, NDArray[np.float64]]:
 
 
 def draw_course(axis: Axes, updates: NDArray[np.float64], values: NDArray[np.float64], label: str) -> None:
+    """Plot the values of single updates and their moving average."""
     axis.plot(updates, values, "o", color=DOTS, markersize=3, label="one update")
     axis.plot(updates, smoothed(values), color=LINE, linewidth=1.8, label="smoothed")
     axis.set_title(label, fontsize=10)
@@ -76,13 +79,16 @@ def draw_course(axis: Axes, updates: NDArray[np.float64], values: NDArray[np.flo
 
 
 def smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A centred mean over a tenth of the run, at least five updates; at the edges over what there is of the window."""
+    """Compute a centered moving average over a tenth of the run, at least five updates.
+
+    At the edges the window is truncated.
+    """
     half = max(2, len(values) // 20)
     return np.array([values[max(0, i - half) : i + half + 1].mean() for i in range(len(values))])
 
 
 def mark_held_out(axis: Axes, updates: NDArray[np.float64], held_out: tuple[float, float]) -> None:
-    """Short dashes just outside the course, before its first update and after its last."""
+    """Draw the held-out values as dashes before the first update and after the last."""
     width = 0.1 * max(updates[-1] - updates[0], 1)
     for start, value in zip((updates[0] - width, updates[-1]), held_out, strict=True):
         axis.hlines(value, start, start + width, color=MARK, linestyle="--", linewidth=1.8)

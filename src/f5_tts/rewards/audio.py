@@ -1,4 +1,4 @@
-"""Clips made ready for reward models that hear 16 kHz, and where such models may live."""
+"""Audio checks and 16 kHz conversion for reward models."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ ASR_RATE = 16_000  # Hz
 
 
 def is_usable(clip: Float[Tensor, " nw"], sample_rate: int) -> bool:
-    """Whether a clip holds a sound to judge: finite, at least 0.1 s long, not all zeros."""
+    """Check whether a clip can be scored: finite, at least 0.1 s long, not all zeros."""
     long_enough = clip.numel() >= MIN_SECONDS * sample_rate
     return long_enough and bool(clip.isfinite().all()) and bool(clip.any())
 
 
 def usable_indices(clips: list[Tensor], sample_rate: int) -> list[int]:
-    """Which clips hold a sound to judge; warns about the others, once per run."""
+    """Return the indices of the clips that can be scored; warn once per run if there are others."""
     usable = [i for i, clip in enumerate(clips) if is_usable(clip, sample_rate)]
     if len(usable) < len(clips):
         warnings.warn("some clips are silent, not finite or shorter than 0.1 s: they get the worst score", stacklevel=2)
@@ -32,7 +32,7 @@ def usable_indices(clips: list[Tensor], sample_rate: int) -> list[int]:
 
 
 def to_16k_mono(clip: Float[Tensor, " nw"], sample_rate: int) -> Float[Tensor, " nv"]:
-    """The clip at 16 kHz, cut off at full scale (as a player would), in float32 on the CPU."""
+    """Convert a mono clip to 16 kHz, float32, on the CPU, clipped to [-1, 1]."""
     samples = clip.detach().to("cpu", torch.float32).clamp(-1, 1)
     if sample_rate == ASR_RATE:
         return samples
@@ -40,7 +40,7 @@ def to_16k_mono(clip: Float[Tensor, " nw"], sample_rate: int) -> Float[Tensor, "
 
 
 def shared_rate(inputs: Sequence[RewardInput]) -> int:
-    """The one sample rate of all inputs, in Hz."""
+    """Return the sample rate of all inputs in Hz; raise ValueError if they differ."""
     rates = {item.sample_rate for item in inputs}
     if len(rates) != 1:
         raise ValueError(f"rewards are given to clips of one sample rate at a time, got {sorted(rates)} Hz")
@@ -48,6 +48,6 @@ def shared_rate(inputs: Sequence[RewardInput]) -> int:
 
 
 def fingerprint(clip: Float[Tensor, " nw"], sample_rate: int) -> bytes:
-    """The same for equal samples at one rate, and for nothing else."""
+    """Return a SHA-256 hash of the samples and the sample rate."""
     content = clip.detach().to("cpu", torch.float32).contiguous().numpy().tobytes()
     return hashlib.sha256(content + sample_rate.to_bytes(8, "little")).digest()

@@ -1,8 +1,9 @@
-"""Puts rewards to the test: `python -m f5_tts.rewards.audition` scores recordings, their copies, and known damage.
+"""Audit of rewards on recordings, resynthesized copies and corrupted copies.
 
-A person would put the recording first, its copy (through mel and vocoder, as a perfect sample would be) close behind,
-and every damaged copy below. The table says whether the rewards of a run do, one by one and added up; how much a score
-moves from recording to copy, which nobody should mind; and what it costs.
+`python -m f5_tts.rewards.audition` expects the ranking of a listener: the recording first, its resynthesis (through mel
+and vocoder, as a perfect sample would be) close behind, every corrupted copy below. The report shows for each reward,
+and for their weighted sum, whether the scores follow that ranking, how much a score changes from recording to
+resynthesis, and what a clip costs.
 """
 
 from __future__ import annotations
@@ -38,18 +39,21 @@ from f5_tts.rewards.registry import build_providers, score_all
 from f5_tts.types import RewardInput, Vocoder
 
 RECORDING, RESYNTHESIS, WRONG_VOICE, SLOW = "recording", "copy", "wrong voice", "slow"
-STRETCH_FACTOR = 1.8  # times as long
+STRETCH_FACTOR = 1.8  # factor of the duration
 
 
 @dataclass(frozen=True)
 class Audition:
-    """Scores by what was heard and by reward, and what the rewards cost."""
+    """Scores of all variants by reward, and the cost of each provider."""
 
-    scores: Mapping[str, Mapping[str, Float[Tensor, " b"]]]  # "noise" -> "digits_wer.acc" -> of each clip
-    seconds: Mapping[str, float]  # of each provider, per clip
+    scores: Mapping[str, Mapping[str, Float[Tensor, " b"]]]  # variant -> "digits_wer.acc" -> score of each clip
+    seconds: Mapping[str, float]  # provider -> seconds per clip
 
     def total(self, weights: Mapping[str, float]) -> dict[str, Float[Tensor, " b"]]:
-        """Each reward over its spread in all that was heard, added by weight; what does not apply counts nothing."""
+        """Return the weighted sum of the rewards for each variant.
+
+        Each reward is divided by its standard deviation over all variants. NaN counts as 0.
+        """
         all_scores = {name: torch.cat([by_reward[name] for by_reward in self.scores.values()]) for name in weights}
         stds = {name: max(float(np.nanstd(score)), 1e-8) for name, score in all_scores.items()}
         return {
@@ -61,7 +65,7 @@ class Audition:
 
 
 def audition(cfg: RLTrainConfig) -> Audition:
-    """Score `audition.clips` recordings of the run's data set and what is made of them."""
+    """Score `audition.clips` recordings of the run's data set and the variants made of them."""
     torch.manual_seed(0)
     providers = build_providers(cfg.rl.rewards.providers)
     variants = make_variants(select_rows(cfg), cfg.model)
@@ -77,9 +81,10 @@ def audition(cfg: RLTrainConfig) -> Audition:
 
 
 def select_rows(cfg: RLTrainConfig) -> list[tuple[Row, Row, Row]]:
-    """Recordings of two words and more, each with another of the same voice and one of another voice.
+    """Choose recordings of at least two words, each with one of the same speaker and one of another speaker.
 
-    Where speakers are not known a recording is its own reference, and any other one the wrong voice.
+    Without speaker labels, the recording is its own reference and any other recording stands for the wrong voice.
+    Raises ConfigError where there are too few recordings.
     """
     settings, draw = cfg.audition, np.random.default_rng(0)
     rows = read_folder(Path(settings.folder)) if settings.folder else read_data_set(cfg.datasets.name, dataset_dir(cfg))
@@ -104,7 +109,11 @@ def select_rows(cfg: RLTrainConfig) -> list[tuple[Row, Row, Row]]:
 
 
 def read_folder(folder: Path) -> list[Row]:
-    """Every audio file with its text beside it (a.wav, a.txt); in a subfolder, whose name is the speaker's, or not."""
+    """Read the audio files of a folder, each with its transcript beside it (a.wav, a.txt).
+
+    The name of a subfolder is the speaker. Raises ConfigError for a folder without audio and for audio without a
+    transcript.
+    """
     entries = folder_entries(folder)
     missing_texts = [entry.audio for entry in entries if not entry.text]
     if not entries or missing_texts:
@@ -124,7 +133,7 @@ def read_folder(folder: Path) -> list[Row]:
 
 
 def make_variants(rows: Sequence[tuple[Row, Row, Row]], model: ModelConfig) -> dict[str, list[RewardInput]]:
-    """Recordings, copies and damage, by name; the same clips in the same order everywhere."""
+    """Build the variants by name (recordings, resynthesized copies, corruptions), with the clips in the same order."""
     read = AudioReader(LogMel(model.mel_spec), model.mel_spec.target_sample_rate)
     loaded = [[read(row.audio_path) for row in trio] for trio in rows]
     vocode = partial(resynthesize, build_vocoder(model))
@@ -155,31 +164,36 @@ def make_variants(rows: Sequence[tuple[Row, Row, Row]], model: ModelConfig) -> d
 
 
 def resynthesize(vocoder: Vocoder, mels: list[Tensor]) -> list[Tensor]:
+    """Synthesize waveforms from mel spectrograms, padded into one batch."""
     return vocoder(pad_sequence(mels, batch_first=True), torch.tensor([len(mel) for mel in mels]))
 
 
 def with_audio(items: Sequence[RewardInput], clips: Sequence[Tensor]) -> list[RewardInput]:
+    """Return copies of the inputs with other waveforms."""
     return [replace(item, audio=clip) for item, clip in zip(items, clips, strict=True)]
 
 
 def time_stretch(mel: Float[Tensor, "n d"]) -> Float[Tensor, "m d"]:
-    """The same sounds in SLOWER times as many frames."""
+    """Interpolate a mel spectrogram to SLOWER times as many frames."""
     return F.interpolate(mel.T[None], scale_factor=STRETCH_FACTOR, mode="linear")[0].T
 
 
 def write_examples(variants: Mapping[str, Sequence[RewardInput]], out: Path) -> None:
-    """The first clip of each kind, to listen to."""
+    """Write the first clip of each variant as a WAV file."""
     out.mkdir(parents=True, exist_ok=True)
     for name, items in variants.items():
         path = out / f"{name.replace(' ', '_')}.wav"
         soundfile.write(path, items[0].audio.clamp(-1, 1).numpy(), items[0].sample_rate)
 
 
-# --- what it means ---
+# --- report ---
 
 
 def report(result: Audition, weights: Mapping[str, float]) -> str:
-    """A table in Markdown: mean scores, in brackets the share of clips that are below their own copy."""
+    """Format the scores as a Markdown table, followed by one line per reward.
+
+    A cell holds the mean score and, in brackets, the share of clips that score below their own resynthesis.
+    """
     columns = {name: {variant: by_reward[name] for variant, by_reward in result.scores.items()} for name in weights}
     columns["all"] = result.total(weights)
     lines = [["what is heard", *columns, "as a person would"], ["---"] * (len(columns) + 2)]
@@ -191,11 +205,15 @@ def report(result: Audition, weights: Mapping[str, float]) -> str:
 
 
 def cell(scores: Tensor, copies: Tensor) -> str:
+    """Format a mean score and the share of clips that score below their resynthesis."""
     return f"{scores.nanmean():.3f} ({(scores < copies).float().mean():.0%})"
 
 
 def ranking_verdict(variant: str, above: Float[Tensor, " b"]) -> str:
-    """Whether a kind lies where a person puts it: damage below its copy for most clips and in the mean."""
+    """Compare a variant with the resynthesis, as a listener would rank the two: "yes", "no", or "" for itself.
+
+    "yes" means that a corrupted copy scores lower for most clips and in the mean, and that a recording does not.
+    """
     if variant == RESYNTHESIS:
         return ""
     is_below = bool(above.nanmean() < 0) and bool((above < 0).float().mean() > 0.5)
@@ -203,7 +221,7 @@ def ranking_verdict(variant: str, above: Float[Tensor, " b"]) -> str:
 
 
 def summary(name: str, scores: Mapping[str, Tensor], seconds: Mapping[str, float]) -> str:
-    """One reward in a sentence: what it hears, what it does not, how noisy it is and what it costs."""
+    """Describe one reward: which variants it lowers or raises, its change by resynthesis, and its time per clip."""
     shifts = {
         variant: score - scores[RESYNTHESIS]
         for variant, score in scores.items()
@@ -220,6 +238,7 @@ def summary(name: str, scores: Mapping[str, Tensor], seconds: Mapping[str, float
 
 
 def main(argv: list[str]) -> bool:
+    """Run the audit of a config; write audition.md, audition.png and one WAV file per variant."""
     cfg = load_config(argv, default="F5TTS_RL", schema=RLTrainConfig)
     result, out = audition(cfg), Path(cfg.audition.out)
     named = {entry.name: entry.weight for entry in cfg.rl.rewards.providers}

@@ -1,4 +1,4 @@
-"""Gates and weights of scores (pure)."""
+"""Gates and weighted sum of reward scores."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def combine(
     gates: Sequence[GateConfig],
     frame_scores: Mapping[str, Tensor],
 ) -> RewardBatch:
-    """Scores behind their gates, and their total: the weighted sum of the parts that apply.
+    """Apply the gates to the scores and compute the total: the weighted sum of the scores that are not NaN.
 
-    A gated score is 0 where the gate's `by` lies outside `within`; where `by` does not apply, the gate is open. Every
-    gate reads the raw scores, whatever other gates do.
+    A gated score becomes 0 where the score named by the gate's `by` is outside `within`. Where that score is NaN, the
+    gate is open. All gates read the raw scores, so their order does not matter.
 
     Args:
         scored: raw scores by "<provider>.<component>".
-        weights: of each part.
+        weights: weight of each rewarded component.
         gates: `rl.rewards.gates`.
-        frames: parts that know which word earned them.
+        frames: frame scores of the components that have word scores.
     """
     components = scores.components
     if not components or components.keys() != weights.keys():
@@ -54,17 +54,18 @@ def combine(
 
 
 def is_outside(scores: Tensor, within: Sequence[float]) -> Bool[Tensor, " b"]:
+    """Check for each sample whether its score is outside the closed range; False for NaN."""
     low, high = within
     return (scores < low) | (scores > high)
 
 
 def zero_where(scores: Tensor, mask: Tensor | None) -> Tensor:
-    """Zeros for the samples of the mask."""
+    """Set the scores of the masked samples to zero."""
     return scores if mask is None else scores.masked_fill(mask.view(-1, *[1] * (scores.ndim - 1)), 0.0)
 
 
 def lookup_score(scores: ProviderScores, name: str) -> Tensor:
-    """A score that is rewarded or reported; ValueError for one that is neither."""
+    """Return a rewarded or reported score by name; raise ValueError if there is none."""
     known = scores.components | scores.diagnostics
     if name not in known:
         raise ValueError(f"rl.rewards.gates: {name} in `by` was not scored; there are {', '.join(known)}")
@@ -72,7 +73,7 @@ def lookup_score(scores: ProviderScores, name: str) -> Tensor:
 
 
 def check_gates(gates: Sequence[GateConfig], rewarded: Iterable[str], providers: Iterable[str]) -> None:
-    """ValueError for a gate of a reward that is none, or by a provider that is none."""
+    """Raise ValueError for a gate whose reward or whose `by` provider is not configured."""
     for index, gate in enumerate(gates):
         if gate.reward not in rewarded:
             raise ValueError(

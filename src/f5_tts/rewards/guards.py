@@ -1,6 +1,7 @@
-"""Rewards that notice what error rate and similarity forgive: haste, long silence, clipping. No model, no reference.
+"""Rewards against failures that error rate and similarity miss: wrong speech rate, long silence, clipping.
 
-Each is 1 within its tolerance and falls towards 0 outside. With weight 0 one is only looked at, or used in a gate.
+They need no model and no reference audio. Each score is 1 within its tolerance and falls towards 0 outside. With weight
+0 the score is only reported, or used by a gate.
 """
 
 from __future__ import annotations
@@ -17,29 +18,31 @@ from f5_tts.rewards.asr.error_rate import normalize
 from f5_tts.rewards.audio import is_usable
 from f5_tts.types import RewardInput
 
-WINDOW_S = 0.02  # over which loudness is taken
-QUIET_DB = -40.0  # below the clip's loudest window: silence
-FULL_SCALE = 0.999  # from here on a sample counts as cut off
+WINDOW_S = 0.02  # window of the power
+QUIET_DB = -40.0  # silence threshold, relative to the loudest window of the clip
+FULL_SCALE = 0.999  # a sample of at least this amplitude counts as clipped
 
 
 class Guard(ABC):
-    """Scores in [0, 1], component `ok`; a clip that is empty, silent or not finite gets 0."""
+    """Base class of rewards in [0, 1] with component `ok`; an empty, silent or non-finite clip scores 0."""
 
     component = "ok"
 
     def score(self, inputs: Sequence[RewardInput]) -> Float[Tensor, " b"]:
+        """Score each clip; clips without usable audio get 0."""
         usable = [is_usable(item.audio, item.sample_rate) for item in inputs]
         return torch.tensor([self.score_clip(item) if good else 0.0 for item, good in zip(inputs, usable, strict=True)])
 
     @abstractmethod
     def score_clip(self, item: RewardInput) -> float:
-        """Of a clip that holds sound."""
+        """Score a clip that has usable audio."""
 
 
 class SpeechRate(Guard):
-    """Letters and digits of the text a second, silence included: 1 from `low` to `high`, outside the ratio to the
-    nearer bound. Where a prompt was cut from the clip its seconds count too, as its words do. NaN for a text without
-    letters.
+    """Reward for a speech rate within [low, high], in letters and digits per second, silence included.
+
+    Outside the range the score is the ratio to the nearer bound. Where a prompt was cut from the clip, its duration
+    counts too, because its words are in the text. The score is NaN for a text without letters.
     """
 
     def __init__(self, low: float = 4.0, high: float = 25.0) -> None:
@@ -47,6 +50,7 @@ class SpeechRate(Guard):
         self.low, self.high = low, high
 
     def score_clip(self, item: RewardInput) -> float:
+        """Score the speech rate of a clip."""
         samples = item.audio.numel() + (0 if item.prompt_audio is None else item.prompt_audio.numel())
         letters = len(normalize(item.text).replace(" ", ""))
         rate = letters * item.sample_rate / samples
@@ -54,35 +58,45 @@ class SpeechRate(Guard):
 
 
 class LongSilence(Guard):
-    """The longest silence within a clip, its ends included: 1 up to `most_s` seconds, then `most_s` over its length."""
+    """Reward for short silences, at the ends of the clip included.
+
+    The score is 1 if the longest silence lasts at most `most_s` seconds, else `most_s` / its duration.
+    """
 
     def __init__(self, most_s: float = 0.6) -> None:
         require(most_s > 0, f"long_silence: most_s={most_s} must be above 0")
         self.most_s = most_s
 
     def score_clip(self, item: RewardInput) -> float:
+        """Score the longest silence of a clip."""
         return min(1.0, self.most_s / max(longest_silence(item.audio, item.sample_rate), WINDOW_S))
 
 
 class Clipping(Guard):
-    """Samples cut off at full scale: 1 for none, 0 from a share of `worst` on."""
+    """Reward for clips without clipped samples: 1 without any, falling linearly to 0 at a share of `worst`."""
 
     def __init__(self, worst: float = 0.01) -> None:
         require(0 < worst <= 1, f"clipping: worst={worst} must be a share above 0")
         self.worst = worst
 
     def score_clip(self, item: RewardInput) -> float:
+        """Score the share of clipped samples of a clip."""
         clipped_share = (item.audio.abs() >= FULL_SCALE).float().mean().item()
         return max(0.0, 1.0 - clipped_share / self.worst)
 
 
 def require(fits: bool, message: str) -> None:
+    """Raise ValueError with this message if a condition is false."""
     if not fits:
         raise ValueError(message)
 
 
 def longest_silence(clip: Float[Tensor, " nw"], sample_rate: int) -> float:
-    """Seconds of the longest run of windows QUIET_DB below the loudest; a last part of a window is left out."""
+    """Return the duration in seconds of the longest silence.
+
+    A window is silent if its power is below QUIET_DB relative to the loudest window. A last incomplete window is
+    ignored.
+    """
     power = clip.detach().float().unfold(0, *[round(WINDOW_S * sample_rate)] * 2).square().mean(dim=1)
     quiet = power < power.max() * 10 ** (QUIET_DB / 10)
     ends = torch.cat([torch.tensor([-1]), (~quiet).nonzero().flatten().cpu(), torch.tensor([len(quiet)])])

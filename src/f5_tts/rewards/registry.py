@@ -1,4 +1,4 @@
-"""Reward providers by the names that a config gives them; a provider's own libraries are imported when it is built."""
+"""Registry of reward providers; a provider's own libraries are imported when it is built."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PROVIDERS = {
 
 
 class FunctionProvider:
-    """A provider made of whatever scores clips."""
+    """Provider that wraps a function that scores clips."""
 
     component = "score"
 
@@ -36,13 +36,17 @@ class FunctionProvider:
         self.function, self.has_word_scores = function, has_word_scores
 
     def score(self, inputs: Sequence[RewardInput]) -> Scores:
+        """Call the function."""
         return self.function(inputs)
 
 
 def build_providers(
     entries: Sequence[ProviderConfig], config_key: str = "rl.rewards.providers"
 ) -> dict[str, RewardProvider]:
-    """The providers of a list in the config, by name; `where` is its key."""
+    """Build the providers of a config list, by name.
+
+    The second argument is the config key of the list, for messages. Raises ValueError if a name is there twice.
+    """
     providers: dict[str, RewardProvider] = {}
     for index, entry in enumerate(entries):
         if entry.name in providers:
@@ -52,7 +56,7 @@ def build_providers(
 
 
 def build_provider(entry: ProviderConfig, config_key: str) -> RewardProvider:
-    """One provider, in this process or in a worker; `where` is its config key, for messages."""
+    """Build one provider, in this process or in another; the second argument is its config key, for messages."""
     if entry.worker is not None:
         from f5_tts.rewards.remote.client import build_remote_provider
 
@@ -61,10 +65,10 @@ def build_provider(entry: ProviderConfig, config_key: str) -> RewardProvider:
 
 
 def build_local_provider(name: str, config: Mapping[str, Any], config_key: str) -> RewardProvider:
-    """A provider of this process: an object of the class that goes by this name, made with `config`; or the function
-    of that name, which gets `config` with the clips.
+    """Build a provider in this process: an instance of the named class, or the named function.
 
-    Raises ValueError when there is none, when it does not take `config`, or when it scores nothing.
+    A class gets `config` as its arguments; a function gets `config` with the clips. Raises ValueError if there is no
+    such provider, if it does not accept `config`, or if it cannot score.
     """
     target = find_provider(name, config_key)
     is_class = inspect.isclass(target)
@@ -82,7 +86,7 @@ def build_local_provider(name: str, config: Mapping[str, Any], config_key: str) 
 
 
 def wrong_keys(config: Mapping[str, Any], keys: Sequence[str], config_key: str) -> str:
-    """The keys of a config that are none of `keys`, each with the most similar of them; nothing where all are."""
+    """Name the unknown config keys, each with the most similar known one; return an empty string if all are known."""
     suggestions = {key: difflib.get_close_matches(key, keys, n=1) for key in config if key not in keys}
     hints = (
         f"{config_key}.{key}" + (f" (did you mean {matches[0]}?)" if matches else "")
@@ -92,7 +96,7 @@ def wrong_keys(config: Mapping[str, Any], keys: Sequence[str], config_key: str) 
 
 
 def find_provider(name: str, config_key: str) -> Callable[..., Any]:
-    """The class or function behind a name of ours or "module:attribute"; ValueError with the reason where none is."""
+    """Import the class or function of a built-in name or of module:attribute; raise ValueError if there is none."""
     path = PROVIDERS.get(name, name)
     if not is_module_attribute(path):
         raise ValueError(
@@ -118,7 +122,7 @@ def provider_attribute(name: str, attribute: str, default: Any) -> Any:
 
 
 def as_provider(target: Any, name: str, config_key: str) -> RewardProvider:
-    """Anything with `score(inputs)`, or that can be called so, as a provider; `component` is "score" unless it says."""
+    """Make a provider of an object with `score(inputs)`, or of a callable; its `component` defaults to "score"."""
     score: Any = getattr(target, "score", target if callable(target) else None)
     if score is None:
         raise ValueError(
@@ -128,13 +132,13 @@ def as_provider(target: Any, name: str, config_key: str) -> RewardProvider:
 
 
 def has_word_scores(provider: Any) -> bool:
-    """Whether it can say which words of a clip earned its score."""
+    """Check whether a provider scores each word of a text."""
     old_name = getattr(provider, "knows_words", False)  # until the next release
     return bool(getattr(provider, "has_word_scores", old_name))
 
 
 def score_all(providers: Mapping[str, RewardProvider], inputs: Sequence[RewardInput]) -> ProviderScores:
-    """What every provider says of all inputs."""
+    """Score the inputs by every provider."""
     scores = ProviderScores({}, {})
     for name, provider in providers.items():
         reward = f"{name}.{provider.component}"
@@ -152,9 +156,10 @@ def score_all(providers: Mapping[str, RewardProvider], inputs: Sequence[RewardIn
 def provider_scores(
     provider: RewardProvider, name: str, inputs: Sequence[RewardInput]
 ) -> dict[str, Tensor | list[str]]:
-    """What a provider says of all inputs by component; of `words` b x w numbers, of the others b numbers or texts.
+    """Score the inputs by one provider and validate its output by component.
 
-    ValueError that names the provider where that is not what it gave.
+    Word scores have shape b x w. Other components are b numbers or b texts. Raises ValueError with the name of the
+    provider if the output is invalid.
     """
     scores = provider.score(inputs)
     by_component = scores if isinstance(scores, Mapping) else {provider.component: scores}
@@ -171,19 +176,23 @@ def provider_scores(
 
 
 def has_texts(values: Any) -> bool:
+    """Check whether values are an iterable with a string in it."""
     is_iterable = isinstance(values, Iterable) and not isinstance(values, Tensor)
     return is_iterable and any(isinstance(value, str) for value in values)
 
 
 def as_tensor(numbers: Numbers) -> Tensor:
-    """Numbers that came as a list, None being NaN, as a tensor."""
+    """Convert a list of numbers to a tensor, None to NaN."""
     if isinstance(numbers, Tensor):
         return numbers
     return torch.tensor([math.nan if value is None else float(value) for value in numbers])
 
 
 def validate_scores(score: Any, name: str, num: int) -> Tensor:
-    """One number a clip, NaN (or None) where it does not apply; ValueError that names the provider and the clips."""
+    """Validate scores: one number per clip, NaN or None where the reward does not apply.
+
+    Raises ValueError with the name of the provider and the number of clips.
+    """
     if has_texts(score):
         raise ValueError(f"reward provider {name} gave texts, but a reward is a number for each clip")
     try:
@@ -198,7 +207,7 @@ def validate_scores(score: Any, name: str, num: int) -> Tensor:
 
 
 def validate_word_scores(words: Any, name: str, num: int) -> Tensor:
-    """A row of numbers for each clip; ValueError likewise."""
+    """Validate word scores: one row of numbers per clip."""
     if not isinstance(words, Tensor) or words.ndim != 2 or len(words) != num:
         description = f"shape {tuple(words.shape)}" if isinstance(words, Tensor) else type(words).__name__
         raise ValueError(f"reward provider {name} gave {description} for {num} clips; words are a tensor, {num} x w")
@@ -206,14 +215,14 @@ def validate_word_scores(words: Any, name: str, num: int) -> Tensor:
 
 
 def validate_texts(texts: Any, name: str, num: int) -> list[str]:
-    """One text a clip; ValueError likewise."""
+    """Validate texts: one string per clip."""
     if isinstance(texts, str) or len(texts) != num or not all(isinstance(text, str) for text in texts):
         raise ValueError(f"reward provider {name} gave {texts!r:.100} for {num} clips; texts are a str for each")
     return list(texts)
 
 
 def require_finite(scores: Tensor, name: str) -> Tensor:
-    """The scores on the CPU, if none is infinite; they may be NaN."""
+    """Return the scores as float32 on the CPU; raise ValueError if one is infinite. NaN is allowed."""
     if scores.isinf().any():
         clips = scores.isinf().view(len(scores), -1).any(dim=1).nonzero().flatten().tolist()
         raise ValueError(f"reward provider {name} gave clips {clips} of {len(scores)} an infinite score")
@@ -221,5 +230,5 @@ def require_finite(scores: Tensor, name: str) -> Tensor:
 
 
 def component_weights(entries: Sequence[ProviderConfig], providers: Mapping[str, RewardProvider]) -> dict[str, float]:
-    """The entries' weights under the names of `score_all`, as `combine` wants them."""
+    """Return the weights of the entries by "<provider>.<component>"."""
     return {f"{entry.name}.{providers[entry.name].component}": entry.weight for entry in entries}

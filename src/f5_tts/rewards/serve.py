@@ -1,4 +1,4 @@
-"""Serves one reward to other processes: `python -m f5_tts.rewards.serve NAME` prints the URL that a config names."""
+"""HTTP server of one reward provider: `python -m f5_tts.rewards.serve NAME` prints the URL for `worker.url`."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from f5_tts.rewards.registry import build_local_provider, has_word_scores, provi
 from f5_tts.rewards.remote.protocol import PROTOCOL, TOKEN, decode_inputs, encode_scores, is_loopback, shared_token
 from f5_tts.types import RewardInput, RewardProvider
 
-SOCKET_TIMEOUT_S = 30.0  # without a byte from a client, or without room for one of ours, before it is hung up on
-USER_ERRORS = (ValueError, OSError, ImportError)  # whose text is all that a user needs
+SOCKET_TIMEOUT_S = 30.0  # socket timeout: no byte received, or none could be sent
+USER_ERRORS = (ValueError, OSError, ImportError)  # the message of these is enough, without a traceback
 
 
 class RequestRefused(Exception):
-    """A request that gets no scores: an HTTP status, and why."""
+    """HTTP error response: a status and the reason."""
 
     def __init__(self, status: HTTPStatus, reason: str) -> None:
         super().__init__(reason)
@@ -37,13 +37,14 @@ class RequestRefused(Exception):
 
 
 class Service:
-    """A provider by its name, asked for one batch of clips at a time, whoever asks."""
+    """Provider with its name; it scores one batch of clips at a time."""
 
     def __init__(self, name: str, provider: RewardProvider) -> None:
         self.name, self.provider = name, provider
-        self.scorer = ThreadPoolExecutor(1)  # one thread for all: what libraries keep for a thread stays warm
+        self.scorer = ThreadPoolExecutor(1)  # a single thread, because libraries keep caches per thread
 
     def description(self) -> dict[str, Any]:
+        """Describe the provider: protocol version, name, component, and whether it has word scores."""
         return {
             "protocol": PROTOCOL,
             "name": self.name,
@@ -52,18 +53,21 @@ class Service:
         }
 
     def answer(self, request_id: str, inputs: Sequence[RewardInput]) -> bytes:
-        """Scores, checked as in a run: whatever a provider may give there becomes tensors and texts here."""
+        """Score the inputs, validate the scores as a training run does, and encode them."""
         try:
             return self.scorer.submit(
                 lambda: encode_scores(provider_scores(self.provider, self.name, inputs), request_id)
             ).result()
-        except Exception as error:  # anything that a provider raises is for who asked; the server goes on
+        except Exception as error:  # any error of a provider goes to the client, and the server continues
             traceback.print_exc()
             raise RequestRefused(HTTPStatus.INTERNAL_SERVER_ERROR, error_detail(error)) from error
 
 
 class RewardServer(ThreadingTCPServer):
-    """Listens for requests to a service; no body above `max_bytes`, and nothing without `token` unless that is ""."""
+    """HTTP server of a service.
+
+    It accepts bodies up to `max_bytes`, and only requests with `token` unless that is "".
+    """
 
     allow_reuse_address = True
     daemon_threads = True
@@ -74,28 +78,31 @@ class RewardServer(ThreadingTCPServer):
 
     @property
     def port(self) -> int:
+        """Return the port that the server listens on."""
         return self.socket.getsockname()[1]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hung up is no news; anything else is."""
+        """Log an error of a request, unless the client has closed the connection."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 
 
 class Handler(BaseHTTPRequestHandler):
-    """GET / says what is served; POST /score takes clips and gives scores, packed as `wire` says."""
+    """HTTP handler: GET / describes the provider, POST /score takes clips and returns scores (see `protocol`)."""
 
     server: RewardServer  # pyright: ignore[reportIncompatibleVariableOverride]
     timeout = SOCKET_TIMEOUT_S
 
     def do_GET(self) -> None:
+        """Reply with the description."""
         self.reply(self.description)
 
     def do_POST(self) -> None:
+        """Reply with the scores of the clips."""
         self.reply(self.scores)
 
     def reply(self, content: Callable[[], bytes]) -> None:
-        """200 and the content, or the status and the sentence of what was refused."""
+        """Send status 200 and the content, or the status and the reason of a refused request."""
         try:
             self.check_token()
             status, body = HTTPStatus.OK, content()
@@ -109,7 +116,10 @@ class Handler(BaseHTTPRequestHandler):
             self.drain_request()
 
     def drain_request(self) -> None:
-        """Passes over what a refused client still sends: hung up on, it would not come to read why."""
+        """Read and discard what a refused client still sends.
+
+        If the server closed the connection at once, the client would not read the reason.
+        """
         deadline = time.monotonic() + SOCKET_TIMEOUT_S
         with suppress(OSError):
             self.connection.shutdown(socket.SHUT_WR)
@@ -117,16 +127,19 @@ class Handler(BaseHTTPRequestHandler):
                 pass
 
     def check_token(self) -> None:
+        """Refuse a request without the server's token."""
         received, expected = self.headers.get("Authorization", ""), f"Bearer {self.server.token}"
         if self.server.token and not hmac.compare_digest(received.encode(), expected.encode()):
             raise RequestRefused(HTTPStatus.UNAUTHORIZED, f"set {TOKEN} to the server's, wherever it is asked from")
 
     def description(self) -> bytes:
+        """Encode the description of the service and its `max_bytes` as JSON."""
         if self.path != "/":
             raise RequestRefused(HTTPStatus.NOT_FOUND, f"there is no {self.path}, only /")
         return json.dumps(self.server.service.description() | {"max_bytes": self.server.max_bytes}).encode()
 
     def scores(self) -> bytes:
+        """Decode the clips of the request and return their encoded scores."""
         if self.path != "/score":
             raise RequestRefused(HTTPStatus.NOT_FOUND, f"there is no {self.path}, only /score")
         try:
@@ -136,7 +149,7 @@ class Handler(BaseHTTPRequestHandler):
         return self.server.service.answer(request_id, inputs)
 
     def body(self) -> bytes:
-        """All of it, or nothing is read."""
+        """Read the whole body; refuse one without a length or with more than `max_bytes` before reading it."""
         content_length = self.headers.get("Content-Length", "")
         if not (content_length.isascii() and content_length.isdecimal()):
             raise RequestRefused(HTTPStatus.LENGTH_REQUIRED, "a body needs its Content-Length")
@@ -153,13 +166,14 @@ class Handler(BaseHTTPRequestHandler):
         return body
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        """Nothing: a request is no news."""
+        """Ignore requests, so that they are not logged."""
 
 
-# --- the command ---
+# --- command ---
 
 
 def command_line() -> argparse.ArgumentParser:
+    """Build the argument parser."""
     parser = argparse.ArgumentParser(prog="python -m f5_tts.rewards.serve", description=__doc__)
     parser.add_argument("name", metavar="NAME", help="of a reward provider of ours, or module:attribute of yours")
     parser.add_argument("--config", default="{}", metavar="JSON", help="""what it needs: '{"model_dir": "..."}'""")
@@ -171,14 +185,17 @@ def command_line() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str]) -> bool:
-    """Serves until Ctrl-C; with --owned until stdin ends, and says in JSON where it serves, or why not."""
+    """Serve until Ctrl-C; with --owned until stdin ends.
+
+    With --owned, the URL or the error is printed as JSON.
+    """
     args = command_line().parse_args(argv)
     if args.owned:
         threading.Thread(target=exit_with_parent, daemon=True).start()
     with stdout_for_one_line() as line:
         try:
             server = build_server(args)
-        except Exception as error:  # a provider of others may raise anything, and its owner wants to know
+        except Exception as error:  # a custom provider may raise any error, which the parent process must report
             if not args.owned:
                 raise
             print(json.dumps({"error": error_text(error)}), file=line)
@@ -192,13 +209,16 @@ def main(argv: list[str]) -> bool:
 
 
 def reachable_host(host: str) -> str:
-    """The host by which others reach what listens there: of any address of this machine, its name."""
+    """Return the host name for clients: this computer's name if the server listens on all addresses."""
     return socket.gethostname() if host in ("0.0.0.0", "") else host
 
 
 def build_server(args: argparse.Namespace) -> RewardServer:
-    """Listening already, with the token that is in the environment no longer; ValueError for whatever cannot be
-    served."""
+    """Create a listening server, and remove the token from the environment.
+
+    Raises ValueError for invalid arguments, for a host other than this computer without a token, and if the address is
+    not available.
+    """
     token = shared_token()
     os.environ.pop(TOKEN, None)
     if not (is_loopback(args.host) or token):
@@ -215,6 +235,7 @@ def build_server(args: argparse.Namespace) -> RewardServer:
 
 
 def read_config(text: str) -> dict[str, Any]:
+    """Parse the JSON object of --config; raise ValueError if it is none."""
     try:
         config = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
@@ -225,7 +246,7 @@ def read_config(text: str) -> dict[str, Any]:
 
 
 def stdout_for_one_line() -> TextIO:
-    """What was stdout; from here on it is stderr, for whatever a library may print."""
+    """Return the original stdout, and redirect stdout to stderr for the output of libraries."""
     sys.stdout.flush()
     line = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
@@ -233,21 +254,21 @@ def stdout_for_one_line() -> TextIO:
 
 
 def exit_with_parent() -> None:
-    """Ends this process with its stdin."""
+    """Wait until stdin ends, then end this process."""
     while os.read(0, 1024):
         pass
     exit_now()
 
 
 def exit_now() -> NoReturn:
-    """Ends this process at once: it holds nothing that could be lost, and may be scoring for minutes."""
+    """End this process at once; it holds no state worth saving and may be scoring for minutes."""
     with suppress(OSError):
         sys.stdout.flush()
     os._exit(0)
 
 
 def error_text(error: Exception) -> str:
-    """Why nothing is served, in a sentence; where that may not be all that a user needs, the trace goes to stderr."""
+    """Return an error as one message; print the traceback to stderr unless the error is a user's."""
     if isinstance(error, USER_ERRORS):
         return str(error)
     traceback.print_exc()
@@ -255,6 +276,7 @@ def error_text(error: Exception) -> str:
 
 
 def error_detail(error: Exception) -> str:
+    """Format an error as its type and its message on one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 

@@ -1,4 +1,4 @@
-"""The algorithms of stage 2: what each draws, learns from and needs, one entry for each `rl.algorithm`."""
+"""Algorithms of stage 2: sampling, loss terms and requirements, one entry per value of `rl.algorithm`."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from f5_tts.rl.rollout import draw_finished, draw_group
 from f5_tts.types import ExperienceBatch, LossOutput, Rollout, SpeechBatch
 
 LossFn: TypeAlias = Callable[[Models, ExperienceBatch, int, RLConfig], LossOutput]
-LossTerm: TypeAlias = tuple[LossFn, int, float]  # an objective, the step that it gets, and its weight
+LossTerm: TypeAlias = tuple[LossFn, int, float]  # objective, step and weight of a term
 DrawFn: TypeAlias = Callable[[VelocityModel, SpeechBatch, RLConfig], Iterator[Rollout]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Algorithm:
-    """How stage 2 draws samples and what it learns from them; the defaults are those of finished samples alone.
+    """How stage 2 draws samples and computes their loss; the defaults suit losses of finished samples.
 
     Args:
-        loss_terms: the terms of a rollout's loss, of (rl, rollout, whether there is a reference). Memory holds the
+        loss_terms: lists the terms of a rollout's loss from (rl, rollout, has_reference). Memory holds the
             activations of one term at a time.
         draw: draws a group of samples for each prompt of a batch, one forward pass after the other.
-        needs_trained_head: whether it draws from a trained Gaussian head, whose sigma rl.train_sigma may then train.
+        needs_trained_head: whether it draws from a trained Gaussian head, whose σ rl.train_sigma may then train.
         uses_window: whether it trains the solver steps of rl.window.
-        recorded_arrays: how many arrays of a sample's size a rollout holds for its trained steps.
-        build_old_policy: makes the policy that draws, where that is not the one that learns.
-        rollout_metrics: metrics of an update's rollouts.
-        warning: printed when a run begins.
+        recorded_arrays: number of arrays of a sample's size that a rollout holds for its trained steps.
+        build_old_policy: builds the policy that draws, where that is not the trained one.
+        rollout_metrics: computes metrics of an update's rollouts.
+        warning: printed at the start of a run.
     """
 
     loss_terms: Callable[[RLConfig, Rollout, bool], list[LossTerm]]
@@ -49,29 +49,29 @@ class Algorithm:
     warning: str | None = None
 
     def trains_sigma(self, rl: RLConfig) -> bool:
-        """Return whether the standard deviation of the Gaussian head gets a gradient."""
+        """Check whether the standard deviation of the Gaussian head gets a gradient."""
         return self.needs_trained_head and rl.train_sigma
 
 
 def policy_gradient_terms(rl: RLConfig, rollout: Rollout, has_reference: bool) -> list[LossTerm]:
-    """Return one term for each trained step, and with rl.anchor_weight the anchor's."""
+    """List one term per trained step and, with rl.anchor_weight and a reference, the anchor loss."""
     num = len(rollout.times)
     steps: list[LossTerm] = [(grpo_loss, step, 1 / num) for step in range(num)]
     return [*steps, (anchor_loss, 0, 1.0)] if has_reference and rl.anchor_weight > 0 else steps
 
 
 def nft_terms(rl: RLConfig, rollout: Rollout, has_reference: bool) -> list[LossTerm]:
-    """Return one term for each time at which finished samples are noised again."""
+    """List one term for each time at which finished samples are noised again."""
     return [(nft_loss, step, 1 / rl.nft.num_times) for step in range(rl.nft.num_times)]
 
 
 def f5r_terms(rl: RLConfig, rollout: Rollout, has_reference: bool) -> list[LossTerm]:
-    """Return one term for all steps at once."""
+    """List the single term that covers all steps."""
     return [(f5r_loss, 0, 1.0)]
 
 
 def num_trained_steps(rl: RLConfig) -> int:
-    """Return how many solver steps of rl.window a rollout records."""
+    """Count the solver steps of rl.window that a rollout records."""
     return min(rl.window.size, rl.steps)
 
 
@@ -87,7 +87,8 @@ ALGORITHMS = {
         loss_terms=policy_gradient_terms,
         draw=draw_group,
         uses_window=True,
-        recorded_arrays=lambda rl: 3 * num_trained_steps(rl),  # the standard deviation is one number a step
+        # state, action and mean; the standard deviation is one number per step
+        recorded_arrays=lambda rl: 3 * num_trained_steps(rl),
         rollout_metrics=lambda rollouts: {"sde/noise_level": noise_level(rollouts)},
     ),
     "nft": Algorithm(loss_terms=nft_terms, build_old_policy=build_old_policy),
@@ -107,10 +108,10 @@ ALGORITHMS = {
 
 
 def find_algorithm(name: str) -> Algorithm:
-    """Return the entry of an `rl.algorithm`: one of ours, or the attribute that "module:attribute" names.
+    """Find the entry of an `rl.algorithm`: a built-in one, or the attribute that "module:attribute" names.
 
-    `auto` gives that of gaussian_grpo, the larger of the two that it may become: estimates ask before a checkpoint is
-    read. Raises ValueError where the module is missing, or has no Algorithm of that name.
+    `auto` gives the entry of gaussian_grpo, which needs more memory than the other candidate: estimates are made before
+    a checkpoint is read. Raises ValueError where the module is missing, or has no Algorithm of that name.
     """
     if not is_module_attribute(name):
         return ALGORITHMS["gaussian_grpo" if name == "auto" else name]

@@ -1,10 +1,10 @@
-"""The objective of F5R-TTS (Sun et al. 2025, arXiv 2504.02407) as its published code computes it, for comparison alone.
+"""Objective of F5R-TTS (Sun et al. 2025, arXiv 2504.02407) as its published code computes it, for comparison only.
 
-Its gradient is wrong, gaussian_grpo's is right: an action carries the gradient of the policy that drew it, which
-cancels the pull on the mean; with guidance, actions are scored by a distribution they were not drawn from, and the
-pull points the wrong way; it weighs by the density, not its logarithm. The gradient runs through the whole chain of
-states, so that memory grows with rl.steps. As published it goes with rl.advantage=grpo, rl.train_sigma=true and
-rl.shared_noise=false.
+Its gradient is wrong; that of gaussian_grpo is right. An action carries the gradient of the policy that drew it, which
+cancels the gradient of the mean. With guidance, actions are scored by a distribution from which they were not drawn,
+and the gradient points the wrong way. The loss uses the density instead of its logarithm. The gradient runs through the
+whole chain of states, so memory grows with rl.steps. The published settings are rl.advantage=grpo, rl.train_sigma=true
+and rl.shared_noise=false.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from f5_tts.rl.policy_gradient import Models
 from f5_tts.rl.rollout import cut_prompts, jitter_durations, pad_for_jitter, prompt_mask, stack_steps
 from f5_tts.types import ExperienceBatch, LossOutput, Rollout, SpeechBatch
 
-MIN_GRADIENT_STEPS = 2  # the first so many steps are in the gradient whatever rl.skip_grad_prob
+MIN_GRADIENT_STEPS = 2  # number of first steps that rl.skip_grad_prob never drops from the gradient
 
 
-# --- drawing ---
+# --- rollouts with gradients ---
 
 
 def draw_with_gradients(policy: VelocityModel, batch: SpeechBatch, rl: RLConfig) -> Iterator[Rollout]:
-    """A group of samples of every prompt, `rl.mini_repeat_count` of each in one pass; their gradients are kept."""
+    """Draw a group of samples per prompt, `rl.mini_repeat_count` of each per forward pass, with their gradients."""
     batch, times = pad_for_jitter(cut_prompts(batch, rl), rl), sample_gradient_times(rl).to(batch.mel.device)
     shared_start = torch.randn_like(batch.mel).repeat_interleave(rl.mini_repeat_count, dim=0)
     for _ in range(group_size(rl) // rl.mini_repeat_count):
@@ -44,13 +44,16 @@ def draw_with_gradients(policy: VelocityModel, batch: SpeechBatch, rl: RLConfig)
 
 
 def rollout_times(rl: RLConfig) -> Float[Tensor, " s"]:
-    """rl.steps grid points, as the published code counts."""
+    """Return the time grid of a rollout: rl.steps grid points, as the published code counts them."""
     return time_grid(rl.steps - 1, rl.sway_sampling_coef, rl.epss)
 
 
 def sample_gradient_times(rl: RLConfig) -> Float[Tensor, " k"]:
-    """Where the steps start that stay in the gradient: each but the first two is left out with rl.skip_grad_prob, and
-    of the rest rl.max_grad_steps are chosen at random."""
+    """Draw the start times of the solver steps that stay in the gradient.
+
+    Each step but the first two is dropped with probability rl.skip_grad_prob; of the remaining ones, at most
+    rl.max_grad_steps are chosen at random.
+    """
     starts = rollout_times(rl)[:-1]
     is_selected = (torch.rand(len(starts)) >= rl.skip_grad_prob) | (torch.arange(len(starts)) < MIN_GRADIENT_STEPS)
     selected = starts[is_selected]
@@ -58,7 +61,7 @@ def sample_gradient_times(rl: RLConfig) -> Float[Tensor, " k"]:
 
 
 def sample_step_noise(start: Float[Tensor, "b n d"], rl: RLConfig) -> Float[Tensor, "s h b n d"]:
-    """For every interval the conditional half's, and with guidance the unconditional half's."""
+    """Draw noise for each interval: for the conditional half and, with guidance, for the unconditional half."""
     return torch.randn(rl.steps - 1, 2 if rl.cfg_strength > 0 else 1, *start.shape, device=start.device)
 
 
@@ -70,10 +73,11 @@ def rollout_with_gradients(
     gradient_times: Float[Tensor, " k"],
     rl: RLConfig,
 ) -> Rollout:
-    """Solve from noise to speech with every velocity drawn: a = a_c + w (a_c - a_u), a_c ~ N(μ_c, σ_c²), a_u likewise.
+    """Solve from noise to speech, drawing each velocity: a = a_c + w (a_c - a_u), a_c ~ N(μ_c, σ_c²), a_u likewise.
 
-    Steps that start at `kept` times are recorded: a with the μ_c and σ_c that it is compared with, all with their
-    gradients, which run through the chain of states, back to the last step that was left out.
+    Steps that start at one of the times to keep are recorded: the action a with the μ_c and σ_c that it is compared
+    with. All of these keep their gradients, which run through the chain of states back to the last step that was left
+    out.
     """
     length, prompt = batch.mel.shape[1], prompt_mask(batch)
     cond = batch.mel.masked_fill(~prompt[..., None], 0.0)
@@ -114,20 +118,21 @@ def rollout_with_gradients(
 def cond_and_uncond(
     policy: VelocityModel, x: Tensor, cond: Tensor, batch: SpeechBatch, time: Tensor, rl: RLConfig
 ) -> list[Gaussian]:
-    """The conditional velocity and, with guidance, the one that sees neither prompt nor text."""
+    """Compute the distributions of the conditional velocity and, with guidance, of the unconditional one."""
     mask, all_true = padding_mask(batch.lens, x.shape[1]), torch.ones_like(batch.lens, dtype=torch.bool)
     conditions = [{}, {"drop_audio": all_true, "drop_text": all_true}] if rl.cfg_strength > 0 else [{}]
     return [distribution(policy(x, cond, batch.text, time, mask, **condition), rl) for condition in conditions]
 
 
 def distribution(velocity: Velocity, rl: RLConfig) -> Gaussian:
+    """Build the Gaussian of a velocity; σ is detached unless rl.train_sigma is set."""
     assert velocity.ln_sigma is not None, "f5r draws from a Gaussian head"
     std = velocity.ln_sigma.float().exp()
     return Gaussian(velocity.mean.float(), std if rl.train_sigma else std.detach())
 
 
 def apply_guidance(actions: list[Tensor], rl: RLConfig) -> Float[Tensor, "b n d"]:
-    """a_c, or a_c + w (a_c - a_u)."""
+    """Apply classifier-free guidance: a_c + w (a_c - a_u), or a_c alone without an unconditional half."""
     cond, *uncond = actions
     return cond + sum(rl.cfg_strength * (cond - (other if rl.cfg_grad_uncond else other.detach())) for other in uncond)
 
@@ -136,11 +141,11 @@ def apply_guidance(actions: list[Tensor], rl: RLConfig) -> Float[Tensor, "b n d"
 
 
 def f5r_loss(models: Models, batch: ExperienceBatch, step: int, rl: RLConfig) -> LossOutput:
-    """-mean(A p(a)) + β mean(Σ_k D_k), over all kept steps k at once.
+    """Compute -mean(A p(a)) + β mean(Σ_k D_k) over all kept steps k at once.
 
-    p is averaged over steps and all target entries of the batch; D over all entries of it, prompt and padding
-    included, between what the policy said on its way and what the reference says on a way of its own: it is not zero
-    where both are the same.
+    p is averaged over steps and all target entries of the batch. D is averaged over all entries, prompt and padding
+    included. It compares the policy on its own trajectory with the reference on a separate trajectory, so it is not
+    zero where both are the same.
     """
     rollout, policy = batch.rollout, Gaussian(batch.rollout.means, batch.rollout.stds)
     weighted = as_rows(batch.advantages)[..., None] * density(rollout.actions, policy, rl.density_eps)
@@ -157,7 +162,7 @@ def f5r_loss(models: Models, batch: ExperienceBatch, step: int, rl: RLConfig) ->
 
 @torch.no_grad()
 def rollout_reference(reference: VelocityModel, rollout: Rollout, rl: RLConfig) -> Gaussian:
-    """What the reference draws from at the same times, from noise of its own."""
+    """Solve with the reference at the same times from new noise, and return the Gaussians that it draws from."""
     start = torch.randn_like(rollout.mel)
     reference_rollout = rollout_with_gradients(
         reference, rollout.batch, start, sample_step_noise(start, rl), rollout.times, rl
@@ -166,12 +171,12 @@ def rollout_reference(reference: VelocityModel, rollout: Rollout, rl: RLConfig) 
 
 
 def density(action: Float[Tensor, "s b n d"], policy: Gaussian, eps: float) -> Float[Tensor, "s b n d"]:
-    """exp(-(a - μ)² / (2 (σ² + ε))) / (σ + ε), the constant √2π left out."""
+    """Compute exp(-(a - μ)² / (2 (σ² + ε))) / (σ + ε), without the constant √2π."""
     variance = policy.std.square() + eps
     return (-(action - policy.mean).square() / (2 * variance)).exp() / (policy.std + eps)
 
 
 def divergence(policy: Gaussian, reference: Gaussian, eps: float) -> Float[Tensor, "s b n d"]:
-    """ln(σ_r/σ) + (σ² + (μ - μ_r)²) / (2 (σ_r² + ε)): the KL divergence without its -1/2."""
+    """Compute ln(σ_r/σ) + (σ² + (μ - μ_r)²) / (2 (σ_r² + ε)): the KL divergence without its -1/2."""
     second_moment = policy.std.square() + (policy.mean - reference.mean).square()
     return (reference.std / policy.std).log() + second_moment / (2 * (reference.std.square() + eps))

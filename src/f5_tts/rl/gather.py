@@ -1,4 +1,4 @@
-"""Rewards, groups and masks of all ranks, gathered so that samples are compared across them."""
+"""Rewards, groups and masks of all ranks, gathered so that samples are compared over all of them."""
 
 from __future__ import annotations
 
@@ -15,43 +15,46 @@ from f5_tts.types import RewardBatch, Rollout
 
 @runtime_checkable
 class Ranks(Protocol):
-    """All processes of a run, when samples of one are compared with those of the others."""
+    """All ranks of a run, as seen by one rank that compares its samples with those of the others."""
 
     @property
     def world_size(self) -> int:
-        """How many there are."""
+        """Return the number of ranks."""
         ...
 
     def gather(self, rows: Tensor) -> Tensor:
-        """The rows of every process, in their order; frames are padded to the longest."""
+        """Gather the rows of all ranks, in the order of the ranks; frames are padded to the longest."""
         ...
 
     def local_rows(self, rows: Tensor) -> Tensor:
-        """Of gathered rows those of this process, padding included."""
+        """Select the rows of this rank from gathered rows, padding included."""
         ...
 
     def raise_on_all_ranks(self) -> AbstractContextManager[None]:
-        """What fails inside on one process fails on all, so that none waits for it."""
+        """Raise an error on all ranks when the body fails on one, so that no rank waits for it forever."""
         ...
 
 
 class SingleRank:
-    """One process: its samples are all."""
+    """Ranks of a run of one process: gathering changes nothing."""
 
     world_size = 1
 
     def gather(self, rows: Tensor) -> Tensor:
+        """Return the rows unchanged."""
         return rows
 
     def local_rows(self, rows: Tensor) -> Tensor:
+        """Return the rows unchanged."""
         return rows
 
     def raise_on_all_ranks(self) -> AbstractContextManager[None]:
+        """Return a context that does nothing: no other rank waits for this one."""
         return nullcontext()
 
 
 def concat_rewards(batches: list[RewardBatch]) -> RewardBatch:
-    """The rewards of several rollouts as those of one."""
+    """Concatenate the rewards of several rollouts."""
     first = batches[0]
     components = {name: torch.cat([batch.components[name] for batch in batches]) for name in first.components}
     diagnostics = {name: torch.cat([batch.diagnostics[name] for batch in batches]) for name in first.diagnostics}
@@ -66,7 +69,7 @@ def concat_rewards(batches: list[RewardBatch]) -> RewardBatch:
 
 
 def gather_rewards(rewards: RewardBatch, ranks: Ranks) -> RewardBatch:
-    """The rewards of all processes; texts, which nobody compares, stay with their own."""
+    """Gather the rewards of all ranks; texts, which are not compared, are left out."""
     fields = {
         "components": rewards.components,
         "diagnostics": rewards.diagnostics,
@@ -79,34 +82,34 @@ def gather_rewards(rewards: RewardBatch, ranks: Ranks) -> RewardBatch:
 
 
 def pad_and_concat(rows: list[Tensor]) -> Tensor:
-    """Rows of frames of several rollouts as one tensor, of the longest's length."""
+    """Concatenate rows of frames of several rollouts, padded to the longest."""
     length = max(block.shape[1] for block in rows)
     return torch.cat([torch.nn.functional.pad(block, (0, length - block.shape[1])) for block in rows])
 
 
 def crop_to_rollout(advantages: Tensor, rollout: Rollout) -> Tensor:
-    """Advantages where the rollout is, those of frames cut to its length."""
+    """Crop frame advantages to the length of the rollout, and move advantages to its device."""
     return (advantages if advantages.ndim == 1 else advantages[:, : rollout.mel.shape[1]]).to(rollout.mel)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GatheredRewards:
-    """What samples of all ranks are compared by, in the order of the ranks."""
+    """Rewards, group ids and masks of all ranks, in the order of the ranks."""
 
     rewards: RewardBatch
     group_ids: Int[Tensor, " b"]
     target_mask: Bool[Tensor, "b n"]  # generated frames, padded to the longest rollout
-    sample_weight: float  # of one sample in an update; ranks' gradients are averaged, not added
-    rollouts: list[Rollout]  # of this rank alone
+    sample_weight: float  # weight of one sample in an update; the gradients of ranks are averaged, not added
+    rollouts: list[Rollout]  # rollouts of this rank only
 
     def by_rollout(self, advantages: Tensor, ranks: Ranks) -> list[Tensor]:
-        """Return of all ranks' advantages those of each rollout of this rank."""
+        """Split the advantages of all ranks into those of each rollout of this rank."""
         rows_by_rollout = ranks.local_rows(advantages).split([len(rollout.mel) for rollout in self.rollouts])
         return [crop_to_rollout(rows, rollout) for rows, rollout in zip(rows_by_rollout, self.rollouts, strict=True)]
 
 
 def gather_over_ranks(rollouts: list[Rollout], rewards_by_rollout: list[RewardBatch], ranks: Ranks) -> GatheredRewards:
-    """Gather the rewards, groups and masks of all ranks; every rank gets the same."""
+    """Gather the rewards, groups and masks of all ranks; all ranks get the same result."""
     rewards = gather_rewards(concat_rewards(rewards_by_rollout), ranks)
     group_ids = ranks.gather(torch.cat([rollout.batch.group_ids for rollout in rollouts]).cpu())
     target_mask = ranks.gather(pad_and_concat([rollout.target_mask.cpu() for rollout in rollouts]))

@@ -1,9 +1,10 @@
-"""Stage 2 in order: draw, score, compare, improve. READ THIS FIRST.
+"""Stage 2 in order: rollouts, rewards, advantages and the loss of the policy. START HERE.
 
-One update: a batch of prompts; for each a group of samples (`rollout.py`); what the reward models say of them
-(`scoring.py`); how much better each is than its group (`advantage.py`); then a step of the policy towards what
-scored above its group, held near the reference (`policy_gradient.py`, `kernel.py`, `gaussian.py`; or `nft.py` alone).
-`f5r.py` is the published objective, for comparison.
+One update takes a batch of prompts. The policy draws a group of samples for each prompt (`rollout.py`). The reward
+models score the samples (`scoring.py`). Each score is compared with the rest of its group, over all ranks
+(`advantage.py`, `gather.py`). The loss then makes samples above their group more likely and keeps the policy near the
+reference (`policy_gradient.py`, `kernel.py`, `gaussian.py`). `algorithms.py` lists the algorithms; `nft.py` needs
+finished samples only, and `f5r.py` is the published objective, for comparison.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from f5_tts.rl.nft import EmaPolicy
 from f5_tts.rl.policy_gradient import Models
 from f5_tts.types import ExperienceBatch, LossOutput, RewardBatch, Rollout, SpeechBatch
 
-ScoreFn = Callable[[Rollout], RewardBatch]  # what `scoring.Scorer` is
+ScoreFn = Callable[[Rollout], RewardBatch]  # type of `scoring.RewardScorer`
 
 
 def collect_experience(
@@ -36,14 +37,15 @@ def collect_experience(
     old_policy: EmaPolicy | None = None,
     ranks: Ranks | None = None,
 ) -> Iterator[list[ExperienceBatch]]:
-    """For every list of prompt batches what an update learns from: whole groups, scored, with their advantages.
+    """Yield the experience of each update: complete groups of samples with rewards and advantages.
 
-    `rl.updates_per_rollout` updates get the same. `old`, if given, draws in the policy's place. `peers` are the other
-    processes: samples are compared among all of them, by prompt.
+    Each item of the input is the list of prompt batches of one update. `rl.updates_per_rollout` consecutive updates get
+    the same experience. If an old policy is given, it draws in place of the current one. Samples are compared with all
+    samples of the same prompt, over all ranks.
     """
     ranks, algorithm = ranks or SingleRank(), find_algorithm(rl.algorithm)
     for batches in updates:
-        if not batches:  # no row of theirs can be read, on any process
+        if not batches:  # no row of these batches can be read on any rank
             yield from ([] for _ in range(rl.updates_per_rollout))
             continue
         if old_policy is not None:
@@ -75,9 +77,10 @@ def collect_experience(
 def rollout_and_score(
     rollout_stream: Iterable[Rollout], scorer: ScoreFn, overlap: bool
 ) -> tuple[list[Rollout], list[RewardBatch], dict[str, float]]:
-    """Rollouts, their rewards, and the seconds of both; with `overlap` one is scored while the next is drawn.
+    """Collect the rollouts and score them; return both, and the seconds that each took.
 
-    `time/reward` is then what scoring takes after the last is drawn.
+    With rl.rewards.overlap, one rollout is scored in a thread while the next is drawn. `time/reward` is then the time
+    that scoring takes after the last rollout is drawn.
     """
     started, rollouts, futures = time.perf_counter(), [], []
     with ThreadPoolExecutor(1) as executor:
@@ -91,7 +94,10 @@ def rollout_and_score(
 
 
 class PolicyLoss:
-    """Slices of an update's loss, one trained step (nft: fresh time) of one forward pass each: memory holds one."""
+    """Loss of one update, in slices of one trained step (nft: one drawn time) and one forward pass each.
+
+    Memory holds the graph of one slice at a time.
+    """
 
     def __init__(
         self, rl: RLConfig, reference: VelocityModel | None = None, old_policy: VelocityModel | None = None
@@ -99,10 +105,9 @@ class PolicyLoss:
         self.rl, self.reference, self.old_policy = rl, reference, old_policy
 
     def __call__(self, policy: VelocityModel, batches: list[ExperienceBatch]) -> Iterator[LossOutput]:
-        models, loss_terms = (
-            Models(policy, self.reference, self.old_policy),
-            find_algorithm(self.rl.algorithm).loss_terms,
-        )
+        """Yield the loss of an update in slices that add up to it."""
+        models = Models(policy, self.reference, self.old_policy)
+        loss_terms = find_algorithm(self.rl.algorithm).loss_terms
         for batch in batches:
             seconds = batch.rewards.seconds if batch.rewards and batch.is_on_policy else 0.0
             for loss_fn, step, weight in loss_terms(self.rl, batch.rollout, self.reference is not None):
@@ -114,7 +119,11 @@ class PolicyLoss:
                 seconds = 0.0
 
     def check_on_policy(self, metrics: dict[str, float]) -> dict[str, float]:
-        """The policy that drew is the policy that learns: the ratio must be 1, or the gradient is of something else."""
+        """Check that the ratio is 1 before any update; return its deviation as a metric.
+
+        Raises FloatingPointError when drawing and training disagree: the gradient would then be that of another
+        objective.
+        """
         if "ratio/max_dev" not in metrics:
             return {}
         deviation, limit = metrics["ratio/max_dev"], min(self.rl.clip_low, self.rl.clip_high) / 10

@@ -1,7 +1,7 @@
-"""The policies: how a velocity becomes an action that is drawn, and where the action leads.
+"""Stochastic policies of one solver step: the distribution of the action, and the state that an action leads to.
 
-Time runs from 0 (noise) to 1 (speech). A step goes from t to t' = t + Δ. From a state x with velocity v,
-x̂1 = x + (1-t) v is the speech it heads for and x̂0 = x - t v the noise it came from.
+Time runs from 0 (noise) to 1 (speech). A step goes from t to t' = t + Δ. From a state x with velocity v, x̂1 = x +
+(1-t) v is the predicted speech and x̂0 = x - t v the predicted noise.
 """
 
 from __future__ import annotations
@@ -18,116 +18,136 @@ from f5_tts.config.schema import RLConfig
 from f5_tts.model.heads import Velocity
 from f5_tts.rl.gaussian import Gaussian
 
-LN_SIGMA_RANGE = (-4.0, 1.0)  # of a σ that RL trains: its own gradient shrinks or blows it up
+LN_SIGMA_RANGE = (-4.0, 1.0)  # range of a trained ln σ, since its gradient can make σ vanish or explode
 
 
 @runtime_checkable
 class Kernel(Protocol):
-    """What an algorithm draws at a trained step."""
+    """Stochastic policy of a trained solver step."""
 
     def policy(self, velocity: Velocity, x: Tensor, time: Tensor, next_time: Tensor) -> Gaussian:
-        """The distribution of the action at (x, t)."""
+        """Compute the distribution of the action at (x, t)."""
         ...
 
     def step(self, action: Tensor, x: Tensor, time: Tensor, next_time: Tensor) -> Tensor:
-        """The state at t' after that action."""
+        """Compute the state at t' after the action."""
         ...
 
     def is_stochastic(self, time: Tensor, next_time: Tensor) -> bool:
-        """Whether that step draws anything."""
+        """Check whether the step draws any noise."""
         ...
 
 
 @dataclass(frozen=True)
 class VelocityKernel:
-    """gaussian_grpo: the action is a velocity, a ~ N(m, (τσ)²) with the σ of the Gaussian head; x' = x + a Δ."""
+    """Kernel of gaussian_grpo: the action is a velocity, a ~ N(m, (τσ)²) with the head's σ; x' = x + a Δ."""
 
     temperature: float  # τ
     train_sigma: bool
 
     def policy(self, velocity: Velocity, x: Tensor, time: Tensor, next_time: Tensor) -> Gaussian:
+        """Compute N(m, (τσ)²); σ is detached unless it is trained.
+
+        Raises ValueError for a model without a Gaussian head.
+        """
         if velocity.ln_sigma is None:
             raise ValueError("rl.algorithm=gaussian_grpo needs a model with a Gaussian head; flow_grpo needs none")
         ln_sigma = velocity.ln_sigma.clamp(*LN_SIGMA_RANGE) if self.train_sigma else velocity.ln_sigma.detach()
         return Gaussian(velocity.mean, self.temperature * ln_sigma.float().exp())
 
     def step(self, action: Tensor, x: Tensor, time: Tensor, next_time: Tensor) -> Tensor:
+        """Compute x' = x + a Δ."""
         return x + (next_time - time) * action
 
     def is_stochastic(self, time: Tensor, next_time: Tensor) -> bool:
+        """Return True: the Gaussian head draws noise at every step."""
         return True
 
 
 class SdeKernel:
-    """flow_grpo: the action is the next state, drawn by a stochastic step: part of the old noise becomes fresh.
+    """Kernel of flow_grpo: the action is the next state, drawn by a stochastic step that renews a part of the noise.
 
-    x' ~ N(t' x̂1 + (1-t') ρ x̂0, (1-t')² (1-ρ²)), where ρ, the share of the noise that stays, is the subclass's; ρ = 1
-    is Euler's step, and at t' = 1 nothing is left of the noise either way.
+    x' ~ N(t' x̂1 + (1-t') ρ x̂0, (1-t')² (1-ρ²)), where the subclass gives ρ, the share of the noise that is retained.
+    ρ = 1 is Euler's step. At t' = 1 no noise is left for any ρ.
     """
 
     def noise_retention(self, time: Tensor, next_time: Tensor) -> Float[Tensor, ""]:
+        """Compute ρ, the share of the noise that the step retains, in [0, 1]."""
         raise NotImplementedError
 
     def policy(self, velocity: Velocity, x: Tensor, time: Tensor, next_time: Tensor) -> Gaussian:
+        """Compute the Gaussian of the next state."""
         retention = self.noise_retention(time, next_time)
         speech, noise = x + (1 - time) * velocity.mean, x - time * velocity.mean
         return Gaussian(next_time * speech + (1 - next_time) * retention * noise, self.std(time, next_time))
 
     def std(self, time: Tensor, next_time: Tensor) -> Float[Tensor, ""]:
+        """Compute the standard deviation (1-t') √(1-ρ²)."""
         return (1 - next_time) * (1 - self.noise_retention(time, next_time).square()).sqrt()
 
     def step(self, action: Tensor, x: Tensor, time: Tensor, next_time: Tensor) -> Tensor:
+        """Return the action, which is the next state itself."""
         return action
 
     def is_stochastic(self, time: Tensor, next_time: Tensor) -> bool:
+        """Check whether the standard deviation of the step is above 0."""
         return self.std(time, next_time).item() > 0
 
 
 @dataclass(frozen=True)
 class ExactKernel(SdeKernel):
-    """ρ = (o_t / o_t')^(a²/2) with o = t / (1-t): keeps the flow's marginals, exactly for a point mass on any grid."""
+    """Step with ρ = (o_t / o_t')^(a²/2), where o = t / (1-t).
+
+    It keeps the flow's marginals, exactly for a point mass on any grid.
+    """
 
     a: float
 
     def noise_retention(self, time: Tensor, next_time: Tensor) -> Float[Tensor, ""]:
+        """Compute ρ = (o_t / o_t')^(a²/2), the share of the noise that the step retains."""
         odds_ratio = time * (1 - next_time) / ((1 - time) * next_time)
         return odds_ratio ** (self.a**2 / 2)
 
 
 @dataclass(frozen=True)
 class CpsKernel(SdeKernel):
-    """ρ = cos(η π/2) at every step (coefficients-preserving sampling): simple, but it contracts what is drawn."""
+    """Coefficients-preserving sampling, ρ = cos(η π/2) at every step: simple, but samples lose variance."""
 
     eta: float
 
     def noise_retention(self, time: Tensor, next_time: Tensor) -> Float[Tensor, ""]:
+        """Return ρ = cos(η π/2), the share of the noise that every step retains."""
         return torch.full_like(time, math.cos(self.eta * math.pi / 2))
 
 
 @dataclass(frozen=True)
 class EulerMaruyamaKernel(SdeKernel):
-    """Flow-GRPO's step (Liu et al. 2025, arXiv 2505.05470): dx = [v + σ²/(2(1-t)) (t v - x)] dt + σ dW, one Euler step.
+    """Flow-GRPO's SDE step (Liu et al. 2025, arXiv 2505.05470): one Euler-Maruyama step.
 
-    σ = a √((1-t)/t); at t = 0 it is taken at the next time of the grid. Its variance is right for small steps only.
+    dx = [v + σ²/(2(1-t)) (t v - x)] dt + σ dW with σ = a √((1-t)/t). At t = 0, σ is that of the next time of the grid.
+    Its variance is right for small steps only.
     """
 
     a: float
 
     def sigma(self, time: Tensor, next_time: Tensor) -> Float[Tensor, ""]:
+        """Compute σ = a √((1-t)/t), at the next time of the grid where t = 0."""
         at = torch.where(time > 0, time, next_time)
         return self.a * ((1 - at) / at).sqrt()
 
     def policy(self, velocity: Velocity, x: Tensor, time: Tensor, next_time: Tensor) -> Gaussian:
+        """Compute the Gaussian of the next state."""
         drift = self.sigma(time, next_time).square() / (2 * (1 - time)) * (time * velocity.mean - x)
         mean = x + (next_time - time) * (velocity.mean + drift)
         return Gaussian(mean, self.std(time, next_time))
 
     def std(self, time: Tensor, next_time: Tensor) -> Float[Tensor, ""]:
+        """Compute the standard deviation σ √Δ."""
         return self.sigma(time, next_time) * (next_time - time).sqrt()
 
 
 def build_kernel(rl: RLConfig) -> Kernel:
-    """The policy of rl.algorithm, which is no longer auto."""
+    """Build the kernel of rl.algorithm, which must be resolved (not auto)."""
     sde = rl.sde
     if rl.algorithm != "flow_grpo":
         return VelocityKernel(rl.temperature, rl.train_sigma)
@@ -136,9 +156,10 @@ def build_kernel(rl: RLConfig) -> Kernel:
 
 
 def sample_trained_steps(times: Float[Tensor, " s"], rl: RLConfig) -> list[int]:
-    """Which solver intervals are drawn and trained: `rl.window.size` neighbours that start inside its t_range.
+    """Choose the solver intervals that are stochastic and trained.
 
-    Raises ValueError as `window` does.
+    These are `rl.window.size` consecutive ones that start in rl.window.t_range, at a random place if rl.window.schedule
+    is random. Raises ValueError as `trainable_steps` does.
     """
     candidates = trainable_steps(times, rl)
     is_random = rl.window.schedule == "random"
@@ -147,9 +168,9 @@ def sample_trained_steps(times: Float[Tensor, " s"], rl: RLConfig) -> list[int]:
 
 
 def trainable_steps(times: Float[Tensor, " s"], rl: RLConfig) -> list[int]:
-    """The intervals that may ever be trained.
+    """List the solver intervals that may be trained.
 
-    Raises ValueError with the grid when no step starts in rl.window.t_range, or when one would be without noise.
+    Raises ValueError with the time grid when no step starts in rl.window.t_range, or when one would be without noise.
     """
     low, high = rl.window.t_range
     candidates = [i for i, t in enumerate(times[:-1].tolist()) if low <= t <= high]

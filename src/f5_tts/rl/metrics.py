@@ -11,13 +11,13 @@ from f5_tts.rl.advantage import zero_std_groups
 from f5_tts.rl.gather import GatheredRewards
 from f5_tts.types import RewardBatch, Rollout
 
-# A component, as a provider calls it -> as everybody does; of several providers the first counts. (One that has a `cer`
-# counts characters: its `wer` is that rate, and not one of words.)
+# Component name of a provider -> usual metric name; of several providers the first one is used. A provider with a
+# `cer` counts characters: its `wer` is that rate too, and not one of words.
 METRIC_ALIASES = {name: f"asr/{name}" for name in ("cer", "wer", "ins", "del", "sub")} | {"sim": "spk/sim"}
 
 
 def reward_metrics(rewards: RewardBatch, group_ids: Tensor) -> dict[str, float]:
-    """What an update's rewards look like; names as in docs/metrics.md."""
+    """Compute the reward metrics of an update; names as in docs/metrics.md."""
     total = rewards.total
     scores = torch.stack(list(rewards.components.values()))
     metrics = {
@@ -45,13 +45,13 @@ def reward_metrics(rewards: RewardBatch, group_ids: Tensor) -> dict[str, float]:
 
 
 def nanstd(scores: Tensor) -> Tensor:
-    """The standard deviation of the scores that apply; NaN where none does."""
+    """Compute the standard deviation of the scores that apply; NaN where none does."""
     scores = scores[~scores.isnan()]
     return scores.std(correction=0) if len(scores) else scores.new_tensor(torch.nan)
 
 
 def group_metrics(total: Tensor, group_ids: Tensor) -> dict[str, float]:
-    """How many groups an update has, how large they are, and how much their members' rewards differ."""
+    """Compute the number of groups, their mean size, and the mean standard deviation of rewards within them."""
     spreads = [total[group_ids == group].std(correction=0) for group in group_ids.unique()]
     return {
         "group/prompts": float(len(spreads)),
@@ -61,15 +61,20 @@ def group_metrics(total: Tensor, group_ids: Tensor) -> dict[str, float]:
 
 
 def noise_level(rollouts: list[Rollout]) -> float:
-    """σ of the path dx = ... + σ dW, mean over trained steps: what a step draws has standard deviation σ √(t' - t)."""
-    stds = torch.cat([rollout.stds.flatten() for rollout in rollouts])  # one number a step
+    """Compute σ of the SDE dx = ... + σ dW, averaged over the trained steps.
+
+    A step from t to t' draws with standard deviation σ √(t' - t).
+    """
+    stds = torch.cat([rollout.stds.flatten() for rollout in rollouts])  # one number per step
     lengths = torch.cat([rollout.next_times - rollout.times for rollout in rollouts])
     return float((stds / lengths.sqrt()).mean())
 
 
 def add_metric_aliases(metrics: dict[str, float]) -> dict[str, float]:
-    """With the names that other trainers give to the same: what is minimised of the policy, the KL to the reference,
-    and that to the policy that drew."""
+    """Add the names that other trainers use for the same metrics.
+
+    These are the policy loss, the KL to the reference, and the KL to the policy that drew the samples.
+    """
     if "loss/pro_adv" not in metrics:
         return metrics
     old_kl = {"kl/old": metrics["approx_kl"]} if "approx_kl" in metrics else {}
@@ -79,11 +84,9 @@ def add_metric_aliases(metrics: dict[str, float]) -> dict[str, float]:
 def experience_metrics(
     gathered: GatheredRewards, advantages: Tensor, rollout_metrics: Mapping[str, float]
 ) -> dict[str, float]:
-    """Return the metrics of an update's rewards, groups, rollouts and advantages, in the order of metrics.jsonl.
+    """Compute the metrics of an update's rewards, groups, rollouts and advantages, in the order of metrics.jsonl.
 
-    Args:
-        advantages: those of all ranks' samples, or of their frames.
-        rollout_metrics: what the algorithm measures of its rollouts.
+    Advantages are those of all ranks, per sample or per frame.
     """
     metrics = reward_metrics(gathered.rewards, gathered.group_ids) | group_metrics(
         gathered.rewards.total, gathered.group_ids

@@ -1,6 +1,6 @@
-"""GRPOBatch -> loss of nft: what scored above its group is approached, what scored below is left, on fresh noise.
+"""Loss of nft (Diffusion NFT): moves towards samples above their group and away from those below, on fresh noise.
 
-It needs finished samples alone: no trained steps, no densities, any solver.
+It needs finished samples only: no trained steps, no densities, any solver.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from f5_tts.rl.gaussian import entry_mean
 from f5_tts.rl.policy_gradient import Models, velocity_at
 from f5_tts.types import ExperienceBatch, LossOutput, Rollout
 
-DECAY_RATE = 0.001  # how fast the old policy's memory grows, per rollout
+DECAY_RATE = 0.001  # growth of the old policy's decay η per rollout
 
 
 def nft_loss(models: Models, batch: ExperienceBatch, step: int, rl: RLConfig) -> LossOutput:
-    """Diffusion NFT (Zheng et al. 2025, arXiv 2509.16117) at one fresh time for each prompt.
+    """Compute the loss of Diffusion NFT (Zheng et al. 2025, arXiv 2509.16117) at one fresh time for each prompt.
 
     A_max/b mean_b [ r ‖x̂1(v+) - x1‖² / w+ + (1-r) ‖x̂1(v-) - x1‖² / w- ] + β mean_D (v - v_ref)², where a finished
-    sample x1 is noised anew, x_t = (1-t) ε + t x1; v± = v_old ± b (v - v_old); r = 1/2 + clip(A / A_max, -1, 1) / 2;
-    w± = mean|x̂1(v±) - x1|, without gradient; v_old is the policy that drew. `step`, from 0, says in which of
-    rl.nft.num_times parts of [0, 1] the times lie. Where v_old = v, on policy, the gradient is that of
-    (1-t) mean_D(A (v - u)²) / mean_D|v - u| with u = x1 - ε: then b and A_max cancel.
+    sample x1 is noised anew, x_t = (1-t) ε + t x1; v± = v_old ± b (v - v_old); r = 1/2 + clip(A / A_max, -1, 1) / 2; w±
+    = mean|x̂1(v±) - x1|, without gradient; v_old is the policy that drew. `step`, from 0, selects which of the
+    rl.nft.num_times parts of [0, 1] the times lie in. On policy, where v_old = v, the gradient is that of (1-t)
+    mean_D(A (v - u)²) / mean_D|v - u| with u = x1 - ε: b and A_max then cancel.
     """
     rollout, settings = batch.rollout, rl.nft
     time, noise = sample_times_and_noise(rollout, step, rl)
@@ -60,20 +60,24 @@ def nft_loss(models: Models, batch: ExperienceBatch, step: int, rl: RLConfig) ->
 
 
 def normalized_error(weight: Tensor, error: Tensor, rollout: Rollout, remaining_time: Tensor) -> Tensor:
-    """share ‖x̂1 - x1‖² / mean|x̂1 - x1| of each sample, of a velocity that misses by `miss`; x̂1 - x1 = (1-t) miss."""
+    """Compute r ‖x̂1 - x1‖² / mean|x̂1 - x1| of each sample, for a positive weight r.
+
+    The velocity error e gives x̂1 - x1 = (1-t) e. The denominator has no gradient.
+    """
     scale = entry_mean(error.detach().abs(), rollout.target_mask).clamp(min=1e-5) / remaining_time
     return entry_mean(weight * error.square(), rollout.target_mask) / scale
 
 
 @torch.no_grad()
 def velocity_without_gradient(model: Any, rollout: Rollout, state: Tensor, time: Tensor, rl: RLConfig) -> Tensor | None:
+    """Compute the guided velocity without gradients, in single precision; None without a model."""
     return None if model is None else velocity_at(model, rollout, state, time, rl).mean.float()
 
 
 def sample_times_and_noise(rollout: Rollout, step: int, rl: RLConfig) -> tuple[Tensor, Tensor]:
-    """A time and a noise for each sample, the same within a group: what its samples share then cancels.
+    """Draw a time and a noise for each sample, the same within a group, so that what its samples share cancels.
 
-    Times are as dense as the solver's steps, and the groups divide them among themselves.
+    The times are as dense as the solver's steps and stratified over the groups.
     """
     _, group = torch.unique(rollout.batch.group_ids, return_inverse=True)
     num = int(group.max()) + 1
@@ -85,29 +89,33 @@ def sample_times_and_noise(rollout: Rollout, step: int, rl: RLConfig) -> tuple[T
 
 
 class EmaPolicy:
-    """The policy that draws for nft: a running average of the one that learns, with a memory that grows.
+    """Policy that draws the samples of nft: an exponential moving average of the trained policy.
 
-    Before rollout i, from 0, θ_old <- η θ_old + (1-η) θ with η = min(0.001 i, rl.nft.old_decay).
+    Before rollout i, counted from 0, θ_old <- η θ_old + (1-η) θ with η = min(0.001 i, rl.nft.old_decay).
     """
 
     def __init__(self, model: nn.Module, max_decay: float) -> None:
         self.snapshot, self.max_decay, self.rollouts = Snapshot(model), max_decay, 0
 
     def ema_update(self) -> None:
+        """Update the average with the current weights; called once before each rollout."""
         self.snapshot.ema_update(min(DECAY_RATE * self.rollouts, self.max_decay))
         self.rollouts += 1
 
     def __call__(self, *inputs: Any, **options: Any) -> Velocity:
+        """Compute the velocity with the averaged weights."""
         return self.snapshot(*inputs, **options)
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the averaged weights and the number of rollouts, for a checkpoint."""
         return {"tensors": self.snapshot.tensors, "rollouts": self.rollouts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the averaged weights and the number of rollouts from a checkpoint."""
         self.snapshot.load(state["tensors"])
         self.rollouts = state["rollouts"]
 
 
 def build_old_policy(model: nn.Module, rl: RLConfig) -> EmaPolicy | None:
-    """nft's policy that draws, where it is not the one that learns at that moment."""
+    """Build the policy that draws for nft; None where the trained policy itself draws."""
     return EmaPolicy(model, rl.nft.old_decay) if rl.nft.old_decay > 0 or rl.updates_per_rollout > 1 else None

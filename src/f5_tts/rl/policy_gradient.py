@@ -1,6 +1,6 @@
-"""GRPOBatch -> loss: the clipped policy gradient and the KL to the reference, one trained step at a time.
+"""Clipped policy gradient, and KL to the reference, of one trained step at a time.
 
-`nft.py` holds the objective that needs no trained steps, `f5r.py` the published one.
+`nft.py` has the objective that needs no trained steps, `f5r.py` the published one.
 """
 
 from __future__ import annotations
@@ -30,28 +30,28 @@ RATIOS = {"mean": log_ratio, "guard": guarded_log_ratio}  # rl.ratio
 
 
 class Models(NamedTuple):
-    """What an objective may ask: the policy that learns, and as they stood earlier, without gradients, the others."""
+    """Models of an objective: the trained policy, and earlier states of it without gradients."""
 
     policy: VelocityModel
-    reference: VelocityModel | None = None  # the policy when stage 2 began; None without rl.kl_weight
-    old: VelocityModel | None = None  # nft: the policy that drew; None where that is the policy itself
+    reference: VelocityModel | None = None  # the policy at the start of stage 2; None without rl.kl_weight
+    old: VelocityModel | None = None  # nft: the policy that drew; None where it is the trained policy
 
 
 def grpo_loss(models: Models, batch: ExperienceBatch, step: int, rl: RLConfig) -> LossOutput:
-    """mean_b [ -min(r A, clip(r, 1 - ε_low, 1 + ε_high) A) + β KL ] of one trained step.
+    """Compute mean_b [ -min(r A, clip(r, 1 - ε_low, 1 + ε_high) A) + β KL ] of one trained step.
 
-    r = exp(log π - log π_old), of the action that was drawn, on the state it was drawn at (Shao et al. 2024,
-    arXiv 2402.03300; Liu et al. 2025, arXiv 2505.05470). Actions carry no gradient, guidance is part of the mean.
-    Where frames have advantages of their own, r and its clip are theirs too, as of tokens in a language model.
+    r = exp(log π - log π_old), of the action that was drawn, at the state where it was drawn (Shao et al. 2024, arXiv
+    2402.03300; Liu et al. 2025, arXiv 2505.05470). Actions carry no gradient; guidance is part of the mean. With frame
+    advantages, r and its clip are per frame too, like those of tokens in a language model.
     """
     rollout = batch.rollout
     old = Gaussian(rollout.means[step], rollout.stds[step])
     reference = None
-    if models.reference is not None:  # before any graph
+    if models.reference is not None:  # computed before the policy's graph exists, to save memory
         reference = frozen_policy(models.reference, rollout, step, rl)
     current = policy_at(models.policy, rollout, step, rl)
     if not rl.train_sigma:
-        # σ is frozen: what was drawn with, even where features moved its head
+        # frozen σ: the one used for drawing, although changed features may change the head's output
         current = Gaussian(current.mean, old.std)
     by_frame = RATIOS[rl.ratio](rollout.actions[step], current, old)
     sample_log_ratio = frame_mean(by_frame, rollout.target_mask)
@@ -74,14 +74,14 @@ def grpo_loss(models: Models, batch: ExperienceBatch, step: int, rl: RLConfig) -
 
 
 def clipped_surrogate(log_ratio: Tensor, advantages: Tensor, rl: RLConfig) -> Tensor:
-    """min(r A, clip(r) A), of samples or of frames."""
+    """Compute the clipped surrogate min(r A, clip(r) A), of samples or of frames."""
     ratio = log_ratio.exp()
     return torch.minimum(ratio * advantages, ratio.clamp(1 - rl.clip_low, 1 + rl.clip_high) * advantages)
 
 
 @torch.no_grad()
 def policy_metrics(current: Gaussian, log_ratio: Tensor, rollout: Rollout, rl: RLConfig) -> dict[str, Tensor]:
-    """What a trust region looks like from outside; names as in docs/metrics.md."""
+    """Compute metrics of the trust region and of σ; names as in docs/metrics.md."""
     ratio_deviation = log_ratio.exp() - 1
     low, high = (ratio_deviation < -rl.clip_low).float().mean(), (ratio_deviation > rl.clip_high).float().mean()
     std = entry_mean(current.std.expand_as(current.mean), rollout.target_mask)
@@ -100,8 +100,10 @@ def policy_metrics(current: Gaussian, log_ratio: Tensor, rollout: Rollout, rl: R
 
 
 def anchor_loss(models: Models, batch: ExperienceBatch, step: int, rl: RLConfig) -> LossOutput:
-    """λ_v mean_D (v - v_ref)² at a random time of each finished sample: trained steps hold the policy only in their
-    window, this holds it everywhere."""
+    """Compute λ_v mean_D (v - v_ref)² at a random time of each finished sample.
+
+    The KL of the trained steps limits the policy only inside their window; this term limits it at every time.
+    """
     rollout = batch.rollout
     assert models.reference is not None, "an anchor needs a reference"
     time = torch.rand(len(rollout.mel), device=rollout.mel.device)
@@ -115,17 +117,18 @@ def anchor_loss(models: Models, batch: ExperienceBatch, step: int, rl: RLConfig)
 
 @torch.no_grad()
 def frozen_policy(model: VelocityModel, rollout: Rollout, step: int, rl: RLConfig) -> Gaussian:
+    """Compute the distribution of a frozen model at a recorded step, without gradients."""
     return policy_at(model, rollout, step, rl)
 
 
 def policy_at(model: VelocityModel, rollout: Rollout, step: int, rl: RLConfig) -> Gaussian:
-    """What `model` would draw at a recorded state."""
+    """Compute the distribution of `model`'s action at a recorded state."""
     x, time, next_time = rollout.states[step], rollout.times[step], rollout.next_times[step]
     return build_kernel(rl).policy(velocity_at(model, rollout, x, time, rl), x, time, next_time)
 
 
 def velocity_at(model: VelocityModel, rollout: Rollout, x: Tensor, time: Tensor, rl: RLConfig) -> Velocity:
-    """The guided velocity at a state x of the rollout's prompts."""
+    """Compute the guided velocity of `model` at a state x of the rollout's prompts."""
     mask = padding_mask(rollout.batch.lens, x.shape[1])
     guidance = {"cfg_strength": rl.cfg_strength, "grad_uncond": rl.cfg_grad_uncond}
     return model(x, rollout.cond, rollout.batch.text, time, mask, **guidance)

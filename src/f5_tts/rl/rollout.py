@@ -1,4 +1,4 @@
-"""Draw samples and record the solver's trained steps. No gradients: its memory does not grow with rl.steps."""
+"""Rollouts: samples of the policy, with the trained solver steps recorded; memory does not grow with rl.steps."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from f5_tts.rl.gaussian import Gaussian
 from f5_tts.rl.kernel import build_kernel, sample_trained_steps
 from f5_tts.types import Rollout, SpeechBatch
 
-ChooseSteps: TypeAlias = Callable[[Tensor, RLConfig], list[int]]  # of a grid of times, the steps to be trained
+ChooseSteps: TypeAlias = Callable[[Tensor, RLConfig], list[int]]  # (time grid, rl) -> indices of the trained steps
 
 
 @torch.no_grad()
 def draw_group(
     policy: VelocityModel, batch: SpeechBatch, rl: RLConfig, choose_steps: ChooseSteps = sample_trained_steps
 ) -> Iterator[Rollout]:
-    """A group of samples of every prompt of `batch`, `rl.mini_repeat_count` of each in one forward pass.
+    """Draw a group of samples per prompt, `rl.mini_repeat_count` of each per forward pass.
 
-    All samples of a group share text, prompt cut, window, and with rl.shared_noise the initial noise: what then
-    differs between them is what the objective differentiates, and up to the window they are solved once a prompt.
-    (With rl.duration_jitter they differ in length as well, and each is solved by itself.)
+    All samples of a group share text, prompt cut, window and, with rl.shared_noise, the initial noise. The solver steps
+    before the window are then the same for the whole group and are computed once per prompt. With rl.duration_jitter
+    the samples also differ in length, and each is solved separately.
     """
     batch = pad_for_jitter(cut_prompts(batch, rl), rl)
     times = rollout_grid(rl).to(batch.mel.device)
@@ -48,17 +48,17 @@ def draw_group(
 
 
 def draw_finished(policy: VelocityModel, batch: SpeechBatch, rl: RLConfig) -> Iterator[Rollout]:
-    """Draw a group as `draw_group` does and record no step, for algorithms that learn from finished samples alone."""
+    """Draw a group as `draw_group` does without recording a step, for losses of finished samples."""
     return draw_group(policy, batch, rl, lambda times, rl: [])
 
 
 def rollout_grid(rl: RLConfig) -> Float[Tensor, " s"]:
-    """The times at which the solver of a rollout stops: rl.steps intervals."""
+    """Return the time grid of a rollout's solver: rl.steps intervals in [0, 1]."""
     return time_grid(rl.steps, rl.sway_sampling_coef, rl.epss)
 
 
 def cut_prompts(batch: SpeechBatch, rl: RLConfig) -> SpeechBatch:
-    """The batch with its prompt cut: a drawn part of each clip, or the prompt that the item brings."""
+    """Cut a prompt of random length from each clip; with rl.prompt_frac_range=null keep the items' own prompts."""
     if rl.prompt_frac_range is None:
         return batch
     low, high = rl.prompt_frac_range
@@ -68,16 +68,16 @@ def cut_prompts(batch: SpeechBatch, rl: RLConfig) -> SpeechBatch:
 
 
 def pad_for_jitter(batch: SpeechBatch, rl: RLConfig) -> SpeechBatch:
-    """Padding at the end for samples that rl.duration_jitter makes longer."""
+    """Pad the batch at the end for samples that rl.duration_jitter makes longer."""
     extra_frames = ceil(rl.duration_jitter * batch.mel.shape[1])
     return replace(batch, mel=F.pad(batch.mel, (0, 0, 0, extra_frames))) if extra_frames else batch
 
 
 def jitter_durations(batch: SpeechBatch, rl: RLConfig) -> SpeechBatch:
-    """Each sample longer or shorter by a drawn share, up to rl.duration_jitter; its prompt stays as it is.
+    """Lengthen or shorten each sample by a random share of up to ±rl.duration_jitter; its prompt is kept.
 
-    How long a sample takes is then an action too, though one that no weight decides: samples in a hurry or with time to
-    kill show the policy how to speak at other rates, and group members are compared across them.
+    The duration is then part of what a group compares, although no weight of the policy decides it: the policy sees
+    speech at other rates, and samples of a group are compared across rates.
     """
     if not rl.duration_jitter:
         return batch
@@ -87,13 +87,14 @@ def jitter_durations(batch: SpeechBatch, rl: RLConfig) -> SpeechBatch:
 
 
 def prompt_mask(batch: SpeechBatch) -> Bool[Tensor, "b n"]:
+    """Return a mask that is True on the prompt frames."""
     return span_mask(torch.zeros_like(batch.prompt_lens), batch.prompt_lens, batch.mel.shape[1])
 
 
 def solve_mean(
     policy: VelocityModel, batch: SpeechBatch, noise: Float[Tensor, "b n d"], times: Float[Tensor, " s"], rl: RLConfig
 ) -> Float[Tensor, "b n d"]:
-    """The state at the last of `times`, by Euler's method along the mean velocity."""
+    """Solve to the last of `times` by Euler's method along the mean velocity, and return the state there."""
     cond = batch.mel.masked_fill(~prompt_mask(batch)[..., None], 0.0)
     mask = padding_mask(batch.lens, batch.mel.shape[1])
     field = velocity_field(policy, cond, batch.text, mask, rl.cfg_strength)
@@ -109,8 +110,10 @@ def draw_rollout(
     trained_indices: list[int],
     rl: RLConfig,
 ) -> Rollout:
-    """Solve from the state `start` at times[0] to speech: `trained` intervals draw their action, the others follow
-    the mean."""
+    """Solve from the state `start` at times[0] to speech, and record the trained steps.
+
+    Trained intervals draw their action; all others follow the mean velocity.
+    """
     length = batch.mel.shape[1]
     mask, target = padding_mask(batch.lens, length), span_mask(batch.prompt_lens, batch.lens, length)
     prompt = prompt_mask(batch)
@@ -142,7 +145,10 @@ def draw_rollout(
 
 
 def stack_steps(tensors: list[Tensor], like: Tensor) -> Tensor:
-    """The parts as one tensor, with axes for b n d also where they are one number; of no parts an empty one."""
+    """Stack the recorded tensors over solver steps; scalars become 1 1 1.
+
+    An empty list gives an empty tensor shaped like a batch.
+    """
     if not tensors:
         return like.new_zeros(0, *like.shape)
     return torch.stack([tensor if tensor.ndim else tensor.view(1, 1, 1) for tensor in tensors])

@@ -1,4 +1,4 @@
-"""Rollout -> audio -> RewardBatch; the one place that knows vocoder and rewards together."""
+"""Scoring of rollouts: vocoder, reward providers, and their combination to one reward per sample."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from f5_tts.types import (
 
 
 class RewardScorer:
-    """Speaks a rollout and asks every reward; rewards see the generated span alone, no prompt, no padding."""
+    """Vocoder and rewards of a run; rewards get the generated span only, without prompt and padding."""
 
     def __init__(
         self, vocoder: Vocoder, providers: Mapping[str, RewardProvider], rl: RLConfig, mel_spec: MelSpecConfig
@@ -45,6 +45,7 @@ class RewardScorer:
 
     @torch.no_grad()
     def __call__(self, rollout: Rollout) -> RewardBatch:
+        """Vocode the samples of a rollout and compute their combined rewards."""
         scores = score_all(self.providers, self.inputs(rollout))
         texts, target = rollout.batch.target_texts, rollout.target_mask
         frame_scores: dict[str, Tensor] = {}
@@ -55,14 +56,18 @@ class RewardScorer:
         return replace(rewards, seconds=int(target.sum()) / self.mel_spec.frames_per_second)
 
     def inputs(self, rollout: Rollout) -> list[RewardInput]:
-        """One clip a sample, with what it should say and the voice it should have."""
+        """Vocode the generated spans and build the reward input of each sample."""
         spans = [mel[target] for mel, target in zip(rollout.mel, rollout.target_mask, strict=True)]
         clips = self.vocoder(pad_sequence(spans, batch_first=True), rollout.target_mask.sum(dim=1))
         return [self.input(clip, rollout.batch, index) for index, clip in enumerate(clips)]
 
     def input(self, clip: Tensor, batch: SpeechBatch, index: int) -> RewardInput:
-        """A prompt that is a recording of its own is the voice to match. One that was cut from the clip is the
-        beginning of its text, and too short to know a voice by: there the whole recording is what to match."""
+        """Build the reward input of one sample.
+
+        A prompt that is a recording of its own is the reference of speaker similarity. A prompt that was cut from the
+        clip is the beginning of its text, and too short to identify a speaker: there the whole recording is the
+        reference.
+        """
         audio, text = batch.audio[index], batch.target_texts[index]
         row = batch.rows[index] if batch.rows else {}
         prompt, target = audio.tensor_split([int(batch.prompt_lens[index]) * self.mel_spec.hop_length])
@@ -82,7 +87,7 @@ class RewardScorer:
 
 
 def average_word_scores(scores: ProviderScores) -> ProviderScores:
-    """A clip's score is the mean over its words, at least 0, where these are known."""
+    """Replace the score of a clip by the mean of its word scores, at least 0, where word scores exist."""
     means = {name: words.nanmean(dim=1).clamp(min=0) for name, words in scores.word_scores.items()}
     return replace(scores, components=scores.components | means)
 
@@ -90,10 +95,11 @@ def average_word_scores(scores: ProviderScores) -> ProviderScores:
 def words_to_frames(
     word_scores: Float[Tensor, "b w"], texts: Sequence[str], target: Bool[Tensor, "b n"]
 ) -> Float[Tensor, "b n"]:
-    """Each word's score on its share of the generated frames, zero elsewhere.
+    """Spread word scores over the generated frames; all other frames get zero.
 
-    Words share the frames by their number of characters, as the text embedding does with average upsampling: a guess
-    at when each is said that needs no alignment.
+    Words share the frames in proportion to their number of characters, as the text embedding does with average
+    upsampling. This approximates when each word is spoken and needs no alignment. Raises ValueError when a reward
+    scored fewer words than the text has.
     """
     frames = torch.zeros(target.shape)
     for row, (scores, text) in enumerate(zip(word_scores, texts, strict=True)):

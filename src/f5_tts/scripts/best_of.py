@@ -1,7 +1,8 @@
-"""Best of N: a model speaks every item N times and the reward chooses one; what a reward gives without any training.
+"""Best-of-N sampling on the test set: N samples per item, of which the reward selects one; no training is needed.
 
 `python -m f5_tts.scripts.best_of -cn F5TTS_Mini_RL eval.ckpt=FILE eval.out=DIR eval.best_of=8 eval.cfg_strengths=[1]`
-leaves DIR/scores.json as `evaluate` does, graded by eval.recognisers. It costs N times as much whenever it speaks.
+writes DIR/scores.json as `evaluate` does, scored by eval.recognisers. Each use costs N times the synthesis of one
+sample.
 """
 
 from __future__ import annotations
@@ -37,7 +38,13 @@ from f5_tts.rewards.registry import build_providers, component_weights, score_al
 
 
 def best_of(cfg: RLTrainConfig) -> Result:
-    """The clips that the reward chooses, graded; guidance is the one of eval.cfg_strengths."""
+    """Synthesize eval.best_of samples per test item, select the one with the highest reward, and score it.
+
+    The guidance strength is the only value of eval.cfg_strengths. The result is written to eval.out.
+
+    Raises:
+        ConfigError: eval.ckpt or eval.out is missing, or eval.cfg_strengths does not hold exactly one value.
+    """
     settings = cfg.eval
     if settings.ckpt is None or settings.out is None:
         raise ConfigError("best of N needs eval.ckpt=FILE (a checkpoint) and eval.out=FOLDER (for its results)")
@@ -55,7 +62,7 @@ def best_of(cfg: RLTrainConfig) -> Result:
     ]
     chosen = rewards_of(attempts, items, synthesizer, cfg.rl.rewards).argmax(dim=0).tolist()
     clips = [attempts[index][item] for item, index in enumerate(chosen)]
-    rtf = synthesizer.real_time_factor(perf_counter() - started, clips)  # of all that was spoken to choose from
+    rtf = synthesizer.real_time_factor(perf_counter() - started, clips)  # the time of all tries counts
     judges = build_judges(settings)
     scores = {name: score_clips(items, clips, synthesizer, build_asr(name), judges) for name in settings.recognisers}
     guidance = dict.fromkeys(settings.recognisers, strength)
@@ -65,14 +72,14 @@ def best_of(cfg: RLTrainConfig) -> Result:
 
 
 def reseeded(synthesizer: EvalSynthesizer, offset: int) -> EvalSynthesizer:
-    """The same voice with other noise."""
+    """Return the same synthesizer with its seed shifted by `shift`, so that it uses other noise."""
     return replace(synthesizer, settings=replace(synthesizer.settings, seed=synthesizer.settings.seed + offset))
 
 
 def rewards_of(
     attempts: Sequence[list[Tensor]], items: Sequence[EvalItem], synthesizer: EvalSynthesizer, rewards: RewardsConfig
 ) -> Float[Tensor, "n b"]:
-    """The weighted sum of a run's rewards for each clip of each try."""
+    """Compute the weighted sum of the run's rewards for each clip of each try."""
     providers = build_providers(rewards.providers)
     weights = component_weights(rewards.providers, providers)
     inputs = [reward_inputs(items, clips, synthesizer) for clips in attempts]
@@ -80,6 +87,7 @@ def rewards_of(
 
 
 def main(argv: list[str]) -> bool:
+    """Run the command: evaluate best-of-N and print a line for each recogniser."""
     cfg = load_config(argv, default="F5TTS_Mini_RL", schema=RLTrainConfig)
     result = best_of(cfg)
     for asr in cfg.eval.recognisers:

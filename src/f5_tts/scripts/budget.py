@@ -1,7 +1,7 @@
-"""What a run of stage 2 will hold in memory: `python -m f5_tts.scripts.budget`, then what train_rl would be given.
+"""Memory estimate of a stage-2 run: `python -m f5_tts.scripts.budget`, with the arguments of train_rl.
 
-Computed from shapes alone, so it needs neither weights nor data nor a GPU. Megabytes and gigabytes: MiB are 2^20
-bytes, GB 10^9.
+The estimate is computed from tensor shapes alone, so it needs no weights, no data and no GPU. MiB are 2^20 bytes, GB
+10^9 bytes.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from f5_tts.estimate.memory import (
 )
 from f5_tts.train.accelerator import precision
 
-# --- how much ---
+# --- sizes ---
 
 
-# --- what is said of it ---
+# --- output ---
 
 
 def table(items: list[MemoryItem]) -> str:
-    """One row a part, and the totals."""
+    """Format a Markdown table with a row for each item, and the totals."""
     rows = [(item.name, item.device, item.num_bytes, item.key) for item in items]
     rows += [("total", device, total_bytes(items, device), "") for device in ("GPU", "CPU")]
     cells = [(name, device, f"{num / 2**20:,.0f}", key) for name, device, num, key in rows]
@@ -41,6 +41,7 @@ def table(items: list[MemoryItem]) -> str:
 
 
 def heading(cfg: RLTrainConfig, seconds: float, processes: int = 1) -> str:
+    """Describe the model, the batch, the precision and the sharding of the run in one line."""
     num = prompts_per_batch(cfg, seconds) * cfg.rl.mini_repeat_count
     guided = ", each twice for guidance" if cfg.rl.cfg_strength else ""
     digits = precision(cfg.optim) if is_mixed_precision(cfg) else "single precision"
@@ -49,20 +50,21 @@ def heading(cfg: RLTrainConfig, seconds: float, processes: int = 1) -> str:
 
 
 def uncounted(cfg: RLTrainConfig) -> str:
-    """What the table leaves out."""
+    """Describe what the table does not include."""
     unknown_rewards = [entry.name for entry in cfg.rl.rewards.providers if not num_parameters(entry)]
     more = f", and {', '.join(unknown_rewards)}, whose size is not known here" if unknown_rewards else ""
     return f"not counted: CUDA itself (about half a GB), what kernels need while they work{more}"
 
 
 def check_above_zero(args: Namespace, *flags: str) -> None:
-    """Raises ConfigError for a number on the command line that is not."""
+    """Raise ConfigError if one of these flags is not a finite number above 0."""
     for flag in flags:
         value = getattr(args, flag)
         require(0 < value < inf, f"--{flag}={value:g} is not allowed; allowed: a number above 0")
 
 
 def main(argv: list[str]) -> bool:
+    """Run the command: print the estimate and, if it exceeds --limit, the changes that would reduce it."""
     parser = command_line("F5TTS_RL")
     parser.add_argument("--seconds", type=float, help="the longest clip, s; default: datasets.max_seconds")
     parser.add_argument("--limit", type=float, default=8.0, help="memory of the GPU, GB; default: 8")

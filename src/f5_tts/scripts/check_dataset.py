@@ -1,4 +1,4 @@
-"""Hears every row of a data set and says what is wrong with it, what it holds, and which symbols a vocabulary lacks."""
+"""Check a data set: decode every row, report bad rows and totals, and list the symbols that a vocabulary lacks."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from f5_tts.plotting import new_figure
 from f5_tts.scripts.flags import add_flags
 from f5_tts.types import BadRow
 
-MAX_SHOWN = 3  # rows of each kind on the console; the report has all
+MAX_SHOWN = 3  # rows of each kind on the console; the report lists all
 HINTS = {"odd tempo": "worth a look, not counted as bad"}
 
 
-# --- what is said ---
+# --- output ---
 
 
 def by_kind(rows: Iterable[BadRow]) -> Iterator[str]:
-    """Lines: how many of each kind, and the first few."""
+    """Yield console lines: the number of bad rows of each kind, and the first few."""
     kinds: dict[str, list[BadRow]] = defaultdict(list)
     for row in rows:
         kinds[row.kind].append(row)
@@ -43,7 +43,7 @@ def by_kind(rows: Iterable[BadRow]) -> Iterator[str]:
 
 
 def totals(rows: Sequence[Row], seconds: Sequence[float]) -> str:
-    """Of the rows that can be heard."""
+    """Describe the rows whose audio can be decoded: their number, speakers and durations."""
     if not seconds:
         return f"{len(rows)} rows, none of which can be heard"
     speakers = len({row.speaker for row in rows} - {None}) or "unknown"
@@ -54,7 +54,7 @@ def totals(rows: Sequence[Row], seconds: Sequence[float]) -> str:
 
 
 def draw_durations(seconds: Sequence[float], title: str, path: Path) -> None:
-    """A histogram, as a PNG."""
+    """Plot a histogram of the durations (s) and save it as a PNG file."""
     figure = new_figure(6.0, 3.2)
     axes = figure.subplots()
     axes.hist(seconds, bins=40, color="#1f5f99")
@@ -66,19 +66,23 @@ def draw_durations(seconds: Sequence[float], title: str, path: Path) -> None:
 
 
 def write_report(rows: Iterable[BadRow], path: Path) -> None:
-    """One line a row, as JSON."""
+    """Write the rows as JSON, one per line."""
     lines = "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows)
     write_atomically(path, lambda tmp_path: tmp_path.write_text(lines, encoding="utf-8"))
 
 
 def vocabulary_of(arguments: argparse.Namespace) -> Vocabulary | None:
-    """--vocab, else the data set's own; None where neither is. The folder's name says the tokenizer."""
+    """Load the vocabulary from --vocab, else from the data set's own vocab.txt; return None if there is neither.
+
+    The suffix of the folder's name selects the tokenizer.
+    """
     own_vocab, suffix = arguments.folder / "vocab.txt", arguments.folder.resolve().name.rpartition("_")[2]
     path = arguments.vocab or (own_vocab if own_vocab.is_file() else None)
     return read_vocabulary(path, suffix if suffix in TOKENIZERS else "custom") if path else None
 
 
 def command_line() -> argparse.ArgumentParser:
+    """Build the argument parser."""
     parser = argparse.ArgumentParser(prog="python -m f5_tts.scripts.check_dataset", description=__doc__)
     parser.add_argument("folder", type=Path, metavar="DIR", help="with raw/ (or raw.arrow) and duration.json")
     parser.add_argument("--vocab", type=Path, metavar="FILE", help="a symbol a line; default: vocab.txt of the folder")
@@ -89,7 +93,7 @@ def command_line() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str]) -> bool:
-    """Exits with 1 when rows are bad."""
+    """Run the command: print and write the report, and exit with code 1 if rows are bad."""
     arguments = command_line().parse_args(argv)
     rows, vocabulary = read_rows(arguments.folder), vocabulary_of(arguments)
     scan_one = partial(scan_row, max_seconds=arguments.max_seconds)

@@ -1,7 +1,7 @@
-"""Looks at a run before it starts: `python -m f5_tts.scripts.doctor`, then what train or train_rl would be given.
+"""Check a run before it starts: `python -m f5_tts.scripts.doctor`, with the arguments of train or train_rl.
 
-One line a check: ok and what was seen, or FAIL and what to do. Nothing is written but a probe in ckpts.save_dir, which
-is removed again; what libraries say meanwhile goes to stderr.
+Each check prints one line: ok and what it measured, or FAIL and what to change. Nothing is written except a test file
+in ckpts.save_dir, which is removed again; output of libraries goes to stderr.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from f5_tts.entrypoint import run_command
 
 
 def main(argv: list[str]) -> bool:
-    """Exits with 2 when a check failed."""
+    """Run the command: print a line for each check, and exit with code 2 if one failed."""
     args = command_line("F5TTS_RL").parse_intermixed_args(argv)
     run, checks = load_run_under_test(args.config_name, args.overrides)
     count = {"ok": 0, "FAIL": 0, "--": 0}

@@ -1,7 +1,8 @@
-"""Held-out error rate and similarity of one checkpoint.
+"""Evaluate a checkpoint on a held-out test set: error rate and speaker similarity.
 
-`python -m f5_tts.scripts.evaluate -cn F5TTS_Mini eval.ckpt=FILE eval.out=DIR` chooses guidance on dev.jsonl, for each
-recogniser by its own ears, speaks test.jsonl with it, and leaves DIR/scores.json and DIR/wavs.
+`python -m f5_tts.scripts.evaluate -cn F5TTS_Mini eval.ckpt=FILE eval.out=DIR` selects the guidance strength with the
+lowest error rate on dev.jsonl, for each recogniser separately. It synthesizes test.jsonl with that strength and writes
+DIR/scores.json and DIR/wavs.
 """
 
 from __future__ import annotations
@@ -37,7 +38,11 @@ from f5_tts.model.checkpoint import Checkpoint, ModelSpec, check_spec, read_chec
 
 
 def evaluate(cfg: TrainConfig) -> Result:
-    """What an earlier evaluation found of the same weights, else a new one; its scores and a few clips are written."""
+    """Evaluate the checkpoint, or reuse an earlier result of the same weights; write the scores and a few clips.
+
+    Raises:
+        ConfigError: eval.ckpt or eval.out is missing.
+    """
     settings = cfg.eval
     if settings.ckpt is None or settings.out is None:
         raise ConfigError("evaluation needs eval.ckpt=FILE (a checkpoint) and eval.out=FOLDER (for its results)")
@@ -56,7 +61,7 @@ def evaluate(cfg: TrainConfig) -> Result:
 def evaluate_checkpoint(
     cfg: TrainConfig, checkpoint: Checkpoint, vocabulary: Vocabulary, dev: list[EvalItem], test: list[EvalItem]
 ) -> dict[str, Any]:
-    """Guidance chosen on dev, and the scores of test by every recogniser."""
+    """Select the guidance strength on the dev set, and score the test set with each recogniser."""
     settings = cfg.eval
     model, synthesizer = load_eval_model(cfg, checkpoint, vocabulary), build_eval_synthesizer(cfg, vocabulary)
     asr_models = {name: build_asr(name) for name in settings.recognisers}
@@ -70,7 +75,7 @@ def evaluate_checkpoint(
         name: float(min(strength_rates, key=lambda strength: strength_rates[strength]))
         for name, strength_rates in rates.items()
     }
-    takes, started = test * settings.takes, perf_counter()  # each place in the list has noise of its own
+    takes, started = test * settings.takes, perf_counter()  # each position in the list has its own noise
     clips = {strength: synthesizer.synthesize(model, takes, strength) for strength in sorted(set(guidance.values()))}
     rtf = synthesizer.real_time_factor(perf_counter() - started, chain.from_iterable(clips.values()))
     judges = build_judges(settings)
@@ -84,7 +89,7 @@ def evaluate_checkpoint(
 
 
 def reuse_result(cfg: TrainConfig, mark: str) -> Result | None:
-    """The result in eval.known, with its clips, if it is of the same mean velocity, measured in the same way."""
+    """Return the result in eval.known and copy its clips, if its fingerprint is the same; else return None."""
     settings = cfg.eval
     if settings.known is None or not (Path(settings.known) / FILE).is_file():
         return None
@@ -97,13 +102,14 @@ def reuse_result(cfg: TrainConfig, mark: str) -> Result | None:
 
 
 def keep_examples(items: list[EvalItem], clips: list[Tensor], chosen: list[str], synthesizer: EvalSynthesizer) -> None:
-    """The first takes of the chosen items, as WAV files."""
+    """Write the first clip of each chosen item as a WAV file."""
     for item, clip in zip(items, clips[: len(items)], strict=True):
         if item.id in chosen:
             write_wav(Path(str(synthesizer.settings.out)) / "wavs" / f"{item.id}.wav", clip, synthesizer.sample_rate)
 
 
 def main(argv: list[str]) -> bool:
+    """Run the command: evaluate the checkpoint and print its scores."""
     cfg = load_config(argv, default="F5TTS_Mini", schema=TrainConfig)
     result = evaluate(cfg)
     for asr in cfg.eval.recognisers:

@@ -1,7 +1,7 @@
-"""A checkpoint -> bare weights as published models have them.
+"""Export a checkpoint as plain weights in the format of published F5-TTS models.
 
 `python -m f5_tts.scripts.export CKPT FOLDER` writes FOLDER/model_<update>.safetensors and FOLDER/vocab.txt, which
-F5-TTS loads as its own.
+F5-TTS loads without changes.
 """
 
 from __future__ import annotations
@@ -19,14 +19,18 @@ from f5_tts.model.checkpoint import Checkpoint, export_weights, num_symbols, rea
 
 
 def export(checkpoint: Checkpoint, folder: Path, vocabulary: Path | None = None) -> Path:
-    """Half precision, no Gaussian head; returns the weights' path. `vocabulary` is for files that bring none."""
+    """Write the weights in half precision without the Gaussian head, and the vocabulary; return the weights' path.
+
+    `vocabulary` is the file to use for checkpoints that do not hold their own. Raises ValueError if the number of
+    symbols is not that of the model.
+    """
     symbols = symbols_of(checkpoint, vocabulary)
     trained = num_symbols(checkpoint.weights)
     if len(symbols) != trained:
         raise ValueError(f"{checkpoint.path} was trained with {trained} symbols, {vocabulary} has {len(symbols)}")
     path = folder / f"model_{checkpoint.update}.safetensors"
     export_weights(checkpoint, path, torch.float16)
-    if "\n" not in symbols:  # bytes, whose vocabulary needs no file
+    if "\n" not in symbols:  # the byte vocabulary needs no file
         write_atomically(
             folder / "vocab.txt", lambda tmp_path: tmp_path.write_text("\n".join(symbols) + "\n", encoding="utf-8")
         )
@@ -34,7 +38,7 @@ def export(checkpoint: Checkpoint, folder: Path, vocabulary: Path | None = None)
 
 
 def symbols_of(checkpoint: Checkpoint, vocabulary: Path | None) -> list[str]:
-    """The checkpoint's own vocabulary, else that in the file."""
+    """Return the symbols of the checkpoint's own vocabulary, else of the file; raise ValueError without either."""
     if checkpoint.spec is not None:
         return checkpoint.spec.vocabulary
     if vocabulary is None:
@@ -43,6 +47,7 @@ def symbols_of(checkpoint: Checkpoint, vocabulary: Path | None) -> list[str]:
 
 
 def command_line() -> argparse.ArgumentParser:
+    """Build the argument parser."""
     parser = argparse.ArgumentParser(prog="python -m f5_tts.scripts.export", description=__doc__)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("folder", type=Path)
@@ -52,6 +57,7 @@ def command_line() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str]) -> bool:
+    """Run the command: export the checkpoint and print the path and size of the file."""
     arguments = command_line().parse_args(argv)
     path = export(
         read_checkpoint(arguments.checkpoint).with_weights(arguments.weights), arguments.folder, arguments.vocab

@@ -1,4 +1,4 @@
-"""Fetches the recogniser of the reward funasr_wer, SenseVoiceSmall, into the folder --cache_dir."""
+"""Download SenseVoiceSmall, the speech recogniser (ASR model) of the reward funasr_wer, to the folder --cache_dir."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from f5_tts.download.source import list_hub_files
 from f5_tts.entrypoint import run_command
 
 REPOSITORY = "FunAudioLLM/SenseVoiceSmall"
-OPTIONAL = "tokens.json"  # nothing that runs the model reads it
+OPTIONAL = "tokens.json"  # inference does not read it
 WEIGHTS = "model.pt"
 FILES = (
     "am.mvn",
@@ -23,11 +23,12 @@ FILES = (
 
 
 def command_line() -> argparse.ArgumentParser:
+    """Build the argument parser."""
     return fetch.command_line("f5_tts.scripts.fetch_reward_asr_model", __doc__)
 
 
 def main(argv: list[str]) -> bool:
-    """False if it was interrupted."""
+    """Run the command; return False if it was interrupted."""
     arguments = command_line().parse_args(argv)
     folder = arguments.cache_dir
     try:

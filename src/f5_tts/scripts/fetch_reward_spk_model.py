@@ -1,4 +1,4 @@
-"""Fetches the speaker encoder of the reward wespeaker_sim into the folder cnceleb_resnet34 of --cache_dir."""
+"""Download the speaker encoder of the reward wespeaker_sim to the folder cnceleb_resnet34 of --cache_dir."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from f5_tts.download.source import Source, from_folder, from_url, list_hub_files
 from f5_tts.entrypoint import run_command
 
 REPOSITORY = "Wespeaker/wespeaker-cnceleb-resnet34"
-COLLECTION = "openspeech/wespeaker-models"  # archives of many models, asked where the repository has nothing
+COLLECTION = "openspeech/wespeaker-models"  # archives of many models, used if the repository has nothing
 MODEL = "cnceleb_resnet34"
 FILES = ("config.yaml", "avg_model.pt")
-ARCHIVES = (f"{MODEL}.zip", f"{MODEL}.tar.gz")  # in the repository, where it has no loose files
+ARCHIVES = (f"{MODEL}.zip", f"{MODEL}.tar.gz")  # used if a repository has no separate files
 ADVICE = "give a zip or tar.gz of it: --archive FILE_OR_URL"
 
 
 def command_line() -> argparse.ArgumentParser:
+    """Build the argument parser."""
     parser = fetch.command_line("f5_tts.scripts.fetch_reward_spk_model", __doc__)
     parser.add_argument(
         "--archive",
@@ -32,7 +33,7 @@ def command_line() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str]) -> bool:
-    """False if it was interrupted."""
+    """Run the command; return False if it was interrupted."""
     arguments = command_line().parse_args(argv)
     root, folder = arguments.cache_dir, arguments.cache_dir / MODEL
     try:
@@ -47,7 +48,7 @@ def main(argv: list[str]) -> bool:
 
 
 def install_from_hub(arguments: argparse.Namespace, folder: Path, root: Path) -> None:
-    """The loose files where there are any, else the archive, which stays in `root` to compare with next time."""
+    """Download the model's separate files or else its archive, which stays in `root` for later comparison."""
     source = find_on_hub(arguments, folder, root)
     archive = archive_of(source, root)
     if archive is None or has_files(source, folder):
@@ -58,9 +59,9 @@ def install_from_hub(arguments: argparse.Namespace, folder: Path, root: Path) ->
 
 
 def find_on_hub(arguments: argparse.Namespace, folder: Path, root: Path) -> Source:
-    """The first repository that has the model in one form or the other; where none has, what the first one has.
+    """Find the first repository that has the model as files or as an archive; without one, return the first.
 
-    Raises ValueError where there is neither. A revision is of the first alone.
+    --revision applies to the first repository only. Raises ValueError if no repository can be listed.
     """
     failures, sources = [], []
     for repository in (REPOSITORY, COLLECTION)[: 1 if arguments.revision else 2]:
@@ -78,15 +79,20 @@ def find_on_hub(arguments: argparse.Namespace, folder: Path, root: Path) -> Sour
 
 
 def has_files(source: Source, folder: Path) -> bool:
+    """Check whether the source has all separate files of the model."""
     return all(source.has(name, folder) for name in FILES)
 
 
 def archive_of(source: Source, root: Path) -> str | None:
+    """Return the name of an archive of the model that the source has, or None."""
     return next((name for name in ARCHIVES if source.has(name, root)), None)
 
 
 def find_archive(arguments: argparse.Namespace) -> Path:
-    """The archive that the user names; one at a URL is fetched into the folder under a name of its own."""
+    """Return the path of the archive that --archive names; download it to --cache_dir if it is a URL.
+
+    Raises ValueError if --revision is given as well, FileNotFoundError if the file does not exist.
+    """
     named, root = arguments.archive, arguments.cache_dir
     if arguments.revision:
         raise ValueError("--revision is of the hub's repository, --archive is not from there: give one of them")
@@ -100,6 +106,7 @@ def find_archive(arguments: argparse.Namespace) -> Path:
 
 
 def install_unpacked(archive: Path, folder: Path, root: Path) -> None:
+    """Unpack the archive, and install the model's files in `folder` after verification."""
     root.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=root, prefix=".unpacked-") as unpacked:
         unpack(archive, FILES, Path(unpacked))

@@ -10,7 +10,7 @@ from f5_tts.config.load import read_yaml
 
 
 def add_flags(parser: ArgumentParser) -> None:
-    """Those of the commands that hear recordings."""
+    """Add the flags of commands that read audio: --workers and --max_seconds."""
     max_seconds, num = read_yaml("_base").datasets.max_seconds, os.cpu_count() or 1
     max_help = "longest recording, s, as datasets.max_seconds of the training; default: %(default)s"
     parser.add_argument("--workers", type=positive(int), default=num, metavar="N", help="default: %(default)s")
@@ -18,10 +18,10 @@ def add_flags(parser: ArgumentParser) -> None:
 
 
 def positive(kind: type[int] | type[float]) -> Callable[[str], int | float]:
-    """Reads a flag's value, for argparse."""
+    """Return an argparse type that parses a number above 0."""
 
     def number(text: str) -> int | float:
-        if not kind(text) > 0:  # so that NaN is refused as well
+        if not kind(text) > 0:  # this form also refuses NaN
             raise ArgumentTypeError(f"{text} is not above 0")
         return kind(text)
 

@@ -1,6 +1,6 @@
-"""Makes a data set folder of recordings and their texts: a CSV, LJSpeech, a folder of wav and txt, or JSONL.
+"""Convert recordings and their texts to a data set folder: a CSV, LJSpeech, a folder of wav and txt, or JSONL.
 
-Interrupt it and run it again: it goes on where it stopped.
+Run the same command again after an interruption: it resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from f5_tts.entrypoint import run_command
 from f5_tts.files import write_atomically
 from f5_tts.scripts.flags import add_flags
 
-MAX_SHOWN = 5  # entries that are left out, on the console; the report has all
+MAX_SHOWN = 5  # left-out entries on the console; the report lists all
 
 
 # --- one entry ---
@@ -32,13 +32,14 @@ MAX_SHOWN = 5  # entries that are left out, on the console; the report has all
 
 @dataclass(frozen=True, slots=True)
 class RowWorker:
-    """An entry -> what the data set says of it, or why it is left out; plain values, so that it may be written down."""
+    """Conversion of an entry to a row of the data set, or to the reason why it is left out, as plain JSON values."""
 
     tokenizer: str
-    copy_dir: Path | None  # where recordings are copied to
+    copy_dir: Path | None  # folder for copies of the recordings
     max_seconds: float
 
     def __call__(self, numbered: tuple[int, Entry]) -> dict[str, Any]:
+        """Decode the recording of a numbered entry; return its row, or the reason why it is left out."""
         number, entry = numbered
         scan = scan_recording(entry.audio, self.max_seconds) if not entry.problem else None
         if scan is None or scan.seconds is None:
@@ -50,27 +51,29 @@ class RowWorker:
         return {**columns, "audio_path": audio, **self.texts(entry.text), "duration": scan.seconds}
 
     def texts(self, sentence: str) -> dict[str, Any]:
-        """With pinyin the symbols, which F5-TTS's own loader wants, and the sentence, which rewards compare with."""
+        """Return the text columns; with pinyin, the symbols for F5-TTS's own loader and the sentence for rewards."""
         if self.tokenizer != "pinyin":
             return {"text": sentence}
         return {"text": TOKENIZERS["pinyin"](sentence), "raw_text": sentence}
 
     def copy_audio(self, number: int, audio: Path) -> str:
+        """Copy the recording to the data set's folder and return its path."""
         assert self.copy_dir is not None
-        copy = self.copy_dir / f"{number:06d}_{audio.name[-60:]}"  # a longer one might be too long for a file
+        copy = self.copy_dir / f"{number:06d}_{audio.name[-60:]}"  # file systems limit the length of a name
         write_atomically(copy, lambda tmp_path: shutil.copyfile(audio, tmp_path))
         return str(copy)
 
 
-# --- what is done already ---
+# --- progress ---
 
 
 class Journal:
-    """The results so far, one a line, after a line that says of which entries and settings they are."""
+    """The results so far, one per line, after a line that identifies the entries and the settings."""
 
     def __init__(self, path: Path, title: str) -> None:
         self.path, self.title = path, title
-        lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []  # what comes after was cut short
+        # a last line without a line break was cut short
+        lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
         self.is_same = lines[:1] == [title.encode()]
         try:
             self.results = [json.loads(line) for line in lines[1:]] if self.is_same else []
@@ -78,6 +81,7 @@ class Journal:
             raise ValueError(f"{path} is damaged ({error}): remove it, and all is heard anew") from error
 
     def add(self, results: Iterator[dict[str, Any]]) -> None:
+        """Append results to the file as they come; lines cut short by an interruption are removed first."""
         text = "".join(line + "\n" for line in [self.title, *map(as_line, self.results)])
         write_atomically(self.path, lambda tmp_path: tmp_path.write_text(text, encoding="utf-8"))
         with self.path.open("a", encoding="utf-8") as stream:
@@ -88,11 +92,12 @@ class Journal:
 
 
 def as_line(value: Mapping[str, Any]) -> str:
+    """Encode a value as one line of JSON."""
     return json.dumps(value, ensure_ascii=False)
 
 
 def title_of(entries: Sequence[Entry], worker: RowWorker) -> str:
-    """Names the work: another list or other settings have another title."""
+    """Return a line that identifies the entries and the settings, by a SHA-256 of both."""
     settings = {"tokenizer": worker.tokenizer, "copy": worker.copy_dir is not None, "max_seconds": worker.max_seconds}
     digest = hashlib.sha256(as_line(settings).encode())
     for entry in entries:
@@ -104,9 +109,11 @@ def title_of(entries: Sequence[Entry], worker: RowWorker) -> str:
 
 
 def prepare(entries: Sequence[Entry], folder: Path, worker: RowWorker, workers: int) -> list[dict[str, Any]]:
-    """Fill the folder; returns what was left out, which prepare.jsonl there lists as well.
+    """Fill the folder and return the entries left out, which prepare.jsonl in the folder lists as well.
 
-    Raises FileExistsError where it holds another data set, ValueError where no entry is any good.
+    Raises:
+        FileExistsError: the folder holds another data set.
+        ValueError: no entry can be used.
     """
     title, report, unfinished = title_of(entries, worker), folder / "prepare.jsonl", folder / ".prepare"
     journal = Journal(unfinished / "journal.jsonl", title)
@@ -134,19 +141,20 @@ def prepare(entries: Sequence[Entry], folder: Path, worker: RowWorker, workers: 
 
 
 def is_finished(folder: Path, title: str) -> bool:
+    """Check whether the folder holds the complete data set with this title."""
     report = folder / "prepare.jsonl"
     same = report.is_file() and report.read_bytes().partition(b"\n")[0] == title.encode()
     return same and (folder / "raw").is_dir() and (folder / "duration.json").is_file()
 
 
 def write_layout(rows: Sequence[dict[str, Any]], folder: Path, unfinished: Path, tokenizer: str) -> None:
-    """raw/, duration.json, and a vocab.txt where the tokenizer has none and the folder neither; each whole or not."""
-    from datasets import Dataset as Table  # takes a second to import
+    """Write raw/, duration.json and, if the tokenizer needs one, a missing vocab.txt; each is written atomically."""
+    from datasets import Dataset as Table  # this import takes a second
 
     names = dict.fromkeys(name for row in rows for name in row)
     columns = {name: column(name, [row.get(name) for row in rows]) for name in names}
     tmp_path, raw = unfinished / "raw", folder / "raw"
-    for stale in (tmp_path, raw):  # of this work, interrupted at its end
+    for stale in (tmp_path, raw):  # left by an interruption at this point
         shutil.rmtree(stale, ignore_errors=True)
     Table.from_dict(columns).save_to_disk(str(tmp_path))
     tmp_path.replace(raw)
@@ -159,7 +167,7 @@ def write_layout(rows: Sequence[dict[str, Any]], folder: Path, unfinished: Path,
 
 
 def column(name: str, values: list[Any]) -> list[Any]:
-    """The values, which must be of one kind."""
+    """Return the values; raise ValueError if they are not of one type."""
     import pyarrow
 
     try:
@@ -173,7 +181,7 @@ def column(name: str, values: list[Any]) -> list[Any]:
 
 
 def summary(left_out: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Lines: how many were left out and why, and the first few."""
+    """Yield console lines: how many entries were left out, why, and the first few."""
     kinds = Counter(result["left_out"] for result in left_out)
     if left_out:
         yield f"left out {len(left_out)}: " + ", ".join(f"{num} {kind}" for kind, num in kinds.most_common())
@@ -183,6 +191,7 @@ def summary(left_out: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def next_steps(folder: Path, tokenizer: str) -> str:
+    """Return the config overrides that select the data set for training."""
     name = folder.resolve().name.removesuffix(f"_{tokenizer}")
     if folder.resolve().parent.name == "data" and name != folder.resolve().name:
         return f"train with datasets.name={name} model.tokenizer={tokenizer}"
@@ -190,6 +199,7 @@ def next_steps(folder: Path, tokenizer: str) -> str:
 
 
 def command_line() -> argparse.ArgumentParser:
+    """Build the argument parser."""
     parser = argparse.ArgumentParser(prog="python -m f5_tts.scripts.prepare", description=__doc__)
     parser.add_argument("source", type=Path, metavar="INPUT", help="a CSV or JSONL file, or a folder")
     parser.add_argument("folder", type=Path, metavar="OUT_DIR", help="data/NAME_TOKENIZER")
@@ -203,7 +213,7 @@ def command_line() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str]) -> bool:
-    """False if it was interrupted."""
+    """Run the command; return False if it was interrupted."""
     arguments = command_line().parse_args(argv)
     folder, ending = arguments.folder, arguments.folder.resolve().name.rpartition("_")[2]
     tokenizer = arguments.tokenizer or (ending if ending in TOKENIZERS else "custom")

@@ -1,7 +1,8 @@
-"""What stage 2 holds and sends on 1, 8, 64, 512 GPUs: `python -m f5_tts.scripts.scale`, then what train_rl would get.
+"""Memory and communication of stage 2 on 1, 8, 64 and 512 GPUs: `python -m f5_tts.scripts.scale`.
 
-Computed from shapes, and from the passes that the very code of an update makes with a network that only counts them.
-GB are 10^9 bytes. Speeds are assumptions: give those of your machine.
+The command takes the arguments of train_rl. It computes sizes from tensor shapes, and counts the passes of an update by
+running the real update code with a network that only counts its calls. GB are 10^9 bytes. The bandwidths are
+assumptions: pass those of your machine.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ HEAD = "| GPUs | rollouts an update | held, GB | sent, GB | s | held in shards, 
 
 
 def table(estimate: CommunicationEstimate, inside: float, between: float) -> str:
-    """A row for each number of GPUs, at speeds in GB/s."""
+    """Format a Markdown table with a row for each number of GPUs, at bandwidths in GB/s."""
     lines = [HEAD, "|" + " ---: |" * (HEAD.count("|") - 1)]
     for world_size in WORLD_SIZES:
         speed = 1e9 * (inside if world_size <= GPUS_PER_NODE else between)
@@ -35,16 +36,17 @@ def table(estimate: CommunicationEstimate, inside: float, between: float) -> str
 
 
 def gigabytes(num: int | float) -> str:
+    """Format a number of bytes in GB."""
     return f"{num / 1e9:,.2f}"
 
 
 def cost(num: int | float, speed: float) -> list[str]:
-    """Gigabytes, and the seconds they take."""
+    """Format a number of bytes in GB, and the seconds of its transfer at `speed` bytes/s."""
     return [gigabytes(num), f"{num / speed:,.3f}"]
 
 
 def summary(estimate: CommunicationEstimate) -> str:
-    """What the table is made of."""
+    """Describe the sizes and counts from which the table is computed."""
     return (
         f"weights {gigabytes(estimate.weights)} GB; gradients {gigabytes(estimate.gradients)} GB in {estimate.tensors} "
         "tensors\n"
@@ -55,6 +57,7 @@ def summary(estimate: CommunicationEstimate) -> str:
 
 
 def main(argv: list[str]) -> bool:
+    """Run the command: print the estimate as a table."""
     parser = command_line("F5TTS_RL")
     parser.add_argument("--seconds", type=float, help="the longest clip, s; default: datasets.max_seconds")
     parser.add_argument("--inside", type=float, default=200.0, help="GB/s between GPUs of a node; default: 200")

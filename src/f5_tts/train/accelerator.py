@@ -1,4 +1,4 @@
-"""What of a run the machine has a say in: devices, precision, and the optimizer's class."""
+"""Accelerator of a run: devices, precision and number of ranks."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ PRECISION_ENV = "ACCELERATE_MIXED_PRECISION"
 
 
 def build_accelerator(optim: OptimConfig) -> Accelerator:
-    """Devices and precision of a run; how single-precision matrices are multiplied is set for the whole process.
+    """Build the accelerator, which holds devices and precision of a run.
 
-    Of several processes each leaves its group at its end: gloo, now and then, aborts one that goes without.
+    The precision of float32 matrix products is set for the whole process. Each of several ranks leaves its process
+    group at exit: gloo sometimes aborts one that does not.
 
     Raises ValueError for optim.shard with one process.
     """
@@ -32,14 +33,14 @@ def build_accelerator(optim: OptimConfig) -> Accelerator:
             "optim.shard=true divides a model among processes, and this is the only one: start several (python -m "
             "torch.distributed.run --nproc-per-node=8 -m f5_tts.train.train ...), or set optim.shard=false"
         )
-    if chosen_precision == "fp16" and on_cpu:  # torch can, accelerate passes over it
+    if chosen_precision == "fp16" and on_cpu:  # torch supports fp16 on a CPU, and accelerate would ignore it
         accelerator.native_amp, accelerator.scaler = True, torch.amp.GradScaler("cpu")
     atexit.register(accelerator.state.destroy_process_group)
     return accelerator
 
 
 def check_launch(environment: Mapping[str, str]) -> None:
-    """Raises ValueError where accelerate was to start several processes and started one, as it does on a CPU."""
+    """Raise ValueError where accelerate was asked for several processes and started one, as it does on a CPU."""
     started = int(environment.get("WORLD_SIZE", 1))
     if "ACCELERATE_USE_CPU" in environment and "MASTER_ADDR" in environment and started == 1:
         raise ValueError(
@@ -49,9 +50,9 @@ def check_launch(environment: Mapping[str, str]) -> None:
 
 
 def precision(optim: OptimConfig) -> str:
-    """no, fp16 or bf16; optim.mixed_precision=auto leaves it to ACCELERATE_MIXED_PRECISION.
+    """Choose the precision: no, fp16 or bf16; optim.mixed_precision=auto uses ACCELERATE_MIXED_PRECISION.
 
-    Raises ValueError where that variable holds another word.
+    Raises ValueError where that variable has another value.
     """
     if optim.mixed_precision != "auto":
         return optim.mixed_precision
@@ -64,7 +65,7 @@ def precision(optim: OptimConfig) -> str:
 
 
 def prepare_model(model: CFM, accelerator: Accelerator) -> CFM:
-    """The model on its device and in the run's precision; gradients of several processes are averaged in the loop."""
+    """Prepare the model for its device and precision; the loop itself averages gradients over ranks."""
     prepared = accelerator.prepare_model(model, evaluation_mode=True)
     assert isinstance(prepared, CFM)
     return prepared

@@ -1,4 +1,4 @@
-"""What a run of stage 2 that goes wrong looks like in its metrics, and which knob to turn."""
+"""Alarms: metric patterns of a stage-2 run that fails, and the config key to change."""
 
 from __future__ import annotations
 
@@ -10,32 +10,33 @@ from statistics import fmean
 
 Row = Mapping[str, float | int | None]  # one update's metrics, as in metrics.jsonl; None: not finite
 
-WINDOW = 5  # updates over which a metric is averaged, or must stay where it is, before it counts
-HISTORY_LENGTH = 20  # updates that are remembered
-MIN_SIGMA_SHARE = 0.25  # of sigma at the start: with less of it the samples of a group hardly differ
-MAX_RATIO_DEVIATION = 0.05  # distance of a ratio from 1; ratios are of means over mel entries and belong within 1e-3
-MAX_CLIPPED_SHARE = 0.5  # share of samples with a clipped ratio: they learn nothing
-MAX_KL = 0.5  # per mel entry: means lie a standard deviation from the reference's (nft: velocities 0.7)
-MAX_KL_GROWTH = 10.0  # times as large as SEVERAL updates before
-MIN_KL = 0.02  # growth from below it is worth no word: KL starts at 0
-MAX_WER_RISE = 0.05  # judge's error rate above an earlier one: a few dozen clips differ by less, mostly, by chance
+WINDOW = 5  # number of updates over which a metric is averaged, or must stay in range, before an alarm
+HISTORY_LENGTH = 20  # number of last updates that are kept
+MIN_SIGMA_SHARE = 0.25  # fraction of the initial σ; below it the samples of a group hardly differ
+MAX_RATIO_DEVIATION = 0.05  # distance of a ratio from 1; ratios are averaged over mel entries and should be within 1e-3
+MAX_CLIPPED_SHARE = 0.5  # fraction of samples with a clipped ratio, which have no gradient
+MAX_KL = 0.5  # per mel entry: means are one standard deviation from the reference's (nft: velocities 0.7)
+MAX_KL_GROWTH = 10.0  # growth factor within WINDOW updates
+MIN_KL = 0.02  # growth from a KL below it is ignored, since KL starts at 0
+MAX_WER_RISE = 0.05  # rise of the judge's error rate; a few dozen clips mostly vary by less at random
 SPREAD_ADVICE = (
     "raise rl.mini_repeat_count, or what makes samples differ (rl.temperature, flow_grpo: rl.sde.a), or add a reward "
     "that tells them apart"
 )
-VALIDATIONS = 3  # that must show reward and judge going apart
+VALIDATIONS = 3  # number of validations in which reward and error rate must both rise
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class History:
-    """What the alarms look at; each list oldest first."""
+    """Metrics that the alarms read; each list has the oldest row first."""
 
-    start: list[Row] = field(default_factory=list)  # the run's first SEVERAL updates
-    recent: deque[Row] = field(default_factory=lambda: deque(maxlen=HISTORY_LENGTH))  # its last ones
-    validated: deque[Row] = field(default_factory=lambda: deque(maxlen=VALIDATIONS))  # `judge/wer`, and `reward/mean`
-    # of the RECENT updates before it
+    start: list[Row] = field(default_factory=list)  # the first WINDOW updates of the run
+    recent: deque[Row] = field(default_factory=lambda: deque(maxlen=HISTORY_LENGTH))  # the last HISTORY updates
+    validated: deque[Row] = field(default_factory=lambda: deque(maxlen=VALIDATIONS))  # `judge/wer`, and the mean
+    # of `reward/mean` over the last HISTORY updates, by validation
 
     def add(self, row: Row) -> None:
+        """Append the metrics of one update, and the validation result with the mean recent reward if there is one."""
         if len(self.start) < WINDOW:
             self.start.append(row)
         self.recent.append(row)
@@ -44,28 +45,28 @@ class History:
             self.validated.append({"judge/wer": row["judge/wer"], "reward/mean": fmean(rewards)})
 
 
-AlarmFn = Callable[[History], str | None]  # what was seen and what to do; None where all is well
+AlarmFn = Callable[[History], str | None]  # returns what was found and what to do, or None
 
 
 def values(rows: Iterable[Row], name: str) -> list[float]:
-    """A metric of the rows that have it."""
+    """Collect the finite values of a metric from the rows that have it."""
     candidates = (row.get(name) for row in rows)
     return [value for value in candidates if value is not None and math.isfinite(value)]
 
 
 def mean_of(rows: Iterable[Row], name: str) -> float:
-    """NaN without a value, which compares with nothing."""
+    """Compute the mean of a metric; NaN without a value, so that every comparison with it is false."""
     return fmean(values(rows, name) or [math.nan])
 
 
 def sustained_min(rows: Iterable[Row], name: str) -> float:
-    """What a metric has not fallen below for SEVERAL updates; NaN when there are fewer."""
+    """Compute the minimum of a metric over the last WINDOW updates; NaN when there are fewer."""
     last = values(rows, name)[-WINDOW:]
     return min(last) if len(last) == WINDOW else math.nan
 
 
 def sigma_collapsed(history: History) -> str | None:
-    """Samples of a group need noise to differ by."""
+    """Check whether σ fell to a fraction of its start: the samples of a group then hardly differ."""
     start = mean_of(history.start, "policy/sigma_mean")
     current = mean_of(list(history.recent)[-WINDOW:], "policy/sigma_mean")
     if current < MIN_SIGMA_SHARE * start:
@@ -77,7 +78,10 @@ def sigma_collapsed(history: History) -> str | None:
 
 
 def ratio_out_of_range(history: History) -> str | None:
-    """Looks at updates whose samples an earlier one has learnt from: the others have a ratio of 1."""
+    """Check whether the policy moved too far from the one that drew the samples.
+
+    Only updates that reuse a rollout are checked: the first update of a rollout has a ratio of 1.
+    """
     later = [row for row in history.recent if "ratio/initial_max_dev" not in row]
     ratio, clipped = sustained_min(later, "ratio/max_dev"), sustained_min(later, "clip_ratio/region_mean")
     if ratio > MAX_RATIO_DEVIATION or clipped > MAX_CLIPPED_SHARE:
@@ -91,7 +95,7 @@ def ratio_out_of_range(history: History) -> str | None:
 
 
 def kl_out_of_range(history: History) -> str | None:
-    """Far from the reference, or on the way there."""
+    """Check whether the KL to the reference is large, or grows fast."""
     rows = list(history.recent)
     current, before = mean_of(rows[-WINDOW:], "loss/kl"), mean_of(rows[-2 * WINDOW : -WINDOW], "loss/kl")
     if sustained_min(rows, "loss/kl") > MAX_KL:
@@ -104,14 +108,14 @@ def kl_out_of_range(history: History) -> str | None:
 
 
 def no_spread(history: History) -> str | None:
-    """Nothing to learn from."""
+    """Check whether all groups have equal rewards, so that every advantage is zero."""
     if sustained_min(history.recent, "frac_reward_zero_std") == 1:
         return f"for {WINDOW} updates all samples of every group scored the same, so nothing is learnt: {SPREAD_ADVICE}"
     return None
 
 
 def reward_hacked(history: History) -> str | None:
-    """The policy pleases the reward, and nobody else."""
+    """Check for reward hacking: the reward rises while the judge's error rate rises too."""
     if len(history.validated) < VALIDATIONS:
         return None
     rewards, errors = (values(history.validated, name) for name in ("reward/mean", "judge/wer"))
@@ -133,7 +137,7 @@ ALARMS: dict[str, AlarmFn] = {
 
 
 class AlarmMonitor:
-    """Looks at each update; `past` are the rows of those that a resumed run has behind it."""
+    """Alarms of a run, checked after each update; a resumed run passes its earlier rows."""
 
     def __init__(self, alarms: Mapping[str, AlarmFn], past_rows: Sequence[Row] = ()) -> None:
         self.alarms, self.history, self.active = alarms, History(), set[str]()
@@ -141,7 +145,7 @@ class AlarmMonitor:
             self.history.add(row)
 
     def __call__(self, row: Row) -> tuple[dict[str, float], list[str]]:
-        """A metric for each alarm that rings after this update, and a line for each that did not ring before it."""
+        """Return a metric for each alarm that is active after this update, and a line for each that is new."""
         self.history.add(row)
         ringing = {name: text for name, alarm in self.alarms.items() if (text := alarm(self.history)) is not None}
         lines = [f"alarm {name}: {text}" for name, text in ringing.items() if name not in self.active]

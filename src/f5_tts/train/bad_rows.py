@@ -1,4 +1,4 @@
-"""Rows that cannot be read: said once, counted, left out; and the end of a run that meets no others."""
+"""Rows that cannot be read: reported once, counted and skipped; a run in which no row can be read stops."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tqdm import tqdm
 from f5_tts.data.batching import LoadedBatch
 from f5_tts.types import BadRow, SpeechBatch
 
-GIVE_UP_AFTER = 64  # rows in all, not one of which can be read, say that no other can
+GIVE_UP_AFTER = 64  # number of rows, none of which can be read, after which the run stops
 
 
 def skip_bad_rows(
@@ -19,12 +19,12 @@ def skip_bad_rows(
     known_rows: set[int],
     num_rows: int,
     accelerator: Accelerator,
-    log: Callable[[str], None] = tqdm.write,  # above a progress bar, where there is one
+    log: Callable[[str], None] = tqdm.write,  # prints above the progress bar
 ) -> Iterator[SpeechBatch | None]:
-    """The batches of good rows; None where the batch of some process has none, on all processes alike.
+    """Yield the batches of good rows, and None on all ranks where the batch of any rank has no good row.
 
-    Bad rows, on whichever process, are added to `known`, and new ones said. Raises ValueError when neither of the first
-    ENOUGH rows nor of all `num_rows` is good.
+    Bad rows of all ranks are added to the known ones; a new one is reported. Raises ValueError when none of the first
+    GIVE_UP_AFTER rows, or of all rows if they are fewer, can be read.
     """
     found_rows: dict[int, BadRow] = {}
     all_are_bad = True
@@ -47,11 +47,12 @@ def skip_bad_rows(
 
 
 def gather_from_ranks(local: tuple[bool, list[BadRow]], accelerator: Accelerator) -> list[tuple[bool, list[BadRow]]]:
-    """Of every process."""
+    """Gather the batch states and bad rows of all ranks."""
     return gather_object([local]) if accelerator.num_processes > 1 else [local]
 
 
 def all_rows_bad(rows: Sequence[BadRow]) -> ValueError:
+    """Build the error for a data set of which no row can be used; it names the first bad row."""
     first = min(rows, key=lambda row: row.index)
     return ValueError(
         f"none of the {len(rows)} rows tried can be learnt from; row {first.index} is {first.kind}: {first.reason} "

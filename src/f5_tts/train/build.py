@@ -1,4 +1,4 @@
-"""Config section -> object."""
+"""Builders of the objects that both stages need: data, vocabulary, model, optimizer state and average."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def build_plan(cfg: TrainConfig, log: Callable[[str], None] = print) -> BatchPlan:
-    """The data set of a run and the order of its batches; says how many items are too long for any."""
+    """Read the data set and plan the order of its batches; report how many items are too long for any batch."""
     spec = cfg.model.mel_spec
     read = AudioReader(LogMel(spec), spec.target_sample_rate, cfg.datasets.max_seconds)
     rows = read_data_set(cfg.datasets.name, dataset_dir(cfg))
@@ -47,9 +47,9 @@ def build_plan(cfg: TrainConfig, log: Callable[[str], None] = print) -> BatchPla
 
 
 def count_updates(plan: BatchPlan, optim: OptimConfig, updates_per_rollout: int = 1, world_size: int = 1) -> int:
-    """Updates of a whole run of `world` processes: what its epochs hold, or optim.max_updates if that is fewer.
+    """Count the updates of a whole run over all its epochs, at most optim.max_updates.
 
-    `uses` updates learn from the same batches.
+    Each batch is used for `uses` updates. `world` ranks share the batches.
     """
     updates, batches = 0, 0
     for epoch in range(optim.epochs):
@@ -63,8 +63,8 @@ def count_updates(plan: BatchPlan, optim: OptimConfig, updates_per_rollout: int 
 def epoch_counter(
     plan: BatchPlan, optim: OptimConfig, updates_per_rollout: int = 1, world_size: int = 1
 ) -> Callable[[int], float]:
-    """How many passes over the data set a run has made at an update: whole ones, and the part of the next."""
-    ends = [0.0]  # of each epoch, in updates
+    """Return a function that gives the number of passes over the data set, with fraction, after an update."""
+    ends = [0.0]  # end of each epoch, in updates
 
     def epoch(update: int) -> float:
         while ends[-1] < update:
@@ -84,9 +84,9 @@ def build_batches(
     accelerator: Accelerator,
     bad_rows: set[int],
 ) -> Iterator[SpeechBatch | None]:
-    """This process's batches that come after `update` updates, on its device; None for one without a row to read.
+    """Load this rank's batches after `update` updates, on its device; None stands for a batch without a readable row.
 
-    Rows that cannot be read are said and added to `bad_rows`.
+    Rows that cannot be read are reported and added to `bad_rows`.
     """
     world_size, rank = accelerator.num_processes, accelerator.process_index
     first = update * optim.grad_accumulation_steps
@@ -96,16 +96,17 @@ def build_batches(
 
 
 def group_batches(size: int, batches: Iterator[SpeechBatch | None]) -> Iterator[list[SpeechBatch]]:
-    """The batches of one update after another, but for those that are None; the last ones that fill none are left.
+    """Group batches into lists of `size`, one per update; None is dropped, and a last incomplete list is discarded.
 
-    An update may so get fewer batches, or none: which batches it gets depends on its number alone.
+    An update may therefore get fewer batches, or none. Which batches it gets depends on its number only, so that a
+    resumed run gets the same ones.
     """
     while len(group := list(islice(batches, size))) == size:
         yield [batch for batch in group if batch is not None]
 
 
 def build_stage1_model(cfg: TrainConfig, vocabulary: Vocabulary) -> CFM:
-    """The model of stage 1 with random weights, what is not trained frozen."""
+    """Build the model of stage 1 with random weights; parameters that are not trained are frozen."""
     torch.manual_seed(cfg.optim.seed)
     model = build_model(cfg.model, vocabulary)
     if cfg.model.objective == "gaussian_nll" and cfg.model.warmup_scope == "head":
@@ -116,7 +117,7 @@ def build_stage1_model(cfg: TrainConfig, vocabulary: Vocabulary) -> CFM:
 def build_train_state(
     cfg: TrainConfig, model: CFM, vocabulary: Vocabulary, total: int, make_optimizer: MakeOptimizer, processes: int = 1
 ) -> TrainState:
-    """Model, its running average, optimizer and schedule for a run of `total` updates, in shards with optim.shard."""
+    """Build what is trained and saved: model, EMA, optimizer and schedule; sharded with optim.shard."""
     optim, ema = cfg.optim, build_ema(model, cfg.optim.ema)
     if optim.shard:
         for module in (model, ema.ema_model):
@@ -137,7 +138,10 @@ def build_train_state(
 
 
 def build_ema(model: CFM, settings: EmaConfig) -> EMA:
-    """A running average of the model's weights, as optim.ema asks and where: the weights are brought to it."""
+    """Build the exponential moving average of the model's weights, with the settings of optim.ema.
+
+    It may live on another device than the model; the weights are copied there.
+    """
     ema = EMA(
         model,
         lambda: deepcopy(model).to(settings.device),
@@ -153,10 +157,13 @@ def build_ema(model: CFM, settings: EmaConfig) -> EMA:
 
 
 def init_bias_to_mean_mel(model: CFM, plan: BatchPlan, num: int = 64) -> None:
-    """Start an untrained model at the data's mean mel: its first updates need not learn it."""
+    """Set the output bias of an untrained model to the mean mel of `num` items.
+
+    The first updates then need not learn it. Raises ValueError when no item can be read.
+    """
     mels, bad_rows = [], []
     for batch in plan.epoch(0)[:num]:
-        items = (plan.dataset[key] for key in batch)  # read until one is good
+        items = (plan.dataset[key] for key in batch)  # items are read until one is good
         for item in items:
             if isinstance(item, Utterance):
                 mels.append(item.mel)

@@ -1,4 +1,4 @@
-"""Sections of a stage-2 config -> what stage 2 needs besides a model and data."""
+"""Builders of the objects that only stage 2 needs: policy, reference, rewards, advantages, evaluator."""
 
 from __future__ import annotations
 
@@ -31,23 +31,27 @@ from f5_tts.types import Vocoder
 def build_policy(
     cfg: RLTrainConfig, vocabulary: Vocabulary, initial: Checkpoint, log: Callable[[str], None] = print
 ) -> CFM:
-    """The model of stage 2 with the weights that stage 2 starts from, what is not trained frozen."""
+    """Build the model of stage 2 with its initial weights and adapters; parameters that are not trained are frozen."""
     torch.manual_seed(cfg.optim.seed)
-    model = build_model(cfg.model, vocabulary).eval()  # no dropout, neither drawing nor learning
+    # no dropout, neither in rollouts nor in the loss: the ratio would not be 1
+    model = build_model(cfg.model, vocabulary).eval()
     load_weights(model, initial, log)
     add_adapters(model, cfg.lora, log)
     return model
 
 
 def build_scorer(model: ModelConfig, rl: RLConfig) -> RewardScorer:
-    """Vocoder and rewards of a run."""
+    """Build the vocoder and the rewards of a run."""
     return RewardScorer(build_vocoder(model), build_providers(rl.rewards.providers), rl, model.mel_spec)
 
 
 def build_advantage(
     scorer: RewardScorer, rl: RLConfig, log: Callable[[str], None] = print
 ) -> GroupAdvantage | RunningBaseline:
-    """How rewards become advantages; a group of one has nobody to be compared with but its past."""
+    """Build the function that turns rewards into advantages.
+
+    Groups of one get a running baseline instead of a group, with a warning.
+    """
     if group_size(rl) > 1:
         return GroupAdvantage(scorer.weights, scorer.floors, rl)
     log(
@@ -59,7 +63,10 @@ def build_advantage(
 
 
 def build_reference(model: CFM, rl: RLConfig, log: Callable[[str], None] = print) -> Snapshot | None:
-    """What the KL is measured to: the model as it is now, or rl.ref_model_ckpt; none without rl.kl_weight."""
+    """Build the reference of the KL: the current model, or rl.ref_model_ckpt.
+
+    Returns None without rl.kl_weight.
+    """
     if rl.kl_weight == 0:
         return None
     reference = Snapshot(model, rl.ref_model_device)
@@ -72,9 +79,10 @@ def build_reference(model: CFM, rl: RLConfig, log: Callable[[str], None] = print
 
 
 def resolve_algorithm(requested: str, checkpoint: Checkpoint, log: Callable[[str], None] = print) -> str:
-    """`rl.algorithm`, with `auto` decided by what the checkpoint can do.
+    """Resolve `rl.algorithm`; `auto` depends on whether the checkpoint has a trained Gaussian head.
 
-    Raises ValueError when the algorithm needs a trained Gaussian head that the checkpoint lacks.
+    Raises ValueError when the algorithm needs a trained head that the checkpoint lacks. Reports the choice, and the
+    algorithm's warning if it has one.
     """
     trained = checkpoint.has_trained_head
     if requested == "auto":
@@ -93,13 +101,16 @@ def resolve_algorithm(requested: str, checkpoint: Checkpoint, log: Callable[[str
 
 
 def check_window(rl: RLConfig) -> None:
-    """Raises ValueError with the grid when rl.window holds no step that could be trained."""
+    """Raise ValueError with the time grid when rl.window contains no step that can be trained."""
     if find_algorithm(rl.algorithm).uses_window:
         trainable_steps(rollout_grid(rl), rl)
 
 
 def build_evaluator(cfg: RLTrainConfig, vocabulary: Vocabulary, vocoder: Vocoder) -> Evaluator:
-    """What a run is validated by: dev items in voices never seen, at the guidance that the policy is trained with."""
+    """Build the evaluator of a run's validation.
+
+    It generates the dev items of unseen speakers, with the guidance strength that the policy is trained with.
+    """
     path = Path(cfg.eval.items_dir) / "dev.jsonl"
     items = unseen_speakers(read_items(path), path) * cfg.eval.dev_takes
     return Evaluator(
@@ -114,14 +125,14 @@ def build_evaluator(cfg: RLTrainConfig, vocabulary: Vocabulary, vocoder: Vocoder
 
 
 def build_alarms(rl: RLConfig) -> dict[str, AlarmFn]:
-    """All alarms that mean something for this run: a group of one never has a spread."""
+    """Select the alarms that apply to this run; groups of one never differ in reward, so no_spread is left out."""
     return {name: alarm for name, alarm in ALARMS.items() if name != "no_spread" or group_size(rl) > 1}
 
 
 def describe_rollouts(cfg: RLTrainConfig, num_items: int, world_size: int) -> str:
-    """One line that says what an update draws.
+    """Describe in one line what an update draws.
 
-    Raises ValueError when the data set cannot fill one update.
+    Raises ValueError when the data set has too few items for one update.
     """
     rl, datasets = cfg.rl, cfg.datasets
     batches, size = cfg.optim.grad_accumulation_steps * world_size, group_size(rl)

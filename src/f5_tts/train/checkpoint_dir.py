@@ -1,4 +1,4 @@
-"""The folder of a run's checkpoints: its lock, what is saved, kept and found there."""
+"""Folder of a run's checkpoints: its lock, and what is saved, kept and found there."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from f5_tts.train.train_state import TrainState
 
 
 class CheckpointDir:
-    """The folder of a run's checkpoints; of several processes the main one writes, and all read."""
+    """Folder of a run's checkpoints; the main rank writes, and all ranks read."""
 
     def __init__(self, settings: CkptsConfig, is_main: bool = True, is_sharded: bool = False) -> None:
         self.settings, self.is_main, self.is_sharded = settings, is_main, is_sharded
@@ -35,9 +35,9 @@ class CheckpointDir:
         self.lock = FileLock(self.path / ".lock", timeout=0, is_singleton=True)
 
     def prepare(self) -> None:
-        """Make the folder, keep other runs out of it, and remove what a killed one left half written.
+        """Create the folder, lock it against other runs, and delete half-written files of a killed one.
 
-        Raises OSError where it cannot be written, ValueError where another run writes.
+        Raises OSError where the folder cannot be written, ValueError where another run holds the lock.
         """
         if self.is_main:
             ensure_writable_dir(self.path, "ckpts.save_dir")
@@ -46,7 +46,10 @@ class CheckpointDir:
                 tmp_path.unlink()
 
     def acquire_lock(self) -> None:
-        """Until `let_others_in`, or the end of this process, however it ends."""
+        """Lock the folder until the lock is released or this process ends, in whatever way.
+
+        Raises ValueError where another run holds the lock.
+        """
         try:
             self.lock.acquire()
         except Timeout as error:
@@ -54,24 +57,25 @@ class CheckpointDir:
                 f"another run is writing to ckpts.save_dir={self.path}: let it end, or choose another folder (several "
                 "processes of one run are started by torchrun)"
             ) from error
-        except NotImplementedError:  # a file system without locks
+        except NotImplementedError:  # the file system has no locks
             pass
 
     def release_lock(self) -> None:
+        """Release the lock of the folder."""
         self.lock.release()
 
     def write(self, name: str, payload: Callable[[], dict[str, object]]) -> None:
-        """Of a model in shards all processes bring their part."""
+        """Write a checkpoint on the main rank; with sharded models all ranks must call this to gather the weights."""
         state = gather_full_state(payload()) if self.is_main or self.is_sharded else {}
         if self.is_main:
             with explain_write_errors(self.path):
                 write_checkpoint(self.path / name, state)
 
     def find_latest(self, *, pretrained: bool) -> Checkpoint | None:
-        """What a run starts or goes on from: the folder's own, else ckpts.init_from; None without either.
+        """Find the checkpoint that a run starts or resumes from: the folder's own, else ckpts.init_from, else None.
 
-        Of `pretrained_*` files, those that they recommend (the average, where they say nothing), and of ckpts.init_from
-        the weights alone.
+        Of `pretrained_*` files it takes the weights that they recommend (the average, where they do not say), and of
+        ckpts.init_from the weights only.
         """
         path, init_from = find_checkpoint(self.path, pretrained=pretrained), self.settings.init_from
         if path is None:
@@ -84,14 +88,14 @@ class CheckpointDir:
         return checkpoint.with_weights().weights_only() if path.name.startswith("pretrained_") else checkpoint
 
     def read(self, path: Path) -> Checkpoint:
-        """The checkpoint in a file; of a damaged one ValueError says how the run goes on without it."""
+        """Read a checkpoint; for a damaged one, raise ValueError that says how to go on without it."""
         try:
             return read_checkpoint(path)
         except ValueError as error:
             raise ValueError(f"{error}; {recovery_advice(path)}") from error
 
     def find_start(self) -> Checkpoint:
-        """The checkpoint that stage 2 starts or goes on from; it takes no `pretrained_*` file of the folder.
+        """Find the checkpoint that stage 2 starts or resumes from; `pretrained_*` files of the folder are ignored.
 
         Raises FileNotFoundError without one.
         """
@@ -104,9 +108,9 @@ class CheckpointDir:
         return checkpoint
 
     def initial_weights(self, checkpoint: Checkpoint) -> Checkpoint:
-        """The weights that stage 2 started from: `checkpoint` itself at the start, on a resume those kept beside it.
+        """Return the initial weights of stage 2: `checkpoint` itself at the start, on a resume the saved ones.
 
-        Raises FileNotFoundError or ValueError when they are gone or no longer the same.
+        Raises FileNotFoundError or ValueError when the saved file is missing or has changed.
         """
         recorded = checkpoint.payload.get("origin")
         if recorded is None:
@@ -124,7 +128,7 @@ class CheckpointDir:
         return read_checkpoint(path)
 
     def save_initial_weights(self, state: TrainState) -> None:
-        """At the start of stage 2: write down what it starts from, once."""
+        """Save the initial weights of stage 2 before the first update, and record their file and sha256."""
         name = "reference.pt"
         if state.update == 0:
             self.write(name, lambda: {"model_state_dict": merged_weights(state.model), **asdict(state.spec)})
@@ -132,10 +136,11 @@ class CheckpointDir:
             state.initial_weights = {"file": name, "sha256": sha256_of(self.path / name)}
 
     def is_saved_at(self, update: int) -> bool:
-        """Whether `model_<update>.pt` is written after this update."""
+        """Check whether `model_<update>.pt` is written after this update."""
         return update % self.settings.save_per_updates == 0
 
     def save_if_due(self, state: TrainState) -> None:
+        """Save `model_<update>.pt` and `model_last.pt` when they are due, and delete old numbered files."""
         if self.is_saved_at(state.update):
             self.write(f"model_{state.update}.pt", state.payload)
             self.prune()
@@ -143,14 +148,15 @@ class CheckpointDir:
             self.save_last(state)
 
     def save_last(self, state: TrainState) -> None:
+        """Save `model_last.pt`."""
         self.write("model_last.pt", state.payload)
 
     def save_best(self, state: TrainState) -> None:
-        """A copy to speak from, by the raw weights; no run seeks it, and none prunes it."""
+        """Save `model_best.pt`, which recommends the raw weights; no run resumes from it, and it is never pruned."""
         self.write("model_best.pt", lambda: state.payload() | {"recommended": "raw"})
 
     def prune(self) -> None:
-        """Keep the newest `keep_last_n_checkpoints` numbered files; -1 keeps all."""
+        """Delete all but the newest `keep_last_n_checkpoints` numbered files; -1 keeps all."""
         num_kept = self.settings.keep_last_n_checkpoints
         files = numbered_checkpoints(self.path)
         for path in files[: len(files) - num_kept] if num_kept >= 0 and self.is_main else []:
@@ -158,7 +164,7 @@ class CheckpointDir:
 
 
 def recovery_advice(path: Path) -> str:
-    """How a run goes on when a checkpoint of its is damaged: from the newest older one that is whole."""
+    """Explain how a run goes on when a checkpoint is damaged: from the newest older one that can be read."""
     damaged = [path.name]
     for older in reversed([file for file in numbered_checkpoints(path.parent) if file != path]):
         try:
@@ -172,7 +178,7 @@ def recovery_advice(path: Path) -> str:
 
 @contextmanager
 def explain_write_errors(save_dir: Path) -> Iterator[None]:
-    """Where a file of a run cannot be written: the key that says where to, and how the run goes on."""
+    """Add to an OSError of the body the config key of the folder, and how the run goes on."""
     try:
         yield
     except OSError as error:
@@ -183,6 +189,7 @@ def explain_write_errors(save_dir: Path) -> Iterator[None]:
 
 
 def sha256_of(path: Path) -> str:
+    """Compute the SHA-256 of a file, as hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(1 << 20):

@@ -1,4 +1,4 @@
-"""The other processes of a run: what is compared among all samples of an update, and what all must agree on."""
+"""Distributed operations over ranks: gathered samples, shared errors and flags, and equality of weights."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ from f5_tts.model.fsdp import is_dtensor
 
 
 class AllRanks:
-    """All processes of a run, through accelerate: torch.distributed underneath."""
+    """All ranks of a run, through accelerate and torch.distributed."""
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator, self.world_size = accelerator, accelerator.num_processes
         self.counts: list[int] = []
 
     def gather(self, rows: Tensor) -> Tensor:
-        """Rows of all processes in their order; where these have different numbers of rows or frames, the padding is
-        taken out again, of rows, and filled with zeros, of frames."""
+        """Gather the rows of all ranks, in the order of the ranks.
+
+        Ranks may have different numbers of rows and frames: rows of padding are removed again, missing frames are
+        filled with zeros.
+        """
         if self.world_size == 1:
             return rows
         counts = gather_object([len(rows)])
@@ -36,6 +39,7 @@ class AllRanks:
         return torch.cat([block[:count] for block, count in zip(blocks, counts, strict=True)])
 
     def local_rows(self, rows: Tensor) -> Tensor:
+        """Select this rank's rows from gathered rows."""
         if self.world_size == 1:
             return rows
         first = sum(self.counts[: self.accelerator.process_index])
@@ -43,7 +47,7 @@ class AllRanks:
 
     @contextmanager
     def raise_on_all_ranks(self) -> Iterator[None]:
-        """What fails inside, on whichever process, ends all of them with a sentence: none waits for one gone."""
+        """Raise ValueError on all ranks when the body fails on any, so that no rank waits for one that ended."""
         error = None
         try:
             yield
@@ -58,7 +62,7 @@ class AllRanks:
 
 
 def any_rank(flag: bool, accelerator: Accelerator) -> bool:
-    """Whether it is so on any process; the same answer on all."""
+    """Check whether a flag is set on any rank; all ranks get the same answer."""
     if accelerator.num_processes == 1:
         return flag
     count = accelerator.reduce(torch.tensor(float(flag), device=accelerator.device), reduction="sum")  # pyright: ignore
@@ -66,9 +70,10 @@ def any_rank(flag: bool, accelerator: Accelerator) -> bool:
 
 
 def check_weights_in_sync(model: nn.Module, accelerator: Accelerator, update: int) -> dict[str, float]:
-    """On how many processes weights differ from the first's, in any bit: none; said of several that have them all.
+    """Check that the weights of all ranks are bit for bit equal.
 
-    Raises ValueError if there is one, on all of them: what they learn would no longer be one model.
+    Returns the number of ranks that differ, 0, as a metric. Raises ValueError on all ranks if one differs, since the
+    ranks then train different models. With one rank or sharded weights there is nothing to compare, and no metric.
     """
     if accelerator.num_processes == 1 or any(map(is_dtensor, model.parameters())):
         return {}

@@ -1,4 +1,4 @@
-"""SpeechBatch -> loss of stage 1: infilling by velocity MSE, or by Gaussian NLL."""
+"""Loss of stage 1: infilling by velocity MSE, or by Gaussian NLL."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from f5_tts.types import LossOutput, SpeechBatch
 
 
 class InfillingLoss:
-    """Blank a span of each utterance, add noise, and ask for the velocity that leads back to speech."""
+    """Infilling loss: the velocity from noise to speech is predicted on a masked span of each utterance."""
 
     def __init__(self, settings: ModelConfig) -> None:
         self.settings = settings
         self.frames_per_second = settings.mel_spec.frames_per_second
 
     def __call__(self, policy: CFM, batches: list[SpeechBatch]) -> Iterator[LossOutput]:
-        """The loss of one update in slices, one a batch, each weighing as much as it has frames."""
+        """Yield the loss of one update in slices, one per batch, weighted by its number of frames."""
         total = sum(int(batch.lens.sum()) for batch in batches)
         for batch in batches:
             output, frames = self.batch_loss(policy, batch), int(batch.lens.sum())
@@ -32,6 +32,7 @@ class InfillingLoss:
             yield LossOutput(loss=output.loss * (frames / total), metrics=output.metrics, seconds=seconds)
 
     def batch_loss(self, policy: CFM, batch: SpeechBatch) -> LossOutput:
+        """Compute the loss of one batch with random spans, times, noise and dropped conditions."""
         speech, settings = batch.mel, self.settings
         span = self.spans(batch)
         noise, time = torch.randn_like(speech), self.times(len(speech)).to(speech)
@@ -49,7 +50,7 @@ class InfillingLoss:
         return self.loss(velocity, speech - noise, time, span)
 
     def loss(self, velocity: Velocity, target: Tensor, time: Tensor, span: Tensor) -> LossOutput:
-        """MSE, or NLL with the MSE beside it as a number to watch."""
+        """Compute the MSE, or the NLL with the MSE as an additional metric."""
         mse = velocity_mse(velocity.mean, target, span)
         if self.settings.objective == "mse":
             return LossOutput(loss=mse, metrics={"loss": mse.item()})
@@ -60,12 +61,15 @@ class InfillingLoss:
         return LossOutput(loss=nll, metrics={name: value.item() for name, value in metrics.items()})
 
     def times(self, num: int) -> Tensor:
-        """Training times: uniform, or dense near noise as a sway -1 solver visits them."""
+        """Draw training times: uniform, or denser near noise, as a solver with sway -1 visits them."""
         uniform = torch.rand(num)
         return sway(uniform, -1.0) if self.settings.time_sampling == "sway" else uniform
 
     def spans(self, batch: SpeechBatch) -> Tensor:
-        """The blanked frames: random spans; for items with a prompt of their own, every other draw all after it."""
+        """Draw the masked frames: random spans.
+
+        For items with a prompt of their own, all frames after the prompt are masked instead with probability 1/2.
+        """
         num, length, device = len(batch.lens), batch.mel.shape[1], batch.mel.device
         low, high = self.settings.frac_lengths_mask
         fractions, positions, coin = torch.rand(3, num, device=device)

@@ -1,4 +1,4 @@
-"""The training loop of both stages: accumulate, clip, update, EMA, save, report. It knows no loss."""
+"""Training loop of both stages: accumulate gradients, clip, step, EMA, save, report. It knows no loss."""
 
 from __future__ import annotations
 
@@ -35,19 +35,20 @@ Validate = Callable[[TrainState], dict[str, float]]
 
 
 def no_validation(state: TrainState) -> dict[str, float]:
+    """Return no metrics: the default where nothing is validated."""
     return {}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoopContext:
-    """What a run has beside what it learns: where it computes, writes and reports, and how far it goes."""
+    """What the training loop needs besides the model: devices, checkpoints, metrics, settings and length."""
 
     accelerator: Accelerator
     checkpoints: CheckpointDir
     metrics_log: MetricsLog
     optim: OptimConfig
-    total: int  # updates
-    updates_per_rollout: int = 1  # updates that learn from one rollout: a run is saved and stops between such
+    total: int  # number of updates
+    updates_per_rollout: int = 1  # updates that use the same rollout; a run is saved and stopped only between rollouts
 
 
 def fit(
@@ -60,15 +61,17 @@ def fit(
     validate: Validate = no_validation,
     make_samples: MakeSamples[Item] | None = None,
 ) -> bool:
-    """Train until update `run.total`; False when the user stopped it before (the state is saved either way).
+    """Train until the last update; return False if the user stopped the run before (the state is saved either way).
 
-    An item is what one update learns from. `policy` is the trainable's model as the accelerator prepared it.
-    `compute_loss` yields an item's loss in slices that add up to it; each is differentiated before the next is
-    computed. `validate` is asked before the first update and after each: what it measures joins that update's metrics.
-    `listen` makes the samples of an update whose checkpoint is kept. A loss or gradient that is not finite never
-    reaches weights or a file: its update is skipped, and after more than `optim.max_skips` of them in a row
-    FloatingPointError ends the run. An update that memory does not suffice for is done in smaller parts, see `room.py`.
-    Of several processes each draws noise of its own, and all stop after the same update, whichever was asked to.
+    An item is what one update is computed from. `policy` is the model as the accelerator prepared it. `compute_loss`
+    yields the loss of an item in slices that add up to it; the backward pass of each runs before the next slice is
+    computed. `validate` is called before the first update and after each one, and its metrics are merged into those of
+    the update. The samples of an update are made and written only if its checkpoint is kept.
+
+    A loss or gradient that is not finite never reaches weights or a file: its update is skipped. After more than
+    `optim.max_skips` skips in a row, FloatingPointError ends the run. An update that runs out of memory is repeated in
+    smaller micro-batches, see `oom.py`. Each rank draws its own noise, and all ranks stop after the same update,
+    whichever of them received the signal.
     """
     accelerator, checkpoints, metrics_log, optim = (
         context.accelerator,
@@ -81,7 +84,7 @@ def fit(
         return True
     oom_retry = OomRetry(metrics_log.write_line, can_retry=not optim.shard)
     with GracefulStop() as stop:
-        with closing(metrics_log), explain_oom():  # what ends the run is said below its bar
+        with closing(metrics_log), explain_oom():  # the bar is closed before an error is printed
             if state.update == 0 and (start_metrics := validate(state)):
                 metrics_log(start_metrics, 0)
             done, stopped = time.perf_counter(), False
@@ -103,7 +106,7 @@ def fit(
                     checkpoints.save_if_due(state)
                 if make_samples is not None and checkpoints.is_saved_at(state.update):
                     metrics_log.log_samples(make_samples(state.model, item), state.update)
-        checkpoints.save_last(state)  # a signal meanwhile waits
+        checkpoints.save_last(state)  # a signal does not interrupt the save
     checkpoints.release_lock()
     return not stopped
 
@@ -117,11 +120,11 @@ def train_update(
     optim: OptimConfig,
     oom_retry: OomRetry,
 ) -> dict[str, float]:
-    """One update from an item; what its slices measured, merged, and `seconds` of speech.
+    """Make one update from an item; return the merged metrics of its slices, and `seconds` of speech.
 
-    Where a loss or the gradient is not finite, on any process, none takes the step; counter, schedule and average go
-    on, so that a resumed run meets the same updates. In fp16 the loss is scaled up, by less after a gradient that was
-    too large for that, by more after many that were not.
+    If a loss or the gradient is not finite on any rank, no rank takes the optimizer step. Counter, schedule and average
+    go on, so that a resumed run meets the same updates. In fp16 the loss is scaled: the scale falls after a gradient
+    overflow and grows after many updates without one.
     """
     log = oom_retry.log
     slices = oom_retry.run(
@@ -134,7 +137,7 @@ def train_update(
     loss = sum(losses, 0.0)
     if is_finite_everywhere(loss, norm, accelerator):
         state.skips.count(False)
-        if losses:  # none where no row of the update's batches can be read
+        if losses:  # empty where no row of the update's batches can be read
             state.optimizer.step()
     elif is_fp16_overflow(loss, accelerator):
         state.skips.total += 1
@@ -161,7 +164,7 @@ def train_update(
 def accumulate_gradients(
     policy: CFM, item: Item, compute_loss: ComputeLoss[Item], accelerator: Accelerator
 ) -> list[LossOutput]:
-    """Add the gradients of an item's loss, slice by slice; the slices, without what they were computed from."""
+    """Accumulate the gradients of an item's loss, slice by slice; return the slices, detached from their graphs."""
     slices = []
     for output in compute_loss(policy, item):
         accelerator.backward(output.loss)
@@ -170,24 +173,24 @@ def accumulate_gradients(
 
 
 def is_finite_everywhere(loss: float, norm: float, accelerator: Accelerator) -> bool:
-    """Whether loss and gradient norm are finite, on every process."""
+    """Check whether loss and gradient norm are finite on every rank."""
     return not any_rank(not math.isfinite(loss + norm), accelerator)
 
 
 def is_fp16_overflow(loss: float, accelerator: Accelerator) -> bool:
-    """Whether an update that is not finite had a gradient too large for fp16, and can have a smaller one next time."""
+    """Check whether an update failed by gradient overflow in fp16 and the loss scale can still be lowered."""
     scaler = accelerator.scaler
     return scaler is not None and scaler.get_scale() > 1 and is_finite_everywhere(loss, 0.0, accelerator)
 
 
 def register_grad_scaler(state: TrainState, accelerator: Accelerator) -> None:
-    """Let checkpoints hold by how much fp16 scales the loss."""
+    """Add the fp16 gradient scaler to what checkpoints hold."""
     if accelerator.scaler is not None:
         state.stateful["scaler"] = accelerator.scaler
 
 
 def skip_update(state: TrainState, message: str, max_skips: int, log: Callable[[str], None]) -> None:
-    """Count an update that is left out, and say so; raises FloatingPointError for one in a row too many."""
+    """Count and report a skipped update; raise FloatingPointError when too many in a row were skipped."""
     state.skips.count(True)
     in_a_row = state.skips.in_a_row
     if in_a_row > max_skips:
@@ -196,7 +199,7 @@ def skip_update(state: TrainState, message: str, max_skips: int, log: Callable[[
 
 
 def non_finite_message(loss: float, norm: float, metrics: dict[str, float], update: int) -> str:
-    """What was not finite, when, and what else was measured then."""
+    """Describe what was not finite, after which update, and the other metrics measured then."""
     values = {"loss": loss, "gradient norm": norm}
     non_finite = next((f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)), None)
     measured = ", ".join(f"{name}={number:.4g}" for name, number in sorted(metrics.items()))
@@ -205,7 +208,10 @@ def non_finite_message(loss: float, norm: float, metrics: dict[str, float], upda
 
 
 def average_gradients(model: torch.nn.Module, accelerator: Accelerator) -> None:
-    """The mean over all processes, once an update, however many slices each of them had; shards have it already."""
+    """Average the gradients over all ranks, once per update, however many slices each rank had.
+
+    Sharded parameters (DTensor) are averaged already.
+    """
     if accelerator.num_processes > 1:
         for parameter in model.parameters():
             if parameter.grad is not None and not is_dtensor(parameter):
@@ -213,14 +219,16 @@ def average_gradients(model: torch.nn.Module, accelerator: Accelerator) -> None:
 
 
 def throughput_metrics(seconds: float, duration_s: float) -> dict[str, float]:
-    """Of an update that learnt from so many seconds of speech; of those that drew none, the time alone."""
+    """Compute the seconds of an update and its throughput; updates that drew no speech report the time only."""
     throughput = {"throughput/audio_seconds": seconds / duration_s} if seconds else {}
     return {"time/update": duration_s, **throughput}
 
 
 def memory_metrics() -> dict[str, float]:
-    """MiB, the most so far: of the GPU's tensors, of what torch holds there, and of this process where the system
-    counts it (not on Windows)."""
+    """Return peak memory in MiB: allocated and reserved on the GPU, and the resident memory of this process.
+
+    Resident memory is not reported on Windows.
+    """
     metrics: dict[str, float] = {}
     if torch.cuda.is_available():
         metrics["mem/peak_allocated_mb"] = torch.cuda.max_memory_allocated() / 2**20
@@ -234,7 +242,7 @@ def memory_metrics() -> dict[str, float]:
 
 
 class GracefulStop:
-    """Ctrl-C or SIGTERM asks for a stop after this update; a second one stops at once."""
+    """Handler of Ctrl-C and SIGTERM: the first stops the run after the current update, a second one at once."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -246,10 +254,12 @@ class GracefulStop:
         return self
 
     def request_stop(self, number: int, frame: FrameType | None) -> None:
+        """Ask for a stop after the current update, and restore the previous handlers."""
         self.requested = True
         self.restore()
 
     def restore(self) -> None:
+        """Restore the signal handlers that were in place before."""
         for number, handler in self.previous_handlers.items():
             signal.signal(number, handler)
 
@@ -258,22 +268,23 @@ class GracefulStop:
 
 
 def update_seed(seed: int, update: int, process: int = 0) -> int:
-    """A seed for all that a process draws in one update."""
+    """Derive the seed of all random numbers that one rank draws in one update."""
     return int(np.random.SeedSequence([seed, update]).generate_state(process + 1)[process])
 
 
 def merge_metrics(outputs: list[dict[str, float]]) -> dict[str, float]:
-    """One number a metric: the mean over slices, or the extreme that its name asks for."""
+    """Merge the metrics of slices: the mean of each, or the minimum or maximum where its name says so."""
     names = dict.fromkeys(name for metrics in outputs for name in metrics)
     values = {name: [metrics[name] for metrics in outputs if name in metrics] for name in names}
     return {name: reduction(name)(numbers) for name, numbers in values.items()}
 
 
 def reduction(name: str) -> Callable[[list[float]], float]:
+    """Choose how a metric is merged from the words of its name: `max`, `min`, or the mean."""
     name_parts = set(re.split(r"[/_]", name))
     return max if "max" in name_parts else min if "min" in name_parts else mean
 
 
 def mean(values: list[float]) -> float:
-    """NaN of inf and -inf, where statistics.fmean raises."""
+    """Compute the mean; NaN for inf and -inf together, where statistics.fmean raises."""
     return sum(values) / len(values)

@@ -1,4 +1,4 @@
-"""Metrics -> progress bar, `metrics.jsonl`, tracker: a row an update; alarms over them -> console and the same row."""
+"""Metrics of updates on the progress bar, in `metrics.jsonl` and in the tracker, with the alarms over them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from f5_tts.train.checkpoint_dir import explain_write_errors
 from f5_tts.train.sample_log import Samples, write_samples
 from f5_tts.train.trackers import Tracker
 
-BAR_METRICS = ("loss", "reward/mean", "loss/kl")  # on the progress bar; the file has all
+BAR_METRICS = ("loss", "reward/mean", "loss/kl")  # metrics on the progress bar; the file has all of them
 
 
 def metric_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl, none where there is no such file.
+    """Read the rows of a metrics.jsonl; return none where there is no such file.
 
-    What a crash leaves, a row cut short or zeros, is no row; other lines that are none are said, and left out.
+    A line that a crash cut short or filled with zeros is dropped silently. Other damaged lines are dropped and counted
+    in a printed message.
     """
     if not path.is_file():
         return []
@@ -33,7 +34,7 @@ def metric_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def metric_row(line: bytes) -> dict[str, Any] | None:
-    """An update and its metrics, each a number or None; None for a line that is not that."""
+    """Parse one line to an update and its metrics, each a number or None; return None for any other line."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
@@ -44,10 +45,10 @@ def metric_row(line: bytes) -> dict[str, Any] | None:
 
 
 class MetricsLog:
-    """Writes each update once: rows past the update that a run resumes at are dropped.
+    """Log of a run's metrics; rows after the update at which a run resumes are dropped.
 
-    `writes` is for the main process of several: the others write and say nothing. A tracker that fails is given up with
-    one warning: a run does not end for it.
+    Only the main rank writes; the others do nothing. A tracker that fails is dropped with one warning: a run does not
+    end for it.
     """
 
     def __init__(
@@ -75,7 +76,10 @@ class MetricsLog:
         self.ask_tracker(lambda tracker: tracker.start(first))
 
     def __call__(self, metrics: Mapping[str, float], update: int) -> None:
-        """`update` 0 is what was measured before the first; numbers that are not finite are written as null."""
+        """Write the metrics of an update to file, progress bar and tracker, and check the alarms.
+
+        Update 0 is what was measured before the first one. Numbers that are not finite are written as null.
+        """
         if not self.writes:
             return
         active, lines = self.alarm_monitor(metrics)
@@ -92,27 +96,28 @@ class MetricsLog:
         self.ask_tracker(lambda tracker: tracker.log(finite, update))
 
     def log_samples(self, samples: Samples, update: int) -> None:
-        """Clips and table of an update that has any, into the folder `samples` beside the metrics."""
+        """Write the clips and the table of an update to the folder `samples`, and log them to the tracker."""
         if self.writes and samples.clips:
             with explain_write_errors(self.path.parent):
                 write_samples(self.path.parent / "samples", samples, update)
             self.ask_tracker(lambda tracker: tracker.log_samples(samples, update))
 
     def ask_tracker(self, action: Callable[[Tracker], None]) -> None:
-        """Ask the tracker, if there still is one."""
+        """Call the tracker, if there is one; drop it with a warning if it fails."""
         if self.tracker is None:
             return
         try:
             action(self.tracker)
-        except Exception as error:  # whatever a library raises that talks to disk, network and processes of its own
+        except Exception as error:  # a library that uses disk, network and its own processes may raise anything
             name, self.tracker = type(self.tracker).__name__, None
             self.write_line(f"warning: tracker {name} failed ({error!r}) and gets no more; {self.path} has everything")
 
     def write_line(self, line: str) -> None:
-        """A line on the console, above the bar."""
+        """Print a line on the console, above the progress bar."""
         if self.writes:
             self.bar.write(line)
 
     def close(self) -> None:
+        """Close the progress bar and the tracker."""
         self.bar.close()
         self.ask_tracker(lambda tracker: tracker.close())

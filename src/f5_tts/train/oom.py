@@ -1,4 +1,4 @@
-"""Memory that does not suffice: an update is done again in smaller parts, and what is still too large is said."""
+"""Out of memory: an update is repeated in smaller micro-batches, and what remains too large is explained."""
 
 from __future__ import annotations
 
@@ -10,33 +10,39 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch.optim import Optimizer
 
 Result = TypeVar("Result")
-ONEDNN = "could not create a primitive"  # what the CPU's library of convolutions says of it
+ONEDNN = "could not create a primitive"  # message of oneDNN, the CPU's convolution library, when memory runs out
 
 
 @runtime_checkable
 class Splittable(Protocol):
-    """Of an item, what one forward pass takes."""
+    """Micro-batch: what one forward pass takes from an item."""
 
     @property
-    def num_entries(self) -> int: ...
+    def num_entries(self) -> int:
+        """Return the size in mel entries, padding included."""
+        ...
 
-    def split(self) -> Sequence[Splittable]: ...
+    def split(self) -> Sequence[Splittable]:
+        """Split the micro-batch into two; one that cannot be split is returned alone."""
+        ...
 
 
 class OomRetry:
-    """How large a part may be. Where memory does not suffice, parts above half the item's largest are halved, in that
-    update and in all later ones of this process; groups stay whole, since their advantages are known by then.
+    """Upper limit of a micro-batch's size, lowered when a pass runs out of memory.
 
-    Not where a process is not alone in its passes, as with optim.shard.
+    Micro-batches above half of the largest size of the item are then halved, in that update and in all later ones of
+    this rank. Groups may be split, since their advantages are known by then.
+
+    Nothing is retried where forward passes are shared with other ranks, as with optim.shard.
     """
 
     def __init__(self, log: Callable[[str], None] = print, can_retry: bool = True) -> None:
         self.log, self.can_retry, self.max_size, self.retries = log, can_retry, float("inf"), 0
 
     def run(self, item: Any, compute: Callable[[Any], Result], optimizer: Optimizer) -> Result:
-        """`do` of the item, or as often as memory does not suffice again of its parts, from gradients of zero.
+        """Run a function on the item; repeat it with smaller micro-batches each time memory runs out.
 
-        Raises the library's error when no part can be halved.
+        Gradients are reset to zero before each repetition. Raises the library's error when no micro-batch can be split.
         """
         while True:
             chunks = (
@@ -53,24 +59,25 @@ class OomRetry:
             self.log(f"{reason}: the update is done again, with at most half as much in a forward pass")
 
     def lower_limit(self, chunks: Sequence[Splittable]) -> bool:
-        """Lower the limit to half of the largest part; False where that divides none."""
+        """Lower the limit to half of the largest micro-batch; return False if that splits none of them."""
         self.retries += 1
         self.max_size = max(chunk.num_entries for chunk in chunks) / 2
         return any(len(self.split(chunk)) > 1 for chunk in chunks)
 
     def split(self, chunk: Splittable) -> list[Splittable]:
-        """The part, or its halves, and theirs, until each is small enough or one sample."""
+        """Split a micro-batch in halves until each is within the limit or has one sample."""
         halves = chunk.split() if chunk.num_entries > self.max_size else [chunk]
         return [chunk] if len(halves) == 1 else [smaller for half in halves for smaller in self.split(half)]
 
 
 def is_oom(error: RuntimeError) -> bool:
+    """Check whether an error means out of memory, on a GPU or in the CPU's convolutions."""
     return should_reduce_batch_size(error) or str(error) == ONEDNN
 
 
 @contextmanager
 def explain_oom() -> Iterator[None]:
-    """A lack of memory that nothing here can help, in a sentence: MemoryError, with what would spare some."""
+    """Turn an out-of-memory error that no retry can solve into MemoryError with the config keys that save memory."""
     try:
         yield
     except RuntimeError as error:

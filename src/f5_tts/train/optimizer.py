@@ -1,4 +1,4 @@
-"""AdamW, also with 8-bit states, and the schedule of its learning rate."""
+"""AdamW, optionally with 8-bit states, and the learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -10,21 +10,24 @@ from torch.optim import AdamW, Optimizer
 
 from f5_tts.config.schema import OptimConfig
 
-MIN_RATE = 1e-8  # of the learning rate, at the first and after the last update
+MIN_RATE = 1e-8  # fraction of the learning rate at the first and after the last update
 
-MIN_8BIT_NUMEL = 4096  # numbers in a tensor whose states bitsandbytes keeps in 8 bits
-MakeOptimizer = Callable[..., Optimizer]  # (parameters, lr=...)
+MIN_8BIT_NUMEL = 4096  # smallest number of elements of a tensor for which bitsandbytes keeps 8-bit states
+MakeOptimizer = Callable[..., Optimizer]  # (parameters, lr=...) -> optimizer
 
 
 def learning_rate_factor(update: int, warmup: int, total: int) -> float:
-    """Share of the highest rate before update `update`: up from nearly 0 over `warmup`, down to nearly 0 at `total`."""
+    """Compute the learning rate before an update, as a fraction of the maximum.
+
+    It rises linearly from about 0 during the warm-up and falls linearly to about 0 at `total`.
+    """
     if update < warmup:
         return MIN_RATE + (1 - MIN_RATE) * update / warmup
     return 1 + (MIN_RATE - 1) * min(1.0, (update - warmup) / max(1, total - warmup))
 
 
 def check_schedule(optim: OptimConfig, total: int) -> None:
-    """Raises ValueError when a run of `total` updates makes none, or would end within its warm-up."""
+    """Raise ValueError when a run of `total` updates makes none, or would end within its warm-up."""
     if total == 0:
         raise ValueError(
             f"optim.grad_accumulation_steps={optim.grad_accumulation_steps}: the data set has too few batches for one "
@@ -38,9 +41,9 @@ def check_schedule(optim: OptimConfig, total: int) -> None:
 
 
 def choose_optimizer(optim: OptimConfig, device: torch.device, log: Callable[[str], None] = print) -> MakeOptimizer:
-    """AdamW: with optim.bnb_optimizer that of bitsandbytes, in 8 bits, if it can work here; else torch's.
+    """Choose AdamW: that of bitsandbytes with 8-bit states if optim.bnb_optimizer asks for it and it works here.
 
-    Raises ImportError without bitsandbytes.
+    Otherwise it is torch's AdamW. Raises ImportError without bitsandbytes.
     """
     adamw = partial(AdamW, fused=True)
     if not optim.bnb_optimizer:
@@ -64,9 +67,9 @@ def choose_optimizer(optim: OptimConfig, device: torch.device, log: Callable[[st
 
 
 def probe_optimizer(make: MakeOptimizer, device: torch.device) -> str | None:
-    """Why an optimizer cannot take a step on a device; None when it can.
+    """Probe whether an optimizer can take a step on a device; return the reason why not, or None.
 
-    bitsandbytes without a fitting native part imports and is built all the same; its step then raises.
+    Without a fitting native library, bitsandbytes can be imported and built, and only its step raises.
     """
     weights = torch.nn.Parameter(torch.zeros(MIN_8BIT_NUMEL, device=device))
     weights.grad = torch.ones_like(weights)

@@ -1,4 +1,4 @@
-"""What a run sounds like: some clips, and in stage 2 a table of all samples, at every `model_<update>.pt`."""
+"""Audio samples of a run: clips, and in stage 2 a table of all samples, at every `model_<update>.pt`."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ Cell = str | float | int | None
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Samples:
-    """Clips by what they are, and a row of every sample; nothing of an update that lost all its rows."""
+    """Clips by name, and a table row per sample; empty for an update without a readable row."""
 
-    clips: Mapping[str, Tensor]  # gen, ref, ...: mono waveforms
+    clips: Mapping[str, Tensor]  # mono waveforms by name: gen, ref, ...
     sample_rate: int  # Hz
-    rows: Sequence[Mapping[str, Cell]] = field(default_factory=list)  # all with the same columns
+    rows: Sequence[Mapping[str, Cell]] = field(default_factory=list)  # rows of a table, all with the same columns
 
 
 MakeSamples = Callable[[CFM, Item], Samples]
 
 
 def write_samples(folder: Path, samples: Samples, update: int) -> None:
-    """`update_<n>_<clip>.wav` for each clip, and `update_<n>.jsonl` for the table where there is one."""
+    """Write `update_<n>_<clip>.wav` for each clip, and `update_<n>.jsonl` for the table where there is one."""
     folder.mkdir(exist_ok=True)
     for name, clip in samples.clips.items():
         write_wav(folder / f"update_{update}_{name}.wav", clip, samples.sample_rate)
@@ -46,9 +46,9 @@ def write_samples(folder: Path, samples: Samples, update: int) -> None:
 
 
 class ContinuationSamples:
-    """Stage 1: a batch's first item is the prompt, and its text is spoken once more, from the same noise every time.
+    """Samples of stage 1: a batch's first item is the prompt, and its text is generated once more from the same noise.
 
-    `gen` is that speech, `ref` the item as the vocoder alone can speak it. The random state stays as it is.
+    `gen` is the generated speech, `ref` the vocoder's resynthesis of the item. The global random state is not changed.
     """
 
     def __init__(self, vocabulary: Vocabulary, vocoder: Vocoder, infer: InferConfig, mel_spec: MelSpecConfig) -> None:
@@ -56,6 +56,7 @@ class ContinuationSamples:
         self.vocoder, self.infer, self.sample_rate = vocoder, infer, mel_spec.target_sample_rate
 
     def __call__(self, model: CFM, item: list[SpeechBatch]) -> Samples:
+        """Generate a continuation of the first item with its own text."""
         if not item:
             return Samples(clips={}, sample_rate=self.sample_rate)
         batch, num = item[0], int(item[0].lens[0])
@@ -67,7 +68,7 @@ class ContinuationSamples:
         return Samples(clips={"gen": gen, "ref": ref}, sample_rate=self.sample_rate)
 
     def generate(self, model: CFM, prompt: Tensor, text: Tensor) -> Tensor:
-        """Log-mel of the prompt and as many frames again."""
+        """Generate the log-mel of the prompt and as many frames again."""
         infer, lens = self.infer, torch.tensor([prompt.shape[1]], device=prompt.device)
         noise = torch.randn(1, 2 * prompt.shape[1], prompt.shape[2], generator=torch.Generator().manual_seed(0))
         times = time_grid(infer.nfe_step, infer.sway_sampling_coef, epss=infer.epss).to(prompt)
@@ -76,13 +77,16 @@ class ContinuationSamples:
 
 
 class RolloutSamples:
-    """Stage 2: of the samples that the update learnt from a row each; of the first prompt's `gen`, the one with the
-    highest reward, `worst`, and `ref`, the recording."""
+    """Samples of stage 2: a table row for each sample of the update, and clips of its first prompt.
+
+    `gen` is the sample with the highest reward, `worst` the one with the lowest, and `ref` the recording.
+    """
 
     def __init__(self, vocoder: Vocoder, mel_spec: MelSpecConfig) -> None:
         self.vocoder, self.mel_spec = vocoder, mel_spec
 
     def __call__(self, model: CFM, item: list[ExperienceBatch]) -> Samples:
+        """Build the table of an update and the clips of its first prompt."""
         if not item:
             return Samples(clips={}, sample_rate=self.mel_spec.target_sample_rate)
         rows = [row for batch in item for row in sample_table(batch)]
@@ -95,20 +99,22 @@ class RolloutSamples:
 
     @torch.no_grad()
     def clip(self, batch: ExperienceBatch, index: int) -> Tensor:
-        """What the rewards heard: the generated span alone."""
+        """Vocode the generated span of one sample: the same audio that the rewards scored."""
         span = batch.rollout.mel[index][batch.rollout.target_mask[index]]
         (clip,) = self.vocoder(span[None], torch.tensor([len(span)], device=span.device))
         return clip
 
     def recording(self, batch: ExperienceBatch, index: int) -> Tensor:
-        """How a person said it."""
+        """Return the target part of the recording."""
         prompts = batch.rollout.batch
         return prompts.audio[index][int(prompts.prompt_lens[index]) * self.mel_spec.hop_length :]
 
 
 def sample_table(batch: ExperienceBatch) -> list[dict[str, Cell]]:
-    """Prompt, text, what rewards heard, their scores and the advantage of every sample; of advantages by frame the
-    mean."""
+    """Build a table row for each sample: prompt, text, transcripts, scores and advantage.
+
+    Frame advantages are averaged over the target frames.
+    """
     assert batch.rewards is not None, "scored samples have rewards"
     prompts, rewards, target = batch.rollout.batch, batch.rewards, batch.rollout.target_mask
     by_frame = batch.advantages.ndim == 2

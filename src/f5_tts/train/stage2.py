@@ -1,4 +1,4 @@
-"""Stage 2 put together: data, algorithm, rewards, models and state, for training and for the doctor."""
+"""Assembly of stage 2: data, algorithm, rewards, models and state, for training and for the doctor."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ from f5_tts.types import SpeechBatch
 
 
 class PolicyModels(NamedTuple):
-    """The models of stage 2 and what a checkpoint holds of them."""
+    """Models of stage 2, and the state of them that a checkpoint holds."""
 
-    policy: CFM  # as the accelerator wraps it
+    policy: CFM  # as prepared by the accelerator
     reference: Snapshot | None
     old_policy: EmaPolicy | None
     state: TrainState
@@ -49,14 +49,14 @@ class PolicyModels(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stage2:
-    """Everything that a run of stage 2 is made of."""
+    """All objects of a run of stage 2."""
 
     accelerator: Accelerator
     checkpoints: CheckpointDir
-    tracker: Tracker | None  # of the main process
+    tracker: Tracker | None  # on the main rank only
     plan: BatchPlan
     vocabulary: Vocabulary
-    total: int  # updates
+    total: int  # number of updates
     scorer: RewardScorer
     advantage: GroupAdvantage | RunningBaseline
     models: PolicyModels
@@ -66,8 +66,8 @@ class Stage2:
 def build_stage2(cfg: RLTrainConfig, accelerator: Accelerator) -> Stage2:
     """Build a run of stage 2 and resume it from its checkpoint.
 
-    Rewards are built before the models, which take longer: a wrong setting of a reward should be reported soon.
-    Raises FileNotFoundError when there is no checkpoint: RL starts from a model that speaks.
+    Rewards are built before the models, which take longer, so that a wrong setting of a reward is reported early.
+    Raises FileNotFoundError when there is no checkpoint: stage 2 starts from a trained model.
     """
     is_main, world_size = accelerator.is_main_process, accelerator.num_processes
     checkpoints = CheckpointDir(cfg.ckpts, is_main, cfg.optim.shard)
@@ -107,7 +107,7 @@ def build_stage2(cfg: RLTrainConfig, accelerator: Accelerator) -> Stage2:
 
 
 def find_start(cfg: RLTrainConfig, checkpoints: CheckpointDir, log: Callable[[str], None] = print) -> Checkpoint:
-    """Find the checkpoint that the run starts or goes on from; it decides what rl.algorithm=auto is."""
+    """Find the checkpoint that the run starts or resumes from, and resolve rl.algorithm=auto by it."""
     start = checkpoints.find_start()
     cfg.rl.algorithm = resolve_algorithm(cfg.rl.algorithm, start, log)
     return start
@@ -122,9 +122,9 @@ def build_models(
     accelerator: Accelerator,
     log: Callable[[str], None] = print,
 ) -> PolicyModels:
-    """Build the policy with the weights that stage 2 began with, its state, its reference and its old policy.
+    """Build the policy with the initial weights of stage 2, its state, its reference and its old policy.
 
-    The state comes before the reference: with optim.shard it shards the model that the reference is a copy of.
+    The state is built before the reference: with optim.shard it shards the model that the reference copies.
     """
     model = build_policy(cfg, vocabulary, initial, log)
     policy = prepare_model(model, accelerator)
@@ -138,7 +138,7 @@ def build_models(
 
 
 def prompt_batches(stage2: Stage2, cfg: RLTrainConfig) -> Iterator[list[SpeechBatch]]:
-    """Yield the prompt batches of each update that is still to be made."""
+    """Yield the prompt batches of each remaining update."""
     state, optim = stage2.models.state, cfg.optim
     first = state.update // cfg.rl.updates_per_rollout
     batches = build_batches(stage2.plan, stage2.vocabulary, optim, first, stage2.accelerator, state.bad_rows)

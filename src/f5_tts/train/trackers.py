@@ -1,4 +1,4 @@
-"""Trackers: who else gets metrics and samples, beside the files of the run; each library is known here alone."""
+"""Experiment trackers: W&B, Trackio and TensorBoard, in addition to the files of the run."""
 
 from __future__ import annotations
 
@@ -22,39 +22,45 @@ from f5_tts.extras import install_hint
 from f5_tts.files import write_atomically
 from f5_tts.train.sample_log import Samples
 
-CONNECT_TIMEOUT_S = 5.0  # how long a tracker's server may take to accept a connection
+CONNECT_TIMEOUT_S = 5.0  # time for a tracker's server to accept a connection
 
 
 @runtime_checkable
 class Tracker(Protocol):
-    """Gets what a run reports; whatever it raises, the run goes on without it."""
+    """Receiver of metrics and samples; a run goes on without a tracker that raises."""
 
     def start(self, first: int) -> None:
-        """Before the first report; `first` is the update that the run resumes at, 0 for a new one."""
+        """Start before the first report; `first` is the update at which the run resumes, 0 for a new one."""
         ...
 
-    def log(self, metrics: Mapping[str, float], update: int) -> None: ...
+    def log(self, metrics: Mapping[str, float], update: int) -> None:
+        """Log the metrics of an update."""
+        ...
 
     def log_samples(self, samples: Samples, update: int) -> None:
-        """After `log` of the same update."""
+        """Log the samples of an update; called after `log` of the same update."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Finish the tracked run."""
+        ...
 
 
 class Wandb:
-    """Weights & Biases: online where its server answers and there is a key, else offline, to be synced later.
+    """Weights & Biases: online if its server is reachable and there is an API key, else offline.
 
-    Both are tried before `wandb.init`, which waits for minutes. Its environment variables keep their meaning.
+    An offline run can be synced later. Both are checked before `wandb.init`, which would wait for minutes. Its
+    environment variables keep their meaning.
     """
 
     def __init__(self, cfg: TrainConfig, log: Callable[[str], None]) -> None:
-        Path(os.environ.get("WANDB_DIR") or ".").mkdir(parents=True, exist_ok=True)  # wandb passes over a missing one
+        Path(os.environ.get("WANDB_DIR") or ".").mkdir(parents=True, exist_ok=True)  # wandb ignores a missing folder
         import wandb
 
         self.wandb, self.config, self.notify = wandb, cfg, log
 
     def start(self, first: int) -> None:
+        """Open the run online, or offline with a message that says why and how to upload it."""
         mode, id = self.wandb.setup().settings.mode, run_id(self.config.ckpts, first)
         reason = self.offline_reason() if mode == "online" else None
         if reason is None:
@@ -62,7 +68,7 @@ class Wandb:
                 self.run = self.open(id, mode)
             except self.wandb.Error as error:
                 reason = str(error)
-                self.wandb.teardown()  # else its service still holds the id
+                self.wandb.teardown()  # otherwise its service still holds the run id
         if reason is not None:
             self.run = self.open(id, "offline")
         if self.run.offline:
@@ -72,7 +78,7 @@ class Wandb:
             )
 
     def offline_reason(self) -> str | None:
-        """Why W&B cannot be reached; None where it can."""
+        """Return why W&B cannot be used online; None where it can."""
         url = self.wandb.setup().settings.base_url
         if not is_reachable(url):
             return f"{url} does not answer"
@@ -83,6 +89,7 @@ class Wandb:
         return None if has_key else "no API key (wandb login, or WANDB_API_KEY)"
 
     def open(self, id: str, mode: str) -> Any:
+        """Open a W&B run with this id and mode, with the config attached."""
         ckpts = self.config.ckpts
         return self.wandb.init(
             project=ckpts.wandb_project,
@@ -94,17 +101,20 @@ class Wandb:
         )
 
     def log(self, metrics: Mapping[str, float], update: int) -> None:
+        """Log the metrics of an update."""
         self.run.log(dict(metrics), step=update)
 
     def log_samples(self, samples: Samples, update: int) -> None:
+        """Log the clips and the table of an update."""
         self.run.log(to_media(self.wandb, samples), step=update)
 
     def close(self) -> None:
+        """Finish the W&B run."""
         self.run.finish()
 
 
 class Trackio:
-    """Trackio: a data base on this machine, looked at with `trackio show`; its environment variables decide where."""
+    """Trackio: a local database, opened by `trackio show`; its environment variables decide where it is."""
 
     def __init__(self, cfg: TrainConfig, log: Callable[[str], None]) -> None:
         import trackio
@@ -112,27 +122,31 @@ class Trackio:
         self.trackio, self.config = trackio, cfg
 
     def start(self, first: int) -> None:
+        """Open the run, or resume the one of the same id."""
         ckpts = self.config.ckpts
         self.run = self.trackio.init(
             project=ckpts.wandb_project,
-            name=f"{ckpts.wandb_run_name}-{run_id(ckpts, first)}",  # it knows a run by its name
+            name=f"{ckpts.wandb_run_name}-{run_id(ckpts, first)}",  # trackio identifies a run by its name
             resume="allow",
             config=asdict(self.config),
             embed=False,
         )
 
     def log(self, metrics: Mapping[str, float], update: int) -> None:
+        """Log the metrics of an update."""
         self.run.log(dict(metrics), step=update)
 
     def log_samples(self, samples: Samples, update: int) -> None:
+        """Log the clips and the table of an update."""
         self.run.log(to_media(self.trackio, samples), step=update)
 
     def close(self) -> None:
+        """Finish the Trackio run."""
         self.trackio.finish()
 
 
 class Tensorboard:
-    """TensorBoard files in `<ckpts.save_dir>/tensorboard`; clips, but no table."""
+    """TensorBoard files in `<ckpts.save_dir>/tensorboard`: metrics and clips, but no table."""
 
     def __init__(self, cfg: TrainConfig, log: Callable[[str], None]) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -140,19 +154,22 @@ class Tensorboard:
         self.make_writer, self.config = SummaryWriter, cfg
 
     def start(self, first: int) -> None:
-        """Updates past `first`, of before an interruption, are no longer shown."""
+        """Open the event files and write the config; earlier events of updates after `first` are purged."""
         self.writer = self.make_writer(str(Path(self.config.ckpts.save_dir) / "tensorboard"), purge_step=first + 1)
         self.writer.add_text("config", f"```\n{json.dumps(asdict(self.config), indent=2)}\n```", first)
 
     def log(self, metrics: Mapping[str, float], update: int) -> None:
+        """Write the metrics of an update as scalars."""
         for name, value in metrics.items():
             self.writer.add_scalar(name, value, update)
 
     def log_samples(self, samples: Samples, update: int) -> None:
+        """Write the clips of an update."""
         for name, clip in samples.clips.items():
             self.writer.add_audio(f"samples/{name}", clip.cpu(), update, sample_rate=samples.sample_rate)
 
     def close(self) -> None:
+        """Close the event files."""
         self.writer.close()
 
 
@@ -164,7 +181,7 @@ TRACKERS: dict[str, Callable[[TrainConfig, Callable[[str], None]], Tracker]] = {
 
 
 def build_tracker(cfg: TrainConfig, log: Callable[[str], None] = print) -> Tracker | None:
-    """The tracker that ckpts.logger names; ImportError where its library is not installed."""
+    """Build the tracker that ckpts.logger names, or None; raise ImportError where its library is not installed."""
     name = cfg.ckpts.logger
     if name is None:
         return None
@@ -177,8 +194,10 @@ def build_tracker(cfg: TrainConfig, log: Callable[[str], None] = print) -> Track
 
 
 def run_id(ckpts: CkptsConfig, first: int) -> str:
-    """Under what id a tracker knows the run: ckpts.wandb_resume_id, else for a resumed run that in its folder, else a
-    new one, as for one that is damaged; kept in the folder from then on."""
+    """Return the id under which a tracker knows the run, and store it in the run's folder.
+
+    The id is ckpts.wandb_resume_id; else, for a resumed run, the stored one; else, or if that is damaged, a new one.
+    """
     path = Path(ckpts.save_dir) / "tracker_id"
     stored = path.read_text("utf-8", errors="replace").strip() if first and path.is_file() else ""
     tracker_id = ckpts.wandb_resume_id or (stored if re.fullmatch(r"[\w-]{1,64}", stored) else secrets.token_hex(4))
@@ -187,7 +206,7 @@ def run_id(ckpts: CkptsConfig, first: int) -> str:
 
 
 def is_reachable(url: str, timeout_s: float = CONNECT_TIMEOUT_S) -> bool:
-    """Whether the server at `url`, or the proxy on the way to it, accepts a connection in time."""
+    """Check whether the server at `url`, or the proxy before it, accepts a connection in time."""
     url_parts = urlsplit(url)
     proxy = None if proxy_bypass(url_parts.hostname or "") else getproxies().get(url_parts.scheme)
     url_parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}") if proxy else url_parts
@@ -198,14 +217,14 @@ def is_reachable(url: str, timeout_s: float = CONNECT_TIMEOUT_S) -> bool:
         with suppress(OSError), socket.create_connection(address, timeout_s):
             accepted.append(True)
 
-    thread = Thread(target=connect, daemon=True)  # looking a name up has no time-out of its own
+    thread = Thread(target=connect, daemon=True)  # a thread, since the look-up of a host name has no timeout
     thread.start()
     thread.join(timeout_s)
     return bool(accepted)
 
 
 def to_media(library: Any, samples: Samples) -> dict[str, Any]:
-    """Clips and table as wandb wants them, and trackio, which has its names."""
+    """Convert clips and table to the types of wandb; trackio has types of the same names."""
     pcm = {name: (clip.cpu().clamp(-1, 1) * 32767).short().numpy() for name, clip in samples.clips.items()}
     items = {f"samples/{name}": library.Audio(clip, sample_rate=samples.sample_rate) for name, clip in pcm.items()}
     if samples.rows:

@@ -30,7 +30,10 @@ from f5_tts.train.trackers import build_tracker
 
 
 def train(cfg: TrainConfig) -> bool:
-    """Train by velocity MSE or Gaussian NLL; resumes what ckpts.save_dir holds. False when stopped early."""
+    """Train by velocity MSE or Gaussian NLL; resume from ckpts.save_dir where it holds a checkpoint.
+
+    Returns False when the user stopped the run early.
+    """
     accelerator = build_accelerator(cfg.optim)
     is_main = accelerator.is_main_process
     checkpoints = CheckpointDir(cfg.ckpts, is_main, cfg.optim.shard)
@@ -72,6 +75,7 @@ def train(cfg: TrainConfig) -> bool:
 
 
 def main(argv: list[str]) -> bool:
+    """Compose the config from the command line and train; return False when stopped early."""
     return train(load_config(argv, default="F5TTS_v1_Base", schema=TrainConfig))
 
 

@@ -1,8 +1,9 @@
-"""Stage 2: `python -m f5_tts.train.train_rl key=value ...` (config F5TTS_RL unless -cn says another)."""
+"""Stage 2: `python -m f5_tts.train.train_rl key=value ...` (config F5TTS_RL unless -cn names another)."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 from f5_tts.config.load import load_config
 from f5_tts.config.schema import RLTrainConfig
@@ -20,22 +21,16 @@ from f5_tts.train.validation import Validation
 
 
 def train_rl(cfg: RLTrainConfig) -> bool:
-    """Train by GRPO from what ckpts.save_dir holds, else ckpts.init_from; False when stopped early.
+    """Train by reinforcement learning from the checkpoint in ckpts.save_dir, else from ckpts.init_from.
 
-    Raises FileNotFoundError when there is no checkpoint: RL starts from a model that speaks.
+    Returns False when the user stopped the run early. Raises FileNotFoundError when there is no checkpoint: stage 2
+    starts from a trained model.
     """
     stage2 = build_stage2(cfg, build_accelerator(cfg.optim))
     policy, reference, old_policy, state = stage2.models
-    scorer, best, checkpoints = stage2.scorer, stage2.best, stage2.checkpoints
-    is_main, ranks = stage2.accelerator.is_main_process, AllRanks(stage2.accelerator)
-    updates = prompt_batches(stage2, cfg)
-    evaluator = build_evaluator(cfg, stage2.vocabulary, scorer.vocoder) if best and is_main else None
-    metrics_log = build_metrics_log(stage2, cfg)
-    validation = (
-        Validation(evaluator, cfg.eval.every_updates, best, checkpoints, metrics_log.write_line)
-        if evaluator and best
-        else None
-    )
+    scorer, ranks = stage2.scorer, AllRanks(stage2.accelerator)
+    updates, metrics_log = prompt_batches(stage2, cfg), build_metrics_log(stage2, cfg)
+    log_samples = cfg.ckpts.log_samples and stage2.accelerator.is_main_process
     return fit(
         state,
         policy,
@@ -43,15 +38,23 @@ def train_rl(cfg: RLTrainConfig) -> bool:
         PolicyLoss(cfg.rl, reference, old_policy),
         LoopContext(
             accelerator=stage2.accelerator,
-            checkpoints=checkpoints,
+            checkpoints=stage2.checkpoints,
             metrics_log=metrics_log,
             optim=cfg.optim,
             total=stage2.total,
             updates_per_rollout=cfg.rl.updates_per_rollout,
         ),
-        validate=validation or no_validation,
-        make_samples=RolloutSamples(scorer.vocoder, cfg.model.mel_spec) if cfg.ckpts.log_samples and is_main else None,
+        validate=build_validation(stage2, cfg, metrics_log.write_line) or no_validation,
+        make_samples=RolloutSamples(scorer.vocoder, cfg.model.mel_spec) if log_samples else None,
     )
+
+
+def build_validation(stage2: Stage2, cfg: RLTrainConfig, log: Callable[[str], None]) -> Validation | None:
+    """Build the validation on held-out items; None without eval.every_updates, and on ranks other than the main one."""
+    if stage2.best is None or not stage2.accelerator.is_main_process:
+        return None
+    evaluator = build_evaluator(cfg, stage2.vocabulary, stage2.scorer.vocoder)
+    return Validation(evaluator, cfg.eval.every_updates, stage2.best, stage2.checkpoints, log)
 
 
 def build_metrics_log(stage2: Stage2, cfg: RLTrainConfig) -> MetricsLog:
@@ -70,6 +73,7 @@ def build_metrics_log(stage2: Stage2, cfg: RLTrainConfig) -> MetricsLog:
 
 
 def main(argv: list[str]) -> bool:
+    """Compose the config from the command line and train stage 2; return False when stopped early."""
     return train_rl(load_config(argv, default="F5TTS_RL", schema=RLTrainConfig))
 
 

@@ -1,7 +1,7 @@
-"""The whole of a run: save, find, resume, prune.
+"""State of a training run: what a checkpoint holds, and how a run resumes from it.
 
-Random state needs no place in a checkpoint: every draw of update k comes from a seed made of optim.seed and k, and
-the order of the data from optim.seed and the epoch.
+A checkpoint needs no random state: all random numbers of update k come from a seed made of optim.seed and k, and the
+order of the data depends on optim.seed and the epoch.
 """
 
 from __future__ import annotations
@@ -27,51 +27,57 @@ from f5_tts.model.checkpoint import (
 from f5_tts.model.fsdp import shard_optimizer_state
 from f5_tts.model.lora import adapter_weights, check_same_lora, load_with_adapters, lora_settings, merged_weights
 
-OPTIMIZER = "optimizer_class"  # in a checkpoint: whose states it holds
-DEFAULT_OPTIMIZER = "torch.AdamW"  # of checkpoints that do not say
+OPTIMIZER = "optimizer_class"  # checkpoint key: class of the optimizer whose states it holds
+DEFAULT_OPTIMIZER = "torch.AdamW"  # class in checkpoints without that key
 
 
 @runtime_checkable
 class Stateful(Protocol):
-    """Something that remembers, and whose memory is plain values and tensors."""
+    """Object with a state of plain values and tensors that a checkpoint holds."""
 
-    def state_dict(self) -> dict[str, Any]: ...
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state as plain values and tensors."""
+        ...
 
-    def load_state_dict(self, state: dict[str, Any], /) -> object: ...
+    def load_state_dict(self, state: dict[str, Any], /) -> object:
+        """Restore the state."""
+        ...
 
 
 @dataclass(kw_only=True, slots=True)
 class Skips:
-    """Updates left out because a loss or the gradient was not finite."""
+    """Count of updates that were skipped because a loss or the gradient was not finite."""
 
     total: int = 0
     in_a_row: int = 0
 
     def count(self, skipped: bool) -> None:
+        """Count one update; one that is not skipped resets the number in a row."""
         self.total += skipped
         self.in_a_row = self.in_a_row + 1 if skipped else 0
 
 
 @dataclass(kw_only=True, slots=True)
 class TrainState:
-    """What a checkpoint holds."""
+    """State of a run that a checkpoint holds."""
 
     model: CFM
     spec: ModelSpec
     ema: EMA
     optimizer: Optimizer
     scheduler: LRScheduler
-    objective: str  # model.objective: which stage this is
+    objective: str  # model.objective, which identifies the stage
     update: int = 0
-    processes: int = 1  # that train it
+    processes: int = 1  # number of ranks
     skips: Skips = field(default_factory=Skips)
-    bad_rows: set[int] = field(default_factory=set)  # of the data set: those met so far that cannot be read
-    stateful: dict[str, Stateful] = field(default_factory=dict)  # what else a stage has to remember, by name
-    lora: LoraConfig | None = None  # what adapters the model has, where its rank is above 0
-    # file and sha256 of the weights that RL started from, beside the checkpoints
+    bad_rows: set[int] = field(default_factory=set)  # indices of data-set rows found so far that cannot be read
+    stateful: dict[str, Stateful] = field(default_factory=dict)  # further state that a stage saves, by name
+    lora: LoraConfig | None = None  # settings of the adapters; the model has some where the rank is above 0
+    # file and sha256 of stage 2's initial weights, in the checkpoint folder
     initial_weights: dict[str, str] | None = None
 
     def payload(self) -> dict[str, object]:
+        """Return the payload of a checkpoint."""
         return {
             "model_state_dict": merged_weights(self.model),
             "ema_model_state_dict": merged_weights(self.ema),
@@ -91,22 +97,25 @@ class TrainState:
         }
 
     def adapters(self) -> dict[str, object]:
-        """What a run with LoRA goes on from, as weights in a file are merged: its settings, and the adapters apart."""
+        """Return what a run with LoRA resumes from: its settings and the separate adapters.
+
+        The model weights in a checkpoint are merged with the adapters, so these are stored beside them.
+        """
         settings = lora_settings(self.lora)
         raw, average = adapter_weights(self.model), adapter_weights(self.ema)
         return {LORA: {"settings": settings, "raw": raw, "ema": average}} if raw else {}
 
     @property
     def preferred_weights(self) -> str:
-        """The weights that should speak: `ema` once the average looks back over less than a tenth of the run.
+        """Return which weights to use for inference: `ema` once the average spans less than a tenth of the run.
 
-        Before that it lags behind the `raw` ones.
+        Before that the average lags behind the `raw` weights.
         """
         window = self.ema.update_every / (1 - self.ema.get_current_decay())
         return "ema" if window < 0.1 * self.update else "raw"
 
     def resume(self, checkpoint: Checkpoint, log: Callable[[str], None] = print) -> None:
-        """Go on where the same stage stopped; from another stage or a file without a run take the weights alone."""
+        """Resume a run of the same stage; from another stage, or a file without a run, load the weights only."""
         check_spec(checkpoint, self.spec, log)
         payload = checkpoint.payload
         if payload.get("objective") == self.objective and "optimizer_state_dict" in payload:
@@ -136,7 +145,7 @@ class TrainState:
             )
 
     def compare_processes(self, saved: int, log: Callable[[str], None]) -> None:
-        """Say what another number of processes changes, where it does."""
+        """Report what changes when a run resumes with another number of ranks."""
         if saved != self.processes:
             log(
                 f"until here {saved} processes trained, now {self.processes}: weights, optimizer and counter go on; "
@@ -145,7 +154,10 @@ class TrainState:
             )
 
     def resume_optimizer(self, checkpoint: Checkpoint, log: Callable[[str], None]) -> None:
-        """Its states, where the same optimizer made them; another one starts without, at the schedule's rate."""
+        """Load the optimizer's states if the same optimizer class made them.
+
+        Otherwise the optimizer starts without states, at the schedule's current rate, and this is reported.
+        """
         saved, current = checkpoint.payload.get(OPTIMIZER, DEFAULT_OPTIMIZER), class_name(self.optimizer)
         if saved == current:
             self.optimizer.load_state_dict(
@@ -160,7 +172,10 @@ class TrainState:
         )
 
     def restore_learning_rates(self, current: list[Any], log: Callable[[str], None]) -> None:
-        """The run's own highest learning rates, where the checkpoint's are others; the schedule's place stays."""
+        """Restore the learning rate of the config where the checkpoint has another one.
+
+        The position in the schedule is kept, and the change is reported.
+        """
         saved = self.scheduler.base_lrs
         if current == saved:
             return
@@ -174,6 +189,6 @@ class TrainState:
 
 
 def class_name(optimizer: Optimizer) -> str:
-    """Library and class of an optimizer."""
+    """Return library and class of an optimizer, such as torch.AdamW."""
     kind = type(optimizer)
     return f"{kind.__module__.partition('.')[0]}.{kind.__name__}"

@@ -1,4 +1,4 @@
-"""Held-out speech while stage 2 trains: what is said of it, and which weights were best."""
+"""Validation on held-out test items during stage 2, and the choice of the best weights."""
 
 from __future__ import annotations
 
@@ -11,24 +11,28 @@ from f5_tts.model.cfm import CFM
 from f5_tts.train.checkpoint_dir import CheckpointDir
 from f5_tts.train.train_state import TrainState
 
-MAX_SIMILARITY_DROP = 0.02  # of eval/sim since the start: clearer speech in a voice less like the prompt's is no gain
+# allowed drop of eval/sim since the start: a lower error rate must not cost speaker similarity
+MAX_SIMILARITY_DROP = 0.02
 
 
 class Best:
-    """The best validation of a run so far: `model_best.pt` holds its weights.
+    """Best validation of a run so far; `model_best.pt` holds its weights.
 
-    It has the lowest judge/wer (eval/wer where no judge listens) of all whose eval/sim is at most 0.02 below the run's
-    first; of equals the oldest. All three are of the raw weights.
+    It has the lowest judge/wer (eval/wer without a judge) of all validations whose eval/sim is at most 0.02 below that
+    of the first one; of equal ones the oldest. All three metrics are those of the raw weights.
     """
 
     def __init__(self) -> None:
-        self.measure = ""  # the metric that decides
-        self.value = 0.0  # its lowest value
-        self.update = -1  # at which update
+        self.measure = ""  # metric that is compared
+        self.value = 0.0  # lowest value of that metric
+        self.update = -1  # update of that value
         self.first_similarity = 0.0
 
     def is_new_best(self, metrics: Mapping[str, float], update: int) -> bool:
-        """Whether this validation is the new best; the first is, and one that another metric decides than before."""
+        """Check whether a validation is the new best, and record it if so.
+
+        The first validation always is, and so is the first one that is decided by another metric than before.
+        """
         measure = "judge/wer" if "judge/wer" in metrics else "eval/wer"
         similarity = metrics["eval/sim"]
         if measure != self.measure:
@@ -45,16 +49,18 @@ class Best:
         )
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the record as plain values, for a checkpoint."""
         return dict(vars(self))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the record from a checkpoint."""
         vars(self).update(state)
 
 
 class Validation:
-    """Every so many updates, the start included: the exam of raw and averaged weights, and `model_best.pt`.
+    """Evaluation of raw and averaged weights at the start and at regular updates, which also saves `model_best.pt`.
 
-    It draws nothing and changes nothing that learns, so a run with it makes the updates of a run without.
+    It draws no random numbers of the training and changes no weights, so it does not affect the updates.
     """
 
     def __init__(
@@ -74,7 +80,7 @@ class Validation:
         )
 
     def __call__(self, state: TrainState) -> dict[str, float]:
-        """What was measured; nothing where none is due."""
+        """Evaluate the model if this update is due and save a new best; return the metrics, or none."""
         if state.update % self.every_updates:
             return {}
         started = time.perf_counter()

@@ -17,7 +17,7 @@ SPECS = pytest.mark.parametrize("spec", [MINI, PUBLISHED, BIGVGAN], ids=["16 kHz
 
 
 def vowel(spec: MelSpecConfig, duration_s: float = 1.0, pitch: float = 120.0) -> Tensor:
-    """Twenty harmonics that fall by 1 / k, a gliding pitch, fading in and out."""
+    """Synthesize twenty harmonics of amplitude 1 / k with a gliding pitch, faded in and out."""
     time = torch.arange(int(duration_s * spec.target_sample_rate)) / spec.target_sample_rate
     phase = 2 * pi * pitch * (time + 0.1 * time**2)
     wave = sum((torch.sin(k * phase) / k for k in range(1, 21)), torch.zeros_like(phase))

@@ -24,7 +24,7 @@ SIZES = {"dim": 8, "intermediate_dim": 12, "num_layers": 2}
 
 @pytest.fixture
 def vocos() -> Vocos:
-    """A tiny one; every weight but the window is drawn anew, so that no part of the network is idle."""
+    """Build a tiny vocoder with random weights but for the window, so that every part of the network has an effect."""
     made, generator = Vocos(TINY, **SIZES), torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in made.parameters():
@@ -45,7 +45,7 @@ def batch_of(items: list[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def published_shapes() -> dict[str, list[int]]:
-    """Names and shapes in the published vocos-mel-24khz, but for the two of its mel."""
+    """Return names and shapes of the published vocos-mel-24khz without the two tensors of its mel."""
     bins, dim, inner = 100, 512, 1536
 
     def linear(name: str, out: int, *into: int) -> dict[str, list[int]]:
@@ -74,7 +74,7 @@ def normed(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def convolved(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Seven taps around each frame, zeros before the first and after the last."""
+    """Convolve with seven taps around each frame, zeros before the first and after the last."""
     padded = torch.cat([x.new_zeros(3, x.shape[1]), x, x.new_zeros(3, x.shape[1])])
     taps = [padded[k : k + len(x)] for k in range(7)]
     if weight.shape[1] == 1:
@@ -83,7 +83,7 @@ def convolved(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def by_the_paper(weights: dict[str, Tensor], mel: Tensor) -> Tensor:
-    """Log-magnitudes and phases of one log-mel, in double precision, from the formulas of arXiv 2306.00814."""
+    """Compute log-magnitudes and phases of one log-mel in double precision, by the formulas of arXiv 2306.00814."""
 
     def pair(name: str) -> tuple[Tensor, Tensor]:
         return weights[f"{name}.weight"].double(), weights[f"{name}.bias"].double()
@@ -106,7 +106,7 @@ def test_the_spectrum_is_what_the_papers_formulas_give_within_1e_5(vocos):
     with torch.no_grad():
         for conv in (vocos.backbone.embed, *(block.dwconv for block in vocos.backbone.convnext)):
             for parameter in conv.parameters():
-                parameter.mul_(1e-2)  # so quiet that the norms' epsilon counts
+                parameter.mul_(1e-2)  # small enough that the epsilon of the norms has an effect
     spectrum = vocos.head(vocos.backbone(mel[None], torch.ones(1, 11, dtype=torch.bool)))[0]
     log_magnitude, phase = by_the_paper(vocos.state_dict(), mel).T.chunk(2)
     expected = log_magnitude.exp() * (phase.cos() + 1j * phase.sin())
@@ -117,7 +117,11 @@ def test_the_spectrum_is_what_the_papers_formulas_give_within_1e_5(vocos):
 def test_a_bin_that_is_always_on_is_a_sine_with_its_phase_and_no_bin_is_louder_than_100(
     vocos, log_magnitude, magnitude
 ):
-    """One bin of m gives frames of (2 m / 16) cos; Hann windows a quarter apart sum to 2, their squares to 3 / 2."""
+    """Compute the sine by hand.
+
+    One bin of magnitude m gives frames of (2 m / 16) cos. Hann windows a quarter apart sum to 2, their squares to 3 /
+    2.
+    """
     with torch.no_grad():
         vocos.head.out.weight.zero_()
         vocos.head.out.bias.fill_(-100.0)
@@ -125,7 +129,7 @@ def test_a_bin_that_is_always_on_is_a_sine_with_its_phase_and_no_bin_is_louder_t
     (wave,) = vocos(*batch_of(mels([20])))
     time = torch.arange(len(wave), dtype=torch.float64)
     expected = magnitude * 2 / 16 * 2 / 1.5 * torch.cos(2 * math.pi * 4 / 16 * time + 0.3)
-    inner = slice(16, -16)  # where windows overlap from both sides
+    inner = slice(16, -16)  # samples where windows overlap from both sides
     torch.testing.assert_close(wave[inner], expected[inner].float(), atol=1e-6 * magnitude, rtol=0)
 
 
@@ -184,11 +188,11 @@ def test_a_mel_that_is_not_finite_is_refused(value, vocos):
         vocos(mel, lens)
 
 
-# --- from a folder ---
+# --- loading from a folder ---
 
 
 def config_of(spec: MelSpecConfig, **changes: Any) -> dict[str, Any]:
-    """A config.yaml as published, for these mels; a change names its key with __ between the parts."""
+    """Return a config.yaml like the published one, for these mels; a change names its key with __ between the parts."""
     fft, hop = spec.n_fft, spec.hop_length
     front = {"sample_rate": spec.target_sample_rate, "n_fft": fft, "hop_length": hop, "n_mels": spec.n_mel_channels}
     head = {"dim": SIZES["dim"], "n_fft": fft, "hop_length": hop, "padding": "center"}
@@ -221,7 +225,7 @@ WriteFolder = Callable[..., Path]
 
 @pytest.fixture
 def write_folder(vocos, tmp_path) -> WriteFolder:
-    """Writes the files of a published vocoder, for the tiny one."""
+    """Return a function that writes the files of a published vocoder, for the tiny one."""
 
     def write(weights: Any = None, **changes: Any) -> Path:
         tmp_path.joinpath(CONFIG).write_text(yaml.safe_dump(config_of(TINY, **changes)))
@@ -232,7 +236,7 @@ def write_folder(vocos, tmp_path) -> WriteFolder:
 
 
 def refusal(folder: Path, spec: MelSpecConfig = TINY) -> str:
-    """The sentence that refuses a folder; it is one line."""
+    """Return the error message for a folder, and check that it is one line."""
     with pytest.raises(ValueError) as error:
         read_vocos(folder, spec)
     assert "\n" not in str(error.value)
@@ -277,7 +281,7 @@ def test_weights_cut_short_are_refused(share, write_folder):
 
 
 class MakesFolder:
-    """Makes a folder when a careless reader unpickles it."""
+    """An object that makes a folder when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -374,19 +378,19 @@ def test_a_page_in_place_of_the_config_is_refused(write_folder):
     assert refusal(folder).startswith(f"{folder / CONFIG} has feature_extractor.class_path=None; ")
 
 
-# --- from the hub ---
+# --- loading from the hub ---
 
 
 @pytest.fixture
 def offline_cache(tmp_path, monkeypatch) -> Path:
-    """An empty cache of the hub's library, which is told that there is no network."""
+    """Set an empty cache for the hub's library, and set the library offline."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     return tmp_path
 
 
 def put_in_cache(cache: Path, *names: str) -> Path:
-    """Files as the hub's library keeps them."""
+    """Create empty files in the cache's layout of the hub's library, and return their folder."""
     root, revision = cache / f"models--{REPOSITORY.replace('/', '--')}", "0" * 40
     snapshot = root / "snapshots" / revision
     snapshot.mkdir(parents=True)

@@ -54,7 +54,7 @@ def test_words_earn_what_was_heard_of_them_in_the_clip_after_its_lead(digits, sp
     text, clip, lead = "nine two six five three one five", spoken("low_314"), spoken("low_9265")
     item = RewardInput(audio=clip, prompt_audio=lead, sample_rate=16_000, text=text)
     scores = digits.score([item, replace(item, text="nine two")])
-    expected = torch.tensor([[1, 1, 1, 1, 1, 1, 0], [1, -4, *[nan] * 5]])  # five words too many after "two"
+    expected = torch.tensor([[1, 1, 1, 1, 1, 1, 0], [1, -4, *[nan] * 5]])  # five words inserted after "two"
     torch.testing.assert_close(scores["words"], expected, equal_nan=True)
     assert scores["heard"] == ["nine two six five three one four"] * 2
 
@@ -97,7 +97,7 @@ def test_louder_than_full_scale_is_clipped_not_wrapped_and_a_tenth_of_a_second_o
 def test_a_worker_ends_when_nobody_can_ask_it_any_more():
     process = PocketsphinxProcess().process
     assert process.stdin is not None
-    process.communicate()  # closes its stdin
+    process.communicate()  # closes the stdin of the process
     assert process.returncode == 0
 
 

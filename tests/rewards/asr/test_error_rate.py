@@ -20,7 +20,7 @@ def total(reference: list[str], hypothesis: list[str]) -> float:
 
 
 def test_errors_are_told_apart_by_kind():
-    """Of four words: two said in between, one left out, one mistaken."""
+    """Use four words with two insertions, then with one deletion and one substitution."""
     transcripts = ["well", "one", "two", "er", "three", "nine"]
     assert error_rates(["one", "two", "three", "four"], transcripts) == (0.5, 0.0, 0.25)
     assert error_rates(["one", "two", "three", "four"], ["one", "three", "nine"]) == (0.0, 0.25, 0.25)
@@ -32,7 +32,7 @@ def test_errors_are_told_apart_by_kind():
         ("  Three,\tONE four! ", "three one four"),
         ("Don’t stop", "dont stop"),
         ("twenty-one", "twenty one"),
-        ("ｆｉｖｅ ½", "five 1 2"),  # full-width letters and a fraction, made plain by NFKC
+        ("ｆｉｖｅ ½", "five 1 2"),  # NFKC normalizes full-width letters and a fraction
         ("...", ""),
     ],
 )
@@ -46,7 +46,7 @@ def test_case_marks_spacing_and_compatibility_forms_do_not_count(text, compared)
         ("three one four", 0),
         ("three four", 1),  # one word missing
         ("three nine four", 1),  # one word replaced
-        ("oh three one one four", 2),  # two words too many
+        ("oh three one one four", 2),  # two words inserted
         ("", 3),
     ],
 )
@@ -55,7 +55,7 @@ def test_edits_are_counted_in_whole_words(hypothesis, edits):
 
 
 def test_characters_are_counted_without_their_spaces():
-    assert char_errors("One, two!", "won two") == (2, 6)  # w put in, e left out
+    assert char_errors("One, two!", "won two") == (2, 6)  # w inserted, e deleted
     assert char_errors("你好", "你") == (1, 2)
 
 
@@ -69,7 +69,7 @@ def test_characters_are_counted_without_their_spaces():
         ("one two three two", "one two three two", False),  # twice, but not in a row
         ("one two three", "one two one two three", True),  # two words together
         ("one two one two", "One, two! One two.", False),
-        ("one two", "no no two", True),  # the text lacks it
+        ("one two", "no no two", True),  # not in the text
         ("one two", "", False),
         ("你好吗", "你好好吗", True),
     ],
@@ -84,9 +84,9 @@ def test_words_said_again_are_noticed_unless_the_text_has_them_as_often_in_a_row
         ("nine four eight", False),
         ("two nine four eight", True),
         ("two four nine four eight", True),
-        ("four nine four eight", False),  # a word of the text as well
+        ("four nine four eight", False),  # also a word of the text
         ("nine two four eight", False),  # not at the start
-        ("six nine four eight", False),  # no word of the prompt
+        ("six nine four eight", False),  # not a word of the prompt
         ("six two nine four eight", True),
         ("", False),
     ],

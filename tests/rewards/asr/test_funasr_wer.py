@@ -22,7 +22,7 @@ from f5_tts.rewards.asr.sensevoice import FILES, find_directory
 from f5_tts.rewards.registry import build_providers, score_all
 from f5_tts.types import RewardInput
 
-pytestmark = pytest.mark.slow  # funasr takes ten seconds to import, its tiny model eight to learn
+pytestmark = pytest.mark.slow  # importing funasr takes ten seconds, training its tiny model eight
 
 FETCH = "run: python -m f5_tts.scripts.fetch_reward_asr_model --cache_dir"
 
@@ -34,12 +34,12 @@ def reward(hearing_directory: Path) -> FunasrWer:
 
 @pytest.fixture
 def copy(hearing_directory: Path, tmp_path: Path) -> Path:
-    """A copy of the model's directory, to be broken."""
+    """Copy the model's directory for tests that damage it."""
     return Path(shutil.copytree(hearing_directory, tmp_path / "model"))
 
 
 def clip(text: str, *, says: str | None = None, noise: float = 0.0, language: str = "auto") -> RewardInput:
-    """A clip of `text`, unless it `says` something else."""
+    """Generate a clip of `text`, or of `says` where it differs from the text."""
     return RewardInput(audio=tones(says or text, noise), sample_rate=RATE, text=text, language=language)
 
 
@@ -48,7 +48,7 @@ def words(language: str, count: int) -> list[str]:
     return ["".join(chance.choices(LETTERS[language], k=chance.randint(3, 6))) for _ in range(count)]
 
 
-# --- what it hears ---
+# --- transcripts ---
 
 
 def test_tones_are_heard_and_each_that_is_wrong_costs_its_share(reward: FunasrWer):
@@ -128,7 +128,7 @@ def test_clips_without_sound_are_worst_and_leave_their_neighbours_alone(reward: 
     broken = [torch.zeros(0), good[:1500], torch.zeros(8000), good * nan, good * inf]
     audio = [good, *broken, good]
     inputs = [RewardInput(audio=sound, sample_rate=RATE, text="abc", prompt_audio=None) for sound in audio]
-    inputs.append(replace(inputs[1], prompt_audio=good))  # its lead alone is no reason to hear it
+    inputs.append(replace(inputs[1], prompt_audio=good))  # usable prompt audio does not make a silent clip usable
     with pytest.warns(UserWarning, match="worst score"):
         scores = reward.score(inputs)
     assert scores["acc"].tolist() == [1, 0, 0, 0, 0, 0, 1, 0]
@@ -144,7 +144,7 @@ def test_loud_short_and_odd_clips_are_heard(reward: FunasrWer):
     assert scores["acc"][2] == 1 and scores["unusable"].tolist() == [0, 0, 0]
 
 
-# --- a recording instead of the text ---
+# --- target audio as reference ---
 
 
 def test_with_ref_source_audio_a_clip_says_what_its_recording_says(hearing_directory: Path):
@@ -156,7 +156,7 @@ def test_with_ref_source_audio_a_clip_says_what_its_recording_says(hearing_direc
     expected = torch.tensor([0.25, nan, nan, 0.25, 0])
     torch.testing.assert_close(scores["cer"], expected, equal_nan=True)
     torch.testing.assert_close(scores["acc"], 1 - expected, equal_nan=True)
-    assert len(reward._cache) == 3  # the silent one, and two that were heard
+    assert len(reward._cache) == 3  # a silent recording and two transcribed ones
 
 
 def test_recordings_heard_before_are_kept_up_to_a_number(hearing_directory: Path):
@@ -167,7 +167,7 @@ def test_recordings_heard_before_are_kept_up_to_a_number(hearing_directory: Path
     assert len(reward._cache) == CACHE_SIZE and list(reward._cache.values())[-1] == "abc"
 
 
-# --- what it leaves alone ---
+# --- process state ---
 
 
 def test_importing_funasr_leaves_no_trace(states_around_import):
@@ -187,7 +187,7 @@ def test_building_and_scoring_change_nothing_of_the_process(hearing_directory: P
         before = process_state()
         reward.score([clip("abc")])
         changed = [key for key, value in process_state().items() if value != before[key]]
-        assert changed in ([], ["python"])  # beartype, which checks types while tests run, draws from python's
+        assert changed in ([], ["python"])  # beartype, which checks types during tests, draws from Python's generator
     finally:
         torch.set_num_threads(1)
     assert capfd.readouterr() == ("", "")
@@ -217,7 +217,7 @@ def test_a_gpu_hears_the_same(hearing_directory: Path, reward: FunasrWer):
     )
 
 
-# --- where it comes from ---
+# --- model directory ---
 
 
 def test_a_config_entry_becomes_the_reward_with_its_components(hearing_directory: Path):
@@ -279,7 +279,7 @@ def test_a_torchaudio_that_does_not_load_is_explained(hearing_directory: Path, t
         FunasrWer(str(hearing_directory))
 
 
-# --- a directory that is not whole ---
+# --- incomplete or damaged directories ---
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -299,7 +299,7 @@ def change_weights(change: Callable[[dict[str, Tensor]], object]) -> Callable[[P
 
 
 class Payload:
-    """Unpickled, it makes a file."""
+    """Object that creates a file when it is unpickled."""
 
     def __init__(self, path: Path):
         self.path = path

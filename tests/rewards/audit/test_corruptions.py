@@ -20,12 +20,12 @@ RATE = 1_000
 
 
 def said(level: float, seconds: float) -> Tensor:
-    """A word: a square wave, so that every sample has its level."""
+    """Generate a word as a square wave, so that every sample has its level."""
     return level * torch.tensor([1.0, -1.0]).repeat(round(seconds * RATE / 2))
 
 
 GAP = torch.zeros(40)
-WORDS = [said(0.1, 0.4), said(0.2, 0.46), said(0.3, 0.36)]  # three of four letters, gaps of 40 ms between
+WORDS = [said(0.1, 0.4), said(0.2, 0.46), said(0.3, 0.36)]  # three words of four letters, with gaps of 40 ms
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def item() -> RewardInput:
 
 
 def test_the_edges_of_a_word_lie_in_the_gaps_around_it(item):
-    """1300 samples: thirds at 433 and 866, gaps at 400-440 and 900-940."""
+    """Divide 1300 samples into thirds, at 433 and 866; the gaps are at 400-440 and 900-940."""
     first, last = word_edges(item, 1)
     assert 400 <= first <= 440 and 900 <= last <= 940
     assert word_edges(item, 0) == (0, first) and word_edges(item, 2) == (last, 1300)
@@ -68,7 +68,7 @@ def test_noise_is_five_decibels_below_the_speech(item):
 
 
 def test_clipping_cuts_at_full_scale(item):
-    """Ten over the loudest, 0.3: 0.1 becomes 3.3."""
+    """Amplify by 10 / 0.3, where 0.3 is the peak: 0.1 becomes 3.3."""
     loud = clipping(item).audio.abs()
     assert set(loud.tolist()) == {0.0, 1.0}
 

@@ -53,7 +53,7 @@ def own_server(provider: RemoteProvider) -> SubprocessServer:
 
 @contextmanager
 def served(provider: RewardProvider, token: str = "", max_bytes: int = 2**20) -> Iterator[str]:
-    """The URL of a server of `provider`, until the block ends."""
+    """Serve a provider until the block ends; yield the URL."""
     with RewardServer(("127.0.0.1", 0), Service("probe", provider), token=token, max_bytes=max_bytes) as server:
         thread = threading.Thread(target=server.serve_forever, args=[0.01])
         thread.start()
@@ -66,7 +66,7 @@ def served(provider: RewardProvider, token: str = "", max_bytes: int = 2**20) ->
 
 @contextmanager
 def scripted(answers: Sequence[tuple[int, bytes]]) -> Iterator[tuple[str, list[str]]]:
-    """The URL of a server that gives these answers in turn, and what it was asked."""
+    """Serve these responses in turn; yield the URL and the list of requests."""
     left, requests = list(answers), []
 
     class Handler(BaseHTTPRequestHandler):
@@ -82,7 +82,7 @@ def scripted(answers: Sequence[tuple[int, bytes]]) -> Iterator[tuple[str, list[s
         do_POST = do_GET
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Nothing."""
+            """Ignore the message."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=[0.01])
@@ -96,23 +96,23 @@ def scripted(answers: Sequence[tuple[int, bytes]]) -> Iterator[tuple[str, list[s
 
 @pytest.fixture
 def until_the_end() -> Iterator[Callable[..., Any]]:
-    """Enters a context that the test leaves when it ends."""
+    """Yield a function that enters a context, which is left when the test ends."""
     with ExitStack() as stack:
         yield stack.enter_context
 
 
 @pytest.fixture(autouse=True)
 def from_the_project_without_a_token(monkeypatch):
-    """Where a user stands, so that `tests.rewards.probe` is found."""
+    """Change to the project folder, so that `tests.rewards.probe` can be imported, and unset the token."""
     monkeypatch.chdir(ROOT)
     monkeypatch.delenv(TOKEN, raising=False)
 
 
-# --- a server that others run ---
+# --- external server ---
 
 
 class Attentive:
-    """Remembers the clips it was given."""
+    """Provider that keeps the clips of its last call."""
 
     component = "acc"
 
@@ -204,7 +204,7 @@ def test_a_server_started_anew_with_less_room_still_says_so(until_the_end):
     provider = build(
         "probe", url=until_the_end(served(FunctionProvider(lambda x: torch.zeros(len(x))), max_bytes=2**20))
     )
-    provider.max_bytes = 2**30  # what it had said before
+    provider.max_bytes = 2**30  # an outdated limit
     with pytest.raises(WorkerError, match=r"413, a body of \d+ bytes is more than the 1048576 that the server takes"):
         provider.score([clip(2**22)])
 
@@ -257,12 +257,12 @@ def test_a_server_that_does_not_answer_in_time_is_asked_again_and_then_given_up(
         provider.score(CLIPS)
     scored_at_once = list(calls)
     release.set()
-    assert scored_at_once == [1]  # the second waited for its turn
+    assert scored_at_once == [1]  # the second request waited for the first
 
 
 def test_a_url_where_nobody_listens_is_one_error_after_the_last_try(until_the_end):
     with scripted([]) as (url, _):
-        pass  # its port is free again
+        pass  # the server has ended, and its port is free again
     message = rf"^{WHERE}\.worker\.url={url}: .*Connection refused.*, at the last of 2 tries; is python -m f5_tts"
     with (
         pytest.warns(UserWarning, match="Connection refused.*; asking again"),
@@ -313,12 +313,15 @@ def test_an_answer_that_is_not_to_this_request_is_refused(answer, message):
             provider.score(CLIPS)
 
 
-# --- a server of our own ---
+# --- subprocess server ---
 
 
 @pytest.fixture
 def environment(tmp_path) -> Callable[..., Path]:
-    """The interpreter of a new virtual environment, which sees these folders; it has no pip, to be made in no time."""
+    """Return a function that makes a virtual environment with these folders on its path, and its interpreter.
+
+    The environment has no pip, so it is made quickly.
+    """
 
     def make(*folders: str | Path) -> Path:
         venv.create(tmp_path / "env", symlinks=True)
@@ -340,7 +343,7 @@ def test_another_interpreter_scores_with_its_own_packages_and_without_our_secret
     assert scores[prefix].isnan().all() and scores["knows_token"].tolist() == [0.0, 0.0]
     server = own_server(provider)
     assert server.address is not None and not any(server.address.token in word for word in server.arguments)
-    assert os.getsid(server.process.pid) == server.process.pid  # Ctrl-C is for the run
+    assert os.getsid(server.process.pid) == server.process.pid  # Ctrl-C must reach the run alone
 
 
 def test_an_interpreter_without_f5_tts_is_told_how_to_get_it(environment, monkeypatch):
@@ -405,19 +408,19 @@ def test_an_interpreter_is_sought_from_where_the_user_stands(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     result = {find_program(path, "") for path in ("env/python", "./env/python", "~/env/python")}
-    assert result == {str(tmp_path / "env/python")}  # the link, by which an environment is known
+    assert result == {str(tmp_path / "env/python")}  # the symbolic link, by which a virtual environment is found
 
 
 @pytest.fixture
 def doors(tmp_path) -> Iterator[Path]:
-    """The folder with the two FIFOs of a `Held`."""
+    """Make a folder with the two FIFOs of a `Held` reward."""
     os.mkfifo(tmp_path / "entered")
     os.mkfifo(tmp_path / "leave")
     yield tmp_path
 
 
 def enter(doors: Path) -> int:
-    """Waits until a clip is being scored; the process that does."""
+    """Wait until a clip is being scored; return the process id."""
     return int((doors / "entered").read_text())
 
 
@@ -452,7 +455,7 @@ def test_a_worker_killed_between_or_during_requests_is_started_anew_and_every_sc
 def test_a_worker_that_hangs_is_replaced_and_ends_with_its_provider(doors):
     provider = build(f"{PROBE}:Held", {"folder": str(doors)}, python=sys.executable, retries=0)
     hung = own_server(provider).process
-    provider.client.timeout_s = 0.5  # of a call; a start takes longer
+    provider.client.timeout_s = 0.5  # timeout of a request; a start takes longer
     with pytest.raises(WorkerError, match=r"no answer within worker\.timeout_s=0\.5, at the last of 1 tries"):
         provider.score(CLIPS)
     assert hung.returncode == -signal.SIGKILL
@@ -486,7 +489,7 @@ def test_a_worker_ends_with_a_run_that_is_killed_even_while_it_scores(doors):
     parent = subprocess.Popen([sys.executable, "-c", PARENT, str(doors)], stderr=subprocess.PIPE)
     child = enter(doors)
     parent.kill()
-    parent.communicate(timeout=60)  # until nobody holds its stderr any more, and the child shares it
+    parent.communicate(timeout=60)  # waits for the child too, which shares its stderr
     assert child != parent.pid and parent.returncode == -signal.SIGKILL
 
 

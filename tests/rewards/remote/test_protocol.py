@@ -107,7 +107,7 @@ PLAIN_VALUES = {"sample_rate": 1, "text": "", "language": "", "reference_text": 
 
 
 def one_input(audio: np.ndarray | None, **changes: object) -> bytes:
-    """A request with one input that is as it should be, but for these changes."""
+    """Encode a request with one valid input, except for these changes."""
     sent = encode({"call": "q", "inputs": [{**PLAIN_VALUES, **changes}]}, {})
     return sent if audio is None else save({**load(sent), "0.audio": audio})
 

@@ -8,7 +8,10 @@ from f5_tts.rewards.speaker.fbank import kaldi_fbank, mel_bands
 
 
 def test_the_filter_bank_is_kaldis(tensors):
-    """Recorded from torchaudio in single precision; logs of faint bands differ by rounding, within 1e-3."""
+    """Compare with torchaudio's output in single precision.
+
+    Logs of bands with little power differ by rounding, within 1e-3.
+    """
     golden = tensors("g5_audio")
     result = kaldi_fbank(golden["wave16k"].flatten())
     torch.testing.assert_close(result, golden["kaldi_fbank80"], atol=1e-3, rtol=0)

@@ -39,7 +39,10 @@ def similarity(voices: VoiceSim, inputs: list[RewardInput]) -> torch.Tensor:
 
 
 def test_two_seconds_of_quiet_speech_embed_as_in_the_published_code(voices, spoken):
-    """Two stretches, raised by 13 dB; expected value from Resemblyzer 0.1.4 itself (speech/README.md)."""
+    """Embed two windows, amplified by 13 dB.
+
+    The expected value is Resemblyzer 0.1.4's own (speech/README.md).
+    """
     clip = 0.05 * torch.cat([spoken("low_314"), spoken("low_9265")])
     golden = torch.from_numpy(np.load(SPEECH / "low_embedding.npy"))
     torch.testing.assert_close(voices.embed([clip], 16_000)[0], golden, atol=2e-6, rtol=0)
@@ -90,10 +93,10 @@ def test_references_are_told_apart_by_content_and_the_oldest_are_forgotten(spoke
     references = [clip * (1 + i / 10_000) for i in range(CACHE_SIZE)]
     voices._cache = {fingerprint(r, 16_000): torch.zeros(256) for r in references}
     first, last = pair(clip, references[0].clone()), pair(clip, references[-1].clone())
-    assert similarity(voices, [first, last]).isnan().all()  # found: zeros are what was kept for them
-    assert similarity(voices, [pair(clip, clip * 0.9999)]).item() > 0.99  # new, and one too many
+    assert similarity(voices, [first, last]).isnan().all()  # cached: the cache holds zeros for them
+    assert similarity(voices, [pair(clip, clip * 0.9999)]).item() > 0.99  # one more than the cache holds
     assert len(voices._cache) == CACHE_SIZE
-    assert similarity(voices, [first]).item() > 0.99  # forgotten, embedded again
+    assert similarity(voices, [first]).item() > 0.99  # removed from the cache, so embedded again
     assert similarity(voices, [last]).isnan().all()
 
 
@@ -102,7 +105,7 @@ def test_references_are_told_apart_by_content_and_the_oldest_are_forgotten(spoke
     [(0.5, 1), (1.6, 1), (1.969, 1), (1.971, 2), (2.5, 2), (2.74, 3)],
 )
 def test_a_stretch_counts_once_three_quarters_of_it_are_within_the_clip(duration_s, count):
-    """The second begins at 0.77 s and reaches three quarters at 0.77 + 1.2 = 1.97 s, the third at 2.74 s."""
+    """Expect the second window, from 0.77 s on, if the clip lasts 0.77 + 1.2 = 1.97 s, and the third at 2.74 s."""
     assert len(window_starts(round(16_000 * duration_s))) == count
 
 
@@ -123,7 +126,7 @@ def test_only_clips_below_minus_30_dbfs_are_made_louder():
 def test_mel_triangles_have_area_one_and_every_fifteenth_mel_is_one_kilohertz():
     filters = mel_filters()
     assert filters.shape == (40, 201)
-    wide = filters[20:]  # triangles of several 40 Hz bins: the sum over bins is the integral, nearly
+    wide = filters[20:]  # wider than several bins of 40 Hz, so the sum approximates the integral
     torch.testing.assert_close(wide.sum(dim=1) * 40, torch.ones(20), atol=0.02, rtol=0)
     assert filters[:, 0].eq(0).all() and filters[:, -1].eq(0).all()
 

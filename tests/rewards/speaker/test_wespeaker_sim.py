@@ -31,7 +31,7 @@ def reward(folder) -> WespeakerSim:
 
 
 def sound(num_samples: int, seed: int = 0, pitch: float = 200) -> Tensor:
-    """A tone whose loudness wanders, in a little noise."""
+    """Generate a tone of varying loudness with a little noise."""
     noise = torch.randn(2, num_samples, generator=torch.Generator().manual_seed(seed))
     loudness = F.avg_pool1d(noise[:1], 801, stride=1, padding=400, count_include_pad=False)[0].abs()
     tone = torch.sin(2 * torch.pi * pitch / 16_000 * torch.arange(num_samples))
@@ -42,7 +42,7 @@ def pair(audio: Tensor, reference: Tensor | None) -> RewardInput:
     return RewardInput(audio=audio, sample_rate=16_000, text="", reference_audio=reference)
 
 
-# --- what it scores ---
+# --- scores ---
 
 
 def test_a_clip_is_its_own_voice_and_another_sound_is_less_so(reward):
@@ -67,18 +67,21 @@ def test_loudness_does_not_count(reward):
 
 
 def test_clips_of_any_length_are_embedded_together_as_one_by_one(reward):
-    """From 0.1 s, one frame after the last layer, to 3 s; more than one batch, neither sorted nor of a round number."""
+    """Embed clips from 0.1 s, which is one frame after the last layer, to 3 s.
+
+    There is more than one batch, the clips are not sorted, and their number is not a multiple of the batch size.
+    """
     lengths = [9_000, 1_600, 48_000, 1_680, 20_000, 3_333, 31_000, 16_000, 5_000]
     assert len(lengths) > 2 * MAX_BATCH
     clips = [sound(num, seed=i, pitch=150 * (i + 1)) for i, num in enumerate(lengths)]
     alone = torch.cat([reward.encode([clip]) for clip in clips])
     torch.testing.assert_close(reward.encode(clips), alone, atol=1e-5, rtol=0)
-    assert torch.cdist(alone, alone).add(torch.eye(len(clips))).min() > 1e-3  # so that an exchange would be seen
+    assert torch.cdist(alone, alone).add(torch.eye(len(clips))).min() > 1e-3  # so that swapped clips would be detected
 
 
 @pytest.mark.parametrize("two_emb_layer", [False, True])
 def test_the_vector_is_what_the_published_network_makes_of_the_published_features(tmp_path, two_emb_layer):
-    """WeSpeaker's network written out for one clip, without masks, from the names of the tensors alone."""
+    """Compare with WeSpeaker's network for one clip without masks, written from the names of the tensors alone."""
     folder = make_small(tmp_path, two_emb_layer=two_emb_layer)
     clip = sound(8_000)
     bands = kaldi_fbank(clip * 2**15)
@@ -113,7 +116,10 @@ def plain_embedding(w: dict[str, Tensor], bands: Tensor) -> Tensor:
 
 
 def test_pooling_takes_mean_and_unbiased_deviation_of_the_kept_frames():
-    """1, 3 have mean 2 and deviation sqrt(2); 4, 4, 7 mean 5 and sqrt(3); of one frame the deviation is 0."""
+    """Expect mean 2 and deviation sqrt(2) of 1, 3, and 5 and sqrt(3) of 4, 4, 7.
+
+    The deviation of one frame is 0.
+    """
     x = torch.tensor([[1.0, 3.0, 99.0], [4.0, 4.0, 7.0], [6.0, 99.0, 99.0]])[:, None, None]
     kept = torch.tensor([[1.0, 1, 0], [1, 1, 1], [1, 0, 0]])[:, None, None]
     expected = torch.tensor([[2, 2**0.5], [5, 3**0.5], [6, 0]])
@@ -127,7 +133,7 @@ def test_dither_in_the_config_changes_nothing(tmp_path, reward):
 
 
 class Counted(WespeakerSim):
-    """Remembers how many clips it has embedded."""
+    """Reward that counts the clips that it has embedded."""
 
     num = 0
 
@@ -155,7 +161,7 @@ def test_a_clip_without_sound_scores_worst_and_is_counted(reward):
     assert scores["unusable"].tolist() == [1, 0, 1, 0]
 
 
-# --- what it leaves alone ---
+# --- process state ---
 
 
 def test_nothing_random_is_drawn_and_no_thread_count_is_changed(folder):
@@ -174,7 +180,7 @@ def test_the_callers_autocast_and_gradients_stay_outside(reward):
     assert not any(weight.requires_grad for weight in reward.network.parameters())
 
 
-# --- from a folder ---
+# --- model folder ---
 
 
 def test_a_folder_of_the_published_sizes_loads_strictly(tmp_path):

@@ -1,6 +1,7 @@
-"""The diffusion transformer of F5-TTS: (x_t, prompt, text, time) -> velocity.
+"""Diffusion transformer (DiT) of F5-TTS: (x_t, prompt, text, time) -> velocity.
 
-Architecture of Chen et al., "F5-TTS" (arXiv 2410.06885), v0 and v1 by their settings. Names match published weights.
+The architecture is that of Chen et al., "F5-TTS" (arXiv 2410.06885), v0 and v1 by config. Parameter names match
+published weights.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from f5_tts.model.heads import velocity_heads
 
 
 class DiTBlock(nn.Module):
-    """Attention, then feed-forward, each normalised, scaled and gated by the time embedding."""
+    """Attention, then feed-forward, each normalized, scaled and gated by the time embedding."""
 
     def __init__(self, arch: ArchConfig) -> None:
         super().__init__()
@@ -24,6 +25,7 @@ class DiTBlock(nn.Module):
         self.ff = FeedForward(arch)
 
     def forward(self, x: Tensor, time: Tensor, mask: Bool[Tensor, "b n"] | None, rotations: Tensor) -> Tensor:
+        """Compute the block's output; `rotations` are those of `RotaryEmbedding`."""
         shift, scale, gate, ff_shift, ff_scale, ff_gate = self.attn_norm(time)
         norm = self.attn_norm.norm
         x = x + gate * self.attn(norm(x) * (1 + scale) + shift, mask, rotations)
@@ -31,7 +33,7 @@ class DiTBlock(nn.Module):
 
 
 class DiT(Backbone):
-    """Velocity of the flow at (x_t, t), given prompt frames and text; time enters every norm."""
+    """Diffusion transformer: velocity at (x_t, t) given prompt frames and text; every norm is conditioned on time."""
 
     def __init__(self, arch: ArchConfig, mel_dim: int, num_tokens: int, *, gaussian: bool = False) -> None:
         super().__init__(arch, mel_dim, num_tokens)
@@ -42,7 +44,7 @@ class DiT(Backbone):
         self.init_adaln_zero()
 
     def init_adaln_zero(self) -> None:
-        """Every block starts as the identity and the velocity at zero (adaLN-zero, Peebles & Xie 2023)."""
+        """Initialize every block as the identity and the velocity at zero (adaLN-zero, Peebles & Xie 2023)."""
         for norm in [*(block.attn_norm for block in self.transformer_blocks), self.norm_out]:
             nn.init.zeros_(norm.linear.weight)
             nn.init.zeros_(norm.linear.bias)
@@ -50,7 +52,7 @@ class DiT(Backbone):
         nn.init.zeros_(self.proj_out.bias)
 
     def run_blocks(self, h: Tensor, condition: Tensor, mask: Bool[Tensor, "b n"] | None) -> Tensor:
-        """The blocks in a row; with the long skip their input once more beside their output."""
+        """Run all blocks and the final norm; the long skip joins the first block's input to the last block's output."""
         first = h
         rotations = self.rotary_embed(h.shape[1])
         for block in self.transformer_blocks:

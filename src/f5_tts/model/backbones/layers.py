@@ -1,7 +1,7 @@
-"""Parts that the backbones share; parameter names and shapes are those of the published F5-TTS checkpoints.
+"""Layers shared by the backbones; parameter names and shapes are those of the published F5-TTS checkpoints.
 
-Everywhere `mask` is True on real frames, and None when no frame of the batch is padding. Given a mask, each
-part computes for an item what it would compute for it alone, whatever the item is batched with.
+`mask` is always True on valid frames, and None if no frame of the batch is padding. With a mask, each layer computes
+for an item the same as without the other items of its batch.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from f5_tts.model.heads import Velocity
 
 
 class Backbone(nn.Module):
-    """What the networks share: noisy mel, prompt, text and time in, the velocity of the flow out.
+    """Base class of the backbones: noisy mel, prompt, text and time in, velocity of the flow out.
 
-    A subclass adds its blocks, and `body`, which runs them. With `gaussian` a second output layer gives the log
+    A subclass adds its blocks and `run_blocks`, which runs them. With `gaussian` a second output layer gives the log
     standard deviation of each velocity entry.
     """
 
@@ -40,7 +40,7 @@ class Backbone(nn.Module):
     def run_blocks(
         self, h: Float[Tensor, "b n c"], condition: Float[Tensor, "b c"], mask: Bool[Tensor, "b n"] | None
     ) -> Float[Tensor, "b n c"]:
-        """The blocks, and the norm after them."""
+        """Run the blocks and the norm after them."""
         raise NotImplementedError
 
     def forward(
@@ -54,9 +54,10 @@ class Backbone(nn.Module):
         drop_text: Bool[Tensor, " b"],
         text_embedding: Float[Tensor, "b n e"] | None = None,
     ) -> Velocity:
-        """`cond` is the prompt's mel, zeros elsewhere; `drop_audio` and `drop_text` blank an item's conditions.
+        """Compute the velocity; `cond` is the prompt's mel, and zeros elsewhere.
 
-        `words` stands for the text where it was embedded before.
+        `drop_audio` and `drop_text` remove an item's conditions. `text_embedding` replaces the text if it was embedded
+        before.
         """
         if text_embedding is None:
             length = x.shape[1]
@@ -69,14 +70,14 @@ class Backbone(nn.Module):
         )
 
     def run_block(self, block: nn.Module, *inputs: Tensor | None) -> Tensor:
-        """The block's output; with checkpoint_activations its inside is computed again in the backward pass."""
+        """Run one block; with checkpoint_activations its activations are recomputed in the backward pass."""
         if self.checkpoint_activations and torch.is_grad_enabled():
             return checkpoint(block, *inputs, use_reentrant=False)
         return block(*inputs)
 
 
 class TimeEmbedding(nn.Module):
-    """Flow time in [0, 1] -> conditioning vector: sinusoids of 1000 t, then a two-layer perceptron."""
+    """Embedding of flow time in [0, 1]: sinusoids of 1000 t, then a two-layer perceptron."""
 
     FREQUENCIES = 256
 
@@ -85,6 +86,7 @@ class TimeEmbedding(nn.Module):
         self.time_mlp = nn.Sequential(nn.Linear(self.FREQUENCIES, dim), nn.SiLU(), nn.Linear(dim, dim))
 
     def forward(self, time: Float[Tensor, " b"]) -> Float[Tensor, "b c"]:
+        """Compute the conditioning vector of each time."""
         half = self.FREQUENCIES // 2
         rates = torch.exp(torch.arange(half, device=time.device) * (-math.log(10000) / (half - 1)))
         angles = 1000 * time[:, None] * rates
@@ -92,9 +94,9 @@ class TimeEmbedding(nn.Module):
 
 
 class TextEmbedding(nn.Module):
-    """Token ids -> one vector per mel frame: each item at its own length, filler after its text.
+    """Embedding of token ids, one vector per mel frame; filler tokens follow each item's text up to its own length.
 
-    Without convolutions there are no positions either, and filler stays as it was embedded (E2-TTS).
+    Without convolutions no positions are added, and filler frames keep the embedding of the filler (E2-TTS).
     """
 
     def __init__(self, arch: ArchConfig, dim: int, num_tokens: int) -> None:
@@ -107,7 +109,10 @@ class TextEmbedding(nn.Module):
     def forward(
         self, text: Int[Tensor, "b nt"], lens: Int[Tensor, " b"], length: int, drop: Bool[Tensor, " b"]
     ) -> Float[Tensor, "b n c"]:
-        """`text` is padded with -1 and cut to an item's frames; `drop` blanks an item's words, not their number."""
+        """Embed texts that are padded with -1; a text is cut to its item's frames.
+
+        `drop` replaces an item's tokens by filler without changing their number.
+        """
         tokens = nn.functional.pad(text[:, :length] + 1, (0, max(0, length - text.shape[1])))
         frames = torch.arange(length, device=text.device) < lens[:, None]
         tokens = tokens.masked_fill(~frames, 0)
@@ -122,7 +127,7 @@ class TextEmbedding(nn.Module):
 
 
 def sinusoidal_positions(length: int, dim: int, device: torch.device) -> Float[Tensor, "n c"]:
-    """Cosines, then sines, of position times frequencies 10000^(-2i/dim)."""
+    """Compute cosines, then sines, of position times the frequencies 10000^(-2i/dim)."""
     rates = 10000.0 ** -(torch.arange(0, dim, 2, device=device).float() / dim)
     angles = torch.arange(length, device=device)[:, None] * rates
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
@@ -131,19 +136,19 @@ def sinusoidal_positions(length: int, dim: int, device: torch.device) -> Float[T
 def upsample_text(
     x: Float[Tensor, "b n c"], num_tokens: Int[Tensor, " b"], lens: Int[Tensor, " b"]
 ) -> Float[Tensor, "b n c"]:
-    """Repeat each item's tokens evenly over its frames; where they don't divide, the last ones stand once longer."""
+    """Repeat each item's tokens evenly over its frames; if they do not divide, the last tokens get one frame more."""
     tokens = num_tokens.clamp(min=1)[:, None]
     repeat, longer = lens[:, None] // tokens, lens[:, None] % tokens
     frame = torch.arange(x.shape[1], device=x.device)[None]
     shorter = tokens - longer
-    offset = frame - shorter * repeat  # frames since the first longer token
+    offset = frame - shorter * repeat  # frames since the first token with one frame more
     index = torch.where(offset < 0, frame // repeat.clamp(min=1), shorter + offset // (repeat + 1))
     upsampled = x.gather(1, index.clamp(0, x.shape[1] - 1)[..., None].expand_as(x))
     return mask_frames(upsampled, (frame < lens[:, None]) & (num_tokens > 0)[:, None])
 
 
 class InputEmbedding(nn.Module):
-    """Noisy mel, prompt mel and text of each frame -> transformer width, with convolutional positions added."""
+    """Projection of noisy mel, prompt mel and text to the transformer's width, plus convolutional positions."""
 
     def __init__(self, mel_dim: int, text_dim: int, dim: int) -> None:
         super().__init__()
@@ -151,12 +156,13 @@ class InputEmbedding(nn.Module):
         self.conv_pos_embed = ConvPositionEmbedding(dim)
 
     def forward(self, x: Tensor, cond: Tensor, text: Tensor, mask: Bool[Tensor, "b n"] | None) -> Tensor:
+        """Compute the transformer's input of each frame."""
         h = self.proj(torch.cat([x, cond, text], dim=-1))
         return self.conv_pos_embed(h, mask) + h
 
 
 class RotaryEmbedding(nn.Module):
-    """The rotary position code: how far each pair of neighbouring channels is turned at each frame."""
+    """Rotary position embedding: the rotation of each pair of neighboring channels at each frame."""
 
     inv_freq: Tensor
 
@@ -165,18 +171,19 @@ class RotaryEmbedding(nn.Module):
         self.register_buffer("inv_freq", 1.0 / 10000 ** (torch.arange(0, dim, 2).float() / dim))
 
     def forward(self, length: int) -> Complex[Tensor, "n h"]:
+        """Compute the rotations of `length` frames, as complex numbers of modulus one."""
         angles = torch.arange(length, device=self.inv_freq.device)[:, None] * self.inv_freq.float()
         return torch.polar(torch.ones_like(angles), angles)
 
 
 def apply_rotary(x: Float[Tensor, "b heads n d"], rotations: Complex[Tensor, "n h"]) -> Float[Tensor, "b heads n d"]:
-    """Turn each pair of neighbouring channels, as one complex number: a single pass over the data."""
+    """Rotate each pair of neighboring channels, as one complex number: a single pass over the data."""
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
     return torch.view_as_real(pairs * rotations).flatten(-2).to(x.dtype)
 
 
 class ConvPositionEmbedding(nn.Module):
-    """Position from context: two grouped convolutions over 31 frames; padding never leaks into real frames."""
+    """Positions from context: two grouped convolutions over 31 frames, unaffected by padding."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -184,6 +191,7 @@ class ConvPositionEmbedding(nn.Module):
         self.conv1d = nn.Sequential(convolutions[0], nn.Mish(), convolutions[1], nn.Mish())
 
     def forward(self, x: Float[Tensor, "b n c"], mask: Bool[Tensor, "b n"] | None) -> Float[Tensor, "b n c"]:
+        """Compute the position embedding, zero on padding frames."""
         x = mask_frames(x, mask)
         for layer in self.conv1d:
             x = mask_frames(conv1d_channels_last(x, layer), mask) if isinstance(layer, nn.Conv1d) else layer(x)
@@ -191,7 +199,7 @@ class ConvPositionEmbedding(nn.Module):
 
 
 def conv1d_channels_last(x: Float[Tensor, "b n c"], layer: nn.Conv1d) -> Float[Tensor, "b n c"]:
-    """The layer over frames, as one of two dimensions: channels stay innermost, which is three times faster."""
+    """Apply the layer over frames as a 2-D convolution in channels-last memory, which is three times faster."""
     weight = layer.weight[:, :, None].contiguous(memory_format=torch.channels_last)
     padding = (0, int(layer.padding[0]))
     image = x.transpose(1, 2)[:, :, None]
@@ -199,7 +207,7 @@ def conv1d_channels_last(x: Float[Tensor, "b n c"], layer: nn.Conv1d) -> Float[T
 
 
 class GlobalResponseNorm(nn.Module):
-    """ConvNeXt-V2's competition between channels, by their energy over an item's own frames."""
+    """Global response normalization of ConvNeXt-V2: channels scaled by their energy over an item's valid frames."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -207,12 +215,13 @@ class GlobalResponseNorm(nn.Module):
         self.beta = nn.Parameter(torch.zeros(1, 1, dim))
 
     def forward(self, x: Float[Tensor, "b n c"], mask: Bool[Tensor, "b n"] | None) -> Float[Tensor, "b n c"]:
+        """Normalize the channels, with the residual added."""
         energy = mask_frames(x, mask).norm(dim=1, keepdim=True)
         return self.gamma * (x * (energy / (energy.mean(dim=-1, keepdim=True) + 1e-6))) + self.beta + x
 
 
 class ConvNeXtV2Block(nn.Module):
-    """Depthwise convolution over 7 positions, then a gated perceptron per position, added to its input."""
+    """ConvNeXt-V2 block: a depthwise convolution over 7 positions and a perceptron per position, with a residual."""
 
     def __init__(self, dim: int, inner_dim: int) -> None:
         super().__init__()
@@ -223,12 +232,13 @@ class ConvNeXtV2Block(nn.Module):
         self.pwconv2 = nn.Linear(inner_dim, dim)
 
     def forward(self, x: Float[Tensor, "b n c"], mask: Bool[Tensor, "b n"] | None) -> Float[Tensor, "b n c"]:
+        """Compute the block's output, with the residual added."""
         mixed = self.norm(self.dwconv(mask_frames(x, mask).transpose(1, 2)).transpose(1, 2))
         return x + self.pwconv2(self.grn(F.gelu(self.pwconv1(mixed)), mask))
 
 
 class AdaLayerNorm(nn.Module):
-    """Layer norm whose shift, scale and gates come from the time embedding: one chunk of `linear` each."""
+    """Adaptive layer norm: shift, scale and gates come from the time embedding, one chunk of `linear` each."""
 
     def __init__(self, dim: int, chunks: int) -> None:
         super().__init__()
@@ -237,11 +247,12 @@ class AdaLayerNorm(nn.Module):
         self.norm = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
 
     def forward(self, time: Float[Tensor, "b c"]) -> tuple[Float[Tensor, "b 1 c"], ...]:
+        """Compute the chunks from the time embedding."""
         return self.linear(F.silu(time))[:, None].chunk(self.chunks, dim=-1)
 
 
 class FeedForward(nn.Module):
-    """Two linear layers around a tanh-approximated GELU."""
+    """Feed-forward network: two linear layers around a tanh-approximated GELU."""
 
     def __init__(self, arch: ArchConfig) -> None:
         super().__init__()
@@ -250,6 +261,7 @@ class FeedForward(nn.Module):
         self.ff = nn.Sequential(expand, nn.Dropout(arch.dropout), nn.Linear(inner, arch.dim))
 
     def forward(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
+        """Compute the network's output."""
         return self.ff(x)
 
 
@@ -270,9 +282,11 @@ class Attention(nn.Module):
     def forward(
         self, x: Float[Tensor, "b n c"], mask: Bool[Tensor, "b n"] | None, rotations: Complex[Tensor, "n h"]
     ) -> Float[Tensor, "b n c"]:
+        """Compute attention over all frames, or over valid ones if `attn_mask_enabled`; padding becomes zero."""
         q, k, v = (to(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for to in (self.to_q, self.to_k, self.to_v))
         q, k = self.apply_positions(self.q_norm(q), rotations), self.apply_positions(self.k_norm(k), rotations)
-        keys = mask[:, None, None] if mask is not None and self.uses_mask else None  # broadcast: fast kernels take it
+        # broadcast over heads and queries, which fast kernels accept
+        keys = mask[:, None, None] if mask is not None and self.uses_mask else None
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=keys)
         for layer in self.to_out:
             out = layer(out if out.ndim == 3 else out.transpose(1, 2).flatten(2))
@@ -281,12 +295,12 @@ class Attention(nn.Module):
     def apply_positions(
         self, x: Float[Tensor, "b heads n d"], rotations: Complex[Tensor, "n h"]
     ) -> Float[Tensor, "b heads n d"]:
-        """Positions turned into the heads that get them."""
+        """Apply the rotations to the heads that have positions."""
         if self.rotary_heads == self.heads:
             return apply_rotary(x, rotations)
         return torch.cat([apply_rotary(x[:, : self.rotary_heads], rotations), x[:, self.rotary_heads :]], dim=1)
 
 
 def mask_frames(x: Float[Tensor, "b n c"], mask: Bool[Tensor, "b n"] | None) -> Float[Tensor, "b n c"]:
-    """Zeros on padding frames."""
+    """Set padding frames to zero."""
     return x if mask is None else x.masked_fill(~mask[..., None], 0.0)

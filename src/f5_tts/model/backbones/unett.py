@@ -1,6 +1,6 @@
-"""The flat U-Net transformer of E2-TTS: (x_t, prompt, text, time) -> velocity.
+"""Flat U-Net transformer of E2-TTS: (x_t, prompt, text, time) -> velocity.
 
-Architecture of Eskimez et al., "E2 TTS" (arXiv 2406.18009). Names match published weights.
+The architecture is that of Eskimez et al., "E2 TTS" (arXiv 2406.18009). Parameter names match published weights.
 """
 
 from __future__ import annotations
@@ -16,20 +16,21 @@ from f5_tts.model.heads import velocity_heads
 
 
 class ScaledNorm(nn.Module):
-    """Each vector at length sqrt(dim), times a learnt gain (RMS norm, Zhang & Sennrich 2019)."""
+    """RMS norm: vectors scaled to length sqrt(dim), times a learned gain (Zhang & Sennrich 2019)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.g = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalize the last dimension."""
         return F.normalize(x, dim=-1) * x.shape[-1] ** 0.5 * self.g
 
 
 class UNetBlock(nn.ModuleList):
-    """Attention, then feed-forward, each normalised; in the second half a skip from the first half comes in before.
+    """Attention, then feed-forward, each normalized; in the second half a skip connection is added first.
 
-    Published weights number its parts: 0 skip, 1 norm, 2 attention, 3 norm, 4 feed-forward.
+    Published weights number the parts: 0 skip, 1 norm, 2 attention, 3 norm, 4 feed-forward.
     """
 
     def __init__(self, arch: ArchConfig, concat_skips: bool) -> None:
@@ -38,6 +39,7 @@ class UNetBlock(nn.ModuleList):
         super().__init__([skip, next(norms), Attention(arch), next(norms), FeedForward(arch)])
 
     def forward(self, x: Tensor, skip: Tensor | None, mask: Bool[Tensor, "b n"] | None, rotations: Tensor) -> Tensor:
+        """Compute the block's output; `skip` is the mirrored block's input, `rotations` those of `RotaryEmbedding`."""
         join, attn_norm, attn, ff_norm, ff = self
         if skip is not None:
             x = x + skip if isinstance(join, nn.Identity) else join(torch.cat([x, skip], dim=-1))
@@ -46,7 +48,7 @@ class UNetBlock(nn.ModuleList):
 
 
 class UNetT(Backbone):
-    """Velocity of the flow at (x_t, t), given prompt frames and text; time is a frame before the others."""
+    """Flat U-Net transformer: velocity at (x_t, t) given prompt frames and text; time is an extra first frame."""
 
     def __init__(self, arch: ArchConfig, mel_dim: int, num_tokens: int, *, gaussian: bool = False) -> None:
         super().__init__(arch, mel_dim, num_tokens)
@@ -58,7 +60,10 @@ class UNetT(Backbone):
         self.proj_out, self.proj_out_ln_sig = velocity_heads(arch.dim, mel_dim, gaussian)
 
     def run_blocks(self, h: Tensor, condition: Tensor, mask: Bool[Tensor, "b n"] | None) -> Tensor:
-        """Each block of the second half gets what entered its mirror image in the first; time goes in and comes off."""
+        """Run all blocks and the final norm, with time as an extra first frame that is removed afterwards.
+
+        Each block of the second half also gets the input of its mirrored block in the first half.
+        """
         h = torch.cat([condition[:, None], h], dim=1)
         mask = None if mask is None else F.pad(mask, (1, 0), value=True)
         rotations = self.rotary_embed(h.shape[1])

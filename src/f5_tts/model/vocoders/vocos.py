@@ -1,4 +1,4 @@
-"""Log-mel -> waveform by a network, key-compatible with the published vocos-mel-24khz."""
+"""Vocos vocoder: log-mel to waveform by a network, key-compatible with the published vocos-mel-24khz."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SUPPORTED_CONFIG = {
     "backbone.class_path": "vocos.models.VocosBackbone",
     "head.class_path": "vocos.heads.ISTFTHead",
     "head.init_args.padding": "center",
-}  # the one kind of Vocos that is built in, as its config.yaml says it
+}  # the only supported kind of Vocos, by keys of its config.yaml
 SHARED_KEYS = (
     ("feature_extractor.init_args.sample_rate", "target_sample_rate"),
     ("feature_extractor.init_args.n_fft", "n_fft"),
@@ -35,10 +35,10 @@ SHARED_KEYS = (
     ("backbone.init_args.input_channels", "n_mel_channels"),
     ("head.init_args.n_fft", "n_fft"),
     ("head.init_args.hop_length", "hop_length"),
-)  # what config.yaml shares with model.mel_spec
-SIZES = ("dim", "intermediate_dim", "num_layers")  # what config.yaml alone says, under backbone.init_args
-FEATURE_EXTRACTOR = "feature_extractor."  # weights of the mel, which is made elsewhere
-MAX_MAGNITUDE = 1e2  # a bin's largest magnitude
+)  # keys of config.yaml that must equal keys of model.mel_spec
+SIZES = ("dim", "intermediate_dim", "num_layers")  # keys under backbone.init_args that only config.yaml holds
+FEATURE_EXTRACTOR = "feature_extractor."  # prefix of the mel's weights, which are not loaded
+MAX_MAGNITUDE = 1e2  # maximum magnitude of a bin
 DOWNLOAD_STEPS = (
     f"put {CONFIG} and {WEIGHTS} of https://huggingface.co/{REPOSITORY} into a folder and add "
     "model.vocoder.is_local=true model.vocoder.local_path=FOLDER; "
@@ -47,9 +47,9 @@ DOWNLOAD_STEPS = (
 
 
 class Vocos(nn.Module):
-    """The waveforms whose spectra a ConvNeXt reads off log-mels (Siuzdak 2023, arXiv 2306.00814).
+    """Vocos vocoder: a ConvNeXt predicts the waveform's spectra from log-mels (Siuzdak 2023, arXiv 2306.00814).
 
-    Gradients reach the mel. What an item sounds like does not depend on what it is batched with.
+    Gradients flow to the mel. An item's waveform does not depend on the other items of its batch.
     """
 
     def __init__(self, mel_spec: MelSpecConfig, dim: int, intermediate_dim: int, num_layers: int):
@@ -58,9 +58,13 @@ class Vocos(nn.Module):
         self.head = VocosHead(mel_spec, dim)
 
     def forward(self, mel: Float[Tensor, "b n d"], lens: Int[Tensor, " b"]) -> list[Float[Tensor, " nw"]]:
-        """One waveform per item, from the centre of its first frame to that of its last: hop * (len - 1) samples.
+        """Synthesize one waveform per item, of hop * (len - 1) samples.
 
-        Frames past an item's length are not read. The audio is float32 on the mel's device, not clipped.
+        A waveform extends from the center of its first frame to the center of its last. Frames past an item's length
+        are not read. The audio is float32 on the mel's device, not clipped.
+
+        Raises:
+            ValueError: a log-mel holds NaN or infinite values.
         """
         self.to(mel.device)
         frames = torch.arange(mel.shape[1], device=mel.device) < lens[:, None]
@@ -72,7 +76,7 @@ class Vocos(nn.Module):
 
 
 class VocosBackbone(nn.Module):
-    """Log-mel -> features, as many as frames."""
+    """Network from a log-mel to features, one vector per frame."""
 
     def __init__(self, num_bins: int, dim: int, intermediate_dim: int, num_layers: int):
         super().__init__()
@@ -82,7 +86,7 @@ class VocosBackbone(nn.Module):
         self.final_layer_norm = nn.LayerNorm(dim, eps=1e-6)
 
     def forward(self, mel: Float[Tensor, "b n d"], frames: Bool[Tensor, "b n"]) -> Float[Tensor, "b n c"]:
-        """`frames` is False on padding, where `mel` is zero and the result means nothing."""
+        """Compute the features; `frames` is False on padding, where `mel` is zero and the result is undefined."""
         x = self.norm(per_frame(self.embed, mel))
         for block in self.convnext:
             x = block(x, frames)
@@ -90,7 +94,7 @@ class VocosBackbone(nn.Module):
 
 
 class VocosBlock(nn.Module):
-    """ConvNeXt: a depthwise convolution over 7 frames, a perceptron per frame, scaled and added to its input."""
+    """ConvNeXt block: a depthwise convolution over 7 frames and a perceptron per frame, with a scaled residual."""
 
     def __init__(self, dim: int, intermediate_dim: int):
         super().__init__()
@@ -101,12 +105,13 @@ class VocosBlock(nn.Module):
         self.gamma = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Float[Tensor, "b n c"], frames: Bool[Tensor, "b n"]) -> Float[Tensor, "b n c"]:
+        """Compute the block's output, with the residual added."""
         mixed = self.norm(per_frame(self.dwconv, mask_frames(x, frames)))
         return x + self.gamma * self.pwconv2(gelu(self.pwconv1(mixed)))
 
 
 class VocosHead(nn.Module):
-    """Features -> spectra, by log-magnitude and phase."""
+    """Output layer from features to complex spectra, by log-magnitude and phase."""
 
     def __init__(self, mel_spec: MelSpecConfig, dim: int):
         super().__init__()
@@ -114,12 +119,13 @@ class VocosHead(nn.Module):
         self.istft = InverseSTFT(mel_spec)
 
     def forward(self, x: Float[Tensor, "b n c"]) -> Complex[Tensor, "b f n"]:
+        """Compute the spectra; magnitudes are clamped to 100."""
         log_magnitude, phase = self.out(x).float().transpose(1, 2).chunk(2, dim=1)
         return torch.polar(log_magnitude.clamp(max=math.log(MAX_MAGNITUDE)).exp(), phase)
 
 
 class InverseSTFT(nn.Module):
-    """One spectrum -> its waveform; the window is among the published weights."""
+    """Inverse short-time Fourier transform of one spectrum; its window is among the published weights."""
 
     window: Tensor
 
@@ -129,23 +135,25 @@ class InverseSTFT(nn.Module):
         self.register_buffer("window", torch.hann_window(mel_spec.n_fft))
 
     def forward(self, spectrum: Complex[Tensor, "f n"]) -> Float[Tensor, " nw"]:
-        """hop * (n - 1) samples; of one frame, which torch refuses, none."""
+        """Compute the waveform of hop * (n - 1) samples; one frame, which torch refuses, gives none."""
         if spectrum.shape[1] < 2:
             return self.window.new_zeros(0)
         return torch.istft(spectrum, self.n_fft, self.hop, window=self.window, center=True)
 
 
 def per_frame(conv: nn.Conv1d, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n k"]:
+    """Apply a convolution over frames to features with channels last."""
     return conv(x.transpose(1, 2)).transpose(1, 2)
 
 
-# --- from a folder or the hub ---
+# --- loading from a folder or the hub ---
 
 
 def fetch_vocos() -> Path:
-    """The folder of the published vocoder, fetched from the hub unless it is in the hub's cache on this machine.
+    """Return the folder of the published vocoder, after a download if it is not in the hub's local cache.
 
-    Raises FileNotFoundError that says what to do by hand when that fails.
+    Raises:
+        FileNotFoundError: the download failed; the message says how to install the files by hand.
     """
     try:
         config, _ = (download_from_hub(REPOSITORY, name) for name in (CONFIG, WEIGHTS))
@@ -155,9 +163,11 @@ def fetch_vocos() -> Path:
 
 
 def read_vocos(folder: Path, mel_spec: MelSpecConfig) -> Vocos:
-    """The vocoder in a folder, its weights frozen.
+    """Read the vocoder in a folder, with frozen weights.
 
-    Raises FileNotFoundError for a missing file, ValueError for a damaged one and for a vocoder of other mels.
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a file is damaged, or the vocoder was made for other mels.
     """
     missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
     if missing:
@@ -168,7 +178,11 @@ def read_vocos(folder: Path, mel_spec: MelSpecConfig) -> Vocos:
 
 
 def read_sizes(path: Path, mel_spec: MelSpecConfig) -> dict[str, int]:
-    """The sizes of the network that a config.yaml describes; ValueError for one not built in, or not for these mels."""
+    """Read the network's sizes from a config.yaml.
+
+    Raises:
+        ValueError: the file describes a network that is not supported, or one for other mels than `mel_spec`.
+    """
     config = read_yaml(path)
     for key, supported in SUPPORTED_CONFIG.items():
         if (actual := get_nested(config, key)) != supported:
@@ -190,7 +204,7 @@ def read_sizes(path: Path, mel_spec: MelSpecConfig) -> dict[str, int]:
 
 
 def load_tensors(vocos: Vocos, path: Path) -> None:
-    """Load a file's weights strictly, those of its mel left out; ValueError names the first tensors that differ."""
+    """Load a file's weights strictly, without those of its mel; raise ValueError with the first tensors that differ."""
     weights = {name: value for name, value in read_tensors(path).items() if not name.startswith(FEATURE_EXTRACTOR)}
     mismatched = mismatches(vocos.state_dict(), weights)
     if mismatched:

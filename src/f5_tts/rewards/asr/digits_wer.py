@@ -1,4 +1,4 @@
-"""Rewards clips whose spoken digits are understood: pocketsphinx with a digit grammar, in worker processes."""
+"""Word accuracy of spoken digits by pocketsphinx with a digit grammar, in worker processes."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from f5_tts.rewards.asr.transcript_reward import TranscriptReward, with_prompt
 from f5_tts.rewards.audio import ASR_RATE, shared_rate, to_16k_mono, usable_indices
 from f5_tts.types import RewardInput
 
-PADDING_S = 0.1  # errors on real recordings: 3.2 % without, 0.6 % with it
-BATCHES_PER_WORKER = 4  # a worker that finishes early takes another piece
+PADDING_S = 0.1  # error rate on real recordings: 3.2 % without it, 0.6 % with it
+BATCHES_PER_WORKER = 4  # several per worker, so that a worker that finishes early takes another one
 
 
 class DigitsWer(TranscriptReward):
-    """Word accuracy of the digits heard in a clip against its text, in [0, 1]; digits must be spelled as words.
+    """Reward in [0, 1]: word accuracy of the recognized digits against the text, whose digits are spelled as words.
 
-    Components as in `TranscriptReward`, and `words`: what each word of the text earned, NaN after its last; their mean,
-    at least 0, is `acc`.
+    The components are those of `TranscriptReward` and `words`: a score for each word of the text, NaN after the last.
+    The mean of the word scores, at least 0, is `acc`.
     """
 
     has_word_scores = True
@@ -44,9 +44,11 @@ class DigitsWer(TranscriptReward):
         self.transcribe = DigitsRecognizer(workers).transcribe
 
     def transcribe_inputs(self, inputs: Sequence[RewardInput]) -> list[str]:
+        """Transcribe each clip together with its prompt."""
         return self.transcribe([with_prompt(item) for item in inputs], shared_rate(inputs))
 
     def score_transcripts(self, inputs: Sequence[RewardInput], transcripts: Sequence[str | None]) -> dict[str, Any]:
+        """Compute the components of `TranscriptReward` and the word scores."""
         pairs = zip(inputs, transcripts, strict=True)
         words = [torch.tensor(word_scores(item.text, text or "")) for item, text in pairs]
         padded = pad_sequence(words, batch_first=True, padding_value=math.nan)
@@ -54,7 +56,7 @@ class DigitsWer(TranscriptReward):
 
 
 class DigitsRecognizer:
-    """Digit words heard in clips, by `workers` processes that end with this object or with the run."""
+    """Recognizer of digit words in several worker processes, which end with this object or with the program."""
 
     def __init__(self, workers: int):
         if not isinstance(workers, int) or workers < 1:
@@ -68,7 +70,10 @@ class DigitsRecognizer:
         self.close = weakref.finalize(self, stop_processes, self._workers)
 
     def transcribe(self, clips: list[Tensor], sample_rate: int) -> list[str]:
-        """One text per mono clip, in order; "" for clips that are silent, not finite or shorter than 0.1 s."""
+        """Transcribe mono clips, in order.
+
+        Clips that are silent, not finite or shorter than 0.1 s get "".
+        """
         transcripts = [""] * len(clips)
         usable = usable_indices(clips, sample_rate)
         texts = self._decode([pcm16(to_16k_mono(clips[i], sample_rate)) for i in usable])
@@ -91,7 +96,7 @@ class DigitsRecognizer:
 
 
 class PocketsphinxProcess:
-    """A process of `f5_tts.rewards.asr.pocketsphinx_worker`; it loads while we do other things, and ends when we do."""
+    """Worker process that runs the pocketsphinx program; it loads in the background and ends with this process."""
 
     def __init__(self):
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -101,11 +106,11 @@ class PocketsphinxProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
-            start_new_session=True,  # Ctrl-C is for the run; the worker ends when its stdin closes
+            start_new_session=True,  # the process ends when its stdin closes; Ctrl-C must reach the run alone
         )
 
     def transcribe(self, clips: list[bytes]) -> list[str]:
-        """The words of each clip (16-bit PCM); RuntimeError when the process is gone."""
+        """Transcribe 16-bit PCM clips; raise RuntimeError if the process has ended."""
         requests, answers = self.process.stdin, self.process.stdout
         assert requests is not None and answers is not None
         try:
@@ -121,13 +126,16 @@ class PocketsphinxProcess:
 
 
 def stop_processes(workers: list[PocketsphinxProcess]) -> None:
-    """End the processes at once; they hold nothing that could be lost."""
+    """Kill the worker processes; they hold no state worth saving."""
     for worker in workers:
         worker.process.kill()
         worker.process.communicate()
 
 
 def pcm16(samples: Float[Tensor, " nw"]) -> bytes:
-    """Samples in [-1, 1] as 16-bit PCM with quiet around them, without which first and last words are misheard."""
+    """Convert samples in [-1, 1] to 16-bit PCM with silence on both sides.
+
+    Without that silence, pocketsphinx often gets the first and last words wrong.
+    """
     padding = int(PADDING_S * ASR_RATE)
     return pad((samples.clamp(-1, 1) * 32767).to(torch.int16), (padding, padding)).numpy().tobytes()

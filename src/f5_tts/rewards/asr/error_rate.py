@@ -1,4 +1,4 @@
-"""Error rate of a transcript, and how texts are compared (pure)."""
+"""Text normalization and error rate of transcripts."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from f5_tts.rewards.asr.number_words import spell_out
 APOSTROPHES = str.maketrans("", "", "'’")
 KANA, HAN, HANGUL = "\u3040-\u30ff", "\u3005-\u3007\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff", "\uac00-\ud7a3"
 WORD = re.compile(f"[{KANA}{HAN}]|[^\\s{KANA}{HAN}]+")
-DIGIT_VARIANTS = str.maketrans("两兩〇幺", "二二零一")  # other ways to say or write a digit in Chinese
+DIGIT_VARIANTS = str.maketrans("两兩〇幺", "二二零一")  # variants of Chinese digits
 
 
 def normalize(text: str) -> str:
-    """Text as it is compared: NFKC, lower case, one space between words, no punctuation or symbols.
+    """Normalize a text for comparison: NFKC, lower case, single spaces, no punctuation or symbols.
 
-    An apostrophe joins its neighbours ("don't" is one word); any other mark separates them.
+    An apostrophe joins its neighbors ("don't" is one word); any other mark separates them.
     """
     lowered = unicodedata.normalize("NFKC", text).lower().translate(APOSTROPHES)
     return " ".join("".join(" " if unicodedata.category(c)[0] in "PSC" else c for c in lowered).split())
 
 
 def language_of(text: str) -> str:
-    """The language that its script suggests: ja where there are kana, ko for Hangul, zh for other Han, else en."""
+    """Guess the language from the script: ja with kana, ko with Hangul, zh with other Han characters, else en."""
     scripts = {"ja": KANA, "ko": HANGUL, "zh": HAN}
     return next((language for language, letters in scripts.items() if re.search(f"[{letters}]", text)), "en")
 
 
 def tokens(text: str, language: str, unit: str) -> list[str]:
-    """What is compared of a text: its characters without spaces (unit "char"), or its words.
+    """Split a text into the tokens that are compared: words, or characters without spaces (unit "char").
 
-    Numbers are spelled out in `language`. Of Chinese and Japanese writing each character is a word, whatever stands
-    around it; Latin words among them stay words.
+    Numbers are spelled out in `language`. Each Chinese or Japanese character is a word; Latin words among them stay
+    words.
     """
     reading_language = "zh" if language == "yue" else language
     normalized = normalize(spell_out(unicodedata.normalize("NFKC", text).lower(), reading_language))
@@ -47,10 +47,10 @@ def tokens(text: str, language: str, unit: str) -> list[str]:
 
 
 def error_rates(reference: Sequence[str], hypothesis: Sequence[str]) -> tuple[float, float, float]:
-    """Symbols inserted, left out and taken for another in the fewest edits that turn one list into the other, each per
-    symbol of the reference; their sum is the error rate, which may pass 1.
+    """Return insertions, deletions and substitutions of the shortest edit, each per token of the reference.
 
-    Of a reference without symbols each symbol that was heard is an error.
+    Their sum is the error rate, which can be above 1. With an empty reference, each token of the hypothesis counts as
+    one error.
     """
     kinds = Counter(edit.tag for edit in Levenshtein.editops(reference, hypothesis))
     inserted, deleted, substituted = (kinds[tag] / max(len(reference), 1) for tag in ("insert", "delete", "replace"))
@@ -58,21 +58,22 @@ def error_rates(reference: Sequence[str], hypothesis: Sequence[str]) -> tuple[fl
 
 
 def word_errors(reference: str, hypothesis: str) -> tuple[int, int]:
-    """Fewest word edits that turn one text into the other, and the words of the reference."""
+    """Return the word edit distance of two texts and the number of words in the reference."""
     expected, actual = normalize(reference).split(), normalize(hypothesis).split()
     return Levenshtein.distance(expected, actual), len(expected)
 
 
 def char_errors(reference: str, hypothesis: str) -> tuple[int, int]:
-    """The same of characters, spaces aside."""
+    """Return the character edit distance of two texts without spaces, and the characters of the reference."""
     expected, actual = (normalize(text).replace(" ", "") for text in (reference, hypothesis))
     return Levenshtein.distance(expected, actual), len(expected)
 
 
 def has_repetition(reference: str, hypothesis: str) -> bool:
-    """Whether some words (one, or several together) are heard more often in a row than they stand in a row in the text.
+    """Check whether words are repeated in a row more often than in the reference.
 
-    Words that the text lacks stand there once at most: twice in a row is too often.
+    The repeated unit is one word or several. A unit that is not in the reference may occur once; twice in a row is a
+    repetition.
     """
     expected, actual = (WORD.findall(normalize(text)) for text in (reference, hypothesis))
     for size in range(1, len(actual) // 2 + 1):
@@ -83,7 +84,7 @@ def has_repetition(reference: str, hypothesis: str) -> bool:
 
 
 def longest_runs(words: Sequence[str], size: int) -> dict[tuple[str, ...], int]:
-    """How often each `size` neighbours follow themselves at most, the first time counted."""
+    """Count for each run of `size` words how often it repeats in a row at most, the first occurrence included."""
     ngrams = [tuple(words[start : start + size]) for start in range(len(words) - size + 1)]
     times = [1] * len(ngrams)
     longest: dict[tuple[str, ...], int] = {}
@@ -95,16 +96,18 @@ def longest_runs(words: Sequence[str], size: int) -> dict[tuple[str, ...], int]:
 
 
 def has_prompt_leak(prompt: str, reference: str, hypothesis: str) -> bool:
-    """Whether, before the first word of the text, a word is heard that the prompt has and the text has not."""
+    """Check whether the transcript begins with words of the prompt.
+
+    That is the case if, before the first word of the text, there is a word of the prompt that the text does not have.
+    """
     prompt_words, expected, actual = (WORD.findall(normalize(text)) for text in (prompt, reference, hypothesis))
     return not set(prompt_words).isdisjoint(takewhile(lambda word: word not in expected, actual))
 
 
 def word_scores(reference: str, hypothesis: str) -> list[float]:
-    """What each word of the reference earns: 1 if heard in its place, 0 if missed or taken for another.
+    """Score each word of the reference: 1 if correct, 0 if deleted or substituted.
 
-    An inserted word costs its two neighbours a half each, at an end its only neighbour all; the mean is therefore
-    1 - error rate.
+    An inserted word costs its two neighbors 0.5 each, or its only neighbor 1, so the mean is 1 - error rate.
     """
     expected, actual = normalize(reference).split(), normalize(hypothesis).split()
     scores = [1.0] * len(expected)

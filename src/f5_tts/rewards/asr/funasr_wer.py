@@ -1,4 +1,4 @@
-"""Rewards clips that are understood: error rate as FunASR's SenseVoiceSmall hears them, in five languages."""
+"""Error rate by FunASR's SenseVoiceSmall in five languages."""
 
 from __future__ import annotations
 
@@ -11,18 +11,24 @@ from f5_tts.rewards.asr.transcript_reward import TranscriptReward, with_prompt
 from f5_tts.rewards.audio import fingerprint, shared_rate
 from f5_tts.types import RewardInput
 
-CACHE_SIZE = 1024  # texts kept of recordings heard before
+CACHE_SIZE = 1024  # cached transcripts of target recordings
 CHOICES = {"lang": LANGUAGES, "wer_mode": ("char", "word"), "ref_source": ("text", "audio")}
 
 
 class FunasrWer(TranscriptReward):
-    """Components as in `TranscriptReward`, and both texts as `transcript.symbols` compares them.
+    """Reward by the error rate of SenseVoiceSmall transcripts.
 
-    `model_id` is a directory of SenseVoiceSmall or its name on the hub. `lang` is the language of all clips; auto: each
-    input's own where the model knows it, else found by the model itself, and for the comparison by the text's script.
-    `wer_mode`: char | word, what an error is counted in; of characters the rate is reported as `cer` too. `ref_source`:
-    text | audio, which compares with what the same model hears in `target_audio`, so that its own mistakes do not
-    count; NaN where that is missing or nothing is heard in it. `batch_size` clips are heard at once.
+    The components are those of `TranscriptReward`. Both texts are compared as the tokens of `error_rate.tokens`.
+
+    Args:
+        model_id: directory of SenseVoiceSmall, or its name on the hub.
+        device: torch device of the model.
+        lang: language of all clips. With auto, each input's own language is used if the model knows it; else the model
+            detects the language, and the comparison takes it from the script of the text.
+        wer_mode: unit of an error: char | word. For characters the rate is also reported as `cer`.
+        ref_source: text | audio. With audio, the reference is the model's transcript of `target_audio`, so that the
+            model's own errors do not count; the score is NaN where that audio is missing or has no words.
+        batch_size: clips per forward pass.
     """
 
     requires = ("funasr", "sentencepiece")
@@ -49,14 +55,16 @@ class FunasrWer(TranscriptReward):
         self._cache: dict[bytes, str] = {}
 
     def transcribe_inputs(self, inputs: Sequence[RewardInput]) -> list[str]:
+        """Transcribe each clip, together with its prompt where the reference is the text."""
         clips = [item.audio if self.from_audio else with_prompt(item) for item in inputs]
         return self.recognizer.transcribe(clips, shared_rate(inputs), [self.language_for(item) for item in inputs])
 
     def references(self, inputs: Sequence[RewardInput]) -> list[str | None]:
+        """Return the texts of the inputs, or the transcripts of their target audio."""
         return self.target_transcripts(inputs) if self.from_audio else super().references(inputs)
 
     def target_transcripts(self, inputs: Sequence[RewardInput]) -> list[str | None]:
-        """What is heard in each target; looked up where it was heard before, as a group shares one and items return."""
+        """Transcribe each target recording; cached, because the samples of a group share one target."""
         rate = shared_rate(inputs)
         keys = [self.target_key(item) for item in inputs]
         new = {key: item for key, item in zip(keys, inputs, strict=True) if key and key not in self._cache}
@@ -69,17 +77,18 @@ class FunasrWer(TranscriptReward):
         return [text or None for text in transcripts]
 
     def target_key(self, item: RewardInput) -> bytes:
-        """Names the recording and the language it is heard in; empty where there is none."""
+        """Return the cache key of the target recording and its language; empty without a recording."""
         if item.target_audio is None:
             return b""
         return fingerprint(item.target_audio, item.sample_rate) + self.language_for(item).encode()
 
     def tokens(self, text: str, item: RewardInput) -> list[str]:
+        """Split a text into the words or characters that are compared."""
         language = self.language_for(item)
         return tokens(text, language_of(item.text) if language == "auto" else language, self.wer_mode)
 
     def language_for(self, item: RewardInput) -> str:
-        """The language that the model is asked to hear."""
+        """Return the language code for the model; warn and return auto for a language it does not know."""
         language = item.language if self.lang == "auto" else self.lang
         if language not in LANGUAGES:
             warnings.warn(f"funasr_wer: SenseVoice does not know the language {language!r}; it guesses", stacklevel=1)

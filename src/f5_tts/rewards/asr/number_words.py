@@ -1,11 +1,11 @@
-"""Numbers in digits -> the words that a reader would say: English, Chinese, Japanese, Korean (pure)."""
+"""Spelling out of numbers in English, Chinese, Japanese and Korean."""
 
 from __future__ import annotations
 
 import re
 
 NUMBER = re.compile(r"([0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(\.[0-9]+)?(%|(?:st|nd|rd|th)\b)?(年?)")
-MAX_DIGITS = 12  # digits; longer numbers, and those that begin with a zero, are read digit by digit
+MAX_DIGITS = 12  # digits; longer numbers, and those with a leading zero, are read digit by digit
 
 # fmt: off
 ONES = [
@@ -15,11 +15,11 @@ ONES = [
 # fmt: on
 TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 ENGLISH_UNITS = {10**9: "billion", 10**6: "million", 1000: "thousand", 100: "hundred"}
-YEAR = re.compile("1[1-9][0-9]{2}|20[1-9][0-9]")  # English reads these in two halves
+YEAR = re.compile("1[1-9][0-9]{2}|20[1-9][0-9]")  # English reads these as years, in two pairs of digits
 ORDINALS = {"one": "first", "two": "second", "three": "third", "five": "fifth", "eight": "eighth", "nine": "ninth"}
 ORDINALS["twelve"] = "twelfth"
 
-# By language: digits; units; the units before which no one is said; the point; per cent.
+# By language: digits; units; the units that are used without "one"; decimal point; percent.
 CJK = {
     "zh": ("零一二三四五六七八九", {10**8: "亿", 10**4: "万", 1000: "千", 100: "百", 10: "十"}, "", "点", "百分之{}"),
     "ja": (
@@ -40,11 +40,11 @@ CJK = {
 
 
 def spell_out(text: str, language: str) -> str:
-    """The text, which is in lower case and in NFKC, with its numbers in words.
+    """Replace the numbers of a text with words; the text is lower-case NFKC.
 
-    A reading is a guess where there are several: four digits that can be an English year are one (nineteen eighty
-    seven), Chinese years before 年 go digit by digit, Korean numbers are the Sino-Korean ones. Numbers of a language
-    that is not known here stay as they are.
+    Ambiguous numbers get one reading: four digits that can be an English year are read as a year (nineteen eighty
+    seven), Chinese years before 年 digit by digit, Korean numbers as Sino-Korean ones. Numbers in other languages stay
+    as they are.
     """
     if language == "en":
         return NUMBER.sub(lambda found: f" {english(*found.groups(default=''))} ", text)
@@ -54,6 +54,7 @@ def spell_out(text: str, language: str) -> str:
 
 
 def english(integer: str, fraction: str, mark: str, year_mark: str) -> str:
+    """Spell out one English number with its fraction and its percent sign or ordinal ending."""
     if YEAR.fullmatch(integer) and not fraction and mark != "%":
         words = english_year(integer)
     elif is_code(integer):
@@ -68,16 +69,18 @@ def english(integer: str, fraction: str, mark: str, year_mark: str) -> str:
 
 
 def is_code(integer: str) -> bool:
+    """Check whether a number is read digit by digit: more than LONGEST digits, or a leading zero."""
     digits = integer.replace(",", "")
     return len(digits) > MAX_DIGITS or (digits[0] == "0" and len(digits) > 1)
 
 
 def digit_by_digit(digits: str) -> str:
+    """Spell out English digits one by one."""
     return " ".join(ONES[int(digit)] for digit in digits if digit != ",")
 
 
 def english_count(number: int) -> str:
-    """123 -> "one hundred twenty three", without "and"."""
+    """Spell out a number without "and": 123 becomes "one hundred twenty three"."""
     for size, unit in ENGLISH_UNITS.items():
         if number >= size:
             quotient, rest = divmod(number, size)
@@ -88,19 +91,20 @@ def english_count(number: int) -> str:
 
 
 def english_year(digits: str) -> str:
-    """ "1987" -> "nineteen eighty seven", "1905" -> "nineteen oh five", "1900" -> "nineteen hundred"."""
+    """Spell out a year: "nineteen eighty seven", "nineteen oh five", "nineteen hundred"."""
     century, year = english_count(int(digits[:2])), int(digits[2:])
     return f"{century} {'hundred' if year == 0 else f'oh {ONES[year]}' if year < 10 else english_count(year)}"
 
 
 def english_ordinal(words: str) -> str:
-    """ "twenty one" -> "twenty first"."""
+    """Turn number words into an ordinal: "twenty one" becomes "twenty first"."""
     *before, last = words.split()
     regular = f"{last[:-1]}ieth" if last.endswith("y") else f"{last}th"
     return " ".join([*before, ORDINALS.get(last, regular)])
 
 
 def cjk(language: str, integer: str, fraction: str, mark: str, year_mark: str) -> str:
+    """Spell out one Chinese, Japanese or Korean number with its fraction and its percent sign."""
     digits, _, _, point, percent = CJK[language]
     by_digit = str.maketrans("0123456789", digits, ",")
     if is_code(integer) or (language == "zh" and year_mark and len(integer) == 4):
@@ -114,7 +118,7 @@ def cjk(language: str, integer: str, fraction: str, mark: str, year_mark: str) -
 
 
 def cjk_count(language: str, number: int) -> str:
-    """10050 -> 一万零五十 in Chinese, 一万五十 in Japanese."""
+    """Spell out a whole number: 10050 is 一万零五十 in Chinese and 一万五十 in Japanese."""
     digits, units, without_one, _, _ = CJK[language]
     for size, unit in units.items():
         if number >= size:

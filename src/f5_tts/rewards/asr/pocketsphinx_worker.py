@@ -1,8 +1,8 @@
-"""A process that turns digit clips into words; `digits_wer` starts some.
+"""Worker process of `digits_wer`, which transcribes digits with pocketsphinx.
 
-It reads and writes pickles: lists of clips (16-bit mono PCM at 16 kHz) on stdin, lists of texts on stdout, until stdin
-closes. Nothing here imports torch, so that a worker starts in a fraction of a second and holds about 40 MB; a worker
-of `multiprocessing` would import the main module first, and with it torch.
+It reads pickled lists of clips (16-bit mono PCM at 16 kHz) from stdin and writes pickled lists of texts to stdout,
+until stdin closes. It does not import torch, so it starts in a fraction of a second and uses about 40 MB. A process of
+`multiprocessing` would import the main module first, and torch with it.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ GRAMMAR = """#JSGF V1.0;
 grammar digits;
 public <digits> = (zero | one | two | three | four | five | six | seven | eight | nine)+;
 """
-WORD_BEAM = 1e-22  # 40 % less time than with pocketsphinx's 7e-29; errors on 800 real clips 0.7 instead of 0.6 %
+WORD_BEAM = 1e-22  # 40 % less time than with pocketsphinx's 7e-29; error rate on 800 real clips 0.7 % instead of 0.6 %
 
 
 def digit_decoder() -> Decoder:
-    """A decoder that hears nothing but digit words, one or more."""
+    """Create a decoder whose grammar accepts one or more digit words."""
     from pocketsphinx import Decoder
 
     decoder = Decoder(samprate=16_000, lm=None, wbeam=WORD_BEAM, loglevel="FATAL")
@@ -33,8 +33,8 @@ def digit_decoder() -> Decoder:
 
 
 def transcribe(decoder: Decoder, pcm: bytes) -> str:
-    """Digit words heard in a clip; nothing where no path through the grammar fits."""
-    decoder.reinit_feat()  # else the front end remembers the clip before, and one in thirty transcripts changes
+    """Transcribe a clip; return an empty string if no path through the grammar fits."""
+    decoder.reinit_feat()  # otherwise the front end keeps state of the previous clip, and 1 of 30 transcripts changes
     decoder.start_utt()
     decoder.process_raw(pcm, full_utt=True)
     decoder.end_utt()
@@ -43,7 +43,7 @@ def transcribe(decoder: Decoder, pcm: bytes) -> str:
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    """Answer each list of clips with a list of texts until the requests end."""
+    """Answer each list of clips with a list of texts until the input ends."""
     decoder = digit_decoder()
     while True:
         try:
@@ -58,4 +58,4 @@ if __name__ == "__main__":
     try:
         serve(sys.stdin.buffer, sys.stdout.buffer)
     except BrokenPipeError:
-        os._exit(0)  # the run was killed while we listened: nobody is left to tell
+        os._exit(0)  # the run was killed, so nothing reads an error message

@@ -1,4 +1,4 @@
-"""Code of others runs, and leaves the process as it found it."""
+"""Isolation of process state from code that changes it."""
 
 from __future__ import annotations
 
@@ -17,15 +17,18 @@ import torch
 
 @contextmanager
 def preserve_process_state() -> Iterator[None]:
-    """What may change inside, and is afterwards as before: random states (python's, numpy's, torch's on every device),
-    torch's threads, warning filters, the root logger, the environment and `sys.path`.
+    """Restore the process state after the block.
 
-    What is printed, or logged by the root logger itself, is not shown. For start-up, while no other thread draws.
+    The state is: the random states of Python, NumPy and torch on every device, torch's number of threads, the warning
+    filters, the root logger, the environment and `sys.path`.
+
+    Output to stdout and messages of the root logger itself are suppressed. Use it at start-up, while no other thread
+    draws random numbers.
     """
     python_state, numpy_state, threads = random.getstate(), np.random.get_state(), torch.get_num_threads()
     environment, path, root = dict(os.environ), list(sys.path), logging.getLogger()
     level, handlers, disabled = root.level, list(root.handlers), root.disabled
-    root.disabled = True  # other loggers still reach its handlers
+    root.disabled = True  # other loggers still use its handlers
     devices = range(torch.cuda.device_count())
     try:
         with torch.random.fork_rng(devices), warnings.catch_warnings(), redirect_stdout(StringIO()):

@@ -1,4 +1,4 @@
-"""Speech -> text by FunASR's SenseVoiceSmall, loaded strictly and without traces; only this file knows funasr."""
+"""Transcription by FunASR's SenseVoiceSmall; the only module that imports funasr."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from f5_tts.rewards.asr.preserve_state import preserve_process_state
 from f5_tts.rewards.audio import to_16k_mono, usable_indices
 
 LANGUAGES = ("auto", "zh", "en", "yue", "ja", "ko")
-TAG = re.compile(r"<\|[^|]*\|>")  # language, emotion, event and style, which lead each text
+TAG = re.compile(r"<\|[^|]*\|>")  # language, emotion, event and style tags at the start of each text
 
 BPE = "chn_jpn_yue_eng_ko_spectok.bpe.model"
-# Of config.yaml; funasr has others, that read files of theirs.
+# Required classes in config.yaml: other classes of funasr read other files.
 COMPONENTS = {
     "model": "SenseVoiceSmall",
     "encoder": "SenseVoiceEncoderSmall",
@@ -34,21 +34,22 @@ COMPONENTS = {
     "frontend": "WavFrontend",
 }
 FILES = ("config.yaml", "configuration.json", "model.pt", "am.mvn", BPE)
-HUB_NAMES = {"iic/SenseVoiceSmall": "FunAudioLLM/SenseVoiceSmall"}  # ModelScope's name -> Hugging Face's
+HUB_NAMES = {"iic/SenseVoiceSmall": "FunAudioLLM/SenseVoiceSmall"}  # ModelScope's name -> Hugging Face's name
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 FETCH_COMMAND = "python -m f5_tts.scripts.fetch_reward_asr_model --cache_dir"
 DEFAULT_DIRECTORY = "checkpoints/funasr/SenseVoiceSmall"
-MAX_SHOWN = 3  # differences that an error names
+MAX_SHOWN = 3  # differences listed in an error message
 
-REQUIRED_MODULES = ("funasr", "kaldi_native_fbank", "sentencepiece")  # the names they are imported by
-# What funasr makes of broken files.
+REQUIRED_MODULES = ("funasr", "kaldi_native_fbank", "sentencepiece")  # import names
+# Errors that funasr raises for damaged files.
 FUNASR_ERRORS = (RuntimeError, OSError, LookupError, ValueError, TypeError, AttributeError)
 
 
 class SenseVoice:
-    """Texts of clips, without tags, punctuation or digits; in single precision, whatever precision the caller is in.
+    """SenseVoiceSmall recognizer: transcripts without tags, punctuation or inverse text normalization.
 
-    FunASR loads what fits and says nothing of the rest: everything is checked here, before a run begins.
+    It runs in single precision, whatever the precision of the caller. FunASR loads the weights that fit and does not
+    report the others, so this class checks all files and weights first.
     """
 
     def __init__(self, directory: Path, device: str, batch_size: int):
@@ -62,18 +63,21 @@ class SenseVoice:
         check_cmvn(directory / "am.mvn", self._settings["frontend"])
 
     def transcribe(self, clips: list[Tensor], sample_rate: int, languages: list[str]) -> list[str]:
-        """One text per mono clip, in order, each asked for in its language of LANGUAGES; "" for unusable clips."""
+        """Transcribe mono clips, in order, each in its language of LANGUAGES; unusable clips get ""."""
         resampled = {i: to_16k_mono(clips[i], sample_rate) for i in usable_indices(clips, sample_rate)}
         texts: dict[int, str] = {}
         for language in dict.fromkeys(languages):
             same_language = sorted((i for i in resampled if languages[i] == language), key=lambda i: len(resampled[i]))
             for start in range(0, len(same_language), self.batch_size):
-                batch = same_language[start : start + self.batch_size]  # of like length, so that little is padding
+                batch = same_language[start : start + self.batch_size]  # clips of similar length need little padding
                 texts.update(zip(batch, self._transcribe_batch([resampled[i] for i in batch], language), strict=True))
         return [texts.get(i, "") for i in range(len(clips))]
 
     def _transcribe_batch(self, clips: list[Tensor], language: str) -> list[str]:
-        """Texts of clips at 16 kHz; by the model itself, as AutoModel would set threads and draw a name for each."""
+        """Transcribe clips at 16 kHz with the model itself.
+
+        AutoModel would set torch's threads and draw a random name for each clip.
+        """
         settings = {**self._settings, "language": language, "use_itn": False}
         with self._lock, torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
             results, _ = self.model.inference(data_in=clips, key=["clip"], **settings)
@@ -82,11 +86,14 @@ class SenseVoice:
         return [TAG.sub("", result["text"]) for result in results]
 
 
-# --- where the model is ---
+# --- model directory ---
 
 
 def find_directory(model_id: str | None) -> Path:
-    """The directory of that name, or the files of that repository on the hub; an error that says how to get one."""
+    """Return the directory of that name, or download the files of that hub repository.
+
+    Raises ValueError or FileNotFoundError with the command that fetches the model.
+    """
     if not model_id:
         raise ValueError(
             f"funasr_wer: config.model_id is {model_id!r}, and SenseVoiceSmall is not part of this package; run: "
@@ -108,11 +115,11 @@ def find_directory(model_id: str | None) -> Path:
         ) from error
 
 
-# --- whether it is whole ---
+# --- checks of its files ---
 
 
 def check_files(directory: Path) -> None:
-    """All files are there, and of a SenseVoiceSmall."""
+    """Raise FileNotFoundError if a file is missing, ValueError if config.yaml is not that of SenseVoiceSmall."""
     missing = [name for name in FILES if not (directory / name).is_file()]
     if missing:
         raise FileNotFoundError(f"funasr_wer: {directory} lacks {', '.join(missing)}; run: {FETCH_COMMAND} {directory}")
@@ -129,7 +136,10 @@ def check_files(directory: Path) -> None:
 
 
 def weight_shapes(path: Path) -> dict[str, torch.Size]:
-    """Name and shape of each tensor in a file of weights, whose values are not read; nothing in it can run."""
+    """Return the shape of each tensor in a weights file, without reading values and without running code.
+
+    Raises ValueError if the file cannot be read.
+    """
     try:
         if zipfile.is_zipfile(path):
             verify_records(path)
@@ -139,14 +149,16 @@ def weight_shapes(path: Path) -> dict[str, torch.Size]:
             f"funasr_wer: {path} holds no weights, or more than weights: half a download, or not from where it should "
             f"be; run: {FETCH_COMMAND} {path.parent}"
         ) from error
-    for name in ("state_dict", "model_state_dict", "model"):  # where funasr looks
+    for name in ("state_dict", "model_state_dict", "model"):  # keys under which funasr looks for weights
         content = content.get(name, content) if isinstance(content, Mapping) else {}
     return {name: value.shape for name, value in content.items() if isinstance(value, Tensor)}
 
 
 def check_weights(path: Path, file_shapes: Mapping[str, torch.Size], model: nn.Module) -> None:
-    """Every weight of the model is in the file, in its shape, and the file has no other of the same parts; what else
-    it holds, such as an optimizer, is its own affair."""
+    """Raise ValueError unless the file has every weight of the model, in its shape, and no other of the same modules.
+
+    Other entries of the file, such as an optimizer state, are ignored.
+    """
     model_shapes = {name: value.shape for name, value in model.state_dict().items()}
     prefixes = {name.partition(".")[0] for name in model_shapes}
     matching_shapes = {name: shape for name, shape in file_shapes.items() if name.partition(".")[0] in prefixes}
@@ -163,10 +175,12 @@ def check_weights(path: Path, file_shapes: Mapping[str, torch.Size], model: nn.M
 
 
 def shape_text(shape: torch.Size | None) -> str:
+    """Format a shape for an error message."""
     return "nothing" if shape is None else "x".join(map(str, shape))
 
 
 def check_cmvn(path: Path, frontend: Any) -> None:
+    """Raise ValueError if the file does not hold the means and scales of all features."""
     shape = (2, frontend.output_size())
     if frontend.cmvn is None or tuple(frontend.cmvn.shape) != shape:
         raise ValueError(
@@ -178,7 +192,7 @@ def check_cmvn(path: Path, frontend: Any) -> None:
 
 
 def auto_model(directory: Path, device: torch.device) -> Any:
-    """FunASR's AutoModel of a directory whose files are there, each named, so that none is looked for elsewhere."""
+    """Load FunASR's AutoModel from a directory; every file is given, so that FunASR does not look for others."""
     with preserve_process_state():
         model_class = import_funasr()
         try:
@@ -187,11 +201,11 @@ def auto_model(directory: Path, device: torch.device) -> Any:
                 config=str(directory / "config.yaml"),
                 init_param=str(directory / "model.pt"),
                 tokenizer_conf={"bpemodel": str(directory / BPE)},
-                frontend_conf={"cmvn_file": str(directory / "am.mvn"), "dither": 0.0},  # its default is noise of 1
+                frontend_conf={"cmvn_file": str(directory / "am.mvn"), "dither": 0.0},  # its default of 1 adds noise
                 device=str(device),
                 ncpu=torch.get_num_threads(),
                 disable_update=True,
-                trust_remote_code=False,  # said here, for a config.yaml or configuration.json could say otherwise
+                trust_remote_code=False,  # explicit, because config.yaml or configuration.json could allow it
             )
         except FUNASR_ERRORS as error:
             reason = str(error).partition("\n")[0]
@@ -202,14 +216,14 @@ def auto_model(directory: Path, device: torch.device) -> Any:
 
 
 def check_installed() -> None:
-    """Raises ImportError that says what to type."""
+    """Raise ImportError with the install command if a library is missing."""
     if missing := [name for name in REQUIRED_MODULES if find_spec(name) is None]:
         names, command = ", ".join(missing), install_hint("funasr")
         raise ImportError(f'funasr_wer needs {names}; run: {command} (or ".[rl]", which holds it)')
 
 
 def import_funasr() -> Any:
-    """AutoModel; takes some ten seconds, as funasr imports all that it has."""
+    """Import FunASR's AutoModel, which takes about ten seconds because funasr imports all its modules."""
     if find_spec("torchaudio") is not None:
         try:
             import_module("torchaudio")

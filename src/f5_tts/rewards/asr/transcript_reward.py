@@ -1,4 +1,4 @@
-"""Rewards clips that say their text: the error rate of what is heard, whatever recogniser hears it."""
+"""Error-rate rewards, independent of the recognizer."""
 
 from __future__ import annotations
 
@@ -17,35 +17,36 @@ from f5_tts.types import RewardInput
 
 
 class TranscriptReward(ABC):
-    """Scores by `hear`, which subclasses give.
+    """Base class of error-rate rewards; subclasses implement `transcribe`.
 
-    Components: `acc`, which is 1 - wer, at least 0; `wer`, errors per symbol of the reference, which may pass 1, also
-    called `cer` where symbols are characters, and its parts `ins`, `del`, `sub`; `unusable`, 1 where the clip holds no
-    sound to judge, else 0; `heard`, the text. A clip without sound has the `wer` of silence, 1, and nothing is heard in
-    it. Without a reference, rates are NaN.
+    Components: `acc` = max(0, 1 - wer). `wer`: errors per token of the reference, which can be above 1; also reported
+    as `cer` where tokens are characters. `ins`, `del`, `sub`: its three parts. `unusable`: 1 where the clip cannot be
+    scored, else 0. `heard`: the transcript.
+
+    A clip that cannot be scored has `wer` 1 and an empty transcript. Without a reference the rates are NaN.
     """
 
     component = "acc"
-    rate = "wer"  # what everybody calls the error rate, by what `symbols` gives: wer (words) or cer (characters)
+    rate = "wer"  # usual name of the error rate: wer (tokens are words) or cer (characters)
 
     @abstractmethod
     def transcribe_inputs(self, inputs: Sequence[RewardInput]) -> list[str]:
-        """What is said in each clip, with its lead where it has one; all of them hold sound."""
+        """Transcribe each clip, together with its prompt where it has one; only usable clips are passed."""
 
     def references(self, inputs: Sequence[RewardInput]) -> list[str | None]:
-        """What should have been heard; None where nobody knows."""
+        """Return the text to compare each transcript with, or None if it is unknown."""
         return [item.text for item in inputs]
 
     def tokens(self, text: str, item: RewardInput) -> list[str]:
-        """What is compared of a text, an item's own or what was heard instead."""
+        """Split a text, of the input or of its transcript, into the tokens that are compared."""
         return normalize(text).split()
 
     def score(self, inputs: Sequence[RewardInput]) -> dict[str, Any]:
-        """The components, by name. All inputs must have one sample rate, or it is a ValueError."""
+        """Transcribe and score the clips; raise ValueError if their sample rates differ."""
         return self.score_transcripts(inputs, self.transcripts(inputs))
 
     def score_transcripts(self, inputs: Sequence[RewardInput], transcripts: Sequence[str | None]) -> dict[str, Any]:
-        """The components of what was heard in each clip."""
+        """Compute all components from the transcripts."""
         references = self.references(inputs)
         rates = torch.tensor(
             [self.rates(*triple) for triple in zip(inputs, references, transcripts, strict=True)]
@@ -63,13 +64,13 @@ class TranscriptReward(ABC):
         }
 
     def transcripts(self, inputs: Sequence[RewardInput]) -> list[str | None]:
-        """What is said in each clip; None where there is no sound to judge."""
+        """Transcribe the usable clips; return None for the others."""
         usable = usable_indices([item.audio for item in inputs], shared_rate(inputs))
         texts = dict(zip(usable, self.transcribe_inputs([inputs[i] for i in usable]) if usable else [], strict=True))
         return [texts.get(i) for i in range(len(inputs))]
 
     def rates(self, item: RewardInput, reference: str | None, transcript: str | None) -> tuple[float, float, float]:
-        """Inserted, left out, mistaken, per symbol of what is wanted."""
+        """Return insertions, deletions and substitutions per token of the reference."""
         if reference is None:
             return math.nan, math.nan, math.nan
         if transcript is None:
@@ -78,5 +79,5 @@ class TranscriptReward(ABC):
 
 
 def with_prompt(item: RewardInput) -> Float[Tensor, " nw"]:
-    """All that the input's text covers: the clip, after its lead where it has one."""
+    """Return the audio that the text covers: prompt and clip, or the clip if there is no prompt."""
     return item.audio if item.prompt_audio is None else torch.cat([item.prompt_audio.to(item.audio), item.audio])

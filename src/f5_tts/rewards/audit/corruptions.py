@@ -1,4 +1,4 @@
-"""Speech made worse in one known way at a time, so that one knows what a reward should say of it (pure)."""
+"""Corruptions of speech with a known effect, for the audit of rewards."""
 
 from __future__ import annotations
 
@@ -12,48 +12,48 @@ from torch import Tensor
 from f5_tts.rewards.asr.error_rate import language_of, tokens
 from f5_tts.types import RewardInput
 
-NOISE_DB = -5.0  # of white noise below the speech
-OVERDRIVE = 10.0  # times full scale, cut off at full scale
+NOISE_DB = -5.0  # power of the white noise relative to the speech
+OVERDRIVE = 10.0  # peak before clipping, relative to full scale
 PAUSE_S = 1.0
-NOISE_FLOOR = 1e-3  # of a pause: as quiet as a room, not as digital silence
-SEARCH_RADIUS = 0.25  # of a word's length: how far from where it is guessed its edge is looked for
+NOISE_FLOOR = 1e-3  # RMS of an inserted pause: background noise rather than digital silence
+SEARCH_RADIUS = 0.25  # search range around an estimated word boundary, as a share of the word's length
 WINDOW_S = 0.02
 
 Corruption = Callable[[RewardInput], RewardInput]
 
 
 def dropped_word(item: RewardInput) -> RewardInput:
-    """Without the word in the middle of its text."""
+    """Cut out the middle word of the text."""
     first, last = word_edges(item, len(words_of(item.text)) // 2)
     return replace(item, audio=torch.cat([item.audio[:first], item.audio[last:]]))
 
 
 def repeated_word(item: RewardInput) -> RewardInput:
-    """With that word said twice."""
+    """Repeat the middle word of the text once."""
     first, last = word_edges(item, len(words_of(item.text)) // 2)
     return replace(item, audio=torch.cat([item.audio[:last], item.audio[first:]]))
 
 
 def noise(item: RewardInput) -> RewardInput:
-    """White noise over it, the same for all clips."""
+    """Add white noise, NOISE_DB relative to the speech, from a fixed seed."""
     white_noise = torch.randn(len(item.audio), generator=torch.Generator().manual_seed(0))
     return replace(item, audio=item.audio + 10 ** (NOISE_DB / 20) * item.audio.square().mean().sqrt() * white_noise)
 
 
 def clipping(item: RewardInput) -> RewardInput:
-    """Far too loud, and cut off."""
+    """Amplify the clip to OVERDRIVE times full scale and clip it to [-1, 1]."""
     return replace(item, audio=(item.audio * OVERDRIVE / item.audio.abs().max().clamp(min=NOISE_FLOOR)).clamp(-1, 1))
 
 
 def long_pause(item: RewardInput) -> RewardInput:
-    """A pause between the word in the middle and the one before."""
+    """Insert PAUSE_S seconds of quiet noise before the middle word."""
     position, _ = word_edges(item, len(words_of(item.text)) // 2)
     pause = NOISE_FLOOR * torch.randn(round(PAUSE_S * item.sample_rate), generator=torch.Generator().manual_seed(1))
     return replace(item, audio=torch.cat([item.audio[:position], pause, item.audio[position:]]))
 
 
 def silence(item: RewardInput) -> RewardInput:
-    """Nothing at all."""
+    """Replace the clip with zeros."""
     return replace(item, audio=torch.zeros_like(item.audio))
 
 
@@ -68,13 +68,16 @@ CORRUPTIONS: dict[str, Corruption] = {
 
 
 def words_of(text: str) -> list[str]:
-    """Its words, numbers spelled out; of Chinese and Japanese each character."""
+    """Split a text into words, with numbers spelled out; each Chinese or Japanese character is a word."""
     return tokens(text, language_of(text), "word")
 
 
 def word_edges(item: RewardInput, index: int) -> tuple[int, int]:
-    """The samples between which a word is said: words share the clip by their letters, an edge within it is then moved
-    to the quietest place near by."""
+    """Estimate the first and last sample of a word.
+
+    The clip is divided among the words in proportion to their letters. Each inner boundary then moves to the quietest
+    place near it.
+    """
     lengths = torch.tensor([len(word) + 1 for word in words_of(item.text)])
     boundaries = torch.cat([torch.zeros(1), lengths.cumsum(0) / lengths.sum()]) * len(item.audio)
     radius = int(SEARCH_RADIUS * (boundaries[index + 1] - boundaries[index]))
@@ -84,7 +87,7 @@ def word_edges(item: RewardInput, index: int) -> tuple[int, int]:
 
 
 def quietest(clip: Float[Tensor, " nw"], position: int, radius: int, sample_rate: int) -> int:
-    """The middle of the window of least power within `reach` samples of `place`."""
+    """Return the middle of the window with the least power near a sample."""
     window = round(WINDOW_S * sample_rate)
     start = max(0, position - radius - window // 2)
     near = clip[start : position + radius + window // 2]

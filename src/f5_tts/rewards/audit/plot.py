@@ -1,4 +1,4 @@
-"""Plot of the scores of an audition."""
+"""Score plot of a reward audit."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ DOT, MEAN, BASELINE = "#9ecae1", "#1f5f99", "#d95f02"
 
 
 def draw_audition(scores: Mapping[str, Mapping[str, Float[Tensor, " b"]]], baseline: str, path: Path) -> None:
-    """A PNG with a panel a reward: every clip a dot, each kind a row with its mean; that of the copy goes through all.
+    """Plot the scores of all variants as a PNG with one panel per reward.
+
+    Each clip is a dot and each variant a row with its mean. A dotted line marks the mean of the resynthesized copies.
 
     Args:
-        scores: by what was heard, by reward.
-        copy: what all others are compared with.
+        scores: scores by variant and reward.
+        copy: name of the variant that the others are compared with.
+        path: of the PNG file.
     """
     variants, rewards = list(scores), list(scores[baseline])
     figure = new_figure(1.5 + 3.2 * len(rewards), 0.8 + 0.36 * len(variants))

@@ -1,4 +1,4 @@
-"""A reward from another process: from a server that others run, or one of our own under an interpreter of its own."""
+"""Client of reward providers in other processes: external servers, or subprocesses with another interpreter."""
 
 from __future__ import annotations
 
@@ -27,15 +27,16 @@ from f5_tts.rewards.remote.protocol import (
 from f5_tts.rewards.remote.subprocess_server import SubprocessServer
 from f5_tts.types import RewardInput, RewardProvider
 
-RETRYABLE_STATUS = (502, 503, 504)  # what a proxy says while the server behind it starts anew
-DESCRIPTION_TYPES = {"name": str, "component": str, "words": bool, "max_bytes": int}  # what a server says of itself
+RETRYABLE_STATUS = (502, 503, 504)  # status of a proxy while its server restarts
+DESCRIPTION_TYPES = {"name": str, "component": str, "words": bool, "max_bytes": int}  # fields of a server's description
 MB = 2**20
 
 
 def build_remote_provider(entry: ProviderConfig, config_key: str) -> RewardProvider:
-    """A provider that another process serves, which has said so already; `where` is its config key, for messages.
+    """Connect to a provider in another process and read its description.
 
-    Raises WorkerError where there is none, or another.
+    The second argument is its config key, for messages. Raises WorkerError if there is no server, or if it serves
+    another provider.
     """
     worker = entry.worker
     assert worker is not None
@@ -46,7 +47,7 @@ def build_remote_provider(entry: ProviderConfig, config_key: str) -> RewardProvi
 
 
 def read_description(answer: bytes, expected: str, server: str) -> dict[str, Any]:
-    """What a server says of itself; WorkerError where it is not what the config names."""
+    """Parse a server's description; raise WorkerError if it does not match the config."""
     description = json_object(answer)
     if description.get("protocol") != PROTOCOL:
         raise WorkerError(
@@ -63,13 +64,14 @@ def read_description(answer: bytes, expected: str, server: str) -> dict[str, Any
 
 
 class RemoteProvider:
-    """Scores of another process, as if they were made in this one."""
+    """Provider that sends the clips to another process for scoring."""
 
     def __init__(self, client: RetryingClient, description: Mapping[str, Any]) -> None:
         self.client, self.max_bytes = client, description["max_bytes"]
         self.component, self.has_word_scores = description["component"], description["words"]
 
     def score(self, inputs: Sequence[RewardInput]) -> dict[str, Any]:
+        """Score the inputs by one request; raise WorkerError if that is too large or the response is invalid."""
         request_id = uuid4().hex
         body = encode_inputs(inputs, request_id)
         if len(body) > self.max_bytes:
@@ -84,33 +86,34 @@ class RemoteProvider:
             raise WorkerError(f"{self.client.server.name}: {error}") from error
 
 
-# --- how a server is asked ---
+# --- requests ---
 
 
 class UrlServer:
-    """A server that others look after."""
+    """External reward server, not managed by this process."""
 
-    pause_s = 0.5  # before the first further try; then twice that, and so on
+    pause_s = 0.5  # before the first retry; doubles with each further one
 
     def __init__(self, url: str, config_key: str) -> None:
         self.name, self.hint = f"{config_key}.worker.url={url}", "is python -m f5_tts.rewards.serve running there?"
         self.address = Address(url.rstrip("/"), shared_token())
 
     def ensure_running(self) -> Address:
+        """Return the address."""
         return self.address
 
     def discard(self, address: Address) -> None:
-        """Nothing: it may be back by the next try."""
+        """Keep the address, because the server may be back at the next attempt."""
 
 
 class RetryingClient:
-    """Sends requests to a server until one is answered: at most 1 + `worker.retries` times."""
+    """HTTP client that repeats a request until it is answered, at most 1 + `worker.retries` times."""
 
     def __init__(self, server: UrlServer | SubprocessServer, worker: WorkerConfig) -> None:
         self.server, self.timeout_s, self.retries = server, worker.timeout_s, worker.retries
 
     def __call__(self, path: str, body: bytes | None = None) -> bytes:
-        """The answer to a GET, or with a body to a POST; WorkerError where there is none."""
+        """Send a GET request, or a POST request if there is a body; raise WorkerError if no attempt succeeds."""
         failure: Exception = ConnectionError("not asked")
         for tries in range(self.retries + 1):
             if tries:
@@ -127,6 +130,7 @@ class RetryingClient:
         ) from failure
 
     def request_once(self, path: str, body: bytes | None) -> bytes:
+        """Send one request and return the body of the response."""
         address = self.server.ensure_running()
         request = Request(address.url + path, body, {"Content-Type": "application/octet-stream"})
         if address.token:
@@ -143,6 +147,7 @@ class RetryingClient:
             raise
 
     def reason(self, error: Exception) -> str:
+        """Describe a connection error for messages."""
         cause = error.reason if isinstance(error, URLError) else error
         if isinstance(cause, TimeoutError):
             return f"no answer within worker.timeout_s={self.timeout_s:g}"
@@ -150,13 +155,14 @@ class RetryingClient:
 
 
 class NoRedirect(HTTPRedirectHandler):
-    """Clips and tokens go where the config says, or nowhere."""
+    """Redirect handler that follows no redirect, so that clips and tokens reach only the configured address."""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> None:
+        """Return None, which refuses the redirect."""
         return None
 
 
 def opener(url: str) -> OpenerDirector:
-    """What opens a URL: past any proxy if it is on this machine."""
+    """Build a URL opener, which ignores proxies if the host is this computer."""
     is_local = is_loopback(urlsplit(url).hostname or "")
     return build_opener(NoRedirect, *([ProxyHandler({})] if is_local else []))

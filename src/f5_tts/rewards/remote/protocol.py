@@ -1,4 +1,4 @@
-"""What a reward server and its clients say to each other: clips and scores as bytes, and who may ask."""
+"""Protocol between a reward server and its clients: encoding of clips and scores, and the shared token."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from torch import Tensor
 
 from f5_tts.types import RewardInput
 
-PROTOCOL = 2  # both sides must have the same
-TOKEN = "F5TTS_REWARD_TOKEN"  # the environment variable with the secret that a server and its clients share
+PROTOCOL = 2  # version; server and client must have the same
+TOKEN = "F5TTS_REWARD_TOKEN"  # environment variable with the token that server and clients share
 TENSOR_FIELDS = {
     "audio": "audio",
     "lead": "prompt_audio",
@@ -31,23 +31,23 @@ JSON_FIELDS = {
     "language": str,
     "reference_text": str,
     "row": dict,
-}  # the rest, as JSON
+}  # the others, as JSON
 
 
 class WorkerError(OSError):
-    """A reward of another process gives no scores; why, in one sentence, and no reason to ask again."""
+    """Reward provider in another process that cannot give scores, even after a retry; the message is one sentence."""
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where a server listens, and the secret it wants to hear; "" for none."""
+    """URL of a server and its token; "" for none."""
 
     url: str
     token: str = field(repr=False)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a host of that name or address."""
+    """Check whether a host name or address refers to this computer only."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -55,7 +55,10 @@ def is_loopback(host: str) -> bool:
 
 
 def shared_token() -> str:
-    """The secret of the environment, "" for none; ValueError, which does not tell it, where no header can carry it."""
+    """Return the token of the environment, "" if there is none.
+
+    Raises ValueError, without showing the token, if it cannot be sent in an HTTP header.
+    """
     token = os.environ.get(TOKEN, "").strip()
     if not (token.isascii() and token.isprintable()):
         raise ValueError(f"{TOKEN} in the environment is not of printable ASCII alone, as it must be; take another")
@@ -63,12 +66,12 @@ def shared_token() -> str:
 
 
 def one_line(text: bytes) -> str:
-    """The beginning of a server's answer, on one line."""
+    """Return the start of a server's response on one line."""
     return " ".join(text[:1000].decode(errors="replace").split())
 
 
 def json_object(text: bytes) -> dict[str, Any]:
-    """What a JSON object holds; nothing where the text is none."""
+    """Parse a JSON object; return {} if the text is none."""
     try:
         parsed = json.loads(text)
     except (ValueError, RecursionError):
@@ -77,8 +80,10 @@ def json_object(text: bytes) -> dict[str, Any]:
 
 
 def encode_inputs(inputs: Sequence[RewardInput], request_id: str) -> bytes:
-    """Clips as the body of a request; `call` names it. Waveforms travel as float32, values of a row that JSON does not
-    know as their `str`."""
+    """Encode clips as the body of a request with the id `call`.
+
+    Waveforms are sent as float32. Values of a row that JSON does not support are sent as their `str`.
+    """
     tensors = {
         f"{index}.{name}": getattr(item, field)
         for index, item in enumerate(inputs)
@@ -90,7 +95,7 @@ def encode_inputs(inputs: Sequence[RewardInput], request_id: str) -> bytes:
 
 
 def decode_inputs(body: bytes) -> tuple[str, list[RewardInput]]:
-    """Name and clips of a request; ValueError where it is none."""
+    """Decode the id and the clips of a request; raise ValueError if it is invalid."""
     header, tensors = decode(body)
     request_id, items = header.get("call"), header.get("inputs")
     if not isinstance(request_id, str) or not isinstance(items, list):
@@ -99,6 +104,7 @@ def decode_inputs(body: bytes) -> tuple[str, list[RewardInput]]:
 
 
 def decode_input(index: int, item: Any, tensors: Mapping[str, Tensor]) -> RewardInput:
+    """Build one RewardInput from its JSON fields and its tensors; raise ValueError if one is missing or invalid."""
     json_fields = item if isinstance(item, dict) else {}
     item_tensors = {name: tensors[f"{index}.{name}"] for name in TENSOR_FIELDS if f"{index}.{name}" in tensors}
     invalid = [name for name, kind in JSON_FIELDS.items() if not isinstance(json_fields.get(name), kind)]
@@ -110,14 +116,14 @@ def decode_input(index: int, item: Any, tensors: Mapping[str, Tensor]) -> Reward
 
 
 def encode_scores(scores: Mapping[str, Tensor | list[str]], request_id: str) -> bytes:
-    """Scores by component, as the answer to a request of that name; texts travel as JSON."""
+    """Encode scores by component as the response to the request with the id `call`; texts are sent as JSON."""
     named = {name: values if isinstance(values, list) else None for name, values in scores.items()}
     numbers = {str(index): values for index, values in enumerate(scores.values()) if isinstance(values, Tensor)}
     return encode({"call": request_id, "components": named}, numbers)
 
 
 def decode_scores(body: bytes, request_id: str) -> dict[str, Tensor | list[str]]:
-    """The scores that answer the request of that name; ValueError for anything else."""
+    """Decode the scores of the response to the request with that id; raise ValueError if it is invalid."""
     header, numbers = decode(body)
     if header.get("call") != request_id:
         raise ValueError("the answer is to another request")
@@ -132,13 +138,14 @@ def decode_scores(body: bytes, request_id: str) -> dict[str, Tensor | list[str]]
 
 
 def encode(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bytes:
+    """Encode JSON data and tensors as one safetensors file."""
     text = np.frombuffer(json.dumps(header, default=str).encode(), np.uint8)
     arrays = {name: tensor.detach().to("cpu", torch.float32).contiguous().numpy() for name, tensor in tensors.items()}
     return save({"about": text, **arrays})
 
 
 def decode(body: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What `pack` was given; ValueError for bytes that it did not make."""
+    """Decode the JSON data and tensors of such a file; raise ValueError if the bytes are invalid."""
     try:
         arrays = load(body)
         header = json.loads(arrays.pop("about").tobytes())

@@ -1,4 +1,4 @@
-"""A reward server of our own, under an interpreter of its own: started when wanted, anew when gone, ended with us."""
+"""Reward server in a subprocess, which may run under another Python interpreter."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ from f5_tts.rewards.remote.protocol import TOKEN, Address, WorkerError, json_obj
 
 
 class SubprocessServer:
-    """A server under another interpreter: started when it is wanted, anew when it is gone; it ends with this object,
-    and with this process however that ends."""
+    """Reward server in a subprocess: started on demand and restarted if it has ended.
 
-    pause_s = 0.0  # before a further try, which takes the time of a start anyway
+    The subprocess ends with this object, and with this process however it ends.
+    """
+
+    pause_s = 0.0  # before a retry; the restart itself takes time
     hint = "what it said is above"
 
     def __init__(self, entry: ProviderConfig, worker: WorkerConfig, config_key: str) -> None:
@@ -38,6 +40,7 @@ class SubprocessServer:
         self.address: Address | None = None
 
     def ensure_running(self) -> Address:
+        """Return the address of the running server; start or restart it if needed."""
         with self.lock:
             if self.address is not None and self.process.poll() is not None:
                 warnings.warn(
@@ -50,16 +53,16 @@ class SubprocessServer:
             return self.address
 
     def discard(self, address: Address) -> None:
-        """Ends the process of that address; if another thread has done so already, the new one stays."""
+        """Stop the process at that address, unless another thread has already replaced it."""
         with self.lock:
             if address == self.address:
                 self.stop()
                 self.address = None
 
     def start(self) -> Address:
-        """Where a new process serves; waits until its provider is there.
+        """Start a process and wait until its provider is ready; return its address.
 
-        Raises WorkerError with what the process said against it, ConnectionError where something killed it.
+        Raises WorkerError with the reason that the process gives, ConnectionError if a signal killed it.
         """
         token = secrets.token_hex(16)
         self.process = self.launch(token)
@@ -79,15 +82,18 @@ class SubprocessServer:
         raise WorkerError(f"{self.name} ended with exit code {self.process.returncode}: {diagnose(self.python)}")
 
     def launch(self, token: str) -> subprocess.Popen[bytes]:
-        """A process that says on stdout where it serves, or why not; other than ours, it finds modules by its own
-        interpreter and from where the user stands."""
+        """Start the process, which prints its URL or its error as JSON on stdout.
+
+        Unlike the worker processes of this package, it imports modules by its own interpreter's path and from the
+        working directory.
+        """
         try:
             return subprocess.Popen(
                 [self.python, "-m", "f5_tts.rewards.serve", *self.arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env={**os.environ, TOKEN: token},
-                start_new_session=True,  # Ctrl-C is for the run; the server ends when its stdin closes
+                start_new_session=True,  # the process ends when its stdin closes; Ctrl-C must reach the run alone
             )
         except OSError as error:
             raise WorkerError(
@@ -96,7 +102,10 @@ class SubprocessServer:
 
 
 def find_program(python: str, name: str) -> str:
-    """The absolute path of an interpreter; a link stays one, since a virtual environment is known by it."""
+    """Return the absolute path of an interpreter, or raise WorkerError if there is none.
+
+    Symbolic links are kept, because a virtual environment is found by the path of its link.
+    """
     path = shutil.which(Path(python).expanduser())
     if path is None:
         raise WorkerError(f"{name} is no program that can be run; name an interpreter, as in ~/asr/.venv/bin/python")
@@ -104,8 +113,10 @@ def find_program(python: str, name: str) -> str:
 
 
 def read_startup_message(process: subprocess.Popen[bytes], timeout_s: float) -> dict[str, Any]:
-    """What a process says first in JSON; nothing if it ends before, as it must after that time. What a script around it
-    says on stdout is shown."""
+    """Return the first JSON object on a process's stdout; {} if the process ends before.
+
+    The process is killed after the timeout. Other lines, such as the output of a wrapper script, go to stderr.
+    """
     assert process.stdout is not None
     timer = threading.Timer(timeout_s, kill, [process])
     timer.start()
@@ -120,13 +131,14 @@ def read_startup_message(process: subprocess.Popen[bytes], timeout_s: float) -> 
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """At once: it holds nothing that could be lost. Its stdin closes too, for one that is hidden behind a script."""
+    """Kill a process, and close its stdin so that a server behind a wrapper script ends too."""
     assert process.stdin is not None
     process.kill()
     process.stdin.close()
 
 
 def terminate(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process and wait until it has ended."""
     assert process.stdout is not None
     kill(process)
     process.wait()
@@ -134,7 +146,7 @@ def terminate(process: subprocess.Popen[bytes]) -> None:
 
 
 def diagnose(python: str) -> str:
-    """Why an interpreter serves no reward: in its own words, if it cannot import what that takes."""
+    """Explain why an interpreter cannot serve a reward: the last line of its import error, if there is one."""
     result = subprocess.run(
         [python, "-c", "import f5_tts.rewards.serve"], capture_output=True, stdin=subprocess.DEVNULL
     )

@@ -1,4 +1,4 @@
-"""Waveform -> log-mel filter bank as Kaldi computes it, which speaker models hear (pure)."""
+"""Kaldi-compatible log-mel filter bank for speaker models."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-FRAME, SHIFT, FFT = 400, 160, 512  # samples at 16 kHz: 25 ms, 10 ms, and the points of the transform
+FRAME, SHIFT, FFT = 400, 160, 512  # samples at 16 kHz: frame of 25 ms, hop of 10 ms, FFT size
 PRE_EMPHASIS, MIN_HZ, NYQUIST_HZ = 0.97, 20.0, 8000.0
 
 
 def kaldi_fbank(wave: Float[Tensor, " nw"], num_bins: int = 80) -> Float[Tensor, "n d"]:
-    """Natural log of the power in `num_bins` mel bands of each frame that lies whole in a 16 kHz waveform.
+    """Compute the natural log of the power in `num_bins` mel bands of each full frame of a 16 kHz waveform.
 
-    No dither. Kaldi's scale is that of 16-bit samples: a waveform in [-1, 1] is 32768 times too quiet for models that
-    were trained with it. A waveform of fewer than 400 samples has no frame, and is a RuntimeError of torch.
+    There is no dither. Kaldi works on 16-bit sample values, so models trained with it need a waveform in [-1, 1]
+    multiplied by 32768. Torch raises RuntimeError for fewer than 400 samples, which hold no frame.
     """
     frames = wave.unfold(0, FRAME, SHIFT)
     frames = frames - frames.mean(dim=1, keepdim=True)
@@ -26,7 +26,7 @@ def kaldi_fbank(wave: Float[Tensor, " nw"], num_bins: int = 80) -> Float[Tensor,
 
 
 def mel_bands(num_bins: int) -> Float[Tensor, "f d"]:
-    """Triangles that are even on the mel scale, 1127 ln(1 + f / 700), over the bins of the transform."""
+    """Build triangular filters over the FFT bins, evenly spaced on the mel scale 1127 ln(1 + f / 700)."""
     first, last = mel(torch.tensor([MIN_HZ, NYQUIST_HZ])).tolist()
     edges = torch.linspace(first, last, num_bins + 2)
     position = mel(torch.arange(FFT // 2 + 1) * (2 * NYQUIST_HZ / FFT))[:, None]
@@ -35,4 +35,5 @@ def mel_bands(num_bins: int) -> Float[Tensor, "f d"]:
 
 
 def mel(hz: Tensor) -> Tensor:
+    """Convert Hz to mel."""
     return 1127 * (1 + hz / 700).log()

@@ -1,4 +1,4 @@
-"""Filter bank -> speaker embedding by a ResNet34, key-compatible with WeSpeaker's published models."""
+"""ResNet34 speaker encoder, key-compatible with WeSpeaker's published models."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-BLOCKS = (3, 4, 6, 3)  # of layer1 to layer4; from the second on each halves both axes and doubles the channels
-DOWNSAMPLING = 2 ** (len(BLOCKS) - 1)  # of both axes, in all
+BLOCKS = (3, 4, 6, 3)  # of layer1 to layer4; layer2 to layer4 halve both axes and double the channels
+DOWNSAMPLING = 2 ** (len(BLOCKS) - 1)  # total stride of both axes
 VARIANCE_EPS = 1e-7
 
 
 class ResNet34(nn.Module):
-    """A vector that says who speaks, from log-mel bands whose mean over time is zero.
+    """Speaker encoder: embedding of a voice from log-mel bands whose mean over time is zero.
 
-    An item's vector does not depend on what it is batched with. For use in eval mode without gradients.
+    The embedding does not depend on the other items of the batch. Use it in eval mode without gradients.
     """
 
     def __init__(self, feat_dim: int, embed_dim: int, m_channels: int, two_emb_layer: bool):
-        """`feat_dim` is a multiple of 8. `two_emb_layer`: a second layer follows, as in older published models."""
+        """Create the network; `feat_dim` must be a multiple of 8.
+
+        `two_emb_layer` adds a second linear layer, as older published models have it.
+        """
         super().__init__()
         self.feat_dim, self.two_emb_layer = feat_dim, two_emb_layer
         channels = [m_channels * 2**i for i in range(len(BLOCKS))]
@@ -37,19 +40,19 @@ class ResNet34(nn.Module):
             self.seg_2 = nn.Linear(embed_dim, embed_dim)
 
     def forward(self, features: Float[Tensor, "b n d"], lens: Int[Tensor, " b"]) -> Float[Tensor, "b e"]:
-        """Frames past an item's length must be zero."""
+        """Compute the embeddings; frames after an item's length must be zero."""
         mask = (torch.arange(features.shape[1], device=lens.device) < lens[:, None]).to(features)[:, None, None]
         x = self.bn1(self.conv1(features.mT[:, None])).relu_().mul_(mask)
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
             for block in layer:
-                mask = mask[..., :: block.stride]  # frame t is made around frame 2 t, so n become ceil(n / 2)
+                mask = mask[..., :: block.stride]  # output frame t is around input frame 2 t: ceil(n / 2) frames
                 x = block(x, mask)
         vector = self.seg_1(statistics(x, mask))
         return self.seg_2(self.seg_bn_1(vector.relu())) if self.two_emb_layer else vector
 
 
 class Block(nn.Module):
-    """Two convolutions over time and frequency, added to their input; what is not `kept` (1, else 0) stays zero."""
+    """Residual block: two 3x3 convolutions over frequency and time; masked frames stay zero."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int):
         super().__init__()
@@ -65,18 +68,23 @@ class Block(nn.Module):
             )
 
     def forward(self, x: Float[Tensor, "b c d n"], mask: Float[Tensor, "b 1 1 m"]) -> Float[Tensor, "b k h m"]:
+        """Apply the block; the mask is 1 on the valid output frames, else 0."""
         inner = self.bn1(self.conv1(x)).relu_().mul_(mask)
         return self.bn2(self.conv2(inner)).add_(self.shortcut(x)).relu_().mul_(mask)
 
 
 def make_stage(in_channels: int, out_channels: int, stride: int, num: int) -> nn.ModuleList:
+    """Build `num` residual blocks, the first of which has the stride and changes the width."""
     return nn.ModuleList(
         [Block(in_channels, out_channels, stride), *(Block(out_channels, out_channels, 1) for _ in range(num - 1))]
     )
 
 
 def statistics(x: Float[Tensor, "b c d n"], mask: Float[Tensor, "b 1 1 n"]) -> Float[Tensor, "b s"]:
-    """Mean, then standard deviation (unbiased), of each channel and band over the kept frames; of one frame, 0."""
+    """Compute mean and unbiased standard deviation of each channel and band over the valid frames.
+
+    The deviation of a single frame is 0.
+    """
     num = mask.sum(dim=-1)
     mean = x.sum(dim=-1) / num
     variance = (x - mean[..., None]).square().mul(mask).sum(dim=-1) / (num - 1).clamp(min=1)

@@ -1,4 +1,4 @@
-"""Rewards clips in the voice of their reference: cosine of two embeddings, whatever model makes them."""
+"""Speaker-similarity rewards, independent of the encoder."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from torch.nn import functional as F
 from f5_tts.rewards.audio import fingerprint, shared_rate, to_16k_mono, usable_indices
 from f5_tts.types import RewardInput
 
-CACHE_SIZE = 1024  # embeddings kept, about 1 kB each
+CACHE_SIZE = 1024  # cached embeddings, about 1 kB each
 
 
 class SpeakerSimilarityReward(ABC):
-    """Scores by `encode`, which subclasses give.
+    """Base class of speaker-similarity rewards; subclasses implement `encode`.
 
-    Components: `sim`, the cosine of a clip's embedding and its reference's, -1 where the clip holds no sound to judge
-    and NaN where the reference holds none or is missing; `unusable`, 1 for such clips, else 0.
+    Components: `sim`, the cosine of the speaker embeddings of a clip and its reference; -1 where the clip cannot be
+    scored, NaN where the reference is missing or unusable. `unusable`: 1 where the clip cannot be scored, else 0.
     """
 
     component = "sim"
@@ -31,10 +31,10 @@ class SpeakerSimilarityReward(ABC):
 
     @abstractmethod
     def encode(self, clips: list[Tensor]) -> Float[Tensor, "b e"]:
-        """Who speaks in each clip (mono, 16 kHz, 0.1 s or more): a vector, whose length says nothing."""
+        """Compute a speaker embedding of each clip (mono, 16 kHz, at least 0.1 s), of any norm."""
 
     def score(self, inputs: Sequence[RewardInput]) -> dict[str, Float[Tensor, " b"]]:
-        """All inputs must have one sample rate, or it is a ValueError."""
+        """Score the clips; raise ValueError if their sample rates differ."""
         sample_rate = shared_rate(inputs)
         clips = self.embed([item.audio for item in inputs], sample_rate)
         empty = torch.zeros(0)
@@ -47,7 +47,7 @@ class SpeakerSimilarityReward(ABC):
 
     @torch.no_grad()
     def embed(self, clips: list[Tensor], sample_rate: int) -> Float[Tensor, "b e"]:
-        """Unit vectors on the CPU that say who speaks in each mono clip; zeros where a clip holds no sound."""
+        """Compute speaker embeddings of unit norm, on the CPU; clips that cannot be scored get zeros."""
         usable = usable_indices(clips, sample_rate)
         if not usable:
             return torch.zeros(len(clips), 1)
@@ -55,12 +55,12 @@ class SpeakerSimilarityReward(ABC):
         return vectors.new_zeros(len(clips), vectors.shape[1]).index_copy(0, torch.tensor(usable), vectors)
 
     def _embed_references(self, clips: list[Tensor], sample_rate: int) -> Float[Tensor, "b e"]:
-        """As `embed`, but a clip heard before is looked up: a group shares one reference, and prompts come back."""
+        """Embed the references, cached: the samples of a group share one reference, and prompts recur."""
         keys = [fingerprint(clip, sample_rate) for clip in clips]
         new = {key: clip for key, clip in zip(keys, clips, strict=True) if key not in self._cache}
         self._cache.update(zip(new, self.embed(list(new.values()), sample_rate), strict=True))
         vectors = [self._cache[key] for key in keys]
         for key in list(self._cache)[:-CACHE_SIZE]:
             del self._cache[key]
-        width = max(map(len, vectors))  # a batch of nothing but silence has no width of its own
+        width = max(map(len, vectors))  # references without usable audio may have an embedding of another width
         return torch.stack([vector if len(vector) == width else torch.zeros(width) for vector in vectors])

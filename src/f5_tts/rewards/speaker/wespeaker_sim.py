@@ -1,6 +1,6 @@
-"""Rewards clips in the voice of their reference: cosine of two speaker embeddings, by a published WeSpeaker ResNet34.
+"""Speaker similarity by a published WeSpeaker ResNet34.
 
-The folder's `config.yaml` and `avg_model.pt` are all that is used; the package wespeaker is not needed.
+Only `config.yaml` and `avg_model.pt` of the model folder are used. The package wespeaker is not needed.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ from f5_tts.rewards.speaker.resnet import DOWNSAMPLING, ResNet34
 from f5_tts.rewards.speaker.similarity_reward import SpeakerSimilarityReward
 
 CONFIG, WEIGHTS = "config.yaml", "avg_model.pt"
-HOME = "WESPEAKER_HOME"  # the package's own variable
-HOME_SUBDIRS = (".", "cnceleb_resnet34", "chinese")  # where the model may lie there; the package itself makes the last
+HOME = "WESPEAKER_HOME"  # environment variable of the package wespeaker
+# folders of the model inside it; the package itself creates the last
+HOME_SUBDIRS = (".", "cnceleb_resnet34", "chinese")
 FETCH_DIR = "checkpoints/wespeaker/cnceleb_resnet34"
 FETCH_COMMAND = f"python -m f5_tts.scripts.fetch_reward_spk_model --cache_dir {FETCH_DIR}"
 FETCH_HINT = f"run: {FETCH_COMMAND} and set config.model_dir to {FETCH_DIR}/cnceleb_resnet34"
 MODEL_HINT = f"use cnceleb_resnet34: {FETCH_COMMAND}"
 
-# model_args with what a missing one means; m_channels is ours, for small models
+# model_args and their defaults; m_channels is this project's addition, for small models
 DEFAULT_ARGUMENTS = {
     "feat_dim": None,
     "embed_dim": None,
@@ -47,53 +48,55 @@ FEATURE_ARGUMENTS = {
     "cmvn": True,
     "cmvn_args.norm_mean": True,
     "cmvn_args.norm_var": False,
-}  # dataset_args, in Hz and ms; not dither: in training it is noise below one step of 16 bits, here it would be chance
+}  # dataset_args, in Hz and ms; without dither, which would make scores random
 SCALE = 32768.0  # published models were trained on 16-bit samples
-WRAPPERS = ("model", "state_dict")  # under which a file may hold its weights
-TRAINING_KEYS = "projection."  # in the file, of no use here
-MAX_BATCH = 4  # clips in one pass; CPU s per clip of 5 s, one thread: 1 0.33, 2 0.31, 4 0.32, 8 0.32-0.36, 16 0.39
+WRAPPERS = ("model", "state_dict")  # keys under which a file may hold its weights
+TRAINING_KEYS = "projection."  # prefix of the tensors that only training uses
+MAX_BATCH = 4  # clips per batch; CPU s per clip of 5 s, one thread: 1 0.33, 2 0.31, 4 0.32, 8 0.32-0.36, 16 0.39
 
 
 class WespeakerSim(SpeakerSimilarityReward):
-    """Cosine between the voices of a clip and of its reference, in [-1, 1]; `VoiceReward` says what else.
+    """Cosine similarity of the speaker embeddings of a clip and its reference, in [-1, 1].
 
-    WeSpeaker itself reports (cosine + 1) / 2. Loudness does not count, and padding changes nothing.
+    WeSpeaker itself reports (cosine + 1) / 2. Loudness and padding do not change the score. See
+    `SpeakerSimilarityReward`.
     """
 
     num_parameters = 6_630_000
 
     def __init__(self, model_dir: str | None = None, device: str = "cpu"):
-        """`model_dir`: a folder with config.yaml and avg_model.pt; None: as $WESPEAKER_HOME says."""
+        """Load the model from a folder with config.yaml and avg_model.pt; None: from $WESPEAKER_HOME."""
         super().__init__()
         self.device = find_device(device, "wespeaker_sim: config.device")
         network = read_resnet(model_folder(model_dir)).to(self.device)
         self.network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def encode(self, clips: list[Tensor]) -> Float[Tensor, "b e"]:
+        """Compute embeddings in batches of clips of similar length."""
         with torch.autocast(self.device.type, enabled=False):
             features = [self.features(clip) for clip in clips]
-            order = sorted(range(len(clips)), key=lambda i: len(features[i]))  # alike lengths need little padding
+            order = sorted(range(len(clips)), key=lambda i: len(features[i]))  # similar lengths need little padding
             batches = [order[i : i + MAX_BATCH] for i in range(0, len(order), MAX_BATCH)]
             vectors = torch.cat([self.network(*pad_features([features[i] for i in batch])) for batch in batches])
         return vectors[torch.tensor(order).argsort()]
 
     def features(self, clip: Float[Tensor, " nw"]) -> Float[Tensor, "n d"]:
-        """Log-mel bands, each with a mean of zero over the clip."""
+        """Compute log-mel bands with zero mean over the clip."""
         bands = kaldi_fbank(clip.to(self.device) * SCALE, self.network.feat_dim)
         return bands - bands.mean(dim=0)
 
 
 def pad_features(features: Sequence[Tensor]) -> tuple[Float[Tensor, "b n d"], Int[Tensor, " b"]]:
-    """One batch, zeros after each item's end, and the lengths in frames."""
+    """Pad features into one batch with zeros; return it with the lengths in frames."""
     batch = pad_sequence(list(features), batch_first=True)
     return batch, torch.tensor([len(item) for item in features], device=batch.device)
 
 
-# --- from a folder ---
+# --- model folder ---
 
 
 def model_folder(model_dir: str | None) -> Path:
-    """The folder with both files; FileNotFoundError that says where they were sought and how to get them."""
+    """Return the folder with both files; raise FileNotFoundError with the paths tried and the fetch command."""
     if model_dir is None:
         return folder_in_home(os.environ.get(HOME))
     folder = Path(model_dir).expanduser()
@@ -107,6 +110,7 @@ def model_folder(model_dir: str | None) -> Path:
 
 
 def folder_in_home(home: str | None) -> Path:
+    """Find the model folder inside $WESPEAKER_HOME; raise FileNotFoundError if there is none."""
     for name in HOME_SUBDIRS if home else ():
         if not missing(folder := Path(home or "").expanduser() / name):
             return folder
@@ -115,19 +119,23 @@ def folder_in_home(home: str | None) -> Path:
 
 
 def missing(folder: Path) -> list[str]:
+    """List the model files that a folder does not have."""
     return [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
 
 
 def read_resnet(folder: Path) -> ResNet34:
-    """The network in a folder, its weights frozen; ValueError for files that are damaged, or not of such a network."""
-    with torch.device("meta"):  # its weights are in the file; to draw others first would change the random state
+    """Load the network of a folder with frozen weights; raise ValueError for damaged or other files."""
+    with torch.device("meta"):  # the file has the weights; random initial ones would change the random state
         network = ResNet34(**read_arguments(folder / CONFIG))
     load_tensors(network, folder / WEIGHTS)
     return network.eval().requires_grad_(False)
 
 
 def read_arguments(path: Path) -> dict[str, Any]:
-    """What ResNet34 is made with, by a config.yaml; ValueError for another network, or one that hears otherwise."""
+    """Read the arguments of ResNet34 from a config.yaml.
+
+    Raises ValueError for another network or for other features.
+    """
     config = read_yaml(path)
     check_kind(config, path)
     arguments = DEFAULT_ARGUMENTS | get_nested(config, "model_args")
@@ -137,7 +145,7 @@ def read_arguments(path: Path) -> dict[str, Any]:
 
 
 def check_kind(config: Any, path: Path) -> None:
-    """See that a config describes a ResNet34 over a filter bank, WeSpeaker's or ours."""
+    """Raise ValueError unless a config describes a ResNet34 on filter-bank features."""
     if (frontend := get_nested(config, "dataset_args.frontend")) not in (None, "fbank"):
         raise ValueError(
             f"{path} has dataset_args.frontend: {frontend}; WeSpeaker reward loading is fbank-only. Other frontends "
@@ -151,6 +159,7 @@ def check_kind(config: Any, path: Path) -> None:
 
 
 def check_arguments(arguments: dict[str, Any], path: Path) -> None:
+    """Raise ValueError for unknown or invalid model_args."""
     if unknown := [str(name) for name in arguments if name not in DEFAULT_ARGUMENTS]:
         raise ValueError(
             f"{path} has model_args {', '.join(unknown)}; known are {', '.join(DEFAULT_ARGUMENTS)}; {MODEL_HINT}"
@@ -161,6 +170,7 @@ def check_arguments(arguments: dict[str, Any], path: Path) -> None:
 
 
 def is_size(value: Any) -> bool:
+    """Check whether a value is a positive integer."""
     return type(value) is int and value > 0
 
 
@@ -174,7 +184,10 @@ ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def check_features(config: Any, num_bins: int, path: Path) -> None:
-    """See that a network was trained on the features that are computed here; a key left out means that it was."""
+    """Raise ValueError if a network was trained on other features than those computed here.
+
+    A missing key means that the feature is the same.
+    """
     for key, expected in {**FEATURE_ARGUMENTS, "fbank_args.num_mel_bins": num_bins}.items():
         if (actual := get_nested(config, f"dataset_args.{key}")) not in (None, expected):
             raise ValueError(
@@ -183,7 +196,10 @@ def check_features(config: Any, num_bins: int, path: Path) -> None:
 
 
 def load_tensors(network: ResNet34, path: Path) -> None:
-    """Load a file's weights strictly, those of its training left out; ValueError names the first that differ."""
+    """Load the weights of a file strictly, without those that only training used.
+
+    Raises ValueError with the first tensors that differ.
+    """
     content = read_file(path)
     for name in WRAPPERS:
         content = content.get(name, content) if isinstance(content, dict) else content
@@ -198,4 +214,4 @@ def load_tensors(network: ResNet34, path: Path) -> None:
             f"{path} is not what its {CONFIG} describes ({len(mismatched)} tensors differ; "
             f"{'; '.join(mismatched[:3])}): both should come from one place; {MODEL_HINT}"
         )
-    network.load_state_dict(weights, assign=True)  # counts of batches too, which averaging has made fractions
+    network.load_state_dict(weights, assign=True)  # assign keeps the batch counts, which averaging has made fractions
