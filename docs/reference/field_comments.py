@@ -14,6 +14,8 @@ import griffe
 
 
 class FieldComments(griffe.Extension):
+    """Griffe extension that is called for each attribute and each object."""
+
     def on_attribute_instance(self, *, attr: griffe.Attribute, **_: Any) -> None:
         """Take the comment at the end of an attribute's line, else the lines of comment above it, as its docstring."""
         if attr.docstring is None and attr.lineno is not None and isinstance(attr.filepath, Path):
