@@ -62,7 +62,7 @@ ignore implement import impute include increase index indicate infer initialize 
 integrate interpolate interpret interrupt invalidate invert invoke issue iterate join judge keep kill label launch lay
 learn leave lengthen let lift limit link list listen load locate lock log look lower make map mark mask match measure
 merge mix modify monitor move multiply mutate name narrow nest normalize note notify number obey observe obtain offer
-omit open optimize order overwrite pack pad parametrize parse partition pass patch pause perform permute persist
+omit open optimize order overwrite pack pad pair parametrize parse partition pass patch pause perform permute persist
 perturb pick place plan play plot poll pop prepare prepend preserve pretend prevent prime print probe process produce
 project promote prompt propagate protect prove provide prune pull push put quantize query queue quote raise randomize
 rank re-encode reach read rebuild receive recognize recompute reconstruct record recover recreate reduce refine
