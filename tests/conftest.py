@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file
+from tests.forkserver import Servers, installed
 from tests.tiny import tiny_arch
 from torch import Tensor
 
@@ -30,6 +33,22 @@ GAUSSIAN = ("dit", "unett")  # golden models with a Gaussian head
 def ctrl_c_ends() -> None:
     """Restore the handling of Ctrl-C, which tests in the background and their subprocesses would ignore."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fork_server(ctrl_c_ends: None) -> Iterator[None]:
+    """Start our commands as forks; F5_TTS_TESTS_FORK=0 starts them all from the interpreter."""
+    if sys.platform != "linux" or os.environ.get("F5_TTS_TESTS_FORK") == "0":
+        yield
+        return
+    with installed(Servers(os.environ, {})):
+        yield
+
+
+@pytest.fixture
+def real_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start the commands of this test from the interpreter."""
+    monkeypatch.setattr(Servers, "request", lambda self, given: None)
 
 
 @cache

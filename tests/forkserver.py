@@ -1,0 +1,354 @@
+"""Start the commands that tests run as forks of a process that has imported the heavy libraries already.
+
+Importing torch takes most of the time of a short command. `installed` changes how `subprocess` starts
+`[sys.executable, "-m", <a module of ours or torchrun>, ...]`: a server process, which has imported the libraries and
+has started no threads, forks, and the fork runs the module as `__main__`. Otherwise the process is like one started from
+the interpreter: it is a child of the caller, so that signals, exit codes and resource usage work as usual; it has its own
+arguments, working directory, environment, standard streams, session, `sys.path` and random seeds. Ranks that torchrun
+starts are forks too.
+
+A fork differs from a new process in this: the hash seed, and the state of the imported libraries (logging handlers,
+warning filters) come from the server, and nothing that an import prints is printed again. So each command is started from
+the interpreter in one test at least (`test_starts.py`), and tests about imports use the interpreter.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import gc
+import importlib
+import inspect
+import json
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, NoReturn
+
+LIBRARIES = [  # while they are imported, they read no environment variable but those of OF_LIBRARIES
+    *("numpy", "torch", "torch._dynamo", "torch.distributed.run", "torch.distributed.fsdp", "scipy.signal"),
+    *("soundfile", "soxr", "jaxtyping", "omegaconf", "hydra", "tqdm", "rapidfuzz", "psutil", "yaml"),
+]
+WITH_HUB = [  # while they are imported, they or what they import read the variables of OF_HUB
+    *("huggingface_hub", "datasets", "accelerate", "ema_pytorch", "safetensors.torch", "pypinyin", "rjieba"),
+    *("torch.utils.tensorboard", "f5_tts.api", "f5_tts.train.train", "f5_tts.train.train_rl"),
+]
+OF_HUB = ("HF_", "HUGGING", "TRANSFORMERS", "ACCELERATE", "XDG_", "DATASETS", "HOME")
+OF_LIBRARIES = (
+    *("LC_", "LANG", "TZ", "LD_", "OMP_", "MKL_", "OPENBLAS_", "KMP_", "GOMP_", "MALLOC_", "TORCH", "PYTORCH", "CUDA"),
+    *("PYTHONHASHSEED", "PYTHONDEVMODE", "PYTHONWARNINGS", "PYTHONUTF8", "PYTHONIOENCODING", "PYTHONOPTIMIZE"),
+)
+OF_RANKS = ("TORCHELASTIC_", "TORCH_NCCL_", "TORCH_SHOW_")  # set by torchrun, read when ranks find each other
+OURS = ("f5_tts.", "tests.", "torch.distributed.run", "accelerate.commands.launch")
+WITHOUT_TORCH = ("f5_tts.scripts.fetch", "f5_tts.rewards.sphinx", "f5_tts.rewards.asr.pocketsphinx_worker")
+STARTS_OTHERS = {"torch.distributed.run", "accelerate.commands.launch"}
+IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)  # by servers, which end with their sockets
+SET_CHILD_SUBREAPER = 36  # of <linux/prctl.h>
+Request = dict[str, Any]
+
+
+# --- the process that starts others ---
+
+
+class Servers:
+    """Fork servers of this process: one with all libraries, and one without those that read where the hub's cache is.
+
+    Args:
+        environment: the variables that the servers' libraries see while they are imported.
+        doors: sockets of servers that run already, by whether they have all libraries.
+        scripts: whether files are started by a fork, too.
+    """
+
+    def __init__(self, environment: Mapping[str, str], doors: dict[bool, socket.socket], scripts: bool = False) -> None:
+        self.environment = dict(environment)
+        self.doors = doors
+        self.scripts = scripts
+        self.lock = threading.Lock()
+
+    def request(self, given: Mapping[str, Any]) -> Request | None:
+        """Return what to ask a server for, or None where the interpreter must be started.
+
+        Args:
+            given: the arguments of `Popen._execute_child`, by name.
+        """
+        if given["preexec_fn"] or given["shell"] or given["pass_fds"] or isinstance(given["args"], str | bytes):
+            return None
+        if any(given.get(name, -1) not in (None, -1) for name in ("uid", "gid", "gids", "umask", "process_group")):
+            return None
+        interpreter, *words = map(os.fspath, given["args"])
+        unbuffered = words[:1] == ["-u"]
+        words = words[unbuffered:]
+        environment = dict(os.environ if given["env"] is None else given["env"])
+        cwd = os.fspath(given["cwd"] or os.getcwd())
+        if interpreter != sys.executable or not self.is_ours(words) or not self.fits(environment):
+            return None
+        if given["executable"] not in (None, interpreter) or not os.path.isdir(cwd):
+            return None
+        return {
+            "words": words,
+            "unbuffered": unbuffered or bool(environment.get("PYTHONUNBUFFERED")),
+            "cwd": os.path.realpath(cwd),
+            "environment": environment,
+            "session": bool(given["start_new_session"]),
+            "ignored": signal.getsignal(signal.SIGINT) == signal.SIG_IGN,
+        }
+
+    def is_ours(self, words: list[str]) -> bool:
+        if len(words) > 1 and words[0] == "-m":
+            return words[1].startswith(OURS) and not words[1].startswith(WITHOUT_TORCH)
+        return self.scripts and words[:1] != [] and words[0].endswith(".py")
+
+    def fits(self, environment: dict[str, str]) -> bool:
+        """Check whether the servers' libraries would have read the same in this environment."""
+        return chosen(environment, OF_LIBRARIES) == chosen(self.environment, OF_LIBRARIES)
+
+    def start(self, request: Request, files: list[int]) -> int:
+        """Return the process ID of a new child of this process."""
+        hub = chosen(request["environment"], OF_HUB) == chosen(self.environment, OF_HUB)
+        with self.lock, adopt_orphans():
+            return ask(self.door(hub), request, files)
+
+    def door(self, hub: bool) -> socket.socket:
+        """Return the socket of a server, which is started when it is first asked for."""
+        if hub not in self.doors:
+            self.doors[hub], theirs = socket.socketpair()
+            with theirs:
+                if hub:
+                    ask(self.door(False), {"import": WITH_HUB}, [theirs.fileno()])
+                else:
+                    start_server(self.environment, theirs)
+        return self.doors[hub]
+
+    def close(self) -> None:
+        for door in self.doors.values():
+            door.close()
+
+
+def chosen(environment: Mapping[str, str], beginnings: tuple[str, ...]) -> dict[str, str]:
+    found = {name: value for name, value in environment.items() if name.startswith(beginnings)}
+    return {name: value for name, value in found.items() if not name.startswith(OF_RANKS)}
+
+
+def start_server(environment: Mapping[str, str], door: socket.socket) -> None:
+    """Start a server from the interpreter; it ends when the other end of its socket is closed."""
+    own = {name: value for name, value in environment.items() if name not in ("PYTHONPATH", "PYTHONUNBUFFERED")}
+    command = [sys.executable, __file__, str(door.fileno()), environment.get("PYTHONPATH", "")]
+    subprocess.Popen(command, env=own, stdin=subprocess.DEVNULL, pass_fds=[door.fileno()])
+
+
+def ask(door: socket.socket, request: Request, files: list[int]) -> int:
+    """Send a request with these files; return the process ID of the fork."""
+    data = json.dumps(request).encode()
+    socket.send_fds(door, [len(data).to_bytes(8, "little")], files)
+    door.sendall(data)
+    return int.from_bytes(receive(door, 8), "little")
+
+
+def receive(door: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        piece = door.recv(size - len(data))
+        if not piece:
+            raise EOFError("the fork server has ended")
+        data += piece
+    return data
+
+
+@contextlib.contextmanager
+def adopt_orphans() -> Iterator[None]:
+    """Become the parent of descendants whose parent ends meanwhile."""
+    prctl = ctypes.CDLL(None).prctl
+    prctl(SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    try:
+        yield
+    finally:
+        prctl(SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+
+
+@contextlib.contextmanager
+def installed(servers: Servers) -> Iterator[None]:
+    """Let `subprocess` start processes by these servers, where they can."""
+    by_interpreter: Any = subprocess.Popen._execute_child  # pyright: ignore[reportAttributeAccessIssue]
+    signature = inspect.signature(by_interpreter)
+
+    def execute_child(self: Any, *args: Any, **kwargs: Any) -> None:
+        given = signature.bind(self, *args, **kwargs).arguments
+        request = servers.request(given)
+        if request is None:
+            by_interpreter(self, *args, **kwargs)
+            return
+        ends = [given[name] for name in ("p2cread", "c2pwrite", "errwrite")]
+        try:
+            self.pid = servers.start(request, [number if end == -1 else end for number, end in enumerate(ends)])
+            self._child_created = True
+        finally:
+            names = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
+            self._close_pipe_fds(*(given[name] for name in names))
+
+    subprocess.Popen._execute_child = execute_child  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        yield
+    finally:
+        subprocess.Popen._execute_child = by_interpreter  # pyright: ignore[reportAttributeAccessIssue]
+        servers.close()
+
+
+# --- the server ---
+
+
+def serve(door: socket.socket) -> tuple[Request, list[int]]:
+    """Fork at each request, and return it and its files in the fork; the server ends when nobody can ask any more."""
+    while True:
+        header, files, _, _ = socket.recv_fds(door, 8, 3)
+        if not header:
+            os._exit(0)
+        header += receive(door, 8 - len(header))
+        request = json.loads(receive(door, int.from_bytes(header, "little")))
+        child = fork_orphan()
+        if child == 0:
+            door.close()
+            return request, files
+        for file in files:
+            os.close(file)
+        door.sendall(child.to_bytes(8, "little"))
+
+
+def fork_orphan() -> int:
+    """Fork as `os.fork` does; the child's parent is the nearest ancestor that adopts orphans."""
+    reading, writing = os.pipe()
+    between = os.fork()
+    if between:
+        os.close(writing)
+        child = int.from_bytes(os.read(reading, 8), "little")
+        os.close(reading)
+        os.waitpid(between, 0)
+        return child
+    parent = os.getpid()
+    child = os.fork()
+    if child:
+        os.write(writing, child.to_bytes(8, "little"))
+        os._exit(0)
+    os.close(reading)
+    os.close(writing)
+    while os.getppid() == parent:
+        time.sleep(0.0002)
+    return 0
+
+
+def import_all(names: list[str]) -> None:
+    for name in names:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # else a collection in a fork copies every page
+
+
+def become(request: Request, files: list[int]) -> None:
+    """Give this fork what a new process has that is started with the request."""
+    for number, file in enumerate(files):
+        os.dup2(file, number)
+    for file in set(files) - {0, 1, 2}:
+        os.close(file)
+    if request["session"]:
+        os.setsid()
+    for number in IGNORED:
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN if request["ignored"] else signal.default_int_handler)
+    os.chdir(request["cwd"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True if request["unbuffered"] else stream.line_buffering or stream.isatty())  # type: ignore[union-attr]
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed()  # the module `random` sees to this itself
+
+
+def fork_server(scripts: bool) -> Servers | socket.socket:
+    """Fork a server for the children of this process; return what asks it, and in the server itself its socket."""
+    asking, answering = socket.socketpair()
+    if os.fork():
+        answering.close()
+        return Servers(os.environ, {False: asking, True: asking}, scripts)
+    asking.close()
+    devnull = os.open(os.devnull, os.O_RDWR)
+    for number in range(3):
+        os.dup2(devnull, number)
+    os.close(devnull)
+    return answering
+
+
+def run(request: Request, libraries_path: list[str]) -> None:
+    """Run the module or file that was asked for as `__main__`."""
+    words = request["words"]
+    is_module = words[0] == "-m"
+    first = request["cwd"] if is_module else os.path.dirname(os.path.join(request["cwd"], words[0]))
+    sys.path[:] = [first, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)), *libraries_path]
+    sys.orig_argv[1:] = words
+    if is_module:
+        sys.argv[:] = ["-m", *words[2:]]
+        sys.modules.pop(words[1], None)
+        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv[:] = words
+        runpy.run_path(words[0], run_name="__main__")
+
+
+def run_and_exit(request: Request, libraries_path: list[str]) -> NoReturn:
+    """End as the interpreter does, but for the destruction of modules, which would copy nearly all pages of the server.
+
+    A fork that is interrupted dies by SIGINT, as its parent expects.
+    """
+    code, interrupted = 0, False
+    try:
+        run(request, libraries_path)
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+        if code == 1 and end.code != 1:
+            print(end.code, file=sys.stderr)
+    except BaseException as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+        code, interrupted = 1, isinstance(error, KeyboardInterrupt)
+    threading._shutdown()  # pyright: ignore[reportAttributeAccessIssue]: waits for threads that are no daemons
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    if interrupted:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    os._exit(code & 0xFF)
+
+
+def main() -> None:
+    """Serve, and run in forks what is asked for."""
+    door, path = socket.socket(fileno=int(sys.argv[1])), sys.path[1:]
+    sys.path[:] = [*filter(None, sys.argv[2].split(os.pathsep)), *path]
+    for number in IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+    import_all(LIBRARIES)
+    while True:
+        request, files = serve(door)
+        if "import" in request:
+            door = socket.socket(fileno=files[0])
+            import_all(request["import"])
+            continue
+        become(request, files)
+        if not set(request["words"][:2]) & STARTS_OTHERS:
+            run_and_exit(request, path)
+        servers = fork_server(scripts=True)
+        if isinstance(servers, Servers):
+            with installed(servers):
+                run_and_exit(request, path)
+        door = servers
+
+
+if __name__ == "__main__":
+    main()
