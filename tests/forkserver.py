@@ -40,12 +40,14 @@ WITH_HUB = [  # while they are imported, they or what they import read the varia
     *("huggingface_hub", "datasets", "accelerate", "ema_pytorch", "safetensors.torch", "pypinyin", "rjieba"),
     *("torch.utils.tensorboard", "f5_tts.api", "f5_tts.train.train", "f5_tts.train.train_rl"),
 ]
-OF_HUB = ("HF_", "HUGGING", "TRANSFORMERS", "ACCELERATE", "XDG_", "DATASETS", "HOME")
+OF_HUB = ("HF_", "HUGGING", "TRANSFORMERS", "XDG_", "DATASETS", "HOME")
 OF_LIBRARIES = (
     *("LC_", "LANG", "TZ", "LD_", "OMP_", "MKL_", "OPENBLAS_", "KMP_", "GOMP_", "MALLOC_", "TORCH", "PYTORCH", "CUDA"),
     *("PYTHONHASHSEED", "PYTHONDEVMODE", "PYTHONWARNINGS", "PYTHONUTF8", "PYTHONIOENCODING", "PYTHONOPTIMIZE"),
 )
-OF_RANKS = ("TORCHELASTIC_", "TORCH_NCCL_", "TORCH_SHOW_")  # set by torchrun, read when ranks find each other
+READ_LATER = (  # set by torchrun and accelerate; torch reads them when ranks find each other, or for Macs alone
+    *("TORCHELASTIC_", "TORCH_NCCL_", "TORCHINDUCTOR_CACHE_DIR", "PYTORCH_ENABLE_MPS_FALLBACK"),
+)
 OURS = ("f5_tts.", "tests.", "torch.distributed.run", "accelerate.commands.launch")
 WITHOUT_TORCH = ("f5_tts.scripts.fetch", "f5_tts.rewards.sphinx", "f5_tts.rewards.asr.pocketsphinx_worker")
 STARTS_OTHERS = {"torch.distributed.run", "accelerate.commands.launch"}
@@ -133,7 +135,7 @@ class Servers:
 
 def chosen(environment: Mapping[str, str], beginnings: tuple[str, ...]) -> dict[str, str]:
     found = {name: value for name, value in environment.items() if name.startswith(beginnings)}
-    return {name: value for name, value in found.items() if not name.startswith(OF_RANKS)}
+    return {name: value for name, value in found.items() if not name.startswith(READ_LATER)}
 
 
 def start_server(environment: Mapping[str, str], door: socket.socket) -> None:
