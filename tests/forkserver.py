@@ -2,14 +2,15 @@
 
 Importing torch takes most of the time of a short command. `installed` changes how `subprocess` starts
 `[sys.executable, "-m", <a module of ours or torchrun>, ...]`: a server process, which has imported the libraries and
-has started no threads, forks, and the fork runs the module as `__main__`. Otherwise the process is like one started from
-the interpreter: it is a child of the caller, so that signals, exit codes and resource usage work as usual; it has its own
-arguments, working directory, environment, standard streams, session, `sys.path` and random seeds. Ranks that torchrun
-starts are forks too.
+has started no threads, forks, and the fork runs the module as `__main__`. Otherwise the process is like one that the
+interpreter starts: it is a child of the caller, so that signals, exit codes and resource usage work as usual; it has
+its own arguments, working directory, environment, standard streams, session, `sys.path` and random seeds. Processes
+that a fork starts (ranks, loaders of data) are forks too, and so are those that `multiprocessing` starts by "spawn" or
+"forkserver".
 
 A fork differs from a new process in this: the hash seed, and the state of the imported libraries (logging handlers,
-warning filters) come from the server, and nothing that an import prints is printed again. So each command is started from
-the interpreter in one test at least (`test_starts.py`), and tests about imports use the interpreter.
+warning filters) come from the server, and nothing that an import prints is printed again. So each command is started by
+the interpreter in one test at least (`test_starts.py`), and so is whatever tests look at imports.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import fcntl
 import gc
 import importlib
 import inspect
 import json
+import multiprocessing.util
 import os
 import runpy
 import signal
@@ -29,7 +32,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
 from typing import Any, NoReturn
 
 LIBRARIES = [  # while they are imported, they read no environment variable but those of OF_LIBRARIES
@@ -38,7 +43,7 @@ LIBRARIES = [  # while they are imported, they read no environment variable but 
 ]
 WITH_HUB = [  # while they are imported, they or what they import read the variables of OF_HUB
     *("huggingface_hub", "datasets", "accelerate", "ema_pytorch", "safetensors.torch", "pypinyin", "rjieba"),
-    *("torch.utils.tensorboard", "f5_tts.api", "f5_tts.train.train", "f5_tts.train.train_rl"),
+    *("torch.utils.tensorboard", "f5_tts.api", "f5_tts.train.train", "f5_tts.train.train_rl", "f5_tts.scripts.doctor"),
 ]
 OF_HUB = ("HF_", "HUGGING", "TRANSFORMERS", "XDG_", "DATASETS", "HOME")
 OF_LIBRARIES = (
@@ -48,9 +53,9 @@ OF_LIBRARIES = (
 READ_LATER = (  # set by torchrun and accelerate; torch reads them when ranks find each other, or for Macs alone
     *("TORCHELASTIC_", "TORCH_NCCL_", "TORCHINDUCTOR_CACHE_DIR", "PYTORCH_ENABLE_MPS_FALLBACK"),
 )
-OURS = ("f5_tts.", "tests.", "torch.distributed.run", "accelerate.commands.launch")
-WITHOUT_TORCH = ("f5_tts.scripts.fetch", "f5_tts.rewards.sphinx", "f5_tts.rewards.asr.pocketsphinx_worker")
-STARTS_OTHERS = {"torch.distributed.run", "accelerate.commands.launch"}
+OURS = ("f5_tts.", "tests.", "recipes.", "torch.distributed.run", "accelerate.commands.launch")
+WITHOUT_TORCH = ("f5_tts.scripts.fetch", "f5_tts.rewards.asr.pocketsphinx_worker")
+OF_MULTIPROCESSING = ("from multiprocessing.spawn import", "from multiprocessing.forkserver import")
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)  # by servers, which end with their sockets
 SET_CHILD_SUBREAPER = 36  # of <linux/prctl.h>
 Request = dict[str, Any]
@@ -82,40 +87,47 @@ class Servers:
         """
         if given["preexec_fn"] or given["shell"] or given["pass_fds"] or isinstance(given["args"], str | bytes):
             return None
+        if given["executable"] not in (None, sys.executable):
+            return None
         if any(given.get(name, -1) not in (None, -1) for name in ("uid", "gid", "gids", "umask", "process_group")):
             return None
-        interpreter, *words = map(os.fspath, given["args"])
-        unbuffered = words[:1] == ["-u"]
-        words = words[unbuffered:]
-        environment = dict(os.environ if given["env"] is None else given["env"])
-        cwd = os.fspath(given["cwd"] or os.getcwd())
-        if interpreter != sys.executable or not self.is_ours(words) or not self.fits(environment):
-            return None
-        if given["executable"] not in (None, interpreter) or not os.path.isdir(cwd):
+        environment = os.environ if given["env"] is None else given["env"]
+        cwd, session = os.fspath(given["cwd"] or str(Path.cwd())), bool(given["start_new_session"])
+        return self.request_of([os.fspath(word) for word in given["args"]], environment, cwd, session)
+
+    def request_of(self, command: list[str], environment: Mapping[str, str], cwd: str, session: bool) -> Request | None:
+        interpreter, *words = command
+        options = [word for word in words[:2] if word in ("-u", "-B")]
+        words = words[len(options) :]
+        fits = self.fits(environment) and Path(cwd).is_dir()
+        if interpreter != sys.executable or not self.is_ours(words) or not fits:
             return None
         return {
             "words": words,
-            "unbuffered": unbuffered or bool(environment.get("PYTHONUNBUFFERED")),
+            "unbuffered": "-u" in options or bool(environment.get("PYTHONUNBUFFERED")),
             "cwd": os.path.realpath(cwd),
-            "environment": environment,
-            "session": bool(given["start_new_session"]),
+            "environment": dict(environment),
+            "session": session,
             "ignored": signal.getsignal(signal.SIGINT) == signal.SIG_IGN,
         }
 
     def is_ours(self, words: list[str]) -> bool:
-        if len(words) > 1 and words[0] == "-m":
-            return words[1].startswith(OURS) and not words[1].startswith(WITHOUT_TORCH)
-        return self.scripts and words[:1] != [] and words[0].endswith(".py")
+        if len(words) < 2 or words[0] not in ("-m", "-c"):
+            return self.scripts and words[:1] != [] and words[0].endswith(".py")
+        if words[0] == "-c":
+            return words[1].startswith(OF_MULTIPROCESSING)
+        return words[1].startswith(OURS) and not words[1].startswith(WITHOUT_TORCH)
 
-    def fits(self, environment: dict[str, str]) -> bool:
+    def fits(self, environment: Mapping[str, str]) -> bool:
         """Check whether the servers' libraries would have read the same in this environment."""
         return chosen(environment, OF_LIBRARIES) == chosen(self.environment, OF_LIBRARIES)
 
-    def start(self, request: Request, files: list[int]) -> int:
-        """Return the process ID of a new child of this process."""
+    def start(self, request: Request, files: dict[int, int]) -> int:
+        """Return the process ID of a new child of this process, which has these files of ours under these numbers."""
+        request = request | {"numbers": list(files)}
         hub = chosen(request["environment"], OF_HUB) == chosen(self.environment, OF_HUB)
         with self.lock, adopt_orphans():
-            return ask(self.door(hub), request, files)
+            return ask(self.door(hub), request, list(files.values()))
 
     def door(self, hub: bool) -> socket.socket:
         """Return the socket of a server, which is started when it is first asked for."""
@@ -178,7 +190,7 @@ def adopt_orphans() -> Iterator[None]:
 def installed(servers: Servers) -> Iterator[None]:
     """Let `subprocess` start processes by these servers, where they can."""
     by_interpreter: Any = subprocess.Popen._execute_child  # pyright: ignore[reportAttributeAccessIssue]
-    signature = inspect.signature(by_interpreter)
+    signature, spawn_by_interpreter = inspect.signature(by_interpreter), multiprocessing.util.spawnv_passfds
 
     def execute_child(self: Any, *args: Any, **kwargs: Any) -> None:
         given = signature.bind(self, *args, **kwargs).arguments
@@ -188,17 +200,25 @@ def installed(servers: Servers) -> Iterator[None]:
             return
         ends = [given[name] for name in ("p2cread", "c2pwrite", "errwrite")]
         try:
-            self.pid = servers.start(request, [number if end == -1 else end for number, end in enumerate(ends)])
+            self.pid = servers.start(request, {number: number if end == -1 else end for number, end in enumerate(ends)})
             self._child_created = True
         finally:
             names = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
             self._close_pipe_fds(*(given[name] for name in names))
 
+    def spawn(path: Any, args: Sequence[str | bytes], passfds: Sequence[int]) -> int:
+        command = [os.fsdecode(word) for word in args]
+        request = servers.request_of(command, os.environ, str(Path.cwd()), session=False)
+        files = {int(file): int(file) for file in (0, 1, 2, *passfds)}
+        return spawn_by_interpreter(path, args, passfds) if request is None else servers.start(request, files)
+
     subprocess.Popen._execute_child = execute_child  # pyright: ignore[reportAttributeAccessIssue]
+    multiprocessing.util.spawnv_passfds = spawn
     try:
         yield
     finally:
         subprocess.Popen._execute_child = by_interpreter  # pyright: ignore[reportAttributeAccessIssue]
+        multiprocessing.util.spawnv_passfds = spawn_by_interpreter
         servers.close()
 
 
@@ -208,7 +228,7 @@ def installed(servers: Servers) -> Iterator[None]:
 def serve(door: socket.socket) -> tuple[Request, list[int]]:
     """Fork at each request, and return it and its files in the fork; the server ends when nobody can ask any more."""
     while True:
-        header, files, _, _ = socket.recv_fds(door, 8, 3)
+        header, files, _, _ = socket.recv_fds(door, 8, 32)
         if not header:
             os._exit(0)
         header += receive(door, 8 - len(header))
@@ -248,15 +268,18 @@ def import_all(names: list[str]) -> None:
     for name in names:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    if "torch.distributed.run" in names:  # it looks through all modules to name each of its steps in a log
+        sys.modules["torch.distributed.elastic.rendezvous.dynamic_rendezvous"].get_method_name = lambda depth=2: "step"  # type: ignore[attr-defined]
     gc.collect()
     gc.freeze()  # else a collection in a fork copies every page
 
 
 def become(request: Request, files: list[int]) -> None:
     """Give this fork what a new process has that is started with the request."""
-    for number, file in enumerate(files):
+    apart = [fcntl.fcntl(file, fcntl.F_DUPFD, 100) for file in files]  # above all numbers that are asked for
+    for file, number in zip(apart, request["numbers"], strict=True):
         os.dup2(file, number)
-    for file in set(files) - {0, 1, 2}:
+    for file in {*files, *apart} - set(request["numbers"]):
         os.close(file)
     if request["session"]:
         os.setsid()
@@ -290,17 +313,19 @@ def fork_server(scripts: bool) -> Servers | socket.socket:
 def run(request: Request, libraries_path: list[str]) -> None:
     """Run the module or file that was asked for as `__main__`."""
     words = request["words"]
-    is_module = words[0] == "-m"
-    first = request["cwd"] if is_module else os.path.dirname(os.path.join(request["cwd"], words[0]))
+    is_file = words[0] not in ("-m", "-c")
+    first = str(Path(request["cwd"], words[0]).parent) if is_file else request["cwd"]
     sys.path[:] = [first, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)), *libraries_path]
     sys.orig_argv[1:] = words
-    if is_module:
-        sys.argv[:] = ["-m", *words[2:]]
+    sys.argv[:] = words if is_file else [words[0], *words[2:]]
+    sys.modules["__main__"] = main = ModuleType("__main__")
+    if is_file:
+        runpy.run_path(words[0], run_name="__main__")
+    elif words[0] == "-c":
+        exec(words[1], main.__dict__)
+    else:
         sys.modules.pop(words[1], None)
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)
-    else:
-        sys.argv[:] = words
-        runpy.run_path(words[0], run_name="__main__")
 
 
 def run_and_exit(request: Request, libraries_path: list[str]) -> NoReturn:
@@ -343,7 +368,7 @@ def main() -> None:
             import_all(request["import"])
             continue
         become(request, files)
-        if not set(request["words"][:2]) & STARTS_OTHERS:
+        if request["words"][0] == "-c":
             run_and_exit(request, path)
         servers = fork_server(scripts=True)
         if isinstance(servers, Servers):
