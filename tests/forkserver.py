@@ -26,6 +26,7 @@ import json
 import multiprocessing.util
 import os
 import runpy
+import select
 import signal
 import socket
 import subprocess
@@ -50,12 +51,14 @@ OF_LIBRARIES = (
     *("LC_", "LANG", "TZ", "LD_", "OMP_", "MKL_", "OPENBLAS_", "KMP_", "GOMP_", "MALLOC_", "TORCH", "PYTORCH", "CUDA"),
     *("PYTHONHASHSEED", "PYTHONDEVMODE", "PYTHONWARNINGS", "PYTHONUTF8", "PYTHONIOENCODING", "PYTHONOPTIMIZE"),
 )
-READ_LATER = (  # set by torchrun and accelerate; torch reads them when ranks find each other, or for Macs alone
+READ_LATER = (  # torch reads them when ranks find each other, or asks for a GPU; set by torchrun, accelerate, the guide
     *("TORCHELASTIC_", "TORCH_NCCL_", "TORCHINDUCTOR_CACHE_DIR", "PYTORCH_ENABLE_MPS_FALLBACK"),
+    *("CUDA_VISIBLE_DEVICES", "PYTORCH_ALLOC_CONF"),
 )
 OURS = ("f5_tts.", "tests.", "recipes.", "torch.distributed.run", "accelerate.commands.launch")
 WITHOUT_TORCH = ("f5_tts.scripts.fetch", "f5_tts.rewards.asr.pocketsphinx_worker")
 OF_MULTIPROCESSING = ("from multiprocessing.spawn import", "from multiprocessing.forkserver import")
+PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)  # by stand-ins
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)  # by servers, which end with their sockets
 SET_CHILD_SUBREAPER = 36  # of <linux/prctl.h>
 Request = dict[str, Any]
@@ -78,6 +81,7 @@ class Servers:
         self.doors = doors
         self.scripts = scripts
         self.lock = threading.Lock()
+        self.listeners: list[socket.socket] = []
 
     def request(self, given: Mapping[str, Any]) -> Request | None:
         """Return what to ask a server for, or None where the interpreter must be started.
@@ -141,8 +145,44 @@ class Servers:
         return self.doors[hub]
 
     def close(self) -> None:
-        for door in self.doors.values():
+        for door in [*self.doors.values(), *self.listeners]:
             door.close()
+
+    def write_interpreter(self, path: Path) -> None:
+        """Write a program that is used as the interpreter is, by scripts of a shell; it asks these servers, too."""
+        address = path.with_suffix(".socket")
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(str(address))
+            listening.listen()
+            ours, theirs = socket.socketpair()
+            with theirs:
+                ask(self.door(True), {"listen": True}, [listening.fileno(), theirs.fileno()])
+        self.listeners.append(ours)
+        settings = {"interpreter": sys.executable, "environment": self.environment, "address": str(address)}
+        lines = [f"#!{sys.executable} -IS", "import sys", f"sys.path.insert(0, {str(Path(__file__).parent)!r})"]
+        lines += ["import forkserver", f"forkserver.stand_in(**{settings!r})"]
+        path.write_text("\n".join(lines) + "\n")
+        path.chmod(0o755)
+
+
+def stand_in(interpreter: str, environment: dict[str, str], address: str) -> None:
+    """Let a server start what the interpreter is asked to; pass signals on, and end as the fork ends."""
+    sys.executable = interpreter
+    request = Servers(environment, {}).request_of([interpreter, *sys.argv[1:]], os.environ, str(Path.cwd()), False)
+    if request is None:
+        os.execv(interpreter, [interpreter, *sys.argv[1:]])
+    door = socket.socket(socket.AF_UNIX)
+    door.connect(address)
+    for number in PASSED_ON:
+        signal.signal(number, lambda number, _: door.sendall(bytes([number])))
+    code = ask(door, request | {"numbers": [0, 1, 2]}, [0, 1, 2])
+    os._exit(code) if code < 256 else end_by(code - 256)
+
+
+def end_by(number: int) -> NoReturn:
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    os._exit(1)
 
 
 def chosen(environment: Mapping[str, str], beginnings: tuple[str, ...]) -> dict[str, str]:
@@ -240,6 +280,42 @@ def serve(door: socket.socket) -> tuple[Request, list[int]]:
         for file in files:
             os.close(file)
         door.sendall(child.to_bytes(8, "little"))
+
+
+def serve_stand_ins(listening: socket.socket, alive: socket.socket) -> tuple[Request, list[int]]:
+    """Fork for each program of `write_interpreter`, as `serve` does, until the other end of `alive` is closed."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # of those who wait for the forks
+    while True:
+        if alive in select.select([listening, alive], [], [])[0]:
+            os._exit(0)
+        door = listening.accept()[0]
+        if os.fork():
+            door.close()
+            continue
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        header, files, _, _ = socket.recv_fds(door, 8, 3)
+        request = json.loads(receive(door, int.from_bytes(header, "little")))
+        child = os.fork()
+        if child == 0:
+            for each in (door, listening, alive):
+                each.close()
+            return request, files
+        for file in files:
+            os.close(file)
+        wait_for(child, door)
+
+
+def wait_for(child: int, door: socket.socket) -> NoReturn:
+    """Pass signals on to the fork and its end back; without anybody to pass it to the fork is killed."""
+    ended = os.pidfd_open(child)
+    while ended not in (ready := select.select([door, ended], [], [])[0]):
+        number = door.recv(1) if ready else b""
+        os.kill(child, number[0] if number else signal.SIGKILL)
+        if not number:
+            os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    door.sendall((code if code >= 0 else 256 - code).to_bytes(8, "little"))
+    os._exit(0)
 
 
 def fork_orphan() -> int:
@@ -367,6 +443,8 @@ def main() -> None:
             door = socket.socket(fileno=files[0])
             import_all(request["import"])
             continue
+        if "listen" in request:
+            request, files = serve_stand_ins(*(socket.socket(fileno=file) for file in files))
         become(request, files)
         if request["words"][0] == "-c":
             run_and_exit(request, path)
