@@ -133,7 +133,7 @@ def load_batches(
 ) -> Iterator[LoadedBatch]:
     """Yield the batches of a run from number `first` on, read by `datasets.num_workers` processes.
 
-    Of `world` ranks, rank `rank` gets every `world`-th batch; `first` counts the rank's own batches.
+    Of `world_size` ranks, rank `rank` gets every `world_size`-th batch; `first` counts the rank's own batches.
     """
     workers = plan.settings.num_workers
     batches = islice(plan.batches(first * world_size, epochs), rank, None, world_size)

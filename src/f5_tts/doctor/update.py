@@ -143,7 +143,7 @@ def gradient(run: RunUnderTest) -> str:
 def backward_until_covered(run: RunUnderTest, expected: Mapping[str, Tensor]) -> None:
     """Run backward passes until each tensor has had a gradient.
 
-    Stage 2 runs one. Stage 1 drops texts at random and runs up to `TRIES`.
+    Stage 2 runs one. Stage 1 drops texts at random and runs up to `MAX_TRIES`.
     """
     is_rl = isinstance(run.cfg, RLTrainConfig)
     for _ in range(1 if is_rl else MAX_TRIES):

@@ -63,7 +63,10 @@ def unpack(archive: Path, names: Sequence[str], folder: Path) -> None:
 
 
 def max_unpacked_bytes(archive: Path) -> int:
-    """Compute how many bytes may be extracted: `MAX_RATIO` times the archive's size, from `SMALL` to `MAX_TOTAL`."""
+    """Compute how many bytes may be extracted: `MAX_RATIO` times the archive's size.
+
+    It is at least `ALWAYS_ALLOWED_BYTES` and at most `MAX_TOTAL_BYTES`.
+    """
     return min(MAX_TOTAL_BYTES, max(ALWAYS_ALLOWED_BYTES, MAX_RATIO * archive.stat().st_size))
 
 

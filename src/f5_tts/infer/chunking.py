@@ -32,7 +32,7 @@ def split_text(text: str, max_bytes: int) -> list[str]:
 
 
 def chunk_size(reference_text: str, reference_s: float, speed: float) -> int:
-    """Compute the bytes of text that fit into LONGEST_S minus the reference, at its speaking rate times `speed`."""
+    """Compute the bytes of text that fit into MAX_TOTAL_S minus the reference, at its speaking rate times `speed`."""
     return int(num_bytes(reference_text) / reference_s * (MAX_TOTAL_S - reference_s) * speed)
 
 

@@ -46,7 +46,7 @@ def trim_silence(wave: Float[Tensor, " nw"], sample_rate: int, margin_s: float) 
 
 
 def cut_at_pause(wave: Float[Tensor, " nw"], sample_rate: int, max_seconds: float) -> Float[Tensor, " _"]:
-    """Cut a waveform to at most `longest_s`, at the quietest 0.2 s of the second half of that span."""
+    """Cut a waveform to at most `max_seconds`, at the quietest 0.2 s of the second half of that span."""
     if len(wave) <= max_seconds * sample_rate:
         return wave
     size, width = window_samples(sample_rate), round(CUT_S / WINDOW_S)

@@ -49,7 +49,7 @@ def build_plan(cfg: TrainConfig, log: Callable[[str], None] = print) -> BatchPla
 def count_updates(plan: BatchPlan, optim: OptimConfig, updates_per_rollout: int = 1, world_size: int = 1) -> int:
     """Count the updates of a whole run over all its epochs, at most optim.max_updates.
 
-    Each batch is used for `uses` updates. `world` ranks share the batches.
+    Each batch is used for `updates_per_rollout` updates. `world_size` ranks share the batches.
     """
     updates, batches = 0, 0
     for epoch in range(optim.epochs):
