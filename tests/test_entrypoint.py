@@ -72,6 +72,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left as they are")
+@pytest.mark.slow
 def test_memory_that_torch_frees_is_used_again_without_page_faults():
     """Count page faults.
 

@@ -39,6 +39,7 @@ def shares(row: str) -> list[float]:
     return [float(number) for number in numbers]
 
 
+@pytest.mark.slow
 def test_the_ring_says_which_numbers_it_takes():
     done = subprocess.run([sys.executable, str(RING), "--updates", "7"], capture_output=True, text=True, check=False)
     assert done.returncode == 2

@@ -229,6 +229,7 @@ def test_no_file_is_a_grab_bag():
     assert grab_bags([str(path.relative_to(SRC)) for path in FILES]) == []
 
 
+@pytest.mark.slow
 def test_everything_but_the_scripts_imports_without_any_extra():
     done = loaded_without(OPTIONAL + DEVELOPMENT, SRC, "f5_tts", skipped="f5_tts.scripts")
     assert done.returncode == 0, done.stderr

@@ -67,6 +67,7 @@ TEXTS = ["nine four eight", LONG, "three one four one five nine two six", "five 
 # --- many texts at once ---
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_audio_whatever_the_batch_size_chunks_included(humming, voice, short_chunks):
     lines = [line(voice, text, seed) for seed, text in enumerate(TEXTS)]
     together = humming.with_overrides(["infer.batch_size=8"]).synthesize(lines)

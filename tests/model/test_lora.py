@@ -85,6 +85,7 @@ def test_rank_0_leaves_the_model_as_it_is():
     assert all(parameter.requires_grad for parameter in plain.parameters())
 
 
+@pytest.mark.slow
 def test_adapters_and_the_gaussian_head_alone_are_trained():
     """Count rank (in + out) weights per layer.
 

@@ -134,6 +134,7 @@ def test_the_same_voice_and_text_give_the_same_samples_whatever_was_spoken_befor
 # Files
 
 
+@pytest.mark.slow
 def test_a_corpus_made_anew_has_the_same_bytes_and_leaves_nothing_beside_it(tmp_path):
     recipe = corpus.Recipe(out=tmp_path / "tiny", per_voice=1, eval_splits=())
     corpus.make_corpus(recipe, recipe.out)

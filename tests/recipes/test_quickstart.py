@@ -65,6 +65,7 @@ def test_a_phase_that_fails_ends_the_job_with_its_exit_code() -> None:
     assert ended.value.code == 2
 
 
+@pytest.mark.slow
 def test_a_complete_run_leaves_table_picture_and_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for folder, edits in {"base": 2, "warmup": 2, "grpo": 1}.items():
         write_result(result(edits), tmp_path / "eval" / folder)

@@ -16,6 +16,7 @@ def rl_of(*overrides: str) -> RLConfig:
     return compose_config("F5TTS_Mini_RL", list(overrides), RLTrainConfig).rl
 
 
+@pytest.mark.slow
 def test_the_table_compares_each_algorithm_with_the_base_over_all_seeds_and_says_what_it_cost(tmp_path: Path):
     for name, edits in {"base": 2, "best_of": 1}.items():
         write_result(result(edits), tmp_path / name)

@@ -195,6 +195,7 @@ def test_a_prompt_that_leaves_nothing_to_speak_is_refused(rl, policy, batch):
 
 
 @pytest.mark.parametrize("mode", ["min", "per_sample", "range"])
+@pytest.mark.slow
 def test_a_prompt_has_a_frame_at_least_unless_none_is_asked_for(rl, batch, mode: str):
     torch.manual_seed(0)
     for _ in range(9):

@@ -30,6 +30,7 @@ def choose(folder: Path, num: int, *more: str) -> Result:
     return best_of(cfg)
 
 
+@pytest.mark.slow
 def test_of_clips_that_nobody_understands_the_reward_chooses_the_one_most_like_its_prompt(tmp_path: Path):
     """All accuracies are 0, so the similarity decides; the first try of each item is the same in both runs."""
     one, three = (choose(tmp_path, num).scores["pocketsphinx"] for num in (1, 3))

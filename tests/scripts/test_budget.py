@@ -138,6 +138,7 @@ def test_activations_are_those_of_a_real_pass():
     assert sizes(run, 2.0)["activations, forward and backward"] == ("GPU", expected)
 
 
+@pytest.mark.slow
 def test_weights_gradients_average_and_reference_are_four_bytes_a_number_each_where_its_key_says():
     run = tiny_run()
     size = 4 * sum(trained_sizes(weightless(run.model), run.lora))
@@ -154,6 +155,7 @@ def test_weights_gradients_average_and_reference_are_four_bytes_a_number_each_wh
 IN_SHARDS = ("optim.shard=true", "optim.bnb_optimizer=false", "optim.ema.device=null")
 
 
+@pytest.mark.slow
 def test_in_shards_each_process_holds_its_rows_of_everything_and_some_layers_whole_for_a_while():
     run = tiny_run(*IN_SHARDS)
     shapes = [weight.shape for weight in weightless(run.model).parameters()]
@@ -181,6 +183,7 @@ def test_shards_of_the_published_model_have_the_sizes_that_the_page_tells():
     assert f"{millions[8]} of 8, {millions[64]} of 64" in page
 
 
+@pytest.mark.slow
 def test_what_does_not_go_with_shards_is_no_advice(capsys: pytest.CaptureFixture[str]):
     main([*GUIDE, *TINY, *IN_SHARDS, "--seconds", "1", "--limit", "0.01", "--processes", "4"])
     output = capsys.readouterr().out
@@ -188,6 +191,7 @@ def test_what_does_not_go_with_shards_is_no_advice(capsys: pytest.CaptureFixture
     assert "lora.rank=16" in output and "bnb_optimizer=true" not in output
 
 
+@pytest.mark.slow
 def test_what_a_run_does_not_build_is_not_counted():
     assert "reference" not in sizes(tiny_run("rl.kl_weight=0"))
     assert "vocoder" not in sizes(tiny_run("model.vocoder.name=griffin_lim"))
@@ -202,6 +206,7 @@ def test_rewards_are_where_their_own_key_says_else_on_the_cpu():
     assert parts["funasr_wer"] == ("GPU", 4 * 234_000_000)
 
 
+@pytest.mark.slow
 def test_recorded_samples_are_those_of_an_update():
     """One prompt has four samples of 94 frames with 100 bins of 4 bytes.
 
@@ -231,6 +236,7 @@ def test_parts_that_take_turns_count_once_by_the_largest():
     assert total_bytes([*parts, MemoryItem("d", "CPU", 100, "")], "GPU") == 17
 
 
+@pytest.mark.slow
 def test_knobs_are_changes_that_spare_the_gpu_something_the_largest_first():
     changes = [*TINY, "rl.rewards.providers.1.config.device=cuda", "optim.ema.device=null"]
     result = suggest_savings("F5TTS_RL", [*GUIDE, *changes], tiny_run(*changes[-2:]), 1.0)
@@ -241,6 +247,7 @@ def test_knobs_are_changes_that_spare_the_gpu_something_the_largest_first():
     assert "optim.bnb_optimizer=true" not in named  # already set
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_table_the_total_and_beyond_the_limit_what_to_change(capsys: pytest.CaptureFixture[str]):
     assert main([*GUIDE, *TINY, "--seconds", "1", "--limit", "0.05"])
     output = capsys.readouterr().out

@@ -135,6 +135,7 @@ def states(seen: dict[str, tuple[str, str]], state: str) -> list[str]:
 # --- valid runs ---
 
 
+@pytest.mark.slow
 def test_a_run_of_stage_2_that_is_well_passes_every_check_and_stays_as_it_was(examine, tuned, tmp_path):
     before = (tmp_path / "model_last.pt").read_bytes()
     seen = examine(2, tuned)

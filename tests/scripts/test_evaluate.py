@@ -39,6 +39,7 @@ def tiny_run(tmp_path: Path, *more: str) -> TrainConfig:
     return compose_config("F5TTS_Mini", [*TINY, *paths, *more], TrainConfig)
 
 
+@pytest.mark.slow
 def test_an_evaluation_scores_every_item_and_keeps_some_clips_and_repeats_exactly(tmp_path: Path) -> None:
     run = tiny_run(tmp_path)
     torch.manual_seed(0)
@@ -64,6 +65,7 @@ def test_an_evaluation_scores_every_item_and_keeps_some_clips_and_repeats_exactl
     assert evaluate(run) == first
 
 
+@pytest.mark.slow
 def test_weights_that_spoke_before_are_not_heard_again_but_for_a_change_that_can_be_heard(
     tmp_path: Path, capsys
 ) -> None:

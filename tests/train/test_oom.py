@@ -140,6 +140,7 @@ def optimizer() -> torch.optim.Optimizer:
     return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
 
 
+@pytest.mark.slow
 def test_parts_are_halved_as_often_as_it_takes_and_later_items_at_once(capsys):
     """Use 8 clips of size 1 where only 2 fit: the limit becomes 4, then 2.
 
