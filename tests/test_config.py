@@ -120,7 +120,7 @@ def test_the_vocabulary_lies_in_the_data_set_unless_the_run_says_otherwise():
 def test_a_data_set_of_the_hub_needs_a_vocabulary_from_elsewhere():
     assert mini("datasets.name=hf://org/repo:dev", "model.tokenizer=pinyin").datasets.name == "hf://org/repo:dev"
     assert mini("datasets.name=hf://a/b", "model.tokenizer_path=v.txt").datasets.name == "hf://a/b"
-    with pytest.raises(ConfigError, match=r"hf://a/b brings no vocabulary for model\.tokenizer=custom; set model"):
+    with pytest.raises(ConfigError, match=r"hf://a/b has no vocabulary for model\.tokenizer=custom; set model"):
         mini("datasets.name=hf://a/b")
 
 
@@ -311,7 +311,7 @@ def test_a_config_of_the_other_stage_is_answered_with_those_that_fit():
         ("model.mel_spec.n_fft=512", "model.mel_spec.win_length=1024 is more than model.mel_spec.n_fft=512"),
         ("rl.group_size=13", "rl.group_size=13 is not a multiple of rl.mini_repeat_count=8"),
         ("datasets.pair_speakers=false", "rl.prompt_frac_range=null needs datasets.pair_speakers=true"),
-        ("rl.prompt_frac_range=[0.2,1]", "rl.prompt_frac_range=[0.2, 1.0] may leave nothing to speak"),
+        ("rl.prompt_frac_range=[0.2,1]", "rl.prompt_frac_range=[0.2, 1.0] may leave no frames to generate"),
         ("rl.rewards.providers=[]", "rl.rewards.providers is empty"),
         (
             "rl.rewards.providers.1.worker={}",
@@ -326,9 +326,9 @@ def test_a_config_of_the_other_stage_is_answered_with_those_that_fit():
             "rl.rewards.providers=[{name: a:b, config: {x: 1, y: null}, worker: {url: http://c}}]",
             "rl.rewards.providers.0.config.x would not reach rl.rewards.providers.0.worker.url=http://c; set it",
         ),
-        ("rl.shared_noise=true", "rl.algorithm=nft adds no noise on the way"),
+        ("rl.shared_noise=true", "rl.algorithm=nft adds no noise during sampling"),
         ("rl.ref_model_use_ema=true", "rl.ref_model_use_ema=true is for rl.ref_model_ckpt, which is null"),
-        ("lora.dropout=0.1", "lora.dropout=0.1: stage 2 draws and learns without dropout"),
+        ("lora.dropout=0.1", "lora.dropout=0.1: stage 2 samples and trains without dropout"),
         ("rl.updates_per_rollout=7", "optim.max_updates=180 is not a multiple of rl.updates_per_rollout=7"),
         ("rl.updates_per_rollout=4", "ckpts.save_per_updates=50 is not a multiple of rl.updates_per_rollout=4"),
     ],
@@ -342,10 +342,10 @@ def test_keys_of_stage_2_that_contradict_each_other_are_refused(override: str, s
     [
         (["model.objective=gaussian_nll"], "model.objective=gaussian_nll does not go with"),
         (["model.output_dist=gaussian", "model.use_rl_head=true"], "model.objective=mse does not go with"),
-        (["model.sample_from_dist=true"], "model.sample_from_dist=true has nothing to draw from"),
+        (["model.sample_from_dist=true"], "model.sample_from_dist=true needs a Gaussian head"),
         (["model.use_rl_head=true"], "model.use_rl_head=true does not go with"),
         (["model.arch.pe_attn_head=4"], "model.arch.pe_attn_head=4 is more than model.arch.heads=3"),
-        (["model.backbone=UNetT", "model.arch.depth=5"], "model.arch.depth=5 has no two halves to join"),
+        (["model.backbone=UNetT", "model.arch.depth=5"], "model.arch.depth=5 is odd"),
         (
             ["model.backbone=UNetT", "model.arch.long_skip_connection=true"],
             "model.arch.long_skip_connection=true is for",

@@ -51,7 +51,7 @@ def test_a_trace_can_be_asked_for(monkeypatch):
 
 def test_a_stopped_run_says_how_to_go_on_and_a_finished_one_says_nothing(capsys):
     assert ended(lambda argv: False) == EXIT_INTERRUPTED
-    assert capsys.readouterr().err == "stopped, and saved: the same command goes on from here\n"
+    assert capsys.readouterr().err == "the run was stopped and saved: the same command resumes it\n"
     assert ended(lambda argv: True) == 0
     assert capsys.readouterr().err == ""
 

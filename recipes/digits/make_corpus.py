@@ -169,7 +169,7 @@ class DigitSynthesizer:
         try:
             import hibari
         except ImportError as error:
-            raise ImportError('the corpus is spoken by hibari-tts: pip install -e ".[mini]"') from error
+            raise ImportError('the corpus is synthesized with hibari-tts: pip install -e ".[mini]"') from error
         self.engine = hibari.Hibari()
         self.dsp = hibari.tts.dsp
 
@@ -284,7 +284,7 @@ def write_clips(clips: Iterable[Clip], folder: Path, speak: DigitSynthesizer) ->
     """Synthesize all clips to FLAC files in `folder`; return their durations in seconds."""
     folder.mkdir(exist_ok=True)
     durations = []
-    for clip in tqdm(clips, desc=f"speaking into {folder}", unit="clip"):
+    for clip in tqdm(clips, desc=f"synthesizing into {folder}", unit="clip"):
         wave = speak(clip.voice, clip.text)
         soundfile.write(folder / f"{clip.name}.flac", wave, SAMPLE_RATE, subtype="PCM_16")
         durations.append(len(wave) / SAMPLE_RATE)
@@ -354,15 +354,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m recipes.digits.make_corpus", description=__doc__)
     parser.add_argument("kind", choices=RECIPES)
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: data/mini_custom or data/mini_base_custom")
-    parser.add_argument("--force", action="store_true", help="make it anew where it exists")
+    parser.add_argument("--force", action="store_true", help="replace an existing corpus")
     args = parser.parse_args(argv)
     recipe = RECIPES[args.kind]
     out = args.out or recipe.out
     if is_complete(out) and not args.force:
-        print(f"{out} is complete; --force makes it anew")
+        print(f"{out} is complete; --force replaces it")
         return 0
     if out.exists() and not args.force:
-        parser.error(f"{out} exists and is no finished corpus; name another --out, or replace it with --force")
+        parser.error(f"{out} exists and is not a finished corpus; name another --out, or replace it with --force")
     try:
         make_corpus(recipe, out)
     except (ImportError, PermissionError) as error:

@@ -84,7 +84,7 @@ def phases(run_dir: Path = RUN_DIR) -> list[Phase]:
 def stage_1(folder: Path, *more: str) -> Phase:
     """Build the phase that trains stage 1 from the base model."""
     return Phase(
-        title="stage 1: warm-up, the velocity becomes a Gaussian",
+        title="stage 1: warm-up of the Gaussian head",
         module="f5_tts.train.train",
         arguments=[*STAGE_1, *more, f"ckpts.save_dir={folder}"],
         copies=(BASE, folder / f"pretrained_{BASE.name}"),
@@ -94,7 +94,7 @@ def stage_1(folder: Path, *more: str) -> Phase:
 def stage_2(warmup: Path, folder: Path, *more: str) -> Phase:
     """Build the phase that trains stage 2 from the result of stage 1."""
     return Phase(
-        title="stage 2: GRPO, towards what scored above its group",
+        title="stage 2: GRPO with rewards compared within groups",
         module="f5_tts.train.train_rl",
         arguments=["-cn", "F5TTS_Mini_RL", *more, f"ckpts.save_dir={folder}"],
         copies=(warmup / "model_last.pt", folder / "model_last.pt"),
@@ -126,7 +126,7 @@ def write_report(run_dir: Path = RUN_DIR) -> None:
     examples = listen_rows(results, run_dir, settings.eval.num_wavs)
     write_page(examples, run_dir / "listen.html", Results(rows=rows, asr=ASR, picture=picture))
     print(f"\n{table}\n{change}\n")
-    print(f"table {run_dir / 'results.md'}, picture {picture}, listen: open {run_dir / 'listen.html'} in a browser")
+    print(f"table {run_dir / 'results.md'}, plot {picture}; to listen, open {run_dir / 'listen.html'} in a browser")
 
 
 def describe_change(before: list[Score], after: list[Score], algorithm: str) -> str:

@@ -38,7 +38,7 @@ ALGORITHMS = {
 }
 BOTH_ASR = "eval.recognisers=[pocketsphinx,whisper]"
 CHANGES = ("change of error rate (95 %)", "relative, % (95 %)", "change of similarity (95 %)")
-COSTS = ("evaluations per update", "updates", "minutes", "peak MiB", "cost at use")
+COSTS = ("evaluations per update", "updates", "minutes", "peak MiB", "inference cost")
 HEADER = ("model", "guidance", "error rate", "similarity", *CHANGES, *COSTS)
 
 
@@ -87,7 +87,7 @@ def table(run_dir: Path, asr: str, seeds: Sequence[int]) -> str:
         rows.append([*row, *costs(name, [run_dir / f"seed_{seed}" / name for seed in seeds])])
     lines = [HEADER, ["---"] * len(HEADER), *rows]
     which = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
-    title = f"Voices never seen, {which}, measured {ASR_TITLES[asr]}:"
+    title = f"Unseen speakers, {which}, measured {ASR_TITLES[asr]}:"
     return "\n".join([title, "", *(f"| {' | '.join(line)} |" for line in lines)]) + "\n"
 
 

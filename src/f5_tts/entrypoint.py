@@ -27,7 +27,7 @@ def run_command(main: Callable[[list[str]], bool], argv: list[str]) -> NoReturn:
         print(f"error: {truncate_middle(str(error))}", file=sys.stderr)
         sys.exit(2)
     if not finished:
-        print("stopped, and saved: the same command goes on from here", file=sys.stderr)
+        print("the run was stopped and saved: the same command resumes it", file=sys.stderr)
     sys.exit(0 if finished else EXIT_INTERRUPTED)
 
 

@@ -26,7 +26,7 @@ def ensure_writable_dir(path: Path, key: str) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise OSError(f"cannot write to {key}={path} ({error}): choose a folder of yours") from error
+        raise OSError(f"cannot write to {key}={path} ({error}): choose a folder that you can write to") from error
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -48,9 +48,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     except (OSError, RuntimeError, SafetensorError) as error:
         with suppress(OSError):
             tmp_path.unlink()
-        raise OSError(
-            f"cannot write {path} ({error}): the disk is full, or {path.parent} is not yours to write in"
-        ) from error
+        raise OSError(f"cannot write {path} ({error}): the disk is full, or {path.parent} is not writable") from error
 
 
 def read_yaml(path: Path) -> Any:
@@ -58,7 +56,7 @@ def read_yaml(path: Path) -> Any:
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except YAML_ERRORS as error:
-        raise ValueError(f"{path} is not YAML ({' '.join(str(error).split())}): fetch it again") from error
+        raise ValueError(f"{path} is not YAML ({' '.join(str(error).split())}): download it again") from error
 
 
 def get_nested(config: Any, key: str) -> Any:

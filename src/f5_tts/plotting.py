@@ -19,7 +19,7 @@ def new_figure(width: float, height: float) -> Figure:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError(f"the picture needs matplotlib; type: {install_hint('matplotlib')}") from error
+        raise ImportError(f"the plot needs matplotlib; run: {install_hint('matplotlib')}") from error
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     return figure

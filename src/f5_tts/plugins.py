@@ -23,4 +23,6 @@ def import_attribute(name: str, key: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise  # the module exists, but something that it imports does not
-        raise ValueError(f"{key}: there is no module {module} for {name}, seen from where you stand") from error
+        raise ValueError(
+            f"{key}: there is no module {module} for {name}, neither installed nor in the working directory"
+        ) from error

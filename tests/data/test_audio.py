@@ -105,7 +105,7 @@ def test_audio_that_nothing_can_be_learnt_from_is_refused_with_what_was_found(tm
 def test_a_file_longer_than_asked_for_is_refused_by_its_header(tmp_path):
     soundfile.write(tmp_path / "a.wav", sine(16000, 2.0), 16000)
     assert len(load_audio(tmp_path / "a.wav", 16000, 2.0)) == 32000
-    with pytest.raises(LongAudio, match=r"a\.wav lasts 2\.0 s, longer than datasets\.max_seconds=1: cut it"):
+    with pytest.raises(LongAudio, match=r"a\.wav lasts 2\.0 s, longer than datasets\.max_seconds=1: shorten it"):
         load_audio(tmp_path / "a.wav", 16000, 1.0)
 
 

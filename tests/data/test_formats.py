@@ -90,15 +90,15 @@ def test_jsonl_keeps_all_other_keys(tmp_path):
     assert [entry.text for entry in entries[:2]] == ["eins", "zwei"]
     wrong = [(entry.place, entry.problem.partition(":")[0]) for entry in entries[2:]]
     assert wrong == [
-        ("line 3", "no JSON object"),
-        ("line 4", "no JSON"),
+        ("line 3", "not a JSON object"),
+        ("line 4", "not JSON"),
         ("line 5", "no recording"),
         ("line 6", "no text"),
     ]
 
 
 def test_what_is_no_format_is_refused_with_those_that_are(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nothing at .*gone"):
+    with pytest.raises(FileNotFoundError, match=r"no file or folder at .*gone"):
         read_entries(tmp_path / "gone")
     for source in (tmp_path, write(tmp_path / "list.csv", "path;words", "a.wav;one")):
         with pytest.raises(ValueError, match=r"is none of: csv .*audio_file.*ljspeech.*folder.*jsonl.*--format"):

@@ -144,6 +144,8 @@ def test_a_folder_stands_in_for_a_repository_and_split_and_configuration_may_be_
     train, validation, wrong, gone, unclear, *chosen = done.stdout.splitlines()
     assert (train, validation) == ("2 one 0.5", "1 three 0.5")
     assert wrong.startswith(f"ValueError datasets.name={names[2]}") and "validation" in wrong
-    assert gone.startswith("FileNotFoundError datasets.name=hf://nobody/nothing: nobody/nothing is no folder here")
+    assert gone.startswith(
+        "FileNotFoundError datasets.name=hf://nobody/nothing: nobody/nothing is not a folder on this machine"
+    )
     assert unclear.startswith("ValueError") and "['en', 'de']" in unclear and ":CONFIGURATION/SPLIT)" in unclear
     assert chosen == ["1 four 0.5", "1 sechs 0.5", "2 vier 0.5"]

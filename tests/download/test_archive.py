@@ -109,7 +109,7 @@ def test_a_link_or_device_is_refused(data: bytes, refusal):
 def test_a_rare_way_of_packing_is_refused(refusal):
     rare = zipfile.ZipInfo("m/rare")
     rare.compress_type = zipfile.ZIP_BZIP2
-    assert "'m/rare' is a file packed as few programs pack it" in refusal(zipped(rare))
+    assert "'m/rare' is a file with an unusual compression method" in refusal(zipped(rare))
 
 
 def test_a_name_that_begins_with_nul_and_so_is_none_is_refused(refusal):
@@ -119,29 +119,29 @@ def test_a_name_that_begins_with_nul_and_so_is_none_is_refused(refusal):
 @pytest.mark.parametrize("make", [tar, zipped])
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_a_name_that_is_there_twice_is_refused(make: Callable[..., bytes], refusal):
-    assert "'m/config.yaml' is there twice" in refusal(make(("m/config.yaml", b"b")))
+    assert "'m/config.yaml' occurs twice" in refusal(make(("m/config.yaml", b"b")))
 
 
 @pytest.mark.parametrize("make", [tar, zipped])
 def test_two_spellings_of_one_name_are_refused(make: Callable[..., bytes], refusal):
-    assert "'./m//config.yaml' is there twice" in refusal(make(("./m//config.yaml", b"b")))
+    assert "'./m//config.yaml' occurs twice" in refusal(make(("./m//config.yaml", b"b")))
 
 
 @pytest.mark.parametrize("name", ["m", "m/config.yaml/below"])
 @pytest.mark.parametrize("make", [tar, zipped])
 def test_a_file_where_a_folder_should_be_is_refused(make: Callable[..., bytes], name: str, refusal):
-    assert f"{name!r} is below or above a file of that name" in refusal(make((name, b"b")))
+    assert f"{name!r} lies below a file, or is both a file and a folder" in refusal(make((name, b"b")))
 
 
 @pytest.mark.parametrize("make", [tar, zipped])
 def test_more_bytes_than_such_an_archive_can_hold_are_refused(make: Callable[..., bytes], refusal):
-    assert "far more than a model of its size" in refusal(make(("m/zeros", bytes(2**21))))
+    assert "more bytes than allowed" in refusal(make(("m/zeros", bytes(2**21))))
 
 
 def test_a_bomb_in_a_header_is_refused(refusal):
     header = tarfile.TarInfo("m/a")
     header.pax_headers = {"comment": "a" * 2**22}
-    assert "far more than a model of its size" in refusal(tar(header, format=tarfile.PAX_FORMAT))  # type: ignore[arg-type]
+    assert "more bytes than allowed" in refusal(tar(header, format=tarfile.PAX_FORMAT))  # type: ignore[arg-type]
 
 
 def test_a_file_that_declares_too_much_is_refused_before_it_is_read(refusal):
@@ -163,14 +163,16 @@ def test_too_many_members_are_refused(refusal):
 @pytest.mark.parametrize("make", [tar, zipped])
 def test_an_archive_without_the_model_or_with_two_is_refused(make: Callable[..., bytes], refusal, tmp_path: Path):
     two = make(*[(f"other/{name}", b"b") for name in NAMES])
-    assert "2 of its folders have config.yaml and avg_model.pt" in refusal(two)
+    assert "2 of its folders contain config.yaml and avg_model.pt" in refusal(two)
 
 
 def test_wanted_files_in_different_folders_are_no_model(tmp_path: Path):
     with zipfile.ZipFile(tmp_path / "archive", "w") as written:
         written.writestr("a/config.yaml", b"a")
         written.writestr("b/avg_model.pt", b"b")
-    with pytest.raises(ValueError, match=r"archive is refused: 0 of its folders have config\.yaml and avg_model\.pt"):
+    with pytest.raises(
+        ValueError, match=r"archive is refused: 0 of its folders contain config\.yaml and avg_model\.pt"
+    ):
         unpack(tmp_path / "archive", NAMES, tmp_path)
 
 
@@ -180,7 +182,7 @@ def test_wanted_files_in_different_folders_are_no_model(tmp_path: Path):
     ids=["empty", "a page", "half a tar.gz", "a wrong sum", "half a zip", "another gz"],
 )
 def test_what_is_no_whole_archive_is_named_so(data: bytes, refusal):
-    assert "is not a whole zip or tar.gz" in refusal(data)
+    assert "is not a complete zip or tar.gz" in refusal(data)
 
 
 def test_an_encrypted_member_is_refused(tmp_path: Path):

@@ -77,7 +77,7 @@ def test_after_a_dropped_connection_no_model_is_there_and_the_next_run_goes_on(h
     hub.breaks[WEIGHTS] = BLOCK + 1000
     done = user.run(ASR, "--cache_dir", tmp_path / "model")
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert "error: model.pt could not be fetched (" in done.stderr and "run the same command again" in done.stderr
+    assert "error: model.pt could not be downloaded (" in done.stderr and "run the same command again" in done.stderr
     assert {path.name for path in (tmp_path / "model").iterdir()} == {".fetch", ".fetch.lock"}
     hub.down = False
     hub.served.clear()
@@ -100,7 +100,7 @@ def test_contents_with_a_wrong_checksum_never_reach_the_folder(hub, files, user,
     done = user.run(ASR, "--cache_dir", tmp_path / "model")
     assert done.returncode == 2 and "Traceback" not in done.stderr
     wrong = (
-        "has not the checksum of FunAudioLLM/SenseVoiceSmall"
+        "does not have the checksum of FunAudioLLM/SenseVoiceSmall"
         if size == 3000
         else "should be of size 3000 but has size 2000"
     )
@@ -115,7 +115,7 @@ def test_without_checksums_a_whole_file_is_taken_and_it_says_so(hub, files, user
     hub.checksums = False
     done = user.run(ASR, "--cache_dir", tmp_path / "model")
     assert lying_in(tmp_path / "model") == files
-    assert done.stdout.count("(fetched; nothing to compare it with)") == len(FILES)
+    assert done.stdout.count("(fetched; no checksum to compare it with)") == len(FILES)
 
 
 def test_an_interrupted_run_leaves_no_model_and_the_next_one_goes_on(hub, user, tmp_path):
@@ -127,9 +127,7 @@ def test_an_interrupted_run_leaves_no_model_and_the_next_one_goes_on(hub, user, 
     wait_until_written(tmp_path / "model" / ".fetch", BLOCK)
     running.send_signal(signal.SIGINT)
     output = running.communicate(timeout=60)[1]
-    assert (
-        running.returncode == 130 and output.endswith("the same command goes on from here\n") and "Trace" not in output
-    )
+    assert running.returncode == 130 and output.endswith("the same command resumes it\n") and "Trace" not in output
     assert {path.name for path in (tmp_path / "model").iterdir()} == {".fetch", ".fetch.lock"}
     hub.released.set()
     hub.halts.clear()
@@ -186,7 +184,7 @@ def test_offline_what_lies_in_the_folder_will_do(hub, files, user, tmp_path):
     lay(tmp_path / "model", files)
     done = user.run(ASR, "--cache_dir", tmp_path / "model", "--offline")
     assert (done.returncode, hub.asked) == (0, [])
-    assert done.stdout.count("(was there; nothing to compare it with)") == len(FILES)
+    assert done.stdout.count("(already present; no checksum to compare it with)") == len(FILES)
 
 
 def test_offline_a_missing_file_is_named_with_its_address_and_its_place(hub, files, user, tmp_path):
@@ -195,7 +193,7 @@ def test_offline_a_missing_file_is_named_with_its_address_and_its_place(hub, fil
     done = user.run(ASR, "--cache_dir", folder, "--offline")
     assert (done.returncode, hub.asked) == (2, [])
     assert done.stderr == (
-        f"error: nothing was asked of the network, since --offline says so; bring these files into {folder} by hand:\n"
+        f"error: no connection was made, because of --offline; copy these files to {folder} manually:\n"
         f"  am.mvn from {hub.url}/{REPOSITORY}/resolve/main/am.mvn\n"
         f"  model.pt from {hub.url}/{REPOSITORY}/resolve/main/model.pt\n"
     )
@@ -209,7 +207,7 @@ def test_a_damaged_copy_in_the_cache_is_not_taken(files, user, tmp_path):
     blob.write_bytes(files[WEIGHTS][:1000])
     done = user.run(ASR, "--cache_dir", tmp_path / "model", "--offline")
     assert done.returncode == 2
-    assert "has not the checksum of" in done.stderr and "delete it" in done.stderr
+    assert "does not have the checksum of" in done.stderr and "delete it" in done.stderr
     assert not (tmp_path / "model" / WEIGHTS).exists()
 
 
@@ -228,7 +226,7 @@ def test_without_a_network_it_quickly_says_what_to_bring_from_where(nowhere, tmp
     first, *lines = done.stderr.splitlines()
     assert done.returncode == 2
     assert re.fullmatch(
-        r"error: the hub is not in reach \(.*refused.*\); bring these files into .*/model by hand:", first
+        r"error: the hub is not reachable \(.*refused.*\); copy these files to .*/model manually:", first
     )
     needed = [name for name in FILES if name != "tokens.json"]
     assert lines == [f"  {name} from {nowhere.endpoint}/{REPOSITORY}/resolve/main/{name}" for name in needed]
@@ -239,7 +237,7 @@ def test_without_a_network_a_whole_model_in_the_folder_will_do(nowhere, tmp_path
     lay(tmp_path / "model", asr_model())
     done = nowhere.run(ASR, "--cache_dir", tmp_path / "model")
     assert done.returncode == 0
-    assert done.stdout.startswith("the hub is not in reach (") and "taking what is on this machine" in done.stdout
+    assert done.stdout.startswith("the hub is not reachable (") and "using the files on this machine" in done.stdout
 
 
 @pytest.mark.parametrize("page", ["<html>log in</html>", "{}"])
@@ -247,7 +245,7 @@ def test_an_answer_that_is_not_the_hubs_is_no_answer(hub, tmp_path, page: str):
     hub.elsewhere[f"api/models/{REPOSITORY}"] = page.encode()
     done = User(tmp_path / "home", f"{hub.url}/elsewhere").run(ASR, "--cache_dir", tmp_path / "model")
     assert done.returncode == 2
-    assert done.stderr.startswith("error: the hub is not in reach (") and "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: the hub is not reachable (") and "Traceback" not in done.stderr
 
 
 def test_a_repository_that_is_not_there_is_not_taken_for_a_missing_network(hub, user, tmp_path):

@@ -35,7 +35,7 @@ def test_a_file_in_the_hubs_cache_is_found_without_a_network(tmp_path: Path, mon
 def test_without_a_network_a_sentence_says_what_to_bring_and_who_takes_it(tmp_path: Path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    expected = r"bring https://huggingface\.co/org/repo/resolve/main/sub/a\.txt here and give its path as vocab_file"
+    expected = r"copy https://huggingface\.co/org/repo/resolve/main/sub/a\.txt here and give its path as vocab_file"
     with pytest.raises(FileNotFoundError, match=expected):
         find_file("hf://org/repo/sub/a.txt", "vocab_file")
 
@@ -45,5 +45,5 @@ def test_a_download_that_breaks_off_is_a_sentence_with_its_reason(monkeypatch):
         raise HTTPError("connection dropped.")
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", fails)
-    with pytest.raises(FileNotFoundError, match=r"a\.txt of org/repo could not be fetched \(connection dropped\)"):
+    with pytest.raises(FileNotFoundError, match=r"a\.txt of org/repo could not be downloaded \(connection dropped\)"):
         find_file("hf://org/repo/a.txt", "vocab_file")

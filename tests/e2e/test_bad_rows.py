@@ -75,7 +75,7 @@ def test_both_stages_pass_over_bad_rows_say_each_once_and_go_on_bit_for_bit(data
         assert counts == sorted(counts) and {1, 2} <= set(counts)
         for index, kind in BAD.items():
             assert console.count(f"row {index} of the data set is left out ({kind}): ") == 1
-        assert console.count("no row of a batch can be read: it is passed over") == 4
+        assert console.count("no row of a batch can be read: the batch is skipped") == 4
     for stage, command, options in ((warm, train, STAGE_1), (tuned, train_rl, STAGE_2)):
         copy = tmp_path / f"{stage.name}_resumed"
         shutil.copytree(stage, copy)

@@ -115,7 +115,7 @@ def test_the_base_checkpoint_is_taken_from_the_hub_and_stage_1_starts_from_its_a
     name = "ckpts/mini_rl_warmup/pretrained_model_1250000.safetensors"
     assert clone.printed[guide.block_with("cached_path")] == f"{name}\n"
     output = clone.printed[guide.block_with("f5_tts.train.train ")]
-    assert f"starting gaussian_nll from the ema weights of {name} (made by no run of ours)" in output
+    assert f"starting gaussian_nll from the ema weights of {name} (made by a run of another program)" in output
     assert f"{name} has no Gaussian head" in output
     base = read_checkpoint(clone.folder / name).weights
     after = clone.read("ckpts/mini_rl_warmup/model_last.pt")["model_state_dict"]

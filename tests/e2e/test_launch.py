@@ -134,7 +134,7 @@ def test_a_job_of_slurm_runs_stage_2_saves_before_its_time_is_over_and_goes_back
         transcripts = until_an_update(run)
         run.send_signal(signal.SIGUSR1)
         transcripts += run.communicate()[1]
-    assert transcripts.count("stopped, and saved: the same command goes on from here") == 2
+    assert transcripts.count("the run was stopped and saved: the same command resumes it") == 2
     job = environment["SLURM_JOB_ID"]
     assert (tmp_path / "job").read_text().splitlines() == [f"--signal=TERM {job}.0", f"requeue {job}"]
     saved = read(tmp_path / "run" / "model_last.pt")

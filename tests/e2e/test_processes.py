@@ -106,14 +106,14 @@ def test_a_run_goes_on_with_one_process_and_with_two_again(whole, tiny, tmp_path
     options = [*OPTIONS[stage], *tiny, f"ckpts.save_dir={copy}"]
     before = read(copy / "model_last.pt")
     assert ONE[stage]([*options, "optim.max_updates=3", "optim.learning_rate=1e-12"])
-    assert "until here 2 processes trained, now 1:" in capsys.readouterr().out
+    assert "the number of processes changes from 2 to 1:" in capsys.readouterr().out
     after = read(copy / "model_last.pt")
     assert (after["update"], after["processes"]) == (3, 1)
     assert {state["step"].item() for state in after["optimizer_state_dict"]["state"].values()} == {3.0}
     assert before["model_state_dict"].keys() == after["model_state_dict"].keys()
     code, out, err = run_two(MODULES[stage], options)
     assert code == 0, err
-    assert "until here 1 processes trained, now 2:" in out
+    assert "the number of processes changes from 1 to 2:" in out
     assert (read(copy / "model_last.pt")["update"], read(copy / "model_last.pt")["processes"]) == (4, 2)
     assert [row["update"] for row in rows(copy)] == [1, 2, 3, 4]
 
@@ -126,7 +126,7 @@ def test_a_stop_that_only_the_launcher_hears_ends_both_after_the_same_update_wit
         run.send_signal(signal.SIGTERM)
         output += run.communicate()[1]
     assert run.returncode != 0
-    assert output.count("stopped, and saved: the same command goes on from here") == 2
+    assert output.count("the run was stopped and saved: the same command resumes it") == 2
     assert 1 <= read(tmp_path / "model_last.pt")["update"] == rows(tmp_path)[-1]["update"] < 2000
 
 

@@ -309,7 +309,7 @@ def test_ctrl_c_ends_a_run_after_its_update_with_all_of_it_saved(tiny, at_home, 
         os.killpg(run.pid, signal.SIGINT)
         output = run.stderr.read()
     assert run.returncode == 130
-    assert output.decode().endswith("stopped, and saved: the same command goes on from here\n")
+    assert output.decode().endswith("the run was stopped and saved: the same command resumes it\n")
     assert read(tmp_path / "model_last.pt")["update"] == rows(tmp_path)[-1]["update"] < 2000
 
 

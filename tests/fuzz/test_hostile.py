@@ -114,7 +114,7 @@ def test_a_damaged_checkpoint_says_from_which_the_run_goes_on(tmp_path: Path):
         data = bytearray((tmp_path / name).read_bytes())
         data[data.index(struct.pack("<f", 7.0))] ^= 1  # flips a bit of a weight
         (tmp_path / name).write_bytes(data)
-    advice = r"move model_last\.pt and model_6\.pt out of .*, and the same command goes on from model_4\.pt"
+    advice = r"move model_last\.pt and model_6\.pt out of .*, and the same command resumes from model_4\.pt"
     with pytest.raises(ValueError, match=advice):
         folder.find_latest(pretrained=True)
     for name in ("model_last.pt", "model_6.pt"):

@@ -161,7 +161,7 @@ def with_flag(flag: str, value: str) -> list[str]:
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        ([], "gen_text is empty: say what to speak with --gen_text or --gen_file"),
+        ([], "gen_text is empty: give a text with --gen_text or --gen_file"),
         (with_flag("-t", "  [main] "), "gen_text is empty"),
         (
             with_flag("-t", "[othre] one"),

@@ -119,7 +119,7 @@ def test_published_models_come_from_the_hub(monkeypatch, tmp_path: Path):
         "F5TTS_Base": "SWivid/F5-TTS/resolve/main/F5TTS_Base/model_1200000.safetensors",
         "E2TTS_Base": "SWivid/E2-TTS/resolve/main/E2TTS_Base/model_1200000.safetensors",
     }.items():
-        with pytest.raises(FileNotFoundError, match=f"bring https://huggingface.co/{file} here"):
+        with pytest.raises(FileNotFoundError, match=f"copy https://huggingface.co/{file} here"):
             find_checkpoint(compose_synthesis_config(name, []).model.name, "")
 
 

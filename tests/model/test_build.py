@@ -63,8 +63,8 @@ def test_griffin_lim_speaks_bigvgan_mels():
 def test_vocos_for_bigvgan_mels_is_refused_with_what_is_supported():
     with pytest.raises(ValueError) as error:
         vocoder("mel_spec.mel_spec_type=bigvgan")
-    assert "BigVGAN's decoder is not built in; vocos mels are spoken by vocos and griffin_lim" in str(error.value)
-    assert "bigvgan mels by griffin_lim: use model.vocoder.name=griffin_lim" in str(error.value)
+    assert "BigVGAN's decoder is not built in; vocos mels need vocos or griffin_lim" in str(error.value)
+    assert "bigvgan mels griffin_lim: use model.vocoder.name=griffin_lim" in str(error.value)
 
 
 def test_vocos_for_other_mels_is_refused(published):
@@ -75,7 +75,7 @@ def test_vocos_for_other_mels_is_refused(published):
 def test_without_network_vocos_from_the_hub_is_refused_and_griffin_lim_does_not_take_its_place(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"could not be fetched .*model\.vocoder\.local_path=FOLDER"):
+    with pytest.raises(FileNotFoundError, match=r"could not be downloaded .*model\.vocoder\.local_path=FOLDER"):
         vocoder()
 
 

@@ -429,7 +429,7 @@ def test_a_file_without_weights_is_refused(payload, tmp_path):
 
 def test_weights_that_are_no_tensors_are_refused(tmp_path):
     torch.save({"model_state_dict": {"transformer.a": 3}}, tmp_path / "a.pt")
-    assert "is no state dict" in refusal(tmp_path / "a.pt")
+    assert "is not a state dict" in refusal(tmp_path / "a.pt")
 
 
 def test_a_write_below_a_file_is_a_sentence(tmp_path):
@@ -484,7 +484,7 @@ def test_a_write_that_fails_half_way_leaves_the_old_file_and_no_part(tmp_path):
 
     path = tmp_path / "model_last.pt"
     path.write_text("old")
-    with pytest.raises(OSError, match=r"cannot write .*model_last\.pt \(device went away\).*not yours to write in"):
+    with pytest.raises(OSError, match=r"cannot write .*model_last\.pt \(device went away\).*is not writable"):
         write_atomically(path, write)
     assert_only_old(path)
 

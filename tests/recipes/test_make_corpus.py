@@ -149,14 +149,14 @@ def test_a_finished_corpus_is_left_alone(tmp_path, capsys):
     for name in ("raw", "wavs", "duration.json", "vocab.txt"):
         (tmp_path / name).mkdir()
     assert corpus.main(["mini", "--out", str(tmp_path)]) == 0
-    assert "is complete; --force makes it anew" in capsys.readouterr().out
+    assert "is complete; --force replaces it" in capsys.readouterr().out
 
 
 def test_a_folder_that_is_no_corpus_is_not_replaced(tmp_path, capsys):
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(SystemExit, match="2"):
         corpus.main(["mini", "--out", str(tmp_path)])
-    assert f"{tmp_path} exists and is no finished corpus" in capsys.readouterr().err
+    assert f"{tmp_path} exists and is not a finished corpus" in capsys.readouterr().err
     assert (tmp_path / "thesis.tex").exists()
 
 

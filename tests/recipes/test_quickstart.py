@@ -76,6 +76,6 @@ def test_a_complete_run_leaves_table_picture_and_page(tmp_path: Path, capsys: py
     write_report(tmp_path)
     printed = capsys.readouterr().out
     assert "-50%" in printed  # one wrong word in four instead of two
-    assert (tmp_path / "results.md").read_text("utf-8").count("never seen") == 3
+    assert (tmp_path / "results.md").read_text("utf-8").count("unseen") == 3
     assert (tmp_path / "run.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "listen.html").read_text("utf-8").count("<audio") == 8 * 4

@@ -47,7 +47,7 @@ def results(tmp_path: Path) -> Results:
     row = ResultRow(
         model="a <base> & more",
         guidance=2,
-        voices="never seen",
+        voices="unseen",
         error_rate=Interval(0.25, 0.2, 0.3),
         similarity=Interval(0.75, 0.7, 0.8),
         clips=160,

@@ -126,7 +126,7 @@ def test_a_person_puts_damage_below_and_the_recording_not(heard: str, above: lis
 
 def test_the_report_says_what_each_reward_lowers_and_raises():
     lines = report(Audition(SCORES, {"ear": 0.5, "voice": 0.002}), {"ear.acc": 1.0, "voice.sim": 1.0}).splitlines()
-    assert lines[0] == "| what is heard | ear.acc | voice.sim | all | as a person would |"
+    assert lines[0] == "| audio | ear.acc | voice.sim | all | ranked correctly |"
     assert lines[4].startswith("| noise | 0.367 (67%) | 0.800 (0%) | ")
     assert "ear.acc: lowers noise; raises nothing; from recording to copy -0.033 ± 0.047; 500.0 ms a clip" in lines
     assert "voice.sim: lowers nothing; raises noise; from recording to copy -0.100 ± 0.000; 2.0 ms a clip" in lines

@@ -185,7 +185,7 @@ def test_a_policy_that_is_not_the_one_that_drew_is_refused(policy, batch, small)
     experience = experience_of(policy, batch, small)
     loss = PolicyLoss(small)
     policy.train()  # train mode turns dropout on
-    with pytest.raises(FloatingPointError, match=r"ratio is off by .* \(allowed: 1e-05, .*is dropout on"):
+    with pytest.raises(FloatingPointError, match=r"ratio differs from 1 by .* \(allowed: 1e-05, .*is dropout on"):
         list(loss(policy, experience))
 
 

@@ -148,7 +148,7 @@ def test_weights_gradients_average_and_reference_are_four_bytes_a_number_each_wh
     elsewhere = sizes(tiny_run("optim.ema.device=null", "rl.ref_model_device=cpu"))
     assert elsewhere["running average (EMA)"] == ("GPU", size)
     assert elsewhere["reference"] == ("CPU", size)
-    where, copy = elsewhere["reference while it is asked"]
+    where, copy = elsewhere["reference, forward pass"]
     assert where == "GPU" and size < copy < size + parts["activations, forward and backward"][1]
 
 
@@ -165,7 +165,7 @@ def test_in_shards_each_process_holds_its_rows_of_everything_and_some_layers_who
     assert parts["AdamW"] == 8 * part
     outside = sum(shape.numel() for shape in shapes_of(run, lambda name: not name.startswith("transformer_blocks.")))
     block = sum(shape.numel() for shape in shapes_of(run, lambda name: name.startswith("transformer_blocks.0.")))
-    assert parts["layers that are whole at work"] == 2 * 4 * (outside + 2 * block)
+    assert parts["unsharded layers in use"] == 2 * 4 * (outside + 2 * block)
     alone = sizes(tiny_run())["activations, forward and backward"]
     assert parts["activations, forward and backward"] == alone[1]
 
@@ -187,7 +187,7 @@ def test_shards_of_the_published_model_have_the_sizes_that_the_page_tells():
 def test_what_does_not_go_with_shards_is_no_advice(capsys: pytest.CaptureFixture[str]):
     main([*GUIDE, *TINY, *IN_SHARDS, "--seconds", "1", "--limit", "0.01", "--processes", "4"])
     output = capsys.readouterr().out
-    assert "in shards on 4 processes" in output
+    assert "sharded over 4 processes" in output
     assert "lora.rank=16" in output and "bnb_optimizer=true" not in output
 
 
@@ -196,8 +196,8 @@ def test_what_a_run_does_not_build_is_not_counted():
     assert "reference" not in sizes(tiny_run("rl.kl_weight=0"))
     assert "vocoder" not in sizes(tiny_run("model.vocoder.name=griffin_lim"))
     nft = ("rl.algorithm=nft", "rl.shared_noise=false")
-    assert "policy that drew (nft)" in sizes(tiny_run(*nft))
-    assert "policy that drew (nft)" not in sizes(tiny_run(*nft, "rl.nft.old_decay=0"))
+    assert "old policy (nft)" in sizes(tiny_run(*nft))
+    assert "old policy (nft)" not in sizes(tiny_run(*nft, "rl.nft.old_decay=0"))
 
 
 def test_rewards_are_where_their_own_key_says_else_on_the_cpu():
@@ -255,16 +255,16 @@ def test_the_command_prints_the_table_the_total_and_beyond_the_limit_what_to_cha
         "F5TTS_v1_Base: clips of 1 s, 1 in a forward pass, each twice for guidance, single precision\n"
     )
     assert re.search(r"\| total +\| GPU +\| +\d+ \|", output)
-    assert re.search(r"GPU: 0\.\d\d GB of 0\.05 GB\nit would spare .*\n +\d\.\d\d GB  ", output)
+    assert re.search(r"GPU: 0\.\d\d GB of 0\.05 GB\nchanges that would save GPU memory.*\n +\d\.\d\d GB  ", output)
     main([*GUIDE, *TINY, "--seconds", "1"])
-    assert "it would spare" not in capsys.readouterr().out
+    assert "changes that would save" not in capsys.readouterr().out
 
 
 def test_without_the_vocabulary_of_the_run_the_released_one_is_counted_and_that_is_said(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ):
     main([*GUIDE, *TINY, f"model.tokenizer_path={tmp_path / 'gone.txt'}", "--seconds", "1"])
-    assert "counted with the 2545 symbols of the released one" in capsys.readouterr().out
+    assert "estimated with the 2545 symbols of the released vocabulary" in capsys.readouterr().out
 
 
 def test_rewards_of_unknown_size_are_named(capsys: pytest.CaptureFixture[str]):

@@ -59,7 +59,7 @@ def test_without_loose_files_the_hubs_archive_will_do_and_is_fetched_once(hub, u
     assert lying_in(tmp_path / "model") == {**MODEL, name: data}
     assert hub.served == [(name, 0)]
     done = user.run(SPK, "--cache_dir", tmp_path / "model")
-    assert done.returncode == 0 and done.stdout.count("(was there; as in ") == 3
+    assert done.returncode == 0 and done.stdout.count("(already present; as in ") == 3
     assert hub.served == [(name, 0)]
 
 
@@ -132,8 +132,8 @@ def test_offline_without_the_files_it_says_what_to_bring_where(hub, user, tmp_pa
     assert (done.returncode, hub.asked) == (2, [])
     place = f"{hub.url}/{REPOSITORY}/resolve/v1"
     assert done.stderr == (
-        "error: nothing was asked of the network, since --offline says so; "
-        f"bring these files into {tmp_path}/model/cnceleb_resnet34 by hand:\n"
+        "error: no connection was made, because of --offline; "
+        f"copy these files to {tmp_path}/model/cnceleb_resnet34 manually:\n"
         f"  config.yaml from {place}/config.yaml\n"
         f"  avg_model.pt from {place}/avg_model.pt\n"
         "or give a zip or tar.gz of it: --archive FILE_OR_URL\n"

@@ -71,7 +71,9 @@ def test_how_long_a_recording_may_be_is_said_once_for_making_and_checking(tmp_pa
     assert check_dataset.main([str(tmp_path / "out"), "--workers", "1", "--max_seconds", "31"])
     with pytest.raises(SystemExit):
         check_dataset.main([str(tmp_path / "out"), "--workers", "1"])
-    assert "lasts 31.0 s, longer than datasets.max_seconds=30: cut it, or raise that" in capsys.readouterr().out
+    assert (
+        "lasts 31.0 s, longer than datasets.max_seconds=30: shorten it, or raise the limit" in capsys.readouterr().out
+    )
 
 
 def test_with_pinyin_the_symbols_are_stored_and_the_sentence_beside_them(tmp_path):
@@ -124,7 +126,7 @@ def test_the_same_again_changes_nothing_and_another_list_is_refused(tmp_path, ca
 
 def test_a_list_without_a_good_entry_is_refused_with_the_first_reason(tmp_path):
     source = write(tmp_path / "list.csv", "audio_file|text", "a.wav|one")
-    with pytest.raises(ValueError, match=r"none of 1 entries is any good; line 2: no audio file at .*a\.wav"):
+    with pytest.raises(ValueError, match=r"none of 1 entries can be used; line 2: no audio file at .*a\.wav"):
         prepared(source, tmp_path / "out")
 
 

@@ -61,7 +61,7 @@ def test_a_batch_without_a_row_keeps_its_place_in_the_updates():
     ]
     batches = skip_bad_rows(loaded, set(), 10, Accelerator(cpu=True), messages.append)
     assert [[ids_of(batch) for batch in update] for update in group_batches(2, batches)] == [[[1]], [[3], [4]]]
-    assert messages[-1] == "no row of a batch can be read: it is passed over"
+    assert messages[-1] == "no row of a batch can be read: the batch is skipped"
 
 
 def test_where_every_row_is_bad_the_run_ends_with_the_first_reason():

@@ -43,7 +43,7 @@ def test_auto_goes_by_what_the_checkpoint_can_do_and_says_so(found: Checkpoint, 
 @pytest.mark.parametrize("asked", ["gaussian_grpo", "f5r"])
 @pytest.mark.parametrize("found", [NO_HEAD, NEW_HEAD])
 def test_a_policy_of_the_head_is_refused_where_none_was_trained(asked: str, found: Checkpoint):
-    with pytest.raises(ValueError, match=f"rl.algorithm={asked} draws from a trained Gaussian head, .* has none: warm"):
+    with pytest.raises(ValueError, match=f"rl.algorithm={asked} needs a trained Gaussian head, .* has none: train"):
         resolve_algorithm(asked, found)
 
 

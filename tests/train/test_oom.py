@@ -95,7 +95,7 @@ def test_an_update_that_memory_does_not_suffice_for_is_done_in_halves_with_the_g
     assert result["norm"] == pytest.approx(result["whole"], rel=1e-5)
     assert len(result["said"]) == result["later_retries"]
     assert all("can't allocate memory" in line for line in result["said"])
-    assert result["said"][0].endswith("the update is done again, with at most half as much in a forward pass")
+    assert result["said"][0].endswith("the update is repeated with micro-batches of at most half the size")
 
 
 @pytest.mark.slow
@@ -151,7 +151,7 @@ def test_parts_are_halved_as_often_as_it_takes_and_later_items_at_once(capsys):
     assert (memory.asked, oom_retry.retries) == (3, 2)
     assert oom_retry.run([Clips([1] * 3), Clips([1, 1])], memory, optimizer()) == [2, 1, 2]
     assert (memory.asked, oom_retry.retries) == (4, 2)
-    assert capsys.readouterr().out.count("the update is done again") == 2
+    assert capsys.readouterr().out.count("the update is repeated") == 2
 
 
 def test_gradients_of_an_attempt_that_failed_are_gone():

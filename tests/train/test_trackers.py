@@ -229,11 +229,11 @@ def test_without_a_key_wandb_is_offline_and_the_resumed_run_goes_on_in_it(tmp_pa
     with listener() as url:
         output = python(tmp_path, train, *options, "optim.max_updates=2", WANDB_MODE="online", WANDB_BASE_URL=url)
     (first,) = run_folders(tmp_path)
-    why = "W&B: no API key (wandb login, or WANDB_API_KEY); this run is logged offline; to bring it up: wandb sync "
+    why = "W&B: no API key (wandb login, or WANDB_API_KEY); this run is logged offline; to upload it: wandb sync "
     assert output.count(f"{why}{first}\n") == 1
 
     output = python(tmp_path, train, *options, WANDB_MODE="offline")
-    assert "W&B: this run is logged offline; to bring it up: wandb sync " in output
+    assert "W&B: this run is logged offline; to upload it: wandb sync " in output
     folders = run_folders(tmp_path)
     assert {folder.name.rpartition("-")[2] for folder in folders} == {(tmp_path / "run/tracker_id").read_text().strip()}
     for folder in folders:

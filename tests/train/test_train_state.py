@@ -169,7 +169,7 @@ def test_another_stage_takes_the_raw_weights_alone(tmp_path, one: str, other: st
     assert later.update == 0
     assert messages == [
         f"starting {other} from the raw weights of {tmp_path / 'model_last.pt'} (made by {one}): "
-        "optimizer, schedule and counter start anew",
+        "optimizer, schedule and counter start again",
     ]
 
 
@@ -188,7 +188,7 @@ def test_bare_weights_start_a_stage_and_a_missing_head_is_said(tmp_path):
     assert "has no Gaussian head" in messages[1]
     assert (
         messages[2].startswith("starting gaussian_nll from the ema weights of ")
-        and "(made by no run of ours)" in messages[2]
+        and "(made by a run of another program)" in messages[2]
     )
 
 
@@ -209,7 +209,7 @@ def test_with_another_optimizer_it_alone_starts_anew_at_the_schedules_rate_and_t
     assert resumed.update == 3 and resumed.optimizer.state_dict()["state"] == {}
     assert resumed.optimizer.param_groups[0]["lr"] == stopped.optimizer.param_groups[0]["lr"] == 1e-2 / 4
     assert (
-        f"has the states of {theirs}, this run uses {own} (optim.bnb_optimizer): the optimizer starts anew"
+        f"has the states of {theirs}, this run uses {own} (optim.bnb_optimizer): the optimizer starts again"
         in messages[0]
     )
     assert messages[1].endswith("at update 3")
@@ -267,7 +267,10 @@ def test_a_folder_with_a_checkpoint_of_its_own_does_not_read_init_from_and_says_
     run = start_of(folder(tmp_path, init_from="gone.pt"), "grpo")
     assert run.update == 2
     output = capsys.readouterr().out
-    assert output == f"ckpts.init_from=gone.pt is for a new run and not read: {tmp_path / 'model_last.pt'} is there\n"
+    assert (
+        output
+        == f"ckpts.init_from=gone.pt applies to new runs only and is ignored: {tmp_path / 'model_last.pt'} exists\n"
+    )
 
 
 def test_init_from_names_a_file_that_is_not_there_with_its_key(tmp_path):
@@ -358,7 +361,9 @@ def test_a_second_run_in_a_folder_is_refused_until_the_first_is_gone(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_named_with_its_key(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match=r"cannot write to ckpts\.save_dir=.*/file .*choose a folder of yours"):
+    with pytest.raises(
+        OSError, match=r"cannot write to ckpts\.save_dir=.*/file .*choose a folder that you can write to"
+    ):
         folder(tmp_path / "file").prepare()
 
 
@@ -390,8 +395,8 @@ def test_a_folder_that_is_read_only_is_named_with_its_key_and_what_was_saved_is_
         process = context.Process(target=refused, args=(queue, Path(place)))
         process.start()
         process.join()
-        assert re.fullmatch(r"cannot write to ckpts\.save_dir=.*: choose a folder of yours", queue.get())
-        assert re.search(r"not yours to write in; point ckpts\.save_dir=", queue.get())
+        assert re.fullmatch(r"cannot write to ckpts\.save_dir=.*: choose a folder that you can write to", queue.get())
+        assert re.search(r"is not writable; point ckpts\.save_dir=", queue.get())
         assert [path.name for path in Path(place).iterdir()] == ["model_last.pt"]
         assert Path(place, "model_last.pt").read_bytes() == b"as it was"
         Path(place).chmod(0o755)
@@ -411,7 +416,7 @@ def test_only_policies_that_draw_from_the_head_need_a_trained_one(tmp_path):
     run = train_state("gaussian_nll")
     folder(tmp_path).save_last(run)
     messages: list[str] = []
-    with pytest.raises(ValueError, match=r"has none: warm it up first .* or use rl\.algorithm=flow_grpo"):
+    with pytest.raises(ValueError, match=r"has none: train stage 1 first .* or use rl\.algorithm=flow_grpo"):
         resolve_algorithm("gaussian_grpo", folder(tmp_path).find_start(), messages.append)
     assert resolve_algorithm("auto", folder(tmp_path).find_start(), messages.append) == "flow_grpo"
     folder(tmp_path).save_last(after(run, 1))
@@ -440,7 +445,7 @@ def test_without_what_it_started_from_or_with_another_a_run_does_not_go_on(tmp_p
     with pytest.raises(ValueError, match=r"reference\.pt is not the file that .*model_last\.pt started from"):
         place.initial_weights(place.find_start())
     (tmp_path / "reference.pt").unlink()
-    with pytest.raises(FileNotFoundError, match=r"goes on from .*reference\.pt, .* and that is gone"):
+    with pytest.raises(FileNotFoundError, match=r"needs .*reference\.pt, .*and this file is missing"):
         place.initial_weights(place.find_start())
 
 

@@ -118,7 +118,7 @@ def test_two_judges_that_call_something_the_same_are_refused(cfg):
     for name in ("wer", "twice"):
         cfg.eval.providers = [ProviderConfig(name=f"tests.train.test_validation:{judge}") for judge in ("One", "Other")]
         One.component, Other.component = name, "twice"
-        with pytest.raises(ValueError, match=f"eval.providers: eval/{name} would be two things"):
+        with pytest.raises(ValueError, match=f"eval.providers: eval/{name} would have two meanings"):
             build_judges(cfg.eval)
 
 

@@ -56,7 +56,7 @@ def check_vocabulary(cfg: TrainConfig) -> None:
     model = cfg.model
     require(
         not cfg.datasets.name.startswith(HUB) or bool(model.tokenizer_path) or model.tokenizer in ("pinyin", "byte"),
-        f"datasets.name={cfg.datasets.name} brings no vocabulary for model.tokenizer={model.tokenizer}; set "
+        f"datasets.name={cfg.datasets.name} has no vocabulary for model.tokenizer={model.tokenizer}; set "
         "model.tokenizer_path to a file with one symbol a line, or model.tokenizer to pinyin or byte",
     )
 
@@ -66,10 +66,12 @@ def check_fsdp(cfg: TrainConfig) -> None:
 
     It cannot be kept on two devices, and rank 0 cannot synthesize alone, because every pass needs all ranks.
     """
-    device_reason = "each process keeps its part where it trains; set it to null"
-    speech_reason = "one process speaks, and a model in shards needs all; set it to"
+    device_reason = "each process keeps its shard on the device that trains; set it to null"
+    speech_reason = "one process synthesizes, and a sharded model needs all of them; set it to"
     optim, conflicts = cfg.optim, []
-    conflicts += [("optim.bnb_optimizer", optim.bnb_optimizer, "8-bit states cannot be divided; set it to false")]
+    conflicts += [
+        ("optim.bnb_optimizer", optim.bnb_optimizer, "8-bit optimizer states cannot be sharded; set it to false")
+    ]
     conflicts += [("optim.ema.device", optim.ema.device, device_reason)]
     if isinstance(cfg, RLTrainConfig):
         published = cfg.rl.algorithm if cfg.rl.algorithm == "f5r" else None
@@ -130,8 +132,8 @@ def check_objective(model: ModelConfig) -> None:
     )
     require(
         gaussian or not model.sample_from_dist,
-        "model.sample_from_dist=true has nothing to draw from with model.output_dist=deterministic; set it to false, "
-        "or model.output_dist=gaussian model.objective=gaussian_nll model.use_rl_head=true",
+        "model.sample_from_dist=true needs a Gaussian head, which model.output_dist=deterministic lacks; set it to "
+        "false, or model.output_dist=gaussian model.objective=gaussian_nll model.use_rl_head=true",
     )
 
 
@@ -149,7 +151,9 @@ def check_network(model: ModelConfig) -> None:
         "make it heads or less, or null for all",
     )
     require(arch.dim % 16 == 0, f"model.arch.dim={arch.dim} is not a multiple of 16, the groups of its convolutions")
-    require(arch.dim_head % 2 == 0, f"model.arch.dim_head={arch.dim_head} is odd; positions turn pairs of channels")
+    require(
+        arch.dim_head % 2 == 0, f"model.arch.dim_head={arch.dim_head} is odd; rotary positions rotate pairs of channels"
+    )
     text_dim = model.mel_spec.n_mel_channels if arch.text_dim is None else arch.text_dim
     require(
         arch.conv_layers == 0 or text_dim % 2 == 0,
@@ -157,15 +161,18 @@ def check_network(model: ModelConfig) -> None:
     )
     require(
         model.backbone != "UNetT" or arch.depth % 2 == 0,
-        f"model.arch.depth={arch.depth} has no two halves to join, as model.backbone=UNetT does; make it even",
+        f"model.arch.depth={arch.depth} is odd; model.backbone=UNetT connects its two halves by skip connections; "
+        "make it even",
     )
     require(
         model.backbone != "UNetT" or not arch.long_skip_connection,
-        "model.arch.long_skip_connection=true is for model.backbone=DiT; UNetT joins its halves by skip_connect_type",
+        "model.arch.long_skip_connection=true is for model.backbone=DiT; model.arch.skip_connect_type selects the "
+        "skip connections of UNetT",
     )
     require(
         model.backbone != "DiT" or arch.skip_connect_type == "concat",
-        f"model.arch.skip_connect_type={arch.skip_connect_type} is for model.backbone=UNetT; DiT has no halves to join",
+        f"model.arch.skip_connect_type={arch.skip_connect_type} is for model.backbone=UNetT; DiT has no such skip "
+        "connections",
     )
 
 
@@ -202,12 +209,13 @@ def check_rl(cfg: RLTrainConfig) -> None:
     check_intervals(cfg)
     require(
         rl.ref_model_ckpt is not None or not rl.ref_model_use_ema,
-        "rl.ref_model_use_ema=true is for rl.ref_model_ckpt, which is null: the policy's own start is its reference",
+        "rl.ref_model_use_ema=true is for rl.ref_model_ckpt, which is null: the reference is then the policy at the "
+        "start of stage 2",
     )
     require(
         cfg.lora.dropout == 0,
-        f"lora.dropout={cfg.lora.dropout}: stage 2 draws and learns without dropout, or the ratio would not be 1; "
-        "set it to 0",
+        f"lora.dropout={cfg.lora.dropout}: stage 2 samples and trains without dropout, so that the probability ratio "
+        "starts at 1; set it to 0",
     )
     require(
         bool(rl.rewards.providers), "rl.rewards.providers is empty; name at least one reward, as F5TTS_RL.yaml does"
@@ -225,8 +233,8 @@ def check_algorithm(rl: RLConfig) -> None:
     )
     require(
         rl.algorithm != "nft" or not rl.shared_noise,
-        "rl.algorithm=nft adds no noise on the way, so with rl.shared_noise=true all samples of a group would be the "
-        "same; set it to false",
+        "rl.algorithm=nft adds no noise during sampling, so with rl.shared_noise=true all samples of a group would "
+        "be the same; set it to false",
     )
     require(
         rl.algorithm != "f5r" or rl.steps > 1,
@@ -234,8 +242,8 @@ def check_algorithm(rl: RLConfig) -> None:
     )
     require(
         rl.algorithm != "f5r" or rl.updates_per_rollout == 1,
-        f"rl.updates_per_rollout={rl.updates_per_rollout} does not go with rl.algorithm=f5r, which learns through the "
-        "drawing itself; set it to 1",
+        f"rl.updates_per_rollout={rl.updates_per_rollout} does not go with rl.algorithm=f5r, which differentiates "
+        "through the sampling itself; set it to 1",
     )
 
 
@@ -249,12 +257,13 @@ def check_prompt(cfg: RLTrainConfig) -> None:
     )
     require(
         prompt is None or prompt[1] < 1,
-        f"rl.prompt_frac_range={as_override(prompt)} may leave nothing to speak; let it end below 1",
+        f"rl.prompt_frac_range={as_override(prompt)} may leave no frames to generate; make its upper bound less than 1",
     )
     require(
         prompt is None or not cfg.datasets.pair_speakers,
-        f"rl.prompt_frac_range={as_override(prompt)} cuts a clip, but datasets.pair_speakers=true makes items that "
-        "bring their own prompt; set the range to null or pair_speakers to false",
+        f"rl.prompt_frac_range={as_override(prompt)} takes the prompt from the clip itself, but "
+        "datasets.pair_speakers=true gives items another clip as prompt; set the range to null or pair_speakers to "
+        "false",
     )
 
 
@@ -284,7 +293,7 @@ def check_worker(entry: ProviderConfig, config_key: str) -> None:
     url = worker.url
     require(
         not url or url.startswith(("http://", "https://")),
-        f"{config_key}.worker.url={url} is not allowed; allowed: what begins with http:// or https://",
+        f"{config_key}.worker.url={url} is not allowed; allowed: a URL that begins with http:// or https://",
     )
     given_keys = [key for key, value in entry.config.items() if value is not None] if url else []
     require(

@@ -118,7 +118,7 @@ class CommandLine(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise ConfigError with the message and the usage."""
-        raise ConfigError(f"{message}; usage: {self.usage}; -h says more")
+        raise ConfigError(f"{message}; usage: {self.usage}; -h prints the help")
 
 
 def command_line(default: str) -> CommandLine:
@@ -174,7 +174,7 @@ def read_file(path: Path) -> dict[str, Any]:
         raise ConfigError(f"no config file at {path}")
     try:
         text = path.read_text(encoding="utf-8")
-        require(len(text) < MAX_CONFIG_CHARS, f"{path} has {len(text)} characters, which no config has")
+        require(len(text) < MAX_CONFIG_CHARS, f"{path} has {len(text)} characters, more than a config may have")
         num = sum(isinstance(token, yaml.AliasToken) for token in yaml.scan(text))
         require(num <= MAX_YAML_ALIASES, f"{path} has {num} aliases (*name); write out what they stand for")
         values = OmegaConf.to_container(OmegaConf.load(StringIO(text)))

@@ -142,7 +142,7 @@ def check_header(audio_file: soundfile.SoundFile, source: Source, max_seconds: f
     seconds = audio_file.frames / audio_file.samplerate
     if seconds > max_seconds:
         limit = f"datasets.max_seconds={max_seconds:g}"
-        raise LongAudio(f"{source} lasts {seconds:.1f} s, longer than {limit}: cut it, or raise that")
+        raise LongAudio(f"{source} lasts {seconds:.1f} s, longer than {limit}: shorten it, or raise the limit")
 
 
 def check_samples(samples: np.ndarray, rate: int, source: Source) -> None:

@@ -47,7 +47,7 @@ def read_entries(source: Path, kind: str | None = None) -> tuple[str, list[Entry
         ValueError: the format is unknown, or there are no entries.
     """
     if not source.exists():
-        raise FileNotFoundError(f"nothing at {source}")
+        raise FileNotFoundError(f"no file or folder at {source}")
     kind = kind or detect_format(source)
     entries = FORMATS[kind](source)
     if not entries:
@@ -160,12 +160,12 @@ def jsonl_entries(source: Path) -> list[Entry]:
         try:
             values = json.loads(line) if line.strip() else None
         except (ValueError, RecursionError) as error:
-            entries.append(Entry(place=place, audio="", problem=f"no JSON: {error}"))
+            entries.append(Entry(place=place, audio="", problem=f"not JSON: {error}"))
             continue
         if isinstance(values, dict):
             entries.append(make_entry(place, values, source.parent))
         elif line.strip():
-            entries.append(Entry(place=place, audio="", problem="no JSON object"))
+            entries.append(Entry(place=place, audio="", problem="not a JSON object"))
     return entries
 
 
@@ -183,7 +183,9 @@ def make_entry(place: str, fields: Mapping[str, Any], folder: Path) -> Entry:
     if not isinstance(audio, str):
         return Entry(place=place, audio="", problem=f"no recording: needs {' or '.join(AUDIO_NAMES)}")
     if not is_valid_unicode(fields):
-        return Entry(place=place, audio="", problem="names or text that are not Unicode, or lists without end in it")
+        return Entry(
+            place=place, audio="", problem="names or text that are not Unicode, or lists that are nested too deeply"
+        )
     try:
         path = str((folder / audio.strip()).resolve())
     except (ValueError, OSError, RuntimeError) as error:

@@ -73,11 +73,15 @@ def read_rows(directory: Path) -> list[Row]:
             f"{directory / 'raw'} has no column {', '.join(sorted(missing))}: it needs audio_path and text"
         )
     if len(table) != len(durations):
-        raise ValueError(f"{directory}: raw/ holds {len(table)} rows, duration.json {len(durations)}: make both anew")
+        raise ValueError(
+            f"{directory}: raw/ holds {len(table)} rows, duration.json {len(durations)}: create both again"
+        )
     rows = table.to_list()
     for index, row in enumerate(rows):
         if not isinstance(row["audio_path"], str | None):
-            raise ValueError(f"{directory / 'raw'}: audio_path of row {index} is no text but {row['audio_path']!r:.40}")
+            raise ValueError(
+                f"{directory / 'raw'}: audio_path of row {index} is not a text but {row['audio_path']!r:.40}"
+            )
     return [make_row(row, row["audio_path"] or "", row["text"], s) for row, s in zip(rows, durations, strict=True)]
 
 
@@ -103,7 +107,9 @@ def read_table(directory: Path) -> Table:
         table.data.validate(full=True)  # without it, a damaged offset may point anywhere
     except (*TABLE_ERRORS, ArrowException) as error:
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"{raw} is not a whole data set ({type(error).__name__}: {reason}): make it anew") from error
+        raise ValueError(
+            f"{raw} is not a complete data set ({type(error).__name__}: {reason}): create it again"
+        ) from error
     return table
 
 
@@ -117,9 +123,9 @@ def read_durations(path: Path) -> list[float]:
     raw = path.parent / "raw"
     if not raw.is_dir() and not raw.with_suffix(".arrow").is_file():
         raise FileNotFoundError(
-            f"no data set at {path.parent}: expected {raw} (or {raw}.arrow) and {path} "
-            "(the folder is data/<datasets.name>_<model.tokenizer>, seen from where you stand; "
-            "python -m f5_tts.scripts.prepare makes one)"
+            f"no data set at {path.parent}: expected {raw} (or {raw}.arrow) and {path} (the folder is "
+            "data/<datasets.name>_<model.tokenizer>, relative to the working directory; python -m "
+            "f5_tts.scripts.prepare makes one)"
         )
     if not path.is_file():
         raise FileNotFoundError(f'no {path}: it must hold {{"duration": [seconds of each row]}}')
@@ -167,7 +173,7 @@ def read_hub(name: str) -> list[Row]:
     try:
         table = load_dataset(repository, configuration or None, split=split or "train", trust_remote_code=False)
     except (DatasetNotFoundError, ConnectionError) as error:
-        problem = f"datasets.name={name}: {repository} is no folder here"
+        problem = f"datasets.name={name}: {repository} is not a folder on this machine"
         raise FileNotFoundError(f"{problem}, and of the hub: {error}") from error
     except DatasetGenerationError as error:
         reason = str(error.__cause__ or error).partition("\n")[0]

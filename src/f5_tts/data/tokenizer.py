@@ -114,7 +114,9 @@ def read_vocabulary(path: str | Path, tokenizer: str = "custom") -> Vocabulary:
         raise ValueError(f"vocabulary {path} is empty: it needs one symbol a line, space first")
     duplicates = sorted(symbol for symbol, num in Counter(symbols).items() if num > 1)
     if duplicates:
-        raise ValueError(f"vocabulary {path} holds {duplicates[:5]} more than once: each line must be another symbol")
+        raise ValueError(
+            f"vocabulary {path} holds {duplicates[:5]} more than once: each line must be a different symbol"
+        )
     return Vocabulary(symbols, tokenizer)
 
 

@@ -66,11 +66,14 @@ def try_provider(
     low, high = SCORE_RANGES.get(provider.component, ANY) if entry.name in PROVIDERS else ANY
     scores = torch.cat([original_scores, exchanged_scores])
     if original_scores.isnan().all():
-        raise ValueError("gives NaN (does not apply) to both recordings of the data that it was tried on")
+        raise ValueError("scores NaN (does not apply) for both recordings that it was tested on")
     if ((scores < low - 1e-4) | (scores > high + 1e-4)).any():
         raise ValueError(f"scores {rounded(scores)} are outside of {low:g} to {high:g}")
     note = "" if not torch.equal(original_scores, exchanged_scores) else ", no difference"
-    return f"{name} {rounded(original_scores)}, exchanged {rounded(exchanged_scores)}{note}, {took_ms:.0f} ms a clip"
+    return (
+        f"{name} {rounded(original_scores)}, with exchanged audio {rounded(exchanged_scores)}{note}, {took_ms:.0f} ms "
+        "a clip"
+    )
 
 
 def rounded(scores: Tensor) -> str:
@@ -86,7 +89,9 @@ def two_clips(run: RunUnderTest) -> tuple[list[RewardInput], list[RewardInput]]:
     """
     others = [row for row in run.rows if row.sentence != run.rows[0].sentence]
     if not others:
-        raise ValueError(f"{len(run.rows)} rows could be heard, with one text at most: a reward is tried on two")
+        raise ValueError(
+            f"{len(run.rows)} rows could be decoded, with one text at most: the test of a reward needs two texts"
+        )
     first = run.rows[0]
     second = max(others, key=lambda row: row.speaker != first.speaker)
     one, two = (as_input(run, row) for row in (first, second))
@@ -125,13 +130,13 @@ def advantages(run: RunUnderTest) -> str:
     group_ids = torch.cat([rollout.batch.group_ids for rollout in rollouts]).cpu()
     target = pad_and_concat([rollout.target_mask.cpu() for rollout in rollouts])
     if group_size(rl) == 1:
-        return "groups of one: each reward is compared with its running mean, and nothing sums to 0"
+        return "groups of one: each reward is compared with its running mean, so advantages need not sum to 0"
     counted = {name: score for name, score in rewards.components.items() if scorer.weights[name]}
     differ = group_ids[~zero_std_groups(counted, group_ids)].unique().numel()
     groups = group_ids.unique().numel()
     if not differ:
         raise ValueError(
-            f"all samples of each of {groups} groups scored the same, so nothing is learnt: {SPREAD_ADVICE}"
+            f"all samples of each of {groups} groups have the same score, so there is no gradient: {SPREAD_ADVICE}"
         )
     compare = GroupAdvantage(scorer.weights, scorer.floors, replace(rl, advantage_clip=math.inf))
     advantages = compare(rewards.components | rewards.frame_scores, group_ids, target)
@@ -139,7 +144,10 @@ def advantages(run: RunUnderTest) -> str:
     if not deviation <= TOLERANCE * max(1.0, float(advantages.abs().max())):
         raise ValueError(f"the advantages of a group sum to {deviation:.2g}, not 0: is a score not finite?")
     scores = ", ".join(f"{name} {score.nanmean():.2f}" for name, score in rewards.components.items())
-    return f"{differ} of {groups} groups differ within; sums are 0 to within {deviation:.1g}; mean scores: {scores}"
+    return (
+        f"{differ} of {groups} groups have differing scores; advantages sum to 0 within {deviation:.1g}; mean scores: "
+        f"{scores}"
+    )
 
 
 def max_group_sum(

@@ -74,7 +74,9 @@ def machine(run: RunUnderTest) -> str:
         run.accelerator = build_accelerator(run.cfg.optim)
         folder = Path(run.cfg.ckpts.save_dir)
         existing = nearest(folder)
-        ensure_writable_dir(existing, "ckpts.save_dir" if existing == folder else "what should hold ckpts.save_dir, ")
+        ensure_writable_dir(
+            existing, "ckpts.save_dir" if existing == folder else f"ckpts.save_dir={folder}, existing parent"
+        )
         digits = precision(run.cfg.optim)
         messages.append(f"precision {'single' if digits == 'no' else digits}")
         messages.append(f"{shutil.disk_usage(existing).free / 1e9:.0f} GB of disk free for ckpts.save_dir={folder}")
@@ -123,9 +125,9 @@ def data(run: RunUnderTest) -> str:
     if failures:
         first, folder = f"row {indices[failures[0].index]}, {failures[0].kind}: {failures[0].reason}", dataset_dir(cfg)
         more = "" if cfg.datasets.name.startswith(HUB) else f" (python -m f5_tts.scripts.check_dataset {folder})"
-        raise ValueError(f"{len(failures)} of {len(rows)} rows heard are bad: mend or remove them{more}; {first}")
+        raise ValueError(f"{len(failures)} of {len(rows)} rows decoded are bad: repair or remove them{more}; {first}")
     seconds = plan.frames(0)[order] / plan.frames_per_second
-    messages.append(f"{len(rows)} of {len(order)} rows heard, items of {seconds.min():.1f} to {seconds.max():.1f} s")
+    messages.append(f"{len(rows)} of {len(order)} rows decoded, items of {seconds.min():.1f} to {seconds.max():.1f} s")
     return "; ".join([*messages, texts(cfg, [plan.dataset.rows[index] for index in evenly_spaced(order, NUM_TEXTS)])])
 
 
@@ -149,7 +151,7 @@ def checkpoint(run: RunUnderTest) -> str:
     messages: list[str] = []
     loaded = load_rl(run, messages) if isinstance(run.cfg, RLTrainConfig) else load(run, messages)
     if loaded is None:
-        return f"none in ckpts.save_dir={run.cfg.ckpts.save_dir}: training starts from random weights"
+        return f"no checkpoint in ckpts.save_dir={run.cfg.ckpts.save_dir}: training starts from random weights"
     run.state.resume(loaded, messages.append)
     return "; ".join(dict.fromkeys([describe_checkpoint(loaded), *messages]))
 
@@ -182,7 +184,7 @@ def load_rl(run: RunUnderTest, messages: list[str]) -> Checkpoint:
 
 def describe_checkpoint(loaded: Checkpoint) -> str:
     """Describe a checkpoint: its file, update, stage and model."""
-    stage = loaded.payload.get("objective", "no run of ours")
-    model_note = "says not of which model" if loaded.spec is None else f"of {loaded.spec.model['name']}"
+    stage = loaded.payload.get("objective", "a run of another program")
+    model_note = "which does not say of which model" if loaded.spec is None else f"of {loaded.spec.model['name']}"
     at = f"update {loaded.update} of " if loaded.update else ""
     return f"{loaded.path} fits: {at}{stage}, {model_note}"

@@ -42,7 +42,7 @@ def rollout(run: RunUnderTest) -> str:
     samples = sum(len(drawn_rollout.mel) for drawn_rollout in rollouts)
     if num_non_finite:
         raise ValueError(
-            f"{num_non_finite} of {samples} samples are not finite: a damaged checkpoint, or too coarse a precision?"
+            f"{num_non_finite} of {samples} samples are not finite: a damaged checkpoint, or too low a precision?"
         )
     run.experience = experience
     frames = sum(int(drawn_rollout.target_mask.sum()) for drawn_rollout in rollouts)
@@ -50,7 +50,7 @@ def rollout(run: RunUnderTest) -> str:
     prompts = sum(len(batch.lens) for batch in run.batches)
     duration_s = experience[0].metrics["time/rollout"]
     return (
-        f"{samples} samples of {prompts} prompts, {seconds:.1f} s each in the mean, drawn in {duration_s:.1f} s, "
+        f"{samples} samples of {prompts} prompts, {seconds:.1f} s each on average, generated in {duration_s:.1f} s, "
         "all finite"
     )
 
@@ -94,7 +94,7 @@ def ratio(run: RunUnderTest) -> str:
     assert isinstance(loss, PolicyLoss), "asked of stage 2 alone"
     check = loss.check_on_policy(metrics)
     if not check:
-        return f"{run.rl_cfg.rl.algorithm} has none"
+        return f"{run.rl_cfg.rl.algorithm} has no probability ratio"
     return f"off by {check['ratio/initial_max_dev']:.2g} before any update"
 
 
@@ -120,7 +120,7 @@ def gradient(run: RunUnderTest) -> str:
         backward_until_covered(run, expected)
     if missing := without_gradient(expected):
         raise ValueError(
-            f"{len(missing)} of {len(trained)} trained tensors get none and would never change "
+            f"{len(missing)} of {len(trained)} trained tensors get no gradient and would never change "
             f"({first_names(missing)}): look at "
             f"{'rl.advantage_clip' if isinstance(run.cfg, RLTrainConfig) else 'model.ln_sigma_init'}"
         )
@@ -134,9 +134,9 @@ def gradient(run: RunUnderTest) -> str:
         )
     messages = [f"reaches {len(expected) - len(pending)} of {len(trained)} trained tensors"]
     messages += (
-        [f"{len(pending)} more once layers that start at zero have moved ({first_names(pending)})"] if pending else []
+        [f"{len(pending)} more once layers that start at zero have changed ({first_names(pending)})"] if pending else []
     )
-    messages += ["the Gaussian head stays as it is (rl.algorithm, rl.train_sigma)"] if frozen else []
+    messages += ["the Gaussian head is not trained (rl.algorithm, rl.train_sigma)"] if frozen else []
     return "; ".join(messages)
 
 
@@ -230,7 +230,7 @@ def memory(run: RunUnderTest) -> str:
             f"the longest clips need {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free: python -m "
             "f5_tts.scripts.budget with the same arguments says what to change"
         )
-    return f"{summary}, {needed / 1e9:.1f} by the budget of the longest clips"
+    return f"{summary}, {needed / 1e9:.1f} estimated for the longest clips"
 
 
 def disk(run: RunUnderTest, remaining: int) -> str:

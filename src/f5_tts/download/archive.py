@@ -55,7 +55,7 @@ def unpack(archive: Path, names: Sequence[str], folder: Path) -> None:
             if member.path in paths:
                 write_member(member, folder / member.path.name)
     except ARCHIVE_ERRORS as error:
-        raise ValueError(f"{archive} is not a whole zip or tar.gz ({error})") from error
+        raise ValueError(f"{archive} is not a complete zip or tar.gz ({error})") from error
     except (ValueError, RuntimeError) as error:  # RuntimeError: an encrypted member, or headers nested too deeply
         raise ValueError(f"{archive} is refused: {error}") from error
     except OSError as error:
@@ -93,7 +93,7 @@ def zip_kind(info: zipfile.ZipInfo) -> str:
     if mode not in (0, stat.S_IFREG):
         return "link or device"
     is_usual = info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-    return "file" if is_usual else "file packed as few programs pack it"
+    return "file" if is_usual else "file with an unusual compression method"
 
 
 def tar_members(archive: Path) -> Iterator[Member]:
@@ -121,7 +121,7 @@ class BoundedStream:
         data = self.stream.read(size)
         self.remaining_bytes -= len(data)
         if self.remaining_bytes < 0:
-            raise ValueError("it unpacks to far more than a model of its size")
+            raise ValueError("it unpacks to more bytes than allowed")
         return data
 
 
@@ -137,7 +137,7 @@ def check(archive_members: Iterable[Member], max_bytes: int) -> None:
         if count > MAX_MEMBERS:
             raise ValueError(f"it has more than {MAX_MEMBERS} members")
         if member.size > MAX_MEMBER_BYTES or total > max_bytes:
-            raise ValueError(f"it unpacks to far more than a model of its size ({member.name!r}: {member.size} bytes)")
+            raise ValueError(f"it unpacks to more bytes than allowed ({member.name!r}: {member.size} bytes)")
         if problem := violation(member, kinds):
             raise ValueError(f"its member {member.name!r} {problem}")
         kinds.update(dict.fromkeys(member.path.parents, "folder") | {member.path: member.kind})
@@ -150,11 +150,11 @@ def violation(member: Member, earlier_kinds: dict[PurePosixPath, str]) -> str | 
     if member.kind not in ("file", "folder"):
         return f"is a {member.kind}"
     if member.kind == earlier_kinds.get(member.path) == "file":
-        return "is there twice"
+        return "occurs twice"
     if earlier_kinds.get(member.path, member.kind) != member.kind or "file" in map(
         earlier_kinds.get, member.path.parents
     ):
-        return "is below or above a file of that name"
+        return "lies below a file, or is both a file and a folder"
     return None
 
 
@@ -162,7 +162,7 @@ def common_folder(names: Sequence[str], files: Sequence[PurePosixPath]) -> set[P
     """Return the named files' paths; raise ValueError unless exactly one folder of the archive holds them all."""
     folders = [folder for folder in {path.parent for path in files} if all(folder / name in files for name in names)]
     if len(folders) != 1:
-        raise ValueError(f"{len(folders)} of its folders have {' and '.join(names)}, where one should")
+        raise ValueError(f"{len(folders)} of its folders contain {' and '.join(names)}; exactly one must")
     return {folders[0] / name for name in names}
 
 

@@ -16,9 +16,9 @@ STAGING = ".fetch"  # staging folder in --cache_dir for partial files
 def command_line(module: str, text: str | None) -> argparse.ArgumentParser:
     """Build the argument parser that both fetch commands share."""
     parser = argparse.ArgumentParser(prog=f"python -m {module}", description=text)
-    parser.add_argument("--cache_dir", type=folder, required=True, metavar="DIR", help="where the model shall lie")
+    parser.add_argument("--cache_dir", type=folder, required=True, metavar="DIR", help="folder for the model")
     parser.add_argument("--revision", help="a branch, tag or commit of the hub's repository; default: its main branch")
-    parser.add_argument("--offline", action="store_true", help="connect to nothing: what is on this machine must do")
+    parser.add_argument("--offline", action="store_true", help="make no connection; use only files on this machine")
     return parser
 
 
@@ -38,7 +38,7 @@ def ensure_files(source: Source, names: Sequence[str], folder: Path, root: Path,
     """
     require(source, names, folder, advice)
     if source.offline_reason:
-        print(f"{source.offline_reason}: taking what is on this machine", flush=True)
+        print(f"{source.offline_reason}: using the files on this machine", flush=True)
     missing = [name for name in names if not is_present(source, name, folder)]
     if missing:
         # another process may have installed some files while this one waited for the lock
@@ -61,20 +61,20 @@ def require(source: Source, names: Sequence[str], folder: Path, advice: str | No
         alternative = f", or {advice}" if advice else ""
         raise ValueError(f"{source.name} has no {', '.join(missing)}: try another --revision{alternative}")
     lines = [f"  {name} from {source.files[name].url}" for name in missing] + ([f"or {advice}"] if advice else [])
-    raise FileNotFoundError("\n".join([f"{source.offline_reason}; bring these files into {folder} by hand:", *lines]))
+    raise FileNotFoundError("\n".join([f"{source.offline_reason}; copy these files to {folder} manually:", *lines]))
 
 
 def is_present(source: Source, name: str, folder: Path) -> bool:
     """Check whether the folder has a valid copy of the file, and report the copy."""
     sha256 = verified_sha256(folder / name, source.files[name])
     if sha256:
-        report(source, name, sha256, "was there")
+        report(source, name, sha256, "already present")
     return sha256 is not None
 
 
 def report(source: Source, name: str, sha256: str, action: str) -> None:
     """Print the SHA-256 of the file, how it was obtained, and whether there was a checksum to compare it with."""
-    verification = f"as in {source.name}" if source.files[name].checksum else "nothing to compare it with"
+    verification = f"as in {source.name}" if source.files[name].checksum else "no checksum to compare it with"
     print(f"{name}: sha256 {sha256} ({action}; {verification})", flush=True)
 
 
@@ -106,8 +106,10 @@ def download_verified(source: Source, name: str, folder: Path, staging: Path) ->
     if had_partial and not sha256:  # the partial file of an earlier run did not belong to this file
         sha256 = copy_or_download(tmp_path, file, folder)
     if not sha256:
-        advice = "delete it" if file.local_copy else "it was thrown away, and the same command fetches it again"
-        raise OSError(f"{file.local_copy or file.url} has not the checksum of {source.name}, {file.checksum}: {advice}")
+        advice = "delete it" if file.local_copy else "it was deleted, and the same command downloads it again"
+        raise OSError(
+            f"{file.local_copy or file.url} does not have the checksum of {source.name}, {file.checksum}: {advice}"
+        )
     report(source, name, sha256, "copied" if file.local_copy else "fetched")
     return tmp_path
 
@@ -137,8 +139,8 @@ def download_or_explain(file: RemoteFile, tmp_path: Path, folder: Path) -> None:
         download(file, tmp_path)
     except (OSError, ValueError, HTTPError) as error:
         raise OSError(
-            f"{file.name} could not be fetched ({first_line(error)}): run the same command again, which goes on from "
-            f"here, or bring it from {file.url} into {folder} by hand"
+            f"{file.name} could not be downloaded ({first_line(error)}): run the same command again, which resumes "
+            f"from here, or copy it from {file.url} to {folder} manually"
         ) from error
 
 

@@ -32,7 +32,7 @@ def hub_file(name: str, key: str) -> Path:
         return download_from_hub(f"{org}/{repo}", path)
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"{error}: is the hub in reach, and the name right? Without it, bring "
+            f"{error}: is the hub reachable, and the name right? Otherwise copy "
             f"https://huggingface.co/{org}/{repo}/resolve/main/{path} here and give its path as {key}"
         ) from error
 
@@ -53,4 +53,4 @@ def download_from_hub(repository: str, path: str) -> Path:
         return Path(cached if isinstance(cached, str) else hf_hub_download(repository, path))
     except (OSError, ValueError, HTTPError) as error:
         reason = str(error).partition("\n")[0].rstrip(".")
-        raise FileNotFoundError(f"{path} of {repository} could not be fetched ({reason})") from error
+        raise FileNotFoundError(f"{path} of {repository} could not be downloaded ({reason})") from error

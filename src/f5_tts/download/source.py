@@ -67,7 +67,7 @@ def list_hub_files(repository: str, names: Sequence[str], revision: str | None, 
         raise ValueError(f"the hub has no {repository} at {revision or 'its main branch'} {reason}") from error
     # the last three: the server that answered is no hub
     except (OSError, HTTPError, ValueError, KeyError, TypeError) as error:
-        return list_cached_files(repository, names, revision, f"the hub is not in reach ({first_line(error)})")
+        return list_cached_files(repository, names, revision, f"the hub is not reachable ({first_line(error)})")
     files = [as_remote_file(repository, info.sha or revision, entry) for entry in info.siblings or []]
     return Source(name=f"{repository} at {info.sha}", files={file.name: file for file in files if file.name in names})
 
@@ -112,8 +112,8 @@ def find_offline_reason(offline: bool) -> str | None:
     from huggingface_hub import constants
 
     if offline:
-        return "nothing was asked of the network, since --offline says so"
-    return "nothing was asked of the network, since HF_HUB_OFFLINE says so" if constants.HF_HUB_OFFLINE else None
+        return "no connection was made, because of --offline"
+    return "no connection was made, because HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else None
 
 
 def checksum_of(copy: Path | None) -> str | None:

@@ -74,14 +74,12 @@ def persistent_items(cfg: RLTrainConfig, model: CFM, seconds: float, processes: 
     if rl.kl_weight > 0:
         items.append(MemoryItem("reference", device_of(rl.ref_model_device), trained, "rl.ref_model_device"))
     if old_policy is not None:
-        items.append(MemoryItem("policy that drew (nft)", "GPU", trained, "rl.nft.old_decay"))
+        items.append(MemoryItem("old policy (nft)", "GPU", trained, "rl.nft.old_decay"))
     if cfg.model.vocoder.name == "vocos":
         items.append(MemoryItem("vocoder", "GPU", BYTES_PER_FLOAT * VOCOS_PARAMETERS, "model.vocoder.name"))
     if cfg.optim.shard:
         items.append(
-            MemoryItem(
-                "layers that are whole at work", "GPU", BYTES_PER_FLOAT * max_unsharded_numel(model), "optim.shard"
-            )
+            MemoryItem("unsharded layers in use", "GPU", BYTES_PER_FLOAT * max_unsharded_numel(model), "optim.shard")
         )
     recorded = MemoryItem("recorded samples", "GPU", rollout_bytes(cfg, seconds), "rl.window.size")
     return [*items, *reward_items(cfg), recorded]
@@ -100,7 +98,7 @@ def transient_items(cfg: RLTrainConfig, model: CFM, seconds: float) -> list[Memo
         reference_bytes = forward_bytes(model.requires_grad_(False), num, with_backward=False, **size)
         items.append(
             MemoryItem(
-                "reference while it is asked",
+                "reference, forward pass",
                 "GPU",
                 copy_bytes + reference_bytes,
                 "rl.ref_model_device",
@@ -178,7 +176,7 @@ def vocabulary_or_default(cfg: RLTrainConfig, log: Callable[[str], None] = print
     try:
         return build_vocabulary(cfg)
     except FileNotFoundError as error:
-        log(f"{error}; counted with the {len(read_vocabulary(EMILIA_VOCAB))} symbols of the released one")
+        log(f"{error}; estimated with the {len(read_vocabulary(EMILIA_VOCAB))} symbols of the released vocabulary")
         return read_vocabulary(EMILIA_VOCAB)
 
 

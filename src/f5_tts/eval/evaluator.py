@@ -75,7 +75,7 @@ class EvalSynthesizer:
         def mels(batch: list[Request]) -> list[Tensor]:
             return sample_requests(model, batch, self.vocabulary, times, cfg_strength)
 
-        title = None if quiet else f"speaking, guidance {cfg_strength:g}"
+        title = None if quiet else f"synthesizing, guidance {cfg_strength:g}"
         generated = generate_batched(requests, mels, self.vocoder, batch_size=self.settings.batch_size, title=title)
         return [audio.wave for audio in generated]
 
@@ -122,9 +122,7 @@ def build_judges(settings: EvalConfig) -> dict[str, RewardProvider]:
     names = [judge.component for judge in judges.values()]
     duplicates = sorted({name for name in names if names.count(name) > 1 or name in (*ASR_METRICS, "sim", "rtf")})
     if duplicates:
-        raise ValueError(
-            f"eval.providers: eval/{duplicates[0]} would be two things; let one `component` have another name"
-        )
+        raise ValueError(f"eval.providers: eval/{duplicates[0]} would have two meanings; rename one `component`")
     return {VOICE_JUDGE: VoiceSim(), **judges}
 
 

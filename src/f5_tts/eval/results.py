@@ -54,8 +54,8 @@ class Result:
         """Describe the held-out results by a recognizer in one line."""
         scores = self.unseen(asr)
         return (
-            f"held-out error rate {error_rate(scores):.1%}, similarity {mean_similarity(scores):.3f} "
-            f"at guidance {self.guidance[asr]:g} ({asr}, {len(scores)} clips of voices never seen)"
+            f"held-out error rate {error_rate(scores):.1%}, similarity {mean_similarity(scores):.3f} at guidance "
+            f"{self.guidance[asr]:g} ({asr}, {len(scores)} clips of unseen speakers)"
         )
 
 
@@ -121,9 +121,9 @@ def check_result(result: Result) -> None:
     texts = [result.ckpt, result.mark, *(text for score in scores for text in (score.id, score.hypothesis))]
     flags = [flag for score in scores for flag in (score.seen, score.stutters, score.leaks)]
     if not all(type(value) in (int, float) for value in numbers):
-        raise ValueError("a number is none")
+        raise ValueError("a value that must be a number is not one")
     if not all(isinstance(text, str) for text in texts) or not all(isinstance(flag, bool) for flag in flags):
-        raise ValueError("a text is none")
+        raise ValueError("a value that must be a text or a flag is not one")
     if result.guidance.keys() != result.scores.keys():
         raise ValueError("guidance and scores are of different recognisers")
 

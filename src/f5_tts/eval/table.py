@@ -33,7 +33,7 @@ class ResultRow:
 
 def result_rows(model: str, guidance: float | int, scores: Sequence[Score]) -> list[ResultRow]:
     """Build a row for unseen speakers and one for seen speakers, each where there are scores."""
-    groups = {"never seen": [s for s in scores if not s.seen], "seen": [s for s in scores if s.seen]}
+    groups = {"unseen": [s for s in scores if not s.seen], "seen": [s for s in scores if s.seen]}
     return [
         ResultRow(
             model=model,

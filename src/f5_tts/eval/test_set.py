@@ -30,7 +30,9 @@ class EvalItem:
         if not 0 < self.duration < math.inf:  # written so that NaN fails too
             raise ValueError(f"'duration' is {self.duration}; it must be above 0 seconds")
         if not re.fullmatch(r"\w[\w .-]{0,99}", self.id):
-            raise ValueError(f"'id' is {self.id!r:.60}; clips are named by it: letters, digits and . _ - alone")
+            raise ValueError(
+                f"'id' is {self.id!r:.60}; it names the clips, so only letters, digits and . _ - are allowed"
+            )
         if not self.text.split():
             raise ValueError("'text' is empty; an error rate needs at least one word")
 
@@ -63,8 +65,8 @@ def unseen_speakers(items: Sequence[EvalItem], path: Path) -> list[EvalItem]:
     unseen = [item for item in items if not item.seen]
     if not unseen:
         raise ValueError(
-            f'{path} has no item in a voice never trained on ("seen": false), by which a model is judged: give a list '
-            "with some in eval.items_dir"
+            f'{path} has no item of an unseen speaker ("seen": false), but evaluation needs some: give a list '
+            "with such items in eval.items_dir"
         )
     return unseen
 
@@ -102,7 +104,7 @@ def parse_field(key: str, value: Any) -> Any:
     if type(value).__name__ != kind:
         raise ValueError(f"'{key}' is {value!r:.60}; a JSON {JSON_NAMES[kind]} is needed")
     if kind == "str" and not is_valid_unicode(value):
-        raise ValueError(f"'{key}' is {value!r:.60}; half a surrogate is no Unicode")
+        raise ValueError(f"'{key}' is {value!r:.60}; a lone surrogate is not valid Unicode")
     return value
 
 

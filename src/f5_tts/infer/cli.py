@@ -41,9 +41,10 @@ TEXT_FLAGS = {
     "-p/--ckpt_file": "weights: a path or hf://org/repo/path; default: the published ones of the model",
     "-v/--vocab_file": "vocabulary: as for weights; default: vocab.txt beside them, else the released one",
     "-r/--ref_audio": "a recording of the voice, 3 to 12 s, any format",
-    "-s/--ref_text": "what it says; without it, Whisper transcribes it (English, extra eval)",
-    "-t/--gen_text": "what to say; [NAME] goes on in the voice of [voices.NAME] of the TOML file, [main] in the first",
-    "-f/--gen_file": "a text file with what to say, instead of gen_text",
+    "-s/--ref_text": "its transcript; without it, Whisper transcribes the recording (English, extra eval)",
+    "-t/--gen_text": "text to synthesize; [NAME] switches to the voice of [voices.NAME] of the TOML file, [main] in "
+    "the first",
+    "-f/--gen_file": "a text file to synthesize, instead of gen_text",
     "-o/--output_dir": f"default: {FOLDER}",
     "-w/--output_file": "default: infer_cli_<date>_<time>.wav",
     "--vocoder_name": "default: the config's model.vocoder.name",
@@ -53,7 +54,8 @@ SWITCHES = {
     "--save_chunk": "also write each chunk, into <output_dir>/<output_file>_chunks",
     "--no_legacy_text": "names of these files keep letters that are not ASCII",
     "--remove_silence": "shorten pauses longer than a second to a second",
-    "--sample_from_dist": "draw every velocity from the Gaussian of stage 1 or 2, with the seed; default: its mean",
+    "--sample_from_dist": "sample each velocity from the Gaussian head of stage 1 or 2, with the seed; default: its "
+    "mean",
     "--load_vocoder_from_local": f"read Vocos from model.vocoder.local_path, or from {LOCAL_VOCOS} if that is null",
 }
 NUMBER_FLAGS = [field.name for field in fields(InferConfig) if field.name not in ("ode_method", "epss")]
@@ -115,7 +117,7 @@ def read_toml(name: str) -> dict[str, Any]:
         )
     for voice, table in voices.items():
         if not re.fullmatch(r"\w+", voice):
-            raise ConfigError(f"[voices.{voice}] in {path}: a voice's name is letters, digits and _ alone")
+            raise ConfigError(f"[voices.{voice}] in {path}: a voice's name may have only letters, digits and _")
         check_keys(table, {key: types[key] for key in VOICE_KEYS}, f"{name}, [voices.{voice}]")
     return {**values, "voices": voices}
 
@@ -184,7 +186,7 @@ def split_by_voice(text: str, voices: list[str]) -> list[tuple[str, str]]:
     texts = [text.strip() for text in re.split(r"\[\w+\]", text)]
     segments = [(name, text) for name, text in zip(names, texts, strict=True) if text]
     if not segments:
-        raise ValueError("gen_text is empty: say what to speak with --gen_text or --gen_file")
+        raise ValueError("gen_text is empty: give a text with --gen_text or --gen_file")
     return segments
 
 
@@ -217,7 +219,7 @@ def output_path(settings: dict[str, Any]) -> Path:
         raise ValueError(f"output_file={name} lies outside of output_dir: name the folder there")
     path = Path(settings.get("output_dir") or FOLDER) / name
     if path.suffix.lower() != ".wav":
-        raise ValueError(f"output_file={name} is no name of a WAV file: let it end with .wav")
+        raise ValueError(f"output_file={name} is not the name of a WAV file: it must end with .wav")
     ensure_writable_dir(path.parent, "output_dir")
     return path
 

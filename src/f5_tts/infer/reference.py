@@ -50,7 +50,7 @@ def read_reference(
     recording = load_audio(path, sample_rate)
     loudest = float(level_db(recording, sample_rate).max())
     if loudest < MIN_LEVEL_DB:
-        raise ValueError(f"{path} is as good as silent: its loudest moment has {loudest:.0f} dB of full scale")
+        raise ValueError(f"{path} is nearly silent: its loudest part has {loudest:.0f} dB of full scale")
     trimmed = trim_silence(recording, sample_rate, MARGIN_S)
     wave = cut_at_pause(trimmed, sample_rate, MAX_REFERENCE_S)
     seconds = len(wave) / sample_rate
@@ -59,7 +59,10 @@ def read_reference(
             f"{path} holds {seconds:.2f} s of sound; a reference needs {MIN_REFERENCE_S} s, better 3 to 12 s"
         )
     if len(wave) < len(trimmed):
-        print(f"{path} is too long: its first {seconds:.1f} s are used, and ref_text must say only these")
+        print(
+            f"{path} is too long: its first {seconds:.1f} s are used, and ref_text must be the transcript of these "
+            "alone"
+        )
     return Reference(
         wave=wave, sample_rate=sample_rate, text=text.strip() or transcribe_reference(path, wave, sample_rate, asr)
     )
@@ -70,8 +73,8 @@ def transcribe_reference(path: str | Path, wave: Tensor, sample_rate: int, asr: 
     try:
         text = asr(wave, sample_rate).strip()
     except ImportError as error:
-        raise ImportError(f"{path} came without ref_text, and {error}; or give its text as ref_text") from error
+        raise ImportError(f"{path} has no ref_text, and {error}; or give its text as ref_text") from error
     if not text:
-        raise ValueError(f"no words were heard in {path}: give its text as ref_text")
+        raise ValueError(f"no words were recognized in {path}: give its text as ref_text")
     print(f"{path} says: {text}")
     return text

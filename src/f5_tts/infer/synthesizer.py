@@ -136,7 +136,7 @@ class Synthesizer:
     def check_text(self, text: str, key: str) -> None:
         """Raise ValueError for a text without a known symbol, or with invalid Unicode."""
         if not is_valid_unicode(text):
-            raise ValueError(f"{key} is no Unicode: it has half a surrogate in it, {text[:40]!r}")
+            raise ValueError(f"{key} is not valid Unicode: it contains a lone surrogate, {text[:40]!r}")
         symbols = {symbol for symbol in self.vocabulary.split(text) if symbol.strip()}
         if not symbols:
             raise ValueError(f"{key} is empty")
@@ -160,7 +160,7 @@ class Synthesizer:
             if num_frames < 1:
                 seconds = prompt_frames / self.cfg.model.mel_spec.frames_per_second
                 raise ValueError(
-                    f"infer.fix_duration={fixed_seconds:g} s leaves no time to speak: the reference takes "
+                    f"infer.fix_duration={fixed_seconds:g} s leaves no time for the text: the reference takes "
                     f"{seconds:.1f} s of it"
                 )
         return max(num_frames, len(self.vocabulary.split(prompt + text)) + 1 - prompt_frames, MIN_FRAMES)

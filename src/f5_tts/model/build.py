@@ -27,8 +27,8 @@ def build_model(model: ModelConfig, vocabulary: Vocabulary) -> CFM:
     mel_dim, gaussian = model.mel_spec.n_mel_channels, model.output_dist == "gaussian"
     if model.sample_from_dist and not gaussian:
         raise ValueError(
-            "model.sample_from_dist=true draws from a Gaussian head, and this checkpoint has none: set it to false, or "
-            "speak with a checkpoint of stage 1 or 2"
+            "model.sample_from_dist=true samples from a Gaussian head, and this checkpoint has none: set it to false, "
+            "or use a checkpoint of stage 1 or 2"
         )
     transformer = backbone(model.arch, mel_dim, len(vocabulary), gaussian=gaussian)
     return CFM(transformer, model.ln_sigma_init, model.sample_from_dist)
@@ -46,9 +46,9 @@ def build_vocoder(model: ModelConfig) -> GriffinLim | Vocos:
         return GriffinLim(mel_spec, vocoder.iterations)
     if mel_spec.mel_spec_type != "vocos":
         raise ValueError(
-            f"model.vocoder.name={vocoder.name} cannot speak mels of model.mel_spec.mel_spec_type="
-            f"{mel_spec.mel_spec_type}, and BigVGAN's decoder is not built in; vocos mels are spoken by vocos and "
-            "griffin_lim, bigvgan mels by griffin_lim: use model.vocoder.name=griffin_lim"
+            f"model.vocoder.name={vocoder.name} cannot convert mels of "
+            f"model.mel_spec.mel_spec_type={mel_spec.mel_spec_type}, and BigVGAN's decoder is not built in; vocos mels "
+            "need vocos or griffin_lim, bigvgan mels griffin_lim: use model.vocoder.name=griffin_lim"
         )
     folder = Path(vocoder.local_path) if vocoder.local_path else fetch_vocos()
     return read_vocos(folder, mel_spec)
@@ -68,6 +68,6 @@ def find_device(name: str | None, key: str | None = None) -> torch.device:
     except (RuntimeError, AssertionError, TypeError) as error:  # AssertionError: torch was built without CUDA
         reason = str(error).partition("\n")[0]
         setting = f"device {name}" if key is None else f"{key}={name}"
-        advice = "leave it out, or say cpu, cuda or mps" if key is None else "cpu always can"
+        advice = "leave it out, or say cpu, cuda or mps" if key is None else "cpu always works"
         raise ValueError(f"{setting} cannot be used here ({reason}); {advice}") from error
     return device

@@ -180,7 +180,7 @@ def check_payload(payload: Mapping[Any, Any], path: Path) -> None:
     for key, kind in PAYLOAD_TYPES.items():
         if not isinstance(payload.get(key, kind()), kind):
             raise ValueError(
-                f"{path} is no checkpoint: {key} is {type(payload[key]).__name__}, where {kind.__name__} is due"
+                f"{path} is no checkpoint: {key} is {type(payload[key]).__name__}, where {kind.__name__} is expected"
             )
     if not all(isinstance(symbol, str) for symbol in payload.get("vocabulary", [])):
         raise ValueError(f"{path} is no checkpoint: vocabulary holds more than text")
@@ -189,7 +189,7 @@ def check_payload(payload: Mapping[Any, Any], path: Path) -> None:
     for weights in (payload.get(RAW, {}), payload.get(EMA, {})):
         check_tensors(weights, path)
         if not all(value.numel() == 1 for name, value in weights.items() if name == "step"):
-            raise ValueError(f"{path} is no checkpoint: its step is no single number")
+            raise ValueError(f"{path} is no checkpoint: its step is not a single number")
 
 
 def strip_wrappers(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -247,9 +247,13 @@ def explain_mismatch(current: Mapping[str, Tensor], weights: Mapping[str, Tensor
     if len(mismatched) == 1 and mismatched[0].startswith(TEXT_EMBEDDING) and TEXT_EMBEDDING in weights:
         num_current, num_saved = num_symbols(current), num_symbols(weights)
         return (
-            f"its vocabulary has {num_saved} symbols, this run's {num_current}; set model.tokenizer_path (to speak: -v)"
+            f"its vocabulary has {num_saved} symbols, this run's {num_current}; set model.tokenizer_path (for "
+            "inference: -v)"
         )
-    return "it was trained with another model.arch, model.mel_spec or vocabulary; choose its config (-cn, to speak -m)"
+    return (
+        "it was trained with another model.arch, model.mel_spec or vocabulary; choose its config (-cn, for inference "
+        "-m)"
+    )
 
 
 def check_spec(checkpoint: Checkpoint, spec: ModelSpec, log: Callable[[str], None] = print) -> None:
@@ -289,7 +293,7 @@ def describe_vocab_mismatch(current: Sequence[str], saved: Sequence[str]) -> str
     symbols = [repr(symbols[line]) if line < len(symbols) else "nothing" for symbols in (current, saved)]
     return (
         f"{len(current)} symbols here, {len(saved)} there, and line {line + 1} is {symbols[0]} here, {symbols[1]} "
-        "there; set model.tokenizer_path (to speak: -v) to the vocabulary it was trained with"
+        "there; set model.tokenizer_path (for inference: -v) to the vocabulary it was trained with"
     )
 
 

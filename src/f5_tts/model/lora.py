@@ -48,7 +48,7 @@ def add_adapters(model: CFM, lora: LoraConfig, log: Callable[[str], None] = prin
     trained, total = (
         sum(value.numel() for value in parameters) for parameters in (trainable_parameters(model), model.parameters())
     )
-    log(f"LoRA of rank {lora.rank} beside {len(layers)} layers: {trained:,} of {total:,} weights are trained")
+    log(f"LoRA of rank {lora.rank} on {len(layers)} layers: {trained:,} of {total:,} weights are trained")
 
 
 def inject(model: CFM, lora: LoraConfig, layers: list[str]) -> None:
@@ -92,8 +92,8 @@ def target_layers(model: CFM, targets: list[str]) -> list[str]:
         if not any(ends_with(name, target) for name in names):
             endings = sorted({re.sub(r"^.*\.\d+\.(?=[a-z])", "", name) for name in names})
             raise ValueError(
-                f"lora.target_modules has {target}, and no linear layer that could have an adapter has a name that "
-                f"ends so; there are {', '.join(endings)}"
+                f"lora.target_modules has {target}, and no linear layer that can have an adapter has a name that ends "
+                f"like that; available: {', '.join(endings)}"
             )
     return [name for name in names if any(ends_with(name, target) for target in targets)]
 

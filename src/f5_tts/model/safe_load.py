@@ -65,10 +65,10 @@ def read_file(path: Path) -> Any:
         if zipfile.is_zipfile(path):
             verify_records(path)
             return torch.load(path, map_location="cpu", weights_only=True)
-        raise RuntimeError("no archive as torch.save writes it since PyTorch 1.6")
+        raise RuntimeError("not an archive in the format of torch.save since PyTorch 1.6")
     except LOAD_ERRORS as error:
         is_code = isinstance(error, pickle.UnpicklingError)
-        reason = "objects that only code could restore" if is_code else str(error).partition("\n")[0]
+        reason = "objects that cannot be loaded without running code" if is_code else str(error).partition("\n")[0]
         raise ValueError(f"{path} cannot be read as a checkpoint: damaged, or not only weights ({reason})") from error
 
 
@@ -109,9 +109,11 @@ def check_tensors(tensors: Any, path: Path) -> None:
     if not isinstance(tensors, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in tensors.items()
     ):
-        raise ValueError(f"{path} is no state dict: it should hold tensors by their names and nothing else")
+        raise ValueError(f"{path} is not a state dict: it should hold tensors by name and nothing else")
     if invalid := [name for name, value in tensors.items() if not is_dense(value)]:
-        raise ValueError(f"{path} is no state dict: {invalid[0]} is no plain tensor, with all its values in the file")
+        raise ValueError(
+            f"{path} is not a state dict: {invalid[0]} is not a dense tensor with all its values in the file"
+        )
 
 
 def is_dense(value: Tensor) -> bool:

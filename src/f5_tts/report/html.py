@@ -72,12 +72,13 @@ def table_row(tag: str, cells: Sequence[str]) -> str:
 def listen_html(rows: Sequence[ListenRow], folder: Path) -> str:
     """Render a table of audio players; raise ValueError if there are no rows or their models differ."""
     if not rows:
-        raise ValueError("a page to listen to needs at least one row, found none")
+        raise ValueError("an HTML report needs at least one row, found none")
     models = [sample.model for sample in rows[0].samples]
     for row in rows:
         if [sample.model for sample in row.samples] != models:
             raise ValueError(
-                f"takes of {row.text!r} are by {[sample.model for sample in row.samples]}; the first row's by {models}"
+                f"samples of {row.text!r} are by {[sample.model for sample in row.samples]}; the first row's by "
+                f"{models}"
             )
     head = table_row("th", ["text", "prompt", *models])
     body = "\n".join(listen_row(row, folder) for row in rows)
@@ -152,7 +153,7 @@ PAGE = """<!DOCTYPE html>
 </head>
 <body>
 <h1>Before and after reinforcement learning</h1>
-<p>A small text-to-speech model hears a prompt and speaks other digits in the prompt&rsquo;s voice. It was never
+<p>A small text-to-speech model takes a prompt and synthesizes other digits in the prompt&rsquo;s voice. It was never
 trained on these digit strings. Below: how well that went before and after the two stages of training, then the clips
 themselves. All models start from the same noise.</p>
 <h2>Results</h2>
@@ -163,8 +164,8 @@ themselves. All models start from the same noise.</p>
 <h2>The run</h2>
 <p><img src="{picture}" alt="Reward, error rate, similarity and KL over the updates of stage 2"></p>
 <h2>Listen</h2>
-<p>Under each clip: what the recogniser heard, <mark>marked</mark> where it is another word than the text&rsquo;s and
-<mark><del>struck out</del></mark> where a word was not heard at all; and how similar the voice is to the prompt&rsquo;s
+<p>Under each clip: the ASR transcript, <mark>marked</mark> where it is another word than the text&rsquo;s and
+<mark><del>struck out</del></mark> where a word is missing; and how similar the voice is to the prompt&rsquo;s
 (1 is the same).</p>
 <div class="wide"><table>
 {listen}

@@ -60,7 +60,7 @@ def as_columns(metrics: Sequence[Metrics]) -> dict[str, NDArray[np.float64]]:
     """Convert rows to columns of `KEYS`, sorted by update; raise ValueError if a key or every row is missing."""
     metrics = [row for row in metrics if row.get("update") != 0]
     if not metrics:
-        raise ValueError("the picture of a run needs the metrics of at least one update, found none")
+        raise ValueError("the plot of a run needs the metrics of at least one update, found none")
     for row in metrics:
         if missing := [key for key in KEYS if key not in row]:
             raise ValueError(f"metrics of update {row.get('update', '(unnamed)')} lack {missing}; found {sorted(row)}")

@@ -196,7 +196,7 @@ def report(result: Audition, weights: Mapping[str, float]) -> str:
     """
     columns = {name: {variant: by_reward[name] for variant, by_reward in result.scores.items()} for name in weights}
     columns["all"] = result.total(weights)
-    lines = [["what is heard", *columns, "as a person would"], ["---"] * (len(columns) + 2)]
+    lines = [["audio", *columns, "ranked correctly"], ["---"] * (len(columns) + 2)]
     for variant in result.scores:
         cells = [cell(scores[variant], scores[RESYNTHESIS]) for scores in columns.values()]
         lines.append([variant, *cells, ranking_verdict(variant, columns["all"][variant] - columns["all"][RESYNTHESIS])])

@@ -82,7 +82,7 @@ def build_local_provider(name: str, config: Mapping[str, Any], config_key: str) 
     try:
         return as_provider(target(**config) if is_class else partial(target, **config), name, config_key)
     except TypeError as error:
-        raise ValueError(f"{config_key}.config={dict(config)}: {name} cannot be made of it: {error}") from error
+        raise ValueError(f"{config_key}.config={dict(config)}: {name} cannot be built from it: {error}") from error
 
 
 def wrong_keys(config: Mapping[str, Any], keys: Sequence[str], config_key: str) -> str:
@@ -100,8 +100,8 @@ def find_provider(name: str, config_key: str) -> Callable[..., Any]:
     path = PROVIDERS.get(name, name)
     if not is_module_attribute(path):
         raise ValueError(
-            f"{config_key}.name: no reward provider is called {name!r}; there are {', '.join(PROVIDERS)}, "
-            "and yours as module:attribute"
+            f"{config_key}.name: no reward provider is called {name!r}; known: {', '.join(PROVIDERS)}, or your own as "
+            "module:attribute"
         )
     target = import_attribute(path, f"{config_key}.name")
     if not callable(target):

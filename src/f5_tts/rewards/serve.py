@@ -130,7 +130,7 @@ class Handler(BaseHTTPRequestHandler):
         """Refuse a request without the server's token."""
         received, expected = self.headers.get("Authorization", ""), f"Bearer {self.server.token}"
         if self.server.token and not hmac.compare_digest(received.encode(), expected.encode()):
-            raise RequestRefused(HTTPStatus.UNAUTHORIZED, f"set {TOKEN} to the server's, wherever it is asked from")
+            raise RequestRefused(HTTPStatus.UNAUTHORIZED, f"set {TOKEN} to the server's value on each client")
 
     def description(self) -> bytes:
         """Encode the description of the service and its `max_bytes` as JSON."""
@@ -152,7 +152,7 @@ class Handler(BaseHTTPRequestHandler):
         """Read the whole body; refuse one without a length or with more than `max_bytes` before reading it."""
         content_length = self.headers.get("Content-Length", "")
         if not (content_length.isascii() and content_length.isdecimal()):
-            raise RequestRefused(HTTPStatus.LENGTH_REQUIRED, "a body needs its Content-Length")
+            raise RequestRefused(HTTPStatus.LENGTH_REQUIRED, "a request body needs a Content-Length header")
         length = int(content_length[:20])
         if length > self.server.max_bytes:
             raise RequestRefused(
@@ -175,11 +175,13 @@ class Handler(BaseHTTPRequestHandler):
 def command_line() -> argparse.ArgumentParser:
     """Build the argument parser."""
     parser = argparse.ArgumentParser(prog="python -m f5_tts.rewards.serve", description=__doc__)
-    parser.add_argument("name", metavar="NAME", help="of a reward provider of ours, or module:attribute of yours")
-    parser.add_argument("--config", default="{}", metavar="JSON", help="""what it needs: '{"model_dir": "..."}'""")
-    parser.add_argument("--host", default="127.0.0.1", help=f"where to listen; any but this one needs {TOKEN}")
-    parser.add_argument("--port", type=int, default=8008, help="0: one that is free")
-    parser.add_argument("--max_mb", type=float, default=1024, help="the largest body that is read, in MB")
+    parser.add_argument("name", metavar="NAME", help="a built-in reward provider, or module:attribute of your own")
+    parser.add_argument("--config", default="{}", metavar="JSON", help="""its config: '{"model_dir": "..."}'""")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help=f"address to listen at; one that other machines can reach needs {TOKEN}"
+    )
+    parser.add_argument("--port", type=int, default=8008, help="0: any free port")
+    parser.add_argument("--max_mb", type=float, default=1024, help="the largest request body that is accepted, in MB")
     parser.add_argument("--owned", metavar="KEY", help="for a run that starts its own server: its config key")
     return parser
 
@@ -223,7 +225,7 @@ def build_server(args: argparse.Namespace) -> RewardServer:
     os.environ.pop(TOKEN, None)
     if not (is_loopback(args.host) or token):
         raise ValueError(
-            f"--host {args.host} lets other machines ask: set {TOKEN} first, to a secret of yours, here and where the "
+            f"--host {args.host} lets other machines send requests: set {TOKEN} to a secret first, here and where the "
             "run is"
         )
     service = Service(args.name, build_local_provider(args.name, read_config(args.config), args.owned or "serve"))
@@ -241,7 +243,7 @@ def read_config(text: str) -> dict[str, Any]:
     except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"--config {text} is not JSON: {error}") from error
     if not isinstance(config, dict):
-        raise ValueError(f"""--config {text} is no JSON object, such as '{{"model_dir": "..."}}'""")
+        raise ValueError(f"""--config {text} is not a JSON object, such as '{{"model_dir": "..."}}'""")
     return config
 
 

@@ -98,10 +98,10 @@ ALGORITHMS = {
         needs_trained_head=True,
         recorded_arrays=lambda rl: 4 * rl.steps,
         warning=(
-            "warning: rl.algorithm=f5r is the published objective, here to compare with, and wrong: its samples are "
-            "not detached, so that the pull on the mean cancels without guidance and points the wrong way with it; it "
-            "uses the density, not its logarithm; its memory grows with rl.steps. rl.algorithm=gaussian_grpo is the "
-            "correct one"
+            "warning: rl.algorithm=f5r is the published objective, kept for comparison, and wrong: its samples are "
+            "not detached, so that the gradient of the mean cancels without guidance and has the wrong sign with it; "
+            "it uses the density, not its logarithm; its memory grows with rl.steps. rl.algorithm=gaussian_grpo is "
+            "the correct one"
         ),
     ),
 }

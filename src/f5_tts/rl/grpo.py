@@ -129,7 +129,8 @@ class PolicyLoss:
         deviation, limit = metrics["ratio/max_dev"], min(self.rl.clip_low, self.rl.clip_high) / 10
         if deviation > limit:
             raise FloatingPointError(
-                f"the ratio is off by {deviation:.2g} before any update (allowed: {limit:.2g}, a tenth of rl.clip_low "
-                "and rl.clip_high): drawing and training disagree; is dropout on, or optim.mixed_precision too coarse?"
+                f"the probability ratio differs from 1 by {deviation:.2g} before any update (allowed: {limit:.2g}, a "
+                "tenth of rl.clip_low and rl.clip_high): sampling and training do not agree; is dropout on, or "
+                "optim.mixed_precision too low?"
             )
         return {"ratio/initial_max_dev": deviation}

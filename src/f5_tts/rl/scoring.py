@@ -39,8 +39,8 @@ class RewardScorer:
         self.by_word = rl.credit == "word"
         if self.by_word and not any(map(has_word_scores, providers.values())):
             raise ValueError(
-                f"rl.credit=word, but none of the rewards ({', '.join(providers)}) can say which word earned it: "
-                "add one that can, such as digits_wer, or set rl.credit=sample"
+                f"rl.credit=word, but none of the rewards ({', '.join(providers)}) returns a score for each word: add "
+                "one that does, such as digits_wer, or set rl.credit=sample"
             )
 
     @torch.no_grad()
@@ -105,7 +105,9 @@ def words_to_frames(
     for row, (scores, text) in enumerate(zip(word_scores, texts, strict=True)):
         size = torch.tensor([len(word) + 1 for word in normalize(text).split()])
         if len(size) > len(scores):
-            raise ValueError(f"a reward that knows words scored {len(scores)} of the {len(size)} in {text!r}")
+            raise ValueError(
+                f"a reward with scores per word returned {len(scores)} for the {len(size)} words of {text!r}"
+            )
         ends = (size.cumsum(0) * int(target[row].sum()) / size.sum()).round().long()
         frames[row, target[row].cpu()] = scores[: len(size)].repeat_interleave(ends.diff(prepend=ends.new_zeros(1)))
     return frames

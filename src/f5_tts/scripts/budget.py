@@ -45,7 +45,7 @@ def heading(cfg: RLTrainConfig, seconds: float, processes: int = 1) -> str:
     num = prompts_per_batch(cfg, seconds) * cfg.rl.mini_repeat_count
     guided = ", each twice for guidance" if cfg.rl.cfg_strength else ""
     digits = precision(cfg.optim) if is_mixed_precision(cfg) else "single precision"
-    shards = f", in shards on {processes} processes" if cfg.optim.shard else ""
+    shards = f", sharded over {processes} processes" if cfg.optim.shard else ""
     return f"{cfg.model.name}: clips of {seconds:g} s, {num} in a forward pass{guided}, {digits}{shards}"
 
 
@@ -53,7 +53,7 @@ def uncounted(cfg: RLTrainConfig) -> str:
     """Describe what the table does not include."""
     unknown_rewards = [entry.name for entry in cfg.rl.rewards.providers if not num_parameters(entry)]
     more = f", and {', '.join(unknown_rewards)}, whose size is not known here" if unknown_rewards else ""
-    return f"not counted: CUDA itself (about half a GB), what kernels need while they work{more}"
+    return f"not included: the CUDA context (about 0.5 GB) and workspaces of kernels{more}"
 
 
 def check_above_zero(args: Namespace, *flags: str) -> None:
@@ -68,7 +68,9 @@ def main(argv: list[str]) -> bool:
     parser = command_line("F5TTS_RL")
     parser.add_argument("--seconds", type=float, help="the longest clip, s; default: datasets.max_seconds")
     parser.add_argument("--limit", type=float, default=8.0, help="memory of the GPU, GB; default: 8")
-    parser.add_argument("--processes", type=int, default=2, help="that share the run with optim.shard=true; default: 2")
+    parser.add_argument(
+        "--processes", type=int, default=2, help="processes that shard the model with optim.shard=true; default: 2"
+    )
     args = parser.parse_intermixed_args(argv)
     cfg = compose_config(args.config_name, args.overrides, RLTrainConfig)
     if args.seconds is None:
@@ -80,7 +82,7 @@ def main(argv: list[str]) -> bool:
     print(f"{heading(cfg, args.seconds, args.processes)}\n{table(items)}\n{uncounted(cfg)}")
     print(f"GPU: {used_gb:.2f} GB of {args.limit:g} GB")
     if used_gb > args.limit:
-        print("it would spare on the GPU, each by itself:")
+        print("changes that would save GPU memory, each on its own:")
         for num, change in suggest_savings(args.config_name, args.overrides, cfg, args.seconds, args.processes):
             print(f"  {num / 1e9:5.2f} GB  {change}")
     return True

@@ -45,11 +45,11 @@ def by_kind(rows: Iterable[BadRow]) -> Iterator[str]:
 def totals(rows: Sequence[Row], seconds: Sequence[float]) -> str:
     """Describe the rows whose audio can be decoded: their number, speakers and durations."""
     if not seconds:
-        return f"{len(rows)} rows, none of which can be heard"
+        return f"{len(rows)} rows, none of which can be decoded"
     speakers = len({row.speaker for row in rows} - {None}) or "unknown"
     return (
         f"{len(rows)} rows, speakers: {speakers}, {sum(seconds) / 3600:.2f} hours; a row lasts {fmean(seconds):.2f} s "
-        f"in the mean, {min(seconds):.2f} to {max(seconds):.2f} s"
+        f"on average, {min(seconds):.2f} to {max(seconds):.2f} s"
     )
 
 
@@ -87,7 +87,7 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("folder", type=Path, metavar="DIR", help="with raw/ (or raw.arrow) and duration.json")
     parser.add_argument("--vocab", type=Path, metavar="FILE", help="a symbol a line; default: vocab.txt of the folder")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="a histogram of the durations, as PNG")
-    parser.add_argument("--report", type=Path, metavar="FILE", help="all that was found; default: DIR/check.jsonl")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="file for all findings; default: DIR/check.jsonl")
     add_flags(parser)
     return parser
 
@@ -97,7 +97,7 @@ def main(argv: list[str]) -> bool:
     arguments = command_line().parse_args(argv)
     rows, vocabulary = read_rows(arguments.folder), vocabulary_of(arguments)
     scan_one = partial(scan_row, max_seconds=arguments.max_seconds)
-    scans = list(map_in_processes(scan_one, rows, arguments.workers, "listening"))
+    scans = list(map_in_processes(scan_one, rows, arguments.workers, "decoding"))
     seconds = [scan.seconds for scan in scans if scan.seconds is not None]
     bad, outliers = list(bad_rows(rows, scans)), list(speaking_rate_outliers(rows, scans))
     report = arguments.report or arguments.folder / "check.jsonl"

@@ -96,7 +96,7 @@ def reuse_result(cfg: TrainConfig, mark: str) -> Result | None:
     known = read_result(Path(settings.known))
     if known.mark != mark:
         return None
-    print(f"{settings.ckpt} speaks with the weights of {known.ckpt}, bit for bit: scores as in {settings.known}")
+    print(f"{settings.ckpt} has the weights of {known.ckpt}, bit for bit: its scores are those in {settings.known}")
     shutil.copytree(Path(settings.known) / "wavs", Path(str(settings.out)) / "wavs", dirs_exist_ok=True)
     return replace(known, ckpt=str(settings.ckpt))
 

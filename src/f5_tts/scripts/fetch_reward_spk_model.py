@@ -95,7 +95,9 @@ def find_archive(arguments: argparse.Namespace) -> Path:
     """
     named, root = arguments.archive, arguments.cache_dir
     if arguments.revision:
-        raise ValueError("--revision is of the hub's repository, --archive is not from there: give one of them")
+        raise ValueError(
+            "--revision selects a version of the hub's repository, which --archive does not use: give only one of them"
+        )
     if named.startswith(("http://", "https://")):
         name = f"{MODEL}.{hashlib.sha256(named.encode()).hexdigest()[:8]}.archive"
         fetch.ensure_files(from_url(named, name, offline=arguments.offline), [name], root, root)

@@ -78,7 +78,9 @@ class Journal:
         try:
             self.results = [json.loads(line) for line in lines[1:]] if self.is_same else []
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path} is damaged ({error}): remove it, and all is heard anew") from error
+            raise ValueError(
+                f"{path} is damaged ({error}): remove it, and all recordings are processed again"
+            ) from error
 
     def add(self, results: Iterator[dict[str, Any]]) -> None:
         """Append results to the file as they come; lines cut short by an interruption are removed first."""
@@ -132,7 +134,7 @@ def prepare(entries: Sequence[Entry], folder: Path, worker: RowWorker, workers: 
     rows = [result for result in journal.results if "left_out" not in result]
     left_out = [result for result in journal.results if "left_out" in result]
     if not rows:
-        raise ValueError(f"none of {len(entries)} entries is any good; {left_out[0]['place']}: {left_out[0]['reason']}")
+        raise ValueError(f"none of {len(entries)} entries can be used; {left_out[0]['place']}: {left_out[0]['reason']}")
     write_layout(rows, folder, unfinished, worker.tokenizer)
     text = "\n".join([title, *map(as_line, left_out)]) + "\n"
     write_atomically(report, lambda tmp_path: tmp_path.write_text(text, encoding="utf-8"))
@@ -203,7 +205,7 @@ def command_line() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m f5_tts.scripts.prepare", description=__doc__)
     parser.add_argument("source", type=Path, metavar="INPUT", help="a CSV or JSONL file, or a folder")
     parser.add_argument("folder", type=Path, metavar="OUT_DIR", help="data/NAME_TOKENIZER")
-    parser.add_argument("--format", choices=list(FORMATS), help="default: recognised")
+    parser.add_argument("--format", choices=list(FORMATS), help="default: detected")
     parser.add_argument(
         "--tokenizer", choices=list(TOKENIZERS), help="default: as OUT_DIR's name ends, else custom (characters)"
     )

@@ -30,7 +30,7 @@ def build_accelerator(optim: OptimConfig) -> Accelerator:
     accelerator = Accelerator(mixed_precision=chosen_precision, cpu=on_cpu)
     if optim.shard and accelerator.num_processes == 1:
         raise ValueError(
-            "optim.shard=true divides a model among processes, and this is the only one: start several (python -m "
+            "optim.shard=true shards a model over processes, and this is the only one: start several (python -m "
             "torch.distributed.run --nproc-per-node=8 -m f5_tts.train.train ...), or set optim.shard=false"
         )
     if chosen_precision == "fp16" and on_cpu:  # torch supports fp16 on a CPU, and accelerate would ignore it
@@ -44,7 +44,7 @@ def check_launch(environment: Mapping[str, str]) -> None:
     started = int(environment.get("WORLD_SIZE", 1))
     if "ACCELERATE_USE_CPU" in environment and "MASTER_ADDR" in environment and started == 1:
         raise ValueError(
-            "accelerate launch was asked for several processes and started one, as it always does on a CPU; type "
+            "accelerate launch was asked for several processes and started one, as it always does on a CPU; run "
             "torchrun --nproc_per_node N -m f5_tts.train..., or accelerate launch --num_processes 1"
         )
 

@@ -21,7 +21,7 @@ MIN_KL = 0.02  # growth from a KL below it is ignored, since KL starts at 0
 MAX_WER_RISE = 0.05  # rise of the judge's error rate; a few dozen clips mostly vary by less at random
 SPREAD_ADVICE = (
     "raise rl.mini_repeat_count, or what makes samples differ (rl.temperature, flow_grpo: rl.sde.a), or add a reward "
-    "that tells them apart"
+    "that distinguishes them"
 )
 VALIDATIONS = 3  # number of validations in which reward and error rate must both rise
 
@@ -72,7 +72,7 @@ def sigma_collapsed(history: History) -> str | None:
     if current < MIN_SIGMA_SHARE * start:
         return (
             f"policy/sigma_mean fell from {start:.3g} to {current:.3g}, so samples hardly differ: set "
-            "rl.train_sigma=false; where it is, raise rl.kl_weight or lower optim.learning_rate"
+            "rl.train_sigma=false; if it is false already, raise rl.kl_weight or lower optim.learning_rate"
         )
     return None
 
@@ -88,7 +88,7 @@ def ratio_out_of_range(history: History) -> str | None:
         names = ("ratio/max_dev", "clip_ratio/region_mean")
         measured = ", ".join(f"{name}={mean_of(later[-WINDOW:], name):.3g}" for name in names)
         return (
-            f"for {WINDOW} updates the policy was far from the one that drew ({measured}): lower "
+            f"for {WINDOW} updates the policy was far from the one that generated the rollouts ({measured}): lower "
             "rl.updates_per_rollout or optim.learning_rate"
         )
     return None
@@ -99,18 +99,21 @@ def kl_out_of_range(history: History) -> str | None:
     rows = list(history.recent)
     current, before = mean_of(rows[-WINDOW:], "loss/kl"), mean_of(rows[-2 * WINDOW : -WINDOW], "loss/kl")
     if sustained_min(rows, "loss/kl") > MAX_KL:
-        measured = f"loss/kl={current:.3g} for {WINDOW} updates (worth a word above {MAX_KL})"
+        measured = f"loss/kl={current:.3g} for {WINDOW} updates (the threshold is {MAX_KL})"
     elif before > MIN_KL and current > MAX_KL_GROWTH * before:
         measured = f"loss/kl rose from {before:.3g} to {current:.3g} within {WINDOW} updates"
     else:
         return None
-    return f"{measured}, the policy leaves its reference: raise rl.kl_weight or lower optim.learning_rate"
+    return f"{measured}, the policy drifts away from its reference: raise rl.kl_weight or lower optim.learning_rate"
 
 
 def no_spread(history: History) -> str | None:
     """Check whether all groups have equal rewards, so that every advantage is zero."""
     if sustained_min(history.recent, "frac_reward_zero_std") == 1:
-        return f"for {WINDOW} updates all samples of every group scored the same, so nothing is learnt: {SPREAD_ADVICE}"
+        return (
+            f"for {WINDOW} updates all samples of every group had the same score, so there is no gradient: "
+            f"{SPREAD_ADVICE}"
+        )
     return None
 
 

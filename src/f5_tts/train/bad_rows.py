@@ -42,7 +42,7 @@ def skip_bad_rows(
             raise all_rows_bad(list(found_rows.values()))
         is_complete = all(has_rows for has_rows, _ in all_ranks)
         if not is_complete and accelerator.is_main_process:
-            log("no row of a batch can be read: it is passed over")
+            log("no row of a batch can be read: the batch is skipped")
         yield batch if is_complete else None
 
 
@@ -55,6 +55,6 @@ def all_rows_bad(rows: Sequence[BadRow]) -> ValueError:
     """Build the error for a data set of which no row can be used; it names the first bad row."""
     first = min(rows, key=lambda row: row.index)
     return ValueError(
-        f"none of the {len(rows)} rows tried can be learnt from; row {first.index} is {first.kind}: {first.reason} "
-        "(python -m f5_tts.scripts.check_dataset and the data set's folder shows all)"
+        f"none of the {len(rows)} rows tried can be used; row {first.index} is {first.kind}: {first.reason} (python -m "
+        "f5_tts.scripts.check_dataset and the data set's folder shows all)"
     )

@@ -56,7 +56,7 @@ def build_advantage(
         return GroupAdvantage(scorer.weights, scorer.floors, rl)
     log(
         f"warning: rl.repeat_count={rl.repeat_count} x rl.mini_repeat_count={rl.mini_repeat_count} makes groups of "
-        "one; each reward is compared with its running mean instead, which learns more slowly: better "
+        "one; each reward is compared with its running mean instead, which learns more slowly; prefer "
         "rl.mini_repeat_count=8"
     )
     return RunningBaseline(scorer.weights, scorer.floors, clip=rl.advantage_clip)
@@ -92,7 +92,7 @@ def resolve_algorithm(requested: str, checkpoint: Checkpoint, log: Callable[[str
     algorithm = find_algorithm(requested)
     if algorithm.needs_trained_head and not trained:
         raise ValueError(
-            f"rl.algorithm={requested} draws from a trained Gaussian head, and {checkpoint.path} has none: warm it up "
+            f"rl.algorithm={requested} needs a trained Gaussian head, and {checkpoint.path} has none: train stage 1 "
             "first (model.objective=gaussian_nll), or use rl.algorithm=flow_grpo or nft"
         )
     if algorithm.warning is not None:

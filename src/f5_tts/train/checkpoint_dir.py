@@ -83,7 +83,7 @@ class CheckpointDir:
                 None if init_from is None else read_checkpoint(find_file(init_from, "ckpts.init_from")).weights_only()
             )
         if init_from is not None and self.is_main:
-            print(f"ckpts.init_from={init_from} is for a new run and not read: {path} is there")
+            print(f"ckpts.init_from={init_from} applies to new runs only and is ignored: {path} exists")
         checkpoint = self.read(path)
         return checkpoint.with_weights().weights_only() if path.name.startswith("pretrained_") else checkpoint
 
@@ -118,8 +118,8 @@ class CheckpointDir:
         path = self.path / recorded["file"]
         if not path.is_file():
             raise FileNotFoundError(
-                f"{checkpoint.path} goes on from {path}, the policy as it was when stage 2 started, and that is gone: "
-                "put it back, or start anew in another ckpts.save_dir"
+                f"{checkpoint.path} needs {path}, the policy at the start of stage 2, and this file is missing: "
+                "restore it, or start again in another ckpts.save_dir"
             )
         if sha256_of(path) != recorded["sha256"]:
             raise ValueError(
@@ -172,8 +172,11 @@ def recovery_advice(path: Path) -> str:
         except ValueError:
             damaged.append(older.name)
         else:
-            return f"move {' and '.join(damaged)} out of {path.parent}, and the same command goes on from {older.name}"
-    return f"no other of {path.parent} is whole: bring a copy of it, or move {' and '.join(damaged)} away to start anew"
+            return f"move {' and '.join(damaged)} out of {path.parent}, and the same command resumes from {older.name}"
+    return (
+        f"no other checkpoint in {path.parent} is complete: copy one there, or move {' and '.join(damaged)} away to "
+        "start again"
+    )
 
 
 @contextmanager
@@ -183,8 +186,8 @@ def explain_write_errors(save_dir: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OSError(
-            f"{error}; point ckpts.save_dir={save_dir} to a larger volume: what was saved before is whole, and copied "
-            "there the run goes on from it"
+            f"{error}; point ckpts.save_dir={save_dir} to a larger volume: earlier checkpoints are complete, and the "
+            "run resumes from them once they are copied there"
         ) from error
 
 

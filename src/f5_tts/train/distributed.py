@@ -84,6 +84,6 @@ def check_weights_in_sync(model: nn.Module, accelerator: Accelerator, update: in
     if differing:
         raise ValueError(
             f"after update {update} the weights of processes {differing} are no longer those of process 0: a machine "
-            "that computes wrongly, or a reward or loss of yours that changes the model; the last checkpoint is whole"
+            "computes wrongly, or a reward or loss of your own changes the model; the last checkpoint is complete"
         )
     return {"health/weights_apart": 0.0}

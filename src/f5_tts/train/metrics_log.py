@@ -110,7 +110,9 @@ class MetricsLog:
             action(self.tracker)
         except Exception as error:  # a library that uses disk, network and its own processes may raise anything
             name, self.tracker = type(self.tracker).__name__, None
-            self.write_line(f"warning: tracker {name} failed ({error!r}) and gets no more; {self.path} has everything")
+            self.write_line(
+                f"warning: tracker {name} failed ({error!r}) and is switched off; {self.path} has all metrics"
+            )
 
     def write_line(self, line: str) -> None:
         """Print a line on the console, above the progress bar."""

@@ -56,7 +56,7 @@ class OomRetry:
                 reason = str(error).partition("\n")[0]
             optimizer.zero_grad()
             clear_device_cache(garbage_collection=True)
-            self.log(f"{reason}: the update is done again, with at most half as much in a forward pass")
+            self.log(f"{reason}: the update is repeated with micro-batches of at most half the size")
 
     def lower_limit(self, chunks: Sequence[Splittable]) -> bool:
         """Lower the limit to half of the largest micro-batch; return False if that splits none of them."""
@@ -85,5 +85,5 @@ def explain_oom() -> Iterator[None]:
             raise
         raise MemoryError(
             f"{str(error).partition(chr(10))[0]}; lower rl.mini_repeat_count or datasets.batch_size_per_gpu, or see "
-            "what else would spare memory: python -m f5_tts.scripts.budget, with the same -cn and keys"
+            "what else would save memory: python -m f5_tts.scripts.budget, with the same -cn and keys"
         ) from error

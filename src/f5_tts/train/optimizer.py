@@ -60,8 +60,8 @@ def choose_optimizer(optim: OptimConfig, device: torch.device, log: Callable[[st
     if reason is None:
         return eight_bits
     log(
-        f"warning: optim.bnb_optimizer=true: bitsandbytes {bitsandbytes.__version__} cannot work on {device} here "
-        f"({reason}), so torch's AdamW takes its place; its states need four times the memory"
+        f"warning: optim.bnb_optimizer=true: bitsandbytes {bitsandbytes.__version__} does not work on {device} here "
+        f"({reason}), so torch's AdamW is used instead; its states need four times the memory"
     )
     return adamw
 
@@ -78,4 +78,4 @@ def probe_optimizer(make: MakeOptimizer, device: torch.device) -> str | None:
         moved = bool((weights < 0).all())
     except (RuntimeError, NameError, AttributeError, OSError) as error:
         return str(error).partition("\n")[0]
-    return None if moved else "its step moves nothing"
+    return None if moved else "its step changes no weight"

@@ -73,9 +73,7 @@ class Wandb:
             self.run = self.open(id, "offline")
         if self.run.offline:
             note = "" if reason is None else f"{reason}; "
-            self.notify(
-                f"W&B: {note}this run is logged offline; to bring it up: wandb sync {Path(self.run.dir).parent}"
-            )
+            self.notify(f"W&B: {note}this run is logged offline; to upload it: wandb sync {Path(self.run.dir).parent}")
 
     def offline_reason(self) -> str | None:
         """Return why W&B cannot be used online; None where it can."""

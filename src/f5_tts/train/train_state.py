@@ -138,19 +138,19 @@ class TrainState:
         else:
             load_weights(self.model, checkpoint, log)
             self.ema.copy_params_from_model_to_ema()
-            came_from = payload.get("objective", "no run of ours")
+            came_from = payload.get("objective", "a run of another program")
             log(
                 f"starting {self.objective} from the {checkpoint.weights_kind} weights of {checkpoint.path} (made by "
-                f"{came_from}): optimizer, schedule and counter start anew"
+                f"{came_from}): optimizer, schedule and counter start again"
             )
 
     def compare_processes(self, saved: int, log: Callable[[str], None]) -> None:
         """Report what changes when a run resumes with another number of ranks."""
         if saved != self.processes:
             log(
-                f"until here {saved} processes trained, now {self.processes}: weights, optimizer and counter go on; "
-                "each update has another number of batches, so that place in the data, noise, and learning rates from "
-                f"here on are those of a run that had {self.processes} from the start"
+                f"the number of processes changes from {saved} to {self.processes}: weights, optimizer and counter "
+                "continue; each update has another number of batches, so that data order, noise and learning rates "
+                f"from here on are those of a run that had {self.processes} from the start"
             )
 
     def resume_optimizer(self, checkpoint: Checkpoint, log: Callable[[str], None]) -> None:
@@ -168,7 +168,7 @@ class TrainState:
             group["lr"] = rate
         log(
             f"{checkpoint.path} has the states of {saved}, this run uses {current} (optim.bnb_optimizer): the "
-            "optimizer starts anew; weights, average, schedule and counter go on"
+            "optimizer starts again; weights, EMA, schedule and counter continue"
         )
 
     def restore_learning_rates(self, current: list[Any], log: Callable[[str], None]) -> None:

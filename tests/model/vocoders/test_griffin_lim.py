@@ -110,7 +110,7 @@ def test_a_mel_in_half_precision_gives_audio_in_single():
 def test_a_mel_that_has_no_finite_audio_is_refused(value):
     mel, lens = batch_of(mels_of_three_vowels(MINI))
     mel[1, 3, 5] = value
-    with pytest.raises(ValueError, match="cannot be spoken: it holds NaN, or values so high"):
+    with pytest.raises(ValueError, match="cannot be converted to audio: it holds NaN, or values so high"):
         GriffinLim(MINI)(mel, lens)
 
 

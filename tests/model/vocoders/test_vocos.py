@@ -184,7 +184,7 @@ def test_a_mel_in_half_precision_gives_audio_in_single(vocos):
 def test_a_mel_that_is_not_finite_is_refused(value, vocos):
     mel, lens = batch_of(mels([7, 12]))
     mel[1, 3, 5] = value
-    with pytest.raises(ValueError, match="cannot be spoken: it holds NaN or infinite values"):
+    with pytest.raises(ValueError, match="cannot be converted to audio: it holds NaN or infinite values"):
         vocos(mel, lens)
 
 
@@ -301,7 +301,7 @@ def test_weights_with_code_in_them_are_refused_and_the_code_does_not_run(write, 
 @pytest.mark.parametrize("content", [{"state_dict": {}}, {"head.out.bias": 3}, [1, 2], torch.zeros(2)])
 def test_a_file_that_is_no_state_dict_is_refused(content, write_folder):
     folder = write_folder(content)
-    assert refusal(folder).startswith(f"{folder / WEIGHTS} is no state dict")
+    assert refusal(folder).startswith(f"{folder / WEIGHTS} is not a state dict")
 
 
 def test_weights_of_another_network_are_refused_by_name_and_shape(vocos, write_folder):
@@ -342,7 +342,9 @@ def test_a_vocos_of_another_kind_is_refused(key, value, write_folder):
 )
 def test_a_vocoder_of_other_mels_is_refused_with_both_keys_and_values(key, own, value, write_folder):
     message = refusal(write_folder(), replace(TINY, **{own: 2 * value}))
-    assert f"{CONFIG} has {key}={value}, the run model.mel_spec.{own}={2 * value}, and a vocoder speaks only" in message
+    assert (
+        f"{CONFIG} has {key}={value}, the run model.mel_spec.{own}={2 * value}, and a vocoder converts only" in message
+    )
 
 
 @pytest.mark.parametrize(
@@ -407,7 +409,7 @@ def test_without_network_and_files_one_sentence_says_what_to_do_by_hand(cached, 
     with pytest.raises(FileNotFoundError) as error:
         fetch_vocos()
     message = str(error.value)
-    assert f" of {REPOSITORY} could not be fetched (" in message
+    assert f" of {REPOSITORY} could not be downloaded (" in message
     for step in (f"put {CONFIG} and {WEIGHTS} of", "local_path=FOLDER", "or use model.vocoder.name=griffin_lim"):
         assert step in message
     assert "\n" not in message
@@ -419,7 +421,7 @@ def test_a_download_that_breaks_off_is_the_same_sentence_with_its_reason(error, 
         raise error
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", fails)
-    with pytest.raises(FileNotFoundError, match=r"could not be fetched \((disk is full|connection dropped)\): put "):
+    with pytest.raises(FileNotFoundError, match=r"could not be downloaded \((disk is full|connection dropped)\): put "):
         fetch_vocos()
 
 

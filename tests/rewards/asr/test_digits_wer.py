@@ -112,7 +112,7 @@ def test_workers_end_with_their_recogniser():
 def test_a_dead_worker_is_one_clear_error(spoken):
     recognizer = DigitsRecognizer(workers=1)
     recognizer._workers[0].process.kill()
-    with pytest.raises(RuntimeError, match=r"a recogniser process ended \(exit code -9\) while it heard 1 clips"):
+    with pytest.raises(RuntimeError, match=r"a recogniser process ended \(exit code -9\) while it transcribed 1 clips"):
         recognizer.transcribe([spoken("low_314")], 16_000)
 
 

@@ -105,7 +105,7 @@ def test_the_models_language_is_the_inputs_own_unless_one_is_set(hearing_directo
 
 
 def test_a_language_that_the_model_does_not_know_is_left_to_it_with_a_warning(reward: FunasrWer):
-    with pytest.warns(UserWarning, match="does not know the language 'fr'"):
+    with pytest.warns(UserWarning, match="does not support the language 'fr'"):
         assert reward.score([clip("abc", language="fr")])["acc"].item() == 1
 
 
@@ -257,7 +257,7 @@ def test_a_missing_directory_is_named_before_anyone_asks_a_network(tmp_path: Pat
 def test_a_hub_name_out_of_reach_says_what_else_helps(tmp_path: Path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(FileNotFoundError, match=rf"neither a directory nor within reach on the hub: .*{FETCH}"):
+    with pytest.raises(FileNotFoundError, match=rf"neither a directory nor available on the hub: .*{FETCH}"):
         FunasrWer("FunAudioLLM/SenseVoiceSmall")
 
 
@@ -344,7 +344,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "means with an empty line": (
         lambda folder: (folder / "am.mvn").write_text("\n\n"),
-        r"funasr cannot make a model of \S+ \(IndexError",
+        r"funasr cannot build a model from \S+ \(IndexError",
     ),
     "another vocabulary": (
         lambda folder: (folder / BPE).write_bytes(tokenizer_file(pieces=80)),
@@ -352,7 +352,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no vocabulary": (
         lambda folder: (folder / BPE).write_text("nothing"),
-        r"funasr cannot make a model of \S+ \(RuntimeError",
+        r"funasr cannot build a model from \S+ \(RuntimeError",
     ),
     "another model's config": (
         lambda folder: (folder / "config.yaml").write_text("model: Paraformer"),

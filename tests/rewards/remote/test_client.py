@@ -189,7 +189,7 @@ def test_the_token_of_the_environment_opens_a_server(until_the_end, monkeypatch)
 @pytest.mark.parametrize("token", ["sec ret\nnext", "gehörim"])
 def test_a_token_that_no_header_can_carry_is_refused_and_not_told(monkeypatch, token):
     monkeypatch.setenv(TOKEN, token)
-    with pytest.raises(ValueError, match=f"^{TOKEN} in the environment is not of printable ASCII") as raised:
+    with pytest.raises(ValueError, match=f"^{TOKEN} in the environment must have only printable ASCII") as raised:
         build("probe", url="http://127.0.0.1:1")
     assert token not in str(raised.value) and repr(token) not in str(raised.value)
 
@@ -251,7 +251,7 @@ def test_a_server_that_does_not_answer_in_time_is_asked_again_and_then_given_up(
     url = until_the_end(served(FunctionProvider(held)))
     provider = build("probe", url=url, timeout_s=0.2, retries=1)
     with (
-        pytest.warns(UserWarning, match=r"no answer within worker\.timeout_s=0\.2; asking again"),
+        pytest.warns(UserWarning, match=r"no answer within worker\.timeout_s=0\.2; retrying"),
         pytest.raises(WorkerError, match=r"no answer within worker\.timeout_s=0\.2, at the last of 2 tries"),
     ):
         provider.score(CLIPS)
@@ -265,7 +265,7 @@ def test_a_url_where_nobody_listens_is_one_error_after_the_last_try(until_the_en
         pass  # the server has ended, and its port is free again
     message = rf"^{WHERE}\.worker\.url={url}: .*Connection refused.*, at the last of 2 tries; is python -m f5_tts"
     with (
-        pytest.warns(UserWarning, match="Connection refused.*; asking again"),
+        pytest.warns(UserWarning, match="Connection refused.*; retrying"),
         pytest.raises(WorkerError, match=message),
     ):
         build("probe", url=url, retries=1)
@@ -280,7 +280,7 @@ def described(**changes: Any) -> tuple[int, bytes]:
 
 def test_a_proxys_passing_trouble_is_waited_out():
     with scripted([(503, b"starting"), described()]) as (url, requests):
-        with pytest.warns(UserWarning, match="Service Unavailable; asking again"):
+        with pytest.warns(UserWarning, match="Service Unavailable; retrying"):
             assert build("probe", url=f"{url}/asr/").component == "acc"
         assert requests == ["GET /asr/ None"] * 2
 
@@ -288,7 +288,7 @@ def test_a_proxys_passing_trouble_is_waited_out():
 @pytest.mark.parametrize(
     "answer, message",
     [
-        ((200, b"<html>welcome"), "is no reward server of this release; start one there: python -m .* probe$"),
+        ((200, b"<html>welcome"), "is not a reward server of this release; start one there: python -m .* probe$"),
         ((200, b"[]"), "is no reward server of this release"),
         (described(protocol=PROTOCOL + 1), "is no reward server of this release"),
         (described(name="other"), "serves other, not probe; correct one of them"),
@@ -370,7 +370,7 @@ def test_a_provider_that_is_not_ready_in_time_is_ended(capfd):
 
 @pytest.mark.parametrize("python", ["/no/python", ".", "no-such-program"])
 def test_a_path_that_is_no_program_is_named(python):
-    with pytest.raises(WorkerError, match=rf"{WHERE}\.worker\.python={python} is no program that can be run"):
+    with pytest.raises(WorkerError, match=rf"{WHERE}\.worker\.python={python} is not a program that can be run"):
         build("voice_sim", python=python)
 
 
@@ -386,8 +386,8 @@ def test_a_worker_that_is_killed_while_it_starts_is_started_again(tmp_path):
     program.write_text("#!/bin/sh\necho started >> $0.log\nkill -9 $$\n")
     program.chmod(0o755)
     with (
-        pytest.warns(UserWarning, match="signal 9 ended it before it was ready; asking again"),
-        pytest.raises(WorkerError, match=rf"{program}: signal 9 ended it .*, at the last of 3 tries; what it said"),
+        pytest.warns(UserWarning, match="signal 9 ended it before it was ready; retrying"),
+        pytest.raises(WorkerError, match=rf"{program}: signal 9 ended it .*, at the last of 3 tries; its output"),
     ):
         build("voice_sim", python=str(program))
     assert (tmp_path / "python.log").read_text().split() == ["started"] * 3
@@ -434,7 +434,7 @@ def test_a_worker_killed_between_or_during_requests_is_started_anew_and_every_sc
     with ThreadPoolExecutor(2) as threads:
         during = [threads.submit(provider.score, [clip(size), clip(2 * size)]) for size in (1600, 4800)]
         first = enter(doors)
-        with pytest.warns(UserWarning, match=rf"{WHERE}\.worker\.python={sys.executable}.*(asking again|started anew)"):
+        with pytest.warns(UserWarning, match=rf"{WHERE}\.worker\.python={sys.executable}.*(retrying|it was restarted)"):
             os.kill(first, signal.SIGKILL)
             second = enter(doors)
         leave(doors)
@@ -444,7 +444,7 @@ def test_a_worker_killed_between_or_during_requests_is_started_anew_and_every_sc
         process = own_server(provider).process
         process.kill()
         process.wait()
-        with pytest.warns(UserWarning, match=r"had ended \(exit code -9\); started anew"):
+        with pytest.warns(UserWarning, match=r"had ended \(exit code -9\); it was restarted"):
             after = threads.submit(provider.score, CLIPS)
             assert enter(doors) not in (first, second)
         leave(doors)

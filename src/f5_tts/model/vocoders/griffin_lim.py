@@ -74,7 +74,8 @@ class GriffinLim(nn.Module):
         line = magnitude[index < (lens + self.gap_frames)[:, None]]
         if not line.isfinite().all():
             raise ValueError(
-                "a log-mel cannot be spoken: it holds NaN, or values so high that their exponential overflows"
+                "a log-mel cannot be converted to audio: it holds NaN, or values so high that their exponential "
+                "overflows"
             )
         return line
 

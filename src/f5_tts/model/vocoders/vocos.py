@@ -70,7 +70,7 @@ class Vocos(nn.Module):
         frames = torch.arange(mel.shape[1], device=mel.device) < lens[:, None]
         mel = mask_frames(mel.float(), frames)
         if not mel.isfinite().all():
-            raise ValueError("a log-mel cannot be spoken: it holds NaN or infinite values")
+            raise ValueError("a log-mel cannot be converted to audio: it holds NaN or infinite values")
         spectra = self.head(self.backbone(mel, frames))
         return [self.head.istft(spectrum[:, :n]) for spectrum, n in zip(spectra, lens.tolist(), strict=True)]
 
@@ -192,9 +192,9 @@ def read_sizes(path: Path, mel_spec: MelSpecConfig) -> dict[str, int]:
     for key, name in SHARED_KEYS:
         if (actual := get_nested(config, key)) != (expected := getattr(mel_spec, name)):
             raise ValueError(
-                f"{path} has {key}={actual}, the run model.mel_spec.{name}={expected}, and a vocoder speaks only the "
-                "mels it "
-                "was trained on: use one for these with model.vocoder.local_path, or model.vocoder.name=griffin_lim"
+                f"{path} has {key}={actual}, the run model.mel_spec.{name}={expected}, and a vocoder converts only the "
+                "mels it was trained on: use one for these with model.vocoder.local_path, or "
+                "model.vocoder.name=griffin_lim"
             )
     sizes = {name: get_nested(config, f"backbone.init_args.{name}") for name in SIZES}
     for name, size in sizes.items():
@@ -210,7 +210,7 @@ def load_tensors(vocos: Vocos, path: Path) -> None:
     if mismatched:
         raise ValueError(
             f"{path} is not what its {CONFIG} describes ({len(mismatched)} tensors differ; "
-            f"{'; '.join(mismatched[:3])}): "
-            f"both should come from one place, such as https://huggingface.co/{REPOSITORY}"
+            f"{'; '.join(mismatched[:3])}): both should come from the same source, such as "
+            f"https://huggingface.co/{REPOSITORY}"
         )
     vocos.load_state_dict(weights)

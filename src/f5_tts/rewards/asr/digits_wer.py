@@ -120,8 +120,8 @@ class PocketsphinxProcess:
         except (BrokenPipeError, EOFError, pickle.UnpicklingError) as error:
             self.process.kill()
             raise RuntimeError(
-                f"digits_wer: a recogniser process ended (exit code {self.process.wait()}) while it heard {len(clips)} "
-                "clips; what it said, if anything, is above; run again, with fewer workers if memory is short"
+                f"digits_wer: a recogniser process ended (exit code {self.process.wait()}) while it transcribed "
+                f"{len(clips)} clips; its output, if any, is above; run again, with fewer workers if memory is short"
             ) from error
 
 

@@ -91,6 +91,9 @@ class FunasrWer(TranscriptReward):
         """Return the language code for the model; warn and return auto for a language it does not know."""
         language = item.language if self.lang == "auto" else self.lang
         if language not in LANGUAGES:
-            warnings.warn(f"funasr_wer: SenseVoice does not know the language {language!r}; it guesses", stacklevel=1)
+            warnings.warn(
+                f"funasr_wer: SenseVoice does not support the language {language!r}; it detects the language itself",
+                stacklevel=1,
+            )
             return "auto"
         return language

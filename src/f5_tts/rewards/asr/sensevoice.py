@@ -82,7 +82,7 @@ class SenseVoice:
         with self._lock, torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
             results, _ = self.model.inference(data_in=clips, key=["clip"], **settings)
         if len(results) != len(clips):
-            raise RuntimeError(f"funasr_wer: {len(results)} texts came back for {len(clips)} clips")
+            raise RuntimeError(f"funasr_wer: {len(results)} texts were returned for {len(clips)} clips")
         return [TAG.sub("", result["text"]) for result in results]
 
 
@@ -110,8 +110,8 @@ def find_directory(model_id: str | None) -> Path:
         return [download_from_hub(HUB_NAMES.get(model_id, model_id), name) for name in FILES][-1].parent
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"funasr_wer: config.model_id={model_id} is neither a directory nor within reach on the hub: {error}; "
-            f"where the hub can be reached run: {FETCH_COMMAND} {DEFAULT_DIRECTORY}, and give that directory"
+            f"funasr_wer: config.model_id={model_id} is neither a directory nor available on the hub: {error}; where "
+            f"the hub can be reached run: {FETCH_COMMAND} {DEFAULT_DIRECTORY}, and give that directory"
         ) from error
 
 
@@ -146,8 +146,8 @@ def weight_shapes(path: Path) -> dict[str, torch.Size]:
         content = torch.load(path, map_location="meta", weights_only=True)
     except LOAD_ERRORS as error:
         raise ValueError(
-            f"funasr_wer: {path} holds no weights, or more than weights: half a download, or not from where it should "
-            f"be; run: {FETCH_COMMAND} {path.parent}"
+            f"funasr_wer: {path} holds no weights, or more than weights: an incomplete download, or a file of another "
+            f"model; run: {FETCH_COMMAND} {path.parent}"
         ) from error
     for name in ("state_dict", "model_state_dict", "model"):  # keys under which funasr looks for weights
         content = content.get(name, content) if isinstance(content, Mapping) else {}
@@ -210,8 +210,8 @@ def auto_model(directory: Path, device: torch.device) -> Any:
         except FUNASR_ERRORS as error:
             reason = str(error).partition("\n")[0]
             raise ValueError(
-                f"funasr_wer: funasr cannot make a model of {directory} ({type(error).__name__}: {reason}); "
-                f"run: {FETCH_COMMAND} {directory}"
+                f"funasr_wer: funasr cannot build a model from {directory} ({type(error).__name__}: {reason}); run: "
+                f"{FETCH_COMMAND} {directory}"
             ) from error
 
 
@@ -219,7 +219,7 @@ def check_installed() -> None:
     """Raise ImportError with the install command if a library is missing."""
     if missing := [name for name in REQUIRED_MODULES if find_spec(name) is None]:
         names, command = ", ".join(missing), install_hint("funasr")
-        raise ImportError(f'funasr_wer needs {names}; run: {command} (or ".[rl]", which holds it)')
+        raise ImportError(f'funasr_wer needs {names}; run: {command} (or ".[rl]", which includes it)')
 
 
 def import_funasr() -> Any:

@@ -51,10 +51,11 @@ def read_description(answer: bytes, expected: str, server: str) -> dict[str, Any
     description = json_object(answer)
     if description.get("protocol") != PROTOCOL:
         raise WorkerError(
-            f"{server} is no reward server of this release; start one there: python -m f5_tts.rewards.serve {expected}"
+            f"{server} is not a reward server of this release; start one there: python -m f5_tts.rewards.serve "
+            f"{expected}"
         )
     if any(not isinstance(description.get(key), kind) for key, kind in DESCRIPTION_TYPES.items()):
-        raise WorkerError(f"{server} does not say what it serves; it must say {', '.join(DESCRIPTION_TYPES)}")
+        raise WorkerError(f"{server} does not describe its reward; it must give {', '.join(DESCRIPTION_TYPES)}")
     if description["name"] != expected:
         raise WorkerError(f"{server} serves {description['name']}, not {expected}; correct one of them")
     return description
@@ -77,7 +78,7 @@ class RemoteProvider:
         if len(body) > self.max_bytes:
             raise WorkerError(
                 f"{self.client.server.name}: {len(inputs)} clips are {len(body) / MB:.0f} MB, and the server takes "
-                f"{self.max_bytes / MB:.0f}; start it with a larger --max_mb, or draw fewer samples at a time"
+                f"{self.max_bytes / MB:.0f}; start it with a larger --max_mb, or generate fewer samples at a time"
             )
         answer = self.client("/score", body)
         try:
@@ -117,7 +118,7 @@ class RetryingClient:
         failure: Exception = ConnectionError("not asked")
         for tries in range(self.retries + 1):
             if tries:
-                warnings.warn(f"{self.server.name}: {self.reason(failure)}; asking again", stacklevel=2)
+                warnings.warn(f"{self.server.name}: {self.reason(failure)}; retrying", stacklevel=2)
                 time.sleep(self.server.pause_s * 2 ** (tries - 1))
             try:
                 return self.request_once(path, body)

@@ -61,7 +61,7 @@ def shared_token() -> str:
     """
     token = os.environ.get(TOKEN, "").strip()
     if not (token.isascii() and token.isprintable()):
-        raise ValueError(f"{TOKEN} in the environment is not of printable ASCII alone, as it must be; take another")
+        raise ValueError(f"{TOKEN} in the environment must have only printable ASCII characters; choose another")
     return token
 
 
@@ -126,12 +126,12 @@ def decode_scores(body: bytes, request_id: str) -> dict[str, Tensor | list[str]]
     """Decode the scores of the response to the request with that id; raise ValueError if it is invalid."""
     header, numbers = decode(body)
     if header.get("call") != request_id:
-        raise ValueError("the answer is to another request")
+        raise ValueError("the response belongs to another request")
     components = header.get("components")
     named = list(components.items()) if isinstance(components, dict) else []
     indices = {str(index) for index, (_, texts) in enumerate(named) if not isinstance(texts, list)}
     if not named or numbers.keys() != indices:
-        raise ValueError("the answer does not hold the scores that it names")
+        raise ValueError("the scores of the response do not match the components that it names")
     return {
         name: texts if isinstance(texts, list) else numbers[str(index)] for index, (name, texts) in enumerate(named)
     }

@@ -26,7 +26,7 @@ class SubprocessServer:
     """
 
     pause_s = 0.0  # before a retry; the restart itself takes time
-    hint = "what it said is above"
+    hint = "its output is above"
 
     def __init__(self, entry: ProviderConfig, worker: WorkerConfig, config_key: str) -> None:
         self.name, self.config_key, self.timeout_s = (
@@ -44,7 +44,7 @@ class SubprocessServer:
         with self.lock:
             if self.address is not None and self.process.poll() is not None:
                 warnings.warn(
-                    f"{self.name} had ended (exit code {self.process.returncode}); started anew", stacklevel=2
+                    f"{self.name} had ended (exit code {self.process.returncode}); it was restarted", stacklevel=2
                 )
                 self.stop()
                 self.address = None
@@ -108,7 +108,7 @@ def find_program(python: str, name: str) -> str:
     """
     path = shutil.which(Path(python).expanduser())
     if path is None:
-        raise WorkerError(f"{name} is no program that can be run; name an interpreter, as in ~/asr/.venv/bin/python")
+        raise WorkerError(f"{name} is not a program that can be run; name an interpreter, as in ~/asr/.venv/bin/python")
     return str(Path(path).absolute())
 
 
@@ -151,6 +151,6 @@ def diagnose(python: str) -> str:
         [python, "-c", "import f5_tts.rewards.serve"], capture_output=True, stdin=subprocess.DEVNULL
     )
     if result.returncode == 0:
-        return "what it said is above"
+        return "its output is above"
     message = one_line(b"\n".join(result.stderr.strip().splitlines()[-1:])) or "it cannot import f5_tts"
     return f"{message}; in the folder of f5-tts-rl, run: {python} -m pip install -e ."

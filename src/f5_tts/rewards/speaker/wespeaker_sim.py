@@ -191,7 +191,7 @@ def check_features(config: Any, num_bins: int, path: Path) -> None:
     for key, expected in {**FEATURE_ARGUMENTS, "fbank_args.num_mel_bins": num_bins}.items():
         if (actual := get_nested(config, f"dataset_args.{key}")) not in (None, expected):
             raise ValueError(
-                f"{path} has dataset_args.{key}: {actual}, but clips are heard with {expected} here; {MODEL_HINT}"
+                f"{path} has dataset_args.{key}: {actual}, but features are computed with {expected} here; {MODEL_HINT}"
             )
 
 
@@ -212,6 +212,6 @@ def load_tensors(network: ResNet34, path: Path) -> None:
     if mismatched:
         raise ValueError(
             f"{path} is not what its {CONFIG} describes ({len(mismatched)} tensors differ; "
-            f"{'; '.join(mismatched[:3])}): both should come from one place; {MODEL_HINT}"
+            f"{'; '.join(mismatched[:3])}): both should come from the same source; {MODEL_HINT}"
         )
     network.load_state_dict(weights, assign=True)  # assign keeps the batch counts, which averaging has made fractions
