@@ -19,8 +19,8 @@ def test_the_table_says_who_measured_and_aligns_its_columns():
     assert results_table([ROW], "pocketsphinx") == (
         "Held-out digit strings, measured by the reward's recogniser (pocketsphinx):\n"
         "\n"
-        "| model | guidance | voices     | error rate (95 %)     | similarity (95 %)      | clips |\n"
-        "| ----- | -------- | ---------- | --------------------- | ---------------------- | ----- |\n"
+        "| model | guidance | voices | error rate (95 %)     | similarity (95 %)      | clips |\n"
+        "| ----- | -------- | ------ | --------------------- | ---------------------- | ----- |\n"
         "| base  | 2        | unseen | 31.2 % (25.0 to 37.5) | 0.765 (0.750 to 0.780) | 160   |\n"
     )
 

@@ -99,7 +99,7 @@ def test_adapters_and_the_gaussian_head_alone_are_trained():
     num = 2 * RANK * (4 * (32 + 32) + 2 * (32 + 64))
     assert sum(value.numel() for value in adapter_weights(made).values()) == num
     assert lines == [
-        f"LoRA of rank 3 beside 12 layers: {num + 33 * MEL_BINS:,} of "
+        f"LoRA of rank 3 on 12 layers: {num + 33 * MEL_BINS:,} of "
         f"{num + sum(parameter.numel() for parameter in model().parameters()):,} weights are trained"
     ]
 

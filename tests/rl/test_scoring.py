@@ -203,7 +203,7 @@ def test_texts_come_with_the_rewards_and_are_no_numbers(rollout, scorer_of, cred
 
 
 def test_words_that_are_fewer_than_the_text_has_are_refused(rollout, scorer_of):
-    with pytest.raises(ValueError, match="scored 1 of the 2 in 'three four'"):
+    with pytest.raises(ValueError, match="returned 1 for the 2 words of 'three four'"):
         scorer_of({"ear": WordListener([0.5] * 4, [[1.0]] * 4)}, "credit=word")(rollout)
 
 

@@ -244,7 +244,11 @@ def test_each_reward_is_tried_whatever_is_wrong_with_the_one_before(examine, tun
     names = "{name: nobody}, {name: wespeaker_sim, config: {model_dir: nowhere}}, {name: 'ward_rewards:loudness'}"
     state, output = examine(2, tuned, f"rl.rewards.providers=[{names}]")["rewards"]
     assert state == "FAIL" and "no reward provider is called 'nobody'" in output
-    assert "wespeaker_sim: " in output and "nowhere" in output and "loudness.score 0.10 and 0.10, exchanged" in output
+    assert (
+        "wespeaker_sim: " in output
+        and "nowhere" in output
+        and "loudness.score 0.10 and 0.10, with exchanged audio" in output
+    )
 
 
 def test_a_reward_that_scores_all_alike_teaches_nothing_and_the_knobs_are_named(examine, tuned):
@@ -252,7 +256,7 @@ def test_a_reward_that_scores_all_alike_teaches_nothing_and_the_knobs_are_named(
     assert states(seen, "FAIL") == ["advantages"] and states(seen, "--") == []
     assert "all samples of each of 2 groups have the same score" in seen["advantages"][1]
     assert "raise rl.mini_repeat_count" in seen["advantages"][1]
-    assert "0.50 and 0.50, exchanged 0.50 and 0.50, no difference" in seen["rewards"][1]
+    assert "0.50 and 0.50, with exchanged audio 0.50 and 0.50, no difference" in seen["rewards"][1]
 
 
 def test_a_config_that_lets_no_gradient_through_is_found(examine, tuned):
