@@ -227,7 +227,7 @@ def test_a_voices_speed_is_checked_like_any_other(tmp_path: Path, capsys):
 def test_where_the_result_goes_is_looked_at_before_any_model(tmp_path: Path, capsys):
     (tmp_path / "file").touch()
     gone = [*SPEAK, "-p", "gone.pt"]
-    assert "let it end with .wav" in complaint(capsys, *gone, "-o", str(tmp_path), "-w", "a.mp3")
+    assert "it must end with .wav" in complaint(capsys, *gone, "-o", str(tmp_path), "-w", "a.mp3")
     assert "cannot write to output_dir=" in complaint(capsys, *gone, "-o", str(tmp_path / "file"), "-w", "a.wav")
 
 

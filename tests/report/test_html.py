@@ -109,7 +109,9 @@ def test_rows_by_other_models_than_the_first_are_refused(tmp_path: Path, results
     other = ListenRow(
         text="six", prompt_audio=tmp_path / "p", prompt_text="nine", samples=[take("base", tmp_path / "w")]
     )
-    with pytest.raises(ValueError, match=r"takes of 'six' are by \['base'\]; the first row's by \['base', 'stage 2'\]"):
+    with pytest.raises(
+        ValueError, match=r"samples of 'six' are by \['base'\]; the first row's by \['base', 'stage 2'\]"
+    ):
         written(tmp_path, results, listen_row(tmp_path), other)
 
 

@@ -240,7 +240,7 @@ def test_one_thread_scores_for_all_clients(serve):
         (["voice_sim", "--config", '{"dim": 1}'], r"unknown key serve\.config\.dim; voice_sim takes no keys"),
         (
             ["voice_sim", "--host", "0.0.0.0"],
-            rf"--host 0\.0\.0\.0 lets other machines send requests: set {TOKEN} first",
+            rf"--host 0\.0\.0\.0 lets other machines send requests: set {TOKEN} to a secret first",
         ),
         (["speech_rate", "--host", "example.org"], "--host example.org lets other machines send requests"),
         (["tests.rewards.probe:Surroundings", "--port", "70000"], "cannot listen at --host 127.0.0.1 --port 70000"),

@@ -33,7 +33,7 @@ def test_a_good_data_set_is_summed_up(tmp_path, capsys):
     rows = [("0.wav", "abc de", 1.05), ("1.wav", "abc de fghij", 1.95), ("2.wav", "abc de fghij klmno", 3.0)]
     check(data_set(tmp_path, rows, ["x", "y", "x"]))
     console = capsys.readouterr().out
-    assert "3 rows, speakers: 2, 0.00 hours; a row lasts 2.00 s in the mean, 1.00 to 3.00 s" in console
+    assert "3 rows, speakers: 2, 0.00 hours; a row lasts 2.00 s on average, 1.00 to 3.00 s" in console
     assert "0 of 3 rows are bad" in console
     assert (tmp_path / "check.jsonl").read_text() == ""
 

@@ -124,7 +124,7 @@ def test_an_archive_that_is_not_there_and_one_of_a_revision_are_refused(user, tm
     done = user.run(SPK, "--cache_dir", tmp_path, "--archive", "gone.zip")
     assert (done.returncode, done.stderr) == (2, "error: no file at --archive gone.zip\n")
     done = user.run(SPK, "--cache_dir", tmp_path, "--archive", "gone.zip", "--revision", "v1")
-    assert done.returncode == 2 and "give one of them" in done.stderr
+    assert done.returncode == 2 and "give only one of them" in done.stderr
 
 
 def test_offline_without_the_files_it_says_what_to_bring_where(hub, user, tmp_path):

@@ -329,7 +329,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: torch.save({"embed.weight": Payload(folder / "ran")}, folder / "model.pt"),
         r"model\.pt holds no weights, or more than weights",
     ),
-    "half a download": (
+    "an incomplete download": (
         lambda folder: (folder / "model.pt").write_bytes((folder / "model.pt").read_bytes()[:100_000]),
         r"model\.pt holds no weights",
     ),

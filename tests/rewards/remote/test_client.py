@@ -289,8 +289,8 @@ def test_a_proxys_passing_trouble_is_waited_out():
     "answer, message",
     [
         ((200, b"<html>welcome"), "is not a reward server of this release; start one there: python -m .* probe$"),
-        ((200, b"[]"), "is no reward server of this release"),
-        (described(protocol=PROTOCOL + 1), "is no reward server of this release"),
+        ((200, b"[]"), "is not a reward server of this release"),
+        (described(protocol=PROTOCOL + 1), "is not a reward server of this release"),
         (described(name="other"), "serves other, not probe; correct one of them"),
         ((404, b"<html>\n nothing  here"), "404, <html> nothing here"),
         ((307, b""), "307, "),
@@ -304,7 +304,8 @@ def test_another_server_is_refused_at_once_and_redirects_are_not_followed(answer
 
 
 @pytest.mark.parametrize(
-    "answer, message", [(encode_scores({"acc": SECONDS}, "other"), "to another request"), (b"1, 2", "cannot be read")]
+    "answer, message",
+    [(encode_scores({"acc": SECONDS}, "other"), "belongs to another request"), (b"1, 2", "cannot be read")],
 )
 def test_an_answer_that_is_not_to_this_request_is_refused(answer, message):
     with scripted([described(), (200, answer)]) as (url, _):

@@ -94,7 +94,7 @@ def test_an_answer_to_another_request_is_refused():
 )
 def test_an_answer_that_lacks_what_it_names_is_refused(components, count):
     values = {str(place): torch.ones(1) for place in range(count)}
-    with pytest.raises(ValueError, match="does not hold the scores that it names"):
+    with pytest.raises(ValueError, match="do not match the components that it names"):
         decode_scores(encode({"call": "q", "components": components}, values), "q")
 
 
