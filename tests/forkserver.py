@@ -10,8 +10,8 @@ that a fork starts (ranks, loaders of data) are forks too, and so are those that
 
 A fork differs from a new process in this: the hash seed, and the state of the imported libraries (logging handlers,
 warning filters) come from the server, and nothing that an import prints is printed again. So each command is started by
-the interpreter in one test at least (those with the fixture `real_start`, and the first of `e2e/test_launch.py`), and so
-is whatever tests look at imports.
+the interpreter in one test at least (with the fixture `real_start`; torchrun and its ranks in `e2e/test_launch.py`), and
+so is whatever tests look at imports.
 """
 
 from __future__ import annotations
