@@ -9,9 +9,9 @@ that a fork starts (ranks, loaders of data) are forks too, and so are those that
 "forkserver".
 
 A fork differs from a new process in this: the hash seed, and the state of the imported libraries (logging handlers,
-warning filters) come from the server, and nothing that an import prints is printed again. So each command is started by
-the interpreter in one test at least (with the fixture `real_start`; torchrun and its ranks in `e2e/test_launch.py`), and
-so is whatever tests look at imports.
+warning filters) come from the server, and nothing that an import prints is printed again. So each command is started
+by the interpreter in one test at least (with the fixture `real_start`; torchrun and its ranks in `e2e/test_launch.py`),
+and so is whatever tests look at imports.
 """
 
 from __future__ import annotations
@@ -379,6 +379,8 @@ def become(request: Request, files: list[int]) -> None:
         stream.reconfigure(line_buffering=True if request["unbuffered"] else stream.line_buffering or stream.isatty())  # type: ignore[union-attr]
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed()  # the module `random` sees to this itself
+    if "torch" in sys.modules:
+        sys.modules["torch"].default_generator.seed()
 
 
 def fork_server(scripts: bool) -> Servers | socket.socket:
