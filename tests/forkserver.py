@@ -52,9 +52,9 @@ OF_LIBRARIES = (
     *("LC_", "LANG", "TZ", "LD_", "OMP_", "MKL_", "OPENBLAS_", "KMP_", "GOMP_", "MALLOC_", "TORCH", "PYTORCH", "CUDA"),
     *("PYTHONHASHSEED", "PYTHONDEVMODE", "PYTHONWARNINGS", "PYTHONUTF8", "PYTHONIOENCODING", "PYTHONOPTIMIZE"),
 )
-READ_LATER = (  # torch reads them when ranks find each other, or asks for a GPU; set by torchrun, accelerate, the guide
+READ_LATER = (  # torch reads them when ranks find each other, or asks for a GPU; set by torchrun, libraries, the guide
     *("TORCHELASTIC_", "TORCH_NCCL_", "TORCHINDUCTOR_CACHE_DIR", "PYTORCH_ENABLE_MPS_FALLBACK"),
-    *("CUDA_VISIBLE_DEVICES", "PYTORCH_ALLOC_CONF"),
+    *("CUDA_VISIBLE_DEVICES", "PYTORCH_ALLOC_CONF", "KMP_INIT_AT_FORK", "KMP_DUPLICATE_LIB_OK"),
 )
 OURS = ("f5_tts.", "tests.", "recipes.", "torch.distributed.run", "accelerate.commands.launch")
 WITHOUT_TORCH = ("f5_tts.scripts.fetch", "f5_tts.rewards.asr.pocketsphinx_worker")
