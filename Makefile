@@ -8,15 +8,10 @@ DEV := .venv/.ready-mini,eval,rl,track,trackio,dev
 DOCS := .venv/.ready-docs
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1  # no look for a newer pyright
 
-PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal $(if $(CI),--durations=40)  # models so small that more threads would only wait
-LINT := .venv/lint.log  # ruff and pyright run beside the tests; what they say is shown at the end
-
-.PHONY: help setup quickstart clean-run check test docs wheel base results corpus
+.PHONY: help quickstart clean-run setup check test lint types tests fast-tests docs wheel base results corpus
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
-
-setup: $(DEV) ## the environment alone, in .venv
 
 quickstart: $(MINI) ## the whole job in a quarter of an hour: evaluate, warm up, GRPO, evaluate again; goes on where it stopped
 	$(RUN) -m recipes.digits.quickstart
@@ -24,16 +19,29 @@ quickstart: $(MINI) ## the whole job in a quarter of an hour: evaluate, warm up,
 clean-run: ## forget the quick start's run, so that the next one starts over
 	rm -rf runs/quickstart
 
-check: $(DEV) ## lint, types and the fast tests
-	$(call beside_lint,$(PYTEST) -m "not slow and not soak" --ignore tests/e2e --ignore tests/fuzz)
+setup: $(DEV) ## the environment alone, with all that development needs
 
-test: $(DEV) ## lint, types and all tests
-	$(call beside_lint,$(PYTEST))
+check: $(DEV) ## lint, types and the fast tests, side by side
+	@$(MAKE) --no-print-directory -k -j 3 lint types fast-tests
 
-define beside_lint
-@(.venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/pyright) > $(LINT) 2>&1 & lint=$$!; \
-$(1); tests=$$?; wait $$lint; lint=$$?; cat $(LINT); exit $$((tests | lint))
-endef
+test: $(DEV) ## lint, types and all tests, side by side
+	@$(MAKE) --no-print-directory -k -j 3 lint types tests
+
+lint: $(DEV)
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+
+types: $(DEV)
+	.venv/bin/pyright
+
+# Models are so small that threads would only wait for each other. A file's tests stay together, since they share runs.
+PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(if $(CI),--durations=40)
+
+tests: $(DEV)
+	$(PYTEST)
+
+fast-tests: $(DEV)
+	$(PYTEST) -m "not slow and not soak" --ignore tests/e2e --ignore tests/fuzz
 
 docs: $(DOCS) ## build the documentation site into site/ (needs Python 3.11 or newer)
 	@$(RUN) -c "import zensical" 2>/dev/null || { echo "make docs needs Python 3.11 or newer in .venv: rm -rf .venv, then make PYTHON=python3.13 docs" >&2; exit 2; }

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file
-from tests.forkserver import Servers, installed
+from tests.forkserver import FORK, Servers, installed
 from tests.tiny import tiny_arch
 from torch import Tensor
 
@@ -36,19 +36,30 @@ def ctrl_c_ends() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def fork_server(ctrl_c_ends: None) -> Iterator[None]:
-    """Start our commands as forks; F5_TTS_TESTS_FORK=0 starts them all from the interpreter."""
-    if sys.platform != "linux" or os.environ.get("F5_TTS_TESTS_FORK") == "0":
-        yield
+def fork_servers(ctrl_c_ends: None) -> Iterator[Servers | None]:
+    """Start our commands as forks; F5_TTS_TESTS_FORK=0 in the environment of one lets the interpreter start it."""
+    if sys.platform != "linux":
+        yield None
         return
-    with installed(Servers(os.environ, {})):
-        yield
+    servers = Servers(os.environ, {})
+    with installed(servers):
+        yield servers
+
+
+@pytest.fixture(scope="session")
+def interpreter(fork_servers: Servers | None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a program for shell scripts that does what the interpreter does, by forks where it can."""
+    if fork_servers is None:
+        return Path(sys.executable)
+    path: Path = tmp_path_factory.mktemp("interpreter") / "python"
+    fork_servers.write_interpreter(path)
+    return path
 
 
 @pytest.fixture
 def real_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Start the commands of this test from the interpreter."""
-    monkeypatch.setattr(Servers, "request", lambda self, given: None)
+    """Start the commands of this test by the interpreter."""
+    monkeypatch.setenv(FORK, "0")
 
 
 @cache

@@ -9,8 +9,9 @@ that a fork starts (ranks, loaders of data) are forks too, and so are those that
 "forkserver".
 
 A fork differs from a new process in this: the hash seed, and the state of the imported libraries (logging handlers,
-warning filters) come from the server, and nothing that an import prints is printed again. So each command is started by
-the interpreter in one test at least (`test_starts.py`), and so is whatever tests look at imports.
+warning filters) come from the server, and nothing that an import prints is printed again. So each command is started
+by the interpreter in one test at least (with the fixture `real_start`; torchrun and its ranks in `e2e/test_launch.py`),
+and so is whatever tests look at imports.
 """
 
 from __future__ import annotations
@@ -51,15 +52,17 @@ OF_LIBRARIES = (
     *("LC_", "LANG", "TZ", "LD_", "OMP_", "MKL_", "OPENBLAS_", "KMP_", "GOMP_", "MALLOC_", "TORCH", "PYTORCH", "CUDA"),
     *("PYTHONHASHSEED", "PYTHONDEVMODE", "PYTHONWARNINGS", "PYTHONUTF8", "PYTHONIOENCODING", "PYTHONOPTIMIZE"),
 )
-READ_LATER = (  # torch reads them when ranks find each other, or asks for a GPU; set by torchrun, accelerate, the guide
+READ_LATER = (  # torch reads them when ranks find each other, or asks for a GPU; set by torchrun, libraries, the guide
     *("TORCHELASTIC_", "TORCH_NCCL_", "TORCHINDUCTOR_CACHE_DIR", "PYTORCH_ENABLE_MPS_FALLBACK"),
-    *("CUDA_VISIBLE_DEVICES", "PYTORCH_ALLOC_CONF"),
+    *("CUDA_VISIBLE_DEVICES", "PYTORCH_ALLOC_CONF", "KMP_INIT_AT_FORK", "KMP_DUPLICATE_LIB_OK"),
 )
 OURS = ("f5_tts.", "tests.", "recipes.", "torch.distributed.run", "accelerate.commands.launch")
 WITHOUT_TORCH = ("f5_tts.scripts.fetch", "f5_tts.rewards.asr.pocketsphinx_worker")
 OF_MULTIPROCESSING = ("from multiprocessing.spawn import", "from multiprocessing.forkserver import")
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)  # by stand-ins
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)  # by servers, which end with their sockets
+FORK = "F5_TTS_TESTS_FORK"  # variable that is 0 for a process that the interpreter is to start
+MORE = "F5_TTS_TESTS_IMPORT"  # variable with modules that a launcher's server imports, besides, for its ranks
 SET_CHILD_SUBREAPER = 36  # of <linux/prctl.h>
 Request = dict[str, Any]
 
@@ -123,15 +126,20 @@ class Servers:
         return words[1].startswith(OURS) and not words[1].startswith(WITHOUT_TORCH)
 
     def fits(self, environment: Mapping[str, str]) -> bool:
-        """Check whether the servers' libraries would have read the same in this environment."""
-        return chosen(environment, OF_LIBRARIES) == chosen(self.environment, OF_LIBRARIES)
+        """Check whether the servers' libraries would have read the same in this environment, and a fork is wanted."""
+        return environment.get(FORK) != "0" and chosen(environment, OF_LIBRARIES) == chosen(
+            self.environment, OF_LIBRARIES
+        )
 
     def start(self, request: Request, files: dict[int, int]) -> int:
         """Return the process ID of a new child of this process, which has these files of ours under these numbers."""
         request = request | {"numbers": list(files)}
-        hub = chosen(request["environment"], OF_HUB) == chosen(self.environment, OF_HUB)
         with self.lock, adopt_orphans():
-            return ask(self.door(hub), request, list(files.values()))
+            return ask(self.door(self.has_all(request)), request, list(files.values()))
+
+    def has_all(self, request: Request) -> bool:
+        """Check whether the server with all libraries fits the environment of a request."""
+        return chosen(request["environment"], OF_HUB) == chosen(self.environment, OF_HUB)
 
     def door(self, hub: bool) -> socket.socket:
         """Return the socket of a server, which is started when it is first asked for."""
@@ -149,30 +157,31 @@ class Servers:
             door.close()
 
     def write_interpreter(self, path: Path) -> None:
-        """Write a program that is used as the interpreter is, by scripts of a shell; it asks these servers, too."""
-        address = path.with_suffix(".socket")
-        with socket.socket(socket.AF_UNIX) as listening:
-            listening.bind(str(address))
-            listening.listen()
+        """Write a program that shell scripts use as the interpreter; it asks these servers, too."""
+        addresses = {hub: str(path.with_suffix(suffix)) for hub, suffix in ((True, ".hub"), (False, ".none"))}
+        for hub, address in addresses.items():
             ours, theirs = socket.socketpair()
-            with theirs:
-                ask(self.door(True), {"listen": True}, [listening.fileno(), theirs.fileno()])
-        self.listeners.append(ours)
-        settings = {"interpreter": sys.executable, "environment": self.environment, "address": str(address)}
+            with theirs, socket.socket(socket.AF_UNIX) as listening:
+                listening.bind(address)
+                listening.listen()
+                ask(self.door(hub), {"listen": True}, [listening.fileno(), theirs.fileno()])
+            self.listeners.append(ours)
+        settings = {"interpreter": sys.executable, "environment": self.environment, "addresses": addresses}
         lines = [f"#!{sys.executable} -IS", "import sys", f"sys.path.insert(0, {str(Path(__file__).parent)!r})"]
         lines += ["import forkserver", f"forkserver.stand_in(**{settings!r})"]
         path.write_text("\n".join(lines) + "\n")
         path.chmod(0o755)
 
 
-def stand_in(interpreter: str, environment: dict[str, str], address: str) -> None:
+def stand_in(interpreter: str, environment: dict[str, str], addresses: dict[bool, str]) -> None:
     """Let a server start what the interpreter is asked to; pass signals on, and end as the fork ends."""
     sys.executable = interpreter
-    request = Servers(environment, {}).request_of([interpreter, *sys.argv[1:]], os.environ, str(Path.cwd()), False)
+    servers = Servers(environment, {})
+    request = servers.request_of([interpreter, *sys.argv[1:]], os.environ, str(Path.cwd()), session=False)
     if request is None:
         os.execv(interpreter, [interpreter, *sys.argv[1:]])
     door = socket.socket(socket.AF_UNIX)
-    door.connect(address)
+    door.connect(addresses[servers.has_all(request)])
     for number in PASSED_ON:
         signal.signal(number, lambda number, _: door.sendall(bytes([number])))
     code = ask(door, request | {"numbers": [0, 1, 2]}, [0, 1, 2])
@@ -370,10 +379,13 @@ def become(request: Request, files: list[int]) -> None:
         stream.reconfigure(line_buffering=True if request["unbuffered"] else stream.line_buffering or stream.isatty())  # type: ignore[union-attr]
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed()  # the module `random` sees to this itself
+    if "torch" in sys.modules:
+        sys.modules["torch"].default_generator.seed()
 
 
 def fork_server(scripts: bool) -> Servers | socket.socket:
     """Fork a server for the children of this process; return what asks it, and in the server itself its socket."""
+    import_all(os.environ.get(MORE, "").split())
     asking, answering = socket.socketpair()
     if os.fork():
         answering.close()

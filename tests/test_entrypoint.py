@@ -148,6 +148,7 @@ def test_stage_2_without_stage_1_is_told_what_to_copy(capsys, here):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("real_start")
 @pytest.mark.parametrize(
     "module, argv, words",
     [

@@ -35,7 +35,8 @@ WORDS = {  # replaced in the text of a block
     "wandb sync": "wandb sync --dry-run",
 }
 HOSTS = {"NO_PROXY": "127.0.0.1,localhost"}  # `Clone.environment` adds HF_ENDPOINT, the hub on loopback
-# .venv is the environment that runs this test; hf-internal-testing/librispeech_asr_dummy is a local folder
+# .venv links the programs of the environment that runs this test, and its `python` starts forks (`forkserver.py`)
+# hf-internal-testing/librispeech_asr_dummy is a local folder
 
 # an additional run that is not in the guide
 FIRST = ["ckpts.save_dir=ckpts/single", "ckpts.logger=null", "optim.max_updates=1"]
@@ -77,12 +78,12 @@ class Clone:
 
 
 @pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
+def clone(interpreter: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
     """Run all blocks that install nothing."""
     work = tmp_path_factory.mktemp("guide")
     folder = work / "f5-tts-rl"
     (folder / "data").mkdir(parents=True)
-    (folder / ".venv").symlink_to(sys.prefix)
+    make_venv(folder / ".venv", interpreter)
     (folder / "data/Emilia_ZH_EN_pinyin").symlink_to(ROOT / "data/Emilia_ZH_EN_pinyin")
     write_librispeech(folder / "hf-internal-testing/librispeech_asr_dummy")
     with Hub(repositories(SIZES, work)) as hub:
@@ -91,6 +92,13 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
             if block not in guide.installs():
                 made.follow(block)
         yield made
+
+
+def make_venv(folder: Path, interpreter: Path) -> None:
+    """Link the programs of this environment, but for its interpreter."""
+    (folder / "bin").mkdir(parents=True)
+    for path in Path(sys.prefix, "bin").iterdir():
+        (folder / "bin" / path.name).symlink_to(interpreter if path.name == "python" else path)
 
 
 def names_in(folder: Path) -> set[str]:

@@ -125,11 +125,11 @@ def test_one_node_runs_stage_1_on_all_its_processes(warmed_up):
 
 @pytest.mark.slow
 def test_a_job_of_slurm_runs_stage_2_saves_before_its_time_is_over_and_goes_back_into_the_queue(
-    warmed_up, commands, tiny, tmp_path
+    warmed_up, commands, interpreter, tiny, tmp_path
 ):
     start = [f"ckpts.init_from={warmed_up / 'model_last.pt'}", f"ckpts.save_dir={tmp_path / 'run'}"]
     options = ["2", *SMALL, *tiny, *STAGE_2, *start, "optim.epochs=9", "optim.max_updates=2000"]
-    environment = slurm(commands, tmp_path / "job")
+    environment = slurm(commands, tmp_path / "job") | {"PYTHON": str(interpreter)}
     with launch(SEVERAL_NODES, options, **environment) as run:
         transcripts = until_an_update(run)
         run.send_signal(signal.SIGUSR1)

@@ -144,6 +144,7 @@ def test_a_reward_that_fails_on_one_process_ends_both_with_its_sentence(warmed_u
     assert read(save_dir / "model_last.pt")["update"] == 1
 
 
+@pytest.mark.usefixtures("real_start")
 def test_accelerate_launch_that_starts_one_process_for_several_is_refused(tiny, tmp_path):
     command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--module"]
     options = [MODULES["stage 1"], *OPTIONS["stage 1"], *tiny, f"ckpts.save_dir={tmp_path / 'run'}"]

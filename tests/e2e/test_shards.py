@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
+from tests import forkserver
+from tests.e2e.runs import MOODY
 from torch import Tensor
 
 from f5_tts.config.load import compose_config
@@ -42,7 +44,7 @@ REPOSITORY = Path(__file__).parents[2]
 STAGE_1 = ["-cn", "F5TTS_Mini", "model.output_dist=gaussian", "model.objective=gaussian_nll", "model.use_rl_head=true"]
 STAGE_1 += ["datasets.batch_size_per_gpu=500"]
 STAGE_2 = ["-cn", "F5TTS_Mini_RL", "datasets.batch_size_per_gpu=2", "rl.mini_repeat_count=2", "rl.steps=2"]
-STAGE_2 += ["rl.algorithm=nft", "rl.nft.old_decay=0.5"]  # with a reference and an old policy
+STAGE_2 += [MOODY, "rl.credit=sample", "rl.algorithm=nft", "rl.nft.old_decay=0.5"]  # with a reference and an old policy
 STAGES = {"stage_1": (train.main, STAGE_1), "stage_2": (train_rl.main, STAGE_2)}
 IN_SHARDS = "optim.shard=true"
 LORA = ["lora.rank=2", "lora.target_modules=[to_q,ff.ff.2]", "optim.max_updates=2"]
@@ -178,7 +180,7 @@ def left(tmp_path_factory, options: list[str], tiny: list[str], one_process: Tra
     paths = os.pathsep.join([str(REPOSITORY), *filter(None, sys.path)])
     done = subprocess.run(
         [*launch, "--module", "tests.e2e.test_shards", str(folder), *tiny],
-        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", forkserver.MORE: "peft"},
         capture_output=True,
         text=True,
         timeout=400,

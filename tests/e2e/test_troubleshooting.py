@@ -70,7 +70,7 @@ def test_without_funasr_a_run_ends_before_its_model_is_built_with_the_extras_to_
     asked += "run_command(main, sys.argv[1:])"
     reward = f"rl.rewards.providers=[{{name: funasr_wer, config: {{model_id: {tmp_path}}}}}]"
     words = [*STAGE_2, BASE, "datasets.name=mini", reward, f"ckpts.save_dir={tmp_path / 'run'}"]
-    run = [sys.executable, "-c", asked, *words]
+    run = [sys.executable, "-m", "tests.program", asked, *words]
     done = subprocess.run(run, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     output = 'error: funasr_wer needs funasr; run: pip install -e ".[reward_funasr]" (or ".[rl]", which includes it)\n'
     assert (done.returncode, done.stderr) == (2, output)

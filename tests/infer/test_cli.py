@@ -49,6 +49,7 @@ def complaint(capsys, *argv: str) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("real_start")
 def test_the_command_of_the_readme_speaks_with_the_base_that_ships_here(tmp_path: Path):
     words = [*speaking_commands()[0], "-o", str(tmp_path), "-w", "said.wav"]
     done = subprocess.run([sys.executable, "-m", "f5_tts.infer.cli", *words], capture_output=True, text=True, cwd=ROOT)

@@ -133,6 +133,7 @@ def test_the_report_says_what_each_reward_lowers_and_raises():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("real_start")
 def test_the_embedded_rewards_order_everything_as_a_person_would(tmp_path):
     command = [sys.executable, "-m", "f5_tts.rewards.audition", "-cn", "F5TTS_Mini_RL", f"audition.out={tmp_path}"]
     done = subprocess.run([*command, "audition.clips=12"], capture_output=True, text=True, check=False)

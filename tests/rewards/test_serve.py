@@ -282,6 +282,7 @@ def test_ctrl_c_ends_a_server_at_once_though_it_scores(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("real_start")
 def test_the_command_says_in_one_line_where_it_serves_keeps_its_token_and_ends_with_ctrl_c():
     command = [sys.executable, "-m", "f5_tts.rewards.serve", "tests.rewards.probe:Surroundings", "--port", "0"]
     environment = {**os.environ, TOKEN: "secret"}

@@ -101,6 +101,7 @@ def test_the_durations_are_drawn(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("real_start")
 def test_the_command_ends_with_1_when_rows_are_bad(tmp_path):
     record(tmp_path / "a.wav")
     done = run("check_dataset", data_set(tmp_path, [("a.wav", "text", 1.0), ("b.wav", "text", 1.0)]))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 from datasets import Dataset as Table
+from tests.forkserver import FORK
 from tests.scripts.recordings import command_of, environment, record, run
 
 from f5_tts.data.rows import Row, read_rows
@@ -157,7 +158,7 @@ def num_lines(path: Path) -> int:
 
 
 @pytest.mark.slow
-def test_a_killed_command_goes_on_where_it_stopped_and_makes_the_same(tmp_path):
+def test_a_killed_command_goes_on_where_it_stopped_and_makes_the_same(tmp_path, monkeypatch):
     source, whole, part = many(tmp_path), tmp_path / "whole", tmp_path / "part"
     prepared(source, whole)
     journal = part / ".prepare" / "journal.jsonl"
@@ -169,6 +170,7 @@ def test_a_killed_command_goes_on_where_it_stopped_and_makes_the_same(tmp_path):
     record(tmp_path / "first.wav", volume=0)  # decoded before, and not decoded again
     with journal.open("a") as stream:
         stream.write('{"audio_path": "cut sh')
+    monkeypatch.setenv(FORK, "0")
     again = run("prepare", source, part, "--workers", "2")
     assert again.returncode == 0, again.stderr
     assert content(part) == content(whole) and not (part / ".prepare").exists()

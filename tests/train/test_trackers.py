@@ -205,7 +205,7 @@ def python(home: Path, code: str, *arguments: str, **environment: str) -> str:
     paths = [str(REPOSITORY), str(REPOSITORY / "src")]
     own |= {"PYTHONPATH": os.pathsep.join(paths), "WANDB_DISABLE_SERVICE": "1", "WANDB_ERROR_REPORTING": "false"}
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
+        [sys.executable, "-m", "tests.program", code, *arguments],
         env={**inherited, **own, **environment},
         cwd=REPOSITORY,
         capture_output=True,

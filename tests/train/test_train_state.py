@@ -5,13 +5,13 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from importlib import import_module
 from multiprocessing import get_context
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import bitsandbytes
 import pytest
 import torch
 from tests.tiny import tiny_arch
@@ -55,7 +55,7 @@ def train_state(
         load_weights(model, read_checkpoint(start))
     lora = compose_config("F5TTS_Mini_RL", [f"lora.rank={rank}"], RLTrainConfig).lora
     add_adapters(model, lora)
-    adamw: Any = AdamW if bits == 32 else bitsandbytes.optim.AdamW8bit  # pyright: ignore[reportPrivateImportUsage]
+    adamw: Any = AdamW if bits == 32 else import_module("bitsandbytes").optim.AdamW8bit  # takes seconds to import
     optimizer = adamw([parameter for parameter in model.parameters() if parameter.requires_grad], lr=rate)
     return TrainState(
         model=model,

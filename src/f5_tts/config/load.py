@@ -240,9 +240,11 @@ def apply_override(cfg: Node, override: str, name: str, schema: type[Config]) ->
     key, has_equals, text = override.lstrip("+").partition("=")
     if not has_equals:
         raise ConfigError(f"'{override}' has no '='; write key=value, e.g. optim.epochs=2")
+    paths = set(key_paths(cfg))
     for path in (parent_key(key), key):
-        create_optional_section(cfg, path, schema)
-    if not has_key(cfg, key, schema):
+        if path in paths and create_optional_section(cfg, path, schema):
+            paths = set(key_paths(cfg))
+    if not has_key(paths, key, schema):
         raise unknown_key(cfg, key, name)
     try:
         OmegaConf.update(cfg, key, parse_value(key, text))
@@ -284,18 +286,21 @@ def key_in(error: OmegaConfBaseException, key: str) -> str:
 # --- keys ---
 
 
-def has_key(cfg: Node, key: str, schema: type[Config]) -> bool:
-    """Check whether the config has this key, or an open section that accepts it (a provider's own `config`)."""
-    paths, parent = key_paths(cfg), parent_key(key)
+def has_key(paths: set[str], key: str, schema: type[Config]) -> bool:
+    """Check whether a config of these paths has this key, or an open section for it (a provider's own `config`)."""
+    parent = parent_key(key)
     return key in paths or (parent in paths and get_origin(type_at(schema, parent)) is dict)
 
 
-def create_optional_section(cfg: Node, key: str, schema: type[Config]) -> None:
-    """Replace a section that is null, such as a reward's `worker`, by its defaults, so that its keys can be set."""
-    if key in key_paths(cfg) and OmegaConf.select(cfg, key) is None:
-        section = optional_section(type_at(schema, key))
-        if section is not None:
-            OmegaConf.update(cfg, key, section(), merge=False)
+def create_optional_section(cfg: Node, key: str, schema: type[Config]) -> bool:
+    """Replace a section that is null, such as a reward's `worker`, by its defaults, so that its keys can be set.
+
+    Return whether there is one now that was null.
+    """
+    section = optional_section(type_at(schema, key)) if OmegaConf.select(cfg, key) is None else None
+    if section is not None:
+        OmegaConf.update(cfg, key, section(), merge=False)
+    return section is not None
 
 
 def optional_section(hint: Any) -> type | None:
