@@ -15,7 +15,7 @@ from subprocess import CompletedProcess
 import pytest
 
 SRC = Path(__file__).resolve().parents[1] / "src"
-FLOORS = (
+LAYERS = (
     ("types", "config", "entrypoint", "extras", "files", "plotting", "plugins", "download"),
     ("data",),
     ("model",),
@@ -29,7 +29,7 @@ FLOORS = (
     ("doctor",),
     ("scripts", "api"),
 )  # layers, lowest first: a package imports from its own layer and lower ones
-FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+LEVEL_OF = {layer: level for level, layers in enumerate(LAYERS) for layer in layers}
 # library -> packages that may import it
 HOMES = {"accelerate": ("train", "doctor"), "hydra": ("config",), "omegaconf": ("config",)}
 OPTIONAL = (
@@ -67,7 +67,7 @@ class Import:
 # --- the rules ---
 
 
-def room_of(module: str) -> str:
+def layer_of(module: str) -> str:
     """Return the subpackage of a module: `f5_tts.rl.grpo` -> `rl`; an empty string for the package itself."""
     return [*module.split("."), ""][1]
 
@@ -105,17 +105,17 @@ def upward_imports(module: str, imports: list[Import]) -> list[str]:
 
     Names from the package itself (`f5_tts.__version__`) belong to no layer.
     """
-    room = room_of(module)
-    if room and room not in FLOOR_OF:
-        return [f"{module} is in the room {room}, which FLOORS does not know"]
-    rooms = [(room_of(found.name), found.line) for found in imports if found.library == "f5_tts"]
-    floor = FLOOR_OF.get(room, -1)
-    return [f"{module}:{line} imports {expected}" for expected, line in rooms if FLOOR_OF.get(expected, -1) > floor]
+    layer = layer_of(module)
+    if layer and layer not in LEVEL_OF:
+        return [f"{module} is in the layer {layer}, which LAYERS does not know"]
+    layers = [(layer_of(found.name), found.line) for found in imports if found.library == "f5_tts"]
+    level = LEVEL_OF.get(layer, -1)
+    return [f"{module}:{line} imports {expected}" for expected, line in layers if LEVEL_OF.get(expected, -1) > level]
 
 
 def strayed_libraries(module: str, imports: list[Import]) -> list[str]:
     """List imports of a library outside the subpackages that may use it."""
-    strayed = [found for found in imports if room_of(module) not in HOMES.get(found.library, (room_of(module),))]
+    strayed = [found for found in imports if layer_of(module) not in HOMES.get(found.library, (layer_of(module),))]
     return [f"{module}:{found.line} imports {found.library}" for found in strayed]
 
 
@@ -201,11 +201,11 @@ IMPORTS = {module_name(path): imports_of(SOURCES[module_name(path)], package_nam
 
 def test_the_walk_sees_the_package_and_its_imports():
     assert {"f5_tts", "f5_tts.types", "f5_tts.config.load"} <= set(IMPORTS)
-    assert {room_of(module) for module in IMPORTS} >= set(FLOOR_OF) - {"api"}
+    assert {layer_of(module) for module in IMPORTS} >= set(LEVEL_OF) - {"api"}
     assert knows(IMPORTS["f5_tts.config.load"], "omegaconf")
 
 
-def test_rooms_import_one_way():
+def test_layers_import_one_way():
     assert [line for module, imports in IMPORTS.items() for line in upward_imports(module, imports)] == []
 
 
@@ -233,7 +233,7 @@ def test_no_file_is_a_grab_bag():
 def test_everything_but_the_scripts_imports_without_any_extra():
     done = loaded_without(OPTIONAL + DEVELOPMENT, SRC, "f5_tts", skipped="f5_tts.scripts")
     assert done.returncode == 0, done.stderr
-    assert set(done.stdout.split()) == {module for module in IMPORTS if room_of(module) not in ("", "scripts")}
+    assert set(done.stdout.split()) == {module for module in IMPORTS if layer_of(module) not in ("", "scripts")}
 
 
 # --- tests of the rules ---
@@ -252,7 +252,7 @@ def test_everything_but_the_scripts_imports_without_any_extra():
         "if TYPE_CHECKING:\n    from f5_tts.rl import grpo",
     ],
 )
-def test_an_import_of_a_later_room_is_found_however_it_is_written(line: str):
+def test_an_import_of_a_later_layer_is_found_however_it_is_written(line: str):
     imports = imports_of(line, package="f5_tts.rewards")
     last = line.count("\n") + 1
     assert upward_imports("f5_tts.rewards.combine", imports) == [f"f5_tts.rewards.combine:{last} imports rl"]
@@ -268,18 +268,18 @@ def test_an_import_of_a_later_room_is_found_however_it_is_written(line: str):
         "import rl",
     ],
 )
-def test_an_import_of_an_earlier_room_or_another_package_is_allowed(line: str):
+def test_an_import_of_an_earlier_layer_or_another_package_is_allowed(line: str):
     assert upward_imports("f5_tts.rewards.combine", imports_of(line, package="f5_tts.rewards")) == []
 
 
-@pytest.mark.parametrize("later, earlier", list(zip(FLOORS[1:], FLOORS, strict=False)))
-def test_every_floor_sees_the_one_before_and_not_the_one_after(later: tuple[str, ...], earlier: tuple[str, ...]):
+@pytest.mark.parametrize("later, earlier", list(zip(LAYERS[1:], LAYERS, strict=False)))
+def test_every_level_sees_the_one_before_and_not_the_one_after(later: tuple[str, ...], earlier: tuple[str, ...]):
     down, up = imports_of(f"import f5_tts.{earlier[0]}", "f5_tts"), imports_of(f"import f5_tts.{later[0]}", "f5_tts")
     assert upward_imports(f"f5_tts.{later[0]}.file", down) == []
     assert upward_imports(f"f5_tts.{earlier[0]}.file", up) != []
 
 
-def test_the_package_itself_imports_no_room_and_every_room_has_a_floor():
+def test_the_package_itself_imports_no_layer_and_every_layer_has_a_level():
     assert upward_imports("f5_tts", imports_of("from f5_tts import types", "f5_tts")) != []
     assert upward_imports("f5_tts.attic.box", []) != []
 
@@ -292,11 +292,11 @@ def test_the_package_itself_imports_no_room_and_every_room_has_a_floor():
         ("f5_tts.data.dataset", "def f():\n    import hydra.utils"),
     ],
 )
-def test_a_library_outside_its_room_is_found(module: str, line: str):
+def test_a_library_outside_its_layer_is_found(module: str, line: str):
     assert len(strayed_libraries(module, imports_of(line, "f5_tts"))) == 1
 
 
-def test_a_library_in_its_room_is_allowed():
+def test_a_library_in_its_layer_is_allowed():
     assert strayed_libraries("f5_tts.train.loop", imports_of("from accelerate import Accelerator", "f5_tts")) == []
     assert strayed_libraries("f5_tts.config.load", imports_of("import hydra", "f5_tts")) == []
 
@@ -338,13 +338,13 @@ def test_a_grab_bag_is_found():
 
 
 def test_a_module_that_needs_a_blocked_library_does_not_import(tmp_path: Path):
-    room = tmp_path / "toy"
-    room.mkdir()
-    (room / "__init__.py").write_text("")
-    (room / "plain.py").write_text("import json\n")
+    folder = tmp_path / "toy"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    (folder / "plain.py").write_text("import json\n")
     assert loaded_without(("matplotlib",), tmp_path, "toy", skipped="toy.scripts").stdout.split() == ["toy.plain"]
 
-    (room / "plot.py").write_text("import matplotlib.pyplot\n")
+    (folder / "plot.py").write_text("import matplotlib.pyplot\n")
     done = loaded_without(("matplotlib",), tmp_path, "toy", skipped="toy.scripts")
     assert done.returncode != 0
     assert "matplotlib" in done.stderr.splitlines()[-1]
