@@ -288,7 +288,7 @@ def test_a_run_says_at_its_start_what_is_wrong_with_f5r():
     (line,) = messages
     assert line.startswith("warning: rl.algorithm=f5r is the published objective") and "\n" not in line
     assert line.endswith("rl.algorithm=gaussian_grpo is the correct one")
-    with pytest.raises(ValueError, match=r"rl\.algorithm=f5r draws from a trained Gaussian head, and a\.pt has none"):
+    with pytest.raises(ValueError, match=r"rl\.algorithm=f5r needs a trained Gaussian head, and a\.pt has none"):
         resolve_algorithm("f5r", Checkpoint(path=Path("a.pt"), weights={}, payload={}), messages.append)
 
 

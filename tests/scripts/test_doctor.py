@@ -170,13 +170,15 @@ def test_an_adapters_first_factor_waits_for_its_second(examine, tuned):
     assert states(seen, "ok") == ORDER[2], seen
     assert "reaches 2 of 6 trained tensors; 2 more once layers that start at zero" in seen["gradient"][1]
     assert "attn.to_q.lora_A.default.weight" in seen["gradient"][1]
-    assert seen["ratio"][1] == "nft has none"
+    assert seen["ratio"][1] == "nft has no probability ratio"
 
 
 def test_an_objective_that_learns_through_the_drawing_has_no_ratio_and_reaches_sigma(examine, tuned):
     seen = examine(2, tuned, "rl.algorithm=f5r", "rl.train_sigma=true")
     assert states(seen, "ok") == ORDER[2], seen
-    assert seen["ratio"][1] == "f5r has none" and re.fullmatch(r"reaches (\d+) of \1 .*", seen["gradient"][1])
+    assert seen["ratio"][1] == "f5r has no probability ratio" and re.fullmatch(
+        r"reaches (\d+) of \1 .*", seen["gradient"][1]
+    )
 
 
 # --- faulty runs ---
