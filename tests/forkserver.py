@@ -164,7 +164,8 @@ class Servers:
             with theirs, socket.socket(socket.AF_UNIX) as listening:
                 listening.bind(address)
                 listening.listen()
-                ask(self.door(hub), {"listen": True}, [listening.fileno(), theirs.fileno()])
+                with self.lock, adopt_orphans():
+                    ask(self.door(hub), {"listen": True}, [listening.fileno(), theirs.fileno()])
             self.listeners.append(ours)
         settings = {"interpreter": sys.executable, "environment": self.environment, "addresses": addresses}
         lines = [f"#!{sys.executable} -IS", "import sys", f"sys.path.insert(0, {str(Path(__file__).parent)!r})"]

@@ -14,3 +14,11 @@ def at_home() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(REPOSITORY)
         yield
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark all tests of this folder as slow, so that `make check` leaves them out."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.slow)

@@ -34,6 +34,7 @@ def test_every_format_is_tried(files: dict[str, Case]):
     assert sorted(files) == sorted(NAMES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_whole_file_is_read_and_a_damaged_one_read_right_or_refused_in_a_sentence(name: str, files: dict[str, Case]):
     case = files[name]
@@ -42,6 +43,7 @@ def test_a_whole_file_is_read_and_a_damaged_one_read_right_or_refused_in_a_sente
     each_example(case.check, edits(), EXAMPLES // case.cost)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [11, pytest.param(1, marks=pytest.mark.soak)])  # 11 reaches every bit of a byte
 @pytest.mark.parametrize("name", ["checkpoint .pt", "checkpoint .safetensors, ours"])
 def test_weights_cut_short_or_with_a_bit_flipped_never_load_as_others(name: str, step: int, files: dict[str, Case]):

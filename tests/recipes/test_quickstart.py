@@ -59,6 +59,7 @@ def test_a_phase_whose_result_exists_is_not_run_again(tmp_path: Path, capsys: py
     assert "exists: nothing to do" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_phase_that_fails_ends_the_job_with_its_exit_code() -> None:
     with pytest.raises(SystemExit) as ended:
         Phase(title="evaluate", module="f5_tts.scripts.evaluate", arguments=["eval.stpes=8"]).run()
