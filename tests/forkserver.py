@@ -115,7 +115,7 @@ class Servers:
             "cwd": os.path.realpath(cwd),
             "environment": dict(environment),
             "session": session,
-            "ignored": signal.getsignal(signal.SIGINT) == signal.SIG_IGN,
+            "ignored": [int(number) for number in IGNORED if signal.getsignal(number) == signal.SIG_IGN],
         }
 
     def is_ours(self, words: list[str]) -> bool:
@@ -370,8 +370,8 @@ def become(request: Request, files: list[int]) -> None:
     if request["session"]:
         os.setsid()
     for number in IGNORED:
-        signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN if request["ignored"] else signal.default_int_handler)
+        default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, signal.SIG_IGN if number in request["ignored"] else default)
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["environment"])
