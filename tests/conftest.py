@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -10,19 +11,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from safetensors.torch import load_file
 from tests.forkserver import FORK, Servers, installed
-from tests.tiny import tiny_arch
-from torch import Tensor
 
-from f5_tts.config.schema import ArchConfig
-from f5_tts.model.backbones.dit import DiT
-from f5_tts.model.backbones.unett import UNetT
-from f5_tts.model.build import BACKBONES
-from f5_tts.model.cfm import CFM
+if TYPE_CHECKING:  # pytest imports this file before it starts its workers, and torch would make them wait
+    from torch import Tensor
+
+    from f5_tts.config.schema import ArchConfig
+    from f5_tts.model.backbones.dit import DiT
+    from f5_tts.model.backbones.unett import UNetT
+    from f5_tts.model.cfm import CFM
 
 GOLDENS = Path(__file__).parent / "goldens"
 MEL_BINS, TOKENS = 20, 30  # of every golden model
@@ -56,6 +56,12 @@ def interpreter(fork_servers: Servers | None, tmp_path_factory: pytest.TempPathF
     return path
 
 
+def pytest_collection_finish() -> None:
+    """Leave what was imported out of all later garbage collections, which would look through it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
 def real_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """Start the commands of this test by the interpreter."""
@@ -64,6 +70,8 @@ def real_start(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @cache
 def read_tensors(name: str) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
     return load_file(GOLDENS / f"{name}.safetensors")
 
 
@@ -107,6 +115,8 @@ def golden_model(golden_weights) -> Callable[..., CFM]:
     """
 
     def model(name: str, **changes: bool) -> CFM:
+        from f5_tts.model.cfm import CFM
+
         backbone, arch = golden_arch(name)
         transformer = backbone(replace(arch, **changes), MEL_BINS, TOKENS, gaussian=name in GAUSSIAN)
         cfm = CFM(transformer)  # initializes the Gaussian head, so weights are loaded after it
@@ -133,6 +143,10 @@ def tiny() -> list[str]:
 
 def golden_arch(name: str) -> tuple[type[DiT] | type[UNetT], ArchConfig]:
     """Return the class and the architecture of a golden model."""
+    from tests.tiny import tiny_arch
+
+    from f5_tts.model.build import BACKBONES
+
     result = read_table("g2_gaussian_head" if name in GAUSSIAN else "g2_configs")[name]
     sizes = {"text_dim": None, "conv_layers": 0} | result["kwargs"]
     assert (sizes.pop("mel_dim"), sizes.pop("text_num_embeds")) == (MEL_BINS, TOKENS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import time
 from collections.abc import Callable
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
@@ -59,11 +60,11 @@ def kill_somewhere(process: BaseProcess, folder: Path, dice: random.Random, in_a
     """
     first, expected = updates_logged(folder), dice.randrange(1, 4)
     while process.is_alive() and updates_logged(folder) < first + expected:
-        pass
+        time.sleep(0.002)
     for _ in range(dice.randrange(2000)):
         updates_logged(folder)
     while in_a_save and process.is_alive() and not parts(folder):
-        pass
+        time.sleep(0.0005)
     lived = process.is_alive()
     process.kill()
     process.join()

@@ -131,7 +131,7 @@ def alive_at_peak(algorithm: str) -> dict[str, int]:
 def alive(algorithm: str, steps: int, size: int) -> int:
     policy = small_policy(6, 50)
     reference, rl = Snapshot(policy), settings(algorithm, steps, size, 6)
-    update(policy, reference, rl, 60)  # allocates the gradients
+    update(policy, reference, settings(algorithm, 4, 2, 6), 60)  # allocates the gradients
     with PeakMemoryCounter() as live:
         update(policy, reference, rl, 60)
     return live.peak
