@@ -59,6 +59,7 @@ def is_fork(process: subprocess.Popen[str]) -> bool:
     return "forkserver" in Path(f"/proc/{process.pid}/cmdline").read_text()
 
 
+@pytest.mark.slow
 def test_a_fork_finds_what_a_process_of_the_interpreter_finds(tmp_path):
     options = {"cwd": tmp_path, "start_new_session": True}
     environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}", "OURS": "ä", "PYTHONUNBUFFERED": ""}

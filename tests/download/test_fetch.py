@@ -72,6 +72,7 @@ def test_the_weights_are_away_until_all_else_has_its_place(hub, files, user, tmp
 # --- faults during a download ---
 
 
+@pytest.mark.slow
 def test_after_a_dropped_connection_no_model_is_there_and_the_next_run_goes_on(hub, user, tmp_path):
     files = hub.repositories[REPOSITORY, "main"] = asr_model(size=BLOCK + 5000)
     hub.breaks[WEIGHTS] = BLOCK + 1000

@@ -104,6 +104,7 @@ def test_adapters_and_the_gaussian_head_alone_are_trained():
     ]
 
 
+@pytest.mark.slow
 def test_a_deterministic_model_trains_adapters_alone():
     made = adapted(gaussian=False)
     names = {name for name, parameter in made.named_parameters() if parameter.requires_grad}

@@ -115,6 +115,7 @@ def mean(policy: VelocityModel) -> Tensor:
 
 
 @pytest.mark.parametrize("rank", [0, 2])
+@pytest.mark.slow
 def test_another_checkpoint_is_the_reference_also_beside_adapters_that_have_learnt(tmp_path, rank: int):
     write_checkpoint(tmp_path / "a.pt", {"model_state_dict": model(1).state_dict()})
     cfg = compose_config("F5TTS_Mini_RL", [f"lora.rank={rank}", f"rl.ref_model_ckpt={tmp_path}/a.pt"], RLTrainConfig)

@@ -359,6 +359,7 @@ def test_an_interpreter_without_f5_tts_is_told_how_to_get_it(environment, monkey
 
 
 @pytest.mark.parametrize("name, message", [("Unlucky", "RuntimeError: no model anywhere"), ("None", "has no class")])
+@pytest.mark.slow
 def test_what_the_provider_says_against_it_is_said_at_start_up(name, message):
     with pytest.raises(WorkerError, match=rf"^{WHERE}\.worker\.python={sys.executable}: .*{message}"):
         build(f"{PROBE}:{name}", python=sys.executable)
