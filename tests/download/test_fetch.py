@@ -22,6 +22,8 @@ from tests.download.conftest import User, asr_model, lay, lying_in
 
 from f5_tts.scripts.fetch_reward_asr_model import FILES, REPOSITORY, WEIGHTS
 
+pytestmark = pytest.mark.slow
+
 ASR = "fetch_reward_asr_model"
 BLOCK = 10 * 2**20  # bytes that the hub's client buffers before it writes
 

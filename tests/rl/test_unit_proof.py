@@ -24,6 +24,8 @@ from f5_tts.rl.nft import nft_loss
 from f5_tts.rl.policy_gradient import Models, grpo_loss, policy_at
 from f5_tts.types import ExperienceBatch, Rollout
 
+pytestmark = pytest.mark.slow
+
 NUM = 40_000
 SAMPLING_ERROR = 4 / (2 * NUM) ** 0.5  # relative error of a deviation: four standard errors
 GIVEN, BLANK, SIGMA = 0.4, -0.3, 0.7

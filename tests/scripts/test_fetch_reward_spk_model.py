@@ -12,6 +12,8 @@ from tests.download.hub import Hub
 
 from f5_tts.scripts.fetch_reward_spk_model import ARCHIVES, COLLECTION, REPOSITORY
 
+pytestmark = pytest.mark.slow
+
 SPK = "fetch_reward_spk_model"
 CONFIG, WEIGHTS = b"model: ResNet34\n", random.Random(0).randbytes(3000)
 MODEL = {"cnceleb_resnet34/config.yaml": CONFIG, "cnceleb_resnet34/avg_model.pt": WEIGHTS}

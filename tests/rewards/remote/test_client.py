@@ -29,6 +29,8 @@ from f5_tts.rewards.remote.subprocess_server import SubprocessServer, find_progr
 from f5_tts.rewards.serve import RewardServer, Service
 from f5_tts.types import RewardInput, RewardProvider
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 WHERE = "rl.rewards.providers.0"
 PROBE = "tests.rewards.probe"
