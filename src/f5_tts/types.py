@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from f5_tts.config.schema import MelSpecConfig
+
 
 def split_range(num: int) -> list[slice]:
     """Split `num` indices into two slices, the larger one first; return one slice for one index."""
@@ -118,9 +120,12 @@ Vocoder = Callable[[Tensor, Tensor], list[Tensor]]  # log-mels b n d and their l
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RewardInput:
-    """One generated clip and what it is compared with; a reward provider gets nothing else."""
+    """One generated clip and what it is compared with; a reward provider gets nothing else.
 
-    audio: Float[Tensor, " nw"]  # generated span only, mono, about [-1, 1]
+    `loss` of a differentiable reward gets `mel`, or `audio`, with its gradient; `score` gets `audio` without one.
+    """
+
+    audio: Float[Tensor, " nw"]  # generated span only, mono, about [-1, 1]; empty for a `loss` that takes the mel
     sample_rate: int  # Hz, of all waveforms here
     text: str  # transcript that `prompt_audio` and `audio` together should have
     language: str = "auto"  # language of the text, from the row's `language`, e.g. "en", "zh"
@@ -130,6 +135,8 @@ class RewardInput:
     reference_text: str = ""  # transcript of that recording
     target_audio: Float[Tensor, " nt"] | None = None  # recording of what `audio` should say
     row: Mapping[str, Any] = field(default_factory=dict)  # row of the data set with all its columns
+    mel: Float[Tensor, "n d"] | None = None  # log-mel of the generated span, for `loss`; None for `score`
+    mel_spec: MelSpecConfig | None = None  # settings of that log-mel
 
     @property
     def lead(self) -> Float[Tensor, " nl"] | None:
@@ -154,6 +161,25 @@ class RewardProvider(Protocol):
         The entry `component` is the reward; other entries, numbers or texts, are only reported. A provider that sets
         `has_word_scores = True` also returns `words`, a tensor b x w with the score of each word of a clip's text, NaN
         after the last word.
+        """
+        ...
+
+
+@runtime_checkable
+class DifferentiableReward(Protocol):
+    """Reward model that also offers its gradient, for rl.algorithm=draft and rl.draft.weight.
+
+    Attributes:
+        takes: "mel" | "wave". What `loss` differentiates: `mel` of its inputs, in any of our mel settings, or `audio`,
+            which needs a vocoder with gradients (Vocos).
+    """
+
+    takes: str
+
+    def loss(self, inputs: Sequence[RewardInput]) -> Float[Tensor, " b"]:
+        """Compute a loss of each clip, differentiable in its mel or audio; lower is better.
+
+        NaN, without a gradient, where the reward does not apply to a clip; such clips count as 0.
         """
         ...
 
@@ -190,11 +216,13 @@ class ExperienceBatch:
     """Rollout with its advantages: the input of the loss of stage 2."""
 
     rollout: Rollout
-    advantages: Float[Tensor, " b"] | Float[Tensor, "b n"]  # one per sample, or one per frame
+    advantages: Float[Tensor, " b"] | Float[Tensor, "b n"]  # one per sample, or one per frame; zeros with mel_gradient
     loss_weight: float  # fraction of the update's samples in this batch, times the number of ranks
     metrics: dict[str, float]  # metrics of the whole update: rewards, groups, seconds
     rewards: RewardBatch | None = None  # rewards of its samples; None where not needed
     is_on_policy: bool = True  # first use of the rollout: the policy is still the one that drew it
+    # gradient of each sample's reward loss with respect to its finished log-mel: rl.algorithm=draft, rl.draft.weight
+    mel_gradient: Float[Tensor, "b n d"] | None = None
 
     @property
     def num_entries(self) -> int:
@@ -215,6 +243,7 @@ class ExperienceBatch:
                 self,
                 rollout=self.rollout.select(rows),
                 advantages=self.advantages[rows],
+                mel_gradient=None if self.mel_gradient is None else self.mel_gradient[rows],
                 loss_weight=self.loss_weight * (rows.stop - rows.start) / num,
                 rewards=self.rewards if rows.start == 0 else None,
             )

@@ -121,9 +121,9 @@ def check_objective(model: ModelConfig) -> None:
     """Check that the model has a Gaussian head exactly if an objective trains or samples it."""
     gaussian = model.output_dist == "gaussian"
     require(
-        gaussian == (model.objective in ("gaussian_nll", "grpo")),
+        model.objective == "grpo" or gaussian == (model.objective == "gaussian_nll"),
         f"model.objective={model.objective} does not go with model.output_dist={model.output_dist}; "
-        "mse needs deterministic, gaussian_nll and grpo need gaussian",
+        "mse needs deterministic, gaussian_nll needs gaussian",
     )
     require(
         gaussian == model.use_rl_head,
@@ -205,6 +205,7 @@ def check_rl(cfg: RLTrainConfig) -> None:
         "the other objectives run with python -m f5_tts.train.train",
     )
     check_algorithm(rl)
+    check_head(cfg)
     check_prompt(cfg)
     check_intervals(cfg)
     require(
@@ -244,6 +245,33 @@ def check_algorithm(rl: RLConfig) -> None:
         rl.algorithm != "f5r" or rl.updates_per_rollout == 1,
         f"rl.updates_per_rollout={rl.updates_per_rollout} does not go with rl.algorithm=f5r, which differentiates "
         "through the sampling itself; set it to 1",
+    )
+    check_draft(rl)
+
+
+def check_draft(rl: RLConfig) -> None:
+    """Check what the gradients of rewards need, alone or beside another algorithm."""
+    draft = rl.draft
+    if rl.algorithm != "draft" and draft.weight == 0:
+        return
+    used_by = "rl.algorithm=draft" if rl.algorithm == "draft" else f"rl.draft.weight={draft.weight:g}"
+    require(
+        draft.last_steps <= rl.steps,
+        f"rl.draft.last_steps={draft.last_steps} is more than rl.steps={rl.steps}; set it to {rl.steps} or less",
+    )
+    require(
+        rl.updates_per_rollout == 1,
+        f"rl.updates_per_rollout={rl.updates_per_rollout} does not go with {used_by}: the gradient of a reward belongs "
+        "to the samples of the current weights; set it to 1",
+    )
+
+
+def check_head(cfg: RLTrainConfig) -> None:
+    """Check that an algorithm that samples from the Gaussian head has one."""
+    require(
+        cfg.rl.algorithm not in ("gaussian_grpo", "f5r") or cfg.model.output_dist == "gaussian",
+        f"rl.algorithm={cfg.rl.algorithm} samples from a Gaussian head, which model.output_dist=deterministic lacks; "
+        "set model.output_dist=gaussian model.use_rl_head=true, or take flow_grpo, nft or draft, which need none",
     )
 
 

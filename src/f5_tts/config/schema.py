@@ -282,6 +282,16 @@ class NftConfig:
 
 
 @dataclass(kw_only=True, slots=True)
+class DraftConfig:
+    """Hyperparameters of the algorithm draft, and its weight beside another algorithm."""
+
+    weight: NonNegative
+    last_steps: Count
+    mode: Annotated[str, one_of("draft", "refl")]
+    augmentation: Fraction
+
+
+@dataclass(kw_only=True, slots=True)
 class WorkerConfig:
     """The process or server of a reward; defaults are set here, since list entries have none in the YAML."""
 
@@ -325,7 +335,7 @@ class RewardsConfig:
 class RLConfig:
     """Algorithm, rollouts, loss and rewards of stage 2."""
 
-    algorithm: Annotated[str, one_of_or_own("auto", "gaussian_grpo", "flow_grpo", "nft", "f5r")]
+    algorithm: Annotated[str, one_of_or_own("auto", "gaussian_grpo", "flow_grpo", "nft", "draft", "f5r")]
     group_size: Count | None
     repeat_count: Count
     mini_repeat_count: Count
@@ -343,6 +353,7 @@ class RLConfig:
     window: WindowConfig
     sde: SdeConfig
     nft: NftConfig
+    draft: DraftConfig
     credit: Annotated[str, one_of("sample", "word")]
     advantage: Annotated[str, one_of("gdpo", "grpo", "dr_grpo", "global_std", "rloo")]
     advantage_clip: NonNegative

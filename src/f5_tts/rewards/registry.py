@@ -10,11 +10,12 @@ from functools import partial
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from f5_tts.config.schema import ProviderConfig
 from f5_tts.plugins import import_attribute, is_module_attribute
-from f5_tts.types import Numbers, ProviderScores, RewardInput, RewardProvider, Scores
+from f5_tts.types import DifferentiableReward, Numbers, ProviderScores, RewardInput, RewardProvider, Scores
 
 PROVIDERS = {
     "digits_wer": "f5_tts.rewards.asr.digits_wer:DigitsWer",
@@ -173,6 +174,22 @@ def provider_scores(
         check = validate_word_scores if component in by_word else validate_texts if is_text else validate_scores
         validated[component] = check(values, f"{name}.{component}", len(inputs))
     return validated
+
+
+def provider_loss(reward: DifferentiableReward, name: str, inputs: Sequence[RewardInput]) -> Float[Tensor, " b"]:
+    """Compute the reward losses of the inputs, on the CPU, and validate them.
+
+    Raises ValueError with the name of the reward unless it gives one number per clip, none infinite, with a gradient.
+    """
+    loss: Any = reward.loss(inputs)
+    if not isinstance(loss, Tensor) or loss.shape != (len(inputs),):
+        found = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise ValueError(f"reward provider {name}: loss gave {found} for {len(inputs)} clips, not a number for each")
+    if loss.isinf().any():
+        raise ValueError(f"reward provider {name}: loss is infinite for a clip")
+    if not loss.requires_grad and not loss.isnan().all():
+        raise ValueError(f"reward provider {name}: its loss has no gradient; does it use detach, numpy or no_grad?")
+    return loss.float().cpu()
 
 
 def has_texts(values: Any) -> bool:

@@ -11,6 +11,7 @@ from torch import nn
 from f5_tts.config.schema import RLConfig
 from f5_tts.model.heads import VelocityModel
 from f5_tts.plugins import import_attribute, is_module_attribute
+from f5_tts.rl.draft import draft_loss, draw_last_steps, velocity_anchor
 from f5_tts.rl.f5r import draw_with_gradients, f5r_loss
 from f5_tts.rl.metrics import noise_level
 from f5_tts.rl.nft import EmaPolicy, build_old_policy, nft_loss
@@ -34,6 +35,7 @@ class Algorithm:
         needs_trained_head: whether it draws from a trained Gaussian head, whose σ rl.train_sigma may then train.
         uses_window: whether it trains the solver steps of rl.window.
         recorded_arrays: number of arrays of a sample's size that a rollout holds for its trained steps.
+        uses_reward_gradients: whether it learns from the gradients of rewards, in place of their scores within groups.
         build_old_policy: builds the policy that draws, where that is not the trained one.
         rollout_metrics: computes metrics of an update's rollouts.
         warning: printed at the start of a run.
@@ -43,6 +45,7 @@ class Algorithm:
     draw: DrawFn = draw_finished
     needs_trained_head: bool = False
     uses_window: bool = False
+    uses_reward_gradients: bool = False
     recorded_arrays: Callable[[RLConfig], int] = lambda rl: 0
     build_old_policy: Callable[[nn.Module, RLConfig], EmaPolicy | None] = lambda model, rl: None
     rollout_metrics: Callable[[list[Rollout]], dict[str, float]] = lambda rollouts: {}
@@ -63,6 +66,11 @@ def policy_gradient_terms(rl: RLConfig, rollout: Rollout, has_reference: bool) -
 def nft_terms(rl: RLConfig, rollout: Rollout, has_reference: bool) -> list[LossTerm]:
     """List one term for each time at which finished samples are noised again."""
     return [(nft_loss, step, 1 / rl.nft.num_times) for step in range(rl.nft.num_times)]
+
+
+def draft_terms(rl: RLConfig, rollout: Rollout, has_reference: bool) -> list[LossTerm]:
+    """List the reward loss and, with a reference, the squared distance to its velocity."""
+    return [(draft_loss, 0, 1.0), *([(velocity_anchor, 0, 1.0)] if has_reference else [])]
 
 
 def f5r_terms(rl: RLConfig, rollout: Rollout, has_reference: bool) -> list[LossTerm]:
@@ -92,6 +100,12 @@ ALGORITHMS = {
         rollout_metrics=lambda rollouts: {"sde/noise_level": noise_level(rollouts)},
     ),
     "nft": Algorithm(loss_terms=nft_terms, build_old_policy=build_old_policy),
+    "draft": Algorithm(
+        loss_terms=draft_terms,
+        draw=draw_last_steps,
+        uses_reward_gradients=True,
+        recorded_arrays=lambda rl: rl.draft.last_steps + 1,  # a state for each step, and the gradient of the rewards
+    ),
     "f5r": Algorithm(
         loss_terms=f5r_terms,
         draw=draw_with_gradients,

@@ -4,44 +4,62 @@ One update takes a batch of prompts. The policy draws a group of samples for eac
 models score the samples (`scoring.py`). Each score is compared with the rest of its group, over all ranks
 (`advantage.py`, `gather.py`). The loss then makes samples above their group more likely and keeps the policy near the
 reference (`policy_gradient.py`, `kernel.py`, `gaussian.py`). `algorithms.py` lists the algorithms; `nft.py` needs
-finished samples only, and `f5r.py` is the published objective, for comparison.
+finished samples only, and `f5r.py` is the published objective, for comparison. `draft.py` learns from the gradients of
+rewards: its samples are not compared.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
 
 from f5_tts.config.schema import RLConfig
 from f5_tts.model.heads import VelocityModel
 from f5_tts.rl.advantage import AdvantageFn
-from f5_tts.rl.algorithms import find_algorithm
+from f5_tts.rl.algorithms import LossTerm, find_algorithm
+from f5_tts.rl.draft import draft_loss, draw_last_steps
 from f5_tts.rl.gather import Ranks, SingleRank, gather_over_ranks
-from f5_tts.rl.metrics import add_metric_aliases, experience_metrics
+from f5_tts.rl.metrics import add_metric_aliases, experience_metrics, reward_loss_metrics
 from f5_tts.rl.nft import EmaPolicy
 from f5_tts.rl.policy_gradient import Models
 from f5_tts.types import ExperienceBatch, LossOutput, RewardBatch, Rollout, SpeechBatch
 
-ScoreFn = Callable[[Rollout], RewardBatch]  # type of `scoring.RewardScorer`
+ScoreFn = Callable[[Rollout], RewardBatch]
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """Rewards of rollouts with their gradients; `scoring.RewardScorer` is the one of a run."""
+
+    def __call__(self, rollout: Rollout) -> RewardBatch:
+        """Score the samples of a rollout."""
+        ...
+
+    def differentiate(self, rollout: Rollout) -> tuple[RewardBatch, Tensor]:
+        """Compute the reward losses of a rollout, and their gradient with respect to its log-mel."""
+        ...
 
 
 def collect_experience(
     policy: VelocityModel,
     updates: Iterable[list[SpeechBatch]],
-    scorer: ScoreFn,
-    advantage_fn: AdvantageFn,
+    scorer: Scorer | ScoreFn,
+    advantage_fn: AdvantageFn | None,
     rl: RLConfig,
     *,
     old_policy: EmaPolicy | None = None,
     ranks: Ranks | None = None,
 ) -> Iterator[list[ExperienceBatch]]:
-    """Yield the experience of each update: complete groups of samples with rewards and advantages.
+    """Yield the experience of each update: samples with rewards and advantages, or with the gradients of rewards.
 
     Each item of the input is the list of prompt batches of one update. `rl.updates_per_rollout` consecutive updates get
-    the same experience. If an old policy is given, it draws in place of the current one. Samples are compared with all
-    samples of the same prompt, over all ranks.
+    the same experience. If an old policy is given, it draws in place of the current one the samples to compare.
     """
     ranks, algorithm = ranks or SingleRank(), find_algorithm(rl.algorithm)
     for batches in updates:
@@ -50,28 +68,75 @@ def collect_experience(
             continue
         if old_policy is not None:
             old_policy.ema_update()
-        rollout_stream = (rollout for batch in batches for rollout in algorithm.draw(old_policy or policy, batch, rl))
-        with ranks.raise_on_all_ranks():
-            rollouts, rewards_by_rollout, metrics = rollout_and_score(rollout_stream, scorer, rl.rewards.overlap)
-        gathered = gather_over_ranks(rollouts, rewards_by_rollout, ranks)
-        all_advantages = advantage_fn(
-            gathered.rewards.components | gathered.rewards.frame_scores, gathered.group_ids, gathered.target_mask
-        )
-        metrics |= experience_metrics(gathered, all_advantages, algorithm.rollout_metrics(rollouts))
-        experience = [
-            ExperienceBatch(
-                rollout=rollout,
-                advantages=advantages,
-                loss_weight=len(advantages) * gathered.sample_weight,
-                metrics=metrics,
-                rewards=reward_batch,
-            )
-            for rollout, advantages, reward_batch in zip(
-                rollouts, gathered.by_rollout(all_advantages, ranks), rewards_by_rollout, strict=True
-            )
-        ]
+        experience: list[ExperienceBatch] = []
+        if not algorithm.uses_reward_gradients:
+            assert advantage_fn is not None, "an algorithm that compares samples needs advantages"
+            experience += compare_samples(old_policy or policy, batches, scorer, advantage_fn, rl, ranks)
+        if algorithm.uses_reward_gradients or rl.draft.weight > 0:
+            assert isinstance(scorer, Scorer), "the rewards have no gradients"
+            experience += differentiate_rewards(policy, batches, scorer, rl, ranks)
         for use in range(rl.updates_per_rollout):
             yield [replace(batch, is_on_policy=use == 0) for batch in experience]
+
+
+def compare_samples(
+    policy: VelocityModel,
+    batches: Sequence[SpeechBatch],
+    scorer: ScoreFn,
+    advantage_fn: AdvantageFn,
+    rl: RLConfig,
+    ranks: Ranks,
+) -> list[ExperienceBatch]:
+    """Draw and score a group of samples for each prompt; compare each with all samples of its prompt, on all ranks."""
+    algorithm = find_algorithm(rl.algorithm)
+    rollout_stream = (rollout for batch in batches for rollout in algorithm.draw(policy, batch, rl))
+    with ranks.raise_on_all_ranks():
+        rollouts, rewards_by_rollout, metrics = rollout_and_score(rollout_stream, scorer, rl.rewards.overlap)
+    gathered = gather_over_ranks(rollouts, rewards_by_rollout, ranks)
+    all_advantages = advantage_fn(
+        gathered.rewards.components | gathered.rewards.frame_scores, gathered.group_ids, gathered.target_mask
+    )
+    metrics |= experience_metrics(gathered, all_advantages, algorithm.rollout_metrics(rollouts))
+    return [
+        ExperienceBatch(
+            rollout=rollout,
+            advantages=advantages,
+            loss_weight=len(advantages) * gathered.sample_weight,
+            metrics=metrics,
+            rewards=reward_batch,
+        )
+        for rollout, advantages, reward_batch in zip(
+            rollouts, gathered.by_rollout(all_advantages, ranks), rewards_by_rollout, strict=True
+        )
+    ]
+
+
+def differentiate_rewards(
+    policy: VelocityModel, batches: Sequence[SpeechBatch], scorer: Scorer, rl: RLConfig, ranks: Ranks
+) -> list[ExperienceBatch]:
+    """Draw samples and compute the gradients of their rewards; beside another algorithm, one sample for each prompt."""
+    algorithm = find_algorithm(rl.algorithm)
+    alone = algorithm.uses_reward_gradients
+    draw, draw_rl = (algorithm.draw, rl) if alone else (draw_last_steps, replace(rl, group_size=1, mini_repeat_count=1))
+    started = time.perf_counter()
+    with ranks.raise_on_all_ranks():
+        rollouts = [rollout for batch in batches for rollout in draw(policy, batch, draw_rl)]
+        drawn_at = time.perf_counter()
+        differentiated = [scorer.differentiate(rollout) for rollout in rollouts]
+    seconds = {"time/rollout": drawn_at - started, "time/reward": time.perf_counter() - drawn_at}
+    gathered = gather_over_ranks(rollouts, [rewards for rewards, _ in differentiated], ranks)
+    metrics = reward_loss_metrics(gathered, alone=alone) | (seconds if alone else {})
+    return [
+        ExperienceBatch(
+            rollout=rollout,
+            advantages=torch.zeros(len(rollout.mel), device=rollout.mel.device),
+            mel_gradient=gradient,
+            loss_weight=len(rollout.mel) * gathered.sample_weight,
+            metrics=metrics,
+            rewards=rewards,
+        )
+        for rollout, (rewards, gradient) in zip(rollouts, differentiated, strict=True)
+    ]
 
 
 def rollout_and_score(
@@ -107,16 +172,22 @@ class PolicyLoss:
     def __call__(self, policy: VelocityModel, batches: list[ExperienceBatch]) -> Iterator[LossOutput]:
         """Yield the loss of an update in slices that add up to it."""
         models = Models(policy, self.reference, self.old_policy)
-        loss_terms = find_algorithm(self.rl.algorithm).loss_terms
         for batch in batches:
             seconds = batch.rewards.seconds if batch.rewards and batch.is_on_policy else 0.0
-            for loss_fn, step, weight in loss_terms(self.rl, batch.rollout, self.reference is not None):
+            for loss_fn, step, weight in self.loss_terms(batch):
                 output = loss_fn(models, batch, step, self.rl)
                 metrics = add_metric_aliases(output.metrics) | batch.metrics
                 if batch.is_on_policy:
                     metrics |= self.check_on_policy(output.metrics)
                 yield LossOutput(loss=output.loss * batch.loss_weight * weight, metrics=metrics, seconds=seconds)
                 seconds = 0.0
+
+    def loss_terms(self, batch: ExperienceBatch) -> list[LossTerm]:
+        """List the terms of a batch's loss: those of rl.algorithm, or of the draft samples drawn beside it."""
+        algorithm = find_algorithm(self.rl.algorithm)
+        if batch.mel_gradient is not None and not algorithm.uses_reward_gradients:
+            return [(draft_loss, 0, self.rl.draft.weight)]
+        return algorithm.loss_terms(self.rl, batch.rollout, self.reference is not None)
 
     def check_on_policy(self, metrics: dict[str, float]) -> dict[str, float]:
         """Check that the ratio is 1 before any update; return its deviation as a metric.

@@ -81,6 +81,17 @@ def add_metric_aliases(metrics: dict[str, float]) -> dict[str, float]:
     return metrics | {"loss/policy": -metrics["loss/pro_adv"], "kl": metrics["loss/kl"]} | old_kl
 
 
+# metrics of compared scores, which say nothing of reward losses
+COMPARED = ("frac_reward_zero_std", "health/reward_failures")
+
+
+def reward_loss_metrics(gathered: GatheredRewards, *, alone: bool) -> dict[str, float]:
+    """Compute the metrics of reward losses; without the names that scores have, where scores are compared too."""
+    metrics = reward_metrics(gathered.rewards, gathered.group_ids)
+    shown = {name: value for name, value in metrics.items() if name not in COMPARED and (alone or "." in name)}
+    return {"draft/loss": -metrics["reward/mean"], **shown}
+
+
 def experience_metrics(
     gathered: GatheredRewards, advantages: Tensor, rollout_metrics: Mapping[str, float]
 ) -> dict[str, float]:

@@ -13,8 +13,11 @@ from torch.nn.utils.rnn import pad_sequence
 from f5_tts.config.schema import MelSpecConfig, RLConfig
 from f5_tts.rewards.asr.error_rate import normalize
 from f5_tts.rewards.combine import check_gates, combine
-from f5_tts.rewards.registry import component_weights, has_word_scores, score_all
+from f5_tts.rewards.registry import component_weights, has_word_scores, provider_loss, score_all
+from f5_tts.rl.algorithms import find_algorithm
+from f5_tts.rl.augment import augment
 from f5_tts.types import (
+    DifferentiableReward,
     ProviderScores,
     RewardBatch,
     RewardInput,
@@ -35,7 +38,9 @@ class RewardScorer:
         entries = rl.rewards.providers
         self.weights = component_weights(entries, providers)
         self.floors = {name: entry.floor for name, entry in zip(self.weights, entries, strict=True)}
-        check_gates(rl.rewards.gates, self.weights, providers)
+        self.teachers = differentiable_rewards(providers, vocoder, rl)
+        self.loss_weights = {f"{entry.name}.loss": -entry.weight for entry in entries if entry.name in self.teachers}
+        check_gates(rl.rewards.gates, [*self.weights, *self.loss_weights], providers)
         self.by_word = rl.credit == "word"
         if self.by_word and not any(map(has_word_scores, providers.values())):
             raise ValueError(
@@ -52,9 +57,43 @@ class RewardScorer:
         if self.by_word:
             scores = average_word_scores(scores)
             frame_scores = {name: words_to_frames(words, texts, target) for name, words in scores.word_scores.items()}
-        rewards = combine(scores, self.weights, self.rl.rewards.gates, frame_scores)
+        gates = [gate for gate in self.rl.rewards.gates if gate.reward in self.weights]
+        rewards = combine(scores, self.weights, gates, frame_scores)
         return replace(rewards, seconds=int(target.sum()) / self.mel_spec.frames_per_second)
 
+    def differentiate(self, rollout: Rollout) -> tuple[RewardBatch, Float[Tensor, "b n d"]]:
+        """Compute the reward losses of a rollout, and the gradient of their weighted sum with respect to its log-mel.
+
+        Losses are components `<provider>.loss` with negative weights. Rewards without a loss are only reported.
+        """
+        reported = {name: provider for name, provider in self.providers.items() if name not in self.teachers}
+        scores = score_all(reported, self.inputs(rollout)) if reported else ProviderScores({}, {})
+        with torch.enable_grad():
+            mel = rollout.mel.detach().float().requires_grad_()
+            inputs = self.differentiable_inputs(mel, rollout)
+            losses = {f"{name}.loss": provider_loss(reward, name, inputs) for name, reward in self.teachers.items()}
+            known = replace(scores, components=losses, diagnostics=scores.diagnostics | scores.components)
+            gates = [gate for gate in self.rl.rewards.gates if gate.reward in losses]
+            rewards = combine(known, self.loss_weights, gates, {})
+            (gradient,) = torch.autograd.grad(-rewards.total.sum(), mel) if rewards.total.requires_grad else (0 * mel,)
+        detached = {name: loss.detach() for name, loss in rewards.components.items()}
+        seconds = int(rollout.target_mask.sum()) / self.mel_spec.frames_per_second
+        return replace(rewards, total=rewards.total.detach(), components=detached, seconds=seconds), gradient.detach()
+
+    def differentiable_inputs(self, mel: Float[Tensor, "b n d"], rollout: Rollout) -> list[RewardInput]:
+        """Build the inputs of reward losses: log-mels with gradients and, where a reward takes it, audio with them."""
+        mel = augment(mel, rollout.target_mask, self.rl.draft.augmentation)
+        spans = [row[target] for row, target in zip(mel, rollout.target_mask, strict=True)]
+        if any(reward.takes == "wave" for reward in self.teachers.values()):
+            clips = self.vocoder(pad_sequence(spans, batch_first=True), rollout.target_mask.sum(dim=1))
+        else:
+            clips = [mel.new_zeros(0)] * len(spans)
+        return [
+            replace(self.input(clip, rollout.batch, index), mel=span, mel_spec=self.mel_spec)
+            for index, (clip, span) in enumerate(zip(clips, spans, strict=True))
+        ]
+
+    @torch.no_grad()
     def inputs(self, rollout: Rollout) -> list[RewardInput]:
         """Vocode the generated spans and build the reward input of each sample."""
         spans = [mel[target] for mel, target in zip(rollout.mel, rollout.target_mask, strict=True)]
@@ -83,6 +122,48 @@ class RewardScorer:
             reference_text=text if is_cut else prompt_text,
             target_audio=target,
             row=row,
+        )
+
+
+def differentiable_rewards(
+    providers: Mapping[str, RewardProvider], vocoder: Vocoder, rl: RLConfig
+) -> dict[str, DifferentiableReward]:
+    """Find the rewards that teach by their gradients; none unless rl.algorithm or rl.draft.weight asks for them.
+
+    Raises ValueError for a reward of rl.algorithm=draft without a gradient, for one that takes audio from a vocoder
+    without gradients, and where no reward is left.
+    """
+    alone = find_algorithm(rl.algorithm).uses_reward_gradients
+    if not alone and rl.draft.weight == 0:
+        return {}
+    teachers: dict[str, DifferentiableReward] = {}
+    for index, entry in enumerate(rl.rewards.providers):
+        provider, key = providers[entry.name], f"rl.rewards.providers.{index}"
+        if isinstance(provider, DifferentiableReward) and entry.weight != 0:
+            check_vocoder(entry.name, provider, vocoder, key)
+            teachers[entry.name] = provider
+        elif alone and entry.weight != 0:
+            where = " in another process" if entry.worker else ""
+            raise ValueError(
+                f"rl.algorithm={rl.algorithm} learns from the gradients of rewards, and {entry.name}{where} has none "
+                f"({key}): set {key}.weight=0 to report it only, or take nft, which learns from scores"
+            )
+    if not teachers:
+        raise ValueError(
+            f"none of the rewards ({', '.join(providers)}) has a gradient and a weight, which "
+            f"{'rl.algorithm=' + rl.algorithm if alone else 'rl.draft.weight'} needs"
+        )
+    return teachers
+
+
+def check_vocoder(name: str, reward: DifferentiableReward, vocoder: Vocoder, key: str) -> None:
+    """Raise ValueError unless the vocoder lets gradients through to where a reward takes them."""
+    if reward.takes not in ("mel", "wave"):
+        raise ValueError(f"{key}: {name} takes {reward.takes!r}; a differentiable reward takes mel or wave")
+    if reward.takes == "wave" and not getattr(vocoder, "is_differentiable", False):
+        raise ValueError(
+            f"{key}: the gradient of {name} reaches the policy through the vocoder, and griffin_lim has no gradient: "
+            "set model.vocoder.name=vocos, or take a reward of the log-mel"
         )
 
 

@@ -47,11 +47,13 @@ def build_scorer(model: ModelConfig, rl: RLConfig) -> RewardScorer:
 
 def build_advantage(
     scorer: RewardScorer, rl: RLConfig, log: Callable[[str], None] = print
-) -> GroupAdvantage | RunningBaseline:
-    """Build the function that turns rewards into advantages.
+) -> GroupAdvantage | RunningBaseline | None:
+    """Build the function that turns rewards into advantages; None where the algorithm compares no samples.
 
     Groups of one get a running baseline instead of a group, with a warning.
     """
+    if find_algorithm(rl.algorithm).uses_reward_gradients:
+        return None
     if group_size(rl) > 1:
         return GroupAdvantage(scorer.weights, scorer.floors, rl)
     log(
@@ -93,7 +95,7 @@ def resolve_algorithm(requested: str, checkpoint: Checkpoint, log: Callable[[str
     if algorithm.needs_trained_head and not trained:
         raise ValueError(
             f"rl.algorithm={requested} needs a trained Gaussian head, and {checkpoint.path} has none: train stage 1 "
-            "first (model.objective=gaussian_nll), or use rl.algorithm=flow_grpo or nft"
+            "first (model.objective=gaussian_nll), or use rl.algorithm=flow_grpo, nft or draft"
         )
     if algorithm.warning is not None:
         log(algorithm.warning)
@@ -125,8 +127,9 @@ def build_evaluator(cfg: RLTrainConfig, vocabulary: Vocabulary, vocoder: Vocoder
 
 
 def build_alarms(rl: RLConfig) -> dict[str, AlarmFn]:
-    """Select the alarms that apply to this run; groups of one never differ in reward, so no_spread is left out."""
-    return {name: alarm for name, alarm in ALARMS.items() if name != "no_spread" or group_size(rl) > 1}
+    """Select the alarms that apply to this run; no_spread does where samples of a group are compared."""
+    compares = group_size(rl) > 1 and not find_algorithm(rl.algorithm).uses_reward_gradients
+    return {name: alarm for name, alarm in ALARMS.items() if name != "no_spread" or compares}
 
 
 def describe_rollouts(cfg: RLTrainConfig, num_items: int, world_size: int) -> str:

@@ -135,6 +135,7 @@ def train_update(
     accelerator.unscale_gradients(state.optimizer)
     norm = to_full(accelerator.clip_grad_norm_(policy.parameters(), optim.max_grad_norm)).item()
     loss = sum(losses, 0.0)
+    metrics = {"loss": loss} | metrics if losses else metrics
     if is_finite_everywhere(loss, norm, accelerator):
         state.skips.count(False)
         if losses:  # empty where no row of the update's batches can be read

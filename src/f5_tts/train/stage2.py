@@ -58,7 +58,7 @@ class Stage2:
     vocabulary: Vocabulary
     total: int  # number of updates
     scorer: RewardScorer
-    advantage: GroupAdvantage | RunningBaseline
+    advantage: GroupAdvantage | RunningBaseline | None  # None where the algorithm compares no samples
     models: PolicyModels
     best: Best | None  # the best validation so far; None without eval.every_updates
 

@@ -52,6 +52,8 @@ class Vocos(nn.Module):
     Gradients flow to the mel. An item's waveform does not depend on the other items of its batch.
     """
 
+    is_differentiable = True
+
     def __init__(self, mel_spec: MelSpecConfig, dim: int, intermediate_dim: int, num_layers: int):
         super().__init__()
         self.backbone = VocosBackbone(mel_spec.n_mel_channels, dim, intermediate_dim, num_layers)
