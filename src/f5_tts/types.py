@@ -98,9 +98,10 @@ class Rollout:
     times: Float[Tensor, " s"]  # flow time of each trained step, in [0, 1], ascending
     next_times: Float[Tensor, " s"]  # flow time at the end of each trained step
     states: Float[Tensor, "s b n d"]  # x_t at the start of each trained step
-    actions: Float[Tensor, "s b n d"]  # action drawn at each state
-    means: Float[Tensor, "s b n d"]  # mean of the Gaussian of each action
-    stds: Float[Tensor, "s ..."]  # its standard deviation: s b n d, or one number per step, s 1 1 1
+    # action drawn at each state; none with draft, whose steps follow the mean velocity
+    actions: Float[Tensor, "a b n d"]
+    means: Float[Tensor, "a b n d"]  # mean of the Gaussian of each action
+    stds: Float[Tensor, "a ..."]  # its standard deviation: a b n d, or one number per step, a 1 1 1
 
     def __post_init__(self) -> None:
         empty = (~self.target_mask.any(dim=1)).nonzero().flatten().tolist()

@@ -93,7 +93,7 @@ def draft_loss(models: Models, batch: ExperienceBatch, step: int, rl: RLConfig) 
 
     def solver_step(state: Tensor, index: int) -> Tensor:
         time, next_time = rollout.times[index], rollout.next_times[index]
-        return state + (next_time - time) * velocity_at(models.policy, rollout, state, time, rl).mean.float()
+        return state + (next_time - time) * velocity_at(models.policy, rollout, state, time, rl).mean.to(state)
 
     trigger = rollout.mel.new_zeros((), requires_grad=True)
     replayed = ReplayedSteps.apply(trigger, rollout.mel, rollout.states, solver_step)
@@ -137,7 +137,7 @@ def velocity_anchor(models: Models, batch: ExperienceBatch, step: int, rl: RLCon
     time = quantile if rl.sway_sampling_coef is None else sway(quantile, rl.sway_sampling_coef)
     state = interpolate(torch.randn_like(rollout.mel), rollout.mel, time)
     with torch.no_grad():
-        reference_velocity = velocity_at(models.reference, rollout, state, time, rl).mean.float()
-    velocity = velocity_at(models.policy, rollout, state, time, rl).mean.float()
+        reference_velocity = velocity_at(models.reference, rollout, state, time, rl).mean.to(state)
+    velocity = velocity_at(models.policy, rollout, state, time, rl).mean.to(state)
     kl = entry_mean((velocity - reference_velocity).square(), rollout.target_mask).mean()
     return LossOutput(loss=rl.kl_weight * kl, metrics={"loss/kl": kl.item()})
