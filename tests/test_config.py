@@ -235,7 +235,7 @@ def test_a_value_of_the_wrong_type_names_key_value_and_type(override: str, key: 
     ("override", "allowed"),
     [
         ("rl.steps=0", "a whole number, 1 or more"),
-        ("rl.algorithm=ppo", "auto or gaussian_grpo or flow_grpo or nft or f5r, or module:attribute"),
+        ("rl.algorithm=ppo", "auto or gaussian_grpo or flow_grpo or nft or draft or f5r, or module:attribute"),
         ("rl.duration_jitter=0.6", "a number from 0 to 0.5"),
         ("rl.sde.eta=1.5", "a number from 0 to below 1"),
         ("lora.target_modules=[]", "a list of names of layers, at least one"),
@@ -304,7 +304,8 @@ def test_a_config_of_the_other_stage_is_answered_with_those_that_fit():
 @pytest.mark.parametrize(
     ("override", "start"),
     [
-        ("model.output_dist=deterministic", "model.objective=grpo does not go with model.output_dist=deterministic"),
+        ("model.output_dist=deterministic", "model.use_rl_head=true does not go with model.output_dist=deterministic"),
+        ("rl.draft={weight: 1, last_steps: 5}", "rl.draft.last_steps=5 is more than rl.steps=4"),
         ("model.use_rl_head=false", "model.use_rl_head=false does not go with model.output_dist=gaussian"),
         ("model.objective=gaussian_nll", "model.objective=gaussian_nll is not stage 2"),
         ("model.arch.text_mask_padding=false", "model.arch.text_embedding_average_upsampling=true needs"),
@@ -335,6 +336,36 @@ def test_a_config_of_the_other_stage_is_answered_with_those_that_fit():
 )
 def test_keys_of_stage_2_that_contradict_each_other_are_refused(override: str, start: str):
     assert sentence(override).startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "start"),
+    [
+        (["rl.draft.last_steps=5"], "rl.draft.last_steps=5 is more than rl.steps=4; set it to 4 or less"),
+        (
+            ["rl.updates_per_rollout=2"],
+            "rl.updates_per_rollout=2 does not go with rl.algorithm=draft: the gradient of a reward belongs",
+        ),
+    ],
+)
+def test_what_draft_cannot_do_is_refused(overrides: list[str], start: str):
+    assert sentence("rl.algorithm=draft", *overrides).startswith(start)
+
+
+NO_HEAD = ("model.output_dist=deterministic", "model.use_rl_head=false")
+
+
+@pytest.mark.parametrize("algorithm", ["gaussian_grpo", "f5r"])
+def test_an_algorithm_that_samples_from_the_head_needs_one(algorithm: str):
+    found = sentence(f"rl.algorithm={algorithm}", *NO_HEAD)
+    assert found.startswith(f"rl.algorithm={algorithm} samples from a Gaussian head, which model.output_dist=")
+    assert "take flow_grpo, nft or draft" in found
+
+
+@pytest.mark.parametrize("algorithm", ["auto", "flow_grpo", "nft", "draft"])
+def test_the_other_algorithms_need_no_head(algorithm: str):
+    cfg = compose_config("F5TTS_Mini_RL", [f"rl.algorithm={algorithm}", *NO_HEAD], RLTrainConfig)
+    assert cfg.model.output_dist == "deterministic"
 
 
 @pytest.mark.parametrize(

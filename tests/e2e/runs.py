@@ -99,6 +99,17 @@ class Taste(Moody):
         return [float(len(item.audio)) / item.sample_rate for item in inputs]
 
 
+class Bright(Moody):
+    """A user's reward with a gradient, for high bands, whose scale is a random number of NumPy's global generator."""
+
+    takes = "mel"
+
+    def loss(self, inputs: Sequence[RewardInput]) -> Tensor:
+        mels = [item.mel[:, 50:] for item in inputs if item.mel is not None]
+        return torch.stack([(1 + 0.1 * np.random.rand()) * (mel + 2).square().mean() for mel in mels])
+
+
+BRIGHT = "rl.rewards.providers=[{name: 'tests.e2e.runs:Bright'}]"
 MOODY = "rl.rewards.providers=[{name: 'tests.e2e.runs:Moody'}]"
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.e2e.runs import (
+    BRIGHT,
     SMALL_BATCHES,
     STAGE_1,
     STAGE_2,
@@ -25,11 +26,12 @@ from tests.e2e.runs import (
 from f5_tts.train import train, train_rl
 
 pytestmark = pytest.mark.slow
-ONE = {"stage 1": train.main, "stage 2": train_rl.main}
-MODULES = {"stage 1": "f5_tts.train.train", "stage 2": "f5_tts.train.train_rl"}
+ONE = {"stage 1": train.main, "stage 2": train_rl.main, "draft": train_rl.main}
+MODULES = {"stage 1": "f5_tts.train.train", "stage 2": "f5_tts.train.train_rl", "draft": "f5_tts.train.train_rl"}
 OPTIONS = {
     "stage 1": [*STAGE_1, SMALL_BATCHES, "datasets.num_workers=1", "optim.grad_accumulation_steps=2"],
     "stage 2": [*STAGE_2, "rl.algorithm=gaussian_grpo", "rl.shared_noise=true", "rl.credit=word"],
+    "draft": [*STAGE_2, "rl.algorithm=draft", "rl.draft.augmentation=0.5", BRIGHT, "rl.credit=sample"],
 }
 BREAKS = """
 import os
@@ -72,7 +74,7 @@ def whole(request, tmp_path_factory, tiny, warmed_up) -> tuple[str, Path, str]:
     """Train a stage for four updates on two processes; return the stage, the folder and the output."""
     stage = request.param
     folder = tmp_path_factory.mktemp("two")
-    if stage == "stage 2":
+    if stage != "stage 1":
         shutil.copy(warmed_up / "model_last.pt", folder)
     code, out, err = run_two(MODULES[stage], [*OPTIONS[stage], *tiny, f"ckpts.save_dir={folder}"])
     assert code == 0, err

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.e2e.runs import (
+    BRIGHT,
     MOODY,
     STAGE_1,
     STAGE_2,
@@ -34,6 +35,10 @@ KINDS = {
     "stage 2, samples, accumulation": (
         train_rl,
         [*STAGE_2, *SAMPLE, *RL, "optim.grad_accumulation_steps=2", "rl.algorithm=flow_grpo"],
+    ),
+    "stage 2, samples, gradients of a reward beside its scores": (
+        train_rl,
+        [*STAGE_2, *SAMPLE, *RL, BRIGHT, "rl.draft.weight=0.5", "rl.algorithm=flow_grpo"],
     ),
     "stage 2, frames, 2 workers, an old policy": (
         train_rl,

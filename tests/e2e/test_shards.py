@@ -19,7 +19,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from tests import forkserver
-from tests.e2e.runs import MOODY
+from tests.e2e.runs import BRIGHT, MOODY
 from torch import Tensor
 
 from f5_tts.config.load import compose_config
@@ -45,7 +45,8 @@ STAGE_1 = ["-cn", "F5TTS_Mini", "model.output_dist=gaussian", "model.objective=g
 STAGE_1 += ["datasets.batch_size_per_gpu=500"]
 STAGE_2 = ["-cn", "F5TTS_Mini_RL", "datasets.batch_size_per_gpu=2", "rl.mini_repeat_count=2", "rl.steps=2"]
 STAGE_2 += [MOODY, "rl.credit=sample", "rl.algorithm=nft", "rl.nft.old_decay=0.5"]  # with a reference and an old policy
-STAGES = {"stage_1": (train.main, STAGE_1), "stage_2": (train_rl.main, STAGE_2)}
+DRAFT = [*STAGE_2[:-4], BRIGHT, "rl.credit=sample", "rl.algorithm=draft", "rl.draft.last_steps=2"]
+STAGES = {"stage_1": (train.main, STAGE_1), "stage_2": (train_rl.main, STAGE_2), "draft": (train_rl.main, DRAFT)}
 IN_SHARDS = "optim.shard=true"
 LORA = ["lora.rank=2", "lora.target_modules=[to_q,ff.ff.2]", "optim.max_updates=2"]
 AS_ONE = 1e-5  # tolerance where only the order of additions differs
@@ -121,11 +122,11 @@ def on_each_rank(folder: Path, tiny: list[str]) -> None:
 
 def runs(folder: Path, stage: str) -> list[tuple[str, list[str], Path | None]]:
     """List name, overrides and first checkpoint of each run of a stage; one resumes from the middle of another."""
-    start = folder / "stage_1" / "plain" / "model_last.pt" if stage == "stage_2" else None
+    start = folder / "stage_1" / "plain" / "model_last.pt" if stage != "stage_1" else None
     resumed = ("resumed", [IN_SHARDS], folder / stage / "shards" / "model_2.pt")
     both = [("plain", [], start), ("shards", [IN_SHARDS], start), resumed]
     lora = [("lora", LORA, start), ("lora_shards", [*LORA, IN_SHARDS], start)]
-    return [*both, *lora] if stage == "stage_2" else both
+    return [*both, *lora] if stage != "stage_1" else both
 
 
 def start_from(checkpoint: Path | None, save_dir: Path) -> None:
@@ -264,8 +265,9 @@ def test_a_run_in_shards_is_the_run_without(left, stage):
     assert distance({"weights": last}, {"weights": middle}) > 100 * AS_ONE
 
 
-def test_a_run_of_lora_in_shards_is_the_run_without(left):
-    result, expected = (read(left / "stage_2" / name / "model_last.pt") for name in ("lora_shards", "lora"))
+@pytest.mark.parametrize("stage", ["stage_2", "draft"])
+def test_a_run_of_lora_in_shards_is_the_run_without(left, stage):
+    result, expected = (read(left / stage / name / "model_last.pt") for name in ("lora_shards", "lora"))
     assert distance(result, expected) < AS_ONE
     assert any(bool(value.any()) for name, value in result["lora"]["raw"].items() if ".lora_B." in name)
 

@@ -39,6 +39,11 @@ ALGORITHMS = {
         "rl.prompt_frac_range=[0.1,0.3]",
         "rl.anchor_weight=0.01",
     ],
+    "draft": [
+        *["rl.algorithm=draft", "rl.draft.last_steps=2", "rl.draft.augmentation=0.5", "rl.mini_repeat_count=1"],
+        "rl.rewards.providers=[{name: 'tests.e2e.runs:Bright'}, {name: digits_wer, weight: 0}, "
+        "{name: voice_sim, weight: 0}]",
+    ],
     "f5r": ["rl.algorithm=f5r", "rl.steps=3", "rl.cfg_strength=1.0", "rl.advantage=grpo", "rl.train_sigma=true"],
 }
 HERE = {"GPU"} if torch.cuda.is_available() else set()
@@ -46,6 +51,7 @@ WHEN = {
     "always",
     "gaussian_nll",
     "stage 2",
+    "compared",
     *ALGORITHMS,
     "anchor",
     "words",
@@ -59,6 +65,7 @@ WHEN = {
 }
 LORA = ["lora.rank=2", "lora.target_modules=[to_q,ff.ff.2]"]
 ALGORITHMS["lora_grpo"] = [*ALGORITHMS["gaussian_grpo"], *LORA]
+ALGORITHMS["lora_draft"] = [*ALGORITHMS["draft"], *LORA]
 ALGORITHMS["lora_nft"] = [*ALGORITHMS["nft"], *LORA, "rl.nft.old_decay=0.5"]
 STATE = {
     "model_state_dict",
@@ -136,8 +143,10 @@ def test_stage_1_goes_on_bit_for_bit_whoever_looks_and_listens(stage_1, tiny, tm
 
 def test_stage_2_reports_losses_and_every_reward(stage_2):
     folder, _ = stage_2
-    contract = {"loss", "loss/kl", "loss/pro_adv", "reward/mean", "reward/std", "reward/min", "reward/max"}
-    contract |= {"reward/digits_wer.acc", "reward/voice_sim.sim", "frac_reward_zero_std"}
+    contract = {"loss", "loss/kl", "reward/mean", "reward/std", "reward/min", "reward/max"}
+    contract |= {"reward/digits_wer.acc", "reward/voice_sim.sim"}
+    bright = {"draft/loss", "reward/tests.e2e.runs:Bright.loss"}
+    contract |= bright if "draft" in folder.name else {"loss/pro_adv", "frac_reward_zero_std"}
     assert [row["update"] for row in rows(folder)] == [1, 2, 3, 4]
     for row in rows(folder):
         assert contract <= row.keys()
@@ -204,13 +213,14 @@ def test_the_page_of_metrics_names_all_that_stage_1_logs_and_nothing_else(stage_
 def test_the_page_of_metrics_names_all_that_stage_2_logs_and_nothing_else(stage_2):
     folder, _ = stage_2
     algorithm = rows_algorithm(folder)
-    anchor = {"anchor"} if algorithm == "flow_grpo" else set()
-    assert_documented(logged(folder), HERE | {"always", "stage 2", "words", algorithm} | anchor)
+    more = {"anchor"} if algorithm == "flow_grpo" else set()
+    more |= set() if algorithm == "draft" else {"compared"}
+    assert_documented(logged(folder), HERE | {"always", "stage 2", "words", algorithm} | more)
 
 
 def rows_algorithm(folder: Path) -> str:
     name = re.sub(r"\d+$", "", folder.name)
-    return {"lora_grpo": "gaussian_grpo", "lora_nft": "nft"}.get(name, name)
+    return {"lora_grpo": "gaussian_grpo", "lora_nft": "nft", "lora_draft": "draft"}.get(name, name)
 
 
 def test_the_page_of_metrics_names_every_alarm():
@@ -276,7 +286,7 @@ def check_samples(folder: Path) -> None:
     assert not [name for name in metrics if "heard" in name or "words" in name]
 
 
-@pytest.mark.parametrize("stage_2", ["lora_grpo", "lora_nft"], indirect=True)
+@pytest.mark.parametrize("stage_2", ["lora_grpo", "lora_draft", "lora_nft"], indirect=True)
 def test_lora_writes_plain_weights_and_leaves_all_but_its_targets_as_they_were(stage_2):
     folder, _ = stage_2
     before, after = read(folder / "reference.pt")["model_state_dict"], read(folder / "model_last.pt")

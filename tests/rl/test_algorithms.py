@@ -52,12 +52,12 @@ def test_what_is_no_algorithm_is_refused_with_the_key(own_module: str):
 
 def test_sigma_is_trained_where_the_policy_draws_from_the_head_and_rl_train_sigma_says_so():
     trains = {name: entry.trains_sigma(rl("train_sigma=true")) for name, entry in ALGORITHMS.items()}
-    assert trains == {"gaussian_grpo": True, "flow_grpo": False, "nft": False, "f5r": True}
+    assert trains == {"gaussian_grpo": True, "flow_grpo": False, "nft": False, "draft": False, "f5r": True}
     assert not any(entry.trains_sigma(rl("train_sigma=false")) for entry in ALGORITHMS.values())
 
 
 def test_arrays_recorded_of_a_sample_count_trained_steps_and_what_each_holds():
-    settings = rl("window.size=3", "steps=8")
+    settings = rl("window.size=3", "steps=8", "draft.last_steps=2")
     arrays = {name: entry.recorded_arrays(settings) for name, entry in ALGORITHMS.items()}
-    assert arrays == {"gaussian_grpo": 4 * 3, "flow_grpo": 3 * 3, "nft": 0, "f5r": 4 * 8}
+    assert arrays == {"gaussian_grpo": 4 * 3, "flow_grpo": 3 * 3, "nft": 0, "draft": 2 + 1, "f5r": 4 * 8}
     assert ALGORITHMS["flow_grpo"].recorded_arrays(rl("window.size=9", "steps=2")) == 3 * 2

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -28,10 +28,10 @@ class Distance:
 
     component, takes = "score", "mel"
 
-    def score(self, inputs: list[RewardInput]) -> Tensor:
+    def score(self, inputs: Sequence[RewardInput]) -> Tensor:
         return torch.zeros(len(inputs))
 
-    def loss(self, inputs: list[RewardInput]) -> Tensor:
+    def loss(self, inputs: Sequence[RewardInput]) -> Tensor:
         mels = [item.mel for item in inputs if item.mel is not None]
         return torch.stack([loss_of(mel).mean() for mel in mels])
 
@@ -39,7 +39,7 @@ class Distance:
 class Deaf(Distance):
     """Reward that does not apply to texts of one word."""
 
-    def loss(self, inputs: list[RewardInput]) -> Tensor:
+    def loss(self, inputs: Sequence[RewardInput]) -> Tensor:
         losses = super().loss(inputs)
         return torch.stack(
             [loss if " " in item.text else torch.tensor(torch.nan) for loss, item in zip(losses, inputs, strict=True)]
@@ -51,7 +51,7 @@ class Loudness:
 
     component = "level"
 
-    def score(self, inputs: list[RewardInput]) -> Tensor:
+    def score(self, inputs: Sequence[RewardInput]) -> Tensor:
         return torch.stack([item.audio.mean() for item in inputs])
 
 
@@ -202,6 +202,7 @@ def test_the_anchor_is_zero_at_the_start_and_pulls_back_afterwards(policy, batch
 def test_losses_are_added_by_weight_and_their_gradient_is_that_of_the_sum(policy, batch, rewarded):
     rl = rewarded(["one", "two"], *DRAFT)  # weights 1 and 2
     (drawn,) = experience_of(policy, batch, rl, one=Distance(), two=Deaf())
+    assert drawn.rewards is not None
     one, two = (drawn.rewards.components[name] for name in ("one.loss", "two.loss"))
     assert two.isnan().tolist() == [False, False, True, True]  # "six" is one word
     torch.testing.assert_close(drawn.rewards.total, -(one + 2 * two.nan_to_num(0.0)))
@@ -220,6 +221,7 @@ def test_a_gate_closes_a_loss_and_its_gradient(policy, batch, rewarded):
     rl.rewards.providers[1].weight = 0.0  # reported only
     rl.rewards.gates = [GateConfig(reward="distance.loss", by="level.level", within=[1e6, 2e6])]
     (drawn,) = experience_of(policy, batch, rl, distance=Distance(), level=Loudness())
+    assert drawn.rewards is not None and drawn.mel_gradient is not None
     assert drawn.rewards.components["distance.loss"].tolist() == [0.0] * 4
     assert drawn.mel_gradient.abs().sum() == 0
     assert drawn.metrics["reward/level.level"] == pytest.approx(drawn.rewards.diagnostics["level.level"].mean().item())
@@ -247,7 +249,7 @@ class Broken(Distance):
     def __init__(self, fault: str) -> None:
         self.fault = fault
 
-    def loss(self, inputs: list[RewardInput]) -> Tensor:
+    def loss(self, inputs: Sequence[RewardInput]) -> Tensor:
         losses = super().loss(inputs)
         return {"shape": losses[:1], "gradient": losses.detach(), "infinite": losses * torch.inf}[self.fault]
 
@@ -267,7 +269,7 @@ def test_beside_another_algorithm_the_weighted_gradient_of_one_sample_a_prompt_i
     changes = ("algorithm=nft", "shared_noise=false", "mini_repeat_count=2", "steps=4", "draft.last_steps=2")
     rl = rewarded(["distance"], *changes, "kl_weight=0.0", "draft.weight=0.25", "nft.num_times=1")
 
-    def advantages(components: dict[str, Tensor], groups: Tensor, target: Tensor) -> Tensor:
+    def advantages(components: dict[str, Tensor], group_ids: Tensor, target: Tensor) -> Tensor:
         return torch.tensor([1.0, -1.0, 2.0, -2.0])
 
     torch.manual_seed(3)

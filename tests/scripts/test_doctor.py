@@ -181,6 +181,15 @@ def test_an_objective_that_learns_through_the_drawing_has_no_ratio_and_reaches_s
     )
 
 
+def test_gradients_of_rewards_have_no_ratio_and_reach_a_model_without_a_head(examine, tuned):
+    no_head = ["model.output_dist=deterministic", "model.use_rl_head=false"]
+    bright = ["rl.rewards.providers=[{name: 'tests.e2e.runs:Bright'}]", "rl.credit=sample"]
+    seen = examine(2, tuned, "rl.algorithm=draft", "rl.draft.last_steps=2", *no_head, *bright)
+    assert states(seen, "ok") == ORDER[2], seen
+    assert seen["ratio"][1] == "draft has no probability ratio"
+    assert re.fullmatch(r"reaches (\d+) of \1 .*", seen["gradient"][1])
+
+
 # --- faulty runs ---
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.e2e.runs import Bright
 from tests.tiny import tiny_arch
 from torch import Tensor
 
@@ -16,7 +17,14 @@ from f5_tts.model.heads import VelocityModel
 from f5_tts.model.lora import add_adapters
 from f5_tts.rl.advantage import GroupAdvantage, RunningBaseline
 from f5_tts.rl.scoring import RewardScorer
-from f5_tts.train.build_rl import build_advantage, build_reference, check_window, describe_rollouts, resolve_algorithm
+from f5_tts.train.build_rl import (
+    build_advantage,
+    build_alarms,
+    build_reference,
+    check_window,
+    describe_rollouts,
+    resolve_algorithm,
+)
 
 
 def run_of(*overrides: str) -> RLTrainConfig:
@@ -94,6 +102,16 @@ def test_a_group_of_one_is_compared_with_its_past_and_a_warning_is_said():
     run.rl.mini_repeat_count = 2
     assert isinstance(build_advantage(scorer, run.rl, messages.append), GroupAdvantage)
     assert len(messages) == 1
+
+
+def test_gradients_of_rewards_need_no_groups():
+    run = run_of("rl.algorithm=draft", "rl.mini_repeat_count=1", "rl.credit=sample")
+    run.rl.rewards.providers = [ProviderConfig(name="test", weight=1.0, floor=0.1, config={})]
+    scorer = RewardScorer(lambda mel, lens: [], {"test": Bright()}, run.rl, run.model.mel_spec)
+    messages: list[str] = []
+    assert build_advantage(scorer, run.rl, messages.append) is None and messages == []
+    run.rl.mini_repeat_count = 8
+    assert "no_spread" not in build_alarms(run.rl)
 
 
 # --- the reference ---

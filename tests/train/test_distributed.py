@@ -4,14 +4,24 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator
+from tests.tiny import MINI_MEL, tiny_arch
 
+from f5_tts.config.load import compose_config
+from f5_tts.config.schema import RLTrainConfig
+from f5_tts.model.backbones.dit import DiT
+from f5_tts.model.cfm import CFM
 from f5_tts.rl.advantage import METHODS, group_advantages
+from f5_tts.rl.gather import Ranks, SingleRank
+from f5_tts.rl.grpo import PolicyLoss, collect_experience
+from f5_tts.rl.scoring import RewardScorer
 from f5_tts.train.distributed import AllRanks
+from f5_tts.types import RewardInput, SpeechBatch
 
 REWARDS = [0.9, 0.1, 0.4, 0.4, 0.2, 0.7, 0.3]
 PROMPTS = [5, 8, 5, 8, 5, 8, 5]
@@ -20,7 +30,7 @@ RANK = """
 import json, sys
 import torch
 from accelerate import Accelerator
-from tests.train.test_distributed import SHARES, compared, rows
+from tests.train.test_distributed import SHARES, compared, draft_gradient, rows
 from f5_tts.train.distributed import AllRanks
 
 accelerator = Accelerator(cpu=True)
@@ -29,7 +39,10 @@ ranks, rank = AllRanks(accelerator), accelerator.process_index
 mine = SHARES[rank]
 found = {method: ranks.local_rows(compared(method, *map(ranks.gather, rows(mine)))).tolist() for method in sys.argv[2:]}
 frames = ranks.local_rows(ranks.gather(torch.ones(rank + 1, 3 + rank, dtype=torch.bool)))
-json.dump({"advantages": found, "frames": frames.int().tolist()}, open(f"{sys.argv[1]}/{rank}.json", "w"))
+gradient = draft_gradient(range(2) if rank == 0 else range(2, 3), ranks)
+gradient = accelerator.reduce(gradient, reduction="mean").tolist()
+result = {"advantages": found, "frames": frames.int().tolist(), "gradient": gradient}
+json.dump(result, open(f"{sys.argv[1]}/{rank}.json", "w"))
 accelerator.state.destroy_process_group()
 """
 
@@ -45,6 +58,60 @@ def compared(method: str, rewards: torch.Tensor, prompts: torch.Tensor) -> torch
     )
 
 
+class Quiet:
+    """Reward of low log-mels."""
+
+    component, takes = "score", "mel"
+
+    def score(self, inputs: Sequence[RewardInput]) -> torch.Tensor:
+        return torch.zeros(len(inputs))
+
+    def loss(self, inputs: Sequence[RewardInput]) -> torch.Tensor:
+        return torch.stack([(item.mel + 1).square().mean() for item in inputs if item.mel is not None])
+
+
+class Seeded(list[SpeechBatch]):
+    """Batches whose samples depend on their prompt alone, whichever process draws them."""
+
+    def __iter__(self):
+        for batch in super().__iter__():
+            torch.manual_seed(int(batch.group_ids[0]))
+            yield batch
+
+
+def prompt(place: int) -> SpeechBatch:
+    draw = torch.Generator().manual_seed(place)
+    return SpeechBatch(
+        mel=torch.randn(1, 9 + place, 6, generator=draw),
+        lens=torch.tensor([9 + place]),
+        prompt_lens=torch.tensor([3]),
+        text=torch.randint(0, 9, (1, 4), generator=draw),
+        target_texts=["six"],
+        group_ids=torch.tensor([place]),
+        audio=[torch.zeros(90)],
+    )
+
+
+def draft_gradient(places: range, ranks: Ranks) -> torch.Tensor:
+    """Compute the gradient of one update of draft on these prompts, without the average over processes."""
+    overrides = ["rl.algorithm=draft", "rl.draft.last_steps=3", "rl.mini_repeat_count=1", "rl.kl_weight=0"]
+    rl = compose_config(
+        "F5TTS_Mini_RL", [*overrides, "rl.rewards.providers=[{name: quiet}]", "rl.credit=sample"], RLTrainConfig
+    ).rl
+    torch.manual_seed(0)
+    model = CFM(DiT(tiny_arch(), 6, num_tokens=9, gaussian=False))
+    with torch.no_grad():
+        for parameter in model.parameters():  # a new model predicts zeros
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    scorer = RewardScorer(lambda mel, lens: [], {"quiet": Quiet()}, rl, MINI_MEL)
+    batches = Seeded(map(prompt, places))
+    experience = next(collect_experience(model, [batches], scorer, None, rl, ranks=ranks))
+    for output in PolicyLoss(rl)(model, experience):
+        output.loss.backward()
+    gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in model.parameters()]
+    return torch.cat([gradient.flatten() for gradient in gradients])
+
+
 def test_one_process_gathers_what_it_has():
     ranks = AllRanks(Accelerator(cpu=True))
     assert ranks.world_size == 1
@@ -52,7 +119,7 @@ def test_one_process_gathers_what_it_has():
 
 
 @pytest.mark.slow
-def test_samples_of_a_prompt_on_two_processes_get_the_advantages_of_one(tmp_path: Path):
+def test_two_processes_get_the_advantages_and_the_draft_gradient_of_one(tmp_path: Path):
     """Run two processes through torch.distributed with gloo. Frames of different lengths are padded."""
     script = tmp_path / "rank.py"
     script.write_text(RANK)
@@ -67,5 +134,9 @@ def test_samples_of_a_prompt_on_two_processes_get_the_advantages_of_one(tmp_path
     for method in METHODS:
         together = [value for rank in ranks for value in rank["advantages"][method]]
         assert together == pytest.approx(compared(method, *rows(slice(None))).tolist(), abs=1e-6)
+    whole = draft_gradient(range(3), SingleRank())
+    assert whole.abs().max() > 0.01
+    for rank in ranks:
+        torch.testing.assert_close(torch.tensor(rank["gradient"]), whole, rtol=1e-5, atol=1e-6)
     assert ranks[0]["frames"] == [[1, 1, 1, 0]]
     assert ranks[1]["frames"] == [[1, 1, 1, 1]] * 2

@@ -64,14 +64,22 @@ def random_experience(run: RunUnderTest) -> list[ExperienceBatch]:
         return components[CHANCE].clamp(-rl.advantage_clip, rl.advantage_clip)
 
     return next(
-        collect_experience(run.policy, [run.batches], random_rewards, advantage_fn, rl, old_policy=run.old_policy)
+        collect_experience(run.policy, [run.batches], RandomRewards(), advantage_fn, rl, old_policy=run.old_policy)
     )
 
 
-def random_rewards(rollout: Rollout) -> RewardBatch:
-    """Draw a random score (standard normal) for each sample."""
-    scores = torch.randn(len(rollout.mel))
-    return RewardBatch(total=scores, components={CHANCE: scores}, weights={CHANCE: 1.0})
+class RandomRewards:
+    """Random scores and gradients in place of rewards."""
+
+    def __call__(self, rollout: Rollout) -> RewardBatch:
+        """Draw a random score (standard normal) for each sample."""
+        scores = torch.randn(len(rollout.mel))
+        return RewardBatch(total=scores, components={CHANCE: scores}, weights={CHANCE: 1.0})
+
+    def differentiate(self, rollout: Rollout) -> tuple[RewardBatch, Tensor]:
+        """Draw random scores, and a random gradient for each generated mel entry, divided by their number."""
+        target = rollout.target_mask[..., None]
+        return self(rollout), torch.randn_like(rollout.mel) * target / target.sum(dim=(1, 2), keepdim=True)
 
 
 def backward_slices(run: RunUnderTest, item: list[Any]) -> dict[str, float]:

@@ -23,6 +23,7 @@ from f5_tts.model.fsdp import shard_numels
 from f5_tts.model.heads import Velocity
 from f5_tts.model.lora import adapter_sizes, trained_sizes
 from f5_tts.rl.algorithms import find_algorithm
+from f5_tts.rl.draft import draw_beside
 from f5_tts.rl.grpo import PolicyLoss
 from f5_tts.types import ExperienceBatch, Rollout, SpeechBatch
 
@@ -45,7 +46,7 @@ class CallCounter:
         """Count the call and return a zero velocity."""
         self.num_forward += 1
         self.num_backward += torch.is_grad_enabled()
-        return Velocity(torch.zeros_like(x), torch.zeros_like(x))
+        return Velocity(0 * x, torch.zeros_like(x))  # 0 * x has a gradient where x has one
 
 
 def passes_per_update(rl: RLConfig, has_old: bool) -> tuple[float, float]:
@@ -53,21 +54,37 @@ def passes_per_update(rl: RLConfig, has_old: bool) -> tuple[float, float]:
 
     Returns the forward passes without gradients, and the forward passes that are each followed by a backward pass.
     """
-    draw = find_algorithm(rl.algorithm).draw
     drawing, learning = CallCounter(), CallCounter()
     loss = PolicyLoss(rl, learning if rl.kl_weight > 0 else None, learning if has_old else None)
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
         for _ in range(NUM_SAMPLED_UPDATES):
-            rollouts = list(draw(drawing, short_batch(), rl))
-            list(loss(learning, [as_experience(rollout) for rollout in rollouts]))
+            for output in loss(learning, experience_of(drawing, rl)):
+                if output.loss.requires_grad:  # draft computes its steps again in the backward pass
+                    output.loss.backward()
     num_forward = drawing.num_forward / rl.updates_per_rollout + learning.num_forward - learning.num_backward
     return num_forward / NUM_SAMPLED_UPDATES, learning.num_backward / NUM_SAMPLED_UPDATES
 
 
-def as_experience(rollout: Rollout) -> ExperienceBatch:
-    """Build an experience batch with zero advantages."""
-    return ExperienceBatch(rollout=rollout, advantages=torch.zeros(len(rollout.mel)), loss_weight=1.0, metrics={})
+def experience_of(policy: CallCounter, rl: RLConfig) -> list[ExperienceBatch]:
+    """Draw the samples of an update for one short batch, with zero advantages or gradients of rewards."""
+    algorithm, batch = find_algorithm(rl.algorithm), short_batch()
+    alone = algorithm.uses_reward_gradients
+    experience = [as_experience(rollout, alone) for rollout in algorithm.draw(policy, batch, rl)]
+    if rl.draft.weight > 0 and not alone:
+        experience += [as_experience(rollout, True) for rollout in draw_beside(policy, batch, rl)]
+    return experience
+
+
+def as_experience(rollout: Rollout, has_gradient: bool) -> ExperienceBatch:
+    """Build an experience batch with zero advantages, and a zero gradient of the rewards if it has one."""
+    return ExperienceBatch(
+        rollout=rollout,
+        advantages=torch.zeros(len(rollout.mel)),
+        loss_weight=1.0,
+        metrics={"draft/loss": 0.0},
+        mel_gradient=torch.zeros_like(rollout.mel) if has_gradient else None,
+    )
 
 
 def short_batch() -> SpeechBatch:

@@ -7,6 +7,7 @@ step from a random time that predicts the finished sample. Samples are not compa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -41,6 +42,11 @@ def draw_last_steps(policy: VelocityModel, batch: SpeechBatch, rl: RLConfig) -> 
         repeated = jitter_durations(batch.repeat(rl.mini_repeat_count), rl)
         times, num_recorded = differentiated_grid(rl)
         yield solve_recorded(policy, repeated, times.to(batch.mel.device), num_recorded, rl)
+
+
+def draw_beside(policy: VelocityModel, batch: SpeechBatch, rl: RLConfig) -> Iterator[Rollout]:
+    """Draw one sample for each prompt, as `draw_last_steps` does: rl.draft.weight beside another algorithm."""
+    return draw_last_steps(policy, batch, replace(rl, group_size=1, mini_repeat_count=1))
 
 
 def differentiated_grid(rl: RLConfig) -> tuple[Float[Tensor, " s"], int]:

@@ -23,7 +23,7 @@ from f5_tts.config.schema import RLConfig
 from f5_tts.model.heads import VelocityModel
 from f5_tts.rl.advantage import AdvantageFn
 from f5_tts.rl.algorithms import LossTerm, find_algorithm
-from f5_tts.rl.draft import draft_loss, draw_last_steps
+from f5_tts.rl.draft import draft_loss, draw_beside
 from f5_tts.rl.gather import Ranks, SingleRank, gather_over_ranks
 from f5_tts.rl.metrics import add_metric_aliases, experience_metrics, reward_loss_metrics
 from f5_tts.rl.nft import EmaPolicy
@@ -117,10 +117,10 @@ def differentiate_rewards(
     """Draw samples and compute the gradients of their rewards; beside another algorithm, one sample for each prompt."""
     algorithm = find_algorithm(rl.algorithm)
     alone = algorithm.uses_reward_gradients
-    draw, draw_rl = (algorithm.draw, rl) if alone else (draw_last_steps, replace(rl, group_size=1, mini_repeat_count=1))
+    draw = algorithm.draw if alone else draw_beside
     started = time.perf_counter()
     with ranks.raise_on_all_ranks():
-        rollouts = [rollout for batch in batches for rollout in draw(policy, batch, draw_rl)]
+        rollouts = [rollout for batch in batches for rollout in draw(policy, batch, rl)]
         drawn_at = time.perf_counter()
         differentiated = [scorer.differentiate(rollout) for rollout in rollouts]
     seconds = {"time/rollout": drawn_at - started, "time/reward": time.perf_counter() - drawn_at}

@@ -76,18 +76,18 @@ def add_metric_aliases(metrics: dict[str, float]) -> dict[str, float]:
     These are the policy loss, the KL to the reference, and the KL to the policy that drew the samples.
     """
     if "loss/pro_adv" not in metrics:
-        return metrics
+        return metrics | ({"kl": metrics["loss/kl"]} if "loss/kl" in metrics else {})
     old_kl = {"kl/old": metrics["approx_kl"]} if "approx_kl" in metrics else {}
     return metrics | {"loss/policy": -metrics["loss/pro_adv"], "kl": metrics["loss/kl"]} | old_kl
 
 
-# metrics of compared scores, which say nothing of reward losses
-COMPARED = ("frac_reward_zero_std", "health/reward_failures")
+COMPARED = ("frac_reward_zero_std",)  # metrics of compared scores, which say nothing of reward losses
 
 
 def reward_loss_metrics(gathered: GatheredRewards, *, alone: bool) -> dict[str, float]:
     """Compute the metrics of reward losses; without the names that scores have, where scores are compared too."""
     metrics = reward_metrics(gathered.rewards, gathered.group_ids)
+    metrics["steps/trained"] = float(len(gathered.rollouts[0].times))
     shown = {name: value for name, value in metrics.items() if name not in COMPARED and (alone or "." in name)}
     return {"draft/loss": -metrics["reward/mean"], **shown}
 
