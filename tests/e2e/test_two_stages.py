@@ -18,7 +18,17 @@ import pytest
 import soundfile
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tests.e2e.runs import SMALL_BATCHES, STAGE_1, STAGE_2, assert_equal, interrupted_copy, read, rows, without_times
+from tests.e2e.runs import (
+    BRIGHT,
+    SMALL_BATCHES,
+    STAGE_1,
+    STAGE_2,
+    assert_equal,
+    interrupted_copy,
+    read,
+    rows,
+    without_times,
+)
 
 from f5_tts.model.checkpoint import strip_wrappers
 from f5_tts.rewards.asr.error_rate import error_rates
@@ -296,6 +306,20 @@ def test_lora_writes_plain_weights_and_leaves_all_but_its_targets_as_they_were(s
         assert all(re.search(r"(to_q|ff\.ff\.2)\.weight$|ln_sig", name) for name in changed) and len(changed) >= 4
     held = sum(value.numel() for value in after["lora"]["raw"].values())
     assert held == 2 * 2 * ((32 + 32) + (32 + 64))  # rank 2, two blocks, layers of 32 to 32 and 64 to 32
+
+
+@pytest.mark.parametrize("algorithm", ["flow_grpo", "nft", "draft"])
+def test_a_checkpoint_without_a_head_is_trained_as_it_is(algorithm: str, tiny, tmp_path, at_home):
+    """No stage 1 and no Gaussian head: stage 2 starts from the checkpoint of plain training."""
+    plain = ["-cn", "F5TTS_Mini", SMALL_BATCHES, *tiny, "optim.max_updates=2", f"ckpts.save_dir={tmp_path / 'plain'}"]
+    assert train.main(plain)
+    no_head = ["model.output_dist=deterministic", "model.use_rl_head=false", "rl.credit=sample"]
+    start = [f"ckpts.init_from={tmp_path / 'plain' / 'model_last.pt'}", f"ckpts.save_dir={tmp_path / 'rl'}"]
+    assert train_rl.main([*STAGE_2, *tiny, *ALGORITHMS[algorithm], BRIGHT, *no_head, *start, "optim.max_updates=2"])
+    before, after = (read(tmp_path / name / "model_last.pt") for name in ("plain", "rl"))
+    weights = after["model_state_dict"]
+    assert weights.keys() == before["model_state_dict"].keys() and after["update"] == 2
+    assert any(not torch.equal(value, before["model_state_dict"][name]) for name, value in weights.items())
 
 
 def test_a_finished_run_has_nothing_left_to_do(stage_1, tiny, capsys):
