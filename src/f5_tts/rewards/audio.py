@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from f5_tts.config.schema import MelSpecConfig
 from f5_tts.data.audio import MIN_SECONDS
 from f5_tts.types import RewardInput
 
@@ -45,6 +46,14 @@ def shared_rate(inputs: Sequence[RewardInput]) -> int:
     if len(rates) != 1:
         raise ValueError(f"rewards are given to clips of one sample rate at a time, got {sorted(rates)} Hz")
     return rates.pop()
+
+
+def log_mels(inputs: Sequence[RewardInput]) -> tuple[list[Float[Tensor, "_ d"]], MelSpecConfig]:
+    """Return the log-mels of the inputs of a loss, and their settings; raise ValueError for inputs of `score`."""
+    mels, specs = [item.mel for item in inputs if item.mel is not None], [item.mel_spec for item in inputs]
+    if len(mels) < len(inputs) or not specs or specs[0] is None:
+        raise ValueError(f"a loss of the log-mel needs mel and mel_spec of each clip, got {len(mels)} of {len(inputs)}")
+    return mels, specs[0]
 
 
 def fingerprint(clip: Float[Tensor, " nw"], sample_rate: int) -> bytes:

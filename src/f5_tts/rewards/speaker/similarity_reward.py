@@ -37,10 +37,7 @@ class SpeakerSimilarityReward(ABC):
         """Score the clips; raise ValueError if their sample rates differ."""
         sample_rate = shared_rate(inputs)
         clips = self.embed([item.audio for item in inputs], sample_rate)
-        empty = torch.zeros(0)
-        references = self._embed_references(
-            [empty if item.reference_audio is None else item.reference_audio for item in inputs], sample_rate
-        )
+        references = self._embed_references(reference_clips(inputs), sample_rate)
         usable = clips.any(dim=1)
         similarity = (clips * references).sum(dim=1).where(usable, -1.0).where(references.any(dim=1), math.nan)
         return {"sim": similarity, "unusable": (~usable).float()}
@@ -51,8 +48,19 @@ class SpeakerSimilarityReward(ABC):
         usable = usable_indices(clips, sample_rate)
         if not usable:
             return torch.zeros(len(clips), 1)
-        vectors = F.normalize(self.encode([to_16k_mono(clips[i], sample_rate) for i in usable]).float().cpu(), dim=1)
-        return vectors.new_zeros(len(clips), vectors.shape[1]).index_copy(0, torch.tensor(usable), vectors)
+        return unit_rows(self.encode([to_16k_mono(clips[i], sample_rate) for i in usable]), usable, len(clips))
+
+    def similarity_loss(
+        self, vectors: Float[Tensor, "u e"], usable: list[int], inputs: Sequence[RewardInput]
+    ) -> Float[Tensor, " b"]:
+        """Compute 1 - cosine from the embeddings of the usable clips, of any norm; differentiable in them.
+
+        NaN for the other clips, and where the reference is missing or unusable.
+        """
+        references = self._embed_references(reference_clips(inputs), shared_rate(inputs))
+        units = unit_rows(vectors, usable, len(inputs))
+        applies = units.any(dim=1) & references.any(dim=1)
+        return (1 - (units * references).sum(dim=1)).where(applies, math.nan)
 
     def _embed_references(self, clips: list[Tensor], sample_rate: int) -> Float[Tensor, "b e"]:
         """Embed the references, cached: the samples of a group share one reference, and prompts recur."""
@@ -64,3 +72,15 @@ class SpeakerSimilarityReward(ABC):
             del self._cache[key]
         width = max(map(len, vectors))  # references without usable audio may have an embedding of another width
         return torch.stack([vector if len(vector) == width else torch.zeros(width) for vector in vectors])
+
+
+def reference_clips(inputs: Sequence[RewardInput]) -> list[Tensor]:
+    """Return the reference of each input, empty where there is none."""
+    empty = torch.zeros(0)
+    return [empty if item.reference_audio is None else item.reference_audio for item in inputs]
+
+
+def unit_rows(vectors: Float[Tensor, "u e"], rows: list[int], num: int) -> Float[Tensor, "b e"]:
+    """Scale vectors to unit norm, on the CPU, and put them into these rows of `num` rows; the others are zeros."""
+    units = F.normalize(vectors.cpu(), dim=1)
+    return units.new_zeros(num, units.shape[1]).index_copy(0, torch.tensor(rows, dtype=torch.long), units)
