@@ -13,6 +13,7 @@ from torch import Tensor
 
 from f5_tts.config.schema import MelSpecConfig
 from f5_tts.data.audio import MIN_SECONDS
+from f5_tts.data.resample import resample
 from f5_tts.types import RewardInput
 
 ASR_RATE = 16_000  # Hz
@@ -38,6 +39,14 @@ def to_16k_mono(clip: Float[Tensor, " nw"], sample_rate: int) -> Float[Tensor, "
     if sample_rate == ASR_RATE:
         return samples
     return torch.from_numpy(soxr.resample(samples.numpy(), sample_rate, ASR_RATE))
+
+
+def resample_to_16k(clip: Float[Tensor, " nw"], sample_rate: int) -> Float[Tensor, " nv"]:
+    """Convert a mono clip to 16 kHz, clipped to [-1, 1], with a gradient and in its own precision.
+
+    The filter is not that of `to_16k_mono`, which has no gradient.
+    """
+    return resample(clip.clamp(-1, 1), sample_rate, ASR_RATE)
 
 
 def shared_rate(inputs: Sequence[RewardInput]) -> int:

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.rewards.gradients import relative_error
 from tests.rewards.wespeaker import change_config, make_directory, published_shapes, random_weights
 from torch import Tensor
 from torch.nn import functional as F
 
 from f5_tts.config.schema import ProviderConfig
+from f5_tts.data.resample import resample
 from f5_tts.rewards.registry import build_providers
 from f5_tts.rewards.speaker.fbank import kaldi_fbank
 from f5_tts.rewards.speaker.resnet import statistics
@@ -339,3 +341,42 @@ def test_half_a_file_of_weights_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(ValueError, match=r"avg_model\.pt cannot be read as a checkpoint: damaged"):
         WespeakerSim(str(tmp_path))
+
+
+# --- the loss ---
+
+
+def test_the_loss_is_one_minus_the_cosine(reward):
+    clip, reference = sound(16_000), sound(12_000, seed=1, pitch=2000)
+    losses = reward.loss([pair(clip, reference), pair(clip, clip)])
+    torch.testing.assert_close(losses, 1 - reward.score([pair(clip, reference), pair(clip, clip)])["sim"])
+
+
+@pytest.mark.parametrize("two_emb_layer", [False, True])
+def test_the_gradient_agrees_with_finite_differences(tmp_path, two_emb_layer):
+    reward = WespeakerSim(str(make_small(tmp_path, two_emb_layer=two_emb_layer)))
+    clip, reference = sound(4_000), sound(12_000, seed=1, pitch=2000)
+    reward.loss([pair(clip, reference)])  # the reference is embedded in single precision, and cached
+    reward.network.double()
+    error = relative_error(lambda wave: reward.loss([pair(wave, reference)])[0], clip, step=1e-7)
+    assert error < 1e-3
+
+
+def test_a_clip_at_24_khz_is_resampled_with_its_gradient(reward):
+    clip = resample(sound(16_000), 16_000, 24_000).requires_grad_()
+    item = RewardInput(audio=clip, sample_rate=24_000, text="", reference_audio=clip.detach())
+    (loss,) = reward.loss([item])
+    assert loss.item() == pytest.approx(0, abs=1e-2)  # the reference takes another filter to 16 kHz
+    (gradient,) = torch.autograd.grad(loss, clip)
+    assert gradient.isfinite().all() and gradient.any()
+
+
+def test_clips_without_a_voice_to_match_have_no_loss_and_no_gradient(reward):
+    good = sound(8_000)
+    audio = [x.clone().requires_grad_() for x in (good, good, torch.zeros(8_000), good[:1_000], good)]
+    references = [good, None, good, good, torch.zeros(8_000)]
+    with pytest.warns(UserWarning, match="worst score"):  # of a reference
+        losses = reward.loss([pair(clip, voice) for clip, voice in zip(audio, references, strict=True)])
+    assert losses.isnan().tolist() == [False, True, True, True, True]
+    losses[0].backward()
+    assert [clip.grad is not None for clip in audio] == [True, False, False, False, False]

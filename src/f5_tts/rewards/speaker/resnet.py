@@ -16,7 +16,7 @@ VARIANCE_EPS = 1e-7
 class ResNet34(nn.Module):
     """Speaker encoder: embedding of a voice from log-mel bands whose mean over time is zero.
 
-    The embedding does not depend on the other items of the batch. Use it in eval mode without gradients.
+    The embedding does not depend on the other items of the batch. Use it in eval mode.
     """
 
     def __init__(self, feat_dim: int, embed_dim: int, m_channels: int, two_emb_layer: bool):
@@ -42,7 +42,7 @@ class ResNet34(nn.Module):
     def forward(self, features: Float[Tensor, "b n d"], lens: Int[Tensor, " b"]) -> Float[Tensor, "b e"]:
         """Compute the embeddings; frames after an item's length must be zero."""
         mask = (torch.arange(features.shape[1], device=lens.device) < lens[:, None]).to(features)[:, None, None]
-        x = self.bn1(self.conv1(features.mT[:, None])).relu_().mul_(mask)
+        x = self.bn1(self.conv1(features.mT[:, None])).mul_(mask).relu_()
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
             for block in layer:
                 mask = mask[..., :: block.stride]  # output frame t is around input frame 2 t: ceil(n / 2) frames
@@ -52,7 +52,10 @@ class ResNet34(nn.Module):
 
 
 class Block(nn.Module):
-    """Residual block: two 3x3 convolutions over frequency and time; masked frames stay zero."""
+    """Residual block: two 3x3 convolutions over frequency and time; masked frames stay zero.
+
+    Its operations in place change nothing that the backward pass needs.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int):
         super().__init__()
@@ -69,8 +72,8 @@ class Block(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c d n"], mask: Float[Tensor, "b 1 1 m"]) -> Float[Tensor, "b k h m"]:
         """Apply the block; the mask is 1 on the valid output frames, else 0."""
-        inner = self.bn1(self.conv1(x)).relu_().mul_(mask)
-        return self.bn2(self.conv2(inner)).add_(self.shortcut(x)).relu_().mul_(mask)
+        inner = self.bn1(self.conv1(x)).mul_(mask).relu_()
+        return self.bn2(self.conv2(inner)).add_(self.shortcut(x)).mul_(mask).relu_()
 
 
 def make_stage(in_channels: int, out_channels: int, stride: int, num: int) -> nn.ModuleList:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from f5_tts.model.safe_load import LOAD_ERRORS
 from f5_tts.rewards.audio import log_mels
-from f5_tts.rewards.speaker.similarity_reward import SpeakerSimilarityReward
+from f5_tts.rewards.speaker.similarity_reward import SpeakerSimilarityReward, unit_rows
 from f5_tts.rewards.speaker.voice_features import MEL_BINS, cut_windows
 from f5_tts.rewards.speaker.voice_mel import cut_mel_windows, is_usable
 from f5_tts.types import RewardInput
@@ -58,8 +58,10 @@ class VoiceSim(SpeakerSimilarityReward):
         if not usable:
             return torch.full((len(inputs),), math.nan)
         windows, clip_index = cut_mel_windows([mels[i] for i in usable], spec)
-        vectors = self.sum_windows(windows, clip_index, len(usable))
-        return self.similarity_loss(vectors, usable, inputs)
+        units = unit_rows(self.sum_windows(windows, clip_index, len(usable)), usable, len(inputs))
+        references = self.references(inputs)
+        applies = units.any(dim=1) & references.any(dim=1)
+        return (1 - (units * references).sum(dim=1)).where(applies, math.nan)
 
     def sum_windows(
         self, windows: Float[Tensor, "w n 40"], clip_index: Int[Tensor, " w"], num: int

@@ -62,6 +62,7 @@ class WespeakerSim(SpeakerSimilarityReward):
     `SpeakerSimilarityReward`.
     """
 
+    takes = "wave"
     num_parameters = 6_630_000
 
     def __init__(self, model_dir: str | None = None, device: str = "cpu"):
@@ -82,7 +83,7 @@ class WespeakerSim(SpeakerSimilarityReward):
 
     def features(self, clip: Float[Tensor, " nw"]) -> Float[Tensor, "n d"]:
         """Compute log-mel bands with zero mean over the clip."""
-        bands = kaldi_fbank(clip.to(self.device) * SCALE, self.network.feat_dim)
+        bands = kaldi_fbank(clip.to(self.network.conv1.weight) * SCALE, self.network.feat_dim)
         return bands - bands.mean(dim=0)
 
 
