@@ -8,7 +8,7 @@ DEV := .venv/.ready-mini,eval,rl,track,trackio,dev
 DOCS := .venv/.ready-docs
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1  # no look for a newer pyright
 
-.PHONY: help quickstart clean-run setup check test lint types tests fast-tests docs wheel base results corpus
+.PHONY: help quickstart clean-run setup check test lint types tests fast-tests docs wheel base reward results corpus
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -55,6 +55,10 @@ base: $(MINI) ## train the base model again, from the corpus on (about half an h
 	$(RUN) -m f5_tts.train.train -cn F5TTS_Mini ckpts.save_dir=runs/base
 	$(RUN) -m f5_tts.scripts.export runs/base/model_last.pt runs/base/export
 	$(RUN) -m f5_tts.scripts.evaluate -cn F5TTS_Mini datasets.name=mini eval.ckpt=runs/base/export/model_800.safetensors eval.out=runs/base/eval
+
+reward: $(MINI) ## train the recognizers of the reward digits_ctc again (about six minutes on one core)
+	$(RUN) -m recipes.digits.make_corpus base
+	$(RUN) -m recipes.digits.train_reward
 
 results: $(EVAL) ## the claim: 3 seeds, measured by the judge
 	$(RUN) -m recipes.digits.results

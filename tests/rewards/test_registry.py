@@ -47,7 +47,7 @@ def test_entries_become_providers_by_name():
     [
         (
             [ProviderConfig(name="voice")],
-            r"rl\.rewards\.providers\.0\.name: no .* called 'voice'; known: digits_wer, voice_sim",
+            r"rl\.rewards\.providers\.0\.name: no .* called 'voice'; known: digits_wer, digits_ctc, voice_sim",
         ),
         (
             [ProviderConfig(name="voice_sim")] * 2,

@@ -173,6 +173,12 @@ def test_by_word_the_clips_score_is_the_mean_over_its_words_and_at_least_zero(ro
     assert list(rewards.frame_scores) == ["ear.acc"] and list(rewards.diagnostics) == ["ear.wer"]
 
 
+def test_by_word_the_mean_of_log_likelihoods_stays_below_zero(rollout, scorer_of):
+    fits = [[-1.0, -0.5], [-6.0, -6.0], [-0.25, nan], [0.0, nan]]
+    rewards = scorer_of({"ear": WordListener([-9.0] * 4, fits)}, "credit=word")(rollout)
+    torch.testing.assert_close(rewards.components["ear.acc"], torch.tensor([-0.75, -6.0, -0.25, 0.0]))
+
+
 def test_by_sample_words_count_nothing(rollout, scorer_of):
     rewards = scorer_of({"ear": WordListener([0.5] * 4, WORDS)}, "credit=sample")(rollout)
     assert rewards.components["ear.acc"].tolist() == [0.5] * 4 and rewards.frame_scores == {}

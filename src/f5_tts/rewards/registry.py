@@ -19,6 +19,7 @@ from f5_tts.types import DifferentiableReward, Numbers, ProviderScores, RewardIn
 
 PROVIDERS = {
     "digits_wer": "f5_tts.rewards.asr.digits_wer:DigitsWer",
+    "digits_ctc": "f5_tts.rewards.asr.digits_ctc:DigitsCtc",
     "voice_sim": "f5_tts.rewards.speaker.voice_sim:VoiceSim",
     "funasr_wer": "f5_tts.rewards.asr.funasr_wer:FunasrWer",
     "wespeaker_sim": "f5_tts.rewards.speaker.wespeaker_sim:WespeakerSim",

@@ -168,9 +168,13 @@ def check_vocoder(name: str, reward: DifferentiableReward, vocoder: Vocoder, key
 
 
 def average_word_scores(scores: ProviderScores) -> ProviderScores:
-    """Replace the score of a clip by the mean of its word scores, at least 0, where word scores exist."""
-    means = {name: words.nanmean(dim=1).clamp(min=0) for name, words in scores.word_scores.items()}
-    return replace(scores, components=scores.components | means)
+    """Replace the score of a clip by the mean of its word scores, where word scores exist.
+
+    The mean is at least 0, except where the score that it replaces is below 0 itself, as log-likelihoods are.
+    """
+    means = {name: words.nanmean(dim=1) for name, words in scores.word_scores.items()}
+    limited = {name: mean.where(scores.components[name] < 0, mean.clamp(min=0)) for name, mean in means.items()}
+    return replace(scores, components=scores.components | limited)
 
 
 def words_to_frames(

@@ -18,11 +18,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
-from torch.nn.utils.rnn import pad_sequence
 
 from f5_tts.extras import install_hint
-from f5_tts.rewards.asr.error_rate import word_scores
-from f5_tts.rewards.asr.transcript_reward import TranscriptReward, with_prompt
+from f5_tts.rewards.asr.transcript_reward import TranscriptReward, transcript_word_scores, with_prompt
 from f5_tts.rewards.audio import ASR_RATE, shared_rate, to_16k_mono, usable_indices
 from f5_tts.types import RewardInput
 
@@ -49,10 +47,8 @@ class DigitsWer(TranscriptReward):
 
     def score_transcripts(self, inputs: Sequence[RewardInput], transcripts: Sequence[str | None]) -> dict[str, Any]:
         """Compute the components of `TranscriptReward` and the word scores."""
-        pairs = zip(inputs, transcripts, strict=True)
-        words = [torch.tensor(word_scores(item.text, text or "")) for item, text in pairs]
-        padded = pad_sequence(words, batch_first=True, padding_value=math.nan)
-        return {**super().score_transcripts(inputs, transcripts), "words": padded}
+        words = transcript_word_scores(inputs, transcripts)
+        return {**super().score_transcripts(inputs, transcripts), "words": words}
 
 
 class DigitsRecognizer:

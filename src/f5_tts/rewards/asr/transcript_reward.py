@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from f5_tts.rewards.asr.error_rate import error_rates, normalize
+from f5_tts.rewards.asr.error_rate import error_rates, normalize, word_scores
 from f5_tts.rewards.audio import shared_rate, usable_indices
 from f5_tts.types import RewardInput
 
@@ -81,3 +82,10 @@ class TranscriptReward(ABC):
 def with_prompt(item: RewardInput) -> Float[Tensor, " nw"]:
     """Return the audio that the text covers: prompt and clip, or the clip if there is no prompt."""
     return item.audio if item.prompt_audio is None else torch.cat([item.prompt_audio.to(item.audio), item.audio])
+
+
+def transcript_word_scores(inputs: Sequence[RewardInput], transcripts: Sequence[str | None]) -> Float[Tensor, "b w"]:
+    """Score each word of the texts by the transcripts (`word_scores`); NaN after the last word of a text."""
+    pairs = zip(inputs, transcripts, strict=True)
+    scores = [torch.tensor(word_scores(item.text, transcript or "")) for item, transcript in pairs]
+    return pad_sequence(scores, batch_first=True, padding_value=math.nan)
