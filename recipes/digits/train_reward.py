@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +39,8 @@ from f5_tts.rewards.asr.digits_network import (
 from recipes.digits.change_mel import change_mel, make_negative
 from recipes.digits.make_corpus import RECIPES, SEED, DigitSynthesizer, eval_items, is_complete, wav_path
 from recipes.digits.make_corpus import train_clips as corpus_clips
+
+Example = tuple[Tensor, list[str]]  # log-mel n x 100 and its words
 
 OUT = Path("pretrained/digits_ctc")
 BATCH_SIZE = 32
@@ -115,7 +117,7 @@ def held_out_mels(split: str) -> tuple[list[Tensor], list[str]]:
     return [log_mel(wave[None])[0] for wave in waves], [item.text for item in items]
 
 
-def draw_example(corpus: Corpus, index: int, rng: np.random.Generator) -> tuple[Tensor, list[str]]:
+def draw_example(corpus: Corpus, index: int, rng: np.random.Generator) -> Example:
     """Draw a training example: a changed clip or its copy, alone or joined to another, or a negative without words."""
     partner, background = (int(number) for number in rng.integers(len(corpus.mels), size=2))
     mel, words = corpus.mels[index], corpus.texts[index].split()
@@ -135,19 +137,13 @@ def draw_example(corpus: Corpus, index: int, rng: np.random.Generator) -> tuple[
 def train_network(corpus: Corpus, training: Training) -> DigitsNetwork:
     """Train one recognizer; the same seed gives the same weights on the same processor with the same threads."""
     torch.manual_seed(training.seed)
-    rng = np.random.default_rng([SEED, training.seed])
-    network = DigitsNetwork(training.sizes)
-    frames = torch.cat(corpus.mels)
-    network.mean.copy_(frames.mean(dim=0))
-    network.std.copy_(frames.std(dim=0))
+    network = new_network(corpus, training.sizes)
     optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE, betas=BETAS, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda update: rate_factor(update, training.updates))
-    order: list[int] = []
+    batches = draw_batches(corpus, np.random.default_rng([SEED, training.seed]))
     bar = trange(training.updates, desc=f"training {training.name}", unit="update")
-    for _ in bar:
-        order = order if len(order) >= BATCH_SIZE else order + rng.permutation(len(corpus.mels)).tolist()
-        batch, order = order[:BATCH_SIZE], order[BATCH_SIZE:]
-        loss = batch_loss(network, [draw_example(corpus, index, rng) for index in batch])
+    for _, examples in zip(bar, batches, strict=False):
+        loss = batch_loss(network, examples)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), MAX_NORM)
@@ -157,12 +153,30 @@ def train_network(corpus: Corpus, training: Training) -> DigitsNetwork:
     return network.eval()
 
 
+def new_network(corpus: Corpus, sizes: NetworkSizes) -> DigitsNetwork:
+    """Build an untrained network that normalizes each mel bin by the corpus."""
+    network, frames = DigitsNetwork(sizes), torch.cat(corpus.mels)
+    network.mean.copy_(frames.mean(dim=0))
+    network.std.copy_(frames.std(dim=0))
+    return network
+
+
+def draw_batches(corpus: Corpus, rng: np.random.Generator) -> Iterator[list[Example]]:
+    """Yield batches of examples without end; each clip comes once per pass over the corpus, in a new order."""
+    order: list[int] = []
+    while True:
+        while len(order) < BATCH_SIZE:
+            order += rng.permutation(len(corpus.mels)).tolist()
+        batch, order = order[:BATCH_SIZE], order[BATCH_SIZE:]
+        yield [draw_example(corpus, index, rng) for index in batch]
+
+
 def rate_factor(update: int, updates: int) -> float:
     """Return the factor on the learning rate: linear warm-up, times half a cosine down to 1 %."""
     return min(1.0, (update + 1) / WARMUP) * (0.5 + 0.5 * math.cos(math.pi * update / updates) + 0.01)
 
 
-def batch_loss(network: DigitsNetwork, examples: Sequence[tuple[Tensor, list[str]]]) -> Float[Tensor, ""]:
+def batch_loss(network: DigitsNetwork, examples: Sequence[Example]) -> Float[Tensor, ""]:
     """Compute the mean CTC loss in nats per word: words, plus PHONE_WEIGHT times phones."""
     mels, texts = [mel for mel, _ in examples], [words for _, words in examples]
     lens = torch.tensor([len(mel) for mel in mels])

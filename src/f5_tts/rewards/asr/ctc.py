@@ -65,8 +65,7 @@ def forced_alignment(log_probs: Float[np.ndarray, "n k"], target: Sequence[int])
     labels = np.full(2 * len(target) + 1, BLANK)
     labels[1::2] = target
     emission = log_probs[:, labels]
-    moves = best_moves(emission, can_skip(labels))
-    scores, steps = moves
+    scores, steps = best_moves(emission, can_skip(labels))
     states = np.empty(len(emission), dtype=np.int64)
     states[-1] = len(labels) - 1 - int(len(labels) > 1 and scores[-2] > scores[-1])
     for frame in range(len(emission) - 1, 0, -1):

@@ -114,18 +114,15 @@ class DigitsCtc(TranscriptReward):
         usable = usable_indices([item.audio for item in inputs], shared_rate(inputs))
         mels = [self.audio_mel(inputs[i]) for i in usable]
         outputs, lens = self.run(mels), torch.tensor([len(mel) for mel in mels])
-        heard: list[str | None] = [None] * len(inputs)
-        fit = torch.full((len(inputs),), -self.cap)
-        if usable:
-            fit[usable] = -self.mean_loss(outputs, lens, [texts[i] for i in usable])
-            for index, transcript in zip(usable, transcripts_of(outputs[0][0], lens), strict=True):
-                heard[index] = transcript
-        fit[[not words for words in texts]] = math.nan
+        transcripts = transcripts_of(outputs[0][0], lens) if usable else []
+        heard = dict(zip(usable, transcripts, strict=True))
+        components = self.score_transcripts(inputs, [heard.get(i) for i in range(len(inputs))])
+        components["fit"] = self.text_fits(outputs, lens, usable, texts)
         if self.component == "fit":
-            word_scores = self.word_fits(outputs, lens, usable, texts)
+            components["words"] = self.word_fits(outputs, lens, usable, texts)
         else:
-            word_scores = transcript_word_scores(inputs, heard)
-        return {**self.score_transcripts(inputs, heard), "fit": fit, "words": word_scores}
+            components["words"] = transcript_word_scores(inputs, components["heard"])
+        return components
 
     def transcribe_inputs(self, inputs: Sequence[RewardInput]) -> list[str]:
         """Transcribe each clip, together with its prompt, by the first recognizer."""
@@ -147,6 +144,19 @@ class DigitsCtc(TranscriptReward):
         """Compute the limited loss of each text, averaged over the recognizers."""
         losses = [self.cap * torch.tanh(nats_per_word(*output, lens, texts) / self.cap) for output in outputs]
         return torch.stack(losses).mean(dim=0)
+
+    def text_fits(
+        self,
+        outputs: Sequence[tuple[Tensor, Tensor]],
+        lens: Tensor,
+        usable: Sequence[int],
+        texts: Sequence[Sequence[str]],
+    ) -> Float[Tensor, " b"]:
+        """Compute minus the loss of each clip; -cap for unusable clips, NaN for texts without words."""
+        fits = torch.full((len(texts),), -self.cap)
+        if usable:
+            fits[usable] = -self.mean_loss(outputs, lens, [texts[i] for i in usable])
+        return fits.masked_fill(torch.tensor([not words for words in texts]), math.nan)
 
     def word_fits(
         self,
