@@ -2,23 +2,42 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from f5_tts.rewards.asr.error_rate import language_of, tokens
 from f5_tts.rewards.asr.sensevoice import LANGUAGES, SenseVoice, find_directory
+from f5_tts.rewards.asr.sensevoice_loss import TextLikelihood
 from f5_tts.rewards.asr.transcript_reward import TranscriptReward, with_prompt
-from f5_tts.rewards.audio import fingerprint, shared_rate
+from f5_tts.rewards.audio import ASR_RATE, fingerprint, is_usable, resample_to_16k, shared_rate
+from f5_tts.rewards.clip_losses import clip_losses
 from f5_tts.types import RewardInput
 
 CACHE_SIZE = 1024  # cached transcripts of target recordings
-CHOICES = {"lang": LANGUAGES, "wer_mode": ("char", "word"), "ref_source": ("text", "audio")}
+CHOICES = {
+    "lang": LANGUAGES,
+    "wer_mode": ("char", "word"),
+    "ref_source": ("text", "audio"),
+    "component": ("acc", "fit"),
+}
 
 
 class FunasrWer(TranscriptReward):
-    """Reward by the error rate of SenseVoiceSmall transcripts.
+    """Reward by the error rate of SenseVoiceSmall transcripts, or by the likelihood of the text.
 
     The components are those of `TranscriptReward`. Both texts are compared as the tokens of `error_rate.tokens`.
+
+    The loss of a clip is cap · tanh(l / cap), where l is the negative log-likelihood of the text's tokens under the
+    model, per token, with the text as the model writes it (`sensevoice_loss.written`). The component `fit` is minus
+    that loss: -cap where the clip is unusable or too short for the text, NaN for a text without tokens.
 
     Args:
         model_id: directory of SenseVoiceSmall, or its name on the hub.
@@ -29,7 +48,11 @@ class FunasrWer(TranscriptReward):
         ref_source: text | audio. With audio, the reference is the model's transcript of `target_audio`, so that the
             model's own errors do not count; the score is NaN where that audio is missing or has no words.
         batch_size: clips per forward pass.
+        component: acc | fit. The reward. `fit` is computed in a second forward pass of each clip, only if it is chosen.
+        cap: upper bound of the loss, in nats per token. A clip whose loss is far above it has almost no gradient.
     """
+
+    takes = "wave"
 
     requires = ("funasr", "sentencepiece")
     num_parameters = 234_000_000
@@ -43,20 +66,79 @@ class FunasrWer(TranscriptReward):
         wer_mode: str = "char",
         ref_source: str = "text",
         batch_size: int = 8,
+        component: str = "acc",
+        cap: float = 6.0,
     ):
-        for key, value in {"lang": lang, "wer_mode": wer_mode, "ref_source": ref_source}.items():
+        chosen = {"lang": lang, "wer_mode": wer_mode, "ref_source": ref_source, "component": component}
+        for key, value in chosen.items():
             if value not in CHOICES[key]:
                 raise ValueError(f"funasr_wer: config.{key}={value!r} is none of {', '.join(CHOICES[key])}")
         if not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"funasr_wer: config.batch_size must be a whole number from 1, got {batch_size!r}")
+        if not isinstance(cap, int | float) or not 0 < cap < math.inf:
+            raise ValueError(f"funasr_wer: config.cap must be a number above 0, got {cap!r}")
+        self.component, self.cap = component, float(cap)
         self.lang, self.wer_mode, self.from_audio = lang, wer_mode, ref_source == "audio"
         self.rate = "cer" if wer_mode == "char" else "wer"
         self.recognizer = SenseVoice(find_directory(model_id), device, batch_size)
         self._cache: dict[bytes, str] = {}
 
+    @cached_property
+    def likelihood(self) -> TextLikelihood:
+        """Build the likelihood of texts when it is first needed."""
+        return TextLikelihood(self.recognizer)
+
+    def score(self, inputs: Sequence[RewardInput]) -> dict[str, Any]:
+        """Transcribe and score the clips; compute `fit` if it is the reward."""
+        scores = super().score(inputs)
+        return {**scores, "fit": self.fit(inputs)} if self.component == "fit" else scores
+
+    def loss(self, inputs: Sequence[RewardInput]) -> Float[Tensor, " b"]:
+        """Compute the loss of each clip, differentiable in its waveform; the prompt that its text covers is prepended.
+
+        NaN where the clip is unusable, too short for its text, or without a text that has tokens.
+        """
+        return self.text_losses(inputs, self.targets(inputs))
+
+    @torch.no_grad()
+    def fit(self, inputs: Sequence[RewardInput]) -> Float[Tensor, " b"]:
+        """Compute minus the losses, as scores."""
+        targets = self.targets(inputs)
+        has_text = torch.tensor([bool(target) for target in targets])
+        return (-self.text_losses(inputs, targets)).nan_to_num(-self.cap).where(has_text, math.nan)
+
+    def text_losses(self, inputs: Sequence[RewardInput], targets: Sequence[list[int]]) -> Float[Tensor, " b"]:
+        """Compute the loss of each clip under its target tokens; NaN where it does not apply."""
+        rate = shared_rate(inputs)
+
+        def loss(clip: Tensor, index: int) -> Tensor:
+            item = inputs[index]
+            wave = resample_to_16k(self.heard(replace(item, audio=clip)), rate)
+            nats = self.likelihood.nats_per_token(wave, targets[index], self.language_for(item))
+            return self.cap * (nats / self.cap).tanh()
+
+        pairs = zip(inputs, targets, strict=True)
+        return clip_losses([item.audio if self.applies(item, ids) else None for item, ids in pairs], loss)
+
+    def applies(self, item: RewardInput, ids: list[int]) -> bool:
+        """Check whether a clip is usable and long enough for its tokens, if there are any."""
+        num_samples = math.ceil(len(self.heard(item)) * ASR_RATE / item.sample_rate)
+        return bool(ids) and is_usable(item.audio, item.sample_rate) and self.likelihood.fits(num_samples, ids)
+
+    def targets(self, inputs: Sequence[RewardInput]) -> list[list[int]]:
+        """Return the tokens of each reference text; none where there is no text."""
+        return [
+            self.likelihood.token_ids(text or "", self.text_language(item))
+            for item, text in zip(inputs, self.references(inputs), strict=True)
+        ]
+
+    def heard(self, item: RewardInput) -> Float[Tensor, " nw"]:
+        """Return the clip, together with its prompt where the reference is the text."""
+        return item.audio if self.from_audio else with_prompt(item)
+
     def transcribe_inputs(self, inputs: Sequence[RewardInput]) -> list[str]:
         """Transcribe each clip, together with its prompt where the reference is the text."""
-        clips = [item.audio if self.from_audio else with_prompt(item) for item in inputs]
+        clips = [self.heard(item) for item in inputs]
         return self.recognizer.transcribe(clips, shared_rate(inputs), [self.language_for(item) for item in inputs])
 
     def references(self, inputs: Sequence[RewardInput]) -> list[str | None]:
@@ -84,8 +166,12 @@ class FunasrWer(TranscriptReward):
 
     def tokens(self, text: str, item: RewardInput) -> list[str]:
         """Split a text into the words or characters that are compared."""
+        return tokens(text, self.text_language(item), self.wer_mode)
+
+    def text_language(self, item: RewardInput) -> str:
+        """Return the language in which the text of an input is read."""
         language = self.language_for(item)
-        return tokens(text, language_of(item.text) if language == "auto" else language, self.wer_mode)
+        return language_of(item.text) if language == "auto" else language
 
     def language_for(self, item: RewardInput) -> str:
         """Return the language code for the model; warn and return auto for a language it does not know."""

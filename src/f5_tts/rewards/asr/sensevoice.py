@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -59,8 +60,15 @@ class SenseVoice:
         self.device, self.batch_size, self._lock = find_device(device, "funasr_wer: config.device"), batch_size, Lock()
         auto = auto_model(directory, self.device)
         self.model, self._settings = auto.model.requires_grad_(False), auto.kwargs
+        self.frontend, self.tokenizer = auto.kwargs["frontend"], auto.kwargs["tokenizer"]
         check_weights(directory / "model.pt", shapes, self.model)
-        check_cmvn(directory / "am.mvn", self._settings["frontend"])
+        check_cmvn(directory / "am.mvn", self.frontend)
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Hold the model alone, in single precision whatever autocast the caller uses."""
+        with self._lock, torch.autocast(self.device.type, enabled=False):
+            yield
 
     def transcribe(self, clips: list[Tensor], sample_rate: int, languages: list[str]) -> list[str]:
         """Transcribe mono clips, in order, each in its language of LANGUAGES; unusable clips get ""."""
@@ -79,7 +87,7 @@ class SenseVoice:
         AutoModel would set torch's threads and draw a random name for each clip.
         """
         settings = {**self._settings, "language": language, "use_itn": False}
-        with self._lock, torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
+        with self.exclusive(), torch.inference_mode():
             results, _ = self.model.inference(data_in=clips, key=["clip"], **settings)
         if len(results) != len(clips):
             raise RuntimeError(f"funasr_wer: {len(results)} texts were returned for {len(clips)} clips")
