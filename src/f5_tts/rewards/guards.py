@@ -2,6 +2,9 @@
 
 They need no model and no reference audio. Each score is 1 within its tolerance and falls towards 0 outside. With weight
 0 the score is only reported, or used by a gate.
+
+Only clipping has a gradient. The policy cannot change the duration of a clip, so a speech rate has none; and that of a
+silence would teach to fill pauses with noise.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from torch import Tensor
 
 from f5_tts.rewards.asr.error_rate import normalize
 from f5_tts.rewards.audio import is_usable
+from f5_tts.rewards.clip_losses import clip_losses
 from f5_tts.types import RewardInput
 
 WINDOW_S = 0.02  # window of the power
@@ -75,6 +79,8 @@ class LongSilence(Guard):
 class Clipping(Guard):
     """Reward for clips without clipped samples: 1 without any, falling linearly to 0 at a share of `worst`."""
 
+    takes = "wave"
+
     def __init__(self, worst: float = 0.01) -> None:
         require(0 < worst <= 1, f"clipping: worst={worst} must be a share above 0")
         self.worst = worst
@@ -83,6 +89,17 @@ class Clipping(Guard):
         """Score the share of clipped samples of a clip."""
         clipped_share = (item.audio.abs() >= FULL_SCALE).float().mean().item()
         return max(0.0, 1.0 - clipped_share / self.worst)
+
+    def loss(self, inputs: Sequence[RewardInput]) -> Float[Tensor, " b"]:
+        """Compute the mean excess of each clip's amplitude over full scale, divided by `worst`.
+
+        Differentiable in the waveform: 0 without clipped samples, 1 for a share of `worst` at twice full scale. NaN for
+        an unusable clip.
+        """
+        return clip_losses(
+            [item.audio if is_usable(item.audio, item.sample_rate) else None for item in inputs],
+            lambda clip, _: (clip.abs() - FULL_SCALE).clamp(min=0).mean() / self.worst,
+        )
 
 
 def require(fits: bool, message: str) -> None:

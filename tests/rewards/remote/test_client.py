@@ -21,13 +21,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from f5_tts.config.schema import ProviderConfig, WorkerConfig
+from f5_tts.config.load import compose_config
+from f5_tts.config.schema import ProviderConfig, RLTrainConfig, WorkerConfig
 from f5_tts.rewards.registry import FunctionProvider, build_local_provider, has_word_scores, score_all
 from f5_tts.rewards.remote.client import RemoteProvider, build_remote_provider
 from f5_tts.rewards.remote.protocol import PROTOCOL, TOKEN, WorkerError, encode_scores
 from f5_tts.rewards.remote.subprocess_server import SubprocessServer, find_program
 from f5_tts.rewards.serve import RewardServer, Service
-from f5_tts.types import RewardInput, RewardProvider
+from f5_tts.rl.scoring import differentiable_rewards
+from f5_tts.types import DifferentiableReward, RewardInput, RewardProvider
 
 pytestmark = pytest.mark.slow
 
@@ -166,6 +168,16 @@ def test_voices_are_scored_as_in_process(until_the_end, spoken):
     here = build_local_provider("voice_sim", {}, WHERE)
     there = build("probe", url=until_the_end(served(build_local_provider("voice_sim", {}, WHERE), max_bytes=2**24)))
     torch.testing.assert_close(there.score(inputs), here.score(inputs), rtol=0, atol=0)
+
+
+def test_a_reward_in_another_process_has_no_gradient_though_it_has_one_here(until_the_end):
+    here = build_local_provider("clipping", {}, WHERE)
+    there = build("probe", url=until_the_end(served(here)))
+    assert isinstance(here, DifferentiableReward) and not isinstance(there, DifferentiableReward)
+    rl = compose_config("F5TTS_RL", ["rl.algorithm=draft", "rl.mini_repeat_count=1"], RLTrainConfig).rl
+    rl.rewards.providers = [ProviderConfig(name="probe", worker=WorkerConfig(url="http://127.0.0.1:8008"))]
+    with pytest.raises(ValueError, match=r"and probe in another process has none \(rl\.rewards\.providers\.0\)"):
+        differentiable_rewards({"probe": there}, lambda mel, lens: [], rl)
 
 
 def test_two_threads_get_their_own_scores(until_the_end):
@@ -478,7 +490,8 @@ def test_a_worker_that_hangs_is_replaced_and_ends_with_its_provider(doors):
 
 PARENT = f"""
 from f5_tts.rewards.remote.client import build_remote_provider
-from f5_tts.config.schema import ProviderConfig, WorkerConfig
+from f5_tts.config.load import compose_config
+from f5_tts.config.schema import ProviderConfig, RLTrainConfig, WorkerConfig
 from f5_tts.types import RewardInput
 import sys, torch
 worker = WorkerConfig(python=sys.executable)

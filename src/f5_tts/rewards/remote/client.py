@@ -65,7 +65,10 @@ def read_description(answer: bytes, expected: str, server: str) -> dict[str, Any
 
 
 class RemoteProvider:
-    """Provider that sends the clips to another process for scoring."""
+    """Provider that sends the clips to another process for scoring.
+
+    It has no `loss`, whatever the provider there has: a gradient needs its graph in this process.
+    """
 
     def __init__(self, client: RetryingClient, description: Mapping[str, Any]) -> None:
         self.client, self.max_bytes = client, description["max_bytes"]
