@@ -115,7 +115,8 @@ def write_report(run_dir: Path = RUN_DIR) -> None:
     """Write the table, the plot and the HTML page of a complete run, and print the table."""
     results = {model: read_result(run_dir / "eval" / folder) for model, folder in MODELS.items()}
     rows = [row for model, result in results.items() for row in result.rows(model, ASR)]
-    table = results_table(rows, ASR)
+    speaker_judge = results["base"].speaker_judge
+    table = results_table(rows, ASR, speaker_judge)
     before, after = (results[model].unseen(ASR) for model in ("base", "stage 2"))
     settings, picture = compose_config("F5TTS_Mini_RL", [], RLTrainConfig), run_dir / "run.png"
     change = describe_change(before, after, settings.rl.algorithm)
@@ -124,7 +125,7 @@ def write_report(run_dir: Path = RUN_DIR) -> None:
     held_out = (error_rate(before), error_rate(after))
     draw_run(metrics, picture, algorithm=settings.rl.algorithm, held_out=held_out)
     examples = listen_rows(results, run_dir, settings.eval.num_wavs)
-    write_page(examples, run_dir / "listen.html", Results(rows=rows, asr=ASR, picture=picture))
+    write_page(examples, run_dir / "listen.html", Results(rows=rows, asr=ASR, speaker_judge=speaker_judge, picture=picture))
     print(f"\n{table}\n{change}\n")
     print(f"table {run_dir / 'results.md'}, plot {picture}; to listen, open {run_dir / 'listen.html'} in a browser")
 

@@ -20,7 +20,7 @@ from f5_tts.config.schema import RLConfig, RLTrainConfig, group_size
 from f5_tts.entrypoint import run_command
 from f5_tts.eval.results import Result, read_result
 from f5_tts.eval.statistics import Interval, RatioMetric, Score, paired_interval, similarities, word_errors
-from f5_tts.eval.table import ASR_TITLES
+from f5_tts.eval.table import ASR_TITLES, similarity_title
 from f5_tts.rl.kernel import trainable_steps
 from f5_tts.rl.rollout import rollout_grid
 from f5_tts.train.metrics_log import metric_rows
@@ -39,7 +39,7 @@ ALGORITHMS = {
 BOTH_ASR = "eval.recognisers=[pocketsphinx,whisper]"
 CHANGES = ("change of error rate (95 %)", "relative, % (95 %)", "change of similarity (95 %)")
 COSTS = ("evaluations per update", "updates", "minutes", "peak MiB", "inference cost")
-HEADER = ("model", "guidance", "error rate", "similarity", *CHANGES, *COSTS)
+HEADER = ("model", "guidance", "error rate", "{similarity}", *CHANGES, *COSTS)
 
 
 def phases(seeds: Sequence[int], run_dir: Path = RUN_DIR) -> list[Phase]:
@@ -85,7 +85,8 @@ def table(run_dir: Path, asr: str, seeds: Sequence[int]) -> str:
         results = [read_result(run_dir / f"seed_{seed}" / "eval" / name) for seed in seeds]
         row = [*score_cells(f"stage 2, {name}", results, asr), *changes(base, results, asr)]
         rows.append([*row, *costs(name, [run_dir / f"seed_{seed}" / name for seed in seeds])])
-    lines = [HEADER, ["---"] * len(HEADER), *rows]
+    titles = [name.format(similarity=similarity_title(base.speaker_judge)) for name in HEADER]
+    lines = [titles, ["---"] * len(HEADER), *rows]
     which = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
     title = f"Unseen speakers, {which}, measured {ASR_TITLES[asr]}:"
     return "\n".join([title, "", *(f"| {' | '.join(line)} |" for line in lines)]) + "\n"

@@ -209,6 +209,11 @@ def check_rl(cfg: RLTrainConfig) -> None:
     check_prompt(cfg)
     check_intervals(cfg)
     require(
+        rl.stop_when is None or cfg.eval.every_updates > 0,
+        f"rl.stop_when={rl.stop_when} needs validations while training, and eval.every_updates is 0; set it to 20, or "
+        "rl.stop_when to null",
+    )
+    require(
         rl.ref_model_ckpt is not None or not rl.ref_model_use_ema,
         "rl.ref_model_use_ema=true is for rl.ref_model_ckpt, which is null: the reference is then the policy at the "
         "start of stage 2",

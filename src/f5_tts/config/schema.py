@@ -232,6 +232,7 @@ class EvalConfig:
     out: str | None
     known: str | None
     recognisers: Annotated[list[str], Constraint("a list of pocketsphinx, whisper", is_asr_list)]
+    speaker_judge: str
     providers: list[ProviderConfig]
     num_wavs: Count
 
@@ -370,6 +371,7 @@ class RLConfig:
     max_grad_steps: Count | None
     density_eps: NonNegative
     kl_eps: NonNegative
+    stop_when: Annotated[str, one_of("judge_worse")] | None
     rewards: RewardsConfig
 
 

@@ -11,7 +11,7 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from f5_tts.config.schema import EvalConfig, TrainConfig
+from f5_tts.config.schema import EvalConfig, ProviderConfig, TrainConfig
 from f5_tts.data.audio import load_audio
 from f5_tts.data.tokenizer import Vocabulary
 from f5_tts.eval.results import ASR_METRICS, named_metrics
@@ -25,14 +25,13 @@ from f5_tts.model.checkpoint import HEAD, Checkpoint, load_weights
 from f5_tts.model.flow import time_grid
 from f5_tts.model.mel import LogMel, frames_in
 from f5_tts.rewards.asr.error_rate import char_errors, has_prompt_leak, has_repetition, word_errors
-from f5_tts.rewards.registry import build_providers, score_all
-from f5_tts.rewards.speaker.voice_sim import VoiceSim
+from f5_tts.rewards.registry import build_provider, build_providers, score_all
 from f5_tts.types import RewardInput, RewardProvider, Vocoder
 
 Transcribe = Callable[[list[Tensor], int], list[str]]
 Judges = Mapping[str, RewardProvider]
 VOICE_JUDGE = "voice"
-SIMILARITY = f"{VOICE_JUDGE}.{VoiceSim.component}"
+SIMILARITY = f"{VOICE_JUDGE}.sim"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,16 +113,21 @@ def score_clip(item: EvalItem, transcript: str, judge_values: Mapping[str, float
 
 
 def build_judges(settings: EvalConfig) -> dict[str, RewardProvider]:
-    """Build the speaker-similarity judge and the providers of eval.providers.
+    """Build the speaker judge and the providers of eval.providers.
 
-    Raises ValueError if two metrics would have the same name.
+    Raises ValueError if the speaker judge measures something else, or if two metrics would have the same name.
     """
+    voice = build_provider(ProviderConfig(name=settings.speaker_judge), "eval.speaker_judge")
+    if voice.component != "sim":
+        raise ValueError(
+            f"eval.speaker_judge={settings.speaker_judge} scores {voice.component}; a speaker judge has the component sim"
+        )
     judges = build_providers(settings.providers, "eval.providers")
     names = [judge.component for judge in judges.values()]
     duplicates = sorted({name for name in names if names.count(name) > 1 or name in (*ASR_METRICS, "sim", "rtf")})
     if duplicates:
         raise ValueError(f"eval.providers: eval/{duplicates[0]} would have two meanings; rename one `component`")
-    return {VOICE_JUDGE: VoiceSim(), **judges}
+    return {VOICE_JUDGE: voice, **judges}
 
 
 def judge_scores(

@@ -36,6 +36,7 @@ class Result:
     dev_error_rates: dict[str, dict[str, float]]  # by recognizer and guidance
     scores: dict[str, list[Score]]  # by recognizer; one score per take of a test item
     rtf: float = field(compare=False)  # real-time factor: s of computation per s of speech; varies between runs
+    speaker_judge: str = "voice_sim"  # provider that measured similarity; earlier files have none: it was this one
     mark: str = ""  # of weights, settings and items; equal evaluations have the same one
 
     def rows(self, model: str, asr: str) -> list[ResultRow]:
@@ -118,7 +119,7 @@ def check_result(result: Result) -> None:
     numbers += [value for score in scores for value in (score.edits, score.words, score.char_edits, score.chars)]
     numbers += [result.rtf, *(score.similarity for score in scores)]
     numbers += [value for score in scores for value in score.opinions.values()]
-    texts = [result.ckpt, result.mark, *(text for score in scores for text in (score.id, score.hypothesis))]
+    texts = [result.ckpt, result.mark, result.speaker_judge, *(text for score in scores for text in (score.id, score.hypothesis))]
     flags = [flag for score in scores for flag in (score.seen, score.stutters, score.leaks)]
     if not all(type(value) in (int, float) for value in numbers):
         raise ValueError("a value that must be a number is not one")

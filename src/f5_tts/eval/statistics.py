@@ -25,7 +25,7 @@ class Score:
     chars: int
     stutters: bool  # whether words are repeated in a row more often than in the text
     leaks: bool  # whether the transcript begins with words of the prompt
-    similarity: float  # speaker similarity to the prompt, as computed by the reward
+    similarity: float  # speaker similarity to the prompt, by eval.speaker_judge
     hypothesis: str  # transcript by the recognizer
     opinions: dict[str, float] = field(default_factory=dict)  # scores of other judges by component; NaN: does not apply
 

@@ -11,7 +11,7 @@ ASR_TITLES = {
     "pocketsphinx": "by the reward's recogniser (pocketsphinx)",
     "whisper": "by the judge (Whisper tiny.en), which was never a reward",
 }
-HEADER = ("model", "guidance", "voices", "error rate (95 %)", "similarity (95 %)", "clips")
+SIMILARITY_TITLES = {"voice_sim": "similarity, by the reward voice_sim", "ecapa_sim": "similarity, by the judge ecapa_sim"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,7 +26,7 @@ class ResultRow:
     clips: int
 
     def cells(self) -> tuple[str, ...]:
-        """Format the row, in the order of `HEADER`."""
+        """Format the row, in the order of `header`."""
         error, voice = percent(self.error_rate), decimals(self.similarity)
         return (self.model, f"{self.guidance:g}", self.voices, error, voice, str(self.clips))
 
@@ -48,13 +48,23 @@ def result_rows(model: str, guidance: float | int, scores: Sequence[Score]) -> l
     ]
 
 
-def results_table(rows: Sequence[ResultRow], asr: str) -> str:
-    """Format the rows as an aligned Markdown table for one recognizer, pocketsphinx or whisper."""
-    lines = [HEADER, *(row.cells() for row in rows)]
+def results_table(rows: Sequence[ResultRow], asr: str, speaker_judge: str) -> str:
+    """Format the rows as an aligned Markdown table for one recognizer, pocketsphinx or whisper, and a speaker judge."""
+    lines = [header(speaker_judge), *(row.cells() for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    header, *body = (" | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) for line in lines)
+    first, *body = (" | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) for line in lines)
     rule = " | ".join("-" * w for w in widths)
-    return "\n".join([title(asr), "", *(f"| {line} |" for line in (header, rule, *body))]) + "\n"
+    return "\n".join([title(asr), "", *(f"| {line} |" for line in (first, rule, *body))]) + "\n"
+
+
+def header(speaker_judge: str) -> tuple[str, ...]:
+    """Return the titles of the columns."""
+    return ("model", "guidance", "voices", "error rate (95 %)", f"{similarity_title(speaker_judge)} (95 %)", "clips")
+
+
+def similarity_title(speaker_judge: str) -> str:
+    """Return the title of the similarity, which says whether the digit recipe rewards what measured it."""
+    return SIMILARITY_TITLES.get(speaker_judge, f"similarity, by {speaker_judge}")
 
 
 def title(asr: str) -> str:

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from rapidfuzz.distance import Levenshtein
 
-from f5_tts.eval.table import HEADER, ResultRow, title
+from f5_tts.eval.table import ResultRow, header, title
 from f5_tts.files import write_atomically
 from f5_tts.rewards.asr.error_rate import normalize
 
@@ -42,6 +42,7 @@ class Results:
 
     rows: Sequence[ResultRow]
     asr: str  # pocketsphinx or whisper
+    speaker_judge: str  # provider that measured similarity
     picture: Path
 
 
@@ -51,17 +52,17 @@ def write_page(rows: Sequence[ListenRow], path: str | Path, results: Results) ->
     content = PAGE.format(
         style=STYLE,
         recogniser=escape(title(results.asr)),
-        results=results_html(results.rows),
+        results=results_html(results),
         picture=link(results.picture, path.parent),
         listen=listen_html(rows, path.parent),
     )
     write_atomically(path, lambda tmp_path: tmp_path.write_text(content, encoding="utf-8"))
 
 
-def results_html(rows: Sequence[ResultRow]) -> str:
+def results_html(results: Results) -> str:
     """Render the results table."""
-    body = "\n".join(table_row("td", row.cells()) for row in rows)
-    return f"<thead>{table_row('th', HEADER)}</thead>\n<tbody>\n{body}\n</tbody>"
+    body = "\n".join(table_row("td", row.cells()) for row in results.rows)
+    return f"<thead>{table_row('th', header(results.speaker_judge))}</thead>\n<tbody>\n{body}\n</tbody>"
 
 
 def table_row(tag: str, cells: Sequence[str]) -> str:

@@ -66,7 +66,14 @@ def best_of(cfg: RLTrainConfig) -> Result:
     judges = build_judges(settings)
     scores = {name: score_clips(items, clips, synthesizer, build_asr(name), judges) for name in settings.recognisers}
     guidance = dict.fromkeys(settings.recognisers, strength)
-    result = Result(ckpt=settings.ckpt, guidance=guidance, dev_error_rates={}, scores=scores, rtf=rtf)
+    result = Result(
+        ckpt=settings.ckpt,
+        guidance=guidance,
+        dev_error_rates={},
+        scores=scores,
+        rtf=rtf,
+        speaker_judge=settings.speaker_judge,
+    )
     write_result(result, Path(settings.out))
     return result
 

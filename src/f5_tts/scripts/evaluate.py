@@ -85,7 +85,13 @@ def evaluate_checkpoint(
     }
     first = settings.recognisers[0]
     keep_examples(test, clips[guidance[first]], select_examples(scores[first], settings.num_wavs), synthesizer)
-    return {"guidance": guidance, "dev_error_rates": rates, "scores": scores, "rtf": rtf}
+    return {
+        "guidance": guidance,
+        "dev_error_rates": rates,
+        "scores": scores,
+        "rtf": rtf,
+        "speaker_judge": settings.speaker_judge,
+    }
 
 
 def reuse_result(cfg: TrainConfig, mark: str) -> Result | None:

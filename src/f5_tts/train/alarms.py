@@ -19,11 +19,13 @@ MAX_KL = 0.5  # per mel entry: means are one standard deviation from the referen
 MAX_KL_GROWTH = 10.0  # growth factor within WINDOW updates
 MIN_KL = 0.02  # growth from a KL below it is ignored, since KL starts at 0
 MAX_WER_RISE = 0.05  # rise of the judge's error rate; a few dozen clips mostly vary by less at random
+MAX_SIMILARITY_FALL = 0.05  # fall of eval/sim, likewise
 SPREAD_ADVICE = (
     "raise rl.mini_repeat_count, or what makes samples differ (rl.temperature, flow_grpo: rl.sde.a), or add a reward "
     "that distinguishes them"
 )
-VALIDATIONS = 3  # number of validations in which reward and error rate must both rise
+VALIDATED = ("eval/wer", "judge/wer", "eval/sim")  # metrics of a validation that are kept
+VALIDATIONS = 2  # number of last validations that must all be worse than an earlier one
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,17 +34,16 @@ class History:
 
     start: list[Row] = field(default_factory=list)  # the first WINDOW updates of the run
     recent: deque[Row] = field(default_factory=lambda: deque(maxlen=HISTORY_LENGTH))  # the last HISTORY updates
-    validated: deque[Row] = field(default_factory=lambda: deque(maxlen=VALIDATIONS))  # `judge/wer`, and the mean
-    # of `reward/mean` over the last HISTORY updates, by validation
+    validated: list[Row] = field(default_factory=list)  # `VALIDATED` and the mean of `reward/mean` over the last
+    # HISTORY_LENGTH updates (NaN before the first one), by validation
 
     def add(self, row: Row) -> None:
         """Append the metrics of one update, and the validation result with the mean recent reward if there is one."""
         if len(self.start) < WINDOW:
             self.start.append(row)
         self.recent.append(row)
-        rewards = values(self.recent, "reward/mean")
-        if row.get("judge/wer") is not None and rewards:
-            self.validated.append({"judge/wer": row["judge/wer"], "reward/mean": fmean(rewards)})
+        if result := {name: row[name] for name in VALIDATED if name in row}:
+            self.validated.append({**result, "reward/mean": mean_of(self.recent, "reward/mean")})
 
 
 AlarmFn = Callable[[History], str | None]  # returns what was found and what to do, or None
@@ -117,16 +118,27 @@ def no_spread(history: History) -> str | None:
     return None
 
 
-def reward_hacked(history: History) -> str | None:
-    """Check for reward hacking: the reward rises while the judge's error rate rises too."""
-    if len(history.validated) < VALIDATIONS:
-        return None
-    rewards, errors = (values(history.validated, name) for name in ("reward/mean", "judge/wer"))
-    if rewards == sorted(set(rewards)) and min(errors[1:]) > errors[0] + MAX_WER_RISE:
-        return (
-            f"over {VALIDATIONS} validations reward/mean rose from {rewards[0]:.3g} to {rewards[-1]:.3g} and judge/wer "
-            f"from {errors[0]:.3g} to {errors[-1]:.3g}: stop and take model_best.pt, or raise rl.kl_weight"
-        )
+def reward_hacked(history: History, judge: str = "judge/wer") -> str | None:
+    """Check for reward hacking: the reward is higher than at the best validation so far, and the validation worse.
+
+    It is worse where in each of the last VALIDATIONS ones the judge's error rate is more than MAX_WER_RISE above the
+    lowest before them, or `eval/sim` more than MAX_SIMILARITY_FALL below the highest. The reward is that before each of
+    them, and before the best one.
+    """
+    for metric, sign, limit in ((judge, 1, MAX_WER_RISE), ("eval/sim", -1, MAX_SIMILARITY_FALL)):
+        rows = [row for row in history.validated if values([row], metric)]
+        earlier, last = rows[:-VALIDATIONS], rows[-VALIDATIONS:]
+        if not earlier:
+            continue
+        best = min(earlier, key=lambda row: sign * mean_of([row], metric))
+        is_worse = all(sign * (mean_of([row], metric) - mean_of([best], metric)) > limit for row in last)
+        reward = mean_of([best] if values([best], "reward/mean") else history.start, "reward/mean")
+        if is_worse and min(values(last, "reward/mean"), default=math.nan) > reward:
+            return (
+                f"reward/mean rose from {reward:.3g} at the best validation to {mean_of(last[-1:], 'reward/mean'):.3g}, "
+                f"and {metric} went from {mean_of([best], metric):.3g} to {mean_of(last[-1:], metric):.3g}: stop and "
+                "take model_best.pt, lower optim.learning_rate, or raise rl.kl_weight"
+            )
     return None
 
 
@@ -146,6 +158,10 @@ class AlarmMonitor:
         self.alarms, self.history, self.active = alarms, History(), set[str]()
         for row in past_rows:
             self.history.add(row)
+
+    def is_active(self, name: str) -> bool:
+        """Check whether an alarm is active after the last update, also after one of before a resume."""
+        return name in self.alarms and self.alarms[name](self.history) is not None
 
     def __call__(self, row: Row) -> tuple[dict[str, float], list[str]]:
         """Return a metric for each alarm that is active after this update, and a line for each that is new."""

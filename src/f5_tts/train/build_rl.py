@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,7 +25,8 @@ from f5_tts.rl.algorithms import find_algorithm
 from f5_tts.rl.kernel import trainable_steps
 from f5_tts.rl.rollout import rollout_grid
 from f5_tts.rl.scoring import RewardScorer
-from f5_tts.train.alarms import ALARMS, AlarmFn
+from f5_tts.train.alarms import ALARMS, AlarmFn, reward_hacked
+from f5_tts.train.validation import Best, selecting_metric
 from f5_tts.types import Vocoder
 
 
@@ -126,10 +128,19 @@ def build_evaluator(cfg: RLTrainConfig, vocabulary: Vocabulary, vocoder: Vocoder
     )
 
 
-def build_alarms(rl: RLConfig) -> dict[str, AlarmFn]:
+def build_best(cfg: RLTrainConfig) -> Best | None:
+    """Build the record of the best validation; None without eval.every_updates."""
+    if not cfg.eval.every_updates:
+        return None
+    return Best(selecting_metric(cfg.eval.recognisers, cfg.rl.rewards.providers), cfg.eval.speaker_judge)
+
+
+def build_alarms(cfg: RLTrainConfig) -> dict[str, AlarmFn]:
     """Select the alarms that apply to this run; no_spread does where samples of a group are compared."""
+    rl, judge = cfg.rl, selecting_metric(cfg.eval.recognisers, cfg.rl.rewards.providers)
     compares = group_size(rl) > 1 and not find_algorithm(rl.algorithm).uses_reward_gradients
-    return {name: alarm for name, alarm in ALARMS.items() if name != "no_spread" or compares}
+    chosen = {name: alarm for name, alarm in ALARMS.items() if name != "no_spread" or compares}
+    return chosen | {"reward_hacked": partial(reward_hacked, judge=judge)}
 
 
 def describe_rollouts(cfg: RLTrainConfig, num_items: int, world_size: int) -> str:

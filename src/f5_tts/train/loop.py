@@ -49,6 +49,7 @@ class LoopContext:
     optim: OptimConfig
     total: int  # number of updates
     updates_per_rollout: int = 1  # updates that use the same rollout; a run is saved and stopped only between rollouts
+    stop_alarm: str | None = None  # alarm that ends the run when it is active
 
 
 def fit(
@@ -62,6 +63,8 @@ def fit(
     make_samples: MakeSamples[Item] | None = None,
 ) -> bool:
     """Train until the last update; return False if the user stopped the run before (the state is saved either way).
+
+    An active `stop_alarm` ends the run as its last update does, and a run that is resumed with it makes no update.
 
     An item is what one update is computed from. `policy` is the model as the accelerator prepared it. `compute_loss`
     yields the loss of an item in slices that add up to it; the backward pass of each runs before the next slice is
@@ -87,10 +90,11 @@ def fit(
         with closing(metrics_log), explain_oom():  # the bar is closed before an error is printed
             if state.update == 0 and (start_metrics := validate(state)):
                 metrics_log(start_metrics, 0)
-            done, stopped = time.perf_counter(), False
+            done, stopped, ended = time.perf_counter(), False, False
             while state.update < context.total:
-                if state.update % context.updates_per_rollout == 0 and any_rank(stop.requested, accelerator):
-                    stopped = True
+                if state.update % context.updates_per_rollout == 0:
+                    stopped, ended = any_rank(stop.requested, accelerator), is_ended_by_alarm(context)
+                if stopped or ended:
                     break
                 started = time.perf_counter()
                 set_seed(update_seed(optim.seed, state.update, accelerator.process_index))
@@ -108,7 +112,18 @@ def fit(
                     metrics_log.log_samples(make_samples(state.model, item), state.update)
         checkpoints.save_last(state)  # a signal does not interrupt the save
     checkpoints.release_lock()
+    if ended and accelerator.is_main_process:
+        print(
+            f"the run ended after update {state.update} of {context.total}, because the alarm {context.stop_alarm} is "
+            f"active: {checkpoints.path} has this state and model_best.pt; rl.stop_when=null goes on from here"
+        )
     return not stopped
+
+
+def is_ended_by_alarm(context: LoopContext) -> bool:
+    """Check whether the alarm that ends the run is active; all ranks get the answer of the main one."""
+    alarm = context.stop_alarm
+    return alarm is not None and any_rank(context.metrics_log.is_active(alarm), context.accelerator)
 
 
 def train_update(

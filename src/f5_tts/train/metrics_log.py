@@ -95,6 +95,10 @@ class MetricsLog:
         finite = {name: value for name, value in row.items() if value is not None}
         self.ask_tracker(lambda tracker: tracker.log(finite, update))
 
+    def is_active(self, alarm: str) -> bool:
+        """Check whether an alarm is active; on ranks other than the main one none is."""
+        return self.writes and self.alarm_monitor.is_active(alarm)
+
     def log_samples(self, samples: Samples, update: int) -> None:
         """Write the clips and the table of an update to the folder `samples`, and log them to the tracker."""
         if self.writes and samples.clips:

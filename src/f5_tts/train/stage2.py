@@ -22,6 +22,7 @@ from f5_tts.train.accelerator import prepare_model
 from f5_tts.train.build import build_batches, build_plan, build_train_state, count_updates, group_batches
 from f5_tts.train.build_rl import (
     build_advantage,
+    build_best,
     build_policy,
     build_reference,
     build_scorer,
@@ -84,7 +85,7 @@ def build_stage2(cfg: RLTrainConfig, accelerator: Accelerator) -> Stage2:
     initial = checkpoints.initial_weights(checkpoint)
     models = build_models(cfg, initial, vocabulary, total, make_optimizer, accelerator)
     advantage = build_advantage(scorer, cfg.rl)
-    best = Best() if cfg.eval.every_updates else None
+    best = build_best(cfg)
     models.state.stateful |= {
         name: component
         for name, component in (("baseline", advantage), ("best", best))

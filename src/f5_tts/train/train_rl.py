@@ -19,6 +19,8 @@ from f5_tts.train.sample_log import RolloutSamples
 from f5_tts.train.stage2 import Stage2, build_stage2, prompt_batches
 from f5_tts.train.validation import Validation
 
+STOP_ALARMS = {"judge_worse": "reward_hacked"}  # rl.stop_when -> the alarm that ends the run
+
 
 def train_rl(cfg: RLTrainConfig) -> bool:
     """Train by reinforcement learning from the checkpoint in ckpts.save_dir, else from ckpts.init_from.
@@ -43,6 +45,7 @@ def train_rl(cfg: RLTrainConfig) -> bool:
             optim=cfg.optim,
             total=stage2.total,
             updates_per_rollout=cfg.rl.updates_per_rollout,
+            stop_alarm=None if cfg.rl.stop_when is None else STOP_ALARMS[cfg.rl.stop_when],
         ),
         validate=build_validation(stage2, cfg, metrics_log.write_line) or no_validation,
         make_samples=RolloutSamples(scorer.vocoder, cfg.model.mel_spec) if log_samples else None,
@@ -66,7 +69,7 @@ def build_metrics_log(stage2: Stage2, cfg: RLTrainConfig) -> MetricsLog:
         total=stage2.total,
         title=cfg.rl.algorithm,
         writes=stage2.accelerator.is_main_process,
-        alarms=build_alarms(cfg.rl),
+        alarms=build_alarms(cfg),
         epoch=epoch_counter(stage2.plan, cfg.optim, cfg.rl.updates_per_rollout, world_size),
         tracker=stage2.tracker,
     )

@@ -3,27 +3,42 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from f5_tts.config.schema import ProviderConfig
 from f5_tts.eval.evaluator import Evaluator
+from f5_tts.eval.results import METRIC_PREFIX
 from f5_tts.model.cfm import CFM
 from f5_tts.train.checkpoint_dir import CheckpointDir
 from f5_tts.train.train_state import TrainState
 
 # allowed drop of eval/sim since the start: a lower error rate must not cost speaker similarity
 MAX_SIMILARITY_DROP = 0.02
+ASR_REWARDS = {"pocketsphinx": "digits_wer"}  # recognizer -> the reward that transcribes with it
+
+
+def selecting_metric(recognizers: Sequence[str], rewards: Sequence[ProviderConfig]) -> str:
+    """Return the error rate that selects `model_best.pt` and that the alarm reward_hacked watches.
+
+    It is that of the first of eval.recognisers that is no reward of the run (a reward has a weight other than 0). If
+    all of them are, it is that of the first.
+    """
+    rewarded = {entry.name for entry in rewards if entry.weight != 0}
+    judges = [name for name in recognizers if ASR_REWARDS.get(name) not in rewarded]
+    return f"{METRIC_PREFIX[(judges or recognizers)[0]]}/wer"
 
 
 class Best:
     """Best validation of a run so far; `model_best.pt` holds its weights.
 
-    It has the lowest judge/wer (eval/wer without a judge) of all validations whose eval/sim is at most 0.02 below that
-    of the first one; of equal ones the oldest. All three metrics are those of the raw weights.
+    It has the lowest error rate by `selecting` (see `selecting_metric`) of all validations whose eval/sim is at most
+    0.02 below that of the first one; of equal ones the oldest. Both metrics are those of the raw weights.
     """
 
-    def __init__(self) -> None:
-        self.measure = ""  # metric that is compared
+    def __init__(self, selecting: str, speaker_judge: str) -> None:
+        self.judges = [selecting, speaker_judge]  # of this run
+        self.compared: list[str] = []  # the same of the record
         self.value = 0.0  # lowest value of that metric
         self.update = -1  # update of that value
         self.first_similarity = 0.0
@@ -31,26 +46,25 @@ class Best:
     def is_new_best(self, metrics: Mapping[str, float], update: int) -> bool:
         """Check whether a validation is the new best, and record it if so.
 
-        The first validation always is, and so is the first one that is decided by another metric than before.
+        The first validation always is, and so is the first one by other judges than before.
         """
-        measure = "judge/wer" if "judge/wer" in metrics else "eval/wer"
-        similarity = metrics["eval/sim"]
-        if measure != self.measure:
-            self.measure, self.first_similarity = measure, similarity
-        elif metrics[measure] >= self.value or similarity < self.first_similarity - MAX_SIMILARITY_DROP:
+        error, similarity = metrics[self.judges[0]], metrics["eval/sim"]
+        if self.judges != self.compared:
+            self.compared, self.first_similarity = self.judges, similarity
+        elif error >= self.value or similarity < self.first_similarity - MAX_SIMILARITY_DROP:
             return False
-        self.value, self.update = metrics[measure], update
+        self.value, self.update = error, update
         return True
 
     def __str__(self) -> str:
         return (
-            f"lowest {self.measure} so far with eval/sim at least {self.first_similarity - MAX_SIMILARITY_DROP:.3f}"
+            f"lowest {self.judges[0]} so far with eval/sim at least {self.first_similarity - MAX_SIMILARITY_DROP:.3f}"
             f" ({MAX_SIMILARITY_DROP} below the start)"
         )
 
     def state_dict(self) -> dict[str, Any]:
         """Return the record as plain values, for a checkpoint."""
-        return dict(vars(self))
+        return {name: value for name, value in vars(self).items() if name != "judges"}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the record from a checkpoint."""
