@@ -423,6 +423,16 @@ def test_stage_1_refuses_a_validation_that_it_would_not_make():
     assert mini_rl("eval.every_updates=5").eval.every_updates == 5
 
 
+def test_a_run_that_stops_by_its_judge_needs_validations():
+    with pytest.raises(
+        ConfigError, match=r"^rl\.stop_when=judge_worse needs validations.*eval\.every_updates is 0; set"
+    ):
+        mini_rl("rl.stop_when=judge_worse", "eval.every_updates=0")
+    assert mini_rl("rl.stop_when=judge_worse", "eval.every_updates=20").rl.stop_when == "judge_worse"
+    with pytest.raises(ConfigError, match=r"rl\.stop_when=never is not allowed; allowed: .*judge_worse"):
+        mini_rl("rl.stop_when=never")
+
+
 def test_checks_hold_for_a_config_changed_in_code_too():
     cfg = mini()
     cfg.optim.epochs = 0

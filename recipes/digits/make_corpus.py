@@ -235,8 +235,8 @@ def text_lists(seed: int) -> dict[str, dict[int, list[str]]]:
 
 def draw_texts(lists: dict[int, list[str]], lengths: Sequence[int], count: int, rng: np.random.Generator) -> list[str]:
     """Draw `count` different texts, of each length in turn."""
-    remaining = {length: iter(rng.permutation(lists[length]).tolist()) for length in lengths}
-    return [next(remaining[length]) for length in itertools.islice(itertools.cycle(lengths), count)]
+    remaining = {length: iter(rng.permutation(len(lists[length])).tolist()) for length in lengths}
+    return [lists[length][next(remaining[length])] for length in itertools.islice(itertools.cycle(lengths), count)]
 
 
 def train_clips(per_voice: int) -> list[Clip]:

@@ -125,7 +125,9 @@ def write_report(run_dir: Path = RUN_DIR) -> None:
     held_out = (error_rate(before), error_rate(after))
     draw_run(metrics, picture, algorithm=settings.rl.algorithm, held_out=held_out)
     examples = listen_rows(results, run_dir, settings.eval.num_wavs)
-    write_page(examples, run_dir / "listen.html", Results(rows=rows, asr=ASR, speaker_judge=speaker_judge, picture=picture))
+    write_page(
+        examples, run_dir / "listen.html", Results(rows=rows, asr=ASR, speaker_judge=speaker_judge, picture=picture)
+    )
     print(f"\n{table}\n{change}\n")
     print(f"table {run_dir / 'results.md'}, plot {picture}; to listen, open {run_dir / 'listen.html'} in a browser")
 

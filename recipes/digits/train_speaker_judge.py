@@ -17,6 +17,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from f5_tts.config.load import load_config
+from f5_tts.config.schema import TrainConfig
+from f5_tts.files import write_atomically
+from f5_tts.model.build import build_vocoder
+from f5_tts.model.mel import LogMel
+from f5_tts.rewards.speaker.ecapa import EMBEDDING, EcapaTdnn
+from f5_tts.rewards.speaker.ecapa_sim import SHIPPED, speaker_features
 from recipes.digits.make_corpus import (
     DEV_VOICES,
     LENGTHS,
@@ -30,18 +42,6 @@ from recipes.digits.make_corpus import (
     eval_items,
     text_lists,
 )
-from safetensors.torch import save_file
-from torch import Tensor, nn
-from torch.nn import functional as F
-from tqdm import tqdm
-
-from f5_tts.config.load import load_config
-from f5_tts.config.schema import TrainConfig
-from f5_tts.files import write_atomically
-from f5_tts.model.build import build_vocoder
-from f5_tts.model.mel import LogMel
-from f5_tts.rewards.speaker.ecapa import EMBEDDING, EcapaTdnn
-from f5_tts.rewards.speaker.ecapa_sim import SHIPPED, speaker_features
 
 NUM_VOICES = 500  # random ones
 CLIPS_PER_VOICE = 8
@@ -235,9 +235,7 @@ def recordings(items: Sequence[EvalItem], vocode: Copy | None = None) -> list[tu
     speak = DigitSynthesizer()
     pairs = []
     for item in items:
-        clip, prompt = (
-            torch.from_numpy(speak(item.prompt.voice, text)) for text in (item.text, item.prompt.text)
-        )
+        clip, prompt = (torch.from_numpy(speak(item.prompt.voice, text)) for text in (item.text, item.prompt.text))
         pairs.append((clip if vocode is None else vocode(clip, 0.0), prompt))
     return pairs
 

@@ -7,11 +7,15 @@ from collections import defaultdict
 from importlib.metadata import PackageNotFoundError, requires
 
 PACKAGE = "f5-tts-rl"
+ASSET_PACKAGES = ("resemblyzer", "distillmos")  # import names of packages of which only the weights are used
+INSTALL_ASSETS = "pip install --no-deps -r requirements-assets.txt"
 REQUIREMENT = re.compile(r"(?P<name>[\w.-]+).*; extra == ['\"](?P<extra>[\w-]+)['\"]")
 
 
 def install_hint(library: str) -> str:
     """Return the command that installs a library, given by its import name: the smallest extra that requires it."""
+    if library in ASSET_PACKAGES:
+        return INSTALL_ASSETS
     name = library.replace("_", "-")
     members = extras_of_this_package()
     candidates = [extra for extra, names in members.items() if name in names]

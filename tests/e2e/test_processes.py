@@ -47,6 +47,24 @@ class Breaks:
         return [0.1 * place for place in range(len(inputs))]
 """
 
+HACKED = """
+class Rises:
+    component = "level"
+    calls = 0
+
+    def score(self, inputs):
+        self.calls += 1
+        return [self.calls + 0.1 * place for place in range(len(inputs))]
+
+
+class Falls(Rises):
+    component = "sim"
+
+    def score(self, inputs):
+        self.calls += 1
+        return [-0.1 * self.calls] * len(inputs)
+"""
+
 
 def launch(module: str, options: list[str], **environment: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", module]
@@ -144,6 +162,23 @@ def test_a_reward_that_fails_on_one_process_ends_both_with_its_sentence(warmed_u
     assert code != 0
     assert "error: process 1 of 2 failed: " in err and err.count("the ear fell off") >= 2
     assert read(save_dir / "model_last.pt")["update"] == 1
+
+
+def test_a_hacked_reward_ends_both_processes_after_the_same_update_with_all_saved(warmed_up, tiny, tmp_path):
+    """Let the reward rise and the voice get worse with every call; only the main process validates."""
+    (tmp_path / "hacked.py").write_text(HACKED)
+    save_dir = tmp_path / "run"
+    save_dir.mkdir()
+    shutil.copy(warmed_up / "model_last.pt", save_dir)
+    reward = ["rl.rewards.providers=[{name: 'hacked:Rises'}]", "rl.rewards.gates=[]", "rl.credit=sample"]
+    watch = ["eval.every_updates=1", "eval.dev_takes=1", "eval.steps=2", "eval.speaker_judge=hacked:Falls"]
+    options = [*OPTIONS["stage 2"], *tiny, *reward, *watch, "rl.stop_when=judge_worse", "optim.max_updates=40"]
+    paths = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    code, out, err = run_two(MODULES["stage 2"], [*options, f"ckpts.save_dir={save_dir}"], PYTHONPATH=paths)
+    assert code == 0, err
+    assert out.count("because the alarm reward_hacked is active") == 1
+    assert 3 <= read(save_dir / "model_last.pt")["update"] == rows(save_dir)[-1]["update"] < 40
+    assert read(save_dir / "model_last.pt")["processes"] == 2 and (save_dir / "model_best.pt").is_file()
 
 
 @pytest.mark.usefixtures("real_start")

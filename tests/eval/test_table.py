@@ -16,19 +16,26 @@ ROW = ResultRow(
 
 
 def test_the_table_says_who_measured_and_aligns_its_columns():
-    assert results_table([ROW], "pocketsphinx") == (
+    assert results_table([ROW], "pocketsphinx", "voice_sim") == (
         "Held-out digit strings, measured by the reward's recogniser (pocketsphinx):\n"
         "\n"
-        "| model | guidance | voices | error rate (95 %)     | similarity (95 %)      | clips |\n"
-        "| ----- | -------- | ------ | --------------------- | ---------------------- | ----- |\n"
-        "| base  | 2        | unseen | 31.2 % (25.0 to 37.5) | 0.765 (0.750 to 0.780) | 160   |\n"
+        "| model | guidance | voices | error rate (95 %)     | similarity, by the reward voice_sim (95 %) | clips |\n"
+        "| ----- | -------- | ------ | --------------------- | ------------------------------------------ | ----- |\n"
+        "| base  | 2        | unseen | 31.2 % (25.0 to 37.5) | 0.765 (0.750 to 0.780)                     | 160   |\n"
     )
 
 
+def test_a_similarity_by_a_judge_of_ones_own_is_named_after_it():
+    assert "| similarity, by the judge ecapa_sim (95 %) |" in results_table([ROW], "whisper", "ecapa_sim")
+    assert "| similarity, by mine:Voices (95 %) |" in results_table([ROW], "whisper", "mine:Voices")
+
+
 def test_the_judge_is_named_as_one_that_was_never_a_reward():
-    assert "measured by the judge (Whisper tiny.en), which was never a reward:" in results_table([ROW], "whisper")
+    assert "measured by the judge (Whisper tiny.en), which was never a reward:" in results_table(
+        [ROW], "whisper", "ecapa_sim"
+    )
     with pytest.raises(ValueError, match="recogniser is 'google'; allowed: pocketsphinx, whisper"):
-        results_table([ROW], "google")
+        results_table([ROW], "google", "voice_sim")
 
 
 def test_voices_never_seen_come_first_and_are_kept_apart_from_seen_ones():

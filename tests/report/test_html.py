@@ -52,7 +52,7 @@ def results(tmp_path: Path) -> Results:
         similarity=Interval(0.75, 0.7, 0.8),
         clips=160,
     )
-    return Results(rows=[row], asr="pocketsphinx", picture=tmp_path / "run.png")
+    return Results(rows=[row], asr="pocketsphinx", speaker_judge="voice_sim", picture=tmp_path / "run.png")
 
 
 def written(tmp_path: Path, results: Results, *rows: ListenRow) -> Reader:

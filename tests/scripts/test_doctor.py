@@ -21,8 +21,9 @@ from packaging.requirements import Requirement
 from f5_tts.config.load import compose_config, config_names, schema_of
 from f5_tts.config.schema import RLTrainConfig, TrainConfig
 from f5_tts.doctor.rewards import max_group_sum
-from f5_tts.doctor.run_setup import evenly_spaced, install, libraries
+from f5_tts.doctor.run_setup import evenly_spaced, libraries
 from f5_tts.doctor.update import disk
+from f5_tts.extras import ASSET_PACKAGES, install_hint
 from f5_tts.rewards.registry import PROVIDERS, provider_attribute
 from f5_tts.scripts import doctor
 from f5_tts.train import train
@@ -329,12 +330,12 @@ def test_an_extra_that_is_not_installed_is_named(tmp_path):
 def test_every_library_that_is_asked_for_comes_with_the_extra_that_is_named():
     text = (REPOSITORY / "pyproject.toml").read_text("utf-8")
     for library, extra in EXTRAS.items():
-        assert install(library) == f'pip install -e ".[{extra}]"'
+        assert install_hint(library) == f'pip install -e ".[{extra}]"'
         (line,) = re.findall(rf"^{extra} = (\[.*\])", text, re.MULTILINE)
         assert library.replace("_", "-") in {Requirement(entry).name for entry in yaml.safe_load(line)}
     required = {library for name in PROVIDERS for library in provider_attribute(name, "requires", ())}
-    assert {"pocketsphinx", "funasr"} <= required <= {*EXTRAS, "resemblyzer"}
-    assert install("resemblyzer") == "pip install --no-deps -r requirements-assets.txt"
+    assert {"pocketsphinx", "funasr"} <= required <= {*EXTRAS, *ASSET_PACKAGES}
+    assert install_hint("resemblyzer") == "pip install --no-deps -r requirements-assets.txt"
 
 
 def test_only_what_a_config_uses_is_asked_for():

@@ -1,10 +1,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
 
 import pytest
 
-from f5_tts.train.alarms import ALARMS, AlarmMonitor, Row
+from f5_tts.train.alarms import ALARMS, AlarmFn, AlarmMonitor, Row, reward_hacked
+from f5_tts.train.metrics_log import metric_rows
+
+RECORDED = Path(__file__).parent
+BY_POCKETSPHINX = {"reward_hacked": partial(reward_hacked, judge="eval/wer")}
 
 BAD = {
     "sigma_collapsed": "rl.train_sigma=false",
@@ -47,9 +54,9 @@ def made(name: str, update: int) -> dict[str, float]:
     return row
 
 
-def rung(rows: list[dict[str, float]]) -> tuple[list[set[str]], list[str]]:
+def rung(rows: list[dict[str, float]], alarms: Mapping[str, AlarmFn] = ALARMS) -> tuple[list[set[str]], list[str]]:
     """Collect the active alarms after each row, and all lines."""
-    watch, ringing, output = AlarmMonitor(ALARMS), list[set[str]](), list[str]()
+    watch, ringing, output = AlarmMonitor(alarms), list[set[str]](), list[str]()
     for row in rows:
         result, lines = watch(row)
         assert set(result.values()) <= {1.0}
@@ -78,8 +85,11 @@ def test_an_alarm_rings_alone_soon_after_what_it_watches_for_and_says_once_which
 
 @pytest.mark.parametrize("name", BAD)
 def test_it_stops_when_all_is_well_again_and_is_said_anew_when_not(name: str):
+    """Let the reward of the second bad stretch be higher than before, as it is where it is hacked."""
     bad = [made(name, update) for update in range(120)]
-    ringing, output = rung(bad[:80] + [healthy(update) for update in range(80, 140)] + bad[40:])
+    more = 0.5 if name == "reward_hacked" else 0.0
+    again = [{**row, "reward/mean": row["reward/mean"] + more} for row in bad[40:]]
+    ringing, output = rung(bad[:80] + [healthy(update) for update in range(80, 140)] + again)
     assert ringing[139] == set() and len(output) == 2
 
 
@@ -118,3 +128,44 @@ def test_a_resumed_run_rings_as_the_whole_one():
     watch = AlarmMonitor(ALARMS, rows[:45])
     later = [{name.removeprefix("health/alarm_") for name in watch(row)[0]} for row in rows[45:]]
     assert later == whole[45:] and {"sigma_collapsed"} in later
+
+
+# --- reward_hacked ---
+
+
+def recorded(name: str, *without: str) -> list[dict[str, float]]:
+    """Read the rows of a run, without some of the metrics."""
+    rows = metric_rows(RECORDED / name)
+    return [{key: value for key, value in row.items() if key not in without} for row in rows]
+
+
+@pytest.mark.parametrize(("left_out", "named"), [("eval/sim", "eval/wer"), ("eval/wer", "eval/sim")])
+def test_a_hacked_run_is_found_by_the_recogniser_and_by_the_voice_alone(left_out: str, named: str):
+    """Expect the alarm at the second validation in a row that is worse: update 100."""
+    ringing, output = rung(recorded("hacked_run.jsonl", left_out), BY_POCKETSPHINX)
+    assert [update for update, found in enumerate(ringing) if found][0] == 100
+    assert len(output) == 1 and f"{named} got worse" in output[0]
+
+
+def test_a_sound_run_is_silent():
+    assert rung(recorded("sound_run.jsonl"), BY_POCKETSPHINX)[1] == []
+
+
+def test_the_same_errors_with_a_reward_that_falls_are_no_hacked_reward():
+    rows = recorded("hacked_run.jsonl")
+    for row in rows[1:]:
+        row["reward/mean"] = -0.05 * row["update"]
+    assert rung(rows, BY_POCKETSPHINX)[1] == []
+
+
+def test_one_validation_that_is_worse_is_no_alarm():
+    rows = recorded("hacked_run.jsonl", "eval/sim")
+    rows[100]["eval/wer"] = 0.15
+    assert rung(rows[:120], BY_POCKETSPHINX)[1] == []
+
+
+def test_a_run_that_is_resumed_after_the_alarm_has_it_before_its_first_update():
+    rows = recorded("hacked_run.jsonl")
+    for end, active in ((100, False), (101, True)):
+        assert AlarmMonitor(BY_POCKETSPHINX, rows[:end]).is_active("reward_hacked") is active
+    assert not AlarmMonitor({}, rows).is_active("reward_hacked")

@@ -25,6 +25,7 @@ from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import ModelSpec, read_checkpoint
 from f5_tts.train import loop
 from f5_tts.train.accelerator import build_accelerator
+from f5_tts.train.alarms import ALARMS
 from f5_tts.train.build import build_ema
 from f5_tts.train.checkpoint_dir import CheckpointDir
 from f5_tts.train.loop import merge_metrics, no_validation, register_grad_scaler, update_seed
@@ -91,13 +92,15 @@ class Run:
         total: int = 100,
         validate: Callable[[TrainState], dict[str, float]] = no_validation,
         accelerator: Accelerator | None = None,
+        stop_alarm: str | None = None,
     ) -> bool:
         run = loop.LoopContext(
             accelerator=accelerator or Accelerator(cpu=True),
             checkpoints=CheckpointDir(self.ckpts),
-            metrics_log=MetricsLog(self.folder, first=self.state.update, total=total, title="test"),
+            metrics_log=MetricsLog(self.folder, first=self.state.update, total=total, title="test", alarms=ALARMS),
             optim=self.optim,
             total=total,
+            stop_alarm=stop_alarm,
         )
         return loop.fit(self.state, self.model, iter(items), loss, run, validate=validate)
 
@@ -460,3 +463,43 @@ def test_a_finished_run_says_so_and_leaves_its_files_alone(tmp_path, capsys):
     assert run.fit([points((1.0, 1.0))], total=3)
     assert "holds all 3 updates of this run" in capsys.readouterr().out
     assert not list(tmp_path.glob("*.pt"))
+
+
+# --- the alarm that ends a run ---
+
+
+def better_and_better(policy: CFM, item: Tensor) -> Iterator[LossOutput]:
+    """Yield the squared error, and a reward that rises with w."""
+    for output in squared_error(policy, item):
+        w = policy.transformer.get_parameter("w").item()
+        yield replace(output, metrics=output.metrics | {"reward/mean": w})
+
+
+def worse_and_worse(state: TrainState) -> dict[str, float]:
+    """Return an error rate that rises by 0.1 an update."""
+    return {"judge/wer": 0.1 * state.update}
+
+
+def test_an_active_alarm_ends_a_run_saved_and_the_same_command_makes_no_more_updates(tmp_path, capsys):
+    """Let w go from 0 towards 1; the alarm needs a mean reward above that of the first five rows, and two validations."""
+    items = [points((1.0, 1.0))] * 30
+    run = Run(tmp_path)
+    assert run.fit(items, better_and_better, validate=worse_and_worse, stop_alarm="reward_hacked")
+    ended = run.state.update
+    assert 2 <= ended < 10
+    assert read_checkpoint(tmp_path / "model_last.pt").update == ended == run.rows()[-1]["update"]
+    assert run.rows()[-1]["health/alarm_reward_hacked"] == 1.0 and "health/alarm_reward_hacked" not in run.rows()[-2]
+    last_line = capsys.readouterr().out.splitlines()[-1]
+    assert last_line.startswith(f"the run ended after update {ended} of 100, because the alarm reward_hacked is active")
+
+    again = Run(tmp_path)
+    again.state.resume(read_checkpoint(tmp_path / "model_last.pt"))
+    assert again.fit(items, better_and_better, validate=worse_and_worse, stop_alarm="reward_hacked")
+    assert again.state.update == ended and f"the run ended after update {ended} of" in capsys.readouterr().out
+    assert again.fit(items[:2], better_and_better, validate=worse_and_worse) and again.state.update == ended + 2
+
+
+def test_an_alarm_that_does_not_end_the_run_only_warns(tmp_path, capsys):
+    run = Run(tmp_path)
+    run.fit([points((1.0, 1.0))] * 12, better_and_better, validate=worse_and_worse)
+    assert run.state.update == 12 and "the run ended" not in capsys.readouterr().out

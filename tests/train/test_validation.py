@@ -22,7 +22,7 @@ from f5_tts.model.mel import LogMel
 from f5_tts.train.build import build_ema
 from f5_tts.train.checkpoint_dir import CheckpointDir
 from f5_tts.train.train_state import TrainState
-from f5_tts.train.validation import Best, Validation
+from f5_tts.train.validation import Best, Validation, selecting_metric
 from f5_tts.types import RewardInput
 
 PROMPT = "data/mini_custom/wavs/dev_00_dev_prompt_0.flac"
@@ -138,8 +138,8 @@ def metrics(wer: float, sim: float = 0.7, judge: float | None = None) -> dict[st
     return {"eval/wer": wer, "eval/sim": sim} | ({} if judge is None else {"judge/wer": judge})
 
 
-def taken(*seen: dict[str, float]) -> list[bool]:
-    best = Best()
+def taken(*seen: dict[str, float], judge: str = "eval/wer") -> list[bool]:
+    best = Best(judge, "voice_sim")
     return [best.is_new_best(one, update) for update, one in enumerate(seen)]
 
 
@@ -153,8 +153,26 @@ def test_the_start_is_the_first_best_then_the_lowest_error_and_of_equals_the_old
     ]
 
 
-def test_where_the_judge_listens_it_decides():
-    assert taken(metrics(0.4, judge=0.4), metrics(0.1, judge=0.5), metrics(0.9, judge=0.3)) == [True, False, True]
+def test_the_selecting_judge_decides_whatever_another_hears():
+    seen = metrics(0.4, judge=0.4), metrics(0.1, judge=0.5), metrics(0.9, judge=0.3)
+    assert taken(*seen, judge="judge/wer") == [True, False, True]
+    assert taken(*seen, judge="eval/wer") == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("recognizers", "rewards", "expected"),
+    [
+        (["pocketsphinx"], {"digits_ctc": 1.0}, "eval/wer"),
+        (["pocketsphinx", "whisper"], {"digits_ctc": 1.0}, "eval/wer"),
+        (["pocketsphinx", "whisper"], {"digits_wer": 1.0}, "judge/wer"),
+        (["pocketsphinx", "whisper"], {"digits_wer": 0.0}, "eval/wer"),
+        (["whisper"], {"digits_wer": 1.0}, "judge/wer"),
+        (["pocketsphinx"], {"digits_wer": 1.0}, "eval/wer"),
+    ],
+)
+def test_the_first_recogniser_that_is_no_reward_selects(recognizers, rewards, expected):
+    entries = [ProviderConfig(name=name, weight=weight) for name, weight in rewards.items()]
+    assert selecting_metric(recognizers, entries) == expected
 
 
 def test_similarity_more_than_two_hundredths_below_the_start_is_never_best():
@@ -164,16 +182,25 @@ def test_similarity_more_than_two_hundredths_below_the_start_is_never_best():
 
 
 def test_the_best_goes_on_where_it_was():
-    best, later = Best(), Best()
+    best, later = (Best("eval/wer", "voice_sim") for _ in range(2))
     assert best.is_new_best(metrics(0.4), 0) and best.is_new_best(metrics(0.3), 2)
     later.load_state_dict(best.state_dict())
     assert not later.is_new_best(metrics(0.35), 4) and not later.is_new_best(metrics(0.2, 0.67), 6)
     assert later.is_new_best(metrics(0.2), 8) and later.update == 8
 
 
-def test_another_metric_that_decides_starts_anew():
-    best = Best()
-    assert best.is_new_best(metrics(0.1), 0) and best.is_new_best(metrics(0.1, judge=0.9), 2)
+@pytest.mark.parametrize("judges", [("judge/wer", "voice_sim"), ("eval/wer", "ecapa_sim")])
+def test_another_judge_than_before_starts_anew(judges):
+    best, later = Best("eval/wer", "voice_sim"), Best(*judges)
+    assert best.is_new_best(metrics(0.1), 0)
+    later.load_state_dict(best.state_dict())
+    assert later.is_new_best(metrics(0.9, sim=0.1, judge=0.9), 2) and not later.is_new_best(metrics(0.9, 0.1, 0.9), 4)
+
+
+def test_a_speaker_judge_must_score_similarity(cfg):
+    cfg.eval.speaker_judge = "tests.train.test_validation:Taste"
+    with pytest.raises(ValueError, match=r"eval\.speaker_judge=tests.*Taste scores utmos; a speaker judge scores sim"):
+        build_judges(cfg.eval)
 
 
 # --- validation ---
@@ -181,7 +208,7 @@ def test_another_metric_that_decides_starts_anew():
 
 def validation(evaluator: Evaluator, folder: Path, said: list[str]) -> Validation:
     settings = compose_config("F5TTS_Mini", [f"ckpts.save_dir={folder}"], TrainConfig).ckpts
-    return Validation(evaluator, 2, Best(), CheckpointDir(settings), said.append)
+    return Validation(evaluator, 2, Best("judge/wer", "voice_sim"), CheckpointDir(settings), said.append)
 
 
 def test_raw_and_averaged_weights_are_heard_when_it_is_due_and_nothing_is_changed(evaluator, state, tmp_path):

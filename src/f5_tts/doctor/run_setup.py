@@ -13,7 +13,7 @@ import psutil
 import torch
 
 from f5_tts import __version__
-from f5_tts.config.schema import HUB, RLTrainConfig, TrainConfig, dataset_dir
+from f5_tts.config.schema import HUB, EvalConfig, RLTrainConfig, TrainConfig, dataset_dir
 from f5_tts.data.quality import bad_rows, scan_row, vocabulary_coverage
 from f5_tts.data.rows import Row
 from f5_tts.data.tokenizer import build_vocabulary
@@ -22,7 +22,6 @@ from f5_tts.extras import install_hint
 from f5_tts.files import ensure_writable_dir
 from f5_tts.model.checkpoint import Checkpoint
 from f5_tts.rewards.registry import provider_attribute
-from f5_tts.rewards.speaker.voice_sim import INSTALL
 from f5_tts.rl.grpo import PolicyLoss
 from f5_tts.train.accelerator import build_accelerator, precision, prepare_model
 from f5_tts.train.build import build_plan, build_stage1_model, build_train_state, count_updates
@@ -43,7 +42,7 @@ def packages(run: RunUnderTest) -> str:
     required = [] if cfg is None else list(dict.fromkeys(libraries(cfg)))
     missing = [name for name in required if find_spec(name) is None]
     if missing:
-        raise ImportError("; ".join(f"no {name}: {install(name)}" for name in missing))
+        raise ImportError("; ".join(f"no {name}: {install_hint(name)}" for name in missing))
     cuda = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU only"
     versions = [f"python {platform.python_version()}", f"torch {torch.__version__} ({cuda})"]
     versions += [f"accelerate {version('accelerate')}", f"f5_tts {__version__}"]
@@ -56,14 +55,16 @@ def libraries(cfg: TrainConfig) -> Iterator[str]:
         for entry in cfg.rl.rewards.providers:
             yield from () if entry.worker else provider_attribute(entry.name, "requires", ())
         yield from ["peft"] if cfg.lora.rank else []
-        yield from ["faster_whisper"] if cfg.eval.every_updates and "whisper" in cfg.eval.recognisers else []
+        yield from judge_libraries(cfg.eval) if cfg.eval.every_updates else []
     yield from [cfg.ckpts.logger] if cfg.ckpts.logger else []
     yield from ["bitsandbytes"] if cfg.optim.bnb_optimizer else []
 
 
-def install(library: str) -> str:
-    """Return the command that installs the library."""
-    return INSTALL if library == "resemblyzer" else install_hint(library)
+def judge_libraries(settings: EvalConfig) -> Iterator[str]:
+    """Yield the libraries that the judges of a validation import."""
+    yield from ["faster_whisper"] if "whisper" in settings.recognisers else []
+    for name in [settings.speaker_judge, *(entry.name for entry in settings.providers if not entry.worker)]:
+        yield from provider_attribute(name, "requires", ())
 
 
 def machine(run: RunUnderTest) -> str:

@@ -120,7 +120,7 @@ def build_judges(settings: EvalConfig) -> dict[str, RewardProvider]:
     voice = build_provider(ProviderConfig(name=settings.speaker_judge), "eval.speaker_judge")
     if voice.component != "sim":
         raise ValueError(
-            f"eval.speaker_judge={settings.speaker_judge} scores {voice.component}; a speaker judge has the component sim"
+            f"eval.speaker_judge={settings.speaker_judge} scores {voice.component}; a speaker judge scores sim"
         )
     judges = build_providers(settings.providers, "eval.providers")
     names = [judge.component for judge in judges.values()]

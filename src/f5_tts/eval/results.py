@@ -119,7 +119,12 @@ def check_result(result: Result) -> None:
     numbers += [value for score in scores for value in (score.edits, score.words, score.char_edits, score.chars)]
     numbers += [result.rtf, *(score.similarity for score in scores)]
     numbers += [value for score in scores for value in score.opinions.values()]
-    texts = [result.ckpt, result.mark, result.speaker_judge, *(text for score in scores for text in (score.id, score.hypothesis))]
+    texts = [
+        result.ckpt,
+        result.mark,
+        result.speaker_judge,
+        *(text for score in scores for text in (score.id, score.hypothesis)),
+    ]
     flags = [flag for score in scores for flag in (score.seen, score.stutters, score.leaks)]
     if not all(type(value) in (int, float) for value in numbers):
         raise ValueError("a value that must be a number is not one")

@@ -11,7 +11,10 @@ ASR_TITLES = {
     "pocketsphinx": "by the reward's recogniser (pocketsphinx)",
     "whisper": "by the judge (Whisper tiny.en), which was never a reward",
 }
-SIMILARITY_TITLES = {"voice_sim": "similarity, by the reward voice_sim", "ecapa_sim": "similarity, by the judge ecapa_sim"}
+SIMILARITY_TITLES = {
+    "voice_sim": "similarity, by the reward voice_sim",
+    "ecapa_sim": "similarity, by the judge ecapa_sim",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from f5_tts.extras import INSTALL_ASSETS
 from f5_tts.model.build import find_device
 from f5_tts.model.safe_load import check_tensors, read_file
 from f5_tts.rewards.audio import shared_rate, to_16k_mono, usable_indices
@@ -30,7 +31,6 @@ CHANNELS = (2, 64, 64, 128, 256, 256, 256)  # of the convolutions; real and imag
 FRAMES = 384  # of a segment
 WIDTH, HEADS, LAYERS = 200, 8, 7  # of the transformer
 WORST = 1.0  # mean opinion scores are 1 to 5
-INSTALL = "pip install --no-deps -r requirements-assets.txt"
 
 
 class DistillMos:
@@ -78,7 +78,7 @@ class DistillMosNetwork(nn.Module):
         self.transformer_pool_attn = PooledTransformer(CHANNELS[-1] * self.cnn.num_bands)
 
     def forward(self, segments: Float[Tensor, "s 122880"]) -> Float[Tensor, " s"]:
-        """Predict the mean opinion score of each segment; loudness does not count."""
+        """Compute the predicted mean opinion score of each segment; loudness does not count."""
         peak = segments.abs().amax(dim=1, keepdim=True)
         return 1 + 4 * self.transformer_pool_attn(self.cnn(segments / (peak + PEAK_EPS)))
 
@@ -154,7 +154,7 @@ class AttentionPool(nn.Module):
         self.linear3 = nn.Linear(WIDTH, 1)
 
     def forward(self, states: Float[Tensor, "s n w"]) -> Float[Tensor, " s"]:
-        """Pool the frames of each segment."""
+        """Compute the pooled number of each segment."""
         weights = self.linear2(self.linear1(states).relu()).softmax(dim=1)
         return self.linear3((weights * states).sum(dim=1))[:, 0]
 
@@ -172,12 +172,14 @@ def load_network(path: Path) -> DistillMosNetwork:
     Raises FileNotFoundError if the file is missing, ValueError if it is damaged or its tensors differ.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"distill_mos: no weights at {path}; run: {INSTALL}")
+        raise FileNotFoundError(f"distill_mos: no weights at {path}; run: {INSTALL_ASSETS}")
     content, network = read_file(path), DistillMosNetwork()
     weights = content.get("model") if isinstance(content, dict) else None
     check_tensors(weights, path)
     expected = {name: value.shape for name, value in network.state_dict().items()}
     if differing := sorted({name for name, _ in expected.items() ^ {n: v.shape for n, v in weights.items()}.items()}):
-        raise ValueError(f"distill_mos: {path} is another network, it differs in {', '.join(differing)}; run: {INSTALL}")
+        raise ValueError(
+            f"distill_mos: {path} is another network, it differs in {', '.join(differing)}; run: {INSTALL_ASSETS}"
+        )
     network.load_state_dict(weights)
     return network.eval().requires_grad_(False)

@@ -135,9 +135,10 @@ def reward_hacked(history: History, judge: str = "judge/wer") -> str | None:
         reward = mean_of([best] if values([best], "reward/mean") else history.start, "reward/mean")
         if is_worse and min(values(last, "reward/mean"), default=math.nan) > reward:
             return (
-                f"reward/mean rose from {reward:.3g} at the best validation to {mean_of(last[-1:], 'reward/mean'):.3g}, "
-                f"and {metric} went from {mean_of([best], metric):.3g} to {mean_of(last[-1:], metric):.3g}: stop and "
-                "take model_best.pt, lower optim.learning_rate, or raise rl.kl_weight"
+                f"since the validation with the best {metric}, reward/mean rose from {reward:.3g} to "
+                f"{mean_of(last[-1:], 'reward/mean'):.3g} and {metric} got worse, from {mean_of([best], metric):.3g} "
+                f"to {mean_of(last[-1:], metric):.3g}: stop and take model_best.pt, lower optim.learning_rate, or "
+                "raise rl.kl_weight"
             )
     return None
 

@@ -1,6 +1,6 @@
-"""Speaker similarity by this project's own encoder, trained on the digit corpus's synthesizer: a judge, no reward.
+"""Speaker similarity by an encoder of this project, trained on the digit corpus's synthesizer: a judge, no reward.
 
-The weights are `pretrained/speaker_judge/model.safetensors`; `python -m recipes.digits.train_speaker_judge` trains them.
+The weights are `pretrained/speaker_judge/model.safetensors`, made by `python -m recipes.digits.train_speaker_judge`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class EcapaSim(SpeakerSimilarityReward):
     Loudness does not matter. It runs on the CPU.
     """
 
-    num_parameters = 302_952
+    num_parameters = 308_440
 
     def __init__(self, path: str | None = None):
         """Load the encoder's weights from a file; None: from the one in the repository."""
@@ -64,8 +64,12 @@ def load_encoder(path: Path) -> EcapaTdnn:
     expected = {name: value.shape for name, value in encoder.state_dict().items()}
     found = {name: value.shape for name, value in weights.items()}
     if differing := sorted({name for name, _ in expected.items() ^ found.items()}):
-        raise ValueError(f"ecapa_sim: {path} is another network, it differs in {', '.join(differing)}; make one: {MAKE}")
+        raise ValueError(
+            f"ecapa_sim: {path} is another network, it differs in {', '.join(differing)}; make one: {MAKE}"
+        )
     if broken := sorted(name for name, value in weights.items() if not value.isfinite().all()):
-        raise ValueError(f"ecapa_sim: {path} holds values that are not finite, in {', '.join(broken)}; make one: {MAKE}")
+        raise ValueError(
+            f"ecapa_sim: {path} holds values that are not finite, in {', '.join(broken)}; make one: {MAKE}"
+        )
     encoder.load_state_dict(weights)
     return encoder.eval().requires_grad_(False)

