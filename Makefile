@@ -56,9 +56,10 @@ base: $(MINI) ## train the base model again, from the corpus on (about half an h
 	$(RUN) -m f5_tts.scripts.export runs/base/model_last.pt runs/base/export
 	$(RUN) -m f5_tts.scripts.evaluate -cn F5TTS_Mini datasets.name=mini eval.ckpt=runs/base/export/model_800.safetensors eval.out=runs/base/eval
 
-reward: $(MINI) ## train the recognizers of the reward digits_ctc again (about six minutes on one core)
+reward: $(MINI) ## train the recognizers of the reward digits_ctc and the speaker judge again (about ten minutes on one core)
 	$(RUN) -m recipes.digits.make_corpus base
 	$(RUN) -m recipes.digits.train_reward
+	$(RUN) -m recipes.digits.train_speaker_judge
 
 results: $(EVAL) ## the claim: 3 seeds, measured by the judge
 	$(RUN) -m recipes.digits.results

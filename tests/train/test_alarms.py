@@ -134,7 +134,11 @@ def test_a_resumed_run_rings_as_the_whole_one():
 
 
 def recorded(name: str, *without: str) -> list[dict[str, float]]:
-    """Read the rows of a run, without some of the metrics."""
+    """Read the rows of a run, without some of the metrics.
+
+    hacked_run.jsonl and sound_run.jsonl are made after tables of a trial: draft with a learning rate of 3e-4, whose
+    error rate by pocketsphinx fell from 44 to 14 % and rose to 27 %, and with 2e-4.
+    """
     rows = metric_rows(RECORDED / name)
     return [{key: value for key, value in row.items() if key not in without} for row in rows]
 
@@ -143,7 +147,7 @@ def recorded(name: str, *without: str) -> list[dict[str, float]]:
 def test_a_hacked_run_is_found_by_the_recogniser_and_by_the_voice_alone(left_out: str, named: str):
     """Expect the alarm at the second validation in a row that is worse: update 100."""
     ringing, output = rung(recorded("hacked_run.jsonl", left_out), BY_POCKETSPHINX)
-    assert [update for update, found in enumerate(ringing) if found][0] == 100
+    assert next(update for update, found in enumerate(ringing) if found) == 100
     assert len(output) == 1 and f"{named} got worse" in output[0]
 
 

@@ -481,7 +481,7 @@ def worse_and_worse(state: TrainState) -> dict[str, float]:
 
 
 def test_an_active_alarm_ends_a_run_saved_and_the_same_command_makes_no_more_updates(tmp_path, capsys):
-    """Let w go from 0 towards 1; the alarm needs a mean reward above that of the first five rows, and two validations."""
+    """Let w go from 0 towards 1; the mean reward has to be above that of the first five rows at two validations."""
     items = [points((1.0, 1.0))] * 30
     run = Run(tmp_path)
     assert run.fit(items, better_and_better, validate=worse_and_worse, stop_alarm="reward_hacked")
