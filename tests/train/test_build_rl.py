@@ -111,7 +111,7 @@ def test_gradients_of_rewards_need_no_groups():
     messages: list[str] = []
     assert build_advantage(scorer, run.rl, messages.append) is None and messages == []
     run.rl.mini_repeat_count = 8
-    assert "no_spread" not in build_alarms(run.rl)
+    assert "no_spread" not in build_alarms(run)
 
 
 # --- the reference ---

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -132,8 +133,7 @@ class FrameTransformer(nn.Module):
     def __init__(self, num_features: int):
         super().__init__()
         self.norm = nn.BatchNorm1d(num_features)
-        self.position_encoding = nn.Module()
-        self.position_encoding.register_buffer("pe", torch.zeros(1, FRAMES, WIDTH))
+        self.position_encoding = Positions()
         self.linear_proj = nn.Linear(num_features, WIDTH)
         layer = nn.TransformerEncoderLayer(WIDTH, HEADS, 2 * WIDTH, dropout=0.0, batch_first=True)
         self.transformer_encoder = nn.TransformerEncoder(layer, LAYERS)
@@ -142,6 +142,16 @@ class FrameTransformer(nn.Module):
         """Compute the state of each frame."""
         states = self.linear_proj(self.norm(features).mT) + self.position_encoding.pe
         return self.transformer_encoder(states)
+
+
+class Positions(nn.Module):
+    """Values that are added to the frames' states."""
+
+    pe: Tensor
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("pe", torch.zeros(1, FRAMES, WIDTH))
 
 
 class AttentionPool(nn.Module):
@@ -174,10 +184,12 @@ def load_network(path: Path) -> DistillMosNetwork:
     if not path.is_file():
         raise FileNotFoundError(f"distill_mos: no weights at {path}; run: {INSTALL_ASSETS}")
     content, network = read_file(path), DistillMosNetwork()
-    weights = content.get("model") if isinstance(content, dict) else None
+    weights: Any = content.get("model") if isinstance(content, dict) else None
     check_tensors(weights, path)
     expected = {name: value.shape for name, value in network.state_dict().items()}
-    if differing := sorted({name for name, _ in expected.items() ^ {n: v.shape for n, v in weights.items()}.items()}):
+    if differing := sorted(
+        {name for name, _ in expected.items() ^ {name: value.shape for name, value in weights.items()}.items()}
+    ):
         raise ValueError(
             f"distill_mos: {path} is another network, it differs in {', '.join(differing)}; run: {INSTALL_ASSETS}"
         )
