@@ -187,9 +187,8 @@ def load_network(path: Path) -> DistillMosNetwork:
     weights: Any = content.get("model") if isinstance(content, dict) else None
     check_tensors(weights, path)
     expected = {name: value.shape for name, value in network.state_dict().items()}
-    if differing := sorted(
-        {name for name, _ in expected.items() ^ {name: value.shape for name, value in weights.items()}.items()}
-    ):
+    found = {name: value.shape for name, value in weights.items()}
+    if differing := sorted({name for name, _ in expected.items() ^ found.items()}):
         raise ValueError(
             f"distill_mos: {path} is another network, it differs in {', '.join(differing)}; run: {INSTALL_ASSETS}"
         )
