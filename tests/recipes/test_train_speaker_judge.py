@@ -113,6 +113,7 @@ def test_trials_pair_each_clip_with_its_own_prompt_and_a_prompt_of_each_other_vo
     items = recipe.unseen_items("test")
     assert len(items) == 160 and {item.prompt.voice for item in items} == set(TEST_VOICES)
     numbers = {voice.name: float(index) for index, voice in enumerate(TEST_VOICES)}
-    pairs = [(torch.tensor([numbers[item.prompt.voice.name]]),) * 2 for item in items]
+    marks = [torch.tensor([numbers[item.prompt.voice.name]]) for item in items]
+    pairs = list(zip(marks, marks, strict=True))
     one_hot = recipe.verification_trials(items, pairs, lambda clips: torch.eye(4)[torch.cat(clips).long()])
     assert one_hot.same == [1.0] * 160 and one_hot.other == [0.0] * 480
