@@ -154,6 +154,11 @@ def tokenizer(folder: Path):
 
 def new_model(folder: Path, size: Size) -> nn.Module:
     """Build the network alone, by funasr's own class, with new weights."""
+    return sized_sensevoice(tokenizer(folder).get_piece_size(), size)
+
+
+def sized_sensevoice(vocab_size: int, size: Size = PUBLISHED) -> Any:
+    """Build the network for a vocabulary of this size, without a directory."""
     from funasr.models.sense_voice.model import SenseVoiceSmall
 
     made = config(size)
@@ -161,7 +166,7 @@ def new_model(folder: Path, size: Size) -> nn.Module:
         encoder=made["encoder"],
         encoder_conf=made["encoder_conf"],
         input_size=560,
-        vocab_size=tokenizer(folder).get_piece_size(),
+        vocab_size=vocab_size,
         **made["model_conf"],
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,14 +10,18 @@ from math import prod
 from pathlib import Path
 
 import pytest
+import torch
+from tests.rewards.sensevoice import sized_sensevoice
+from tests.tiny import PUBLISHED_MEL
 from torch import Size
 from torch._subclasses import FakeTensorMode
 
 from f5_tts.config.load import ConfigError, compose_config
 from f5_tts.config.schema import ModelConfig, RLTrainConfig
 from f5_tts.data.tokenizer import EMILIA_VOCAB, read_vocabulary
-from f5_tts.estimate.live_bytes import forward_bytes
+from f5_tts.estimate.live_bytes import PeakMemoryCounter, forward_bytes
 from f5_tts.estimate.memory import (
+    VOCOS_MIB_PER_S,
     VOCOS_PARAMETERS,
     MemoryItem,
     budget,
@@ -31,12 +36,19 @@ from f5_tts.model.cfm import CFM
 from f5_tts.model.fsdp import shard_numels
 from f5_tts.model.lora import trained_sizes
 from f5_tts.model.vocoders.vocos import Vocos
+from f5_tts.rewards.asr.funasr_wer import FunasrWer
+from f5_tts.rewards.audio import resample_to_16k
 from f5_tts.rewards.registry import PROVIDERS
+from f5_tts.rewards.speaker.fbank import kaldi_fbank
+from f5_tts.rewards.speaker.resnet import ResNet34
 from f5_tts.rewards.speaker.voice_sim import VoiceEncoder, VoiceSim
+from f5_tts.rewards.speaker.wespeaker_sim import WespeakerSim
 from f5_tts.scripts.budget import main
 from f5_tts.scripts.budget import table as in_words
+from f5_tts.types import RewardInput
 
 ROOT = Path(__file__).parents[2]
+MIB = 2**20
 HEAD = 1024 * 100 + 100  # weights of the Gaussian head
 GUIDE = f"""
     datasets.name=mini_rl datasets.batch_size_per_gpu=1 datasets.batch_size_type=sample datasets.num_workers=1
@@ -206,6 +218,136 @@ def test_rewards_are_where_their_own_key_says_else_on_the_cpu():
     assert parts["funasr_wer"] == ("GPU", 4 * 234_000_000)
 
 
+# --- losses of rewards ---
+
+DRAFT = ("rl.algorithm=draft", "rl.kl_weight=0")
+
+
+def loss_parts(cfg: RLTrainConfig, seconds: float = 4.0) -> dict[str, tuple[str, float]]:
+    """Return device and MiB of each item of the rewards' losses."""
+    return {
+        name.removesuffix(", loss"): (where, num / MIB)
+        for name, (where, num) in sizes(cfg, seconds).items()
+        if name.endswith(", loss")
+    }
+
+
+def test_losses_of_rewards_count_where_each_reward_is_and_the_vocoder_beside_those_on_the_gpu():
+    cpu = tiny_run(*DRAFT)
+    speaker, text, vocoder = WespeakerSim.loss_mib(4.0, 1), FunasrWer.loss_mib(4.0, 1), 4 * VOCOS_MIB_PER_S
+    expected = {"vocoder": ("GPU", vocoder), "wespeaker_sim": ("CPU", speaker), "funasr_wer": ("CPU", text)}
+    assert loss_parts(cpu) == {name: (where, pytest.approx(mib, abs=0.01)) for name, (where, mib) in expected.items()}
+    assert (
+        total_bytes(budget(cpu, 4.0), "CPU")
+        == 4 * (6_630_000 + 234_000_000) + round(MIB * text) + sizes(cpu)["running average (EMA)"][1]
+    )  # they take turns
+    mixed = loss_parts(tiny_run(*DRAFT, "rl.rewards.providers.1.config.device=cuda"))
+    assert mixed["funasr_wer and vocoder"] == ("GPU", pytest.approx(text + vocoder, abs=0.01))
+
+
+def test_losses_count_for_the_clips_of_a_forward_pass():
+    one, six = (
+        loss_parts(tiny_run(*DRAFT, f"datasets.batch_size_per_gpu={num}", "rl.mini_repeat_count=2")) for num in (1, 3)
+    )
+    assert six["vocoder"][1] == pytest.approx(3 * one["vocoder"][1])
+    assert six["funasr_wer"] == one["funasr_wer"]  # one clip at a time
+
+
+def test_only_rewards_whose_gradients_are_followed_have_losses():
+    assert loss_parts(tiny_run()) == {}
+    assert list(loss_parts(tiny_run("rl.draft.weight=1"))) == ["vocoder", "wespeaker_sim", "funasr_wer"]
+    unweighted = tiny_run(*DRAFT, "rl.rewards.providers.0.weight=0")
+    assert list(loss_parts(unweighted)) == ["vocoder", "funasr_wer"]
+    remote = "rl.rewards.providers.1.worker={url: 'http://127.0.0.1:8008'}"
+    assert list(loss_parts(tiny_run(*DRAFT, remote))) == ["vocoder", "wespeaker_sim"]
+
+
+def test_the_memory_of_the_vocoders_gradient_is_the_one_that_is_written_down():
+    vocos, frames = Vocos(guides_run().model.mel_spec, 512, 1536, 8).requires_grad_(False), 188
+    mel = torch.zeros(1, frames, 100, requires_grad=True)
+    with PeakMemoryCounter() as counter:
+        vocos(mel, torch.tensor([frames]))[0].sum().backward()
+    assert counter.peak / MIB == pytest.approx(VOCOS_MIB_PER_S * frames / 93.75, rel=0.05)
+
+
+def front_end_mib(seconds: float) -> float:
+    """Measure what the features of a clip at 24 kHz keep for the backward pass."""
+    clip = torch.zeros(round(24_000 * seconds), requires_grad=True)
+    with PeakMemoryCounter() as counter:
+        kaldi_fbank(resample_to_16k(clip, 24_000))
+        return counter.current / MIB
+
+
+@pytest.mark.parametrize("seconds", [4.0, 30.0])
+def test_the_memory_of_the_loss_of_wespeaker_sim_is_the_one_that_is_written_down(seconds: float):
+    frames = round(100 * seconds) - 2
+    with FakeTensorMode():
+        network = ResNet34(80, 256, 32, False).eval().requires_grad_(False)
+        features = torch.zeros(1, frames, 80, requires_grad=True)
+        with PeakMemoryCounter() as counter:
+            network(features, torch.tensor([frames])).sum().backward()
+    measured = counter.peak / MIB + front_end_mib(seconds)
+    assert WespeakerSim.loss_mib(seconds, 1) == pytest.approx(measured, rel=0.05)
+
+
+@pytest.mark.slow  # imports funasr
+@pytest.mark.parametrize("seconds", [4.0, 8.0, 30.0])
+def test_the_memory_of_the_loss_of_funasr_wer_is_the_one_that_is_written_down(
+    states_around_import: object, seconds: float
+):
+    """Measure the published size; squares stand for the CTC loss, with as many gradients."""
+    frames = math.ceil((100 * seconds - 2) / 6)
+    with FakeTensorMode():
+        network = sized_sensevoice(25_055).eval().requires_grad_(False)
+        features = torch.zeros(1, frames + 4, 560, requires_grad=True)
+        with PeakMemoryCounter() as counter:
+            hidden, _ = network.encoder(features + 0, torch.tensor([frames + 4]))
+            network.ctc.log_softmax(hidden).square().sum().backward()
+    measured = counter.peak / MIB + front_end_mib(seconds)
+    assert FunasrWer.loss_mib(seconds, 1) == pytest.approx(measured, rel=0.05)
+    assert sum(weight.numel() for weight in network.parameters()) == pytest.approx(FunasrWer.num_parameters, rel=1e-3)
+
+
+def test_the_memory_of_the_loss_of_voice_sim_is_the_one_that_is_written_down():
+    mels = [torch.zeros(round(4 * PUBLISHED_MEL.frames_per_second), 100, requires_grad=True) for _ in range(2)]
+    inputs = [
+        RewardInput(
+            audio=torch.zeros(0),
+            sample_rate=24_000,
+            text="",
+            reference_audio=torch.ones(24_000),
+            mel=mel,
+            mel_spec=PUBLISHED_MEL,
+        )
+        for mel in mels
+    ]
+    reward = VoiceSim()
+    reward.references(inputs)  # cached
+    with PeakMemoryCounter() as counter:
+        reward.loss(inputs).sum().backward()
+    assert VoiceSim.loss_mib(4.0, 2) == pytest.approx(counter.peak / MIB, rel=0.2)  # by windows of 1.6 s
+
+
+@pytest.mark.slow
+def test_draft_with_both_reward_models_on_the_gpu_fits_into_8_gb_as_the_page_says():
+    """Estimate the guide's model with adapters in bf16, one step differentiated, for clips of 30 s."""
+    settings = ("rl.algorithm=draft", "rl.draft.last_steps=1", "lora.rank=16", "optim.mixed_precision=bf16")
+    cuda = [f"rl.rewards.providers.{i}.config.device=cuda" for i in range(2)]
+    on_cpu, on_gpu = (total_bytes(budget(guides_run(*settings, *more), 30.0), "GPU") / 1e9 for more in ([], cuda))
+    assert on_cpu < on_gpu < 7.5
+    page = " ".join((ROOT / "docs/rewards.md").read_text("utf-8").split())
+    assert f"{on_cpu:.2f} GB of GPU memory" in page and f"{on_gpu:.2f} GB" in page
+
+
+def test_a_loss_of_unknown_size_is_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "own_loss.py").write_text("class Mine:\n    takes = 'mel'\n    def loss(self, inputs): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    main([*GUIDE, *TINY, *DRAFT, "rl.rewards.providers.0.name=own_loss:Mine", "--seconds", "1"])
+    assert "the loss of own_loss:Mine, whose size is not known here" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_recorded_samples_are_those_of_an_update():
     """One prompt has four samples of 94 frames with 100 bins of 4 bytes.
@@ -217,6 +359,9 @@ def test_recorded_samples_are_those_of_an_update():
     assert rollout_bytes(tiny_run(*group, "rl.algorithm=gaussian_grpo"), 1.0) == 11 * array
     assert rollout_bytes(tiny_run(*group, "rl.algorithm=flow_grpo"), 1.0) == 9 * array
     assert rollout_bytes(tiny_run(*group, "rl.algorithm=nft", "rl.shared_noise=false"), 1.0) == 3 * array
+    assert rollout_bytes(tiny_run(*group, "rl.algorithm=draft", "rl.draft.last_steps=2"), 1.0) == 6 * array
+    beside = ("rl.algorithm=nft", "rl.shared_noise=false", "rl.draft.weight=1", "rl.draft.last_steps=1")
+    assert rollout_bytes(tiny_run(*group, *beside), 1.0) == 3 * array + 5 * array // 4
     assert rollout_bytes(tiny_run(*group, "optim.grad_accumulation_steps=5"), 1.0) == 5 * 11 * array
 
 

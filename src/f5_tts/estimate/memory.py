@@ -25,6 +25,7 @@ BYTES_PER_FLOAT = 4  # bytes of a float32 value
 # values that share a scale in 8-bit AdamW; tensors with fewer than MIN_8BIT_NUMEL values stay in 32 bits
 QUANTIZATION_BLOCK = 256
 VOCOS_PARAMETERS = 13_531_650  # parameters of the published vocoder
+VOCOS_MIB_PER_S = 10.6  # memory of the published vocoder, forward and backward, per second of speech; measured
 SAVINGS = (
     "model.arch.checkpoint_activations=true",
     "optim.mixed_precision=bf16",
@@ -105,7 +106,44 @@ def transient_items(cfg: RLTrainConfig, model: CFM, seconds: float) -> list[Memo
                 transient=True,
             )
         )
+    return [*items, *loss_items(cfg, seconds)]
+
+
+def loss_items(cfg: RLTrainConfig, seconds: float) -> list[MemoryItem]:
+    """List what the gradient of each reward holds, one reward after the other.
+
+    Beside a reward on the GPU there is the vocoder of all clips of a forward pass, if the reward takes audio.
+    """
+    teachers = differentiated_rewards(cfg)
+    seconds, num = seconds * (1 + cfg.rl.duration_jitter), prompts_per_batch(cfg, seconds) * cfg.rl.mini_repeat_count
+    takes_audio = {name: provider_attribute(name, "takes", "") == "wave" for name in teachers.values()}
+    vocoder_mib = VOCOS_MIB_PER_S * seconds * num if any(takes_audio.values()) else 0.0
+    items = [MemoryItem("vocoder, loss", "GPU", mib_to_bytes(vocoder_mib), "rl.draft", True)] if vocoder_mib else []
+    for index, name in teachers.items():
+        device = device_of(cfg.rl.rewards.providers[index].config.get("device", "cpu"))
+        beside = vocoder_mib if takes_audio[name] and device == "GPU" else 0.0
+        label = f"{name} and vocoder, loss" if beside else f"{name}, loss"
+        num_bytes = mib_to_bytes(beside + loss_mib(name)(seconds, num))
+        items.append(MemoryItem(label, device, num_bytes, device_key(index), transient=True))
     return items
+
+
+def differentiated_rewards(cfg: RLTrainConfig) -> dict[int, str]:
+    """Return the names of the rewards whose gradients the run follows, by index in the list of providers."""
+    if not (find_algorithm(cfg.rl.algorithm).uses_reward_gradients or cfg.rl.draft.weight > 0):
+        return {}
+    entries = [(i, entry) for i, entry in enumerate(cfg.rl.rewards.providers) if entry.weight and not entry.worker]
+    return {i: entry.name for i, entry in entries if provider_attribute(entry.name, "loss", None)}
+
+
+def loss_mib(name: str) -> Callable[[float, int], float]:
+    """Return the function that gives the memory of a reward's loss; it gives 0 where its class does not say."""
+    return provider_attribute(name, "loss_mib", lambda seconds, num_clips: 0.0)
+
+
+def mib_to_bytes(mib: float) -> int:
+    """Convert MiB to bytes."""
+    return round(mib * 2**20)
 
 
 def optimizer_bytes(cfg: RLTrainConfig, sizes: list[int]) -> int:
@@ -122,10 +160,13 @@ def rollout_bytes(cfg: RLTrainConfig, seconds: float) -> int:
 
     A sample has three float32 arrays of frames x mel bins: the recording, its prompt and the generated mel. Each
     trained step adds the arrays that the algorithm records: for example state, action, mean and standard deviation.
+    rl.draft.weight adds one sample of each prompt.
     """
-    samples = prompts_per_batch(cfg, seconds) * cfg.optim.grad_accumulation_steps * group_size(cfg.rl)
-    arrays = 3 + find_algorithm(cfg.rl.algorithm).recorded_arrays(cfg.rl)
-    return samples * arrays * frames_per_clip(cfg, seconds) * cfg.model.mel_spec.n_mel_channels * BYTES_PER_FLOAT
+    prompts = prompts_per_batch(cfg, seconds) * cfg.optim.grad_accumulation_steps
+    arrays = prompts * group_size(cfg.rl) * (3 + find_algorithm(cfg.rl.algorithm).recorded_arrays(cfg.rl))
+    if cfg.rl.draft.weight > 0:
+        arrays += prompts * (3 + find_algorithm("draft").recorded_arrays(cfg.rl))
+    return arrays * frames_per_clip(cfg, seconds) * cfg.model.mel_spec.n_mel_channels * BYTES_PER_FLOAT
 
 
 def reward_items(cfg: RLTrainConfig) -> list[MemoryItem]:

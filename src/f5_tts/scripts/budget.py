@@ -17,12 +17,14 @@ from f5_tts.entrypoint import run_command
 from f5_tts.estimate.memory import (
     MemoryItem,
     budget,
+    differentiated_rewards,
     is_mixed_precision,
     num_parameters,
     prompts_per_batch,
     suggest_savings,
     total_bytes,
 )
+from f5_tts.rewards.registry import provider_attribute
 from f5_tts.train.accelerator import precision
 
 # --- sizes ---
@@ -52,6 +54,11 @@ def heading(cfg: RLTrainConfig, seconds: float, processes: int = 1) -> str:
 def uncounted(cfg: RLTrainConfig) -> str:
     """Describe what the table does not include."""
     unknown_rewards = [entry.name for entry in cfg.rl.rewards.providers if not num_parameters(entry)]
+    unknown_rewards += [
+        f"the loss of {name}"
+        for name in differentiated_rewards(cfg).values()
+        if provider_attribute(name, "loss_mib", None) is None
+    ]
     more = f", and {', '.join(unknown_rewards)}, whose size is not known here" if unknown_rewards else ""
     return f"not included: the CUDA context (about 0.5 GB) and workspaces of kernels{more}"
 

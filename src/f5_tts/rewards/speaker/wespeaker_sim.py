@@ -72,6 +72,11 @@ class WespeakerSim(SpeakerSimilarityReward):
         network = read_resnet(model_folder(model_dir)).to(self.device)
         self.network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
+    @staticmethod
+    def loss_mib(seconds: float, num_clips: int) -> float:
+        """Return the memory of the loss of clips of this length (s), forward and backward, in MiB: one at a time."""
+        return 34.9 * seconds
+
     def encode(self, clips: list[Tensor]) -> Float[Tensor, "b e"]:
         """Compute embeddings in batches of clips of similar length."""
         with torch.autocast(self.device.type, enabled=False):
