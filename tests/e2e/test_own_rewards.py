@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.e2e.runs import REPOSITORY
 
 from f5_tts.config.load import compose_config
 from f5_tts.config.schema import RLTrainConfig
@@ -102,3 +105,38 @@ def test_a_reward_trains_alike_in_this_process_in_another_and_in_one_that_is_kil
     weights = [torch.load(folder / "model_last.pt", weights_only=True) for folder in (here, beside, killed)]
     for name, value in weights[0]["model_state_dict"].items():
         assert all(torch.equal(value, other["model_state_dict"][name]) for other in weights[1:])
+
+
+# --- rewards with gradients, as docs/rewards.md prints them ---
+
+PAGE = (REPOSITORY / "docs/rewards.md").read_text("utf-8")
+SECTION = PAGE.partition("\n## Rewards with gradients\n")[2].partition("\n## ")[0]
+(SOURCE,) = re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL)
+
+
+@pytest.mark.slow
+def test_the_gradient_of_the_page_trains_for_two_updates(
+    tiny: list[str], at_home: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "my_gradients.py").write_text(SOURCE)
+    monkeypatch.syspath_prepend(tmp_path)
+    (command,) = re.findall(
+        r"^\.venv/bin/python -m f5_tts\.train\.train_rl -cn F5TTS_Mini_RL ((?:.*\\\n)*.*)$", SECTION, re.M
+    )
+    settings = [*tiny, *shlex.split(command.replace("\\\n", " ")), "datasets.batch_size_per_gpu=2", "rl.steps=2"]
+    write_start(settings, tmp_path / "model_last.pt")
+    before = torch.load(tmp_path / "model_last.pt", weights_only=True)["ema_model_state_dict"]
+    assert train_rl.main(["-cn", "F5TTS_Mini_RL", *settings, "optim.max_updates=2", f"ckpts.save_dir={tmp_path}"])
+    made = rows(tmp_path)
+    assert [row["update"] for row in made] == [1, 2]
+    for row in made:
+        smooth, voice = row["reward/my_gradients:Smooth.loss"], row["reward/voice_sim.loss"]
+        assert smooth > 0 and 0 < voice < 1 and row["grad_norm"] > 0
+        assert row["draft/loss"] == pytest.approx(voice + 0.1 * smooth, rel=1e-4)
+    after = torch.load(tmp_path / "model_last.pt", weights_only=True)["model_state_dict"]
+    assert any(not torch.equal(value, before[f"ema_model.{name}"]) for name, value in after.items())
+
+
+def test_the_gradient_of_the_page_is_ten_lines():
+    lines = [line for line in SOURCE.splitlines() if line.strip() and not line.startswith(("import", '"""'))]
+    assert len(lines) <= 10

@@ -25,11 +25,11 @@ def ctc_nll(
     It is infinite, without a gradient, where an item has fewer frames than its target needs. Frames past an item's
     length are not read.
     """
-    labels = torch.tensor([label for target in targets for label in target], dtype=torch.long)
+    labels = torch.tensor([label for target in targets for label in target], device=log_probs.device).long()
     sizes = torch.tensor([len(target) for target in targets])
     nll = F.ctc_loss(log_probs.transpose(0, 1), labels, lens, sizes, blank=BLANK, reduction="none", zero_infinity=True)
     needed = torch.tensor([min_frames(target) for target in targets])
-    return nll.masked_fill(lens < needed, torch.inf)
+    return nll.masked_fill((lens.cpu() < needed).to(nll.device), torch.inf)
 
 
 def min_frames(target: Sequence[int]) -> int:

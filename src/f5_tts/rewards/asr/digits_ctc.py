@@ -87,6 +87,11 @@ class DigitsCtc(TranscriptReward):
         outputs = self.run([mels[i] for i in rows])
         return losses.to(outputs[0][0]).index_copy(0, torch.tensor(rows), self.mean_loss(outputs, lens, kept))
 
+    @staticmethod
+    def loss_mib(seconds: float, num_clips: int) -> float:
+        """Return the memory of the loss of clips of this length (s), forward and backward, in MiB: all together."""
+        return 1.4 * seconds * num_clips
+
     def heard_mel(self, item: RewardInput) -> Float[Tensor, "n d"]:
         """Return the log-mel that the text covers: of the prompt, if it was cut from the same clip, and of the span."""
         check_mel_spec(item.mel_spec)

@@ -17,7 +17,7 @@ from f5_tts.rewards.asr.error_rate import language_of, tokens
 from f5_tts.rewards.asr.sensevoice import LANGUAGES, SenseVoice, find_directory
 from f5_tts.rewards.asr.sensevoice_loss import TextLikelihood
 from f5_tts.rewards.asr.transcript_reward import TranscriptReward, with_prompt
-from f5_tts.rewards.audio import ASR_RATE, fingerprint, is_usable, resample_to_16k, shared_rate
+from f5_tts.rewards.audio import fingerprint, is_usable, resample_to_16k, shared_rate
 from f5_tts.rewards.clip_losses import clip_losses
 from f5_tts.types import RewardInput
 
@@ -101,7 +101,8 @@ class FunasrWer(TranscriptReward):
     def loss(self, inputs: Sequence[RewardInput]) -> Float[Tensor, " b"]:
         """Compute the loss of each clip, differentiable in its waveform; the prompt that its text covers is prepended.
 
-        NaN where the clip is unusable, too short for its text, or without a text that has tokens.
+        NaN where the clip is unusable or its text has no tokens. A clip with too few frames for its text has the loss
+        `cap`, without a gradient.
         """
         return self.text_losses(inputs, self.targets(inputs))
 
@@ -117,18 +118,15 @@ class FunasrWer(TranscriptReward):
         rate = shared_rate(inputs)
 
         def loss(clip: Tensor, index: int) -> Tensor:
-            item = inputs[index]
+            item, ids = inputs[index], targets[index]
             wave = resample_to_16k(self.heard(replace(item, audio=clip)), rate)
-            nats = self.likelihood.nats_per_token(wave, targets[index], self.language_for(item))
+            if not self.likelihood.fits(len(wave), ids):
+                return 0 * wave.sum() + self.cap
+            nats = self.likelihood.nats_per_token(wave, ids, self.language_for(item))
             return self.cap * (nats / self.cap).tanh()
 
         pairs = zip(inputs, targets, strict=True)
-        return clip_losses([item.audio if self.applies(item, ids) else None for item, ids in pairs], loss)
-
-    def applies(self, item: RewardInput, ids: list[int]) -> bool:
-        """Check whether a clip is usable and long enough for its tokens, if there are any."""
-        num_samples = math.ceil(len(self.heard(item)) * ASR_RATE / item.sample_rate)
-        return bool(ids) and is_usable(item.audio, item.sample_rate) and self.likelihood.fits(num_samples, ids)
+        return clip_losses([item.audio if ids and is_usable(item.audio, rate) else None for item, ids in pairs], loss)
 
     def targets(self, inputs: Sequence[RewardInput]) -> list[list[int]]:
         """Return the tokens of each reference text; none where there is no text."""

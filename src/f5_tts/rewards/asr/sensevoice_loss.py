@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from itertools import pairwise
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
+from f5_tts.rewards.asr.ctc import BLANK, ctc_nll, min_frames
 from f5_tts.rewards.asr.error_rate import HAN, KANA
 from f5_tts.rewards.asr.number_words import spell_out
 from f5_tts.rewards.asr.sensevoice import SenseVoice
@@ -36,9 +35,9 @@ SPACE_BESIDE_CHARACTER = re.compile(f"(?<=[{KANA}{HAN}]) | (?=[{KANA}{HAN}])")
 
 
 class TextLikelihood:
-    """Connectionist temporal classification (CTC) under a SenseVoice recognizer, for one clip at a time.
+    """Likelihood of a text under a SenseVoice recognizer, by its CTC, for one clip at a time.
 
-    CTC: Graves et al. 2006, "Connectionist Temporal Classification". The features are those of FunASR's front end.
+    The features are those of FunASR's front end.
     """
 
     def __init__(self, recognizer: SenseVoice) -> None:
@@ -55,13 +54,12 @@ class TextLikelihood:
         """Return the tokens of a text as the model writes it, without those that it does not know."""
         tag = self.tokenizer.encode(NO_ITN_TAG)
         ids = self.tokenizer.encode(NO_ITN_TAG + written(text, language))[len(tag) :]
-        return [token for token in ids if token != self.recognizer.model.blank_id]
+        return [token for token in ids if token != BLANK]
 
     def fits(self, num_samples: int, ids: list[int]) -> bool:
-        """Check whether a clip at 16 kHz has enough frames for the tokens; equal neighbors need a blank between."""
-        repeats = sum(first == second for first, second in pairwise(ids))
+        """Check whether a clip at 16 kHz has enough frames for the tokens."""
         num_frames = max(0, 1 + (num_samples - FRAME) // SHIFT)
-        return len(ids) + repeats <= -(-num_frames // self.frontend.lfr_n)
+        return min_frames(ids) <= -(-num_frames // self.frontend.lfr_n)
 
     def nats_per_token(self, wave: Float[Tensor, " nw"], ids: list[int], language: str) -> Float[Tensor, ""]:
         """Compute the negative log-likelihood of the tokens in a clip at 16 kHz, per token.
@@ -69,9 +67,7 @@ class TextLikelihood:
         It is infinite unless the clip fits them.
         """
         scores = self.log_probabilities(wave, language)
-        sizes = torch.tensor([len(scores)]), torch.tensor([len(ids)])
-        targets = torch.tensor([ids], device=scores.device)
-        total = F.ctc_loss(scores[:, None], targets, *sizes, blank=self.recognizer.model.blank_id, reduction="sum")
+        (total,) = ctc_nll(scores[None], torch.tensor([len(scores)]), [ids])
         return total / len(ids)
 
     def log_probabilities(self, wave: Float[Tensor, " nw"], language: str) -> Float[Tensor, "n v"]:
