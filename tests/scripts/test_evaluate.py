@@ -41,7 +41,7 @@ def tiny_run(tmp_path: Path, *more: str) -> TrainConfig:
 
 @pytest.mark.slow
 def test_an_evaluation_scores_every_item_and_keeps_some_clips_and_repeats_exactly(tmp_path: Path) -> None:
-    run = tiny_run(tmp_path)
+    run = tiny_run(tmp_path, "eval.recognisers=[pocketsphinx,whisper]", "eval.providers=[{name: voice_sim}]")
     torch.manual_seed(0)
     model = build_model(run.model, build_vocabulary(run))
     write_checkpoint(tmp_path / "model.pt", {"model_state_dict": model.state_dict()})
@@ -50,6 +50,11 @@ def test_an_evaluation_scores_every_item_and_keeps_some_clips_and_repeats_exactl
     rates = first.dev_error_rates["pocketsphinx"]
     assert rates.keys() == {"0", "1", "2"}
     assert rates[f"{first.guidance['pocketsphinx']:g}"] == min(rates.values())
+    assert first.dev_error_rates.keys() == {"pocketsphinx"}  # whisper is not asked on dev
+    assert first.guidance["whisper"] == first.guidance["pocketsphinx"]
+    heard, judged = first.scores["pocketsphinx"], first.scores["whisper"]
+    assert [(s.id, s.similarity, s.opinions) for s in heard] == [(s.id, s.similarity, s.opinions) for s in judged]
+    assert all(0 < score.opinions["voice_sim"] < 1 for score in heard)
     scores = first.scores["pocketsphinx"]
     assert [score.seen for score in scores] == [False, False, False, True] * 2
     takes = zip(scores[:4], scores[4:], strict=True)

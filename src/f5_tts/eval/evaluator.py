@@ -25,7 +25,7 @@ from f5_tts.model.checkpoint import HEAD, Checkpoint, load_weights
 from f5_tts.model.flow import time_grid
 from f5_tts.model.mel import LogMel, frames_in
 from f5_tts.rewards.asr.error_rate import char_errors, has_prompt_leak, has_repetition, word_errors
-from f5_tts.rewards.registry import build_provider, build_providers, score_all
+from f5_tts.rewards.registry import PROVIDERS, build_provider, build_providers, score_all
 from f5_tts.types import RewardInput, RewardProvider, Vocoder
 
 Transcribe = Callable[[list[Tensor], int], list[str]]
@@ -84,14 +84,22 @@ class EvalSynthesizer:
 
 
 def score_clips(
-    items: Sequence[EvalItem], clips: list[Tensor], synthesizer: EvalSynthesizer, transcribe: Transcribe, judges: Judges
-) -> list[Score]:
-    """Score each clip: word and character errors, speaker similarity and the other judges' scores."""
-    transcripts, judge_values = (
-        transcribe(clips, synthesizer.sample_rate),
-        judge_scores(items, clips, synthesizer, judges),
-    )
-    return [score_clip(*triple) for triple in zip(items, transcripts, judge_values, strict=True)]
+    items: Sequence[EvalItem],
+    clips: list[Tensor],
+    synthesizer: EvalSynthesizer,
+    asr_models: Mapping[str, Transcribe],
+    judges: Judges,
+) -> dict[str, list[Score]]:
+    """Score each clip by every recognizer: word and character errors, speaker similarity and other judges' scores.
+
+    The judges score each clip once.
+    """
+    judge_values = judge_scores(items, clips, synthesizer, judges)
+    transcripts = {name: transcribe(clips, synthesizer.sample_rate) for name, transcribe in asr_models.items()}
+    return {
+        name: [score_clip(*triple) for triple in zip(items, texts, judge_values, strict=True)]
+        for name, texts in transcripts.items()
+    }
 
 
 def score_clip(item: EvalItem, transcript: str, judge_values: Mapping[str, float]) -> Score:
@@ -108,7 +116,7 @@ def score_clip(item: EvalItem, transcript: str, judge_values: Mapping[str, float
         leaks=has_prompt_leak(item.prompt_text, item.text, transcript),
         similarity=judge_values[SIMILARITY],
         hypothesis=transcript,
-        opinions={name.rpartition(".")[2]: value for name, value in judge_values.items() if name != SIMILARITY},
+        opinions={opinion_name(name): value for name, value in judge_values.items() if name != SIMILARITY},
     )
 
 
@@ -123,11 +131,20 @@ def build_judges(settings: EvalConfig) -> dict[str, RewardProvider]:
             f"eval.speaker_judge={settings.speaker_judge} scores {voice.component}; a speaker judge scores sim"
         )
     judges = build_providers(settings.providers, "eval.providers")
-    names = [judge.component for judge in judges.values()]
+    names = [opinion_name(f"{name}.{judge.component}") for name, judge in judges.items()]
     duplicates = sorted({name for name in names if names.count(name) > 1 or name in (*ASR_METRICS, "sim", "rtf")})
     if duplicates:
         raise ValueError(f"eval.providers: eval/{duplicates[0]} would have two meanings; rename one `component`")
     return {VOICE_JUDGE: voice, **judges}
+
+
+def opinion_name(scored: str) -> str:
+    """Return the name of a judge's score, given as "<judge>.<component>": the component.
+
+    A built-in reward that measures `sim`, as the speaker judge does, is named itself: `voice_sim`.
+    """
+    judge, _, component = scored.rpartition(".")
+    return judge if component == "sim" and judge in PROVIDERS else component
 
 
 def judge_scores(
@@ -193,13 +210,7 @@ class Evaluator:
         synthesizer, items, started = self.synthesizer, self.items, perf_counter()
         clips = synthesizer.synthesize(model, items, self.cfg_strength, quiet=True)
         rtf = synthesizer.real_time_factor(perf_counter() - started, clips)
-        judge_values = judge_scores(items, clips, synthesizer, self.judges)
-        transcripts = {name: transcribe(clips, synthesizer.sample_rate) for name, transcribe in self.asr_models.items()}
-        scores = {
-            name: [score_clip(*triple) for triple in zip(items, texts, judge_values, strict=True)]
-            for name, texts in transcripts.items()
-        }
-        return named_metrics(scores, rtf)
+        return named_metrics(score_clips(items, clips, synthesizer, self.asr_models, self.judges), rtf)
 
 
 def load_eval_model(cfg: TrainConfig, checkpoint: Checkpoint, vocabulary: Vocabulary) -> CFM:

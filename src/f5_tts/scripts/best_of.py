@@ -63,8 +63,8 @@ def best_of(cfg: RLTrainConfig) -> Result:
     chosen = rewards_of(attempts, items, synthesizer, cfg.rl.rewards).argmax(dim=0).tolist()
     clips = [attempts[index][item] for item, index in enumerate(chosen)]
     rtf = synthesizer.real_time_factor(perf_counter() - started, clips)  # the time of all tries counts
-    judges = build_judges(settings)
-    scores = {name: score_clips(items, clips, synthesizer, build_asr(name), judges) for name in settings.recognisers}
+    asr_models = {name: build_asr(name) for name in settings.recognisers}
+    scores = score_clips(items, clips, synthesizer, asr_models, build_judges(settings))
     guidance = dict.fromkeys(settings.recognisers, strength)
     result = Result(
         ckpt=settings.ckpt,

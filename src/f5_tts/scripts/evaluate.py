@@ -1,8 +1,8 @@
 """Evaluate a checkpoint on a held-out test set: error rate and speaker similarity.
 
 `python -m f5_tts.scripts.evaluate -cn F5TTS_Mini eval.ckpt=FILE eval.out=DIR` selects the guidance strength with the
-lowest error rate on dev.jsonl, for each recogniser separately. It synthesizes test.jsonl with that strength and writes
-DIR/scores.json and DIR/wavs.
+lowest error rate on dev.jsonl, by the first of eval.recognisers. It synthesizes test.jsonl with that strength, scores
+these clips by all of them, and writes DIR/scores.json and DIR/wavs.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import shutil
 import sys
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -61,33 +60,24 @@ def evaluate(cfg: TrainConfig) -> Result:
 def evaluate_checkpoint(
     cfg: TrainConfig, checkpoint: Checkpoint, vocabulary: Vocabulary, dev: list[EvalItem], test: list[EvalItem]
 ) -> dict[str, Any]:
-    """Select the guidance strength on the dev set, and score the test set with each recogniser."""
+    """Select the guidance strength on the dev set by the first recogniser; score the same test clips by each one."""
     settings = cfg.eval
     model, synthesizer = load_eval_model(cfg, checkpoint, vocabulary), build_eval_synthesizer(cfg, vocabulary)
     asr_models = {name: build_asr(name) for name in settings.recognisers}
+    first = settings.recognisers[0]
     unseen = unseen_speakers(dev, Path(settings.items_dir) / "dev.jsonl") * settings.dev_takes
     dev_clips = {strength: synthesizer.synthesize(model, unseen, strength) for strength in settings.cfg_strengths}
-    rates = {
-        name: error_rates(unseen, dev_clips, synthesizer.sample_rate, transcribe)
-        for name, transcribe in asr_models.items()
-    }
-    guidance = {
-        name: float(min(strength_rates, key=lambda strength: strength_rates[strength]))
-        for name, strength_rates in rates.items()
-    }
+    rates = error_rates(unseen, dev_clips, synthesizer.sample_rate, asr_models[first])
+    guidance = float(min(rates, key=lambda strength: rates[strength]))
     takes, started = test * settings.takes, perf_counter()  # each position in the list has its own noise
-    clips = {strength: synthesizer.synthesize(model, takes, strength) for strength in sorted(set(guidance.values()))}
-    rtf = synthesizer.real_time_factor(perf_counter() - started, chain.from_iterable(clips.values()))
+    clips = synthesizer.synthesize(model, takes, guidance)
+    rtf = synthesizer.real_time_factor(perf_counter() - started, clips)
     judges = build_judges(settings)
-    scores = {
-        name: score_clips(takes, clips[guidance[name]], synthesizer, transcribe, judges)
-        for name, transcribe in asr_models.items()
-    }
-    first = settings.recognisers[0]
-    keep_examples(test, clips[guidance[first]], select_examples(scores[first], settings.num_wavs), synthesizer)
+    scores = score_clips(takes, clips, synthesizer, asr_models, judges)
+    keep_examples(test, clips, select_examples(scores[first], settings.num_wavs), synthesizer)
     return {
-        "guidance": guidance,
-        "dev_error_rates": rates,
+        "guidance": dict.fromkeys(asr_models, guidance),
+        "dev_error_rates": {first: rates},
         "scores": scores,
         "rtf": rtf,
         "speaker_judge": settings.speaker_judge,
