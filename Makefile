@@ -13,7 +13,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1  # no look for a newer pyright
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
 
-quickstart: $(MINI) ## the whole job in a quarter of an hour: evaluate, warm up, GRPO, evaluate again; goes on where it stopped
+quickstart: $(EVAL) ## the whole job in a quarter of an hour: evaluate, train by nft and by draft, evaluate again; goes on where it stopped
 	$(RUN) -m recipes.digits.quickstart
 
 clean-run: ## forget the quick start's run, so that the next one starts over
@@ -61,7 +61,7 @@ reward: $(MINI) ## train the recognizers of the reward digits_ctc and the speake
 	$(RUN) -m recipes.digits.train_reward
 	$(RUN) -m recipes.digits.train_speaker_judge
 
-results: $(EVAL) ## the claim: 3 seeds, measured by the judge
+results: $(EVAL) ## every algorithm at equal CPU time: 3 seeds, measured by judges that are no rewards (about two hours)
 	$(RUN) -m recipes.digits.results
 
 corpus: $(MINI) ## make the shipped speech anew, from its seed

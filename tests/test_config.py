@@ -51,7 +51,7 @@ def test_a_path_with_spaces_needs_no_more_than_the_shells_quotes():
 
 @pytest.mark.parametrize("name", config_names())
 def test_every_config_fits_its_schema_and_its_own_checks(name: str):
-    schema = RLTrainConfig if name.endswith("_RL") else TrainConfig
+    schema = RLTrainConfig if name.endswith(("_RL", "_Draft")) else TrainConfig
     assert type(compose_config(name, [], schema)) is schema
 
 
@@ -282,15 +282,15 @@ def test_the_quotes_that_an_unreadable_value_asks_for_make_it_readable():
 def test_an_unknown_config_is_answered_with_the_known_ones():
     assert sentence("-cn", "F5TTS_Mnii_RL") == (
         "no config is named F5TTS_Mnii_RL: did you mean F5TTS_Mini_RL?; "
-        "known: E2TTS_Base, E2TTS_Small, F5TTS_Base, F5TTS_Mini, F5TTS_Mini_RL, F5TTS_RL, F5TTS_Small, F5TTS_v1_Base, "
-        "F5TTS_v1_Small"
+        "known: E2TTS_Base, E2TTS_Small, F5TTS_Base, F5TTS_Mini, F5TTS_Mini_Draft, F5TTS_Mini_RL, F5TTS_RL, "
+        "F5TTS_Small, F5TTS_v1_Base, F5TTS_v1_Small"
     )
 
 
 def test_a_config_of_the_other_stage_is_answered_with_those_that_fit():
     assert sentence("-cn", "F5TTS_Mini") == (
         "config F5TTS_Mini has no section audition, lora, rl and is not for this command; "
-        "it takes F5TTS_Mini_RL or F5TTS_RL"
+        "it takes F5TTS_Mini_Draft or F5TTS_Mini_RL or F5TTS_RL"
     )
     with pytest.raises(
         ConfigError, match=r"has a section audition, lora, rl .* it takes E2TTS_Base or .* or F5TTS_v1_Small"
@@ -469,7 +469,7 @@ def own_file(folder: Path, text: str, *overrides: str):
 
 @pytest.mark.parametrize("name", config_names())
 def test_every_config_says_how_its_model_speaks(name: str):
-    cfg = compose_config(name, [], RLTrainConfig if name.endswith("_RL") else TrainConfig)
+    cfg = compose_config(name, [], RLTrainConfig if name.endswith(("_RL", "_Draft")) else TrainConfig)
     speech = compose_synthesis_config(name, [])
     assert (speech.model, speech.infer) == (cfg.model, cfg.infer)
 

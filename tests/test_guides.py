@@ -81,7 +81,8 @@ def speaking_commands() -> list[list[str]]:
 
 
 def own_commands() -> list[list[str]]:
-    return [[phase.module, *phase.arguments] for phase in [*quickstart.phases(), *results.phases([1])]]
+    lanes = [*quickstart.lanes(), *results.lanes([1])]
+    return [[phase.module, *phase.arguments] for lane in lanes for phase in lane.phases]
 
 
 @pytest.mark.parametrize("words", documented_commands() + own_commands(), ids=" ".join)

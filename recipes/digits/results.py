@@ -1,155 +1,249 @@
-"""Train the quick start's model with each algorithm and measure it with a recogniser that was never a reward.
+"""Train the quick start's model with each algorithm at equal CPU time, and measure it with judges that are no rewards.
 
-`make results`, or `python -m recipes.digits.results --seeds 1 2 3`, takes about 40 minutes per seed on two CPU cores
-and resumes after an interruption. It writes runs/results/results.md. Training uses the same number of network
-evaluations for each algorithm. The table also shows best-of-8 sampling, which needs no training. Stage 1 trains only
-the width of the Gaussian: it has the mean velocity of the base model, and is not evaluated separately.
+`make results`, or `python -m recipes.digits.results --seeds 1 2 3`, takes about two hours on two CPU cores and resumes
+after an interruption. It writes runs/results/results.md. Each algorithm gets `BUDGET` CPU seconds of updates for each
+seed, with one thread. Validations, the evaluation, and stage 1 of gaussian_grpo, the only algorithm that needs it, come
+on top: a cell of algorithm and seed takes less than 15 minutes. The tables also have best-of-8 sampling, which needs no
+training, and ablations of draft with the first seed.
 """
 
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean
 
-from f5_tts.config.load import compose_config
-from f5_tts.config.schema import RLConfig, RLTrainConfig, group_size
 from f5_tts.entrypoint import run_command
 from f5_tts.eval.results import Result, read_result
-from f5_tts.eval.statistics import Interval, RatioMetric, Score, paired_interval, similarities, word_errors
-from f5_tts.eval.table import ASR_TITLES, similarity_title
-from f5_tts.rl.kernel import trainable_steps
-from f5_tts.rl.rollout import rollout_grid
+from f5_tts.eval.statistics import RatioMetric, Score, extra_metric, paired_interval, similarities, word_errors
+from f5_tts.report.table import ASR_TITLES, HELD_OUT, Table, judge_title, other_judges
 from f5_tts.train.metrics_log import metric_rows
-from recipes.digits.quickstart import BASE, Phase, evaluation, stage_1, stage_2
+from recipes.digits.lanes import Lane, Phase, cpu_seconds, run_lanes, usable_cpus
+from recipes.digits.quickstart import BASE, BEST, JUDGE, JUDGES, SELECTING, evaluation, stage_1, stage_2, with_interval
 
 RUN_DIR = Path("runs/results")
 SEEDS = [1, 2, 3]
 BEST_OF = 8
-SDE_OVERRIDES = ["rl.shared_noise=true", "rl.kl_weight=0.02", "optim.learning_rate=2e-4", "optim.max_updates=215"]
-# nft as in the quick start; the others with the same number of evaluations in total: 180 x 256 = 215 x 214
-ALGORITHMS = {
-    "nft": [],
-    "gaussian_grpo": SDE_OVERRIDES,
-    "flow_grpo": SDE_OVERRIDES,
+BUDGET = 480.0  # CPU seconds of updates
+INTERVALS = 3  # between the validations of a run, the one before it and the one after it included
+COSTS = ("updates", "training, CPU s", "peak MiB", "inference cost")
+NO_HEAD = [f"ckpts.init_from={BASE}", "model.output_dist=deterministic", "model.use_rl_head=false"]
+SDE = ["rl.shared_noise=true", "rl.kl_weight=0.02", "optim.learning_rate=2e-4"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Algorithm:
+    """A run of stage 2 with its cost, measured with one thread on a core of an AMD EPYC."""
+
+    title: str
+    config: str = "F5TTS_Mini_RL"
+    overrides: Sequence[str] = field(default_factory=list)
+    cpu_seconds: float  # of an update
+    needs_head: bool = False  # it then starts from stage 1, else from the base model
+
+    @property
+    def updates(self) -> int:
+        """Return how many updates `BUDGET` pays for: a multiple of INTERVALS, so that the last one is validated."""
+        return INTERVALS * round(BUDGET / self.cpu_seconds / INTERVALS)
+
+    @property
+    def settings(self) -> list[str]:
+        """Return the config overrides."""
+        schedule = [f"optim.max_updates={self.updates}", f"eval.every_updates={self.updates // INTERVALS}"]
+        return [*self.overrides, *schedule, "eval.dev_takes=1"]
+
+
+DRAFT = Algorithm(title="draft", config="F5TTS_Mini_Draft", overrides=[f"ckpts.init_from={BASE}"], cpu_seconds=1.5)
+ALGORITHMS = {  # by folder
+    "nft": Algorithm(title="nft", overrides=NO_HEAD, cpu_seconds=2.6),
+    "gaussian_grpo": Algorithm(
+        title="gaussian_grpo", overrides=["rl.algorithm=gaussian_grpo", *SDE], cpu_seconds=2.1, needs_head=True
+    ),
+    "flow_grpo": Algorithm(title="flow_grpo", overrides=["rl.algorithm=flow_grpo", *SDE, *NO_HEAD], cpu_seconds=2.1),
+    "draft": DRAFT,
+    "nft_draft": Algorithm(
+        title="nft with draft (rl.draft.weight=1)",
+        overrides=["rl.draft.weight=1", "rl.draft.last_steps=4", *NO_HEAD],
+        cpu_seconds=3.4,
+    ),
 }
-BOTH_ASR = "eval.recognisers=[pocketsphinx,whisper]"
-CHANGES = ("change of error rate (95 %)", "relative, % (95 %)", "change of similarity (95 %)")
-COSTS = ("evaluations per update", "updates", "minutes", "peak MiB", "inference cost")
-HEADER = ("model", "guidance", "error rate", "{similarity}", *CHANGES, *COSTS)
+ABLATIONS = {  # of draft, each with as many updates
+    "augmentation": ("draft, augmentation", "rl.draft.augmentation=1"),
+    "last_step": ("draft, K = 1", "rl.draft.last_steps=1"),
+    "no_anchor": ("draft, no anchor", "rl.kl_weight=0"),
+    "no_voice": ("draft, no similarity term", "rl.rewards.providers.0.weight=0"),
+}
 
 
-def phases(seeds: Sequence[int], run_dir: Path = RUN_DIR) -> list[Phase]:
-    """List the phases: evaluate the base and its best-of-N, then train stage 1 and each algorithm for each seed."""
-    job = [evaluation(BASE, run_dir / "base", BOTH_ASR), best_of_base(run_dir / "best_of")]
-    for seed in seeds:
-        folder, seeded = run_dir / f"seed_{seed}", f"optim.seed={seed}"
-        job.append(stage_1(folder / "warmup", seeded))
-        for algorithm in ALGORITHMS:
-            job.append(stage_2(folder / "warmup", folder / algorithm, seeded, *settings_of(algorithm)))
-            job.append(evaluation(folder / algorithm / "model_last.pt", folder / "eval" / algorithm, BOTH_ASR))
-    return job
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One run: algorithm or ablation, and seed."""
+
+    algorithm: Algorithm
+    folder: Path
+    seed: int
+
+    @property
+    def training(self) -> list[Phase]:
+        """List the phases that train."""
+        more, warmup = [f"optim.seed={self.seed}", *self.algorithm.settings], self.folder / "warmup"
+        if self.algorithm.needs_head:
+            return [stage_1(warmup, f"optim.seed={self.seed}"), stage_2(warmup, self.folder, *more)]
+        return [
+            Phase(
+                title=f"{self.algorithm.title}, seed {self.seed}",
+                module="f5_tts.train.train_rl",
+                arguments=["-cn", self.algorithm.config, *more, f"ckpts.save_dir={self.folder}"],
+            )
+        ]
+
+    @property
+    def out(self) -> Path:
+        """Return the folder of the evaluation."""
+        return self.folder / "eval"
+
+    def lane(self, logs: Path) -> Lane:
+        """Build the lane of this cell: training and evaluation."""
+        name = f"{self.folder.name}_seed_{self.seed}"
+        return Lane(name=name, phases=[*self.training, evaluation(self.folder / BEST, self.out)], folder=logs)
+
+
+def cells(seeds: Sequence[int], run_dir: Path = RUN_DIR) -> dict[str, list[Cell]]:
+    """List the runs of each algorithm, one for each seed, and of each ablation, for the first seed."""
+    runs = {
+        name: [Cell(algorithm=algorithm, folder=run_dir / f"seed_{seed}" / name, seed=seed) for seed in seeds]
+        for name, algorithm in ALGORITHMS.items()
+    }
+    for name, (title, override) in ABLATIONS.items():
+        changed = replace(DRAFT, title=title, overrides=[*DRAFT.overrides, override])
+        runs[name] = [Cell(algorithm=changed, folder=run_dir / f"seed_{seeds[0]}" / name, seed=seeds[0])]
+    return runs
+
+
+def lanes(seeds: Sequence[int], run_dir: Path = RUN_DIR) -> list[Lane]:
+    """List the lanes in their order: the base model and its best-of-N, then the cells seed by seed."""
+    logs = run_dir / "logs"
+    base = Lane(name="base", phases=[evaluation(BASE, run_dir / "base")], folder=logs)
+    best = Lane(name="best_of", phases=[best_of_base(run_dir / "best_of")], folder=logs)
+    runs = [cell for row in cells(seeds, run_dir).values() for cell in row]
+    ordered = [cell for seed in seeds for cell in runs if cell.seed == seed]
+    return [base, best, *(cell.lane(logs) for cell in ordered)]
 
 
 def best_of_base(out: Path) -> Phase:
     """Build the phase for best-of-N of the base model, at guidance 1, which its own evaluation selects."""
     return Phase(
-        title=f"the best of {BEST_OF} samples of the base, chosen by the reward",
+        title=f"the best of {BEST_OF} samples of the base, chosen by the rewards of nft",
         module="f5_tts.scripts.best_of",
         arguments=[
             *["-cn", "F5TTS_Mini_RL", f"eval.ckpt={BASE}", f"eval.best_of={BEST_OF}", "eval.cfg_strengths=[1]"],
-            *[BOTH_ASR, f"eval.out={out}"],
+            *[*JUDGES, f"eval.out={out}"],
         ],
         result=out / "scores.json",
     )
 
 
-def settings_of(algorithm: str) -> list[str]:
-    """Return the config overrides of the algorithm."""
-    return [f"rl.algorithm={algorithm}", *ALGORITHMS[algorithm]]
+# --- the tables ---
 
 
-# --- the table ---
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """Column of the table: what is measured, and its change against the base model."""
+
+    title: str
+    asr: str  # recognizer whose scores hold it
+    metric: RatioMetric
+    is_error: bool = False  # an error rate is in percent, and its change relative to the base model
+
+    def columns(self) -> list[str]:
+        """Return the titles of the value and of its change."""
+        return [self.title, "change, % of the base's (95 %)" if self.is_error else "change (95 %)"]
+
+    def cells(self, base: Result, runs: Sequence[Result]) -> list[str]:
+        """Format the value over all runs, and its change with an interval over items and seeds; the base has none."""
+        before, after = base.unseen(self.asr), [run.unseen(self.asr) for run in runs]
+        value = f"{100 * mean(after, self.metric):.1f} %" if self.is_error else f"{mean(after, self.metric):.3f}"
+        if runs == [base]:
+            return [value, ""]
+        change = paired_interval(before, after, self.metric, relative=self.is_error)
+        return [value, with_interval(change, "+.1%" if self.is_error else "+.3f")]
 
 
-def table(run_dir: Path, asr: str, seeds: Sequence[int]) -> str:
-    """Format a Markdown table of unseen speakers: the mean of each model over seeds, its change, and its cost."""
-    base, best = read_result(run_dir / "base"), read_result(run_dir / "best_of")
-    rows = [[*score_cells("base", [base], asr), *[""] * len(CHANGES), *[""] * (len(COSTS) - 1), "1"]]
-    best_row = [*score_cells(f"base, best of {BEST_OF}", [best], asr), *changes(base, [best], asr)]
-    rows.append([*best_row, *[""] * (len(COSTS) - 1), str(BEST_OF)])
-    for name in ALGORITHMS:
-        results = [read_result(run_dir / f"seed_{seed}" / "eval" / name) for seed in seeds]
-        row = [*score_cells(f"stage 2, {name}", results, asr), *changes(base, results, asr)]
-        rows.append([*row, *costs(name, [run_dir / f"seed_{seed}" / name for seed in seeds])])
-    titles = [name.format(similarity=similarity_title(base.speaker_judge)) for name in HEADER]
-    lines = [titles, ["---"] * len(HEADER), *rows]
-    which = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
-    title = f"Unseen speakers, {which}, measured {ASR_TITLES[asr]}:"
-    return "\n".join([title, "", *(f"| {' | '.join(line)} |" for line in lines)]) + "\n"
+def measures(base: Result) -> list[Measure]:
+    """List the columns: the error rate by each recognizer, similarity, and the scores of the other judges."""
+    errors = [
+        Measure(title=f"error rate by {ASR_TITLES[asr]}", asr=asr, metric=word_errors, is_error=True)
+        for asr in (JUDGE, SELECTING)
+    ]
+    voice = Measure(title=judge_title(base.speaker_judge), asr=SELECTING, metric=similarities)
+    others = [Measure(title=judge_title(name), asr=SELECTING, metric=extra_metric(name)) for name in other_judges(base)]
+    return [*errors, voice, *others]
 
 
-def score_cells(name: str, seeds: Sequence[Result], asr: str) -> list[str]:
-    """Format the guidance strength of each seed, and the error rate and similarity over all seeds."""
-    scores = [result.unseen(asr) for result in seeds]
-    guidance = ", ".join(f"{result.guidance[asr]:g}" for result in seeds)
-    return [name, guidance, f"{100 * mean(scores, word_errors):.1f} %", f"{mean(scores, similarities):.3f}"]
+def tables(run_dir: Path, seeds: Sequence[int]) -> str:
+    """Format the table of the models, means over seeds, and that of single seeds by the judge."""
+    base, runs = read_result(run_dir / "base"), cells(seeds, run_dir)
+    results = {name: [read_result(cell.out) for cell in row] for name, row in runs.items()}
+    return "\n".join([over_seeds(base, run_dir, runs, results).markdown(), by_seed(base, runs, results).markdown()])
 
 
-def changes(base: Result, seeds: Sequence[Result], asr: str) -> list[str]:
-    """Format the paired changes against the base model, with intervals over items and seeds."""
-    before, after = base.unseen(asr), [result.unseen(asr) for result in seeds]
-    absolute, relative = (paired_interval(before, after, relative=relative) for relative in (False, True))
-    return [change(absolute, 100.0), change(relative, 100.0), change(paired_interval(before, after, similarities), 1.0)]
+def over_seeds(
+    base: Result, run_dir: Path, runs: Mapping[str, Sequence[Cell]], results: Mapping[str, Sequence[Result]]
+) -> Table:
+    """Build the table of the base model, best-of-N, and each algorithm and ablation over its seeds."""
+    columns, no_training = measures(base), [""] * (len(COSTS) - 1)
+    best = read_result(run_dir / "best_of")
+    rows = [
+        model_row("base", base, [base], columns, [*no_training, "1"]),
+        model_row(f"base, best of {BEST_OF}", base, [best], columns, [*no_training, str(BEST_OF)]),
+        *(
+            model_row(row[0].algorithm.title, base, results[name], columns, costs(row, run_dir))
+            for name, row in runs.items()
+        ),
+    ]
+    titles = [title for column in columns for title in column.columns()]
+    return Table(caption=f"{HELD_OUT} and seeds", header=["model", "seeds", "guidance", *titles, *COSTS], rows=rows)
 
 
-def mean(seeds: Sequence[Sequence[Score]], metric: RatioMetric) -> float:
-    """Compute a ratio metric over all items of all seeds."""
-    top, bottom = metric([score for scores in seeds for score in scores])
+def model_row(
+    title: str, base: Result, runs: Sequence[Result], columns: Sequence[Measure], cost_cells: Sequence[str]
+) -> list[str]:
+    """Format the row of a model: guidance of each seed, every measure, and costs."""
+    guidance = ", ".join(f"{run.guidance[SELECTING]:g}" for run in runs)
+    measured = [cell for column in columns for cell in column.cells(base, runs)]
+    return [title, str(len(runs)), guidance, *measured, *cost_cells]
+
+
+def by_seed(base: Result, runs: Mapping[str, Sequence[Cell]], results: Mapping[str, Sequence[Result]]) -> Table:
+    """Build the table of single seeds: the judge's error rate and its change."""
+    error = measures(base)[0]
+    rows = [
+        [cell.algorithm.title, str(cell.seed), *error.cells(base, [result])]
+        for name, row in runs.items()
+        for cell, result in zip(row, results[name], strict=True)
+    ]
+    return Table(caption=HELD_OUT, header=["model", "seed", *error.columns()], rows=rows)
+
+
+def mean(runs: Sequence[Sequence[Score]], metric: RatioMetric) -> float:
+    """Compute a ratio metric over all items of all runs."""
+    top, bottom = metric([score for scores in runs for score in scores])
     return float(top.sum() / bottom.sum())
 
 
-def change(interval: Interval, scale: float) -> str:
-    """Format a change and its interval, multiplied by `scale`."""
-    digits = 1 if scale == 100.0 else 3
-    low, high = (f"{scale * bound:+.{digits}f}" for bound in (interval.low, interval.high))
-    return f"{scale * interval.value:+.{digits}f} ({low} to {high})"
+def costs(row: Sequence[Cell], run_dir: Path) -> list[str]:
+    """Format what training cost: updates and CPU seconds, means over seeds, and the highest peak memory of any seed.
 
-
-# --- training cost ---
-
-
-def costs(algorithm: str, folders: Sequence[Path]) -> list[str]:
-    """Format the training cost of one run: the mean over seeds, and the highest peak memory of any seed.
-
-    Minutes are the median update time multiplied by the number of updates, so that other load on the machine counts
-    little.
+    CPU seconds are those of the training commands, with their start, validations and stage 1.
     """
-    cfg = compose_config("F5TTS_Mini_RL", settings_of(algorithm), RLTrainConfig)
-    metrics = [metric_rows(folder / "metrics.jsonl") for folder in folders]
-    minutes = fmean(median(row["time/update"] for row in rows) * len(rows) / 60 for rows in metrics)
-    peak = max(row["mem/peak_mb"] for rows in metrics for row in rows)
-    evaluations_per_update = evaluations(cfg.rl, cfg.datasets.batch_size_per_gpu * cfg.optim.grad_accumulation_steps)
-    return [f"{evaluations_per_update:.0f}", str(cfg.optim.max_updates), f"{minutes:.1f}", f"{peak:.0f}", "1"]
-
-
-def evaluations(rl: RLConfig, prompts: int) -> float:
-    """Count the network evaluations of one update; a backward pass counts as two.
-
-    The count is the mean over all positions of the window. With rl.shared_noise, the steps before the window are solved
-    once per prompt. A slice is a forward and a backward pass, and a forward pass of the reference if there is one.
-    """
-    samples, shared_steps, slices = prompts * group_size(rl), 0.0, rl.nft.num_times
-    if rl.algorithm != "nft":
-        candidates = trainable_steps(rollout_grid(rl), rl)
-        slices = min(rl.window.size, len(candidates))
-        shared_steps = fmean(candidates[: len(candidates) - slices + 1]) if rl.shared_noise else 0.0
-    drawing = samples * (rl.steps - shared_steps) + prompts * shared_steps
-    learning = samples * slices * (3 + (rl.kl_weight > 0))
-    return (drawing + learning) * (2 if rl.cfg_strength > 0 else 1)
+    metrics = [metric_rows(cell.folder / "metrics.jsonl") for cell in row]
+    updates = fmean(rows[-1]["update"] for rows in metrics)
+    seconds = fmean(sum(cpu_seconds(run_dir / "logs", phase) for phase in cell.training) for cell in row)
+    peak = max(values["mem/peak_mb"] for rows in metrics for values in rows if "mem/peak_mb" in values)
+    return [f"{updates:.0f}", f"{seconds:.0f}", f"{peak:.0f}", "1"]
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -160,13 +254,11 @@ def command_line() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str]) -> bool:
-    """Run the command: all phases, then the tables of both recognisers."""
+    """Run the command: all cells, then the tables; return False if the user stopped it."""
     seeds = command_line().parse_args(argv).seeds
-    # the running command saves and stops; its exit code then ends this one
-    signal.signal(signal.SIGINT, lambda number, frame: None)
-    for phase in phases(seeds):
-        phase.run()
-    text = "\n".join(table(RUN_DIR, asr, seeds) for asr in ("whisper", "pocketsphinx"))
+    if not run_lanes(lanes(seeds), at_once=min(2, usable_cpus())):
+        return False
+    text = tables(RUN_DIR, seeds)
     (RUN_DIR / "results.md").write_text(text, encoding="utf-8")
     print(f"\n{text}\nwritten to {RUN_DIR / 'results.md'}")
     return True

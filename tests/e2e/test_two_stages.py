@@ -51,7 +51,7 @@ ALGORITHMS = {
     ],
     "draft": [
         *["rl.algorithm=draft", "rl.draft.last_steps=2", "rl.draft.augmentation=0.5", "rl.mini_repeat_count=1"],
-        "rl.rewards.providers=[{name: 'tests.e2e.runs:Bright'}, {name: digits_wer, weight: 0}, "
+        "rl.rewards.providers=[{name: 'tests.e2e.runs:Bright'}, {name: digits_ctc, weight: 0}, "
         "{name: voice_sim, weight: 0}]",
     ],
     "f5r": ["rl.algorithm=f5r", "rl.steps=3", "rl.cfg_strength=1.0", "rl.advantage=grpo", "rl.train_sigma=true"],
@@ -154,14 +154,14 @@ def test_stage_1_goes_on_bit_for_bit_whoever_looks_and_listens(stage_1, tiny, tm
 def test_stage_2_reports_losses_and_every_reward(stage_2):
     folder, _ = stage_2
     contract = {"loss", "loss/kl", "reward/mean", "reward/std", "reward/min", "reward/max"}
-    contract |= {"reward/digits_wer.acc", "reward/voice_sim.sim"}
+    contract |= {"reward/digits_ctc.acc", "reward/voice_sim.sim"}
     bright = {"draft/loss", "reward/tests.e2e.runs:Bright.loss"}
     contract |= bright if "draft" in folder.name else {"loss/pro_adv", "frac_reward_zero_std"}
     assert [row["update"] for row in rows(folder)] == [1, 2, 3, 4]
     for row in rows(folder):
         assert contract <= row.keys()
         assert row["reward/min"] <= row["reward/mean"] <= row["reward/max"]
-        assert 0 <= row["reward/digits_wer.acc"] <= 1 and -1 <= row["reward/voice_sim.sim"] <= 1
+        assert 0 <= row["reward/digits_ctc.acc"] <= 1 and -1 <= row["reward/voice_sim.sim"] <= 1
         assert ("ratio/max_dev" in row) == ("grpo" in folder.name)  # nft and f5r have no ratio
         assert row.get("ratio/max_dev", 0.0) == 0
 
@@ -286,13 +286,13 @@ def check_samples(folder: Path) -> None:
     assert names(folder / "samples") == [f"update_{update}{kind}" for update in (2, 4) for kind in kinds]
     lines = (folder / "samples" / "update_4.jsonl").read_text("utf-8").splitlines()
     table, metrics = [json.loads(line) for line in lines], rows(folder)[-1]
-    columns = {"group", "prompt", "text", "digits_wer.heard", "reward", "digits_wer.acc", "voice_sim.sim", "advantage"}
+    columns = {"group", "prompt", "text", "digits_ctc.heard", "reward", "digits_ctc.acc", "voice_sim.sim", "advantage"}
     assert len(table) == 4 and all(row.keys() >= columns and row["text"] for row in table)
     assert sorted(Counter(row["group"] for row in table).values()) == [2, 2]
     assert max(row["reward"] for row in table) == pytest.approx(metrics["reward/max"])
-    assert fmean(row["digits_wer.acc"] for row in table) == pytest.approx(metrics["reward/digits_wer.acc"])
-    errors = [sum(error_rates(row["text"].split(), row["digits_wer.heard"].split())) for row in table]
-    assert [row["digits_wer.acc"] for row in table] == pytest.approx([max(1 - error, 0) for error in errors])
+    assert fmean(row["digits_ctc.acc"] for row in table) == pytest.approx(metrics["reward/digits_ctc.acc"])
+    errors = [sum(error_rates(row["text"].split(), row["digits_ctc.heard"].split())) for row in table]
+    assert [row["digits_ctc.acc"] for row in table] == pytest.approx([max(1 - error, 0) for error in errors])
     assert not [name for name in metrics if "heard" in name or "words" in name]
 
 

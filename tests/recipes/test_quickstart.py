@@ -1,23 +1,24 @@
-"""The quick start's own part: its commands and their order, when they are skipped, and the report."""
+"""The quick start's own part: its commands and their order, and the report."""
 
 from __future__ import annotations
 
 import json
+import shlex
+from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from recipes.digits.quickstart import ITEMS, Phase, phases, write_report
+from recipes.digits.quickstart import BASE, ITEMS, lanes, write_report
 
 from f5_tts.eval.results import Result, write_result
 from f5_tts.eval.statistics import Score
 from f5_tts.eval.test_set import read_items
 
-HEARD = ("pocketsphinx", "whisper")
 
-
-def scored(edits: int) -> dict[str, list[Score]]:
-    """Make scores for all test items with this number of wrong words, equal for both recognisers."""
-    rows = [
+def scored(edits: int, similarity: float) -> list[Score]:
+    """Make scores for every eighth test item with this number of wrong words."""
+    return [
         Score(
             id=item.id,
             seen=item.seen,
@@ -27,56 +28,77 @@ def scored(edits: int) -> dict[str, list[Score]]:
             chars=16,
             stutters=False,
             leaks=False,
-            similarity=0.6 + 0.01 * (index % 5),
+            similarity=similarity + 0.01 * (index % 2),
             hypothesis="one",
+            opinions={"voice_sim": 0.7, "mos": 2.0 if index % 2 else float("nan")},
         )
-        for index, item in enumerate(read_items(ITEMS))
+        for index, item in enumerate(read_items(ITEMS)[::8])
     ]
-    return dict.fromkeys(HEARD, rows)
 
 
-def result(edits: int) -> Result:
-    return Result(ckpt="x.pt", guidance=dict.fromkeys(HEARD, 2.0), dev_error_rates={}, scores=scored(edits), rtf=0.1)
+def result(edits: int, *, by_pocketsphinx: int = 1, similarity: float = 0.6) -> Result:
+    """Make a result with these numbers of wrong words in four by Whisper and by pocketsphinx."""
+    scores = {"pocketsphinx": scored(by_pocketsphinx, similarity), "whisper": scored(edits, similarity)}
+    guidance = {name: float(edits) for name in scores}
+    return Result(ckpt="x.pt", guidance=guidance, dev_error_rates={}, scores=scores, rtf=0.1, speaker_judge="ecapa_sim")
 
 
-def test_the_job_is_evaluate_warm_up_evaluate_grpo_evaluate_and_hands_checkpoints_on(tmp_path: Path) -> None:
-    job = phases(tmp_path)
-    assert [phase.module.rpartition(".")[2] for phase in job] == [
-        "evaluate",
-        "train",
-        "evaluate",
-        "train_rl",
-        "evaluate",
-    ]
-    assert job[1].copies is not None and job[1].copies[1].name.startswith("pretrained_")
-    assert job[3].copies == (tmp_path / "warmup" / "model_last.pt", tmp_path / "grpo" / "model_last.pt")
+def write_metrics(folder: Path, updates: Sequence[int] = (1, 2, 3)) -> None:
+    """Write the metrics of a run with a validation before it and one after its last update."""
+    validation = {"eval/wer": 0.5, "eval/sim": 0.6}
+    row = {"reward/mean": 1.0, "loss/kl": 0.0, "mem/peak_mb": 100.0}
+    rows = [{"update": 0, **validation}, *({"update": update, **row} for update in updates)]
+    rows[-1] |= validation
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def test_a_phase_whose_result_exists_is_not_run_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    done = tmp_path / "scores.json"
-    done.touch()
-    Phase(title="evaluate", module="no.such.module", arguments=[], result=done).run()
-    assert "exists: nothing to do" in capsys.readouterr().out
+def test_one_lane_runs_both_stages_and_the_other_one_draft_between_two_evaluations(tmp_path: Path) -> None:
+    nft, draft = (lane.phases for lane in lanes(tmp_path))
+    assert [phase.module.rpartition(".")[2] for phase in nft] == ["train", "train_rl", "evaluate"]
+    assert [phase.module.rpartition(".")[2] for phase in draft] == ["evaluate", "train_rl", "evaluate"]
+    assert nft[0].copies == (BASE, tmp_path / "warmup" / f"pretrained_{BASE.name}")
+    assert nft[1].copies == (tmp_path / "warmup" / "model_last.pt", tmp_path / "nft" / "model_last.pt")
 
 
-@pytest.mark.slow
-def test_a_phase_that_fails_ends_the_job_with_its_exit_code() -> None:
-    with pytest.raises(SystemExit) as ended:
-        Phase(title="evaluate", module="f5_tts.scripts.evaluate", arguments=["eval.stpes=8"]).run()
-    assert ended.value.code == 2
+def test_every_model_is_evaluated_by_the_same_judges_and_pocketsphinx_chooses(tmp_path: Path) -> None:
+    phases = [phase for lane in lanes(tmp_path) for phase in lane.phases if phase.module.endswith("evaluate")]
+    kept = [[word for word in phase.arguments if not word.startswith(("eval.ckpt=", "eval.out="))] for phase in phases]
+    assert len(phases) == 3 and kept[0] == kept[1] == kept[2]
+    assert "eval.recognisers=[pocketsphinx,whisper]" in kept[0]
+    tested = [word for phase in phases for word in phase.arguments if word.startswith("eval.ckpt=")]
+    nft, draft = (f"eval.ckpt={tmp_path / name / 'model_best.pt'}" for name in ("nft", "draft"))
+    assert tested == [nft, f"eval.ckpt={BASE}", draft]
+
+
+def test_a_printed_command_is_the_one_that_runs(tmp_path: Path) -> None:
+    (_, draft, _) = lanes(tmp_path)[1].phases
+    words = shlex.split(draft.command)
+    assert words[:4] == ["OMP_NUM_THREADS=1", ".venv/bin/python", "-m", "f5_tts.train.train_rl"]
+    assert words[4:] == draft.arguments and f"ckpts.init_from={BASE}" in words
 
 
 @pytest.mark.slow
 def test_a_complete_run_leaves_table_picture_and_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for folder, edits in {"base": 2, "warmup": 2, "grpo": 1}.items():
-        write_result(result(edits), tmp_path / "eval" / folder)
-    (tmp_path / "grpo").mkdir()
-    row = {"reward/mean": 1.0, "reward/digits_wer.acc": 0.5, "reward/voice_sim.sim": 0.6, "loss/kl": 0.0}
-    lines = [json.dumps({"update": update, **row}) for update in (1, 2, 3)]
-    (tmp_path / "grpo" / "metrics.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    for folder, trained in {"base": result(2), "nft": result(2), "draft": result(1, similarity=0.65)}.items():
+        write_result(trained, tmp_path / "eval" / folder)
+    for name in ("nft", "draft"):
+        write_metrics(tmp_path / name)
     write_report(tmp_path)
     printed = capsys.readouterr().out
-    assert "-50%" in printed  # one wrong word in four instead of two
-    assert (tmp_path / "results.md").read_text("utf-8").count("unseen") == 3
+    text = (tmp_path / "results.md").read_text("utf-8")
+    assert text.strip() in printed
+    header, _, base, nft, draft = ([cell.strip() for cell in row.split("|")[1:-1]] for row in text.splitlines()[2:7])
+    errors = ["error rate by Whisper tiny.en", "error rate by pocketsphinx"]
+    judges = ["similarity by ecapa_sim", "similarity by voice_sim (reward)", "MOS by DistillMOS"]
+    assert header == ["model", "guidance", *errors, *judges, "clips"]
+    assert base[:2] == [f"base (sha256 {sha256(BASE.read_bytes()).hexdigest()[:12]})", "2"]
+    assert base[2:4] == ["50.0 % (50.0 to 50.0)", "25.0 % (25.0 to 25.0)"]
+    assert base[5:] == ["0.700 (0.700 to 0.700)", "2.000 (2.000 to 2.000)", "20"]
+    assert nft[:3] == ["stage 2 (nft)", "2", "50.0 % (50.0 to 50.0)"]
+    assert draft[:3] == ["stage 2 (draft)", "1", "25.0 % (25.0 to 25.0)"]
+    assert "Stage 2 (nft) changed the error rate by Whisper tiny.en by +0% (+0% to +0%)" in text
+    assert "Stage 2 (draft) changed the error rate by Whisper tiny.en by -50% (-50% to -50%)" in text
+    assert "the similarity by ecapa_sim by +0.050 (+0.050 to +0.050)" in text
     assert (tmp_path / "run.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "listen.html").read_text("utf-8").count("<audio") == 8 * 4

@@ -5,60 +5,71 @@ from pathlib import Path
 
 import pytest
 from recipes.digits import results
-from tests.recipes.test_quickstart import result
+from recipes.digits.lanes import LEDGER
+from tests.recipes.test_quickstart import result, write_metrics
 
 from f5_tts.config.load import compose_config
-from f5_tts.config.schema import RLConfig, RLTrainConfig
+from f5_tts.config.schema import RLTrainConfig
 from f5_tts.eval.results import write_result
 
 
-def rl_of(*overrides: str) -> RLConfig:
-    return compose_config("F5TTS_Mini_RL", list(overrides), RLTrainConfig).rl
+def write_cell(cell: results.Cell, edits: int, cpu_seconds: float) -> None:
+    """Write what a finished cell leaves: its evaluation, its metrics, and its commands' rows in the ledger."""
+    write_result(result(edits), cell.out)
+    write_metrics(cell.folder)
+    ledger = cell.folder.parents[1] / "logs" / LEDGER
+    ledger.parent.mkdir(exist_ok=True)
+    with ledger.open("a", encoding="utf-8") as file:
+        for phase in cell.training:
+            file.write(json.dumps({"command": phase.command, "cpu_seconds": cpu_seconds, "exit_code": 0}) + "\n")
 
 
 @pytest.mark.slow
-def test_the_table_compares_each_algorithm_with_the_base_over_all_seeds_and_says_what_it_cost(tmp_path: Path):
+def test_the_tables_compare_each_algorithm_with_the_base_over_all_seeds_and_say_what_it_cost(tmp_path: Path) -> None:
     for name, edits in {"base": 2, "best_of": 1}.items():
         write_result(result(edits), tmp_path / name)
-    for seed in (4, 9):
-        for name, edits in {"gaussian_grpo": 1, "flow_grpo": 2, "nft": 0}.items():
-            write_result(result(edits), tmp_path / f"seed_{seed}" / "eval" / name)
-            folder = tmp_path / f"seed_{seed}" / name
-            folder.mkdir()
-            peaks = (100.0, 10.0 * seed)
-            rows = [{"update": i, "time/update": 60.0 * seed, "mem/peak_mb": peak} for i, peak in enumerate(peaks, 1)]
-            (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
-    text = results.table(tmp_path, "whisper", [4, 9])
-    assert "seeds 4, 9, measured by the judge" in text
-    gaussian = next(line for line in text.splitlines() if "gaussian_grpo" in line)
-    assert "| 25.0 % | 0.620 | -25.0 (-25.0 to -25.0) | -50.0 (-50.0 to -50.0)" in gaussian
-    assert gaussian.endswith("| 214 | 215 | 13.0 | 100 | 1 |")  # (2·4 + 2·9) / 2 minutes
-    best = next(line for line in text.splitlines() if "best of 8" in line)
-    assert "| 25.0 % | 0.620 | -25.0" in best and best.endswith("| 8 |")
+    wrong_words = {"draft": 0, "nft": 1}
+    for name, row in results.cells([4, 9], tmp_path).items():
+        for cell in row:
+            write_cell(cell, wrong_words.get(name, 2), 10.0 * cell.seed)
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in results.tables(tmp_path, [4, 9]).splitlines()
+        if line.startswith("|")
+    ]
+    cells = {tuple(row[:2]): row[2:] for row in rows}
+    assert cells["model", "seeds"][1:3] == ["error rate by Whisper tiny.en", "change, % of the base's (95 %)"]
+    assert cells["base", "1"][:3] == ["2", "50.0 %", ""] and cells["base", "1"][-1] == "1"
+    assert cells["base, best of 8", "1"][1:3] == ["25.0 %", "-50.0% (-50.0% to -50.0%)"]
+    assert cells["base, best of 8", "1"][-1] == "8"
+    assert cells["nft", "2"][:3] == ["1, 1", "25.0 %", "-50.0% (-50.0% to -50.0%)"]
+    assert cells["nft", "2"][-4:] == ["3", "65", "100", "1"]  # (40 + 90) / 2 CPU seconds
+    assert cells["gaussian_grpo", "2"][-3] == "130"  # the same for each of its two stages
+    assert cells["draft, K = 1", "1"][-3] == "40"  # the first seed alone
+    assert cells["draft", "9"] == ["0.0 %", "-100.0% (-100.0% to -100.0%)"]
 
 
-def test_evaluations_of_an_update_by_hand():
-    """There are 32 samples. nft draws 4 steps and learns at one time: forward, backward counted as two, reference.
-
-    With a window of one of the steps 1 and 2, shared noise solves 1.5 steps per prompt on average.
-    """
-    assert results.evaluations(rl_of("rl.algorithm=nft"), 4) == 32 * (4 + 4)
-    shared = rl_of("rl.algorithm=flow_grpo", "rl.shared_noise=true")
-    assert results.evaluations(shared, 4) == 32 * 2.5 + 4 * 1.5 + 32 * 4
-    apart = rl_of("rl.algorithm=flow_grpo", "rl.shared_noise=false", "rl.kl_weight=0", "rl.cfg_strength=1")
-    assert results.evaluations(apart, 4) == 2 * 32 * (4 + 3)
+def test_all_algorithms_spend_as_many_cpu_seconds_in_updates_and_validate_after_the_last_one() -> None:
+    for algorithm in results.ALGORITHMS.values():
+        assert algorithm.updates * algorithm.cpu_seconds == pytest.approx(results.BUDGET, rel=0.02)
+        cfg = compose_config(algorithm.config, algorithm.settings, RLTrainConfig)
+        assert cfg.optim.max_updates == algorithm.updates == results.INTERVALS * cfg.eval.every_updates
 
 
-def test_all_algorithms_spend_as_many_evaluations_in_training():
-    spent = []
-    for name in results.ALGORITHMS:
-        cfg = compose_config("F5TTS_Mini_RL", results.settings_of(name), RLTrainConfig)
-        assert cfg.optim.max_updates is not None
-        spent.append(results.evaluations(cfg.rl, 4) * cfg.optim.max_updates)
-    assert max(spent) == pytest.approx(min(spent), rel=0.01)
+def test_seed_by_seed_so_that_one_seed_is_a_whole_table() -> None:
+    names = [lane.name for lane in results.lanes([1, 2])]
+    algorithms = ["nft", "gaussian_grpo", "flow_grpo", "draft", "nft_draft"]
+    ablations = ["augmentation", "last_step", "no_anchor", "no_voice"]
+    first = [f"{name}_seed_1" for name in (*algorithms, *ablations)]
+    assert names == ["base", "best_of", *first, *(f"{name}_seed_2" for name in algorithms)]
 
 
-def test_seed_by_seed_so_that_one_seed_is_a_whole_table():
-    titles = [phase.arguments[-1].rpartition("/")[2] for phase in results.phases([1, 2])]
-    one = ["nft", "nft", "gaussian_grpo", "gaussian_grpo", "flow_grpo", "flow_grpo"]
-    assert titles == ["base", "best_of", "warmup", *one, "warmup", *one]
+def test_only_gaussian_grpo_starts_from_stage_1_and_an_ablation_changes_one_key_of_draft() -> None:
+    runs = results.cells([1])
+    modules = {name: [phase.module.rpartition(".")[2] for phase in row[0].training] for name, row in runs.items()}
+    assert modules.pop("gaussian_grpo") == ["train", "train_rl"]
+    assert set(map(tuple, modules.values())) == {("train_rl",)}
+    draft = set(runs["draft"][0].training[0].arguments)
+    for name in results.ABLATIONS:
+        changed = set(runs[name][0].training[0].arguments) - draft
+        assert changed == {results.ABLATIONS[name][1], f"ckpts.save_dir={runs[name][0].folder}"}

@@ -6,34 +6,48 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-from f5_tts.report.plots import as_columns, draw_run, smoothed
+from f5_tts.report.plots import column, draw_runs, in_deviations, smoothed
 
 
 def row(update: int, reward: float = 1.5) -> dict[str, float]:
-    return {
-        "update": update,
-        "reward/mean": reward,
-        "reward/digits_wer.acc": 0.6,
-        "reward/voice_sim.sim": 0.7,
-        "loss/kl": 0.01 * update,
-    }
+    return {"update": update, "reward/mean": reward, "loss/kl": 0.01 * update}
 
 
-def test_a_run_becomes_one_png_of_nine_by_six_inches_at_130_dots(tmp_path: Path):
-    draw_run([row(u) for u in range(1, 31)], tmp_path / "new" / "run.png", algorithm="GRPO", held_out=(0.4, 0.3))
+def validation(update: int, error_rate: float) -> dict[str, float]:
+    return {"update": update, "eval/wer": error_rate, "eval/sim": 0.6}
+
+
+def run(updates: int) -> list[dict[str, float]]:
+    rows = [row(update) for update in range(1, updates + 1)]
+    return [validation(0, 0.5), *rows[:-1], rows[-1] | validation(updates, 0.4)]
+
+
+def test_runs_of_different_length_become_one_png_of_nine_by_six_inches_at_130_dots(tmp_path: Path):
+    draw_runs({"nft": run(18), "draft": run(30)}, tmp_path / "new" / "run.png")
     assert image.imread(tmp_path / "new" / "run.png").shape[:2] == (6 * 130, 9 * 130)
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["run.png"]
 
 
-def test_a_run_of_one_update_can_be_drawn(tmp_path: Path):
-    draw_run([row(1)], tmp_path / "run.png", algorithm="GRPO", held_out=(0.4, 0.3))
+def test_a_run_of_one_update_without_validation_can_be_drawn(tmp_path: Path):
+    draw_runs({"nft": [row(1)]}, tmp_path / "run.png")
     assert (tmp_path / "run.png").stat().st_size > 0
 
 
 def test_of_an_update_done_twice_the_last_counts():
-    columns = as_columns([row(1), row(2, reward=9.0), row(2, reward=2.0), row(3)])
-    assert columns["update"].tolist() == [1, 2, 3]
-    assert columns["reward/mean"].tolist() == [1.5, 2.0, 1.5]
+    updates, values = column([row(1), row(2, reward=9.0), row(2, reward=2.0), row(3)], "reward/mean", "nft")
+    assert updates.tolist() == [1, 2, 3]
+    assert values.tolist() == [1.5, 2.0, 1.5]
+
+
+def test_a_validation_before_the_run_belongs_to_the_curve_of_validations_alone():
+    assert column(run(30), "eval/wer", "nft")[0].tolist() == [0, 30]
+    assert column(run(30), "eval/wer", "nft")[1].tolist() == [0.5, 0.4]
+    assert column(run(30), "loss/kl", "nft")[0].tolist() == list(range(1, 31))
+
+
+def test_a_number_that_is_not_finite_leaves_a_gap():
+    _, values = column([row(1), {**row(2), "loss/kl": None}], "loss/kl", "nft")
+    assert np.isnan(values).tolist() == [False, True]
 
 
 def test_the_smooth_line_is_a_centred_mean_of_what_there_is():
@@ -42,15 +56,20 @@ def test_the_smooth_line_is_a_centred_mean_of_what_there_is():
     assert smoothed(constant).tolist() == constant.tolist()
 
 
-def test_metrics_that_lack_a_key_are_named_with_their_update(tmp_path: Path):
+def test_rewards_of_any_unit_start_near_zero_and_vary_by_one():
+    """The deviation of 0, 3, 6, 3, 0 is sqrt(5.04), and their smooth line starts at 3."""
+    scaled = in_deviations(100 * np.array([0.0, 3.0, 6.0, 3.0, 0.0]) - 7)
+    assert scaled.tolist() == pytest.approx(((np.array([0.0, 3.0, 6.0, 3.0, 0.0]) - 3) / 5.04**0.5).tolist())
+    assert in_deviations(np.full(3, 2.0)).tolist() == [0, 0, 0]
+
+
+def test_metrics_that_lack_a_key_are_named_with_their_run_and_update(tmp_path: Path):
     broken = {key: value for key, value in row(7).items() if key != "loss/kl"}
-    with pytest.raises(ValueError, match=r"metrics of update 7 lack \['loss/kl'\]"):
-        draw_run([row(6), broken], tmp_path / "run.png", algorithm="GRPO")
-    with pytest.raises(ValueError, match="at least one update, found none"):
-        draw_run([], tmp_path / "run.png", algorithm="GRPO")
-
-
-def test_a_validation_before_the_run_is_not_drawn_and_a_number_that_is_not_finite_leaves_a_gap():
-    columns = as_columns([{"update": 0, "eval/wer": 0.5}, row(1), {**row(2), "loss/kl": None}])
-    assert columns["update"].tolist() == [1, 2]
-    assert np.isnan(columns["loss/kl"]).tolist() == [False, True]
+    with pytest.raises(
+        ValueError, match=r"metrics of update 7 of nft lack 'loss/kl'; found \['reward/mean', 'update'\]"
+    ):
+        draw_runs({"nft": [row(6), broken]}, tmp_path / "run.png")
+    with pytest.raises(ValueError, match="the plot of nft needs the metrics of at least one update, found none"):
+        draw_runs({"nft": [validation(0, 0.5)]}, tmp_path / "run.png")
+    with pytest.raises(ValueError, match="colors for 4 runs, found 5"):
+        draw_runs({str(index): run(2) for index in range(5)}, tmp_path / "run.png")

@@ -344,14 +344,16 @@ def test_only_what_a_config_uses_is_asked_for():
 
     assert asked("F5TTS_Mini") == []
     assert asked("F5TTS_Mini", "ckpts.logger=trackio", "optim.bnb_optimizer=true") == ["trackio", "bitsandbytes"]
-    assert asked("F5TTS_Mini_RL", "lora.rank=1") == ["resemblyzer", "pocketsphinx", "peft"]
-    assert asked("F5TTS_Mini_RL", "rl.rewards.providers.1.worker.python=/usr/bin/python3") == ["resemblyzer"]
+    assert asked("F5TTS_Mini_RL", "lora.rank=1") == ["resemblyzer", "peft"]
+    assert asked("F5TTS_Mini_Draft") == ["resemblyzer", "pocketsphinx"]  # a reward, and what transcribes validations
+    elsewhere = "rl.rewards.providers=[{name: voice_sim}, {name: digits_wer, worker: {python: /usr/bin/python3}}]"
+    assert asked("F5TTS_Mini_RL", elsewhere) == ["resemblyzer"]
     assert asked("F5TTS_RL", "ckpts.logger=null") == ["funasr", "sentencepiece"]
 
 
 @pytest.mark.parametrize("name", config_names())
 def test_a_config_says_of_which_stage_it_is(name: str):
-    assert schema_of(f"{name}.yaml") is (RLTrainConfig if name.endswith("_RL") else TrainConfig)
+    assert schema_of(f"{name}.yaml") is (RLTrainConfig if name.endswith(("_RL", "_Draft")) else TrainConfig)
 
 
 def test_rows_are_taken_from_the_first_to_the_last():

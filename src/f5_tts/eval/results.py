@@ -19,7 +19,6 @@ from f5_tts.eval.statistics import (
     similarities,
     word_errors,
 )
-from f5_tts.eval.table import ResultRow, result_rows
 from f5_tts.files import write_atomically
 
 FILE = "scores.json"
@@ -38,10 +37,6 @@ class Result:
     rtf: float = field(compare=False)  # real-time factor: s of computation per s of speech; varies between runs
     speaker_judge: str = "voice_sim"  # provider that measured similarity; earlier files have none: it was this one
     mark: str = ""  # of weights, settings and items; equal evaluations have the same one
-
-    def rows(self, model: str, asr: str) -> list[ResultRow]:
-        """Return the rows of the results table for a recognizer."""
-        return result_rows(model, self.guidance[asr], self.scores[asr])
 
     def unseen(self, asr: str) -> list[Score]:
         """Return the scores of speakers that were not in the training data (held-out)."""

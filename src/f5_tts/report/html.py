@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 from rapidfuzz.distance import Levenshtein
 
-from f5_tts.eval.table import ResultRow, header, title
 from f5_tts.files import write_atomically
+from f5_tts.report.table import Table
 from f5_tts.rewards.asr.error_rate import normalize
 
 
@@ -38,11 +38,10 @@ class ListenRow:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Results:
-    """Results table and plot above the samples."""
+    """Results table, what it shows in sentences, and the plot, above the samples."""
 
-    rows: Sequence[ResultRow]
-    asr: str  # pocketsphinx or whisper
-    speaker_judge: str  # provider that measured similarity
+    table: Table
+    changes: Sequence[str]
     picture: Path
 
 
@@ -51,18 +50,19 @@ def write_page(rows: Sequence[ListenRow], path: str | Path, results: Results) ->
     path = Path(path)
     content = PAGE.format(
         style=STYLE,
-        recogniser=escape(title(results.asr)),
-        results=results_html(results),
+        caption=escape(f"{results.table.caption}:"),
+        results=results_html(results.table),
+        changes="\n".join(f"<p>{escape(change)}</p>" for change in results.changes),
         picture=link(results.picture, path.parent),
         listen=listen_html(rows, path.parent),
     )
     write_atomically(path, lambda tmp_path: tmp_path.write_text(content, encoding="utf-8"))
 
 
-def results_html(results: Results) -> str:
+def results_html(table: Table) -> str:
     """Render the results table."""
-    body = "\n".join(table_row("td", row.cells()) for row in results.rows)
-    return f"<thead>{table_row('th', header(results.speaker_judge))}</thead>\n<tbody>\n{body}\n</tbody>"
+    body = "\n".join(table_row("td", row) for row in table.rows)
+    return f"<thead>{table_row('th', table.header)}</thead>\n<tbody>\n{body}\n</tbody>"
 
 
 def table_row(tag: str, cells: Sequence[str]) -> str:
@@ -155,15 +155,16 @@ PAGE = """<!DOCTYPE html>
 <body>
 <h1>Before and after reinforcement learning</h1>
 <p>A small text-to-speech model takes a prompt and synthesizes other digits in the prompt&rsquo;s voice. It was never
-trained on these digit strings. Below: how well that went before and after the two stages of training, then the clips
-themselves. All models start from the same noise.</p>
+trained on these digit strings. Below: how well that went before and after training by reinforcement, once for each
+algorithm, then the clips themselves. All models start from the same noise.</p>
 <h2>Results</h2>
-<p>{recogniser}</p>
+<p>{caption}</p>
 <div class="wide"><table>
 {results}
 </table></div>
-<h2>The run</h2>
-<p><img src="{picture}" alt="Reward, error rate, similarity and KL over the updates of stage 2"></p>
+{changes}
+<h2>The runs</h2>
+<p><img src="{picture}" alt="Reward, error rate, similarity and KL over the updates of each algorithm"></p>
 <h2>Listen</h2>
 <p>Under each clip: the ASR transcript, <mark>marked</mark> where it is another word than the text&rsquo;s and
 <mark><del>struck out</del></mark> where a word is missing; and how similar the voice is to the prompt&rsquo;s

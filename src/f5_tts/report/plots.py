@@ -1,4 +1,4 @@
-"""Plot of the metrics of a stage-2 run."""
+"""Plot of the metrics of stage-2 runs."""
 
 from __future__ import annotations
 
@@ -16,63 +16,91 @@ if TYPE_CHECKING:
     from f5_tts.plotting import Axes
 
 Metrics = Mapping[str, Any]  # numbers; None where a value was not finite
-KEYS = ("update", "reward/mean", "reward/digits_wer.acc", "reward/voice_sim.sim", "loss/kl")
-DOTS, LINE, MARK = "#9ecae1", "#1f5f99", "#d95f02"  # single updates, moving average, held-out values
+Curves = Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]  # updates and values, by run
+UPDATED = {
+    "reward/mean": "mean reward, change in standard deviations",
+    "loss/kl": "distance to the reference (loss/kl)",
+}
+VALIDATED = {"eval/wer": "error rate on dev", "eval/sim": "similarity to the prompt's voice on dev"}
+COLORS = ("#1f5f99", "#d95f02", "#4d8c57", "#8a5a9e")  # of the runs, in their order
 
 
-def draw_run(
-    metrics: Sequence[Metrics],
-    path: str | Path,
-    *,
-    algorithm: str,
-    held_out: tuple[float, float] | None = None,
-) -> None:
-    """Plot reward, error rate, similarity and KL (nft: squared velocity distance) over updates as a PNG.
+def draw_runs(runs: Mapping[str, Sequence[Metrics]], path: str | Path) -> None:
+    """Plot reward, error rate, similarity and KL (nft, draft: squared velocity distance) over updates as a PNG.
+
+    Rewards of different algorithms have different units: a run's reward is shown relative to its first updates, in
+    units of its standard deviation over the run. Error rate and similarity are those of validations, raw weights.
 
     Args:
-        metrics: one row per update with at least `KEYS`. Of several rows for one update (a resumed run) the last
-            counts. Row 0, a validation before the run, is ignored.
+        runs: by title, at most as many as `COLORS`; the metrics of each, one row per update. Of several rows for one
+            update (a resumed run) the last counts. Row 0 is a validation before the run.
         path: of the PNG file.
-        algorithm: name in the title.
-        held_out: error rates on held-out items before and after the run, drawn at the edges of the error panel.
+
+    Raises:
+        ValueError: there are too many runs, a run has no update, or an update lacks a metric.
     """
-    columns = as_columns(metrics)
+    if len(runs) > len(COLORS):
+        raise ValueError(f"the plot has colors for {len(COLORS)} runs, found {len(runs)}")
     figure = new_figure(9.0, 6.0)
     axes = figure.subplots(2, 2, sharex=True).ravel()
-    panels = {
-        "mean reward of a rollout": columns["reward/mean"],
-        "error rate of rollouts": 1 - columns["reward/digits_wer.acc"],
-        "similarity to the prompt's voice": columns["reward/voice_sim.sim"],
-        "distance to the reference (loss/kl)": columns["loss/kl"],
+    rewards = {
+        name: (updates, in_deviations(values)) for name, (updates, values) in columns(runs, "reward/mean").items()
     }
-    for axis, (label, values) in zip(axes, panels.items(), strict=True):
-        draw_course(axis, columns["update"], values, label)
+    draw_smoothed(axes[0], rewards, UPDATED["reward/mean"])
+    for axis, (key, title) in zip(axes[1:3], VALIDATED.items(), strict=True):
+        draw_validations(axis, columns(runs, key), title)
+    draw_smoothed(axes[3], columns(runs, "loss/kl"), UPDATED["loss/kl"])
     axes[0].legend(fontsize=8, frameon=False)
-    if held_out:
-        mark_held_out(axes[1], columns["update"], held_out)
     for axis in axes[2:]:
         axis.set_xlabel("update")
-    figure.suptitle(f"{algorithm}, {len(columns['update'])} updates")
     write_atomically(Path(path), lambda tmp_path: figure.savefig(tmp_path, format="png"))
 
 
-def as_columns(metrics: Sequence[Metrics]) -> dict[str, NDArray[np.float64]]:
-    """Convert rows to columns of `KEYS`, sorted by update; raise ValueError if a key or every row is missing."""
-    metrics = [row for row in metrics if row.get("update") != 0]
-    if not metrics:
-        raise ValueError("the plot of a run needs the metrics of at least one update, found none")
-    for row in metrics:
-        if missing := [key for key in KEYS if key not in row]:
-            raise ValueError(f"metrics of update {row.get('update', '(unnamed)')} lack {missing}; found {sorted(row)}")
-    last = {row["update"]: row for row in metrics}
-    return {key: np.array([last[update][key] for update in sorted(last)], float) for key in KEYS}
+def columns(runs: Mapping[str, Sequence[Metrics]], key: str) -> Curves:
+    """Return updates and values of a metric by run."""
+    return {name: column(rows, key, name) for name, rows in runs.items()}
 
 
-def draw_course(axis: Axes, updates: NDArray[np.float64], values: NDArray[np.float64], label: str) -> None:
+def column(rows: Sequence[Metrics], key: str, run: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return updates, sorted, and values of a metric; NaN where it was not finite.
+
+    Raises ValueError if a run has no update, or an update lacks a metric that each one has.
+    """
+    last = {row["update"]: row for row in rows}
+    trained = [row for update, row in last.items() if update > 0]
+    if not trained:
+        raise ValueError(f"the plot of {run} needs the metrics of at least one update, found none")
+    for row in trained:
+        if key in UPDATED and key not in row:
+            raise ValueError(f"metrics of update {row['update']} of {run} lack {key!r}; found {sorted(row)}")
+    kept = [update for update in sorted(last) if key in last[update] and (update > 0 or key in VALIDATED)]
+    return np.array(kept, float), np.array([last[update][key] for update in kept], float)
+
+
+def in_deviations(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Subtract the first value of the smoothed curve, and divide by the standard deviation of the values."""
+    spread = np.nanstd(values)
+    return (values - smoothed(values)[0]) / (spread if spread > 0 else 1.0)
+
+
+def draw_smoothed(axis: Axes, curves: Curves, title: str) -> None:
     """Plot the values of single updates and their moving average."""
-    axis.plot(updates, values, "o", color=DOTS, markersize=3, label="one update")
-    axis.plot(updates, smoothed(values), color=LINE, linewidth=1.8, label="smoothed")
-    axis.set_title(label, fontsize=10)
+    for color, (name, (updates, values)) in zip(COLORS, curves.items(), strict=False):
+        axis.plot(updates, values, "o", color=color, markersize=2, alpha=0.25)
+        axis.plot(updates, smoothed(values), color=color, linewidth=1.8, label=name)
+    decorate(axis, title)
+
+
+def draw_validations(axis: Axes, curves: Curves, title: str) -> None:
+    """Plot the values of validations, connected by lines."""
+    for color, (name, (updates, values)) in zip(COLORS, curves.items(), strict=False):
+        axis.plot(updates, values, "o-", color=color, markersize=4, linewidth=1.8, label=name)
+    decorate(axis, title)
+
+
+def decorate(axis: Axes, title: str) -> None:
+    """Set title, grid and margins."""
+    axis.set_title(title, fontsize=10)
     axis.grid(alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)
     axis.margins(y=0.12)
@@ -85,22 +113,3 @@ def smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """
     half = max(2, len(values) // 20)
     return np.array([values[max(0, i - half) : i + half + 1].mean() for i in range(len(values))])
-
-
-def mark_held_out(axis: Axes, updates: NDArray[np.float64], held_out: tuple[float, float]) -> None:
-    """Draw the held-out values as dashes before the first update and after the last."""
-    width = 0.1 * max(updates[-1] - updates[0], 1)
-    for start, value in zip((updates[0] - width, updates[-1]), held_out, strict=True):
-        axis.hlines(value, start, start + width, color=MARK, linestyle="--", linewidth=1.8)
-        position = (start + width / 2, value)
-        axis.annotate(
-            f"{value:.2f}",
-            position,
-            (0, 4),
-            textcoords="offset points",
-            color=MARK,
-            fontsize=9,
-            horizontalalignment="center",
-        )
-    axis.plot([], [], "--", color=MARK, label="held out, before and after")
-    axis.legend(fontsize=8, frameon=False)
