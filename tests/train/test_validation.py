@@ -181,6 +181,14 @@ def test_similarity_more_than_two_hundredths_below_the_start_is_never_best():
     assert taken(*seen) == [True, False, True, False, True]
 
 
+def test_a_drop_of_similarity_within_its_uncertainty_at_the_start_is_allowed():
+    best = Best("eval/wer", "ecapa_sim")
+    assert best.is_new_best(metrics(0.5, 0.7) | {"eval/sim_ci95": 0.06}, 0)
+    assert not best.is_new_best(metrics(0.3, 0.63) | {"eval/sim_ci95": 0.2}, 2)  # the uncertainty at the start counts
+    assert best.is_new_best(metrics(0.3, 0.65), 4)
+    assert "eval/sim at least 0.640 (0.06 below the start)" in str(best)
+
+
 def test_the_best_goes_on_where_it_was():
     best, later = (Best("eval/wer", "voice_sim") for _ in range(2))
     assert best.is_new_best(metrics(0.4), 0) and best.is_new_best(metrics(0.3), 2)

@@ -13,8 +13,8 @@ from f5_tts.model.cfm import CFM
 from f5_tts.train.checkpoint_dir import CheckpointDir
 from f5_tts.train.train_state import TrainState
 
-# allowed drop of eval/sim since the start: a lower error rate must not cost speaker similarity
-MAX_SIMILARITY_DROP = 0.02
+# drop of eval/sim since the start that is always allowed: a lower error rate must not cost speaker similarity
+MIN_ALLOWED_DROP = 0.02
 ASR_REWARDS = {"pocketsphinx": "digits_wer"}  # recognizer -> the reward that transcribes with it
 
 
@@ -32,8 +32,9 @@ def selecting_metric(recognizers: Sequence[str], rewards: Sequence[ProviderConfi
 class Best:
     """Best validation of a run so far; `model_best.pt` holds its weights.
 
-    It has the lowest error rate by `selecting` (see `selecting_metric`) of all validations whose eval/sim is at most
-    0.02 below that of the first one; of equal ones the oldest. Both metrics are those of the raw weights.
+    It has the lowest error rate by `selecting` (see `selecting_metric`) of all validations whose eval/sim is not below
+    that of the first one by more than 0.02 or its own uncertainty there, eval/sim_ci95; of equal ones the oldest. All
+    metrics are those of the raw weights.
     """
 
     def __init__(self, selecting: str, speaker_judge: str) -> None:
@@ -42,6 +43,7 @@ class Best:
         self.value = 0.0  # lowest value of that metric
         self.update = -1  # update of that value
         self.first_similarity = 0.0
+        self.allowed_drop = MIN_ALLOWED_DROP
 
     def is_new_best(self, metrics: Mapping[str, float], update: int) -> bool:
         """Check whether a validation is the new best, and record it if so.
@@ -51,15 +53,16 @@ class Best:
         error, similarity = metrics[self.judges[0]], metrics["eval/sim"]
         if self.judges != self.compared:
             self.compared, self.first_similarity = self.judges, similarity
-        elif error >= self.value or similarity < self.first_similarity - MAX_SIMILARITY_DROP:
+            self.allowed_drop = max(MIN_ALLOWED_DROP, metrics.get("eval/sim_ci95", 0.0))
+        elif error >= self.value or similarity < self.first_similarity - self.allowed_drop:
             return False
         self.value, self.update = error, update
         return True
 
     def __str__(self) -> str:
         return (
-            f"lowest {self.judges[0]} so far with eval/sim at least {self.first_similarity - MAX_SIMILARITY_DROP:.3f}"
-            f" ({MAX_SIMILARITY_DROP} below the start)"
+            f"lowest {self.judges[0]} so far with eval/sim at least {self.first_similarity - self.allowed_drop:.3f}"
+            f" ({self.allowed_drop:.2g} below the start)"
         )
 
     def state_dict(self) -> dict[str, Any]:
