@@ -31,7 +31,7 @@ from f5_tts.config.load import compose_config
 from f5_tts.config.schema import RLTrainConfig
 from f5_tts.data.batching import load_batches
 from f5_tts.data.tokenizer import build_vocabulary
-from f5_tts.entrypoint import run_command
+from f5_tts.entrypoint import EXIT_INTERRUPTED, run_command
 from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import read_checkpoint
 from f5_tts.plotting import new_figure
@@ -42,6 +42,7 @@ from f5_tts.train.build_rl import build_advantage, build_policy, build_scorer, c
 from f5_tts.types import ExperienceBatch
 
 sys.path.append(str(Path(__file__).parents[1]))  # recipes are not installed
+from recipes.digits.lanes import Lane, run_lanes
 from recipes.digits.quickstart import BASE, stage_1
 
 MIN_UPDATES = 3  # per row: the jackknife leaves one out, and two make a pair
@@ -212,11 +213,12 @@ def main(argv: list[str]) -> bool:
             continue
         cfg = compose_config("F5TTS_Mini_RL", overrides_of(name, args.overrides), RLTrainConfig)
         if find_algorithm(cfg.rl.algorithm).needs_trained_head:
-            cfg.ckpts.init_from = str(args.warmup or train_head(args.out / "warmup"))
+            args.warmup = args.warmup or train_head(args.out / "warmup")
+            cfg.ckpts.init_from = str(args.warmup)
         rows[name] = Row(name, settings, *measure(cfg, args.repeats))
         print(f"{name}: cosine {rows[name].cosine:+.4f}", flush=True)
         write_results([rows[known] for known in ROWS if known in rows], args.out)
-    print(table(list(rows.values())))
+    print((args.out / "snr.md").read_text(encoding="utf-8"))
     return True
 
 
@@ -237,8 +239,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 def train_head(folder: Path) -> Path:
-    """Train stage 1 as the quick start does, unless the folder has its result; return the checkpoint."""
-    stage_1(folder).run()
+    """Train stage 1 as the quick start does, or resume it; return the checkpoint.
+
+    Raises SystemExit if it fails or is stopped.
+    """
+    if not run_lanes([Lane(name="warmup", phases=[stage_1(folder)], folder=folder.parent)], at_once=1):
+        raise SystemExit(EXIT_INTERRUPTED)
     return folder / "model_last.pt"
 
 

@@ -21,6 +21,7 @@ from f5_tts.data.tokenizer import build_vocabulary
 from f5_tts.model.build import build_model
 from f5_tts.model.checkpoint import write_checkpoint
 from f5_tts.rl.grpo import PolicyLoss
+from f5_tts.train.build_rl import check_window
 
 RING = Path(__file__).parents[1] / "examples" / "ring.py"
 SNR = Path(gradient_snr.__file__)
@@ -185,7 +186,8 @@ def test_signal_to_noise_says_what_it_takes(argument: str, said: str):
 
 
 @pytest.mark.slow
-def test_every_row_composes_and_measures_without_a_kl():
+def test_every_row_composes_and_measures_steps_that_can_be_trained_without_a_kl():
     for name in gradient_snr.ROWS:
         cfg = compose_config("F5TTS_Mini_RL", gradient_snr.overrides_of(name), RLTrainConfig)
         assert cfg.rl.algorithm == name.split(",")[0] and cfg.rl.kl_weight == 0
+        check_window(cfg.rl)
