@@ -218,7 +218,7 @@ def test_the_reward_of_the_docs_is_ten_lines_that_work(tmp_path: Path, monkeypat
 
     It differs by 6.02 dB, which is the tolerance in the settings, so the reward is 1 / e.
     """
-    (source,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/rewards.md").read_text("utf-8"), re.DOTALL)
+    source, *_ = re.findall(r"```python\n(.*?)```", (ROOT / "docs/rewards.md").read_text("utf-8"), re.DOTALL)
     assert len([line for line in source.splitlines() if line.strip()]) <= 12
     (tmp_path / "my_rewards.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)

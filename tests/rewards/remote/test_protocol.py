@@ -11,6 +11,7 @@ from safetensors.numpy import load, save
 
 from f5_tts.rewards.remote.protocol import (
     JSON_FIELDS,
+    LOCAL_FIELDS,
     TENSOR_FIELDS,
     decode_inputs,
     decode_scores,
@@ -36,8 +37,8 @@ FULL = RewardInput(
 BARE = RewardInput(audio=WAVE, sample_rate=16_000, text="")
 
 
-def test_every_field_of_a_clip_is_carried():
-    assert {*JSON_FIELDS, *TENSOR_FIELDS.values()} == {field.name for field in fields(RewardInput)}
+def test_every_field_of_a_clip_that_is_scored_is_carried():
+    assert {*JSON_FIELDS, *TENSOR_FIELDS.values(), *LOCAL_FIELDS} == {field.name for field in fields(RewardInput)}
 
 
 def test_clips_arrive_as_they_were_sent_waveforms_in_float32_and_odd_values_of_a_row_as_text():

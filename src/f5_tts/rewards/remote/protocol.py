@@ -31,7 +31,8 @@ JSON_FIELDS = {
     "language": str,
     "reference_text": str,
     "row": dict,
-}  # the others, as JSON
+}  # other fields, as JSON
+LOCAL_FIELDS = ("mel", "mel_spec")  # of losses, whose gradients no process can send
 
 
 class WorkerError(OSError):
