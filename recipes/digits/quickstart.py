@@ -45,18 +45,18 @@ BEST = "model_best.pt"  # chosen on dev by pocketsphinx
 
 
 def lanes(run_dir: Path = RUN_DIR) -> list[Lane]:
-    """List the lanes of the workflow: both stages with nft; the base model and draft, which needs no stage 1.
+    """List the lanes of the workflow: the base model and both stages with nft; draft, which needs no stage 1.
 
     They take about as long as each other.
     """
     warmup, nft, draft = (run_dir / name for name in ("warmup", *ALGORITHMS))
     by_nft = [
+        evaluation(BASE, run_dir / "eval" / "base"),
         stage_1(warmup),
         stage_2(warmup, nft, *VALIDATED),
         evaluation(nft / BEST, run_dir / "eval" / "nft"),
     ]
     by_draft = [
-        evaluation(BASE, run_dir / "eval" / "base"),
         draft_from_base(draft),
         evaluation(draft / BEST, run_dir / "eval" / "draft"),
     ]

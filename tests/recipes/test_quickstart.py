@@ -53,12 +53,12 @@ def write_metrics(folder: Path, updates: Sequence[int] = (1, 2, 3)) -> None:
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def test_one_lane_runs_both_stages_and_the_other_one_draft_between_two_evaluations(tmp_path: Path) -> None:
+def test_one_lane_evaluates_the_base_and_runs_both_stages_and_the_other_one_runs_draft(tmp_path: Path) -> None:
     nft, draft = (lane.phases for lane in lanes(tmp_path))
-    assert [phase.module.rpartition(".")[2] for phase in nft] == ["train", "train_rl", "evaluate"]
-    assert [phase.module.rpartition(".")[2] for phase in draft] == ["evaluate", "train_rl", "evaluate"]
-    assert nft[0].copies == (BASE, tmp_path / "warmup" / f"pretrained_{BASE.name}")
-    assert nft[1].copies == (tmp_path / "warmup" / "model_last.pt", tmp_path / "nft" / "model_last.pt")
+    assert [phase.module.rpartition(".")[2] for phase in nft] == ["evaluate", "train", "train_rl", "evaluate"]
+    assert [phase.module.rpartition(".")[2] for phase in draft] == ["train_rl", "evaluate"]
+    assert nft[1].copies == (BASE, tmp_path / "warmup" / f"pretrained_{BASE.name}")
+    assert nft[2].copies == (tmp_path / "warmup" / "model_last.pt", tmp_path / "nft" / "model_last.pt")
 
 
 def test_every_model_is_evaluated_by_the_same_judges_and_pocketsphinx_chooses(tmp_path: Path) -> None:
@@ -68,11 +68,11 @@ def test_every_model_is_evaluated_by_the_same_judges_and_pocketsphinx_chooses(tm
     assert "eval.recognisers=[pocketsphinx,whisper]" in kept[0]
     tested = [word for phase in phases for word in phase.arguments if word.startswith("eval.ckpt=")]
     nft, draft = (f"eval.ckpt={tmp_path / name / 'model_best.pt'}" for name in ("nft", "draft"))
-    assert tested == [nft, f"eval.ckpt={BASE}", draft]
+    assert tested == [f"eval.ckpt={BASE}", nft, draft]
 
 
 def test_a_printed_command_is_the_one_that_runs(tmp_path: Path) -> None:
-    (_, draft, _) = lanes(tmp_path)[1].phases
+    (draft, _) = lanes(tmp_path)[1].phases
     words = shlex.split(draft.command)
     assert words[:4] == ["OMP_NUM_THREADS=1", ".venv/bin/python", "-m", "f5_tts.train.train_rl"]
     assert words[4:] == draft.arguments and f"ckpts.init_from={BASE}" in words
