@@ -1,4 +1,4 @@
-"""A run of draft that hacks its reward on purpose: no anchor, no similarity term, one recognizer, a large learning rate."""
+"""A run of draft that hacks its reward on purpose: no anchor, no similarity term, a large learning rate."""
 
 from __future__ import annotations
 
