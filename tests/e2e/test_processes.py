@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from tests.e2e.runs import (
     BRIGHT,
+    REPOSITORY,
     SMALL_BATCHES,
     STAGE_1,
     STAGE_2,
@@ -171,7 +172,11 @@ def test_a_hacked_reward_ends_both_processes_after_the_same_update_with_all_save
     save_dir.mkdir()
     shutil.copy(warmed_up / "model_last.pt", save_dir)
     reward = ["rl.rewards.providers=[{name: 'hacked:Rises'}]", "rl.rewards.gates=[]", "rl.credit=sample"]
+    lines = (REPOSITORY / "data/mini_custom/dev.jsonl").read_text("utf-8").splitlines()
+    few = [line for line in lines if '"seen": false' in line][:2]
+    (tmp_path / "dev.jsonl").write_text("\n".join(few) + "\n", encoding="utf-8")
     watch = ["eval.every_updates=1", "eval.dev_takes=1", "eval.steps=2", "eval.speaker_judge=hacked:Falls"]
+    watch += [f"eval.items_dir={tmp_path}"]
     options = [*OPTIONS["stage 2"], *tiny, *reward, *watch, "rl.stop_when=judge_worse", "optim.max_updates=40"]
     paths = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
     code, out, err = run_two(MODULES["stage 2"], [*options, f"ckpts.save_dir={save_dir}"], PYTHONPATH=paths)
