@@ -26,4 +26,4 @@ def test_a_run_that_hacks_its_reward_is_ended_by_the_judge_that_is_none(tmp_path
     start, end = metrics[1:11], metrics[-10:]
     losses = [sum(row["reward/digits_ctc.loss"] for row in part) / 10 for part in (start, end)]
     assert losses[1] < 0.5 * losses[0]
-    assert "rl.stop_when=judge_worse" in capsys.readouterr().out
+    assert "because the alarm reward_hacked is active" in capsys.readouterr().out

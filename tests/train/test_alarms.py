@@ -151,6 +151,16 @@ def test_a_hacked_run_is_found_by_the_recogniser_and_by_the_voice_alone(left_out
     assert len(output) == 1 and f"{named} got worse" in output[0]
 
 
+def test_a_recorded_run_that_loses_the_voice_is_found_by_its_second_validation():
+    """voiceless_run.jsonl is the run of tests/e2e/test_hacking.py, without rl.stop_when.
+
+    pocketsphinx hears fewer errors than at the start all the time.
+    """
+    ringing, output = rung(recorded("voiceless_run.jsonl"), BY_POCKETSPHINX)
+    assert next(update for update, found in enumerate(ringing) if found) == 40
+    assert len(output) == 1 and "eval/sim got worse" in output[0]
+
+
 def test_a_sound_run_is_silent():
     assert rung(recorded("sound_run.jsonl"), BY_POCKETSPHINX)[1] == []
 
