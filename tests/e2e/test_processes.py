@@ -88,7 +88,7 @@ def warmed_up(tmp_path_factory, tiny, at_home) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=list(OPTIONS))
+@pytest.fixture(scope="module", params=["stage 1", "stage 2", pytest.param("draft", marks=pytest.mark.soak)])
 def whole(request, tmp_path_factory, tiny, warmed_up) -> tuple[str, Path, str]:
     """Train a stage for four updates on two processes; return the stage, the folder and the output."""
     stage = request.param

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from recipes.digits.lanes import LEDGER, Lane, Phase, cpu_seconds, last_lines, run_lanes, usable_cpus
 
+pytestmark = pytest.mark.slow
+
 
 def job(*arguments: object, result: Path | None = None) -> Phase:
     words = [str(argument) for argument in arguments]

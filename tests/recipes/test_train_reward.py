@@ -13,6 +13,8 @@ from f5_tts.data.audio import load_audio
 from f5_tts.model.mel import LogMel
 from f5_tts.rewards.asr.digits_network import MEL_SPEC, NetworkSizes, read_network, write_network
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 HELD_OUT = ("dev", "test")
 SMALL = Training(name="small", sizes=NetworkSizes(width=16, kernel_size=3, dilations=(1,)), seed=3, updates=2)

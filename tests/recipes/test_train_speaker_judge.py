@@ -10,6 +10,8 @@ from recipes.digits import train_speaker_judge as recipe
 from recipes.digits.make_corpus import DEV_VOICES, TEST_VOICES, TRAIN_VOICES
 from torch.nn import functional as F
 
+pytestmark = pytest.mark.slow
+
 EXAM_TEXTS = {
     text for split in ("dev", "test") for texts in corpus.text_lists(corpus.SEED)[split].values() for text in texts
 }

@@ -14,6 +14,8 @@ from f5_tts.model.mel import LogMel
 from f5_tts.rewards.distill_mos import SEGMENT, DistillMos, load_network, published_weights, segments
 from f5_tts.types import RewardInput
 
+pytestmark = pytest.mark.slow
+
 RATE = 16_000
 WAVS = Path(__file__).parents[2] / "data" / "mini_custom" / "wavs"
 NAMES = [f"{voice}_prompt_{index}" for voice in ("dev_00_dev", "test_02_test") for index in range(3)]

@@ -23,6 +23,8 @@ from f5_tts.rewards.speaker.wespeaker_sim import WespeakerSim
 from f5_tts.rl.scoring import RewardScorer
 from f5_tts.types import RewardProvider, Rollout, SpeechBatch
 
+pytestmark = pytest.mark.slow
+
 LENS, PROMPTS = (60, 52), (8, 6)  # frames of 256 samples at 24 kHz
 BINS = PUBLISHED_MEL.n_mel_channels
 

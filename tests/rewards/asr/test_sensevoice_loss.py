@@ -15,6 +15,8 @@ from f5_tts.rewards.asr.funasr_wer import FunasrWer
 from f5_tts.rewards.asr.sensevoice_loss import TextLikelihood, front_end, low_frame_rate, written
 from f5_tts.types import RewardInput
 
+pytestmark = pytest.mark.slow
+
 slow = pytest.mark.slow  # importing funasr takes ten seconds, training its tiny model eight
 
 

@@ -11,6 +11,8 @@ from f5_tts.rewards.speaker.ecapa import EcapaTdnn
 from f5_tts.rewards.speaker.ecapa_sim import RANGE, SHIPPED, EcapaSim, load_encoder, speaker_features
 from f5_tts.types import RewardInput
 
+pytestmark = pytest.mark.slow
+
 RATE = 16_000
 ROOT = Path(__file__).parents[3]
 WAVS = ROOT / "data" / "mini_custom" / "wavs"
