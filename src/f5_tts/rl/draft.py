@@ -18,10 +18,9 @@ from torch import Tensor
 from f5_tts.config.schema import RLConfig, group_size
 from f5_tts.data.masking import span_mask
 from f5_tts.model.cfm import padding_mask, velocity_field
-from f5_tts.model.flow import interpolate, sway
+from f5_tts.model.flow import sway
 from f5_tts.model.heads import VelocityModel
-from f5_tts.rl.gaussian import entry_mean
-from f5_tts.rl.policy_gradient import Models, velocity_at
+from f5_tts.rl.policy_gradient import Models, reference_distance, velocity_at
 from f5_tts.rl.rollout import cut_prompts, jitter_durations, pad_for_jitter, prompt_mask, rollout_grid, stack_steps
 from f5_tts.types import ExperienceBatch, LossOutput, Rollout, SpeechBatch
 
@@ -136,14 +135,8 @@ def velocity_anchor(models: Models, batch: ExperienceBatch, step: int, rl: RLCon
 
     The times are as dense as the solver's steps and stratified over the samples.
     """
-    rollout, num = batch.rollout, len(batch.rollout.mel)
-    assert models.reference is not None, "an anchor needs a reference"
-    device = rollout.mel.device
+    num, device = len(batch.rollout.mel), batch.rollout.mel.device
     quantile = (torch.randperm(num, device=device) + torch.rand(num, device=device)) / num
     time = quantile if rl.sway_sampling_coef is None else sway(quantile, rl.sway_sampling_coef)
-    state = interpolate(torch.randn_like(rollout.mel), rollout.mel, time)
-    with torch.no_grad():
-        reference_velocity = velocity_at(models.reference, rollout, state, time, rl).mean.to(state)
-    velocity = velocity_at(models.policy, rollout, state, time, rl).mean.to(state)
-    kl = entry_mean((velocity - reference_velocity).square(), rollout.target_mask).mean()
+    kl = reference_distance(models, batch.rollout, time, rl)
     return LossOutput(loss=rl.kl_weight * kl, metrics={"loss/kl": kl.item()})

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from f5_tts.config.schema import RLConfig
@@ -104,15 +105,19 @@ def anchor_loss(models: Models, batch: ExperienceBatch, step: int, rl: RLConfig)
 
     The KL of the trained steps limits the policy only inside their window; this term limits it at every time.
     """
-    rollout = batch.rollout
+    time = torch.rand(len(batch.rollout.mel), device=batch.rollout.mel.device)
+    distance = reference_distance(models, batch.rollout, time, rl)
+    return LossOutput(loss=rl.anchor_weight * distance, metrics={"loss/anchor": distance.item()})
+
+
+def reference_distance(models: Models, rollout: Rollout, time: Float[Tensor, " b"], rl: RLConfig) -> Float[Tensor, ""]:
+    """Compute mean_D (v - v_ref)² of the finished samples, noised anew to these flow times."""
     assert models.reference is not None, "an anchor needs a reference"
-    time = torch.rand(len(rollout.mel), device=rollout.mel.device)
     state = interpolate(torch.randn_like(rollout.mel), rollout.mel, time)
     with torch.no_grad():
-        reference_velocity = velocity_at(models.reference, rollout, state, time, rl).mean.float()
-    velocity = velocity_at(models.policy, rollout, state, time, rl).mean.float()
-    distance = entry_mean((velocity - reference_velocity).square(), rollout.target_mask).mean()
-    return LossOutput(loss=rl.anchor_weight * distance, metrics={"loss/anchor": distance.item()})
+        reference_velocity = velocity_at(models.reference, rollout, state, time, rl).mean.to(state)
+    velocity = velocity_at(models.policy, rollout, state, time, rl).mean.to(state)
+    return entry_mean((velocity - reference_velocity).square(), rollout.target_mask).mean()
 
 
 @torch.no_grad()
