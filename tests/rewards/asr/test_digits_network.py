@@ -146,3 +146,10 @@ def test_sizes_that_are_none_are_refused_before_a_network_is_built(small_file, s
     rewrite(small_file, sizes=sizes)
     with pytest.raises(ValueError, match="states no valid sizes"):
         read_network(small_file)
+
+
+def test_a_file_of_another_kind_is_named_with_its_key_and_what_to_run(tmp_path: Path):
+    path = tmp_path / "readme.md"
+    path.write_text("# not weights")
+    with pytest.raises(ValueError, match=r"^digits_ctc: config\.ckpts: .*readme\.md cannot be read.*make reward"):
+        read_network(path)

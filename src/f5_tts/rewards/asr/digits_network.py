@@ -144,7 +144,10 @@ def read_network(path: Path) -> DigitsNetwork:
     """
     if not path.is_file():
         raise FileNotFoundError(f"digits_ctc: no recognizer at {path} (config.ckpts); {TRAIN_AGAIN}")
-    tensors = read_tensors(path)
+    try:
+        tensors = read_tensors(path)
+    except ValueError as error:
+        raise ValueError(f"digits_ctc: config.ckpts: {error}; {TRAIN_AGAIN}") from error
     sizes = read_sizes(path, tensors)
     with torch.device("meta"):  # no memory for sizes that the tensors do not have
         expected = {name: value.shape for name, value in DigitsNetwork(sizes).state_dict().items()}

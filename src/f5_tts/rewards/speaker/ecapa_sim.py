@@ -60,7 +60,11 @@ def load_encoder(path: Path) -> EcapaTdnn:
             f"ecapa_sim: no speaker encoder at {path}; it is part of the repository: set config.path to its file "
             f"pretrained/speaker_judge/model.safetensors, or make one: {MAKE}"
         )
-    encoder, weights = EcapaTdnn(), read_tensors(path)
+    encoder = EcapaTdnn()
+    try:
+        weights = read_tensors(path)
+    except ValueError as error:
+        raise ValueError(f"ecapa_sim: config.path: {error}; make one: {MAKE}") from error
     expected = {name: value.shape for name, value in encoder.state_dict().items()}
     found = {name: value.shape for name, value in weights.items()}
     if differing := sorted({name for name, _ in expected.items() ^ found.items()}):
