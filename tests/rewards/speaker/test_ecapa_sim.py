@@ -121,3 +121,10 @@ def test_a_sample_of_the_base_model_is_nearer_to_its_prompt_than_one_spoken_afte
         judge.score(reward_inputs(items, clips, synthesizer))["sim"] for clips in (own, foreign)
     )
     assert own_scores.mean() > foreign_scores.mean() + 0.15
+
+
+def test_a_file_of_another_kind_is_named_with_its_key_and_what_to_run(tmp_path: Path):
+    path = tmp_path / "readme.md"
+    path.write_text("# not weights")
+    with pytest.raises(ValueError, match=r"^ecapa_sim: config\.path: .*readme\.md cannot be read.*train_speaker_judge"):
+        load_encoder(path)
