@@ -26,8 +26,8 @@ from f5_tts.config.schema import ProviderConfig, RLTrainConfig, WorkerConfig
 from f5_tts.rewards.registry import FunctionProvider, build_local_provider, has_word_scores, score_all
 from f5_tts.rewards.remote.client import RemoteProvider, build_remote_provider
 from f5_tts.rewards.remote.protocol import PROTOCOL, TOKEN, WorkerError, encode_scores
+from f5_tts.rewards.remote.server import RewardServer, Service
 from f5_tts.rewards.remote.subprocess_server import SubprocessServer, find_program
-from f5_tts.rewards.serve import RewardServer, Service
 from f5_tts.rl.scoring import differentiable_rewards
 from f5_tts.types import DifferentiableReward, RewardInput, RewardProvider
 
