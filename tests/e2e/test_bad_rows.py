@@ -94,6 +94,28 @@ def test_the_good_rows_of_a_batch_are_learnt_from(data, tiny, tmp_path):
     assert all("loss" in row and row["health/bad_rows"] == 2 for row in rows(tmp_path / "run"))
 
 
+def test_a_text_without_words_is_learnt_in_stage_1_and_left_out_where_words_are_rewarded(data, tiny, tmp_path, capsys):
+    """Stage 2 with credit by word ended at such a row, and again at each resume."""
+    shutil.rmtree(data / "raw")
+    texts = ["one two", "…", "three", "?!", "one", " ", "two", "four"]
+    paths = ["data/bad_custom/0.wav"] * 8
+    Table.from_dict({"audio_path": paths, "text": texts}).save_to_disk(str(data / "raw"))
+    warm, tuned = tmp_path / "warm", tmp_path / "tuned"
+    options = [*tiny, *COMMON, "optim.epochs=1", "optim.num_warmup_updates=0"]
+    assert train.main([*STAGE_1, *options, f"ckpts.save_dir={warm}"])
+    assert [row["health/bad_rows"] for row in rows(warm)][-1] == 1
+    capsys.readouterr()
+    init = f"ckpts.init_from={warm / 'model_last.pt'}"
+    ckpts = [f"{REPOSITORY}/pretrained/digits_ctc/{name}.safetensors" for name in "ab"]
+    by_word = ["rl.credit=word", f"rl.rewards.providers=[{{name: digits_ctc, config: {{ckpts: {ckpts}}}}}]"]
+    assert train_rl.main([*STAGE_2, *options, *by_word, init, f"ckpts.save_dir={tuned}"])
+    console = capsys.readouterr().out
+    assert [row["health/bad_rows"] for row in rows(tuned)][-1] == 3
+    for index in (1, 3):
+        assert console.count(f"row {index} of the data set is left out (no word): ") == 1
+    assert console.count("row 5 of the data set is left out (no text): ") == 1
+
+
 def test_a_data_set_of_bad_rows_alone_ends_the_run_with_the_first_reason(data, tiny, tmp_path):
     for path in data.glob("*.wav"):
         path.unlink()

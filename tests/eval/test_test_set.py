@@ -51,6 +51,7 @@ def test_items_come_back_in_the_order_of_the_list(tmp_path: Path):
         ({**ROW, "duration": float("nan")}, "line 2: 'duration' is nan; it must be above 0"),
         ({**ROW, "seen": 1}, "line 2: 'seen' is 1; a JSON true or false"),
         ({**ROW, "text": "  "}, "line 2: 'text' is empty"),
+        ({**ROW, "text": "…"}, "line 2: 'text' is empty or has no word: '…'; an error rate needs at least one"),
         ('{"id": "b",', "line 2: not JSON"),
         ("[1]", "line 2: a JSON object is needed, found list"),
     ],

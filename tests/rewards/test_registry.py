@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from f5_tts.config.schema import ProviderConfig
-from f5_tts.rewards.registry import build_providers, component_weights, has_word_scores, score_all
+from f5_tts.rewards.registry import build_providers, component_weights, has_word_scores, needs_words, score_all
 from f5_tts.rewards.speaker.voice_sim import VoiceSim
 from f5_tts.types import ProviderScores, RewardInput, Scores
 
@@ -32,6 +32,19 @@ class Knowing(Given):
 
 def clips(count: int) -> list[RewardInput]:
     return [RewardInput(audio=torch.ones(1600), sample_rate=16_000, text="one")] * count
+
+
+@pytest.mark.parametrize(
+    "name, weight, needs",
+    [
+        *((name, 1.0, True) for name in ("digits_wer", "digits_ctc", "funasr_wer", "speech_rate")),
+        *((name, 1.0, False) for name in ("voice_sim", "wespeaker_sim", "long_silence", "clipping", "nowhere:nothing")),
+        ("tests.rewards.test_registry:Knowing", 1.0, True),
+        ("digits_wer", 0.0, False),  # it is only reported
+    ],
+)
+def test_rewards_say_whether_they_compare_words(name, weight, needs):
+    assert needs_words([ProviderConfig(name="clipping"), ProviderConfig(name=name, weight=weight)]) is needs
 
 
 def test_entries_become_providers_by_name():

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from f5_tts.config.load import compose_config
 from f5_tts.config.schema import MelSpecConfig, RLTrainConfig
+from f5_tts.rl.advantage import RunningBaseline, group_advantages
 from f5_tts.rl.scoring import RewardScorer
 from f5_tts.types import RewardInput, RewardProvider, Rollout, SpeechBatch
 
@@ -199,6 +200,30 @@ def test_a_word_gets_its_share_of_the_generated_frames_by_its_letters(rollout, s
         ]
     )
     torch.testing.assert_close(frames, expected)
+
+
+def test_a_text_without_words_gets_no_credit_and_its_neighbor_keeps_its_own(rollout, scorer_of):
+    """The mean over no words does not apply; an advantage of such a sample is then zero."""
+    wordless = replace(rollout.batch, target_texts=["three four", "three four", "…", "?!"])
+    words = [[1.0, 0.5], [-1.0, -0.5], [nan, nan], [nan, nan]]
+    scorer = scorer_of({"ear": WordListener([1.0] * 4, words)}, "credit=word")
+    rewards = scorer(replace(rollout, batch=wordless))
+    expected = torch.tensor([0.75, 0.0, nan, nan])
+    torch.testing.assert_close(rewards.components["ear.acc"], expected, equal_nan=True)
+    frames = rewards.frame_scores["ear.acc"]
+    assert frames[2:].isnan().equal(rollout.target_mask[2:]) and not frames[:2].isnan().any()
+    settings = {"mode": "gdpo", "method": "gdpo", "clip": 5.0}
+    groups, target = torch.tensor([0, 0, 1, 1]), rollout.target_mask
+    advantages = group_advantages(rewards.frame_scores, groups, scorer.weights, scorer.floors, target, **settings)
+    assert advantages[2:].eq(0).all() and advantages[:2].ne(0).any()
+    baseline = RunningBaseline(scorer.weights, scorer.floors, clip=5.0)
+    assert baseline(rewards.frame_scores, groups, target)[2:].eq(0).all()
+
+
+def test_word_scores_of_texts_without_words_alone_are_a_table_without_columns(rollout, scorer_of):
+    wordless = replace(rollout.batch, target_texts=["…"] * 4)
+    rewards = scorer_of({"ear": WordListener([1.0] * 4, [[]] * 4)}, "credit=word")(replace(rollout, batch=wordless))
+    assert rewards.components["ear.acc"].isnan().all() and rewards.total.eq(0).all()
 
 
 @pytest.mark.parametrize("credit", ["word", "sample"])

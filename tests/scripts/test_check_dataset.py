@@ -49,6 +49,8 @@ def test_every_bad_row_is_in_the_report_and_the_first_of_each_kind_are_said(tmp_
         ("silent.wav", "text", 1.0),
         ("words.wav", "text", 1.0),
         ("good.wav", "", 2.0),
+        ("good.wav", " \t", 2.0),
+        ("good.wav", "?!", 2.0),
     ]
     folder = data_set(tmp_path, rows)
     with pytest.raises(SystemExit) as ended:
@@ -57,9 +59,10 @@ def test_every_bad_row_is_in_the_report_and_the_first_of_each_kind_are_said(tmp_
     console = capsys.readouterr().out
     assert "5 missing:\n  row 0: " in console and "  and 2 more\n" in console and "row 3:" not in console
     assert "duration.json says 1.00 s, the audio lasts 2.00 s" in console
-    assert "9 of 9 rows are bad" in console
+    assert "1 no word (stage 1 trains on them; stage 2 leaves them out where a reward compares words):" in console
+    assert "11 of 11 rows are bad" in console
     result = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text("utf-8").splitlines()]
-    kinds = [*["missing"] * 5, "wrong duration", "silent", "unreadable", "no text"]
+    kinds = [*["missing"] * 5, "wrong duration", "silent", "unreadable", "no text", "no text", "no word"]
     assert [(row["index"], row["kind"]) for row in result] == list(enumerate(kinds))
 
 

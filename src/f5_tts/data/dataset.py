@@ -16,16 +16,20 @@ from torch.utils.data import Dataset
 
 from f5_tts.data.audio import BadAudio, Source, load_audio
 from f5_tts.data.rows import SPEAKER_COLUMNS, Row
+from f5_tts.data.texts import TextRules
 from f5_tts.types import BadRow, Utterance
 
+ANY_TEXT = TextRules()
 Reader = Callable[[Source], tuple[Tensor, Tensor]]  # recording -> waveform and log-mel
 
 
 class SpeechDataset(Dataset[Utterance | BadRow]):
     """Utterances by key; with `pair_speakers`, another recording of the same speaker precedes each as its prompt."""
 
-    def __init__(self, rows: list[Row], read: Reader, *, pair_speakers: bool, seed: int) -> None:
-        self.rows, self.read, self.pair_speakers, self.seed = rows, read, pair_speakers, seed
+    def __init__(
+        self, rows: list[Row], read: Reader, *, pair_speakers: bool, seed: int, rules: TextRules = ANY_TEXT
+    ) -> None:
+        self.rows, self.read, self.pair_speakers, self.seed, self.rules = rows, read, pair_speakers, seed, rules
         self.by_speaker: dict[str | None, list[int]] = defaultdict(list)
         for index, row in enumerate(rows):
             self.by_speaker[row.speaker].append(index)
@@ -83,8 +87,8 @@ class SpeechDataset(Dataset[Utterance | BadRow]):
         """Read the waveform and log-mel of a row, or return a BadRow with the reason why it cannot be used."""
         row = self.rows[index]
         bad = partial(BadRow, index=index, path=str(row.audio_path))
-        if not row.text:
-            return bad(kind="no text", reason=f"{row.audio_path} has no text")
+        if problem := self.rules.problem(row):
+            return bad(kind=problem[0], reason=problem[1])
         try:
             return self.read(row.audio_path)
         except BadAudio as error:

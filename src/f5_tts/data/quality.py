@@ -8,6 +8,7 @@ from statistics import median
 
 from f5_tts.data.rows import Row
 from f5_tts.data.scan import ScanResult, scan_recording
+from f5_tts.data.texts import TextRules
 from f5_tts.data.tokenizer import Vocabulary
 from f5_tts.types import BadRow
 
@@ -15,13 +16,20 @@ TOLERANCE_S = 0.1  # allowed difference of duration.json from the audio; MP3 hea
 MAX_RATE_RATIO = 3.0  # report rows whose characters per second differ from the median by more than this factor
 
 
-def scan_row(row: Row, max_seconds: float) -> ScanResult:
-    """Decode the row's audio and check it; report a row that has no text."""
-    return (
-        scan_recording(row.audio_path, max_seconds)
-        if row.text
-        else ScanResult(None, "no text", f"{row.audio_path} has no text")
-    )
+def scan_row(row: Row, max_seconds: float, rules: TextRules) -> ScanResult:
+    """Decode the row's audio and check it; report a row whose text cannot be used."""
+    problem = rules.problem(row)
+    return ScanResult(None, *problem) if problem else scan_recording(row.audio_path, max_seconds)
+
+
+def bad_texts(rows: Sequence[Row], rules: TextRules) -> list[BadRow]:
+    """List the rows whose text cannot be used; no audio is read."""
+    problems = [(index, row, rules.problem(row)) for index, row in enumerate(rows)]
+    return [
+        BadRow(index=index, path=str(row.audio_path), kind=problem[0], reason=problem[1])
+        for index, row, problem in problems
+        if problem
+    ]
 
 
 def bad_rows(rows: Sequence[Row], scans: Sequence[ScanResult]) -> Iterator[BadRow]:

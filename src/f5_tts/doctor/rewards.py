@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import replace
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -102,11 +103,9 @@ def as_input(run: RunUnderTest, row: Row) -> RewardInput:
     """Build a reward input; its reference is another recording of the same speaker if there is one, else itself."""
     rate, dataset = run.cfg.model.mel_spec.target_sample_rate, run.plan.dataset
     audio = load_audio(row.audio_path, rate)
-    max_seconds, same = (
-        run.cfg.datasets.max_seconds,
-        [] if row.speaker is None else [dataset.rows[index] for index in dataset.by_speaker[row.speaker]],
-    )
-    reference_row = next((other for other in same if other is not row and scan_row(other, max_seconds).seconds), row)
+    same = [] if row.speaker is None else [dataset.rows[index] for index in dataset.by_speaker[row.speaker]]
+    scan = partial(scan_row, max_seconds=run.cfg.datasets.max_seconds, rules=dataset.rules)
+    reference_row = next((other for other in same if other is not row and scan(other).seconds), row)
     return RewardInput(
         audio=audio,
         sample_rate=rate,

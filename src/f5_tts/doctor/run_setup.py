@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 
 from f5_tts import __version__
 from f5_tts.config.schema import HUB, EvalConfig, RLTrainConfig, TrainConfig, dataset_dir
-from f5_tts.data.quality import bad_rows, scan_row, vocabulary_coverage
+from f5_tts.data.quality import bad_rows, bad_texts, scan_row, vocabulary_coverage
 from f5_tts.data.rows import Row
 from f5_tts.data.tokenizer import build_vocabulary
 from f5_tts.doctor.context import RunUnderTest
@@ -31,6 +32,7 @@ from f5_tts.train.infilling import InfillingLoss
 from f5_tts.train.loop import register_grad_scaler
 from f5_tts.train.optimizer import check_schedule, choose_optimizer
 from f5_tts.train.stage2 import build_models, find_start
+from f5_tts.types import BadRow
 
 NUM_SCANNED = 16  # rows whose audio is decoded
 NUM_TEXTS = 1000  # rows whose texts are read
@@ -108,31 +110,37 @@ def config(run: RunUnderTest) -> str:
 
 
 def data(run: RunUnderTest) -> str:
-    """Build the batch plan of the run, decode some rows, and check their texts against the vocabulary.
+    """Build the batch plan of the run, check all texts, decode some rows, and compare them with the vocabulary.
 
     Raises:
-        ValueError: a decoded row is bad, or most texts have a symbol that the vocabulary lacks.
+        ValueError: a text or a decoded row is bad, or most texts have a symbol that the vocabulary lacks.
     """
     cfg, messages = run.cfg, []
     plan = build_plan(cfg, messages.append)
     order = sorted(index for batch in plan.epoch(0) for index, _, _ in batch)
     indices = evenly_spaced(order, NUM_SCANNED)
     rows = [plan.dataset.rows[index] for index in indices]
-    scans = [scan_row(row, cfg.datasets.max_seconds) for row in rows]
+    scans = [scan_row(row, cfg.datasets.max_seconds, plan.dataset.rules) for row in rows]
     run.rows = [row for row, scan in zip(rows, scans, strict=True) if scan.seconds is not None]
     total = count_updates(plan, cfg.optim, run.updates_per_rollout)
     check_schedule(cfg.optim, total)
     if isinstance(cfg, RLTrainConfig):
         describe_rollouts(cfg, len(plan.frames(0)), 1)
     run.plan, run.total = plan, total  # set before bad rows raise: training skips them as well
-    failures = list(bad_rows(rows, scans))
-    if failures:
-        first, folder = f"row {indices[failures[0].index]}, {failures[0].kind}: {failures[0].reason}", dataset_dir(cfg)
-        more = "" if cfg.datasets.name.startswith(HUB) else f" (python -m f5_tts.scripts.check_dataset {folder})"
-        raise ValueError(f"{len(failures)} of {len(rows)} rows decoded are bad: repair or remove them{more}; {first}")
+    if failures := bad_texts(plan.dataset.rows, plan.dataset.rules):
+        raise unusable_rows(cfg, f"{len(failures)} of {len(plan.dataset.rows)} rows have bad texts", failures[0])
+    if failures := [replace(row, index=indices[row.index]) for row in bad_rows(rows, scans)]:
+        raise unusable_rows(cfg, f"{len(failures)} of {len(rows)} rows decoded are bad", failures[0])
     seconds = plan.frames(0)[order] / plan.frames_per_second
     messages.append(f"{len(rows)} of {len(order)} rows decoded, items of {seconds.min():.1f} to {seconds.max():.1f} s")
     return "; ".join([*messages, texts(cfg, [plan.dataset.rows[index] for index in evenly_spaced(order, NUM_TEXTS)])])
+
+
+def unusable_rows(cfg: TrainConfig, problem: str, first: BadRow) -> ValueError:
+    """Build the error for rows that training would leave out; it names the first one."""
+    command = f" (python -m f5_tts.scripts.check_dataset {dataset_dir(cfg)})"
+    more = "" if cfg.datasets.name.startswith(HUB) else command
+    return ValueError(f"{problem}: repair or remove them{more}; row {first.index}, {first.kind}: {first.reason}")
 
 
 def evenly_spaced(items: list[int], num: int) -> list[int]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from f5_tts.data.texts import normalize
 from f5_tts.data.tokenizer import is_valid_unicode
 
 
@@ -33,8 +34,10 @@ class EvalItem:
             raise ValueError(
                 f"'id' is {self.id!r:.60}; it names the clips, so only letters, digits and . _ - are allowed"
             )
-        if not self.text.split():
-            raise ValueError("'text' is empty; an error rate needs at least one word")
+        if not normalize(self.text):
+            raise ValueError(
+                f"'text' is empty or has no word: {self.text!r:.60}; an error rate needs at least one word"
+            )
 
 
 FIELD_TYPES = {field.name: str(field.type) for field in fields(EvalItem)}

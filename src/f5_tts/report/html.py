@@ -11,9 +11,9 @@ from urllib.parse import quote
 
 from rapidfuzz.distance import Levenshtein
 
+from f5_tts.data.texts import normalize
 from f5_tts.files import write_atomically
 from f5_tts.report.table import Table
-from f5_tts.rewards.asr.error_rate import normalize
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from f5_tts.rewards.asr.error_rate import normalize
+from f5_tts.data.texts import normalize
 from f5_tts.rewards.audio import is_usable
 from f5_tts.rewards.clip_losses import clip_losses
 from f5_tts.types import RewardInput
@@ -48,6 +48,8 @@ class SpeechRate(Guard):
     Outside the range the score is the ratio to the nearer bound. Where a prompt was cut from the clip, its duration
     counts too, because its words are in the text. The score is NaN for a text without letters.
     """
+
+    needs_words = True
 
     def __init__(self, low: float = 4.0, high: float = 25.0) -> None:
         require(0 < low <= high, f"speech_rate: low={low}, high={high} must be above 0 and in this order")

@@ -141,6 +141,12 @@ def has_word_scores(provider: Any) -> bool:
     return bool(getattr(provider, "has_word_scores", old_name))
 
 
+def needs_words(entries: Iterable[ProviderConfig]) -> bool:
+    """Check whether a reward with a weight compares words, so that a text without any has no score."""
+    attributes = ("needs_words", "has_word_scores", "knows_words")
+    return any(provider_attribute(e.name, name, False) for e in entries if e.weight for name in attributes)
+
+
 def score_all(providers: Mapping[str, RewardProvider], inputs: Sequence[RewardInput]) -> ProviderScores:
     """Score the inputs by every provider."""
     scores = ProviderScores({}, {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from f5_tts.config.schema import MelSpecConfig, RLConfig
-from f5_tts.rewards.asr.error_rate import normalize
+from f5_tts.data.texts import normalize
 from f5_tts.rewards.combine import check_gates, combine
 from f5_tts.rewards.registry import component_weights, has_word_scores, provider_loss, score_all
 from f5_tts.rl.algorithms import find_algorithm
@@ -180,7 +181,7 @@ def average_word_scores(scores: ProviderScores) -> ProviderScores:
 def words_to_frames(
     word_scores: Float[Tensor, "b w"], texts: Sequence[str], target: Bool[Tensor, "b n"]
 ) -> Float[Tensor, "b n"]:
-    """Spread word scores over the generated frames; all other frames get zero.
+    """Spread word scores over the generated frames; all other frames get zero, and those of a text without words NaN.
 
     Words share the frames in proportion to their number of characters, as the text embedding does with average
     upsampling. This approximates when each word is spoken and needs no alignment. Raises ValueError when a reward
@@ -193,6 +194,9 @@ def words_to_frames(
             raise ValueError(
                 f"a reward with scores per word returned {len(scores)} for the {len(size)} words of {text!r}"
             )
+        if not len(size):
+            frames[row, target[row].cpu()] = math.nan
+            continue
         ends = (size.cumsum(0) * int(target[row].sum()) / size.sum()).round().long()
         frames[row, target[row].cpu()] = scores[: len(size)].repeat_interleave(ends.diff(prepend=ends.new_zeros(1)))
     return frames

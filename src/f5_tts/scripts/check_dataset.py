@@ -15,6 +15,7 @@ from statistics import fmean
 from f5_tts.data.quality import bad_rows, scan_row, speaking_rate_outliers, vocabulary_coverage
 from f5_tts.data.rows import Row, read_rows
 from f5_tts.data.scan import map_in_processes
+from f5_tts.data.texts import TextRules
 from f5_tts.data.tokenizer import TOKENIZERS, Vocabulary, read_vocabulary
 from f5_tts.entrypoint import run_command
 from f5_tts.files import write_atomically
@@ -23,7 +24,10 @@ from f5_tts.scripts.flags import add_flags
 from f5_tts.types import BadRow
 
 MAX_SHOWN = 3  # rows of each kind on the console; the report lists all
-HINTS = {"odd tempo": "worth a look, not counted as bad"}
+HINTS = {
+    "odd tempo": "worth a look, not counted as bad",
+    "no word": "stage 1 trains on them; stage 2 leaves them out where a reward compares words",
+}
 
 
 # --- output ---
@@ -96,7 +100,7 @@ def main(argv: list[str]) -> bool:
     """Run the command: print and write the report, and exit with code 1 if rows are bad."""
     arguments = command_line().parse_args(argv)
     rows, vocabulary = read_rows(arguments.folder), vocabulary_of(arguments)
-    scan_one = partial(scan_row, max_seconds=arguments.max_seconds)
+    scan_one = partial(scan_row, max_seconds=arguments.max_seconds, rules=TextRules(needs_words=True))
     scans = list(map_in_processes(scan_one, rows, arguments.workers, "decoding"))
     seconds = [scan.seconds for scan in scans if scan.seconds is not None]
     bad, outliers = list(bad_rows(rows, scans)), list(speaking_rate_outliers(rows, scans))

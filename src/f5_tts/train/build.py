@@ -13,16 +13,18 @@ from accelerate import Accelerator
 from ema_pytorch import EMA
 from torch.optim.lr_scheduler import LambdaLR
 
-from f5_tts.config.schema import OptimConfig, TrainConfig, dataset_dir
+from f5_tts.config.schema import OptimConfig, RLTrainConfig, TrainConfig, dataset_dir
 from f5_tts.data.batching import BatchPlan, load_batches
 from f5_tts.data.dataset import AudioReader, SpeechDataset
 from f5_tts.data.rows import read_data_set
+from f5_tts.data.texts import TextRules
 from f5_tts.data.tokenizer import Vocabulary
 from f5_tts.model.build import build_model
 from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import ModelSpec
 from f5_tts.model.fsdp import shard_model
 from f5_tts.model.mel import LogMel
+from f5_tts.rewards.registry import needs_words
 from f5_tts.train.bad_rows import all_rows_bad, skip_bad_rows
 from f5_tts.train.optimizer import MakeOptimizer, learning_rate_factor
 from f5_tts.train.train_state import TrainState
@@ -37,13 +39,19 @@ def build_plan(cfg: TrainConfig, log: Callable[[str], None] = print) -> BatchPla
     spec = cfg.model.mel_spec
     read = AudioReader(LogMel(spec), spec.target_sample_rate, cfg.datasets.max_seconds)
     rows = read_data_set(cfg.datasets.name, dataset_dir(cfg))
-    dataset = SpeechDataset(rows, read, pair_speakers=cfg.datasets.pair_speakers, seed=cfg.optim.seed)
+    pair_speakers, seed = cfg.datasets.pair_speakers, cfg.optim.seed
+    dataset = SpeechDataset(rows, read, pair_speakers=pair_speakers, seed=seed, rules=text_rules(cfg))
     frames_per_second = spec.frames_per_second
-    plan = BatchPlan(dataset=dataset, settings=cfg.datasets, frames_per_second=frames_per_second, seed=cfg.optim.seed)
+    plan = BatchPlan(dataset=dataset, settings=cfg.datasets, frames_per_second=frames_per_second, seed=seed)
     if num := plan.num_too_long():
         budget = cfg.datasets.batch_size_per_gpu
         log(f"{num} of {len(rows)} items are longer than datasets.batch_size_per_gpu={budget} frames and left out")
     return plan
+
+
+def text_rules(cfg: TrainConfig) -> TextRules:
+    """Return what the texts of a run need: words, where a reward compares them."""
+    return TextRules(needs_words=isinstance(cfg, RLTrainConfig) and needs_words(cfg.rl.rewards.providers))
 
 
 def count_updates(plan: BatchPlan, optim: OptimConfig, updates_per_rollout: int = 1, world_size: int = 1) -> int:

@@ -92,6 +92,14 @@ def test_words_earn_what_was_heard_of_them_in_the_clip_after_its_prompt(reward, 
     assert scores["heard"] == ["nine two six five three one four"] * 2
 
 
+@pytest.mark.parametrize("component", ["acc", "fit"])
+def test_where_no_word_is_written_no_score_applies_whatever_is_heard(component, recordings):
+    noise = 0.01 * torch.randn(16_000, generator=torch.Generator().manual_seed(0))
+    inputs = [replace(recordings[0], audio=clip, text="?!") for clip in (noise, recordings[0].audio)]
+    scores = DigitsCtc(component=component).score(inputs)
+    assert scores[component].isnan().all() and scores["words"].shape == (2, 0)
+
+
 def test_clips_without_sound_score_worst_and_leave_their_neighbors_alone(dense, recordings):
     good = recordings[0]
     clips = [torch.zeros(0), good.audio, torch.full((8000,), nan), torch.zeros(8000)]

@@ -59,6 +59,13 @@ def test_words_earn_what_was_heard_of_them_in_the_clip_after_its_lead(digits, sp
     assert scores["heard"] == ["nine two six five three one four"] * 2
 
 
+def test_where_no_word_is_written_no_score_applies_whatever_is_heard(digits, spoken):
+    noise = 0.01 * torch.randn(16_000, generator=torch.Generator().manual_seed(0))
+    inputs = [RewardInput(audio=clip, sample_rate=16_000, text="…") for clip in (noise, spoken("low_314"))]
+    scores = digits.score(inputs)
+    assert scores["acc"].isnan().all() and scores["wer"].isnan().all() and scores["words"].shape == (2, 0)
+
+
 def test_clips_without_sound_score_zero_and_leave_their_neighbours_alone(digits, spoken):
     clips = [torch.zeros(0), spoken("low_314"), torch.full((8000,), nan), torch.zeros(8000)]
     inputs = [RewardInput(audio=clip, sample_rate=16_000, text="three one four") for clip in clips]

@@ -144,6 +144,13 @@ def test_loud_short_and_odd_clips_are_heard(reward: FunasrWer):
     assert scores["acc"][2] == 1 and scores["unusable"].tolist() == [0, 0, 0]
 
 
+@pytest.mark.parametrize("mode", ["char", "word"])
+def test_where_no_word_is_written_no_score_applies_whatever_is_heard(mode, hearing_directory: Path):
+    reward = FunasrWer(str(hearing_directory), wer_mode=mode)
+    scores = reward.score([replace(clip("abc"), text=text) for text in ("…", "?!")])
+    assert scores["acc"].isnan().all() and scores[reward.rate].isnan().all()
+
+
 # --- target audio as reference ---
 
 

@@ -14,6 +14,7 @@ from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 from f5_tts.config.schema import MelSpecConfig
+from f5_tts.data.texts import normalize
 from f5_tts.model.mel import LogMel
 from f5_tts.rewards.asr.ctc import ctc_nll, greedy_labels, label_spans, min_frames
 from f5_tts.rewards.asr.digits_network import (
@@ -24,7 +25,6 @@ from f5_tts.rewards.asr.digits_network import (
     read_network,
     word_labels,
 )
-from f5_tts.rewards.asr.error_rate import normalize
 from f5_tts.rewards.asr.transcript_reward import TranscriptReward, transcript_word_scores, with_prompt
 from f5_tts.rewards.audio import shared_rate, to_16k_mono, usable_indices
 from f5_tts.types import RewardInput

@@ -1,4 +1,4 @@
-"""Text normalization and error rate of transcripts."""
+"""Tokens and error rate of transcripts."""
 
 from __future__ import annotations
 
@@ -10,21 +10,12 @@ from itertools import takewhile
 
 from rapidfuzz.distance import Levenshtein
 
+from f5_tts.data.texts import normalize
 from f5_tts.rewards.asr.number_words import spell_out
 
-APOSTROPHES = str.maketrans("", "", "'’")
 KANA, HAN, HANGUL = "\u3040-\u30ff", "\u3005-\u3007\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff", "\uac00-\ud7a3"
 WORD = re.compile(f"[{KANA}{HAN}]|[^\\s{KANA}{HAN}]+")
 DIGIT_VARIANTS = str.maketrans("两兩〇幺", "二二零一")  # variants of Chinese digits
-
-
-def normalize(text: str) -> str:
-    """Normalize a text for comparison: NFKC, lower case, single spaces, no punctuation or symbols.
-
-    An apostrophe joins its neighbors ("don't" is one word); any other mark separates them.
-    """
-    lowered = unicodedata.normalize("NFKC", text).lower().translate(APOSTROPHES)
-    return " ".join("".join(" " if unicodedata.category(c)[0] in "PSC" else c for c in lowered).split())
 
 
 def language_of(text: str) -> str:

@@ -12,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from f5_tts.rewards.asr.error_rate import error_rates, normalize, word_scores
+from f5_tts.data.texts import normalize
+from f5_tts.rewards.asr.error_rate import error_rates, word_scores
 from f5_tts.rewards.audio import shared_rate, usable_indices
 from f5_tts.types import RewardInput
 
@@ -24,10 +25,12 @@ class TranscriptReward(ABC):
     as `cer` where tokens are characters. `ins`, `del`, `sub`: its three parts. `unusable`: 1 where the clip cannot be
     scored, else 0. `heard`: the transcript.
 
-    A clip that cannot be scored has `wer` 1 and an empty transcript. Without a reference the rates are NaN.
+    A clip that cannot be scored has `wer` 1 and an empty transcript. Any other clip without a reference, or whose
+    reference has no token, has rates of NaN.
     """
 
     component = "acc"
+    needs_words = True
     rate = "wer"  # usual name of the error rate: wer (tokens are words) or cer (characters)
 
     @abstractmethod
@@ -72,11 +75,12 @@ class TranscriptReward(ABC):
 
     def rates(self, item: RewardInput, reference: str | None, transcript: str | None) -> tuple[float, float, float]:
         """Return insertions, deletions and substitutions per token of the reference."""
-        if reference is None:
-            return math.nan, math.nan, math.nan
-        if transcript is None:
+        if reference is not None and transcript is None:
             return 0.0, 1.0, 0.0
-        return error_rates(self.tokens(reference, item), self.tokens(transcript, item))
+        expected = self.tokens(reference or "", item)
+        if not expected:
+            return math.nan, math.nan, math.nan
+        return error_rates(expected, self.tokens(transcript or "", item))
 
 
 def with_prompt(item: RewardInput) -> Float[Tensor, " nw"]:

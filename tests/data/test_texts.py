@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import pytest
+
+from f5_tts.data.rows import Row
+from f5_tts.data.texts import TextRules
+
+
+def row_of(text: str | list[str], **columns: str) -> Row:
+    return Row(audio_path="a.wav", text=text, duration=1.0, speaker=None, columns=columns)
+
+
+@pytest.mark.parametrize("text", ["", " ", "\t\n", "\u3000", [], [" ", " "]])
+def test_white_space_is_no_text(text):
+    for rules in (TextRules(), TextRules(needs_words=True)):
+        assert rules.problem(row_of(text)) == ("no text", "a.wav has no text")
+
+
+@pytest.mark.parametrize("text", ["…", "?!", "...", "😀", "—", "''", "\u200b", " . ", ["?", " ", "!"]])
+def test_marks_and_emoji_are_a_text_and_no_word(text):
+    assert TextRules().problem(row_of(text)) is None
+    problem = TextRules(needs_words=True).problem(row_of(text))
+    assert problem is not None and problem[0] == "no word" and problem[1].startswith("the text of a.wav has no word")
+
+
+@pytest.mark.parametrize("text", ["a", "don't", "3", "你", "हाँ", "…a", ["h", "i"]])
+def test_letters_and_digits_of_any_script_are_words(text):
+    assert TextRules(needs_words=True).problem(row_of(text)) is None
+
+
+def test_words_are_looked_for_in_the_sentence_that_rewards_compare():
+    symbols = [" ", "ni3"]
+    assert TextRules(needs_words=True).problem(row_of(symbols, raw_text="你")) is None
+    problem = TextRules(needs_words=True).problem(row_of(symbols, raw_text="。"))
+    assert problem is not None and problem[0] == "no word"
