@@ -12,7 +12,9 @@ from f5_tts.config.schema import RLConfig
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.cfm import CFM
 from f5_tts.model.heads import Velocity
+from f5_tts.rl.draft import velocity_anchor
 from f5_tts.rl.gaussian import Gaussian
+from f5_tts.rl.nft import nft_loss
 from f5_tts.rl.policy_gradient import Models, anchor_loss, grpo_loss, policy_at
 from f5_tts.types import ExperienceBatch, LossOutput, Rollout
 
@@ -322,3 +324,23 @@ def test_the_anchor_is_the_squared_distance_of_guided_velocities_wherever_it_loo
     assert output.metrics["loss/anchor"] == pytest.approx(0.81, rel=1e-5)
     assert output.loss.item() == pytest.approx(0.5 * 0.81, rel=1e-5)
     assert gradient(model, "given") == pytest.approx(0.5 * 2 * 0.9 * 3, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "objective", "metric", "expected"),
+    [
+        ("flow_grpo", anchor_loss, "loss/anchor", 0.7**2),
+        ("nft", nft_loss, "loss/kl", 0.7**2),
+        ("draft", velocity_anchor, "loss/kl", 0.7**2),
+        ("gaussian_grpo", grpo_loss, "loss/kl", 0.7**2 / (2 * 0.7**2)),  # s = 0.7 as well
+    ],
+)
+def test_the_reference_may_have_a_guidance_of_its_own(rl, drawn, algorithm: str, objective, metric: str, expected):
+    """Compare velocity 0.4 of the policy with 0.4 + w (0.4 + 0.3) of the same model as its reference, w = 1."""
+    gaussian = rl("algorithm=gaussian_grpo", "anchor_weight=0.5", "kl_weight=0.5", "temperature=1.0")
+    model, same = three_numbers(0.4), replace(gaussian, algorithm=algorithm)
+    rollout = drawn(model, gaussian, 10)
+    batch = ExperienceBatch(rollout=rollout, advantages=torch.zeros(10), loss_weight=1.0, metrics={})
+    for config, distance in ((same, 0.0), (replace(same, ref_cfg_strength=1.0), expected)):
+        output = objective(Models(model, three_numbers(0.4)), batch, 0, config)
+        assert output.metrics[metric] == pytest.approx(distance, rel=1e-5)

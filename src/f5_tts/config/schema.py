@@ -367,6 +367,7 @@ class RLConfig:
     ref_model_ckpt: str | None
     ref_model_use_ema: bool
     ref_model_device: Annotated[str, one_of("cpu")] | None
+    ref_cfg_strength: NonNegative | None
     skip_grad_prob: Fraction
     max_grad_steps: Count | None
     density_eps: NonNegative

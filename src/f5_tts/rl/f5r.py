@@ -23,7 +23,7 @@ from f5_tts.model.flow import time_grid
 from f5_tts.model.heads import Velocity, VelocityModel
 from f5_tts.rl.advantage import as_rows
 from f5_tts.rl.gaussian import Gaussian
-from f5_tts.rl.policy_gradient import Models
+from f5_tts.rl.policy_gradient import Models, reference_settings
 from f5_tts.rl.rollout import cut_prompts, jitter_durations, pad_for_jitter, prompt_mask, stack_steps
 from f5_tts.types import ExperienceBatch, LossOutput, Rollout, SpeechBatch
 
@@ -152,7 +152,8 @@ def f5r_loss(models: Models, batch: ExperienceBatch, step: int, rl: RLConfig) ->
     surrogate = weighted[:, rollout.target_mask].mean()
     kl = surrogate.new_zeros(())
     if models.reference is not None:
-        kl = divergence(policy, rollout_reference(models.reference, rollout, rl), rl.kl_eps).sum(dim=0).mean()
+        reference_rollout = rollout_reference(models.reference, rollout, reference_settings(rl))
+        kl = divergence(policy, reference_rollout, rl.kl_eps).sum(dim=0).mean()
     loss = -surrogate + rl.kl_weight * kl
     std = policy.std[:, rollout.target_mask]
     metrics = {"loss": loss, "loss/kl": kl, "loss/pro_adv": surrogate}

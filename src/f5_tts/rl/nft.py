@@ -16,7 +16,7 @@ from f5_tts.model.heads import Velocity
 from f5_tts.model.snapshot import Snapshot
 from f5_tts.rl.advantage import as_rows
 from f5_tts.rl.gaussian import entry_mean
-from f5_tts.rl.policy_gradient import Models, velocity_at
+from f5_tts.rl.policy_gradient import Models, reference_settings, velocity_at
 from f5_tts.types import ExperienceBatch, LossOutput, Rollout
 
 DECAY_RATE = 0.001  # growth of the old policy's decay η per rollout
@@ -34,9 +34,8 @@ def nft_loss(models: Models, batch: ExperienceBatch, step: int, rl: RLConfig) ->
     rollout, settings = batch.rollout, rl.nft
     time, noise = sample_times_and_noise(rollout, step, rl)
     state, target_velocity = interpolate(noise, rollout.mel, time), rollout.mel - noise
-    reference_velocity, drawn_velocity = (
-        velocity_without_gradient(model, rollout, state, time, rl) for model in models[1:]
-    )
+    reference_velocity = velocity_without_gradient(models.reference, rollout, state, time, reference_settings(rl))
+    drawn_velocity = velocity_without_gradient(models.old, rollout, state, time, rl)
     velocity = velocity_at(models.policy, rollout, state, time, rl).mean.float()
     old_velocity = velocity.detach() if drawn_velocity is None else drawn_velocity
     velocity_change = velocity - old_velocity

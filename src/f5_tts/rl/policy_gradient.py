@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -49,7 +50,7 @@ def grpo_loss(models: Models, batch: ExperienceBatch, step: int, rl: RLConfig) -
     old = Gaussian(rollout.means[step], rollout.stds[step])
     reference = None
     if models.reference is not None:  # computed before the policy's graph exists, to save memory
-        reference = frozen_policy(models.reference, rollout, step, rl)
+        reference = frozen_policy(models.reference, rollout, step, reference_settings(rl))
     current = policy_at(models.policy, rollout, step, rl)
     if not rl.train_sigma:
         # frozen σ: the one used for drawing, although changed features may change the head's output
@@ -115,9 +116,17 @@ def reference_distance(models: Models, rollout: Rollout, time: Float[Tensor, " b
     assert models.reference is not None, "an anchor needs a reference"
     state = interpolate(torch.randn_like(rollout.mel), rollout.mel, time)
     with torch.no_grad():
-        reference_velocity = velocity_at(models.reference, rollout, state, time, rl).mean.to(state)
+        reference_velocity = velocity_at(models.reference, rollout, state, time, reference_settings(rl)).mean.to(state)
     velocity = velocity_at(models.policy, rollout, state, time, rl).mean.to(state)
     return entry_mean((velocity - reference_velocity).square(), rollout.target_mask).mean()
+
+
+def reference_settings(rl: RLConfig) -> RLConfig:
+    """Return the settings of the reference: those of the policy, but for its guidance strength.
+
+    A reference of stronger guidance than the policy's is guidance distillation (Meng et al. 2022, arXiv 2210.03142).
+    """
+    return rl if rl.ref_cfg_strength is None else replace(rl, cfg_strength=rl.ref_cfg_strength)
 
 
 @torch.no_grad()
