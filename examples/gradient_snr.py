@@ -37,7 +37,7 @@ from f5_tts.model.checkpoint import read_checkpoint
 from f5_tts.plotting import new_figure
 from f5_tts.rl.algorithms import find_algorithm
 from f5_tts.rl.grpo import PolicyLoss, collect_experience
-from f5_tts.train.build import build_plan, group_batches
+from f5_tts.train.build import build_plan
 from f5_tts.train.build_rl import build_advantage, build_policy, build_scorer, check_window, resolve_algorithm
 from f5_tts.types import ExperienceBatch
 
@@ -116,8 +116,8 @@ def prepare(cfg: RLTrainConfig) -> tuple[CFM, Iterator[list[ExperienceBatch]]]:
     resolve_algorithm(cfg.rl.algorithm, checkpoint)  # raises ValueError without a trained head that it needs
     plan, vocabulary, scorer = build_plan(cfg), build_vocabulary(cfg), build_scorer(cfg.model, cfg.rl)
     policy = build_policy(cfg, vocabulary, checkpoint)
-    loaded = (item.batch for item in load_batches(plan, vocabulary, first=0, epochs=cfg.optim.epochs))
-    prompts = group_batches(cfg.optim.grad_accumulation_steps, loaded)
+    loaded = (item.batch for item in load_batches(plan, vocabulary, first=0) if item.batch is not None)
+    prompts = iter(lambda: list(islice(loaded, cfg.optim.grad_accumulation_steps)), [])
     return policy, collect_experience(policy, prompts, scorer, build_advantage(scorer, cfg.rl), cfg.rl)
 
 

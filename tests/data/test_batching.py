@@ -32,6 +32,7 @@ def settings(**changes: str | int | bool) -> DatasetsConfig:
         "batch_size_type": "frame",
         "max_samples": 64,
         "max_seconds": 30.0,
+        "max_empty_batches": 16,
         "num_workers": 0,
         "pair_speakers": False,
     }

@@ -5,12 +5,23 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from tests.e2e.runs import STAGE_2, assert_equal, make_data_set, read, rows, warm_up, without_times
+from tests.e2e.runs import (
+    STAGE_1,
+    STAGE_2,
+    assert_equal,
+    make_data_set,
+    read,
+    rows,
+    until_an_update,
+    warm_up,
+    without_times,
+)
 
 from f5_tts.train import train, train_rl
 from f5_tts.types import RewardInput
@@ -37,6 +48,18 @@ class Deletes(Level):
 
     def score(self, inputs: Sequence[RewardInput]) -> list[float | None]:
         Path(os.environ["TAKE_AWAY"]).unlink(missing_ok=True)
+        return super().score(inputs)
+
+
+class Unmounts(Level):
+    """Moves all recordings away at its fourth call, in its first run only, as a drive does that is unmounted."""
+
+    def score(self, inputs: Sequence[RewardInput]) -> list[float | None]:
+        drive, elsewhere = Path(os.environ["DRIVE"]), Path(os.environ["ELSEWHERE"])
+        if self.calls == 3 and not elsewhere.exists():
+            elsewhere.mkdir()
+            for path in drive.glob("*.wav"):
+                path.rename(elsewhere / path.name)
         return super().score(inputs)
 
 
@@ -74,8 +97,9 @@ def run(data, tmp_path_factory):
         patch.chdir(data[0])
 
         def stage_2(reward: str, folder: Path, *more: str) -> Path:
-            folder.mkdir()
-            shutil.copy(start, folder)
+            if not folder.exists():
+                folder.mkdir()
+                shutil.copy(start, folder)
             provider = f"rl.rewards.providers=[{{name: 'tests.e2e.test_faults:{reward}'}}]"
             assert train_rl.main([*STAGE_2, *data[1], *RL, provider, *more, f"ckpts.save_dir={folder}"])
             return folder
@@ -124,3 +148,46 @@ def test_samples_to_which_no_reward_applies_move_nothing(run, tmp_path):
     assert [row["reward/not_applicable"] for row in result] == [1.0, 0.5, 0.5, 0.5]
     assert result[0]["grad_norm"] == 0 and all(row["grad_norm"] > 0 for row in result[1:])
     assert all(row["health/nonfinite_skips"] == 0 for row in result)
+
+
+OFTEN = ["optim.max_updates=12", "ckpts.save_per_updates=2", "ckpts.last_per_updates=1"]
+OFTEN += ["ckpts.keep_last_n_checkpoints=2"]
+
+
+def test_a_drive_that_goes_while_training_ends_the_run_and_the_same_command_goes_on_bit_for_bit(
+    run, data, tmp_path, capsys, monkeypatch
+):
+    """Move six recordings away; three batches make an epoch."""
+    drive, elsewhere = data[0] / "data" / "noise_custom", tmp_path / "elsewhere"
+    monkeypatch.setenv("DRIVE", str(drive))
+    monkeypatch.setenv("ELSEWHERE", str(elsewhere))
+    options = [*OFTEN, "datasets.max_empty_batches=3", "datasets.num_workers=0"]
+    with pytest.raises(ValueError, match=r"none of the 6 rows tried .*as in an outage"):
+        run("Unmounts", tmp_path / "run", *options)
+    for path in elsewhere.iterdir():
+        path.rename(drive / path.name)
+    assert capsys.readouterr().out.count("is left out (missing): no audio file at") == 6
+    assert [row["update"] for row in rows(tmp_path / "run")] == [1, 2, 3, 4]
+    last = read(tmp_path / "run" / "model_last.pt")
+    assert (last["update"], last["batches"], "bad_rows" in last) == (4, 4, False)
+    assert sorted(path.name for path in (tmp_path / "run").glob("model_?.pt")) == ["model_2.pt", "model_4.pt"]
+    resumed = run("Unmounts", tmp_path / "run", *options)
+    whole = run("Unmounts", tmp_path / "whole", *options)
+    assert without_times(resumed) == without_times(whole)
+    assert_equal(resumed / "model_last.pt", whole / "model_last.pt")
+
+
+def test_a_drive_that_goes_ends_a_process_of_stage_1_with_exit_code_2(data, tmp_path):
+    options = [*STAGE_1, *data[1], "optim.max_updates=2000", f"ckpts.save_dir={tmp_path}"]
+    command = [sys.executable, "-m", "f5_tts.train.train", *options]
+    drive = data[0] / "data" / "noise_custom"
+    with subprocess.Popen(
+        command, cwd=data[0], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    ) as process:
+        until_an_update(process)
+        drive.rename(drive.with_name("gone"))
+        _, errors = process.communicate(timeout=100)
+    drive.with_name("gone").rename(drive)
+    assert process.returncode == 2
+    assert "error: none of the 6 rows tried can be used; row 0 is missing: no audio file at " in errors
+    assert len(rows(tmp_path)) < 2000

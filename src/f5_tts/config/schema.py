@@ -91,6 +91,7 @@ class DatasetsConfig:
     batch_size_type: Annotated[str, one_of("frame", "sample")]
     max_samples: Natural
     max_seconds: Positive
+    max_empty_batches: Count
     num_workers: Natural
     pair_speakers: bool
 
@@ -443,3 +444,8 @@ def vocab_path(cfg: TrainConfig) -> Path:
 def group_size(rl: RLConfig) -> int:
     """Return the number of samples per prompt, which form a group."""
     return rl.group_size or rl.repeat_count * rl.mini_repeat_count
+
+
+def updates_per_rollout(cfg: TrainConfig) -> int:
+    """Return the number of updates that learn from the same batches: 1 in stage 1."""
+    return cfg.rl.updates_per_rollout if isinstance(cfg, RLTrainConfig) else 1

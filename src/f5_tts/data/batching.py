@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import count, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -67,9 +67,9 @@ class BatchPlan:
             )
         return int((frames > budget).sum())
 
-    def batches(self, first: int, epochs: int) -> Iterator[list[tuple[int, int, int]]]:
-        """Yield all batches of a run of `epochs`, from number `first` on."""
-        for epoch in range(epochs):
+    def batches(self, first: int, epochs: int | None = None) -> Iterator[list[tuple[int, int, int]]]:
+        """Yield all batches of a run, from number `first` on; without a number of epochs they never end."""
+        for epoch in count() if epochs is None else range(epochs):
             batches = self.epoch(epoch)
             yield from batches[first:]
             first = max(0, first - len(batches))
@@ -129,14 +129,20 @@ def collate_good(items: Sequence[Utterance | BadRow], vocabulary: Vocabulary) ->
 
 
 def load_batches(
-    plan: BatchPlan, vocabulary: Vocabulary, *, first: int, epochs: int, rank: int = 0, world_size: int = 1
+    plan: BatchPlan,
+    vocabulary: Vocabulary,
+    *,
+    first: int,
+    epochs: int | None = None,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> Iterator[LoadedBatch]:
     """Yield the batches of a run from number `first` on, read by `datasets.num_workers` processes.
 
-    Of `world_size` ranks, rank `rank` gets every `world_size`-th batch; `first` counts the rank's own batches.
+    Of `world_size` ranks, rank `rank` gets every `world_size`-th batch; `first` counts the batches of all ranks.
     """
     workers = plan.settings.num_workers
-    batches = islice(plan.batches(first * world_size, epochs), rank, None, world_size)
+    batches = islice(plan.batches(first, epochs), rank, None, world_size)
     loader = DataLoader(
         plan.dataset,
         batch_sampler=batches,  # pyright: ignore[reportArgumentType]  # any iterable of key lists

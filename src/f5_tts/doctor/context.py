@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
+from itertools import islice
 
 from accelerate import Accelerator
 
-from f5_tts.config.schema import ConfigError, RLTrainConfig, TrainConfig
+from f5_tts.config.schema import ConfigError, RLTrainConfig, TrainConfig, updates_per_rollout
 from f5_tts.data.batching import BatchPlan
 from f5_tts.data.rows import Row
 from f5_tts.data.tokenizer import build_vocabulary
@@ -15,9 +16,9 @@ from f5_tts.model.cfm import CFM
 from f5_tts.rl.algorithms import find_algorithm
 from f5_tts.rl.nft import EmaPolicy
 from f5_tts.rl.scoring import RewardScorer
-from f5_tts.train.build import build_batches, group_batches
+from f5_tts.train.build import build_batches
 from f5_tts.train.loop import ComputeLoss
-from f5_tts.train.train_state import TrainState
+from f5_tts.train.train_state import DataPosition, TrainState
 from f5_tts.types import ExperienceBatch, SpeechBatch
 
 
@@ -49,7 +50,7 @@ class RunUnderTest:
     @property
     def updates_per_rollout(self) -> int:
         """Return the number of updates that train on one rollout."""
-        return self.cfg.rl.updates_per_rollout if isinstance(self.cfg, RLTrainConfig) else 1
+        return updates_per_rollout(self.cfg)
 
     @property
     def freezes_sigma(self) -> bool:
@@ -64,10 +65,10 @@ class RunUnderTest:
 
     @cached_property
     def batches(self) -> list[SpeechBatch]:
-        """Load the batches of the first update that has any; they are read in this process."""
+        """Load the batches of the first update; they are read in this process."""
         in_process_plan = replace(self.plan, settings=replace(self.plan.settings, num_workers=0))
-        read = build_batches(in_process_plan, build_vocabulary(self.cfg), self.cfg.optim, 0, self.accelerator, set())
-        return next(filter(None, group_batches(self.cfg.optim.grad_accumulation_steps, read)))
+        read = build_batches(in_process_plan, build_vocabulary(self.cfg), DataPosition(), self.accelerator)
+        return [batch for batch, _ in islice(read, self.cfg.optim.grad_accumulation_steps)]
 
 
 def one_line_error(error: Exception) -> str:

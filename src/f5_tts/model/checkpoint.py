@@ -53,6 +53,7 @@ PAYLOAD_TYPES: dict[str, type] = {
     "recommended": str,
     "update": int,
     "step": int,
+    "batches": int,
 }  # types of the optional entries of a checkpoint
 
 

@@ -55,17 +55,17 @@ def collect_experience(
     *,
     old_policy: EmaPolicy | None = None,
     ranks: Ranks | None = None,
+    update: int = 0,
 ) -> Iterator[list[ExperienceBatch]]:
     """Yield the experience of each update: samples with rewards and advantages, or with the gradients of rewards.
 
-    Each item of the input is the list of prompt batches of one update. `rl.updates_per_rollout` consecutive updates get
-    the same experience. If an old policy is given, it draws in place of the current one the samples to compare.
+    Each item of the input is the list of prompt batches of one rollout. `rl.updates_per_rollout` consecutive updates
+    get the same experience; after a resume at an `update` that is no multiple of it, the first rollout has fewer, up to
+    the next multiple. If an old policy is given, it draws in place of the current one the samples to compare.
     """
     ranks, algorithm = ranks or SingleRank(), find_algorithm(rl.algorithm)
+    uses = rl.updates_per_rollout - update % rl.updates_per_rollout
     for batches in updates:
-        if not batches:  # no row of these batches can be read on any rank
-            yield from ([] for _ in range(rl.updates_per_rollout))
-            continue
         if old_policy is not None:
             old_policy.ema_update()
         experience: list[ExperienceBatch] = []
@@ -75,8 +75,9 @@ def collect_experience(
         if algorithm.uses_reward_gradients or rl.draft.weight > 0:
             assert isinstance(scorer, Scorer), "the rewards have no gradients"
             experience += differentiate_rewards(policy, batches, scorer, rl, ranks)
-        for use in range(rl.updates_per_rollout):
+        for use in range(uses):
             yield [replace(batch, is_on_policy=use == 0) for batch in experience]
+        uses = rl.updates_per_rollout
 
 
 def compare_samples(

@@ -1,49 +1,69 @@
-"""Rows that cannot be read: reported once, counted and skipped; a run in which no row can be read stops."""
+"""Rows that cannot be used: reported once, counted and left out; a run in which they become an outage ends."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from tqdm import tqdm
 
 from f5_tts.data.batching import LoadedBatch
+from f5_tts.train.train_state import DataPosition
 from f5_tts.types import BadRow, SpeechBatch
 
-GIVE_UP_AFTER = 64  # number of rows, none of which can be read, after which the run stops
+
+class OutageWatch:
+    """Watch for an outage: batches in a row without a usable row, on any rank.
+
+    An outage is `max_empty` such batches in a row of one rank, or all rows of the data set.
+    """
+
+    def __init__(self, num_rows: int, max_empty: int) -> None:
+        self.num_rows, self.max_empty = num_rows, max_empty
+        self.empty: dict[int, list[dict[int, BadRow]]] = {}  # rank -> bad rows of each of its last batches
+
+    def __call__(self, states: Sequence[tuple[bool, list[BadRow]]]) -> None:
+        """Note whether the batch of each rank has a usable row, and its bad rows; raise ValueError in an outage."""
+        for rank, (has_rows, bad_rows) in enumerate(states):
+            batch = {row.index: row for row in bad_rows}
+            self.empty[rank] = [] if has_rows else [*self.empty.get(rank, []), batch]
+        tried = {index: row for batches in self.empty.values() for batch in batches for index, row in batch.items()}
+        in_a_row = max(map(len, self.empty.values()))
+        if in_a_row >= self.max_empty or len(tried) >= self.num_rows:
+            raise ValueError(
+                f"{all_rows_bad(list(tried.values()))}; {in_a_row} batches in a row have nothing to read, as in "
+                "an outage (is the drive there?): the same command reads them again, and goes past them with a "
+                f"higher datasets.max_empty_batches={self.max_empty}"
+            )
 
 
-def skip_bad_rows(
+def usable_batches(
     loaded: Iterable[LoadedBatch],
-    known_rows: set[int],
-    num_rows: int,
+    start: DataPosition,
+    watch: OutageWatch,
     accelerator: Accelerator,
     log: Callable[[str], None] = tqdm.write,  # prints above the progress bar
-) -> Iterator[SpeechBatch | None]:
-    """Yield the batches of good rows, and None on all ranks where the batch of any rank has no good row.
+) -> Iterator[tuple[SpeechBatch, DataPosition]]:
+    """Yield each batch of good rows with the position after it; all ranks pass over one that is empty on any rank.
 
-    Bad rows of all ranks are added to the known ones; a new one is reported. Raises ValueError when none of the first
-    GIVE_UP_AFTER rows, or of all rows if they are fewer, can be read.
+    A bad row that is not in the start position is reported. Raises ValueError on all ranks in an outage.
     """
-    found_rows: dict[int, BadRow] = {}
-    all_are_bad = True
+    position = start
     for batch, local_bad_rows in loaded:
-        all_ranks = gather_from_ranks((batch is not None, local_bad_rows), accelerator)
-        bad_rows = {row.index: row for _, rows in all_ranks for row in rows}
+        states = gather_from_ranks((batch is not None, local_bad_rows), accelerator)
+        bad_rows = {row.index: row for _, rows in states for row in rows}
         if accelerator.is_main_process:
             for row in bad_rows.values():
-                if row.index not in known_rows:
+                if row.index not in position.bad_rows:
                     log(f"row {row.index} of the data set is left out ({row.kind}): {row.reason}")
-        known_rows.update(bad_rows)
-        found_rows.update(bad_rows)
-        all_are_bad &= not any(has_rows for has_rows, _ in all_ranks)
-        if all_are_bad and len(found_rows) >= min(GIVE_UP_AFTER, num_rows):
-            raise all_rows_bad(list(found_rows.values()))
-        is_complete = all(has_rows for has_rows, _ in all_ranks)
-        if not is_complete and accelerator.is_main_process:
-            log("no row of a batch can be read: the batch is skipped")
-        yield batch if is_complete else None
+        position = replace(position, batches=position.batches + len(states), bad_rows=position.bad_rows.union(bad_rows))
+        watch(states)
+        if batch is not None and all(has_rows for has_rows, _ in states):
+            yield batch, position
+        elif accelerator.is_main_process:
+            log("no row of a batch can be read: the batch is passed over")
 
 
 def gather_from_ranks(local: tuple[bool, list[BadRow]], accelerator: Accelerator) -> list[tuple[bool, list[BadRow]]]:
@@ -52,7 +72,7 @@ def gather_from_ranks(local: tuple[bool, list[BadRow]], accelerator: Accelerator
 
 
 def all_rows_bad(rows: Sequence[BadRow]) -> ValueError:
-    """Build the error for a data set of which no row can be used; it names the first bad row."""
+    """Build the error for rows none of which can be used; it names the first one."""
     first = min(rows, key=lambda row: row.index)
     return ValueError(
         f"none of the {len(rows)} rows tried can be used; row {first.index} is {first.kind}: {first.reason} (python -m "

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from ema_pytorch import EMA
 from torch.optim.lr_scheduler import LambdaLR
 
-from f5_tts.config.schema import OptimConfig, RLTrainConfig, TrainConfig, dataset_dir
+from f5_tts.config.schema import OptimConfig, RLTrainConfig, TrainConfig, dataset_dir, updates_per_rollout
 from f5_tts.data.batching import BatchPlan, load_batches
 from f5_tts.data.dataset import AudioReader, SpeechDataset
 from f5_tts.data.rows import read_data_set
@@ -25,9 +25,9 @@ from f5_tts.model.checkpoint import ModelSpec
 from f5_tts.model.fsdp import shard_model
 from f5_tts.model.mel import LogMel
 from f5_tts.rewards.registry import needs_words
-from f5_tts.train.bad_rows import all_rows_bad, skip_bad_rows
+from f5_tts.train.bad_rows import OutageWatch, all_rows_bad, usable_batches
 from f5_tts.train.optimizer import MakeOptimizer, learning_rate_factor
-from f5_tts.train.train_state import TrainState
+from f5_tts.train.train_state import DataPosition, TrainState
 from f5_tts.types import SpeechBatch, Utterance
 
 if TYPE_CHECKING:
@@ -68,18 +68,15 @@ def count_updates(plan: BatchPlan, optim: OptimConfig, updates_per_rollout: int 
     return updates
 
 
-def epoch_counter(
-    plan: BatchPlan, optim: OptimConfig, updates_per_rollout: int = 1, world_size: int = 1
-) -> Callable[[int], float]:
-    """Return a function that gives the number of passes over the data set, with fraction, after an update."""
-    ends = [0.0]  # end of each epoch, in updates
+def epoch_counter(plan: BatchPlan) -> Callable[[int], float]:
+    """Return a function that gives the number of passes over the data set, with fraction, after so many batches."""
+    ends = [0]  # end of each epoch, in batches of all ranks
 
-    def epoch(update: int) -> float:
-        while ends[-1] < update:
-            batches = len(plan.epoch(len(ends) - 1))
-            ends.append(ends[-1] + batches * updates_per_rollout / (optim.grad_accumulation_steps * world_size))
-        last = bisect_left(ends, update)
-        return last - (ends[last] - update) / (ends[last] - ends[last - 1]) if last else 0.0
+    def epoch(batches: int) -> float:
+        while ends[-1] < batches:
+            ends.append(ends[-1] + len(plan.epoch(len(ends) - 1)))
+        last = bisect_left(ends, batches)
+        return last - (ends[last] - batches) / (ends[last] - ends[last - 1]) if last else 0.0
 
     return epoch
 
@@ -87,30 +84,28 @@ def epoch_counter(
 def build_batches(
     plan: BatchPlan,
     vocabulary: Vocabulary,
-    optim: OptimConfig,
-    update: int,
+    start: DataPosition,
     accelerator: Accelerator,
-    bad_rows: set[int],
-) -> Iterator[SpeechBatch | None]:
-    """Load this rank's batches after `update` updates, on its device; None stands for a batch without a readable row.
+) -> Iterator[tuple[SpeechBatch, DataPosition]]:
+    """Load this rank's batches from a position on, on its device, each with the position after it.
 
-    Rows that cannot be read are reported and added to `bad_rows`.
+    Passes over the data follow each other without end: a run ends at its last update.
     """
     world_size, rank = accelerator.num_processes, accelerator.process_index
-    first = update * optim.grad_accumulation_steps
-    loaded = load_batches(plan, vocabulary, first=first, epochs=optim.epochs, rank=rank, world_size=world_size)
-    batches = skip_bad_rows(loaded, bad_rows, len(plan.dataset.rows) - plan.num_too_long(), accelerator)
-    return (batch and batch.to(accelerator.device) for batch in batches)
+    loaded = load_batches(plan, vocabulary, first=start.batches, rank=rank, world_size=world_size)
+    watch = OutageWatch(len(plan.dataset.rows) - plan.num_too_long(), plan.settings.max_empty_batches)
+    batches = usable_batches(loaded, start, watch, accelerator)
+    return ((batch.to(accelerator.device), position) for batch, position in batches)
 
 
-def group_batches(size: int, batches: Iterator[SpeechBatch | None]) -> Iterator[list[SpeechBatch]]:
-    """Group batches into lists of `size`, one per update; None is dropped, and a last incomplete list is discarded.
-
-    An update may therefore get fewer batches, or none. Which batches it gets depends on its number only, so that a
-    resumed run gets the same ones.
-    """
-    while len(group := list(islice(batches, size))) == size:
-        yield [batch for batch in group if batch is not None]
+def batches_of_updates(
+    plan: BatchPlan, vocabulary: Vocabulary, optim: OptimConfig, state: TrainState, accelerator: Accelerator
+) -> Iterator[list[SpeechBatch]]:
+    """Yield the batches of each remaining update, and set `state.next_position` to the position after them."""
+    batches = build_batches(plan, vocabulary, state.position, accelerator)
+    while group := list(islice(batches, optim.grad_accumulation_steps)):
+        state.next_position = group[-1][1]
+        yield [batch for batch, _ in group]
 
 
 def build_stage1_model(cfg: TrainConfig, vocabulary: Vocabulary) -> CFM:
@@ -142,6 +137,7 @@ def build_train_state(
         scheduler=scheduler,
         objective=cfg.model.objective,
         processes=processes,
+        batches_per_update=optim.grad_accumulation_steps * processes / updates_per_rollout(cfg),
     )
 
 

@@ -150,17 +150,16 @@ def train_update(
     accelerator.unscale_gradients(state.optimizer)
     norm = to_full(accelerator.clip_grad_norm_(policy.parameters(), optim.max_grad_norm)).item()
     loss = sum(losses, 0.0)
-    metrics = {"loss": loss} | metrics if losses else metrics
+    metrics = {"loss": loss} | metrics
     if is_finite_everywhere(loss, norm, accelerator):
         state.skips.count(False)
-        if losses:  # empty where no row of the update's batches can be read
-            state.optimizer.step()
+        state.optimizer.step()
     elif is_fp16_overflow(loss, accelerator):
         state.skips.total += 1
         log(f"update {state.update + 1} skipped: its gradient is too large for fp16; the scale is lowered")
     else:
         skip_update(state, non_finite_message(loss, norm, metrics, state.update), optim.max_skips, log)
-    if accelerator.scaler is not None and losses:
+    if accelerator.scaler is not None:
         accelerator.scaler.update()
     metrics |= {
         "seconds": sum((output.seconds for output in slices), 0.0),
@@ -168,11 +167,11 @@ def train_update(
         "lr": float(state.scheduler.get_last_lr()[0]),
     }
     metrics["health/nonfinite_skips"] = float(state.skips.total)
-    metrics["health/bad_rows"] = float(len(state.bad_rows))
+    metrics["health/bad_rows"] = float(len(state.next_position.bad_rows))
     metrics["health/oom_retries"] = float(oom_retry.retries)
     state.scheduler.step()
     state.optimizer.zero_grad()
-    state.update += 1
+    state.update, state.position = state.update + 1, state.next_position
     state.ema.update()
     return metrics | check_weights_in_sync(state.model, accelerator, state.update)
 

@@ -60,7 +60,7 @@ class MetricsLog:
         title: str,
         alarms: Mapping[str, AlarmFn] | None = None,
         writes: bool = True,
-        epoch: Callable[[int], float] | None = None,
+        epoch: Callable[[], float] | None = None,
         tracker: Tracker | None = None,
     ) -> None:
         self.path, self.writes, self.epoch = folder / "metrics.jsonl", writes, epoch
@@ -83,7 +83,7 @@ class MetricsLog:
         if not self.writes:
             return
         active, lines = self.alarm_monitor(metrics)
-        epoch_metrics = {} if self.epoch is None else {"epoch": self.epoch(update)}
+        epoch_metrics = {} if self.epoch is None else {"epoch": self.epoch()}
         values = {**epoch_metrics, **metrics, **active}
         row = {name: value if math.isfinite(value) else None for name, value in values.items()}
         with explain_write_errors(self.path.parent), self.path.open("a", encoding="utf-8") as stream:

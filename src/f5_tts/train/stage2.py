@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from f5_tts.rl.algorithms import find_algorithm
 from f5_tts.rl.nft import EmaPolicy
 from f5_tts.rl.scoring import RewardScorer
 from f5_tts.train.accelerator import prepare_model
-from f5_tts.train.build import build_batches, build_plan, build_train_state, count_updates, group_batches
+from f5_tts.train.build import build_plan, build_train_state, count_updates
 from f5_tts.train.build_rl import (
     build_advantage,
     build_best,
@@ -36,7 +36,6 @@ from f5_tts.train.optimizer import MakeOptimizer, check_schedule, choose_optimiz
 from f5_tts.train.trackers import Tracker, build_tracker
 from f5_tts.train.train_state import Stateful, TrainState
 from f5_tts.train.validation import Best
-from f5_tts.types import SpeechBatch
 
 
 class PolicyModels(NamedTuple):
@@ -136,11 +135,3 @@ def build_models(
     register_grad_scaler(state, accelerator)
     state.lora = cfg.lora
     return PolicyModels(policy, reference, old_policy, state)
-
-
-def prompt_batches(stage2: Stage2, cfg: RLTrainConfig) -> Iterator[list[SpeechBatch]]:
-    """Yield the prompt batches of each remaining update."""
-    state, optim = stage2.models.state, cfg.optim
-    first = state.update // cfg.rl.updates_per_rollout
-    batches = build_batches(stage2.plan, stage2.vocabulary, optim, first, stage2.accelerator, state.bad_rows)
-    return group_batches(optim.grad_accumulation_steps, batches)

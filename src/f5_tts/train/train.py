@@ -11,13 +11,12 @@ from f5_tts.entrypoint import run_command
 from f5_tts.model.build import build_vocoder
 from f5_tts.train.accelerator import build_accelerator, prepare_model
 from f5_tts.train.build import (
-    build_batches,
+    batches_of_updates,
     build_plan,
     build_stage1_model,
     build_train_state,
     count_updates,
     epoch_counter,
-    group_batches,
     init_bias_to_mean_mel,
 )
 from f5_tts.train.checkpoint_dir import CheckpointDir
@@ -54,16 +53,16 @@ def train(cfg: TrainConfig) -> bool:
     register_grad_scaler(state, accelerator)
     if checkpoint is not None:
         state.resume(checkpoint)
-    batches = build_batches(plan, vocabulary, cfg.optim, state.update, accelerator, state.bad_rows)
+    epoch = epoch_counter(plan)
     log_settings = {"first": state.update, "total": total, "title": cfg.model.objective, "writes": is_main}
     metrics_log = MetricsLog(
-        checkpoints.path, **log_settings, epoch=epoch_counter(plan, cfg.optim, world_size=world_size), tracker=tracker
+        checkpoints.path, **log_settings, epoch=lambda: epoch(state.position.batches), tracker=tracker
     )
     makes_samples = cfg.ckpts.log_samples and is_main
     return fit(
         state,
         policy.train(),
-        group_batches(cfg.optim.grad_accumulation_steps, batches),
+        batches_of_updates(plan, vocabulary, cfg.optim, state, accelerator),
         InfillingLoss(cfg.model),
         LoopContext(
             accelerator=accelerator, checkpoints=checkpoints, metrics_log=metrics_log, optim=cfg.optim, total=total

@@ -10,13 +10,13 @@ from f5_tts.config.schema import RLTrainConfig
 from f5_tts.entrypoint import run_command
 from f5_tts.rl.grpo import PolicyLoss, collect_experience
 from f5_tts.train.accelerator import build_accelerator
-from f5_tts.train.build import epoch_counter
+from f5_tts.train.build import batches_of_updates, epoch_counter
 from f5_tts.train.build_rl import build_alarms, build_evaluator
 from f5_tts.train.distributed import AllRanks
 from f5_tts.train.loop import LoopContext, fit, no_validation
 from f5_tts.train.metrics_log import MetricsLog
 from f5_tts.train.sample_log import RolloutSamples
-from f5_tts.train.stage2 import Stage2, build_stage2, prompt_batches
+from f5_tts.train.stage2 import Stage2, build_stage2
 from f5_tts.train.validation import Validation
 
 STOP_ALARMS = {"judge_worse": "reward_hacked"}  # rl.stop_when -> the alarm that ends the run
@@ -31,12 +31,15 @@ def train_rl(cfg: RLTrainConfig) -> bool:
     stage2 = build_stage2(cfg, build_accelerator(cfg.optim))
     policy, reference, old_policy, state = stage2.models
     scorer, ranks = stage2.scorer, AllRanks(stage2.accelerator)
-    updates, metrics_log = prompt_batches(stage2, cfg), build_metrics_log(stage2, cfg)
+    updates = batches_of_updates(stage2.plan, stage2.vocabulary, cfg.optim, state, stage2.accelerator)
+    metrics_log = build_metrics_log(stage2, cfg)
     log_samples = cfg.ckpts.log_samples and stage2.accelerator.is_main_process
     return fit(
         state,
         policy,
-        collect_experience(policy, updates, scorer, stage2.advantage, cfg.rl, old_policy=old_policy, ranks=ranks),
+        collect_experience(
+            policy, updates, scorer, stage2.advantage, cfg.rl, old_policy=old_policy, ranks=ranks, update=state.update
+        ),
         PolicyLoss(cfg.rl, reference, old_policy),
         LoopContext(
             accelerator=stage2.accelerator,
@@ -62,15 +65,15 @@ def build_validation(stage2: Stage2, cfg: RLTrainConfig, log: Callable[[str], No
 
 def build_metrics_log(stage2: Stage2, cfg: RLTrainConfig) -> MetricsLog:
     """Build the log of metrics, with alarms and a tracker; ranks other than the main one write nothing."""
-    world_size = stage2.accelerator.num_processes
+    state, epoch = stage2.models.state, epoch_counter(stage2.plan)
     return MetricsLog(
         stage2.checkpoints.path,
-        first=stage2.models.state.update,
+        first=state.update,
         total=stage2.total,
         title=cfg.rl.algorithm,
         writes=stage2.accelerator.is_main_process,
         alarms=build_alarms(cfg),
-        epoch=epoch_counter(stage2.plan, cfg.optim, cfg.rl.updates_per_rollout, world_size),
+        epoch=lambda: epoch(state.position.batches),
         tracker=stage2.tracker,
     )
 

@@ -44,6 +44,14 @@ class Stateful(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataPosition:
+    """How far a run has read its data, and the rows so far that cannot be used."""
+
+    batches: int = 0  # of all ranks together, those that were passed over included
+    bad_rows: frozenset[int] = frozenset()  # indices in the data set
+
+
 @dataclass(kw_only=True, slots=True)
 class Skips:
     """Count of updates that were skipped because a loss or the gradient was not finite."""
@@ -70,8 +78,10 @@ class TrainState:
     update: int = 0
     processes: int = 1  # number of ranks
     skips: Skips = field(default_factory=Skips)
-    bad_rows: set[int] = field(default_factory=set)  # indices of data-set rows found so far that cannot be read
+    position: DataPosition = field(default_factory=DataPosition)  # after the batches of all updates made
+    next_position: DataPosition = field(default_factory=DataPosition)  # after those of the update being made
     stateful: dict[str, Stateful] = field(default_factory=dict)  # further state that a stage saves, by name
+    batches_per_update: float = 1.0  # for older checkpoints, which do not say how many batches were read
     lora: LoraConfig | None = None  # settings of the adapters; the model has some where the rank is above 0
     # file and sha256 of stage 2's initial weights, in the checkpoint folder
     initial_weights: dict[str, str] | None = None
@@ -90,7 +100,8 @@ class TrainState:
             "skips": asdict(self.skips),
             "recommended": self.preferred_weights,
             **({} if self.initial_weights is None else {"origin": self.initial_weights}),
-            **({"bad_rows": sorted(self.bad_rows)} if self.bad_rows else {}),
+            "batches": self.position.batches,
+            **({"bad_rows": sorted(self.position.bad_rows)} if self.position.bad_rows else {}),
             **self.adapters(),
             **{f"{name}_state_dict": component.state_dict() for name, component in self.stateful.items()},
             **asdict(self.spec),
@@ -129,7 +140,10 @@ class TrainState:
             self.restore_learning_rates(current_rates, log)
             self.update = payload["update"]
             self.skips = Skips(**payload.get("skips", {}))
-            self.bad_rows = set(payload.get("bad_rows", []))
+            self.position = self.next_position = DataPosition(
+                batches=payload.get("batches", int(self.update * self.batches_per_update)),
+                bad_rows=frozenset(payload.get("bad_rows", [])),
+            )
             for name, component in self.stateful.items():
                 if f"{name}_state_dict" in payload:
                     component.load_state_dict(payload[f"{name}_state_dict"])
@@ -148,9 +162,9 @@ class TrainState:
         """Report what changes when a run resumes with another number of ranks."""
         if saved != self.processes:
             log(
-                f"the number of processes changes from {saved} to {self.processes}: weights, optimizer and counter "
-                "continue; each update has another number of batches, so that data order, noise and learning rates "
-                f"from here on are those of a run that had {self.processes} from the start"
+                f"the number of processes changes from {saved} to {self.processes}: weights, optimizer, counter and "
+                "place in the data continue; each update has another number of batches, so that noise and learning "
+                f"rates from here on are those of a run that had {self.processes} from the start"
             )
 
     def resume_optimizer(self, checkpoint: Checkpoint, log: Callable[[str], None]) -> None:
