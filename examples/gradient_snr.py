@@ -32,6 +32,7 @@ from f5_tts.config.schema import RLTrainConfig
 from f5_tts.data.batching import load_batches
 from f5_tts.data.tokenizer import build_vocabulary
 from f5_tts.entrypoint import EXIT_INTERRUPTED, run_command
+from f5_tts.files import user_path
 from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import read_checkpoint
 from f5_tts.plotting import new_figure
@@ -227,8 +228,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=16, help=f"updates per row, {MIN_UPDATES} or more")
     parser.add_argument("--rows", default="", help="regular expression: only rows whose name it matches")
-    parser.add_argument("--warmup", type=Path, help="checkpoint of stage 1 for gaussian_grpo; trained without one")
-    parser.add_argument("--out", type=Path, default=Path("runs/snr"))
+    parser.add_argument("--warmup", type=user_path, help="checkpoint of stage 1 for gaussian_grpo; trained without one")
+    parser.add_argument("--out", type=user_path, default=Path("runs/snr"))
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="changes of the config of all rows")
     args = parser.parse_intermixed_args(argv)
     if args.repeats < MIN_UPDATES:

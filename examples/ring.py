@@ -28,6 +28,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from f5_tts.config.load import compose_config
 from f5_tts.config.schema import RLConfig, RLTrainConfig
 from f5_tts.entrypoint import run_command
+from f5_tts.files import user_path
 from f5_tts.model.flow import interpolate
 from f5_tts.model.heads import Velocity
 from f5_tts.model.losses import gaussian_nll, velocity_mse
@@ -268,7 +269,7 @@ def main(argv: list[str]) -> bool:
     parser.add_argument("--seeds", type=int, default=3, help="runs of every algorithm, each from a base of its own")
     parser.add_argument("--algorithms", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
     parser.add_argument("--updates", type=int, default=100, help="of stage 2; the base gets ten times as many")
-    parser.add_argument("--out", type=Path, default=Path("runs/ring/ring.png"))
+    parser.add_argument("--out", type=user_path, default=Path("runs/ring/ring.png"))
     args = parser.parse_args(argv)
     if args.seeds < 1 or args.updates < 1 or args.updates % EVERY:
         raise ValueError(f"--seeds must be 1 or more, --updates a multiple of {EVERY}")

@@ -49,6 +49,62 @@ def test_a_path_with_spaces_needs_no_more_than_the_shells_quotes():
     assert mini(*words(command)).model.tokenizer_path == "/home/someone/f5/my data/vocab.txt"
 
 
+HOME = "a leading ~ is your home folder, $NAME a variable that is set"
+PATHS = {
+    "datasets.name": "~/mine",
+    "model.tokenizer_path": "~/vocab.txt",
+    "ckpts.save_dir": "~/run",
+    "ckpts.init_from": "$HOME/model.pt",
+    "eval.items_dir": "~/lists",
+    "eval.ckpt": "~/model.pt",
+    "eval.out": "$HOME/out",
+    "eval.known": "~/known",
+    "rl.ref_model_ckpt": "~/model.pt",
+    "audition.folder": "~/clips (b)",
+    "audition.out": "~/out",
+    "rl.rewards.providers.0.worker.python": "~/venv/bin/python",
+    "rl.rewards.providers.0.config.ckpts": "~/reward.pt",
+}
+
+
+@pytest.mark.parametrize("key", PATHS)
+def test_home_is_expanded_in_every_key_that_names_a_path(key: str, monkeypatch):
+    """No shell does it behind an equals sign, and a folder called ~ is one `rm -rf ~` away from a loss."""
+    monkeypatch.setenv("HOME", "/home/ann")
+    value: object = mini_rl(f"{key}={PATHS[key]}")
+    for part in key.split("."):
+        value = (
+            value[int(part)]
+            if isinstance(value, list)
+            else value[part]
+            if isinstance(value, dict)
+            else getattr(value, part)
+        )
+    assert value == PATHS[key].replace("$HOME", "~").replace("~", "/home/ann")
+
+
+def test_a_vocoder_in_the_home_folder_is_found_there(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ann")
+    changes = ["model.vocoder.name=vocos", "model.vocoder.is_local=true", "model.vocoder.local_path=~/vocos"]
+    assert mini(*changes).model.vocoder.local_path == "/home/ann/vocos"
+    assert compose_synthesis_config("F5TTS_Mini", changes).model.vocoder.local_path == "/home/ann/vocos"
+
+
+@pytest.mark.parametrize("value", ["~nobody_of_this_name/run", "$NOWHERE/run"])
+def test_a_user_or_variable_that_there_is_not_is_said_and_makes_no_folder(value: str, monkeypatch):
+    monkeypatch.delenv("NOWHERE", raising=False)
+    expected = (
+        f"ckpts.save_dir={value} is not allowed; allowed: a path; a leading ~ is your home folder, $NAME a variable"
+    )
+    assert sentence(f"ckpts.save_dir={value}").startswith(expected)
+
+
+@pytest.mark.parametrize("key", ["optim.seed", "eval.seed", "optim.max_updates", "datasets.max_samples"])
+def test_a_whole_number_beyond_64_bits_is_said_so(key: str):
+    assert sentence(f"{key}={2**64}") == f"{key}={2**64} is too large: whole numbers are below 2^63"
+    assert mini_rl(f"optim.seed={2**63 - 1}").optim.seed == 2**63 - 1
+
+
 @pytest.mark.parametrize("name", config_names())
 def test_every_config_fits_its_schema_and_its_own_checks(name: str):
     schema = RLTrainConfig if name.endswith(("_RL", "_Draft")) else TrainConfig
@@ -212,7 +268,8 @@ def test_an_unknown_key_is_named_even_where_its_value_cannot_be_read():
         ("rl.steps=8.5", "rl.steps", "a whole number, 1 or more"),
         ("optim.max_updates=many", "optim.max_updates", "a whole number, 1 or more, or null"),
         ("rl.train_sigma=maybe", "rl.train_sigma", "true or false"),
-        ("ckpts.save_dir=null", "ckpts.save_dir", "text"),
+        ("ckpts.save_dir=null", "ckpts.save_dir", f"a path; {HOME}"),
+        ("ckpts.wandb_project=null", "ckpts.wandb_project", "text"),
         ("rl.window=3", "rl.window", "a section of keys"),
         ("rl.window={size: abc}", "rl.window.size", "a whole number, 1 or more"),
         ("rl.window.t_range=0.5", "rl.window.t_range", "[low, high] with 0 <= low <= high <= 1"),
@@ -277,6 +334,11 @@ def test_an_override_that_is_no_override_is_said_so(override: str, start: str):
 def test_the_quotes_that_an_unreadable_value_asks_for_make_it_readable():
     quoted = sentence("datasets.name=/a (b)/c").rpartition("quotes: ")[2]
     assert mini_rl(*words(quoted)).datasets.name == "/a (b)/c"
+
+
+def test_the_quotes_never_lead_to_a_folder_called_home(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ann")
+    assert mini_rl('datasets.name="~/a (b)/c"').datasets.name == "/home/ann/a (b)/c"
 
 
 def test_an_unknown_config_is_answered_with_the_known_ones():

@@ -22,6 +22,8 @@ import soxr
 from jaxtyping import Float
 from tqdm import tqdm
 
+from f5_tts.files import user_path
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -353,7 +355,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command: make one of the corpora unless it exists; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m recipes.digits.make_corpus", description=__doc__)
     parser.add_argument("kind", choices=RECIPES)
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: data/mini_custom or data/mini_base_custom")
+    parser.add_argument(
+        "--out", type=user_path, metavar="DIR", help="default: data/mini_custom or data/mini_base_custom"
+    )
     parser.add_argument("--force", action="store_true", help="replace an existing corpus")
     args = parser.parse_args(argv)
     recipe = RECIPES[args.kind]

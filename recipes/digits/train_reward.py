@@ -22,6 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import trange
 
 from f5_tts.data.audio import load_audio
+from f5_tts.files import user_path
 from f5_tts.model.mel import LogMel
 from f5_tts.model.vocoders.griffin_lim import GriffinLim
 from f5_tts.rewards.asr.ctc import ctc_nll, greedy_labels
@@ -275,7 +276,7 @@ def file_row(out: Path, training: Training) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command: train, write, measure; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m recipes.digits.train_reward", description=__doc__)
-    parser.add_argument("--out", type=Path, metavar="DIR", default=OUT, help="default: pretrained/digits_ctc")
+    parser.add_argument("--out", type=user_path, metavar="DIR", default=OUT, help="default: pretrained/digits_ctc")
     args = parser.parse_args(argv)
     started = time.process_time()
     torch.set_num_threads(1)  # results depend on the number of threads

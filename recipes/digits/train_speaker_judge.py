@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from f5_tts.config.load import load_config
 from f5_tts.config.schema import TrainConfig
-from f5_tts.files import write_atomically
+from f5_tts.files import user_path, write_atomically
 from f5_tts.model.build import build_vocoder
 from f5_tts.model.mel import LogMel
 from f5_tts.rewards.speaker.ecapa import EMBEDDING, EcapaTdnn
@@ -282,7 +282,7 @@ def measure(path: Path, split: str) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command: train the judge, or measure it; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m recipes.digits.train_speaker_judge", description=__doc__)
-    parser.add_argument("--out", type=Path, default=SHIPPED, metavar="FILE", help="default: the shipped file")
+    parser.add_argument("--out", type=user_path, default=SHIPPED, metavar="FILE", help="default: the shipped file")
     parser.add_argument("--measure", choices=["dev", "test"], help="only measure the file, on this list")
     args = parser.parse_args(argv)
     if args.measure:

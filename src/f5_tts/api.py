@@ -9,6 +9,7 @@ from typing import Any
 from f5_tts.config.checks import as_override, check
 from f5_tts.config.load import compose_synthesis_config
 from f5_tts.data.audio import write_wav
+from f5_tts.files import user_path
 from f5_tts.infer.load import load_synthesizer
 from f5_tts.infer.reference import read_reference
 from f5_tts.infer.silence import shorten_pauses
@@ -41,7 +42,7 @@ class F5TTS:
         overrides = [] if ode_method is None else [f"infer.ode_method={ode_method}"]
         cfg = compose_synthesis_config(model, overrides)
         if vocoder_local_path is not None:
-            cfg.model.vocoder.is_local, cfg.model.vocoder.local_path = True, vocoder_local_path
+            cfg.model.vocoder.is_local, cfg.model.vocoder.local_path = True, str(user_path(vocoder_local_path))
             check(cfg)
         self.synthesizer = load_synthesizer(cfg, str(ckpt_file), str(vocab_file), device)
         self.target_sample_rate = self.synthesizer.sample_rate
@@ -108,7 +109,8 @@ class F5TTS:
         synthesizer = self.synthesizer.with_overrides(
             [f"infer.{key}={as_override(v)}" for key, v in values.items() if v is not None]
         )
-        infer, reference = synthesizer.cfg.infer, read_reference(ref_file, ref_text, synthesizer.sample_rate)
+        infer = synthesizer.cfg.infer
+        reference = read_reference(user_path(str(ref_file)), ref_text, synthesizer.sample_rate)
         self.seed = resolve_seed(infer)
         texts = [gen_text] if isinstance(gen_text, str) else gen_text
         inputs = [
@@ -121,10 +123,10 @@ class F5TTS:
             for result in results
         ]
         if file_wave is not None:
-            write_wav(file_wave, waves[0], synthesizer.sample_rate)
+            write_wav(user_path(str(file_wave)), waves[0], synthesizer.sample_rate)
         arrays, mels = [wave.numpy() for wave in waves], [result.mel.T.numpy() for result in results]
         return (arrays[0], synthesizer.sample_rate, mels[0]) if single else (arrays, synthesizer.sample_rate, mels)
 
     def transcribe(self, ref_audio: str | Path) -> str:
         """Transcribe a recording with the installed ASR model; of a long one only the start is used."""
-        return read_reference(ref_audio, "", self.target_sample_rate).text
+        return read_reference(user_path(str(ref_audio)), "", self.target_sample_rate).text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +12,41 @@ from typing import Any
 import yaml
 from safetensors import SafetensorError
 
+HUB = "hf://"  # prefix of names of the Hugging Face hub, whose rest may be a local folder
 YAML_ERRORS = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError)  # errors of yaml
+
+
+def expand_path(text: str) -> str:
+    """Replace a leading `~` or `~user`, and environment variables, by what they stand for, as a shell does.
+
+    The shell leaves them where they follow an equals sign or stand in quotes, and files are read by no shell.
+    """
+    prefix = HUB if text.startswith(HUB) else ""
+    user = os.path.expanduser(text[len(prefix) :])  # noqa: PTH111 (Path would make ~/a of ./~/a)
+    return prefix + os.path.expandvars(user)
+
+
+def is_expanded(path: str) -> bool:
+    """Check that a path does not begin with a user or a variable that nobody knows: no folder should be called ~."""
+    return re.match(r"~|\$\{?[A-Za-z_]", path.removeprefix(HUB)) is None
+
+
+def user_path(text: str) -> Path:
+    """Convert an argument of a command to a path; raise ValueError for an unknown user or variable."""
+    path = expand_path(text)
+    if not is_expanded(path):
+        raise ValueError(f"{text} names a user or a variable that there is not")
+    return Path(path)
+
+
+def expand_texts(value: Any) -> Any:
+    """Expand the texts in a value that begin with `~/` or a variable; other texts may be no paths."""
+    if isinstance(value, dict):
+        return {key: expand_texts(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [expand_texts(item) for item in value]
+    is_path = isinstance(value, str) and re.match(r"~(/|$)|\$", value)
+    return expand_path(value) if is_path else value
 
 
 def ensure_writable_dir(path: Path, key: str) -> None:

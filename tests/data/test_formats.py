@@ -72,6 +72,29 @@ def test_a_folder_has_texts_beside_recordings_and_speakers_in_subfolders(tmp_pat
     assert [entry.columns for entry in entries] == [{"speaker": "ann"}, {}]
 
 
+@pytest.mark.parametrize("source", ["in", "in/", "./in", "../here/in"])
+def test_relative_and_absolute_sources_are_read_alike(source, tmp_path, monkeypatch):
+    root = tmp_path / "here"
+    write(root / "in/ann/a.txt", "one")
+    write(root / "in/ann/a.wav", "")
+    for name, line in (("in/list.csv", "ann/a.wav|one"), ("in/lj/metadata.csv", "a|one")):
+        write(root / name, *(["audio_file|text"] if name.endswith("list.csv") else []), line)
+    write(root / "in/lj/wavs/a.wav", "")
+    write(root / "in/list.jsonl", json.dumps({"audio": "ann/a.wav", "text": "one"}))
+    monkeypatch.chdir(root)
+    for name, kind in (("ann", "folder"), ("list.csv", "csv"), ("lj", "ljspeech"), ("list.jsonl", "jsonl")):
+        relative, absolute = (read_entries(Path(at) / name) for at in (source, root / "in"))
+        assert relative == absolute and relative[0] == kind
+        (entry,) = relative[1]
+        assert Path(entry.audio).is_absolute() and Path(entry.audio).is_file() and not entry.problem
+
+
+def test_a_list_may_name_recordings_of_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    _, (entry,) = read_entries(write(tmp_path / "list.csv", "audio_file|text", "~/a.wav|one"))
+    assert entry.audio == str(tmp_path / "home" / "a.wav")
+
+
 def test_jsonl_keeps_all_other_keys(tmp_path):
     messages = [
         {"audio": "a.wav", "text": "eins", "language": "de", "mood": 3},

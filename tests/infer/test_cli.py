@@ -45,6 +45,18 @@ def complaint(capsys, *argv: str) -> str:
     return output[0].removeprefix("error: ")
 
 
+def test_home_is_expanded_in_flags_and_in_the_file_with_its_voices(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    file = (
+        'ref_audio = "~/a.wav"\ngen_file = "$HOME/t.txt"\n[voices.bob]\nref_audio = "~/b.wav"\nref_text = "~/no path"'
+    )
+    toml(tmp_path, file)
+    settings = read_settings(["-c", "~/say.toml", "--output_dir=~/out"])
+    expected = {"ref_audio": "a.wav", "gen_file": "t.txt", "output_dir": "out"}
+    assert {key: settings[key] for key in expected} == {key: str(tmp_path / name) for key, name in expected.items()}
+    assert settings["voices"]["bob"] == {"ref_audio": str(tmp_path / "b.wav"), "ref_text": "~/no path"}
+
+
 # --- speech ---
 
 

@@ -42,6 +42,12 @@ def test_a_folder_is_read_with_its_speakers(tmp_path):
     ]
 
 
+def test_a_relative_folder_is_read_as_an_absolute_one(tmp_path, monkeypatch):
+    folder = folder_of(tmp_path / "clips", ["ann/a", "bob/b"])
+    monkeypatch.chdir(tmp_path)
+    assert read_folder(Path("clips")) == read_folder(folder)
+
+
 def test_a_recording_without_a_text_is_named(tmp_path):
     (folder_of(tmp_path, ["a", "b"]) / "b.txt").unlink()
     with pytest.raises(ConfigError, match=r"a\.wav and a\.txt; no text for .*b\.wav"):

@@ -13,7 +13,8 @@ from tests.forkserver import FORK
 from tests.scripts.recordings import command_of, environment, record, run
 
 from f5_tts.data.rows import Row, read_rows
-from f5_tts.scripts import check_dataset
+from f5_tts.download import fetch
+from f5_tts.scripts import check_dataset, export, prepare
 from f5_tts.scripts.prepare import main
 
 
@@ -44,6 +45,29 @@ def test_a_list_becomes_the_layout_with_its_columns_and_the_time_of_the_audio(tm
     console = capsys.readouterr().out
     assert "read as jsonl: 2 entries" in console and "2 rows; the audio stays where it is" in console
     assert "train with datasets.name=mine model.tokenizer=custom" in console
+
+
+@pytest.mark.parametrize("options", [[], ["--copy"]])
+def test_a_folder_is_prepared_and_checked_by_relative_paths(options, tmp_path, monkeypatch, capsys):
+    record(tmp_path / "my_recordings" / "anna" / "a.wav", 0.5)
+    write(tmp_path / "my_recordings" / "anna" / "a.txt", "one")
+    monkeypatch.chdir(tmp_path)
+    assert main(["my_recordings", "data/x_custom", "--workers", "1", *options])
+    (row,) = read_rows(Path("data/x_custom"))
+    assert (row.text, row.speaker, row.duration) == ("one", "anna", 0.5)
+    assert check_dataset.main(["data/x_custom", "--workers", "1"])
+    assert "0 of 1 rows are bad" in capsys.readouterr().out
+
+
+def test_home_is_expanded_in_the_paths_of_commands(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ann")
+    arguments = [
+        prepare.command_line().parse_args(["~/in", "$HOME/out"]).folder,
+        check_dataset.command_line().parse_args(["x", "--report", "~/out"]).report,
+        export.command_line().parse_args(["~/m.pt", "~/out"]).folder,
+        fetch.command_line("module", None).parse_args(["--cache_dir", "~/out"]).cache_dir,
+    ]
+    assert arguments == [Path("/home/ann/out")] * 4
 
 
 def test_what_is_no_use_is_left_out_counted_and_said_with_its_line(tmp_path, capsys):

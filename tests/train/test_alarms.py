@@ -17,6 +17,7 @@ BAD = {
     "sigma_collapsed": "rl.train_sigma=false",
     "ratio_out_of_range": "lower rl.updates_per_rollout",
     "kl_out_of_range": "raise rl.kl_weight",
+    "reward_too_large": "rl.rewards.mode=rank_shaping",
     "no_spread": "raise rl.mini_repeat_count",
     "reward_hacked": "raise rl.kl_weight",
 }  # alarm -> config key that its message names
@@ -31,6 +32,8 @@ def healthy(update: int) -> dict[str, float]:
         "loss/kl": 2e-5 * update**2,
         "frac_reward_zero_std": 0.25,
         "reward/mean": 0.5 + 0.002 * update,
+        "reward/min": 0.1,
+        "reward/max": 0.9,
     }
     row |= {} if update % 2 else {"ratio/initial_max_dev": 0.0}
     return row | ({} if update % 10 else {"judge/wer": 0.4 - 0.001 * update})
@@ -47,6 +50,8 @@ def made(name: str, update: int) -> dict[str, float]:
         row["clip_ratio/region_mean"] = 0.9
     elif name == "kl_out_of_range":
         row["loss/kl"] = 0.6
+    elif name == "reward_too_large":
+        row |= {"reward/min": -1e38, "reward/max": 1e38}
     elif name == "no_spread":
         row["frac_reward_zero_std"] = 1.0
     elif name == "reward_hacked" and "judge/wer" in row:

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from f5_tts.config.load import compose_config
+from f5_tts.config.schema import TrainConfig
 from f5_tts.train.alarms import History, values
+from f5_tts.train.checkpoint_dir import CheckpointDir
 from f5_tts.train.metrics_log import MetricsLog
 
 
@@ -96,6 +99,23 @@ def test_alarms_of_a_resumed_run_know_the_rows_before_it(tmp_path):
     one({"loss": 0.5}, 3)
     one.close()
     assert "health/alarm_three" in rows(tmp_path)[-1]
+
+
+def test_a_folder_that_was_moved_is_said_and_not_made_again(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    one = report(folder, first=0)
+    checkpoints = CheckpointDir(compose_config("F5TTS_Mini", [f"ckpts.save_dir={folder}"], TrainConfig).ckpts)
+    one({"loss": 0.5}, 1)
+    folder.rename(tmp_path / "elsewhere")
+    sentence = (
+        rf"^ckpts\.save_dir={folder} is no longer there: it was moved or removed while the run trained; move it back"
+    )
+    with one.bar, pytest.raises(FileNotFoundError, match=sentence):
+        one({"loss": 0.5}, 2)
+    with pytest.raises(FileNotFoundError, match=sentence):
+        checkpoints.write("model_last.pt", dict)
+    assert not folder.exists() and len(rows(tmp_path / "elsewhere")) == 1
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device of Linux on which nothing fits")

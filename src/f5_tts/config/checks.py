@@ -9,7 +9,6 @@ from operator import attrgetter
 from typing import Any, get_args, get_type_hints
 
 from f5_tts.config.schema import (
-    HUB,
     ConfigError,
     ModelConfig,
     ProviderConfig,
@@ -20,6 +19,9 @@ from f5_tts.config.schema import (
     describe_type,
     group_size,
 )
+from f5_tts.files import HUB
+
+MAX_INT = 2**63  # what libraries keep in 64 bits, among them seeds, to which updates and items are added
 
 
 def check(cfg: TrainConfig | SynthesisConfig) -> None:
@@ -29,6 +31,8 @@ def check(cfg: TrainConfig | SynthesisConfig) -> None:
         ConfigError: the message names the first wrong key, its value and what is allowed.
     """
     for key, value, hint in typed_values(cfg):
+        is_huge = isinstance(value, int) and value >= MAX_INT
+        require(not is_huge, f"{key}={value} is too large: whole numbers are below 2^63")
         rules = [rule for option in (hint, *get_args(hint)) for rule in getattr(option, "__metadata__", ())]
         is_allowed = value is None or all(rule.test(value) for rule in rules)
         require(is_allowed, f"{key}={as_override(value)} is not allowed; allowed: {describe_type(hint)}")

@@ -20,7 +20,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
 from f5_tts.config.checks import check, require
-from f5_tts.config.schema import ConfigError, RLTrainConfig, SynthesisConfig, TrainConfig, describe_type
+from f5_tts.config.schema import PATH, ConfigError, RLTrainConfig, SynthesisConfig, TrainConfig, describe_type
+from f5_tts.files import expand_path, expand_texts, user_path
 
 CONFIG_DIR = Path(__file__).parents[1] / "configs"
 MAX_CONFIG_CHARS = 100_000  # characters
@@ -81,7 +82,7 @@ def compose_synthesis_config(name: str, overrides: list[str], file: str | None =
         require_config(name)
         cfg = OmegaConf.merge(cfg, synthesis_sections(read_yaml(name)))
     else:
-        values = read_file(Path(file))
+        values = read_file(user_path(file))
         cfg = OmegaConf.merge(cfg, *[synthesis_sections(base) for base in base_configs(values)])
         cfg = merge_file(cfg, values, file)
     return finalize(cfg, overrides, file or name, SynthesisConfig)
@@ -97,8 +98,22 @@ def finalize(cfg: Node, overrides: list[str], name: str, schema: type[Config]) -
     for override in overrides:
         apply_override(cfg, override, name, schema)
     config = to_object(cfg)
+    expand_paths(config)
     check(config)
     return config
+
+
+def expand_paths(section: Any) -> None:
+    """Expand ~ and variables in all paths of a section in place, and in the open sections of rewards."""
+    for name, hint in get_type_hints(type(section), include_extras=True).items():
+        value = getattr(section, name)
+        for item in value if isinstance(value, list) else [value]:
+            if is_dataclass(item):
+                expand_paths(item)
+        if isinstance(value, dict):
+            setattr(section, name, expand_texts(value))
+        elif isinstance(value, str) and any(PATH in getattr(h, "__metadata__", ()) for h in (hint, *get_args(hint))):
+            setattr(section, name, expand_path(value))
 
 
 def schema_of(name: str) -> type[TrainConfig]:
@@ -258,7 +273,12 @@ def apply_override(cfg: Node, override: str, name: str, schema: type[Config]) ->
 
 
 def parse_value(key: str, text: str) -> Any:
-    """Parse the value of `key=text` by hydra's grammar; raise ConfigError for a syntax error or a sweep."""
+    """Parse the value of `key=text` by hydra's grammar; raise ConfigError for a syntax error or a sweep.
+
+    A path that begins with ~, which that grammar has no place for, is taken as it is.
+    """
+    if text.startswith("~"):
+        return text
     try:
         parsed = OverridesParser.create().parse_override(f"{key}={text}")
     except HydraException as error:

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
+from f5_tts.files import is_expanded
 from f5_tts.plugins import is_module_attribute
 
 
@@ -55,6 +56,8 @@ def is_range(pair: list[float]) -> bool:
     return is_interval(pair) and pair[0] >= 0 and pair[1] <= 1
 
 
+PATH = Constraint("a path; a leading ~ is your home folder, $NAME a variable that is set", is_expanded)
+PathText = Annotated[str, PATH]
 Count = Annotated[int, Constraint("a whole number, 1 or more", lambda n: n >= 1)]
 Natural = Annotated[int, Constraint("a whole number, 0 or more", lambda n: n >= 0)]
 NonNegative = Annotated[float, Constraint("a number, 0 or more", lambda x: 0 <= x < math.inf)]
@@ -86,7 +89,7 @@ def describe_type(hint: Any) -> str:
 class DatasetsConfig:
     """The data set, its batches, and its reader processes."""
 
-    name: str
+    name: PathText
     batch_size_per_gpu: Count
     batch_size_type: Annotated[str, one_of("frame", "sample")]
     max_samples: Natural
@@ -142,7 +145,7 @@ class VocoderConfig:
     name: Annotated[str, one_of("vocos", "griffin_lim")]
     iterations: Count
     is_local: bool
-    local_path: str | None
+    local_path: PathText | None
 
 
 @dataclass(kw_only=True, slots=True)
@@ -151,7 +154,7 @@ class ModelConfig:
 
     name: str
     tokenizer: Annotated[str, one_of("custom", "char", "pinyin", "byte")]
-    tokenizer_path: str | None
+    tokenizer_path: PathText | None
     backbone: Annotated[str, one_of("DiT", "UNetT")]
     output_dist: Annotated[str, one_of("deterministic", "gaussian")]
     objective: Annotated[str, one_of("mse", "gaussian_nll", "grpo")]
@@ -203,8 +206,8 @@ class OptimConfig:
 class CkptsConfig:
     """Checkpoints, logged samples and experiment tracker."""
 
-    save_dir: str
-    init_from: str | None
+    save_dir: PathText
+    init_from: PathText | None
     save_per_updates: Count
     last_per_updates: Count
     keep_last_n_checkpoints: Annotated[int, Constraint("a whole number, -1 or more", lambda n: n >= -1)]
@@ -227,11 +230,11 @@ class EvalConfig:
     dev_takes: Count
     best_of: Count
     seed: Natural
-    items_dir: str
+    items_dir: PathText
     every_updates: Natural
-    ckpt: str | None
-    out: str | None
-    known: str | None
+    ckpt: PathText | None
+    out: PathText | None
+    known: PathText | None
     recognisers: Annotated[list[str], Constraint("a list of pocketsphinx, whisper", is_asr_list)]
     speaker_judge: str
     providers: list[ProviderConfig]
@@ -297,7 +300,7 @@ class DraftConfig:
 class WorkerConfig:
     """The process or server of a reward; defaults are set here, since list entries have none in the YAML."""
 
-    python: str | None = None
+    python: PathText | None = None
     url: str | None = None
     timeout_s: Positive = 300.0
     retries: Natural = 2
@@ -365,7 +368,7 @@ class RLConfig:
     prompt_frac_range: Range | None
     prompt_length_mode: Annotated[str, one_of("min", "per_sample", "range")]
     duration_jitter: Annotated[float, Constraint("a number from 0 to 0.5", lambda x: 0 <= x <= 0.5)]
-    ref_model_ckpt: str | None
+    ref_model_ckpt: PathText | None
     ref_model_use_ema: bool
     ref_model_device: Annotated[str, one_of("cpu")] | None
     ref_cfg_strength: NonNegative | None
@@ -381,9 +384,9 @@ class RLConfig:
 class AuditionConfig:
     """Audit of rewards on corrupted clips."""
 
-    folder: str | None
+    folder: PathText | None
     clips: Count
-    out: str
+    out: PathText
 
 
 @dataclass(kw_only=True, slots=True)
@@ -426,9 +429,6 @@ class SynthesisConfig:
 
 
 # --- values derived from several keys ---
-
-
-HUB = "hf://"  # prefix of `datasets.name` for data sets of the hub
 
 
 def dataset_dir(cfg: TrainConfig) -> Path:

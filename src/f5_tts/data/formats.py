@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from io import StringIO
@@ -142,7 +143,7 @@ def folder_entries(source: Path) -> list[Entry]:
     for path in audio_files(source):
         text_path, place = path.with_suffix(".txt"), escape_surrogates(str(path.relative_to(source)))
         try:
-            columns = {"audio": str(path), "text": read_text(text_path) if text_path.is_file() else ""}
+            columns = {"audio": str(path.absolute()), "text": read_text(text_path) if text_path.is_file() else ""}
         except ValueError as error:
             entries.append(Entry(place=place, audio="", problem=escape_surrogates(str(error))))
             continue
@@ -187,7 +188,8 @@ def make_entry(place: str, fields: Mapping[str, Any], folder: Path) -> Entry:
             place=place, audio="", problem="names or text that are not Unicode, or lists that are nested too deeply"
         )
     try:
-        path = str((folder / audio.strip()).resolve())
+        audio = os.path.expanduser(audio.strip())  # noqa: PTH111 (Path raises for an unknown user)
+        path = str((folder / audio).resolve())
     except (ValueError, OSError, RuntimeError) as error:
         return Entry(place=place, audio="", problem=f"no recording: {error}")
     columns = {key: value for key, value in fields.items() if key not in RESERVED}

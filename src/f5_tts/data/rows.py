@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import soundfile
 
-from f5_tts.config.schema import HUB
 from f5_tts.data.audio import MIN_SECONDS, EncodedAudio
+from f5_tts.files import HUB
 
 if TYPE_CHECKING:
     from datasets import Dataset as Table

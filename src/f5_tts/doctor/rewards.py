@@ -21,11 +21,11 @@ from f5_tts.rewards.registry import PROVIDERS, build_provider, score_all
 from f5_tts.rl.advantage import GroupAdvantage, zero_std_groups
 from f5_tts.rl.gather import concat_rewards, pad_and_concat
 from f5_tts.rl.scoring import RewardScorer
-from f5_tts.train.alarms import SPREAD_ADVICE
+from f5_tts.train.alarms import MAX_REWARD, SPREAD_ADVICE
 from f5_tts.types import RewardInput, RewardProvider
 
 SCORE_RANGES = {"acc": (0.0, 1.0), "sim": (-1.0, 1.0), "ok": (0.0, 1.0)}  # of the built-in rewards, by component
-ANY = (-math.inf, math.inf)
+ANY = (-MAX_REWARD, MAX_REWARD)
 TOLERANCE = 1e-3  # allowed sum of advantages, relative to the largest one
 
 

@@ -14,13 +14,13 @@ import psutil
 import torch
 
 from f5_tts import __version__
-from f5_tts.config.schema import HUB, EvalConfig, RLTrainConfig, TrainConfig, dataset_dir
+from f5_tts.config.schema import EvalConfig, RLTrainConfig, TrainConfig, dataset_dir
 from f5_tts.data.quality import bad_rows, bad_texts, scan_row, vocabulary_coverage
 from f5_tts.data.rows import Row
 from f5_tts.data.tokenizer import build_vocabulary
 from f5_tts.doctor.context import RunUnderTest
 from f5_tts.extras import install_hint
-from f5_tts.files import ensure_writable_dir
+from f5_tts.files import HUB, ensure_writable_dir
 from f5_tts.model.checkpoint import Checkpoint
 from f5_tts.rewards.registry import provider_attribute
 from f5_tts.rl.grpo import PolicyLoss

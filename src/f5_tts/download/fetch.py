@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from f5_tts.download.source import RemoteFile, Source, first_line, verified_sha256
+from f5_tts.files import user_path
 
 STAGING = ".fetch"  # staging folder in --cache_dir for partial files
 
@@ -24,7 +25,7 @@ def command_line(module: str, text: str | None) -> argparse.ArgumentParser:
 
 def folder(text: str) -> Path:
     """Convert an argument to a path; raise ArgumentTypeError if a file has that path."""
-    path = Path(text)
+    path = user_path(text)
     if path.exists() and not path.is_dir():
         raise argparse.ArgumentTypeError(f"{path} is a file, where a folder should be")
     return path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-HUB = "hf://"
+from f5_tts.files import HUB, user_path
 
 
 def find_file(name: str, key: str) -> Path:
@@ -16,7 +16,7 @@ def find_file(name: str, key: str) -> Path:
         FileNotFoundError: there is no such file, or it cannot be downloaded.
         ValueError: a hub name is incomplete.
     """
-    path = hub_file(name, key) if name.startswith(HUB) else Path(name)
+    path = hub_file(name, key) if name.startswith(HUB) else user_path(name)
     if not path.is_file():
         raise FileNotFoundError(f"no file at {name}, which {key} names")
     return path

@@ -17,7 +17,7 @@ from f5_tts.config.load import CommandLine, compose_synthesis_config, config_nam
 from f5_tts.config.schema import ConfigError, InferConfig, SynthesisConfig
 from f5_tts.data.audio import write_wav
 from f5_tts.entrypoint import run_command
-from f5_tts.files import ensure_writable_dir
+from f5_tts.files import ensure_writable_dir, user_path
 from f5_tts.infer.load import load_synthesizer
 from f5_tts.infer.reference import Reference, read_reference
 from f5_tts.infer.silence import shorten_pauses
@@ -59,6 +59,7 @@ SWITCHES = {
     "--load_vocoder_from_local": f"read Vocos from model.vocoder.local_path, or from {LOCAL_VOCOS} if that is null",
 }
 NUMBER_FLAGS = [field.name for field in fields(InferConfig) if field.name not in ("ode_method", "epss")]
+PATH_KEYS = ("ref_audio", "gen_file", "output_dir", "output_file")  # other paths are expanded where they are read
 VOICE_KEYS = ("ref_audio", "ref_text", "speed")
 
 
@@ -93,12 +94,19 @@ def command_line() -> CommandLine:
 def read_settings(argv: list[str]) -> dict[str, Any]:
     """Merge the flags with the TOML file; flags win, and keys that neither sets are left out."""
     flags = {name: value for name, value in vars(command_line().parse_args(argv)).items() if value is not None}
-    return {**read_toml(flags["config"]), **flags} if "config" in flags else flags
+    return with_paths({**read_toml(flags["config"]), **flags} if "config" in flags else flags)
+
+
+def with_paths(settings: dict[str, Any]) -> dict[str, Any]:
+    """Expand ~ and variables in the paths of flags, or of a TOML file and its voices."""
+    voices = {name: with_paths(table) for name, table in settings.get("voices", {}).items()}
+    paths = {key: str(user_path(value)) for key, value in settings.items() if key in PATH_KEYS and value}
+    return {**settings, **paths, **({"voices": voices} if voices else {})}
 
 
 def read_toml(name: str) -> dict[str, Any]:
     """Read a TOML file; raise ConfigError for an unknown key or a value of the wrong type."""
-    path = Path(name)
+    path = user_path(name)
     if not path.is_file():
         raise ConfigError(f"no TOML file at {path}")
     try:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any, NoReturn, TextIO
 
 from f5_tts.entrypoint import run_command
+from f5_tts.files import expand_texts
 from f5_tts.rewards.registry import build_local_provider
 from f5_tts.rewards.remote.protocol import TOKEN, is_loopback, shared_token
 from f5_tts.rewards.remote.server import RewardServer, Service, error_detail
@@ -92,7 +93,7 @@ def read_config(text: str) -> dict[str, Any]:
         raise ValueError(f"--config {text} is not JSON: {error}") from error
     if not isinstance(config, dict):
         raise ValueError(f"""--config {text} is not a JSON object, such as '{{"model_dir": "..."}}'""")
-    return config
+    return expand_texts(config)
 
 
 def stdout_for_one_line() -> TextIO:

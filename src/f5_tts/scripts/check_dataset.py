@@ -18,7 +18,7 @@ from f5_tts.data.scan import map_in_processes
 from f5_tts.data.texts import TextRules
 from f5_tts.data.tokenizer import TOKENIZERS, Vocabulary, read_vocabulary
 from f5_tts.entrypoint import run_command
-from f5_tts.files import write_atomically
+from f5_tts.files import user_path, write_atomically
 from f5_tts.plotting import new_figure
 from f5_tts.scripts.flags import add_flags
 from f5_tts.types import BadRow
@@ -88,10 +88,14 @@ def vocabulary_of(arguments: argparse.Namespace) -> Vocabulary | None:
 def command_line() -> argparse.ArgumentParser:
     """Build the argument parser."""
     parser = argparse.ArgumentParser(prog="python -m f5_tts.scripts.check_dataset", description=__doc__)
-    parser.add_argument("folder", type=Path, metavar="DIR", help="with raw/ (or raw.arrow) and duration.json")
-    parser.add_argument("--vocab", type=Path, metavar="FILE", help="a symbol a line; default: vocab.txt of the folder")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="a histogram of the durations, as PNG")
-    parser.add_argument("--report", type=Path, metavar="FILE", help="file for all findings; default: DIR/check.jsonl")
+    parser.add_argument("folder", type=user_path, metavar="DIR", help="with raw/ (or raw.arrow) and duration.json")
+    parser.add_argument(
+        "--vocab", type=user_path, metavar="FILE", help="a symbol a line; default: vocab.txt of the folder"
+    )
+    parser.add_argument("--plot", type=user_path, metavar="FILE", help="a histogram of the durations, as PNG")
+    parser.add_argument(
+        "--report", type=user_path, metavar="FILE", help="file for all findings; default: DIR/check.jsonl"
+    )
     add_flags(parser)
     return parser
 

@@ -14,7 +14,7 @@ import torch
 
 from f5_tts.data.tokenizer import read_vocabulary
 from f5_tts.entrypoint import run_command
-from f5_tts.files import write_atomically
+from f5_tts.files import user_path, write_atomically
 from f5_tts.model.checkpoint import Checkpoint, export_weights, num_symbols, read_checkpoint
 
 
@@ -49,10 +49,10 @@ def symbols_of(checkpoint: Checkpoint, vocabulary: Path | None) -> list[str]:
 def command_line() -> argparse.ArgumentParser:
     """Build the argument parser."""
     parser = argparse.ArgumentParser(prog="python -m f5_tts.scripts.export", description=__doc__)
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("checkpoint", type=user_path)
+    parser.add_argument("folder", type=user_path)
     parser.add_argument("--weights", choices=["raw", "ema"], help="default: those that the checkpoint recommends")
-    parser.add_argument("--vocab", type=Path, help="the vocabulary, for a checkpoint that does not hold its own")
+    parser.add_argument("--vocab", type=user_path, help="the vocabulary, for a checkpoint that does not hold its own")
     return parser
 
 

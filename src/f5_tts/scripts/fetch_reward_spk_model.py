@@ -12,6 +12,7 @@ from f5_tts.download import fetch
 from f5_tts.download.archive import unpack
 from f5_tts.download.source import Source, from_folder, from_url, list_hub_files
 from f5_tts.entrypoint import run_command
+from f5_tts.files import user_path
 
 REPOSITORY = "Wespeaker/wespeaker-cnceleb-resnet34"
 COLLECTION = "openspeech/wespeaker-models"  # archives of many models, used if the repository has nothing
@@ -102,9 +103,10 @@ def find_archive(arguments: argparse.Namespace) -> Path:
         name = f"{MODEL}.{hashlib.sha256(named.encode()).hexdigest()[:8]}.archive"
         fetch.ensure_files(from_url(named, name, offline=arguments.offline), [name], root, root)
         return root / name
-    if not Path(named).is_file():
+    archive = user_path(named)
+    if not archive.is_file():
         raise FileNotFoundError(f"no file at --archive {named}")
-    return Path(named)
+    return archive
 
 
 def install_unpacked(archive: Path, folder: Path, root: Path) -> None:

@@ -21,7 +21,7 @@ from f5_tts.data.rows import SPEAKER_COLUMNS
 from f5_tts.data.scan import map_in_processes, scan_recording
 from f5_tts.data.tokenizer import TOKENIZERS
 from f5_tts.entrypoint import run_command
-from f5_tts.files import write_atomically
+from f5_tts.files import user_path, write_atomically
 from f5_tts.scripts.flags import add_flags
 
 MAX_SHOWN = 5  # left-out entries on the console; the report lists all
@@ -203,8 +203,8 @@ def next_steps(folder: Path, tokenizer: str) -> str:
 def command_line() -> argparse.ArgumentParser:
     """Build the argument parser."""
     parser = argparse.ArgumentParser(prog="python -m f5_tts.scripts.prepare", description=__doc__)
-    parser.add_argument("source", type=Path, metavar="INPUT", help="a CSV or JSONL file, or a folder")
-    parser.add_argument("folder", type=Path, metavar="OUT_DIR", help="data/NAME_TOKENIZER")
+    parser.add_argument("source", type=user_path, metavar="INPUT", help="a CSV or JSONL file, or a folder")
+    parser.add_argument("folder", type=user_path, metavar="OUT_DIR", help="data/NAME_TOKENIZER")
     parser.add_argument("--format", choices=list(FORMATS), help="default: detected")
     parser.add_argument(
         "--tokenizer", choices=list(TOKENIZERS), help="default: as OUT_DIR's name ends, else custom (characters)"

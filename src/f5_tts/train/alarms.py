@@ -20,6 +20,7 @@ MAX_KL_GROWTH = 10.0  # growth factor within WINDOW updates
 MIN_KL = 0.02  # growth from a KL below it is ignored, since KL starts at 0
 MAX_WER_RISE = 0.05  # rise of the judge's error rate; a few dozen clips mostly vary by less at random
 MAX_SIMILARITY_FALL = 0.05  # fall of eval/sim, likewise
+MAX_REWARD = 1e18  # the square of larger ones, summed over an update, may pass the end of single precision, 3.4e38
 SPREAD_ADVICE = (
     "raise rl.mini_repeat_count, or what makes samples differ (rl.temperature, flow_grpo: rl.sde.a), or add a reward "
     "that distinguishes them"
@@ -108,6 +109,19 @@ def kl_out_of_range(history: History) -> str | None:
     return f"{measured}, the policy drifts away from its reference: raise rl.kl_weight or lower optim.learning_rate"
 
 
+def reward_too_large(history: History) -> str | None:
+    """Check whether a reward is so large that its square, and so its standard deviation, is not finite."""
+    row = history.recent[-1]
+    rewards = {name: row[name] for name in ("reward/min", "reward/max") if name in row}
+    if all(value is not None and abs(value) < MAX_REWARD for value in rewards.values()):
+        return None
+    measured = ", ".join(f"{name}={math.nan if value is None else value:.3g}" for name, value in rewards.items())
+    return (
+        f"{measured}: the spread of rewards beyond {MAX_REWARD:.0e} is not finite, so that nothing is learned: divide "
+        "the reward by a constant in its own code, or set rl.rewards.mode=rank_shaping"
+    )
+
+
 def no_spread(history: History) -> str | None:
     """Check whether all groups have equal rewards, so that every advantage is zero."""
     if sustained_min(history.recent, "frac_reward_zero_std") == 1:
@@ -147,6 +161,7 @@ ALARMS: dict[str, AlarmFn] = {
     "sigma_collapsed": sigma_collapsed,
     "ratio_out_of_range": ratio_out_of_range,
     "kl_out_of_range": kl_out_of_range,
+    "reward_too_large": reward_too_large,
     "no_spread": no_spread,
     "reward_hacked": reward_hacked,
 }

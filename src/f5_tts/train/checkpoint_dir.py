@@ -179,12 +179,26 @@ def recovery_advice(path: Path) -> str:
     )
 
 
+def require_dir(save_dir: Path) -> None:
+    """Raise FileNotFoundError where the folder of a run was moved or removed while it trains."""
+    if not save_dir.is_dir():
+        raise FileNotFoundError(
+            f"ckpts.save_dir={save_dir} is no longer there: it was moved or removed while the run trained; move it "
+            "back, or set ckpts.save_dir to where it is now, and the run resumes from the checkpoint in it"
+        )
+
+
 @contextmanager
 def explain_write_errors(save_dir: Path) -> Iterator[None]:
-    """Add to an OSError of the body the config key of the folder, and how the run goes on."""
+    """Add to an OSError of the body the config key of the folder, and how the run goes on.
+
+    A folder that was there when the run started is not made again: its files are somewhere else now.
+    """
     try:
+        require_dir(save_dir)
         yield
     except OSError as error:
+        require_dir(save_dir)
         raise OSError(
             f"{error}; point ckpts.save_dir={save_dir} to a larger volume: earlier checkpoints are complete, and the "
             "run resumes from them once they are copied there"
