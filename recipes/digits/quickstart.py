@@ -40,7 +40,7 @@ JUDGES = [
     f"eval.recognisers=[{SELECTING},{JUDGE}]",
     "eval.providers=[{name: voice_sim}, {name: 'recipes.digits.judges:SampledMos'}]",
 ]
-VALIDATED = ["eval.every_updates=60", "eval.dev_takes=1"]  # as often as F5TTS_Mini_Draft
+SHORT_NFT = ["optim.max_updates=150", "eval.every_updates=50", "eval.dev_takes=1"]  # ends when draft does
 BEST = "model_best.pt"  # chosen on dev by pocketsphinx
 
 
@@ -53,7 +53,7 @@ def lanes(run_dir: Path = RUN_DIR) -> list[Lane]:
     by_nft = [
         evaluation(BASE, run_dir / "eval" / "base"),
         stage_1(warmup),
-        stage_2(warmup, nft, *VALIDATED),
+        stage_2(warmup, nft, *SHORT_NFT),
         evaluation(nft / BEST, run_dir / "eval" / "nft"),
     ]
     by_draft = [

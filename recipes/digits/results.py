@@ -71,9 +71,10 @@ ALGORITHMS = {  # by folder
     ),
 }
 ABLATIONS = {  # of draft, each with as many updates
-    "augmentation": ("draft, augmentation", "rl.draft.augmentation=1"),
+    "no_augmentation": ("draft, no augmentation", "rl.draft.augmentation=0"),
     "last_step": ("draft, K = 1", "rl.draft.last_steps=1"),
     "no_anchor": ("draft, no anchor", "rl.kl_weight=0"),
+    "no_guidance": ("draft, anchor without guidance", "rl.ref_cfg_strength=0"),
     "no_voice": ("draft, no similarity term", "rl.rewards.providers.0.weight=0"),
 }
 
