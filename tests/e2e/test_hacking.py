@@ -12,7 +12,13 @@ from f5_tts.train import train_rl
 BASE = Path(__file__).parents[2] / "pretrained/F5TTS_Mini/model_800.safetensors"
 HACKING = [
     *["-cn", "F5TTS_Mini_Draft", f"ckpts.init_from={BASE}", "optim.max_updates=200", "optim.learning_rate=1e-3"],
-    *["rl.kl_weight=0", "datasets.batch_size_per_gpu=8", "eval.every_updates=20", "ckpts.save_per_updates=100"],
+    *[
+        "rl.kl_weight=0",
+        "rl.draft.augmentation=0",
+        "datasets.batch_size_per_gpu=8",
+        "eval.every_updates=20",
+        "ckpts.save_per_updates=100",
+    ],
     "rl.rewards.providers=[{name: digits_ctc, config: {ckpts: [pretrained/digits_ctc/a.safetensors]}}]",
 ]
 
