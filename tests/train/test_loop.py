@@ -254,6 +254,39 @@ def test_one_skip_too_many_in_a_row_stops_the_run_with_files_as_they_were(tmp_pa
     assert not list(tmp_path.glob("*.pt"))
 
 
+OFTEN = {"save_per_updates": 1, "last_per_updates": 1, "keep_last_n_checkpoints": 1}
+
+
+def saved_updates(folder: Path) -> dict[str, int]:
+    """Return the update of each checkpoint in a folder."""
+    return {path.name: read_checkpoint(path).update for path in sorted(folder.glob("*.pt"))}
+
+
+def test_while_updates_are_skipped_nothing_is_saved_over_and_the_error_names_what_is_left(tmp_path):
+    run = Run(tmp_path, max_skips=3)
+    run.ckpts = replace(run.ckpts, **OFTEN)
+    with pytest.raises(
+        FloatingPointError, match=r"after update 5 .*model_last\.pt and model_2\.pt in .* are from before"
+    ):
+        run.fit([points((1.0, 1.0))] * 9, times(math.nan, *range(2, 9)))
+    assert saved_updates(tmp_path) == {"model_2.pt": 2, "model_last.pt": 2}
+
+
+def test_a_save_that_is_due_at_a_skipped_update_follows_at_the_next_one(tmp_path):
+    run = Run(tmp_path)
+    run.ckpts = replace(run.ckpts, save_per_updates=2, last_per_updates=1000)
+    run.fit([points((1.0, 1.0))] * 4, times(math.nan, 1))
+    assert saved_updates(tmp_path) == {"model_3.pt": 3, "model_4.pt": 4, "model_last.pt": 4}
+
+
+def test_a_run_that_ends_while_updates_are_skipped_is_saved_beside_what_is_from_before(tmp_path, capsys):
+    run = Run(tmp_path)
+    run.ckpts = replace(run.ckpts, **OFTEN)
+    run.fit([points((1.0, 1.0))] * 3, times(math.nan, 2))
+    assert saved_updates(tmp_path) == {"model_2.pt": 2, "model_3.pt": 3, "model_last.pt": 2}
+    assert "model_last.pt is from before them, model_3.pt from after them" in capsys.readouterr().out
+
+
 def test_only_skips_in_a_row_stop_a_run(tmp_path):
     run = Run(tmp_path, max_skips=1)
     run.fit([points((1.0, 1.0))] * 6, times(math.nan, 0, 2, 4))
@@ -327,6 +360,14 @@ def test_an_overflow_skips_its_update_lowers_the_scale_and_is_no_failure(tmp_pat
     assert run.w == pytest.approx(0.36)
     assert [row["health/nonfinite_skips"] for row in run.rows()] == [1, 1, 1]
     assert capsys.readouterr().out.count("update 1 skipped: its gradient is too large for fp16") == 1
+
+
+def test_while_gradients_overflow_nothing_is_saved(tmp_path, scaling):
+    """Use a gradient of -2 at 0: times 8 it overflows, times 4 it does not."""
+    run = Run(tmp_path)
+    run.ckpts = replace(run.ckpts, **(OFTEN | {"keep_last_n_checkpoints": -1}))
+    run.fit([points((1.0, 1.0))] * 2, narrow, accelerator=scaling)
+    assert saved_updates(tmp_path) == {"model_2.pt": 2, "model_last.pt": 2}
 
 
 def test_a_loss_that_is_not_finite_is_a_failure_in_fp16_too(tmp_path, scaling):

@@ -307,32 +307,30 @@ def test_a_pretrained_file_gives_its_average_even_beside_raw_weights_and_no_run_
 
 
 @pytest.mark.parametrize(
-    "keep, kept", [(-1, ["model_10.pt", "model_2.pt", "model_9.pt"]), (2, ["model_10.pt", "model_9.pt"]), (0, [])]
+    "keep, kept",
+    [(-1, ["model_10.pt", "model_5.pt"]), (2, ["model_10.pt", "model_5.pt"]), (1, ["model_10.pt"]), (0, [])],
 )
-def test_the_newest_numbered_files_are_kept_and_no_other_is_touched(tmp_path, keep: int, kept: list[str]):
-    others = ["model_best.pt", "model_last.pt", "pretrained_a.pt", "reference.pt"]
-    for name in ("model_2.pt", "model_9.pt", "model_10.pt", *others):
+def test_the_newest_numbered_files_of_a_run_are_kept_and_no_other_is_touched(tmp_path, keep: int, kept: list[str]):
+    others = ["model_2.pt", "model_800.pt", "model_best.pt", "pretrained_a.pt", "reference.pt"]
+    for name in others:
         (tmp_path / name).touch()
-    folder(tmp_path, keep_last_n_checkpoints=keep).prune()
-    assert names(tmp_path) == sorted([*kept, *others])
-
-
-def test_fewer_files_than_may_be_kept_are_all_kept(tmp_path):
-    (tmp_path / "model_2.pt").touch()
-    folder(tmp_path, keep_last_n_checkpoints=3).prune()
-    assert names(tmp_path) == ["model_2.pt"]
+    checkpoints, run = folder(tmp_path, save_per_updates=5, keep_last_n_checkpoints=keep), train_state()
+    for _ in range(10):
+        checkpoints.save_if_due(after(run, 1))
+    assert names(tmp_path) == sorted([*kept, *others, "model_last.pt"])
 
 
 def test_files_are_written_when_they_are_due(tmp_path):
+    """With every numbered file model_last.pt is written too: it is never older than one."""
     checkpoints = folder(tmp_path, save_per_updates=2, last_per_updates=3, keep_last_n_checkpoints=1)
-    run = train_state()
-    seen = []
+    run, seen = train_state(), []
     for _ in range(4):
-        checkpoints.save_if_due(after(run, 1))
-        seen.append(names(tmp_path))
-    assert seen == [[], ["model_2.pt"], ["model_2.pt", "model_last.pt"], ["model_4.pt", "model_last.pt"]]
-    assert torch.load(tmp_path / "model_last.pt", weights_only=True)["update"] == 3
-    assert torch.load(tmp_path / "model_4.pt", weights_only=True)["update"] == 4
+        saved = checkpoints.save_if_due(after(run, 1))
+        files = [name for name in names(tmp_path) if name != "model_last.pt"]
+        last = read_checkpoint(tmp_path / "model_last.pt").update if run.update > 1 else 0
+        seen.append((saved, files, last))
+    assert seen == [(False, [], 0), (True, ["model_2.pt"], 2), (False, ["model_2.pt"], 3), (True, ["model_4.pt"], 4)]
+    assert read_checkpoint(tmp_path / "model_4.pt").update == 4
 
 
 def test_a_folder_is_made_and_left_without_a_trace_of_the_probe(tmp_path):

@@ -27,6 +27,7 @@ from f5_tts.model.safe_load import check_tensors, checksum, read_file
 
 RAW, EMA = "model_state_dict", "ema_model_state_dict"  # keys of the weights in a training checkpoint
 LORA = "lora"  # key of LoRA settings and adapters in a training checkpoint, whose weights are merged
+LAST = "model_last.pt"  # the newest state of a run
 EMA_PREFIX = "ema_model."
 HEAD = "transformer.proj_out_ln_sig."
 TEXT_EMBEDDING = "transformer.text_embed.text_embed.weight"  # one row per symbol, and one for the filler
@@ -54,6 +55,8 @@ PAYLOAD_TYPES: dict[str, type] = {
     "update": int,
     "step": int,
     "batches": int,
+    "numbered": list,
+    "settings": dict,
 }  # types of the optional entries of a checkpoint
 
 
@@ -135,7 +138,7 @@ def find_checkpoint(save_dir: Path, *, pretrained: bool) -> Path | None:
     Raises:
         ValueError: there are several `pretrained_*` files to choose from.
     """
-    last = save_dir / "model_last.pt"
+    last = save_dir / LAST
     if last.is_file():
         return last
     numbered = numbered_checkpoints(save_dir)
@@ -150,10 +153,14 @@ def find_checkpoint(save_dir: Path, *, pretrained: bool) -> Path | None:
 
 def numbered_checkpoints(save_dir: Path) -> list[Path]:
     """List the files `model_<update>.pt` of a folder, oldest first."""
-    numbered = [
-        (int(m[1]), path) for path in save_dir.glob("model_*.pt") if (m := re.fullmatch(r"model_(\d+)", path.stem))
-    ]
-    return [path for _, path in sorted(numbered)]
+    return sorted(
+        (path for path in save_dir.glob("model_*.pt") if re.fullmatch(r"model_\d+", path.stem)), key=update_of
+    )
+
+
+def update_of(path: Path) -> int:
+    """Return the update in the name of a numbered checkpoint."""
+    return int(path.stem.removeprefix("model_"))
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

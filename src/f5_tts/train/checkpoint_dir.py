@@ -14,6 +14,7 @@ from f5_tts.config.schema import CkptsConfig
 from f5_tts.download.hub import find_file
 from f5_tts.files import ensure_writable_dir
 from f5_tts.model.checkpoint import (
+    LAST,
     TEMP_GLOB,
     Checkpoint,
     find_checkpoint,
@@ -23,6 +24,7 @@ from f5_tts.model.checkpoint import (
 )
 from f5_tts.model.fsdp import gather_full_state
 from f5_tts.model.lora import merged_weights
+from f5_tts.train.set_aside import set_aside_others
 from f5_tts.train.train_state import TrainState
 
 
@@ -32,6 +34,8 @@ class CheckpointDir:
     def __init__(self, settings: CkptsConfig, is_main: bool = True, is_sharded: bool = False) -> None:
         self.settings, self.is_main, self.is_sharded = settings, is_main, is_sharded
         self.path = Path(settings.save_dir)
+        self.start: Path | None = None  # file of the folder that the run starts or resumes from
+        self.is_numbered_due, self.is_last_due = False, False  # whether a save was put off
         self.lock = FileLock(self.path / ".lock", timeout=0, is_singleton=True)
 
     def prepare(self) -> None:
@@ -78,6 +82,7 @@ class CheckpointDir:
         ckpts.init_from the weights only.
         """
         path, init_from = find_checkpoint(self.path, pretrained=pretrained), self.settings.init_from
+        self.start = path
         if path is None:
             return (
                 None if init_from is None else read_checkpoint(find_file(init_from, "ckpts.init_from")).weights_only()
@@ -135,32 +140,65 @@ class CheckpointDir:
         if self.is_main:
             state.initial_weights = {"file": name, "sha256": sha256_of(self.path / name)}
 
-    def is_saved_at(self, update: int) -> bool:
-        """Check whether `model_<update>.pt` is written after this update."""
-        return update % self.settings.save_per_updates == 0
+    def set_aside_others(self, state: TrainState) -> None:
+        """Move numbered checkpoints of other runs out of the way, see set_aside.py; all ranks must have read theirs."""
+        if self.is_main:
+            set_aside_others(self.path, self.start, state)
 
-    def save_if_due(self, state: TrainState) -> None:
-        """Save `model_<update>.pt` and `model_last.pt` when they are due, and delete old numbered files."""
-        if self.is_saved_at(state.update):
-            self.write(f"model_{state.update}.pt", state.payload)
-            self.prune()
-        if state.update % self.settings.last_per_updates == 0:
+    def save_if_due(self, state: TrainState, was_skipped: bool = False) -> bool:
+        """Save `model_<update>.pt` and `model_last.pt` when they are due; return whether it was a numbered one.
+
+        A save that is due while updates are skipped is put off to the first one that is not: the weights may be why.
+        """
+        self.is_numbered_due |= state.update % self.settings.save_per_updates == 0
+        self.is_last_due |= self.is_numbered_due or state.update % self.settings.last_per_updates == 0
+        if was_skipped:
+            return False
+        is_numbered = self.is_numbered_due
+        if is_numbered:
+            self.save_numbered(state)
+        if self.is_last_due:
             self.save_last(state)
+        self.is_numbered_due, self.is_last_due = False, False
+        return is_numbered
+
+    def save_numbered(self, state: TrainState) -> None:
+        """Save `model_<update>.pt`, and delete the oldest of this run; `keep_last_n_checkpoints` of -1 keeps all."""
+        state.numbered = [*state.numbered, state.update]
+        self.write(f"model_{state.update}.pt", state.payload)
+        num_kept = self.settings.keep_last_n_checkpoints
+        num_old = len(state.numbered) - num_kept if num_kept >= 0 else 0
+        for update in state.numbered[:num_old] if self.is_main else []:
+            (self.path / f"model_{update}.pt").unlink(missing_ok=True)
+        state.numbered = state.numbered[max(0, num_old) :]
 
     def save_last(self, state: TrainState) -> None:
         """Save `model_last.pt`."""
-        self.write("model_last.pt", state.payload)
+        self.write(LAST, state.payload)
+
+    def save_end(self, state: TrainState) -> None:
+        """Save the state at the end of a run; while updates are being skipped, beside `model_last.pt`, not over it."""
+        if not (state.skips.in_a_row and (self.path / LAST).is_file()):
+            return self.save_last(state)
+        name = f"model_{state.update}.pt"
+        self.write(name, state.payload)
+        if self.is_main:
+            print(f"the last updates were skipped: {self.path / LAST} is from before them, {name} from after them")
+
+    @contextmanager
+    def explain_divergence(self, state: TrainState) -> Iterator[None]:
+        """Add to a FloatingPointError of the body which checkpoints of the run are from before it."""
+        try:
+            yield
+        except FloatingPointError as error:
+            names = [LAST, *[f"model_{update}.pt" for update in state.numbered[-1:]]]
+            saved = [name for name in names if (self.path / name).is_file()]
+            left = f"{' and '.join(saved)} in {self.path} are from before" if saved else "nothing was saved before"
+            raise FloatingPointError(f"{error}; {left}") from error
 
     def save_best(self, state: TrainState) -> None:
         """Save `model_best.pt`, which recommends the raw weights; no run resumes from it, and it is never pruned."""
         self.write("model_best.pt", lambda: state.payload() | {"recommended": "raw"})
-
-    def prune(self) -> None:
-        """Delete all but the newest `keep_last_n_checkpoints` numbered files; -1 keeps all."""
-        num_kept = self.settings.keep_last_n_checkpoints
-        files = numbered_checkpoints(self.path)
-        for path in files[: len(files) - num_kept] if num_kept >= 0 and self.is_main else []:
-            path.unlink()
 
 
 def recovery_advice(path: Path) -> str:

@@ -86,8 +86,11 @@ def fit(
         print(f"{checkpoints.path} holds all {context.total} updates of this run: nothing left to do")
         return True
     oom_retry = OomRetry(metrics_log.write_line, can_retry=not optim.shard)
+    accelerator.wait_for_everyone()  # until all ranks have read their checkpoint
+    checkpoints.set_aside_others(state)
     with GracefulStop() as stop:
-        with closing(metrics_log), explain_oom():  # the bar is closed before an error is printed
+        # the bar is closed before an error is printed
+        with checkpoints.explain_divergence(state), closing(metrics_log), explain_oom():
             if state.update == 0 and (start_metrics := validate(state)):
                 metrics_log(start_metrics, 0)
             done, stopped, ended = time.perf_counter(), False, False
@@ -101,16 +104,17 @@ def fit(
                 item = next(items, None)
                 if item is None:
                     break
+                skips = state.skips.total
                 metrics = train_update(state, policy, item, compute_loss, accelerator, optim, oom_retry)
                 metrics |= throughput_metrics(metrics.pop("seconds"), time.perf_counter() - started) | memory_metrics()
                 metrics |= validate(state)
                 before, done = done, time.perf_counter()
                 metrics_log(metrics | {"time/step": done - before}, state.update)
-                if state.update % context.updates_per_rollout == 0:
-                    checkpoints.save_if_due(state)
-                if make_samples is not None and checkpoints.is_saved_at(state.update):
+                is_between_rollouts = state.update % context.updates_per_rollout == 0
+                is_saved = is_between_rollouts and checkpoints.save_if_due(state, state.skips.total > skips)
+                if make_samples is not None and is_saved:
                     metrics_log.log_samples(make_samples(state.model, item), state.update)
-        checkpoints.save_last(state)  # a signal does not interrupt the save
+        checkpoints.save_end(state)  # a signal does not interrupt the save
     checkpoints.release_lock()
     if ended and accelerator.is_main_process:
         print(

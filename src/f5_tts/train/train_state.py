@@ -85,6 +85,8 @@ class TrainState:
     lora: LoraConfig | None = None  # settings of the adapters; the model has some where the rank is above 0
     # file and sha256 of stage 2's initial weights, in the checkpoint folder
     initial_weights: dict[str, str] | None = None
+    numbered: list[int] = field(default_factory=list)  # updates whose model_<update>.pt this run has written and kept
+    settings: dict[str, Any] = field(default_factory=dict)  # config keys that change the result, and the data set
 
     def payload(self) -> dict[str, object]:
         """Return the payload of a checkpoint."""
@@ -101,6 +103,8 @@ class TrainState:
             "recommended": self.preferred_weights,
             **({} if self.initial_weights is None else {"origin": self.initial_weights}),
             "batches": self.position.batches,
+            "numbered": list(self.numbered),
+            "settings": self.settings,
             **({"bad_rows": sorted(self.position.bad_rows)} if self.position.bad_rows else {}),
             **self.adapters(),
             **{f"{name}_state_dict": component.state_dict() for name, component in self.stateful.items()},
@@ -144,6 +148,7 @@ class TrainState:
                 batches=payload.get("batches", int(self.update * self.batches_per_update)),
                 bad_rows=frozenset(payload.get("bad_rows", [])),
             )
+            self.numbered = list(payload.get("numbered", []))
             for name, component in self.stateful.items():
                 if f"{name}_state_dict" in payload:
                     component.load_state_dict(payload[f"{name}_state_dict"])
