@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from f5_tts.data.rows import Row
-from f5_tts.data.texts import TextRules
+from f5_tts.data.texts import TextRules, normalize, word_prefixes
 
 
 def row_of(text: str | list[str], **columns: str) -> Row:
@@ -33,3 +33,22 @@ def test_words_are_looked_for_in_the_sentence_that_rewards_compare():
     assert TextRules(needs_words=True).problem(row_of(symbols, raw_text="你")) is None
     problem = TextRules(needs_words=True).problem(row_of(symbols, raw_text="。"))
     assert problem is not None and problem[0] == "no word"
+
+
+@pytest.mark.parametrize(
+    "text, prefixes",
+    [
+        ("  Three, ONE four! ", ["  three, ", "  three, one ", "  three, one four! "]),
+        ("Don’t 'stop' -- ' now", ["don’t ", "don’t 'stop' -- ' ", "don’t 'stop' -- ' now"]),
+        ("5.5 %", ["5.", "5.5 %"]),
+        ("½", ["1⁄", "1⁄2"]),
+        ("今天 气温。", ["今天 ", "今天 气温。"]),
+        ("?!", []),
+    ],
+)
+def test_prefixes_of_a_text_end_with_its_words(text, prefixes):
+    assert word_prefixes(text) == prefixes
+    assert [normalize(prefix) for prefix in prefixes] == [
+        " ".join(normalize(text).split()[: index + 1]) for index in range(len(prefixes))
+    ]
+    assert len(prefixes) == len(normalize(text).split())

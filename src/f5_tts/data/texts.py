@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from dataclasses import dataclass
 
@@ -17,6 +18,14 @@ def normalize(text: str) -> str:
     """
     lowered = unicodedata.normalize("NFKC", text).lower().translate(APOSTROPHES)
     return " ".join("".join(" " if unicodedata.category(c)[0] in "PSC" else c for c in lowered).split())
+
+
+def word_prefixes(text: str) -> list[str]:
+    """Return for each word of `normalize(text)` the text up to its end, with the marks after it, in lower case."""
+    lowered = unicodedata.normalize("NFKC", text).lower()
+    kinds = ("'" if c in "'’" else " " if c.isspace() or unicodedata.category(c)[0] in "PSC" else "a" for c in lowered)
+    starts = [match.start() for match in re.finditer("'*a[a']*", "".join(kinds))]
+    return [lowered[:end] for end in [*starts[1:], len(lowered)][: len(starts)]]
 
 
 @dataclass(frozen=True, slots=True)

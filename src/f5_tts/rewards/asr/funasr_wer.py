@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from f5_tts.rewards.asr.error_rate import language_of, tokens
 from f5_tts.rewards.asr.sensevoice import LANGUAGES, SenseVoice, find_directory
-from f5_tts.rewards.asr.sensevoice_loss import TextLikelihood
+from f5_tts.rewards.asr.sensevoice_loss import TextLikelihood, token_nats, word_nats
 from f5_tts.rewards.asr.transcript_reward import TranscriptReward, with_prompt
 from f5_tts.rewards.audio import fingerprint, is_usable, resample_to_16k, shared_rate
 from f5_tts.rewards.clip_losses import clip_losses
@@ -37,7 +38,9 @@ class FunasrWer(TranscriptReward):
 
     The loss of a clip is cap · tanh(l / cap), where l is the negative log-likelihood of the text's tokens under the
     model, per token, with the text as the model writes it (`sensevoice_loss.written`). The component `fit` is minus
-    that loss: -cap where the clip is unusable or too short for the text, NaN for a text without tokens.
+    that loss: -cap where the clip is unusable or too short for the text, NaN for a text without tokens. `words`, with
+    component fit unless ref_source is audio: the same of each word of the text, by its tokens alone in the frames that
+    the best alignment of the text gives it (`sensevoice_loss.word_nats`); NaN after the last word.
 
     Args:
         model_id: directory of SenseVoiceSmall, or its name on the hub.
@@ -79,6 +82,7 @@ class FunasrWer(TranscriptReward):
             raise ValueError(f"funasr_wer: config.cap must be a number above 0, got {cap!r}")
         self.component, self.cap = component, float(cap)
         self.lang, self.wer_mode, self.from_audio = lang, wer_mode, ref_source == "audio"
+        self.has_word_scores = component == "fit" and not self.from_audio
         self.rate = "cer" if wer_mode == "char" else "wer"
         self.recognizer = SenseVoice(find_directory(model_id), device, batch_size)
         self._cache: dict[bytes, str] = {}
@@ -94,9 +98,9 @@ class FunasrWer(TranscriptReward):
         return TextLikelihood(self.recognizer)
 
     def score(self, inputs: Sequence[RewardInput]) -> dict[str, Any]:
-        """Transcribe and score the clips; compute `fit` if it is the reward."""
+        """Transcribe and score the clips; compute `fit` and `words` if `fit` is the reward."""
         scores = super().score(inputs)
-        return {**scores, "fit": self.fit(inputs)} if self.component == "fit" else scores
+        return {**scores, **self.fits(inputs)} if self.component == "fit" else scores
 
     def loss(self, inputs: Sequence[RewardInput]) -> Float[Tensor, " b"]:
         """Compute the loss of each clip, differentiable in its waveform; the prompt that its text covers is prepended.
@@ -107,26 +111,49 @@ class FunasrWer(TranscriptReward):
         return self.text_losses(inputs, self.targets(inputs))
 
     @torch.no_grad()
-    def fit(self, inputs: Sequence[RewardInput]) -> Float[Tensor, " b"]:
-        """Compute minus the losses, as scores."""
-        targets = self.targets(inputs)
-        has_text = torch.tensor([bool(target) for target in targets])
-        return (-self.text_losses(inputs, targets)).nan_to_num(-self.cap).where(has_text, math.nan)
+    def fits(self, inputs: Sequence[RewardInput]) -> dict[str, Tensor]:
+        """Compute minus the losses, as scores, of the clips and of their words."""
+        rate, targets = shared_rate(inputs), self.targets(inputs)
+        nats = [self.clip_nats(item, ids, rate) for item, ids in zip(inputs, targets, strict=True)]
+        clips, words = zip(*nats, strict=True)
+        by_component = {"fit": torch.stack(clips)}
+        if self.has_word_scores:
+            by_component["words"] = pad_sequence(list(words), batch_first=True, padding_value=math.nan)
+        return {name: -self.limited(values) for name, values in by_component.items()}
+
+    def clip_nats(self, item: RewardInput, ids: list[int], rate: int) -> tuple[Tensor, Tensor]:
+        """Compute the negative log-likelihoods of a clip and of each word of its text, per token.
+
+        They are infinite where the clip is unusable or too short, and NaN where the text has no tokens.
+        """
+        ends = self.likelihood.word_ends(item.text, self.text_language(item)) if self.has_word_scores else []
+        scores = self.log_probabilities(item, ids, rate) if ids and is_usable(item.audio, rate) else None
+        if scores is None:
+            worst = torch.tensor(math.inf if ids else math.nan)
+            return worst, worst.expand(len(ends))
+        return token_nats(scores, ids).cpu(), word_nats(scores, ids, ends).cpu()
 
     def text_losses(self, inputs: Sequence[RewardInput], targets: Sequence[list[int]]) -> Float[Tensor, " b"]:
         """Compute the loss of each clip under its target tokens; NaN where it does not apply."""
         rate = shared_rate(inputs)
 
         def loss(clip: Tensor, index: int) -> Tensor:
-            item, ids = inputs[index], targets[index]
-            wave = resample_to_16k(self.heard(replace(item, audio=clip)), rate)
-            if not self.likelihood.fits(len(wave), ids):
-                return 0 * wave.sum() + self.cap
-            nats = self.likelihood.nats_per_token(wave, ids, self.language_for(item))
-            return self.cap * (nats / self.cap).tanh()
+            scores = self.log_probabilities(replace(inputs[index], audio=clip), targets[index], rate)
+            return 0 * clip.sum() + self.cap if scores is None else self.limited(token_nats(scores, targets[index]))
 
         pairs = zip(inputs, targets, strict=True)
         return clip_losses([item.audio if ids and is_usable(item.audio, rate) else None for item, ids in pairs], loss)
+
+    def log_probabilities(self, item: RewardInput, ids: list[int], rate: int) -> Float[Tensor, "n v"] | None:
+        """Compute the log-probabilities of the tokens at each frame of a clip; None if it is too short for the text."""
+        wave = resample_to_16k(self.heard(item), rate)
+        if not self.likelihood.fits(len(wave), ids):
+            return None
+        return self.likelihood.log_probabilities(wave, self.language_for(item))
+
+    def limited(self, nats: Tensor) -> Tensor:
+        """Limit negative log-likelihoods smoothly to `cap`."""
+        return self.cap * (nats / self.cap).tanh()
 
     def targets(self, inputs: Sequence[RewardInput]) -> list[list[int]]:
         """Return the tokens of each reference text; none where there is no text."""

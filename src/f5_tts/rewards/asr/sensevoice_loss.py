@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from f5_tts.rewards.asr.ctc import BLANK, ctc_nll, min_frames
+from f5_tts.data.texts import word_prefixes
+from f5_tts.rewards.asr.ctc import BLANK, ctc_nll, label_spans, min_frames
 from f5_tts.rewards.asr.error_rate import HAN, KANA
 from f5_tts.rewards.asr.number_words import spell_out
 from f5_tts.rewards.asr.sensevoice import SenseVoice
@@ -56,19 +60,15 @@ class TextLikelihood:
         ids = self.tokenizer.encode(NO_ITN_TAG + written(text, language))[len(tag) :]
         return [token for token in ids if token != BLANK]
 
+    def word_ends(self, text: str, language: str) -> list[int]:
+        """Count the tokens of a text up to the end of each of its words, which are those of `normalize`."""
+        counts = [len(self.token_ids(prefix, language)) for prefix in word_prefixes(text)]
+        return [min(count, counts[-1]) for count in accumulate(counts, max)]
+
     def fits(self, num_samples: int, ids: list[int]) -> bool:
         """Check whether a clip at 16 kHz has enough frames for the tokens."""
         num_frames = max(0, 1 + (num_samples - FRAME) // SHIFT)
         return min_frames(ids) <= -(-num_frames // self.frontend.lfr_n)
-
-    def nats_per_token(self, wave: Float[Tensor, " nw"], ids: list[int], language: str) -> Float[Tensor, ""]:
-        """Compute the negative log-likelihood of the tokens in a clip at 16 kHz, per token.
-
-        It is infinite unless the clip fits them.
-        """
-        scores = self.log_probabilities(wave, language)
-        (total,) = ctc_nll(scores[None], torch.tensor([len(scores)]), [ids])
-        return total / len(ids)
 
     def log_probabilities(self, wave: Float[Tensor, " nw"], language: str) -> Float[Tensor, "n v"]:
         """Compute the log-probabilities of the tokens at each frame of 60 ms, without those of the tags."""
@@ -84,6 +84,26 @@ class TextLikelihood:
         model = self.recognizer.model
         rows = [model.lid_dict[language], *EVENT_AND_EMOTION, model.textnorm_dict[NO_ITN]]
         return model.embed(torch.tensor(rows, device=model.embed.weight.device))
+
+
+def token_nats(scores: Float[Tensor, "n v"], ids: Sequence[int]) -> Float[Tensor, ""]:
+    """Compute the negative log-likelihood of the tokens in these frames, per token; infinite unless they fit."""
+    (total,) = ctc_nll(scores[None], torch.tensor([len(scores)]), [ids])
+    return total / len(ids)
+
+
+def word_nats(scores: Float[Tensor, "n v"], ids: Sequence[int], ends: Sequence[int]) -> Float[Tensor, " w"]:
+    """Compute the negative log-likelihood of each word in its frames, per token; NaN for a word without tokens.
+
+    The frames of a word are those of its tokens in the best alignment of the whole text (`ctc.label_spans`).
+    """
+    spans, nats = label_spans(scores, ids), []
+    for first, end in pairwise([0, *ends]):
+        if first == end:
+            nats.append(scores.new_tensor(math.nan))
+        else:
+            nats.append(token_nats(scores[spans[first][0] : spans[end - 1][1]], ids[first:end]))
+    return torch.stack(nats) if nats else scores.new_zeros(0)
 
 
 def written(text: str, language: str) -> str:
