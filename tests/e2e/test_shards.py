@@ -47,8 +47,9 @@ STAGE_2 = ["-cn", "F5TTS_Mini_RL", "datasets.batch_size_per_gpu=2", "rl.mini_rep
 STAGE_2 += [MOODY, "rl.credit=sample", "rl.algorithm=nft", "rl.nft.old_decay=0.5"]  # with a reference and an old policy
 DRAFT = [*STAGE_2[:-4], BRIGHT, "rl.credit=sample", "rl.algorithm=draft", "rl.draft.last_steps=2"]
 STAGES = {"stage_1": (train.main, STAGE_1), "stage_2": (train_rl.main, STAGE_2), "draft": (train_rl.main, DRAFT)}
+SHORT = ["optim.max_updates=2", "ckpts.save_per_updates=1"]  # of all runs
 IN_SHARDS = "optim.shard=true"
-LORA = ["lora.rank=2", "lora.target_modules=[to_q,ff.ff.2]", "optim.max_updates=2"]
+LORA = ["lora.rank=2", "lora.target_modules=[to_q,ff.ff.2]"]
 AS_ONE = 1e-5  # tolerance where only the order of additions differs
 KINDS = ("weights", "average", "gradients", "exp_avg", "exp_avg_sq", "reference")
 
@@ -116,17 +117,17 @@ def on_each_rank(folder: Path, tiny: list[str]) -> None:
             if accelerator.is_main_process:
                 start_from(start, save_dir)
             accelerator.wait_for_everyone()
-            run([*options, *tiny, *more, f"ckpts.save_dir={save_dir}"])
+            run([*options, *tiny, *SHORT, *more, f"ckpts.save_dir={save_dir}"])
     torch.distributed.destroy_process_group()
 
 
 def runs(folder: Path, stage: str) -> list[tuple[str, list[str], Path | None]]:
     """List name, overrides and first checkpoint of each run of a stage; one resumes from the middle of another."""
     start = folder / "stage_1" / "plain" / "model_last.pt" if stage != "stage_1" else None
-    resumed = ("resumed", [IN_SHARDS], folder / stage / "shards" / "model_2.pt")
+    resumed = ("resumed", [IN_SHARDS], folder / stage / "shards" / "model_1.pt")
     both = [("plain", [], start), ("shards", [IN_SHARDS], start), resumed]
     lora = [("lora", LORA, start), ("lora_shards", [*LORA, IN_SHARDS], start)]
-    return [*both, *lora] if stage == "stage_2" else both
+    return both if stage == "stage_1" else [*both, *lora]
 
 
 def start_from(checkpoint: Path | None, save_dir: Path) -> None:
@@ -261,12 +262,13 @@ def test_a_run_in_shards_is_the_run_without(left, stage):
     plain, shards = (left / stage / name for name in ("plain", "shards"))
     assert sorted(path.name for path in shards.iterdir()) == sorted(path.name for path in plain.iterdir())
     assert distance(read(shards / "model_last.pt"), read(plain / "model_last.pt")) < AS_ONE
-    last, middle = (read(shards / name)["model_state_dict"] for name in ("model_last.pt", "model_2.pt"))
+    last, middle = (read(shards / name)["model_state_dict"] for name in ("model_last.pt", "model_1.pt"))
     assert distance({"weights": last}, {"weights": middle}) > 100 * AS_ONE
 
 
-def test_a_run_of_lora_in_shards_is_the_run_without(left):
-    result, expected = (read(left / "stage_2" / name / "model_last.pt") for name in ("lora_shards", "lora"))
+@pytest.mark.parametrize("stage", ["stage_2", "draft"])
+def test_a_run_of_lora_in_shards_is_the_run_without(left, stage):
+    result, expected = (read(left / stage / name / "model_last.pt") for name in ("lora_shards", "lora"))
     assert distance(result, expected) < AS_ONE
     assert any(bool(value.any()) for name, value in result["lora"]["raw"].items() if ".lora_B." in name)
 
@@ -278,9 +280,9 @@ def test_an_interrupted_run_in_shards_goes_on_bit_for_bit(left, stage):
 
 
 def test_one_process_goes_on_with_a_run_in_shards(left, tiny, tmp_path):
-    start_from(left / "stage_1" / "shards" / "model_2.pt", tmp_path / "alone")
-    assert train.main([*STAGE_1, *tiny, f"ckpts.save_dir={tmp_path / 'alone'}"])
-    assert read(tmp_path / "alone" / "model_last.pt")["update"] == 4
+    start_from(left / "stage_1" / "shards" / "model_1.pt", tmp_path / "alone")
+    assert train.main([*STAGE_1, *tiny, *SHORT, f"ckpts.save_dir={tmp_path / 'alone'}"])
+    assert read(tmp_path / "alone" / "model_last.pt")["update"] == 2
 
 
 if __name__ == "__main__":
