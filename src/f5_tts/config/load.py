@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
+from copy import deepcopy
 from dataclasses import is_dataclass
 from functools import cache
 from io import StringIO
@@ -16,7 +17,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
 from f5_tts.config.checks import check, require
@@ -63,7 +64,7 @@ def compose_config(name: str, overrides: list[str], schema: type[TrainConfigT]) 
         ConfigError: the config or a key does not exist, or a value is invalid.
     """
     name = name.removesuffix(".yaml")
-    return finalize(read_config(name, schema), overrides, name, schema)
+    return finalize(deepcopy(read_config(name, schema)), overrides, name, schema)
 
 
 def compose_synthesis_config(name: str, overrides: list[str], file: str | None = None) -> SynthesisConfig:
@@ -147,8 +148,11 @@ def command_line(default: str) -> CommandLine:
     return parser
 
 
+@cache
 def read_config(name: str, schema: type[TrainConfig]) -> Node:
     """Merge the YAML of `name` into the types of `schema`; all values are the file's own.
+
+    The result is cached and must not be changed.
 
     Raises:
         ConfigError: there is no such config, or it has other sections than `schema`.
@@ -255,11 +259,10 @@ def apply_override(cfg: Node, override: str, name: str, schema: type[Config]) ->
     key, has_equals, text = override.lstrip("+").partition("=")
     if not has_equals:
         raise ConfigError(f"'{override}' has no '='; write key=value, e.g. optim.epochs=2")
-    paths = set(key_paths(cfg))
     for path in (parent_key(key), key):
-        if path in paths and create_optional_section(cfg, path, schema):
-            paths = set(key_paths(cfg))
-    if not has_key(paths, key, schema):
+        if has_key(cfg, path):
+            create_optional_section(cfg, path, schema)
+    if not has_key(cfg, key) and not is_open_section(cfg, parent_key(key), schema):
         raise unknown_key(cfg, key, name)
     try:
         OmegaConf.update(cfg, key, parse_value(key, text))
@@ -306,21 +309,27 @@ def key_in(error: OmegaConfBaseException, key: str) -> str:
 # --- keys ---
 
 
-def has_key(paths: set[str], key: str, schema: type[Config]) -> bool:
-    """Check whether a config of these paths has this key, or an open section for it (a provider's own `config`)."""
-    parent = parent_key(key)
-    return key in paths or (parent in paths and get_origin(type_at(schema, parent)) is dict)
+def has_key(cfg: Node, key: str) -> bool:
+    """Check whether a config has a section or key at this dotted path."""
+    node: Any = cfg
+    for name in key.split("."):
+        held = children(node)
+        if name not in held:
+            return False
+        node = held[name]
+    return True
 
 
-def create_optional_section(cfg: Node, key: str, schema: type[Config]) -> bool:
-    """Replace a section that is null, such as a reward's `worker`, by its defaults, so that its keys can be set.
+def is_open_section(cfg: Node, key: str, schema: type[Config]) -> bool:
+    """Check whether there is a section at this path that takes any key, as a provider's own `config` does."""
+    return has_key(cfg, key) and get_origin(type_at(schema, key)) is dict
 
-    Return whether there is one now that was null.
-    """
+
+def create_optional_section(cfg: Node, key: str, schema: type[Config]) -> None:
+    """Replace a section that is null, such as a reward's `worker`, by its defaults, so that its keys can be set."""
     section = optional_section(type_at(schema, key)) if OmegaConf.select(cfg, key) is None else None
     if section is not None:
         OmegaConf.update(cfg, key, section(), merge=False)
-    return section is not None
 
 
 def optional_section(hint: Any) -> type | None:
@@ -329,17 +338,23 @@ def optional_section(hint: Any) -> type | None:
     return next(filter(is_dataclass, options), None)
 
 
-def key_paths(cfg: Any, prefix: str = "") -> list[str]:
+def key_paths(node: Any, prefix: str = "") -> list[str]:
     """List every section and every key as a dotted path; list entries by their index."""
-    node = OmegaConf.to_container(cfg) if OmegaConf.is_config(cfg) else cfg
-    if isinstance(node, list) and any(isinstance(item, dict) for item in node):
-        node = dict(enumerate(node))
-    if not isinstance(node, dict):
-        return []
     paths = []
-    for name, value in node.items():
+    for name, value in children(node).items():
         paths += [f"{prefix}{name}", *key_paths(value, f"{prefix}{name}.")]
     return paths
+
+
+def children(node: Any) -> dict[str, Any]:
+    """Return the values of a section by key, or those of a list of sections by index; other values have none."""
+    if isinstance(node, DictConfig):
+        node = dict(node.items_ex(resolve=False))
+    elif isinstance(node, ListConfig):
+        node = OmegaConf.to_container(node)
+    if isinstance(node, list) and any(isinstance(item, dict) for item in node):
+        node = dict(enumerate(node))
+    return {str(name): value for name, value in node.items()} if isinstance(node, dict) else {}
 
 
 def unknown_key(cfg: Node, key: str, name: str) -> ConfigError:
