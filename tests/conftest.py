@@ -1,12 +1,15 @@
-"""Fixtures shared by several test folders: golden files, and models with golden weights."""
+"""Fixtures shared by several test folders: golden files, models with golden weights, and the import of FunASR."""
 
 from __future__ import annotations
 
 import gc
 import json
+import logging
 import os
+import random
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
@@ -27,6 +30,24 @@ if TYPE_CHECKING:  # pytest imports this file before it starts its workers, and 
 GOLDENS = Path(__file__).parent / "goldens"
 MEL_BINS, TOKENS = 20, 30  # of every golden model
 GAUSSIAN = ("dit", "unett")  # golden models with a Gaussian head
+WITH_FUNASR = (  # files that import FunASR, which takes eight seconds: one worker runs them all
+    *("tests/e2e/test_guide.py", "tests/rewards/asr/test_funasr_wer.py", "tests/rewards/asr/test_sensevoice_loss.py"),
+    *("tests/rewards/asr/test_funasr_words.py", "tests/rewards/test_gradient_chain.py"),
+    "tests/rewards/test_loss_memory.py",
+)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each file to one worker, since its tests share runs, and all of `WITH_FUNASR` to the same."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return WITH_FUNASR[0] if file in WITH_FUNASR else file
+
+    return ByFile(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -139,6 +160,36 @@ def tiny() -> list[str]:
         *(f"optim.{key}={value}" for key, value in optim.items()),
         *(f"ckpts.{key}={value}" for key, value in ckpts.items()),
     ]
+
+
+def process_state() -> dict[str, Any]:
+    """Collect the process state that a library may change."""
+    import numpy as np
+    import torch
+
+    root = logging.getLogger()
+    return {
+        "python": random.getstate(),
+        "numpy": repr(np.random.get_state()),
+        "torch": torch.get_rng_state().tolist(),
+        "threads": torch.get_num_threads(),
+        "logging": (root.level, list(root.handlers), root.disabled),
+        "environment": dict(os.environ),
+        "warnings": list(warnings.filters),
+        "path": list(sys.path),
+    }
+
+
+@pytest.fixture(scope="session")
+def states_around_import() -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the process state before and after the first import of funasr, as the package imports it."""
+    from f5_tts.rewards.asr.preserve_state import preserve_process_state
+    from f5_tts.rewards.asr.sensevoice import import_funasr
+
+    before = process_state()
+    with preserve_process_state():
+        import_funasr()
+    return before, process_state()
 
 
 def golden_arch(name: str) -> tuple[type[DiT] | type[UNetT], ArchConfig]:

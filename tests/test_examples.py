@@ -12,7 +12,7 @@ from statistics import fmean, stdev
 import pytest
 import torch
 import torch.nn.functional as F
-from examples import gradient_snr
+from examples import gradient_snr, ring
 from torch import Tensor
 
 from f5_tts.config.load import compose_config
@@ -23,8 +23,7 @@ from f5_tts.model.checkpoint import write_checkpoint
 from f5_tts.rl.grpo import PolicyLoss
 from f5_tts.train.build_rl import check_window
 
-RING = Path(__file__).parents[1] / "examples" / "ring.py"
-SNR = Path(gradient_snr.__file__)
+RING, SNR = Path(ring.__file__), Path(gradient_snr.__file__)
 RISE = 0.15  # minimum gain of the reward after 20 updates; 100 updates give 0.77
 
 
@@ -54,11 +53,9 @@ def shares(row: str) -> list[float]:
     return [float(number) for number in numbers]
 
 
-@pytest.mark.slow
 def test_the_ring_says_which_numbers_it_takes():
-    done = subprocess.run([sys.executable, str(RING), "--updates", "7"], capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert done.stderr == "error: --seeds must be 1 or more, --updates a multiple of 5\n"
+    with pytest.raises(ValueError, match="--seeds must be 1 or more, --updates a multiple of 5"):
+        ring.main(["--updates", "7"])
 
 
 # --- gradient_snr ---
@@ -158,10 +155,10 @@ def test_the_gradient_of_an_update_is_that_of_the_sum_of_its_losses_at_unit_leng
 
 @pytest.mark.slow
 def test_signal_to_noise_of_two_rows_on_a_tiny_model_and_a_second_run_measures_nothing(
-    tiny_base: list[str], tmp_path: Path
+    tiny_base: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    command = [sys.executable, str(SNR), "--repeats", "3", "--rows", "K=2$|a=2$", "--out", str(tmp_path), *tiny_base]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    arguments = ["--repeats", "3", "--rows", "K=2$|a=2$", "--out", str(tmp_path), *tiny_base]
+    done = subprocess.run([sys.executable, str(SNR), *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     rows = gradient_snr.read_rows(tmp_path / "snr.csv")
     assert list(rows) == ["draft, K=2", "flow_grpo, fit, a=2"]
@@ -171,8 +168,8 @@ def test_signal_to_noise_of_two_rows_on_a_tiny_model_and_a_second_run_measures_n
         assert row.settings.startswith("3 updates: ") and row.settings.endswith(tiny_base[-1])
     assert (tmp_path / "snr.md").read_text() == gradient_snr.table(list(rows.values()))
     assert (tmp_path / "snr.png").read_bytes().startswith(b"\x89PNG")
-    again = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert again.stdout == f"{(tmp_path / 'snr.md').read_text()}\n"
+    assert gradient_snr.main(arguments)
+    assert capsys.readouterr().out == f"{(tmp_path / 'snr.md').read_text()}\n"
     assert gradient_snr.read_rows(tmp_path / "snr.csv") == rows  # CPU seconds too
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.conftest import WITH_FUNASR
 
 import f5_tts
 
@@ -72,3 +73,10 @@ def test_the_jobs_of_ci_are_lint_unit_end_to_end_docs_and_the_wheel_on_every_pyt
 
 def test_no_file_for_contributors_has_an_address_that_nobody_checks() -> None:
     assert [path.name for path in PAGES if path.is_file() and re.search(r"https?://", path.read_text("utf-8"))] == []
+
+
+def test_one_worker_runs_all_tests_that_import_funasr() -> None:
+    imports = ("hearing_directory", "states_around_import")
+    files = [path for path in (ROOT / "tests").rglob("test_*.py") if path != Path(__file__)]
+    using = {str(path.relative_to(ROOT)) for path in files if any(name in path.read_text("utf-8") for name in imports)}
+    assert using == set(WITH_FUNASR)

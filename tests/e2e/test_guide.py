@@ -20,6 +20,7 @@ from tests.e2e.published import ROOT, repositories, write_librispeech
 
 from f5_tts.model.checkpoint import read_checkpoint
 from f5_tts.rewards.asr.sensevoice import FILES
+from f5_tts.train import train
 
 pytestmark = pytest.mark.slow
 
@@ -57,18 +58,15 @@ class Clone:
         path = f"{self.folder / '.venv/bin'}:{own['PATH']}"
         return own | HOSTS | {"HOME": str(home), "HF_HOME": str(home / "hf"), "HF_ENDPOINT": self.hub, "PATH": path}
 
-    def paste(self, block: str, *more: str) -> str:
-        """Run a block's text in a shell, with `more` appended to its last command; return the output."""
-        text = f"{block.rstrip()} {' '.join(more)}\n" if more else block
+    def follow(self, block: str) -> None:
+        """Run a block's text in a shell and keep its output; commands that train get `SIZES`."""
+        text = f"{block.rstrip()} {' '.join(SIZES)}\n" if "f5_tts.train" in block else block
         for word, instead in WORDS.items():
             text = text.replace(word, instead)
         run = ["bash", "-e", "-c", text]
         done = subprocess.run(run, cwd=self.folder, env=self.environment(), capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
-        return done.stdout + done.stderr
-
-    def follow(self, block: str) -> None:
-        self.printed[block] = self.paste(block, *(SIZES if "f5_tts.train" in block else []))
+        self.printed[block] = done.stdout + done.stderr
 
     def read(self, path: str) -> dict[str, Any]:
         return torch.load(self.folder / path, weights_only=True)
@@ -78,8 +76,8 @@ class Clone:
 
 
 @pytest.fixture(scope="module")
-def clone(interpreter: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
-    """Run all blocks that install nothing."""
+def clone(states_around_import: object, interpreter: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
+    """Run all blocks that install nothing; FunASR is imported here, too, for the stand-in of its model."""
     work = tmp_path_factory.mktemp("guide")
     folder = work / "f5-tts-rl"
     (folder / "data").mkdir(parents=True)
@@ -174,11 +172,14 @@ def test_every_metric_that_the_guide_names_is_logged_at_every_update(clone: Clon
 
 
 def test_bf16_was_used_and_the_first_loss_differs_from_that_in_single_precision_as_little_as_it_may(
-    clone: Clone,
+    clone: Clone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command = guide.block_with("f5_tts.train.train ").replace("ACCELERATE_MIXED_PRECISION=bf16", "")
+    """Run the first update once more, in this process and without ACCELERATE_MIXED_PRECISION."""
+    monkeypatch.chdir(clone.folder)
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
     base = "ckpts/mini_rl_warmup/pretrained_model_1250000.safetensors"
-    clone.paste(command, *SIZES, *FIRST, f"ckpts.init_from={base}")
+    arguments = guide.arguments("f5_tts.train.train", str(clone.folder))
+    assert train.main([*arguments, *SIZES, *FIRST, f"ckpts.init_from={base}"])
     half, single = clone.rows("mini_rl_warmup")[0]["loss"], clone.rows("single")[0]["loss"]
     assert 1e-7 < abs(half - single) / abs(single) < 2**-6
 

@@ -13,6 +13,8 @@ from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.backbones.unett import UNetT
 from f5_tts.model.cfm import CFM
 
+pytestmark = pytest.mark.slow
+
 FLOAT = 4
 
 

@@ -86,6 +86,7 @@ def test_the_example_speaks_with_two_voices_in_turn(tmp_path: Path, capsys):
     assert rate == 16_000 and "seed 1" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_switch_shortens_the_pauses_of_the_result(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(silence, "MAX_PAUSE_S", 0.02)  # the length of pauses between two words
     slow = [*SPEAK, "-o", str(tmp_path), "--seed", "1", "--fix_duration", "8"]

@@ -80,6 +80,7 @@ def test_the_same_seed_gives_the_same_audio_whatever_the_batch_size_chunks_inclu
             torch.testing.assert_close(one.mel, other.mel, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_with_griffin_lim_which_magnifies_rounding_audio_differs_by_less_than_two_hundredths(mini, voice):
     lines = [line(voice, text, seed) for seed, text in enumerate(TEXTS)]
     for one, other in zip(
@@ -88,12 +89,14 @@ def test_with_griffin_lim_which_magnifies_rounding_audio_differs_by_less_than_tw
         assert (one.wave - other.wave).square().mean() < 0.02**2 * one.wave.square().mean()
 
 
+@pytest.mark.slow
 def test_a_line_sounds_the_same_alone_and_lines_come_back_in_order(humming, voice, short_chunks):
     lines = [line(voice, text, 7) for text in TEXTS]
     for one, speech in zip(lines, humming.synthesize(lines), strict=True):
         torch.testing.assert_close(speech.wave, humming.synthesize([one])[0].wave, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_each_chunk_has_noise_of_its_own_from_the_next_seed(humming, voice, short_chunks):
     speech = humming.synthesize([line(voice, LONG, 5)])[0]
     assert [text for text, _ in speech.chunks] == [
@@ -118,6 +121,7 @@ def test_nothing_to_say_is_no_speech(humming):
 # --- the rules ---
 
 
+@pytest.mark.slow
 def test_chunks_are_faded_into_each_other(humming, voice, short_chunks):
     speech = humming.synthesize([line(voice, LONG)])[0]
     waves = [wave for _, wave in speech.chunks]
@@ -158,6 +162,7 @@ def test_a_quiet_reference_is_raised_for_the_model_and_its_speech_lowered(hummin
     torch.testing.assert_close(soft.wave * 5, full.wave, atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 def test_speed_and_a_fixed_duration_decide_how_long_speech_is(humming, voice):
     prompt = len(voice.wave) // HOP
 
@@ -190,6 +195,7 @@ def test_only_a_model_that_knows_full_stops_is_shown_one_after_the_reference(min
 # --- messages ---
 
 
+@pytest.mark.slow
 def test_symbols_outside_the_vocabulary_are_listed_once(humming, voice, capsys):
     humming.synthesize([line(voice, "one, two, TEN."), line(voice, "one, six")])
     assert capsys.readouterr().out == "not in the model's vocabulary, so read as spaces: ',', '.', 'E', 'N', 'T'\n"
@@ -220,6 +226,7 @@ def test_a_seed_is_the_one_asked_for_or_a_new_one():
 # --- the solver ---
 
 
+@pytest.mark.slow
 def test_the_solver_that_is_asked_for_is_the_one_that_speaks(humming, voice):
     one = line(voice, "nine four eight")
     (request,) = humming.prepare(one).requests
@@ -230,6 +237,7 @@ def test_the_solver_that_is_asked_for_is_the_one_that_speaks(humming, voice):
     assert (spoken - humming.synthesize([one])[0].mel).abs().mean() > 0.01
 
 
+@pytest.mark.slow
 def test_the_pruned_time_grid_is_used_unless_switched_off(humming, voice):
     grids = [humming.with_overrides(["infer.nfe_step=5", f"infer.epss={epss}"]) for epss in ("true", "false")]
     pruned, plain = (speaker.synthesize([line(voice, "nine four eight")])[0].mel for speaker in grids)

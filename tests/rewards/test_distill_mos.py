@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 RATE = 16_000
 WAVS = Path(__file__).parents[2] / "data" / "mini_custom" / "wavs"
-NAMES = [f"{voice}_prompt_{index}" for voice in ("dev_00_dev", "test_02_test") for index in range(3)]
+NAMES = ["dev_00_dev_prompt_0", "test_02_test_prompt_0"]
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,6 @@ def noise(samples: int) -> torch.Tensor:
     return 0.1 * torch.randn(samples, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.slow
 def test_scores_are_those_of_the_published_code(judge, recordings):
     """Score one short clip and one of two segments; the expected values are those of distillmos 0.9.1 itself."""
     torch.testing.assert_close(
@@ -48,7 +47,6 @@ def test_scores_are_those_of_the_published_code(judge, recordings):
     assert "distillmos" not in sys.modules
 
 
-@pytest.mark.slow
 def test_recordings_sound_better_than_noisy_and_vocoded_copies(judge, recordings):
     model = compose_config("F5TTS_Mini", [], TrainConfig).model
     mel, vocoder = LogMel(model.mel_spec), build_vocoder(model)

@@ -41,6 +41,8 @@ from f5_tts.rewards.speaker.wespeaker_sim import WespeakerSim
 from f5_tts.scripts.budget import main
 from f5_tts.scripts.budget import table as in_words
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 MIB = 2**20
 HEAD = 1024 * 100 + 100  # weights of the Gaussian head
@@ -122,7 +124,6 @@ def test_the_vocoder_and_the_small_speaker_encoder_have_the_sizes_that_are_writt
     assert sum(part.numel() for part in encoder.parameters()) == VoiceSim.num_parameters
 
 
-@pytest.mark.slow
 def test_the_guides_command_fits_and_config_and_docs_say_by_how_much(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     parts = budget(guides_run(), 30.0)
@@ -144,7 +145,6 @@ def test_activations_are_those_of_a_real_pass():
     assert sizes(run, 2.0)["activations, forward and backward"] == ("GPU", expected)
 
 
-@pytest.mark.slow
 def test_weights_gradients_average_and_reference_are_four_bytes_a_number_each_where_its_key_says():
     run = tiny_run()
     size = 4 * sum(trained_sizes(weightless(run.model), run.lora))
@@ -161,7 +161,6 @@ def test_weights_gradients_average_and_reference_are_four_bytes_a_number_each_wh
 IN_SHARDS = ("optim.shard=true", "optim.bnb_optimizer=false", "optim.ema.device=null")
 
 
-@pytest.mark.slow
 def test_in_shards_each_process_holds_its_rows_of_everything_and_some_layers_whole_for_a_while():
     run = tiny_run(*IN_SHARDS)
     shapes = [weight.shape for weight in weightless(run.model).parameters()]
@@ -189,7 +188,6 @@ def test_shards_of_the_published_model_have_the_sizes_that_the_page_tells():
     assert f"{millions[8]} of 8, {millions[64]} of 64" in page
 
 
-@pytest.mark.slow
 def test_what_does_not_go_with_shards_is_no_advice(capsys: pytest.CaptureFixture[str]):
     main([*GUIDE, *TINY, *IN_SHARDS, "--seconds", "1", "--limit", "0.01", "--processes", "4"])
     output = capsys.readouterr().out
@@ -197,7 +195,6 @@ def test_what_does_not_go_with_shards_is_no_advice(capsys: pytest.CaptureFixture
     assert "lora.rank=16" in output and "bnb_optimizer=true" not in output
 
 
-@pytest.mark.slow
 def test_what_a_run_does_not_build_is_not_counted():
     assert "reference" not in sizes(tiny_run("rl.kl_weight=0"))
     assert "vocoder" not in sizes(tiny_run("model.vocoder.name=griffin_lim"))
@@ -262,7 +259,6 @@ def test_the_memory_of_the_vocoders_gradient_is_the_one_that_is_written_down():
     assert counter.peak / MIB == pytest.approx(VOCOS_MIB_PER_S * frames / 93.75, rel=0.05)
 
 
-@pytest.mark.slow
 def test_draft_with_both_reward_models_on_the_gpu_fits_into_8_gb_as_the_page_says():
     """Estimate the guide's model with adapters in bf16, one step differentiated, for clips of 30 s."""
     settings = ("rl.algorithm=draft", "rl.draft.last_steps=1", "lora.rank=16", "optim.mixed_precision=bf16")
@@ -282,7 +278,6 @@ def test_a_loss_of_unknown_size_is_named(
     assert "the loss of own_loss:Mine, whose size is not known here" in capsys.readouterr().out
 
 
-@pytest.mark.slow
 def test_recorded_samples_are_those_of_an_update():
     """One prompt has four samples of 94 frames with 100 bins of 4 bytes.
 
@@ -315,7 +310,6 @@ def test_parts_that_take_turns_count_once_by_the_largest():
     assert total_bytes([*parts, MemoryItem("d", "CPU", 100, "")], "GPU") == 17
 
 
-@pytest.mark.slow
 def test_knobs_are_changes_that_spare_the_gpu_something_the_largest_first():
     changes = [*TINY, "rl.rewards.providers.1.config.device=cuda", "optim.ema.device=null"]
     result = suggest_savings("F5TTS_RL", [*GUIDE, *changes], tiny_run(*changes[-2:]), 1.0)
@@ -326,7 +320,6 @@ def test_knobs_are_changes_that_spare_the_gpu_something_the_largest_first():
     assert "optim.bnb_optimizer=true" not in named  # already set
 
 
-@pytest.mark.slow
 def test_the_command_prints_the_table_the_total_and_beyond_the_limit_what_to_change(capsys: pytest.CaptureFixture[str]):
     assert main([*GUIDE, *TINY, "--seconds", "1", "--limit", "0.05"])
     output = capsys.readouterr().out

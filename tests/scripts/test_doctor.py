@@ -174,6 +174,7 @@ def test_an_adapters_first_factor_waits_for_its_second(examine, tuned):
     assert seen["ratio"][1] == "nft has no probability ratio"
 
 
+@pytest.mark.slow
 def test_an_objective_that_learns_through_the_drawing_has_no_ratio_and_reaches_sigma(examine, tuned):
     seen = examine(2, tuned, "rl.algorithm=f5r", "rl.train_sigma=true")
     assert states(seen, "ok") == ORDER[2], seen
@@ -182,6 +183,7 @@ def test_an_objective_that_learns_through_the_drawing_has_no_ratio_and_reaches_s
     )
 
 
+@pytest.mark.slow
 def test_gradients_of_rewards_have_no_ratio_and_reach_a_model_without_a_head(examine, tuned):
     no_head = ["model.output_dist=deterministic", "model.use_rl_head=false"]
     bright = ["rl.rewards.providers=[{name: 'tests.e2e.runs:Bright'}]", "rl.credit=sample"]
@@ -208,6 +210,7 @@ def test_a_missing_data_set_hides_no_checkpoint(examine, tuned):
     assert seen["rollout"] == ("--", "skipped: needs data")
 
 
+@pytest.mark.slow
 def test_a_broken_recording_is_named_and_the_rest_is_tried(examine, tuned, ward):
     path = ward / "data" / "own_custom" / "3.wav"
     whole = path.read_bytes()
@@ -277,6 +280,7 @@ def test_each_reward_is_tried_whatever_is_wrong_with_the_one_before(examine, tun
     )
 
 
+@pytest.mark.slow
 def test_a_reward_that_scores_all_alike_teaches_nothing_and_the_knobs_are_named(examine, tuned):
     seen = examine(2, tuned, reward="same")
     assert states(seen, "FAIL") == ["advantages"] and states(seen, "--") == []
@@ -285,6 +289,7 @@ def test_a_reward_that_scores_all_alike_teaches_nothing_and_the_knobs_are_named(
     assert "0.50 and 0.50, with exchanged audio 0.50 and 0.50, no difference" in seen["rewards"][1]
 
 
+@pytest.mark.slow
 def test_a_config_that_lets_no_gradient_through_is_found(examine, tuned):
     seen = examine(2, tuned, "rl.advantage_clip=0")
     assert states(seen, "FAIL") == ["gradient"]

@@ -163,6 +163,7 @@ def test_a_ring_of_many_sends_nearly_twice_the_gradients(computed: Communication
     assert computed.bytes_sent(512) == 2 * 511 / 512 * computed.gradients
 
 
+@pytest.mark.slow
 def test_what_accumulates_batches_passes_more_often_and_sends_its_gradients_once(computed: CommunicationEstimate):
     once, twice = computed, CommunicationEstimate(*runs(*OPTIONS, "optim.grad_accumulation_steps=2"), seconds=1.0)
     assert twice.bytes_sent(8) == once.bytes_sent(8)
@@ -170,6 +171,7 @@ def test_what_accumulates_batches_passes_more_often_and_sends_its_gradients_once
     assert twice.rollouts == 2 * once.rollouts
 
 
+@pytest.mark.slow
 def test_adapters_are_all_that_is_sent_without_shards_and_in_shards_the_weights_are_too(
     computed: CommunicationEstimate,
 ):

@@ -112,6 +112,7 @@ def fitted(optimizer_of, updates: int = 30) -> tuple[nn.Linear, Optimizer, list[
     return layer, optimizer, losses
 
 
+@pytest.mark.slow
 def test_eight_bits_learn_as_all_bits_do(optim):
     """Compare the losses of 30 updates, within 5 %.
 

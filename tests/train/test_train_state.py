@@ -290,6 +290,7 @@ def test_init_from_may_name_a_file_of_the_hub(tmp_path, monkeypatch):
     assert_equal(run.model.state_dict(), averaged(base))
 
 
+@pytest.mark.slow
 def test_a_pretrained_file_gives_its_average_even_beside_raw_weights_and_no_run_to_go_on_with(tmp_path):
     """Use a training checkpoint of F5-TTS, and one of our own, of the same stage, that recommends its average."""
     other = after(train_state("mse"), 300)
@@ -507,6 +508,7 @@ def lora_run(path: Path, bits: int = 32) -> TrainState:
     return run
 
 
+@pytest.mark.slow
 def test_checkpoints_of_a_run_with_lora_hold_plain_weights_that_speak_as_the_run_does(tmp_path):
     run, plain = lora_run(tmp_path), train_state()
     saved = read_checkpoint(tmp_path / "model_last.pt")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import soxr
 import torch
-from tests.rewards.conftest import process_state
+from tests.conftest import process_state
 from tests.rewards.sensevoice import BPE, LETTERS, RATE, cmvn, tokenizer_file, tones
 from torch import Tensor
 

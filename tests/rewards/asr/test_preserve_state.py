@@ -10,7 +10,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 import torch
-from tests.rewards.conftest import process_state
+from tests.conftest import process_state
 
 from f5_tts.rewards.asr.preserve_state import preserve_process_state
 

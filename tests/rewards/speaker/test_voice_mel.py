@@ -62,6 +62,7 @@ def test_the_loss_of_recordings_is_that_of_their_waveforms_within_0_1(voices, sp
     assert losses[same_voice].max() < losses[others & ~same_voice].min()
 
 
+@pytest.mark.slow
 @all_specs
 def test_its_gradient_agrees_with_finite_differences(spoken, spec):
     voices = VoiceSim()
