@@ -82,3 +82,24 @@ def test_a_stopped_run_goes_on_bit_for_bit_past_the_end_of_an_epoch(kind, data, 
         assert command.main([*options, *data[1], f"ckpts.save_dir={copy}"])
         assert without_times(copy) == without_times(whole)
         assert_equal(copy / "model_last.pt", whole / "model_last.pt")
+
+
+@pytest.mark.slow
+def test_with_more_updates_per_rollout_than_before_a_killed_run_goes_on_bit_for_bit(data, start, tmp_path, monkeypatch):
+    """Let update 4 have two updates of a rollout: with three, the next rollout serves updates 5 and 6 alone."""
+    monkeypatch.chdir(data[0])
+    options = [*KINDS["stage 2, samples, accumulation"][1], *data[1], "optim.learning_rate=1e-3"]
+    first, whole = tmp_path / "first", tmp_path / "whole"
+    first.mkdir()
+    shutil.copy(start, first)
+    saves = ["ckpts.save_per_updates=2", "ckpts.last_per_updates=2", "rl.updates_per_rollout=2", "optim.max_updates=4"]
+    assert train_rl.main([*options, *saves, f"ckpts.save_dir={first}"])
+    shutil.copytree(first, whole)
+    more = ["ckpts.save_per_updates=3", "ckpts.last_per_updates=3", "rl.updates_per_rollout=3", "optim.max_updates=12"]
+    assert train_rl.main([*options, *more, f"ckpts.save_dir={whole}"])
+    drawn = [row["update"] for row in rows(whole) if "ratio/initial_max_dev" in row]
+    assert drawn == [1, 3, 5, 7, 10]
+    killed = interrupted_copy(whole, tmp_path / "killed", 6)
+    assert train_rl.main([*options, *more, f"ckpts.save_dir={killed}"])
+    assert without_times(killed) == without_times(whole)
+    assert_equal(killed / "model_last.pt", whole / "model_last.pt")

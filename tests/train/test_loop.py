@@ -500,9 +500,9 @@ def test_the_least_reward_of_several_items_is_the_least():
 
 def test_a_finished_run_says_so_and_leaves_its_files_alone(tmp_path, capsys):
     run = Run(tmp_path)
-    run.state.update = 3
+    run.state.update, run.state.settings = 3, {"the data set": "2 rows"}
     assert run.fit([points((1.0, 1.0))], total=3)
-    assert "holds all 3 updates of this run" in capsys.readouterr().out
+    assert "holds all 3 updates of this run (mse, 2 rows): nothing left to do" in capsys.readouterr().out
     assert not list(tmp_path.glob("*.pt"))
 
 

@@ -208,6 +208,7 @@ class CkptsConfig:
 
     save_dir: PathText
     init_from: PathText | None
+    allow_changed: bool
     save_per_updates: Count
     last_per_updates: Count
     keep_last_n_checkpoints: Annotated[int, Constraint("a whole number, -1 or more", lambda n: n >= -1)]

@@ -31,6 +31,7 @@ from f5_tts.train.checkpoint_dir import CheckpointDir
 from f5_tts.train.infilling import InfillingLoss
 from f5_tts.train.loop import register_grad_scaler
 from f5_tts.train.optimizer import check_schedule, choose_optimizer
+from f5_tts.train.run_settings import describe_rows
 from f5_tts.train.stage2 import build_models, find_start
 from f5_tts.types import BadRow
 
@@ -164,6 +165,7 @@ def checkpoint(run: RunUnderTest) -> str:
     loaded = load_rl(run, messages) if isinstance(run.cfg, RLTrainConfig) else load(run, messages)
     if loaded is None:
         return f"no checkpoint in ckpts.save_dir={run.cfg.ckpts.save_dir}: training starts from random weights"
+    run.state.settings |= describe_rows(run.plan.dataset.rows) if hasattr(run, "plan") else {}
     run.state.resume(loaded, messages.append)
     return "; ".join(dict.fromkeys([describe_checkpoint(loaded), *messages]))
 

@@ -27,6 +27,7 @@ from f5_tts.model.mel import LogMel
 from f5_tts.rewards.registry import needs_words
 from f5_tts.train.bad_rows import OutageWatch, all_rows_bad, usable_batches
 from f5_tts.train.optimizer import MakeOptimizer, learning_rate_factor
+from f5_tts.train.run_settings import settings_of
 from f5_tts.train.train_state import DataPosition, TrainState
 from f5_tts.types import SpeechBatch, Utterance
 
@@ -137,6 +138,8 @@ def build_train_state(
         scheduler=scheduler,
         objective=cfg.model.objective,
         processes=processes,
+        settings=settings_of(cfg),
+        allow_changed=cfg.ckpts.allow_changed,
         batches_per_update=optim.grad_accumulation_steps * processes / updates_per_rollout(cfg),
     )
 

@@ -33,6 +33,7 @@ from f5_tts.train.build_rl import (
 from f5_tts.train.checkpoint_dir import CheckpointDir
 from f5_tts.train.loop import register_grad_scaler
 from f5_tts.train.optimizer import MakeOptimizer, check_schedule, choose_optimizer
+from f5_tts.train.run_settings import describe_rows
 from f5_tts.train.trackers import Tracker, build_tracker
 from f5_tts.train.train_state import Stateful, TrainState
 from f5_tts.train.validation import Best
@@ -90,6 +91,7 @@ def build_stage2(cfg: RLTrainConfig, accelerator: Accelerator) -> Stage2:
         for name, component in (("baseline", advantage), ("best", best))
         if isinstance(component, Stateful)
     }
+    models.state.settings |= describe_rows(plan.dataset.rows)
     models.state.resume(checkpoint)
     checkpoints.save_initial_weights(models.state)
     return Stage2(

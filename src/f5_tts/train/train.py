@@ -24,6 +24,7 @@ from f5_tts.train.infilling import InfillingLoss
 from f5_tts.train.loop import LoopContext, fit, register_grad_scaler
 from f5_tts.train.metrics_log import MetricsLog
 from f5_tts.train.optimizer import check_schedule, choose_optimizer
+from f5_tts.train.run_settings import describe_rows
 from f5_tts.train.sample_log import ContinuationSamples
 from f5_tts.train.trackers import build_tracker
 
@@ -50,6 +51,7 @@ def train(cfg: TrainConfig) -> bool:
         init_bias_to_mean_mel(model, plan)
     policy = prepare_model(model, accelerator)
     state = build_train_state(cfg, model, vocabulary, total, make_optimizer, world_size)
+    state.settings |= describe_rows(plan.dataset.rows)
     register_grad_scaler(state, accelerator)
     if checkpoint is not None:
         state.resume(checkpoint)

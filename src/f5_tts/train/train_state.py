@@ -26,6 +26,7 @@ from f5_tts.model.checkpoint import (
 )
 from f5_tts.model.fsdp import shard_optimizer_state
 from f5_tts.model.lora import adapter_weights, check_same_lora, load_with_adapters, lora_settings, merged_weights
+from f5_tts.train.run_settings import DATA_SET, compare_settings
 
 OPTIMIZER = "optimizer_class"  # checkpoint key: class of the optimizer whose states it holds
 DEFAULT_OPTIMIZER = "torch.AdamW"  # class in checkpoints without that key
@@ -86,7 +87,8 @@ class TrainState:
     # file and sha256 of stage 2's initial weights, in the checkpoint folder
     initial_weights: dict[str, str] | None = None
     numbered: list[int] = field(default_factory=list)  # updates whose model_<update>.pt this run has written and kept
-    settings: dict[str, Any] = field(default_factory=dict)  # config keys that change the result, and the data set
+    settings: dict[str, Any] = field(default_factory=dict)  # what changes the result, see run_settings.py
+    allow_changed: bool = False  # ckpts.allow_changed
 
     def payload(self) -> dict[str, object]:
         """Return the payload of a checkpoint."""
@@ -129,11 +131,17 @@ class TrainState:
         window = self.ema.update_every / (1 - self.ema.get_current_decay())
         return "ema" if window < 0.1 * self.update else "raw"
 
+    def describe_run(self) -> str:
+        """Describe what the run trains: its stage, its algorithm in stage 2, and its data set."""
+        parts = [self.objective, *(self.settings.get(key) for key in ("rl.algorithm", DATA_SET))]
+        return ", ".join(part for part in parts if part)
+
     def resume(self, checkpoint: Checkpoint, log: Callable[[str], None] = print) -> None:
         """Resume a run of the same stage; from another stage, or a file without a run, load the weights only."""
         check_spec(checkpoint, self.spec, log)
         payload = checkpoint.payload
         if payload.get("objective") == self.objective and "optimizer_state_dict" in payload:
+            compare_settings(checkpoint, self.settings, self.allow_changed, log)
             adapters = payload.get(LORA, {})
             check_same_lora(checkpoint.path, adapters.get("settings", lora_settings(None)), lora_settings(self.lora))
             load_with_adapters(self.model, match_weights(self.model, checkpoint, log), adapters.get("raw", {}))

@@ -1,0 +1,92 @@
+"""Settings of a run that change its result; a checkpoint records them, and a resume says what has changed since."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from f5_tts.config.checks import as_override, typed_values
+from f5_tts.config.schema import TrainConfig
+from f5_tts.data.rows import Row
+from f5_tts.model.checkpoint import Checkpoint
+
+DATA_SET = "the data set"  # entry beside the config keys: its size and checksum
+NEED_PERMISSION = (DATA_SET, "rl.algorithm")  # a run with another one is another run
+WITHOUT_EFFECT = (
+    "ckpts.",
+    "eval.",
+    "infer.",
+    "audition.",
+    "datasets.name",  # the rows count, see DATA_SET
+    "datasets.max_empty_batches",
+    "datasets.num_workers",
+    "model.name",
+    "model.sample_from_dist",
+    "model.tokenizer_path",  # the symbols count, see check_spec
+    "model.arch.checkpoint_activations",
+    "optim.max_skips",
+    "optim.shard",
+    "optim.ema.device",
+    "rl.ref_model_device",
+    "rl.rewards.overlap",
+    "rl.stop_when",
+)  # keys, or prefixes of keys, that leave the result as it is
+REPORTED_ELSEWHERE = (
+    "model.backbone",
+    "model.tokenizer",
+    "model.arch.",
+    "model.mel_spec.",
+    "lora.",
+    "optim.learning_rate",
+    "optim.bnb_optimizer",
+)  # those that a resume compares by other entries of the checkpoint
+
+
+def settings_of(cfg: TrainConfig) -> dict[str, Any]:
+    """Return all keys that change the result of a run, with their values."""
+    values = {key: value for key, value, _ in typed_values(cfg) if ".worker" not in key}
+    return {key: value for key, value in values.items() if not key.startswith(WITHOUT_EFFECT)}
+
+
+def describe_rows(rows: Sequence[Row]) -> dict[str, str]:
+    """Return the entry for the data set: how many rows, and a checksum of texts, speakers and durations in order."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(f"{row.sentence}\0{row.speaker}\0{row.duration:.2f}\n".encode(errors="surrogatepass"))
+    return {DATA_SET: f"{len(rows)} rows with checksum {digest.hexdigest()[:8]}"}
+
+
+def compare_settings(
+    checkpoint: Checkpoint, current: dict[str, Any], allow_changed: bool, log: Callable[[str], None]
+) -> None:
+    """Report each setting that differs from that of the checkpoint's run; older checkpoints record none.
+
+    Raises:
+        ValueError: the data set or the algorithm differs, without ckpts.allow_changed.
+    """
+    saved = checkpoint.payload.get("settings", current)
+    changed = [key for key in sorted(saved.keys() | current.keys()) if saved.get(key) != current.get(key)]
+    if DATA_SET not in current:  # not read, in the doctor
+        changed = [key for key in changed if key != DATA_SET]
+    lines = {key: change_of(key, saved, current) for key in changed if key_is_reported_here(key)}
+    other_run = [lines[key] for key in NEED_PERMISSION if key in lines]
+    if other_run and not allow_changed:
+        raise ValueError(
+            f"{checkpoint.path} is of another run: {'; '.join(other_run)}. Choose another ckpts.save_dir, with "
+            f"ckpts.init_from={checkpoint.path} to start from these weights, or go on in this folder with "
+            "ckpts.allow_changed=true"
+        )
+    for line in lines.values():
+        log(line)
+
+
+def key_is_reported_here(key: str) -> bool:
+    """Check whether no other part of a resume reports a change of this key; dropout is no part of a model's spec."""
+    return key == "model.arch.dropout" or not key.startswith(REPORTED_ELSEWHERE)
+
+
+def change_of(key: str, saved: dict[str, Any], current: dict[str, Any]) -> str:
+    """Describe how a setting has changed."""
+    old, new = (as_override(side[key]) if key in side else "absent" for side in (saved, current))
+    return f"{key} is {new} from here on; before it was {old}"
