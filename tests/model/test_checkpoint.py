@@ -511,3 +511,17 @@ def test_a_new_file_takes_the_place_of_the_old_one_and_of_a_part_left_by_an_inte
     write_checkpoint(path, {"model_state_dict": {"transformer.a": torch.ones(1)}})
     assert [found.name for found in tmp_path.iterdir()] == [path.name]
     assert read_checkpoint(path).weights["transformer.a"] == 1
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"numbered": ["/../../other"]}, "numbered holds more than whole numbers"),
+        ({"settings": {1: 2}}, "settings holds more than text as keys"),
+        ({"batches": -1}, "batches=-1, below 0"),
+    ],
+)
+def test_entries_that_a_resume_relies_on_are_checked(tmp_path, entry, message: str):
+    torch.save({"model_state_dict": {"w": torch.zeros(1)}, **entry}, tmp_path / "model_last.pt")
+    with pytest.raises(ValueError, match=message):
+        read_checkpoint(tmp_path / "model_last.pt")

@@ -83,3 +83,15 @@ def test_files_that_a_killed_run_makes_again_stay(tmp_path, settings: dict[str, 
         checkpoints.save_if_due(after(resumed, 1))
     assert names(tmp_path) == ["model_10.pt", "model_last.pt"]
     assert read_checkpoint(tmp_path / "model_10.pt").payload["numbered"] == [10]
+
+
+def test_the_best_of_an_abandoned_branch_and_of_an_earlier_run_is_set_aside_and_an_own_one_stays(tmp_path):
+    run = saved(tmp_path / "model_last.pt", run_with({"optim.seed": 1}, 2))
+    for update, left in ((2, ["model_best.pt", "model_last.pt"]), (3, ["model_last.pt", "set_aside"])):
+        saved(tmp_path / "model_best.pt", after(run, update - run.update))
+        resumed = start_of(folder(tmp_path), "grpo")
+        folder(tmp_path).set_aside_others(resumed)
+        assert names(tmp_path) == left
+    saved(tmp_path / "model_best.pt", run)
+    folder(tmp_path).set_aside_others(train_state("grpo"))
+    assert names(tmp_path / "set_aside") == ["model_best.pt", "model_best_2.pt"]

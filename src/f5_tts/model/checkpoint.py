@@ -28,6 +28,7 @@ from f5_tts.model.safe_load import check_tensors, checksum, read_file
 RAW, EMA = "model_state_dict", "ema_model_state_dict"  # keys of the weights in a training checkpoint
 LORA = "lora"  # key of LoRA settings and adapters in a training checkpoint, whose weights are merged
 LAST = "model_last.pt"  # the newest state of a run
+BEST = "model_best.pt"  # the state with the best validation
 EMA_PREFIX = "ema_model."
 HEAD = "transformer.proj_out_ln_sig."
 TEXT_EMBEDDING = "transformer.text_embed.text_embed.weight"  # one row per symbol, and one for the filler
@@ -58,6 +59,11 @@ PAYLOAD_TYPES: dict[str, type] = {
     "numbered": list,
     "settings": dict,
 }  # types of the optional entries of a checkpoint
+ELEMENT_TYPES = {
+    "vocabulary": (str, "text"),
+    "numbered": (int, "whole numbers"),
+    "settings": (str, "text as keys"),
+}  # types of their elements
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -190,8 +196,11 @@ def check_payload(payload: Mapping[Any, Any], path: Path) -> None:
             raise ValueError(
                 f"{path} is no checkpoint: {key} is {type(payload[key]).__name__}, where {kind.__name__} is expected"
             )
-    if not all(isinstance(symbol, str) for symbol in payload.get("vocabulary", [])):
-        raise ValueError(f"{path} is no checkpoint: vocabulary holds more than text")
+    for key, (kind, name) in ELEMENT_TYPES.items():
+        if not all(isinstance(element, kind) for element in payload.get(key, [])):
+            raise ValueError(f"{path} is no checkpoint: {key} holds more than {name}")
+    if payload.get("batches", 0) < 0:
+        raise ValueError(f"{path} is no checkpoint: its place in the data is batches={payload['batches']}, below 0")
     if payload.get("recommended", "raw") not in ("raw", "ema"):
         raise ValueError(f"{path} recommends {payload['recommended']!r}, which is neither raw nor ema")
     for weights in (payload.get(RAW, {}), payload.get(EMA, {})):

@@ -14,6 +14,7 @@ from f5_tts.config.schema import CkptsConfig
 from f5_tts.download.hub import find_file
 from f5_tts.files import ensure_writable_dir
 from f5_tts.model.checkpoint import (
+    BEST,
     LAST,
     TEMP_GLOB,
     Checkpoint,
@@ -141,7 +142,7 @@ class CheckpointDir:
             state.initial_weights = {"file": name, "sha256": sha256_of(self.path / name)}
 
     def set_aside_others(self, state: TrainState) -> None:
-        """Move numbered checkpoints of other runs out of the way, see set_aside.py; all ranks must have read theirs."""
+        """Move checkpoints of other runs out of the way, see set_aside.py; all ranks must have read theirs."""
         if self.is_main:
             set_aside_others(self.path, self.start, state)
 
@@ -198,7 +199,7 @@ class CheckpointDir:
 
     def save_best(self, state: TrainState) -> None:
         """Save `model_best.pt`, which recommends the raw weights; no run resumes from it, and it is never pruned."""
-        self.write("model_best.pt", lambda: state.payload() | {"recommended": "raw"})
+        self.write(BEST, lambda: state.payload() | {"recommended": "raw"})
 
 
 def recovery_advice(path: Path) -> str:
