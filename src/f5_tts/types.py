@@ -12,6 +12,8 @@ from torch import Tensor
 
 from f5_tts.config.schema import MelSpecConfig
 
+Number = int | float  # of public functions, which programs also give whole numbers
+
 
 def split_range(num: int) -> list[slice]:
     """Split `num` indices into two slices, the larger one first; return one slice for one index."""

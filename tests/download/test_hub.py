@@ -41,7 +41,7 @@ def test_without_a_network_a_sentence_says_what_to_bring_and_who_takes_it(tmp_pa
 
 
 def test_a_download_that_breaks_off_is_a_sentence_with_its_reason(monkeypatch):
-    def fails(repository: str, path: str) -> str:
+    def fails(repository: str, path: str, **_: object) -> str:
         raise HTTPError("connection dropped.")
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", fails)

@@ -31,7 +31,7 @@ def check(cfg: TrainConfig | SynthesisConfig) -> None:
         ConfigError: the message names the first wrong key, its value and what is allowed.
     """
     for key, value, hint in typed_values(cfg):
-        is_huge = isinstance(value, int) and value >= MAX_INT
+        is_huge = isinstance(value, int) and value >= MAX_INT and key != "infer.seed"  # which has a limit of its own
         require(not is_huge, f"{key}={value} is too large: whole numbers are below 2^63")
         rules = [rule for option in (hint, *get_args(hint)) for rule in getattr(option, "__metadata__", ())]
         is_allowed = value is None or all(rule.test(value) for rule in rules)

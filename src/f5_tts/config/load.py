@@ -26,6 +26,7 @@ from f5_tts.files import expand_path, expand_texts, user_path
 
 CONFIG_DIR = Path(__file__).parents[1] / "configs"
 MAX_CONFIG_CHARS = 100_000  # characters
+OLD_NAMES = {"F5-TTS": "F5TTS_Base", "E2-TTS": "E2TTS_Base"}  # names of models in old programs
 MAX_YAML_ALIASES = 20  # nested aliases expand exponentially
 YAML_ERRORS = (
     yaml.YAMLError,
@@ -70,14 +71,13 @@ def compose_config(name: str, overrides: list[str], schema: type[TrainConfigT]) 
 def compose_synthesis_config(name: str, overrides: list[str], file: str | None = None) -> SynthesisConfig:
     """Compose the synthesis sections of the config `name`, or of a YAML `file`, with `overrides`, and check them.
 
-    The file may be a config of upstream F5-TTS. Of its sections only `model` and `infer` are read, without
-    `model.arch.attn_backend`, which selects how attention is computed, not what. Missing keys come from the configs
-    that its `defaults` list names, else from _base.yaml.
+    The file may be a config of upstream F5-TTS. Of its sections only `model` and `infer` are read. Missing
+    keys come from the configs that its `defaults` list names, else from _base.yaml.
 
     Raises:
         ConfigError: the config, the file or a key does not exist, or a value is invalid.
     """
-    name = name.removesuffix(".yaml")
+    name = OLD_NAMES.get(name, name.removesuffix(".yaml"))
     cfg = OmegaConf.structured(SynthesisConfig)
     if file is None:
         require_config(name)
@@ -228,9 +228,6 @@ def synthesis_sections(values: Node) -> dict[str, Node]:
 
 def merge_file(cfg: Node, values: dict[str, Any], file: str) -> Node:
     """Merge the synthesis sections of a config file into `cfg`; raise ConfigError that names the wrong key."""
-    arch = values["model"].get("arch")
-    if isinstance(arch, dict):
-        arch.pop("attn_backend", None)
     try:
         # merging alone first: its errors name the key
         OmegaConf.merge(OmegaConf.structured(SynthesisConfig), synthesis_sections(values))

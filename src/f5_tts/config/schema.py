@@ -64,7 +64,7 @@ NonNegative = Annotated[float, Constraint("a number, 0 or more", lambda x: 0 <= 
 Positive = Annotated[float, Constraint("a number above 0", lambda x: 0 < x < math.inf)]
 Speed = Annotated[float, Constraint("a number from 0.01 on", lambda x: 0.01 <= x < math.inf)]
 Minutes = Annotated[float, Constraint("a number above 0 and at most 600", lambda x: 0 < x <= 600)]
-Seed = Annotated[int, Constraint("a whole number from 0 to 2^31", lambda n: 0 <= n <= 2**31)]
+Seed = Annotated[int, Constraint("a whole number below 2^64", lambda n: n < 2**64)]
 Finite = Annotated[float, Constraint("a number", math.isfinite)]
 Fraction = Annotated[float, Constraint("a number from 0 to 1", lambda x: 0 <= x <= 1)]
 Sway = Annotated[float, Constraint("a number from -1 to 1", lambda x: -1 <= x <= 1)]
@@ -114,6 +114,7 @@ class ArchConfig:
     text_embedding_average_upsampling: bool
     qk_norm: Annotated[str, one_of("rms_norm")] | None
     pe_attn_head: Count | None
+    attn_backend: Annotated[str, one_of("torch", "flash_attn")]
     attn_mask_enabled: bool
     long_skip_connection: bool
     skip_connect_type: Annotated[str, one_of("concat", "add", "none")]

@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from f5_tts.files import HUB, user_path
+
+CACHE_DIR: ContextVar[str | None] = ContextVar("CACHE_DIR", default=None)  # folder of the cache; None: the hub's own
+
+
+@contextmanager
+def hub_cache(folder: str | None) -> Iterator[None]:
+    """Download into this cache folder inside the block; None means the hub's own."""
+    token = CACHE_DIR.set(folder)
+    try:
+        yield
+    finally:
+        CACHE_DIR.reset(token)
 
 
 def find_file(name: str, key: str) -> Path:
@@ -49,8 +64,9 @@ def download_from_hub(repository: str, path: str) -> Path:
     from huggingface_hub.errors import HTTPError  # pyright: ignore[reportPrivateImportUsage]
 
     try:
-        cached = try_to_load_from_cache(repository, path)
-        return Path(cached if isinstance(cached, str) else hf_hub_download(repository, path))
+        folder = CACHE_DIR.get()
+        cached = try_to_load_from_cache(repository, path, cache_dir=folder)
+        return Path(cached if isinstance(cached, str) else hf_hub_download(repository, path, cache_dir=folder))
     except (OSError, ValueError, HTTPError) as error:
         reason = str(error).partition("\n")[0].rstrip(".")
         raise FileNotFoundError(f"{path} of {repository} could not be downloaded ({reason})") from error

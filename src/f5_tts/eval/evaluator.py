@@ -18,7 +18,7 @@ from f5_tts.eval.results import ASR_METRICS, named_metrics
 from f5_tts.eval.statistics import Score
 from f5_tts.eval.test_set import EvalItem
 from f5_tts.infer.sample import Request, sample_requests
-from f5_tts.infer.synthesizer import generate_batched
+from f5_tts.infer.synthesizer import generate_batched, progress_bar
 from f5_tts.model.build import build_model, build_vocoder
 from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import HEAD, Checkpoint, load_weights
@@ -75,7 +75,9 @@ class EvalSynthesizer:
             return sample_requests(model, batch, self.vocabulary, times, cfg_strength)
 
         title = None if quiet else f"synthesizing, guidance {cfg_strength:g}"
-        generated = generate_batched(requests, mels, self.vocoder, batch_size=self.settings.batch_size, title=title)
+        generated = generate_batched(
+            requests, mels, self.vocoder, batch_size=self.settings.batch_size, progress=progress_bar(title)
+        )
         return [audio.wave for audio in generated]
 
     def real_time_factor(self, seconds: float, clips: Iterable[Tensor]) -> float:

@@ -20,21 +20,34 @@ PUBLISHED = {
 
 
 def load_synthesizer(
-    cfg: SynthesisConfig, ckpt_file: str = "", vocab_file: str = "", device: str | None = None
+    cfg: SynthesisConfig,
+    ckpt_file: str = "",
+    vocab_file: str = "",
+    device: str | None = None,
+    use_ema: bool | None = None,
 ) -> Synthesizer:
     """Load a model for synthesis on `device`, by default a GPU if there is one.
 
     `ckpt_file` and `vocab_file` are paths or hf://org/repo/path. Without `ckpt_file`, the published checkpoint of the
-    config's model is downloaded. Where possible, ValueError or FileNotFoundError is raised before the model is built.
+    config's model is downloaded. `use_ema` chooses between the averaged and the raw weights of a training checkpoint;
+    None means those that the file recommends. Where possible, ValueError or FileNotFoundError is raised before the
+    model is built.
     """
     target_device = find_device(device)
     vocoder = build_vocoder(cfg.model)
-    checkpoint = read_checkpoint(find_checkpoint(cfg.model.name, ckpt_file)).with_weights()
+    checkpoint = choose_weights(read_checkpoint(find_checkpoint(cfg.model.name, ckpt_file)), use_ema)
     vocabulary = find_vocabulary(vocab_file, checkpoint, cfg.model)
     check_spec(checkpoint, ModelSpec.of(cfg.model, vocabulary))
     model = build_model(inference_config(cfg.model, checkpoint), vocabulary)
     load_weights(model, checkpoint)
     return Synthesizer(model.to(target_device).eval(), vocabulary, vocoder, cfg)
+
+
+def choose_weights(checkpoint: Checkpoint, use_ema: bool | None) -> Checkpoint:
+    """Return the checkpoint with its averaged or raw weights; a file of bare weights has one kind only."""
+    if use_ema is None or checkpoint.path.suffix == ".safetensors":
+        return checkpoint.with_weights()
+    return checkpoint.with_weights("ema" if use_ema else "raw")
 
 
 def inference_config(model: ModelConfig, checkpoint: Checkpoint) -> ModelConfig:

@@ -25,6 +25,7 @@ class Reference:
     wave: Float[Tensor, " nw"]  # at its recorded level
     sample_rate: int  # Hz
     text: str
+    is_complete: bool = False  # the text is the whole prompt: no full stop is added
 
     @property
     def seconds(self) -> float:
@@ -38,14 +39,30 @@ class Reference:
 
 
 def read_reference(
-    path: str | Path, text: str, sample_rate: int, asr: Callable[[Tensor, int], str] = transcribe
+    path: str | Path,
+    text: str,
+    sample_rate: int,
+    asr: Callable[[Tensor, int], str] = transcribe,
+    log: Callable[[str], object] = print,
 ) -> Reference:
-    """Read a reference recording of any sample rate; transcribe it if `text` is empty.
-
-    Silence at its ends is trimmed. A recording longer than 12 s is cut at the quietest moment between 6 and 12 s, with
-    a message on stdout. F5-TTS looks for pauses of a second, then of a tenth, and cuts at 12 s if it finds none.
+    """Read a reference recording of any sample rate, trimmed; transcribe it if `text` is empty.
 
     Raises ValueError for a recording that is too short or too quiet, or without recognizable words.
+    """
+    wave = trim_reference(path, sample_rate, log)
+    words = text.strip() or transcribe_reference(path, wave, sample_rate, asr)
+    if not text.strip():
+        log(f"{path} says: {words}")
+    return Reference(wave=wave, sample_rate=sample_rate, text=words)
+
+
+def trim_reference(path: str | Path, sample_rate: int, log: Callable[[str], object] = print) -> Float[Tensor, " nw"]:
+    """Read a recording and trim it.
+
+    Silence at its ends is trimmed. A recording longer than 12 s is cut at the quietest moment between 6 and 12 s, with
+    a message to `log`. F5-TTS looks for pauses of a second, then of a tenth, and cuts at 12 s if it finds none.
+
+    Raises ValueError for a recording that is too short or too quiet.
     """
     recording = load_audio(path, sample_rate)
     loudest = float(level_db(recording, sample_rate).max())
@@ -59,22 +76,19 @@ def read_reference(
             f"{path} holds {seconds:.2f} s of sound; a reference needs {MIN_REFERENCE_S} s, better 3 to 12 s"
         )
     if len(wave) < len(trimmed):
-        print(
+        log(
             f"{path} is too long: its first {seconds:.1f} s are used, and ref_text must be the transcript of these "
             "alone"
         )
-    return Reference(
-        wave=wave, sample_rate=sample_rate, text=text.strip() or transcribe_reference(path, wave, sample_rate, asr)
-    )
+    return wave
 
 
 def transcribe_reference(path: str | Path, wave: Tensor, sample_rate: int, asr: Callable[[Tensor, int], str]) -> str:
-    """Transcribe the recording and print the result, because a wrong word degrades the synthesis."""
+    """Transcribe the recording; the result is to be shown, because a wrong word degrades the synthesis."""
     try:
         text = asr(wave, sample_rate).strip()
     except ImportError as error:
         raise ImportError(f"{path} has no ref_text, and {error}; or give its text as ref_text") from error
     if not text:
         raise ValueError(f"no words were recognized in {path}: give its text as ref_text")
-    print(f"{path} says: {text}")
     return text

@@ -69,7 +69,7 @@ def initial_noise(request: Request) -> Float[Tensor, "n d"]:
 
 def noise_stream(request: Request) -> Iterator[Float[Tensor, "n d"]]:
     """Yield the noise of a request's seed: the initial noise, then the noise of each drawn velocity."""
-    generator = torch.Generator().manual_seed(request.seed)
+    generator = torch.Generator().manual_seed(request.seed % 2**64)
     while True:
         yield torch.randn(request.total, request.prompt_mel.shape[1], generator=generator)
 

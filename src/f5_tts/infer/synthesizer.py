@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -19,6 +21,7 @@ from f5_tts.infer.chunking import (
     chunk_size,
     cross_fade,
     gain,
+    num_bytes,
     speech_frames,
     split_text,
     with_full_stop,
@@ -31,7 +34,8 @@ from f5_tts.model.flow import time_grid
 from f5_tts.model.mel import LogMel, frames_in
 from f5_tts.types import Vocoder
 
-NUM_SEEDS = 2**31  # number of possible random seeds
+NUM_SEEDS = 2**31  # number of seeds that are drawn from
+Progress = Callable[[Sequence[Any]], Iterable[Any]]  # a progress bar around batches or chunks, such as tqdm
 MAX_PADDING_RATIO = 1.5  # padded frames of a batch per frame of its items
 MIN_FRAMES = 2  # of a chunk; a single frame has no audio
 
@@ -41,7 +45,7 @@ class SynthesisInput:
     """Text to synthesize and its reference voice."""
 
     reference: Reference
-    text: str
+    text: str | Sequence[str]  # of any length, or its chunks
     seed: int  # of its noise; the result does not depend on the other inputs
     speed: float  # relative to the reference: 2 is twice as fast
 
@@ -94,7 +98,7 @@ class Synthesizer:
         """Return a synthesizer of the same model with other settings, e.g. `infer.nfe_step=16`."""
         return Synthesizer(self.model, self.vocabulary, self.vocoder, with_overrides(self.cfg, overrides))
 
-    def synthesize(self, inputs: Sequence[SynthesisInput]) -> list[SynthesisResult]:
+    def synthesize(self, inputs: Sequence[SynthesisInput], progress: Progress | None = None) -> list[SynthesisResult]:
         """Synthesize each input, in order; the chunks of all inputs are batched by length.
 
         Symbols outside the vocabulary are printed once and read as spaces. Raises ValueError for a text without a known
@@ -102,31 +106,53 @@ class Synthesizer:
         """
         prepared_inputs = [self.prepare(item) for item in inputs]
         requests = [request for prepared in prepared_inputs for request in prepared.requests]
-        unknown = self.vocabulary.unknown([request.text for request in requests])
-        if unknown:
-            print(f"not in the model's vocabulary, so read as spaces: {', '.join(map(repr, unknown))}")
+        self.report_unknown(requests)
         generated = iter(
             generate_batched(
-                requests, self.generate_mels, self.vocoder, batch_size=self.cfg.infer.batch_size, title="speaking"
+                requests,
+                self.generate_mels,
+                self.vocoder,
+                batch_size=self.cfg.infer.batch_size,
+                progress=progress or progress_bar("speaking"),
             )
         )
         return [self.assemble(prepared, [next(generated) for _ in prepared.requests]) for prepared in prepared_inputs]
 
+    def stream(self, item: SynthesisInput, progress: Progress) -> Iterator[Float[Tensor, " nw"]]:
+        """Synthesize an input chunk by chunk: yield the waveform of each, before joining, as soon as it is done."""
+        prepared = self.prepare(item)
+        self.report_unknown(prepared.requests)
+        for request in progress(prepared.requests):
+            (audio,) = generate_batched(
+                [request], self.generate_mels, self.vocoder, batch_size=1, progress=progress_bar(None)
+            )
+            yield audio.wave / prepared.reference_gain
+
+    def report_unknown(self, requests: Sequence[Request]) -> None:
+        """Print the symbols of the texts that are not in the vocabulary."""
+        unknown = self.vocabulary.unknown([request.text for request in requests])
+        if unknown:
+            print(f"not in the model's vocabulary, so read as spaces: {', '.join(map(repr, unknown))}")
+
     def prepare(self, item: SynthesisInput) -> PreparedInput:
         """Split an input into chunks and build their requests; chunk i uses the input's seed + i."""
-        text = " ".join(item.text.split())
+        given = [item.text] if isinstance(item.text, str) else item.text
+        text = " ".join(" ".join(given).split())
         self.check_text(text, "gen_text")
         self.check_text(item.reference.text, "ref_text")
         reference, reference_gain = item.reference, gain(item.reference.rms, self.cfg.infer.target_rms)
-        prompt = self.prompt_text(reference.text)
-        texts = split_text(text, chunk_size(prompt, reference.seconds, item.speed))
+        prompt = self.prompt_text(reference)
+        size = chunk_size(prompt, reference.seconds, item.speed)
+        texts = split_text(text, size) if isinstance(item.text, str) else list(item.text)
         mel = self.mel(reference_gain * reference.wave[None])[0]
         hops = len(mel) - self.edge_frames
+        text_bytes = sum(map(num_bytes, texts))
         requests = [
             Request(
                 prompt_mel=mel,
                 text=with_trailing_space(prompt) + chunk,
-                frames=self.frames(hops, with_trailing_space(prompt), chunk, item.speed) - self.edge_frames,
+                frames=self.frames(hops, with_trailing_space(prompt), chunk, item.speed, num_bytes(chunk) / text_bytes)
+                - self.edge_frames,
                 seed=item.seed + i,
             )
             for i, chunk in enumerate(texts)
@@ -143,12 +169,14 @@ class Synthesizer:
         if not symbols & self.vocabulary.ids.keys():
             raise ValueError(f"the model's vocabulary holds none of the symbols of {key} {text[:40]!r}")
 
-    def prompt_text(self, text: str) -> str:
-        """Return the reference text, with a full stop at its end if the vocabulary has one."""
-        return with_full_stop(text) if "." in self.vocabulary.ids else text
+    def prompt_text(self, reference: Reference) -> str:
+        """Return the reference text, with a full stop at its end if the vocabulary has one, else without."""
+        if "." not in self.vocabulary.ids:
+            return reference.text.rstrip(". ")
+        return reference.text if reference.is_complete else with_full_stop(reference.text)
 
-    def frames(self, prompt_frames: int, prompt: str, text: str, speed: float) -> int:
-        """Compute the frames of a chunk from its length, or from what infer.fix_duration leaves.
+    def frames(self, prompt_frames: int, prompt: str, text: str, speed: float, share: float) -> int:
+        """Compute the frames of a chunk from its length, or its share of what infer.fix_duration leaves.
 
         The result has at least one frame per symbol. Raises ValueError if the reference fills infer.fix_duration.
         """
@@ -156,8 +184,9 @@ class Synthesizer:
         if fixed_seconds is None:
             num_frames = speech_frames(prompt_frames, prompt, text, speed)
         else:
-            num_frames = int(fixed_seconds * self.cfg.model.mel_spec.frames_per_second) - prompt_frames
-            if num_frames < 1:
+            left = int(fixed_seconds * self.cfg.model.mel_spec.frames_per_second) - prompt_frames
+            num_frames = int(share * left)
+            if left < 1:
                 seconds = prompt_frames / self.cfg.model.mel_spec.frames_per_second
                 raise ValueError(
                     f"infer.fix_duration={fixed_seconds:g} s leaves no time for the text: the reference takes "
@@ -184,8 +213,18 @@ class Synthesizer:
 
 
 def resolve_seed(infer: InferConfig) -> int:
-    """Return the configured seed, or draw one."""
-    return random.randrange(NUM_SEEDS) if infer.seed is None else infer.seed
+    """Return the configured seed, or draw one where it is null or negative."""
+    return random.randrange(NUM_SEEDS) if infer.seed is None or infer.seed < 0 else infer.seed
+
+
+def progress_bar(title: str | None) -> Progress:
+    """Return a progress bar over batches with this title, or none without a title."""
+    return partial(tqdm, desc=title, unit="batch", disable=title is None)
+
+
+def as_progress(bar: Any) -> Progress:
+    """Return the function of a progress bar: the bar itself, its method tqdm (as gradio's Progress has), or no bar."""
+    return progress_bar(None) if bar is None else getattr(bar, "tqdm", bar)
 
 
 def generate_batched(
@@ -194,12 +233,12 @@ def generate_batched(
     vocoder: Vocoder,
     *,
     batch_size: int,
-    title: str | None,  # of the progress bar; None: no progress bar
+    progress: Progress,
 ) -> list[GeneratedAudio]:
     """Generate mel and waveform of each request, in order, on the CPU; batched by length."""
     generated: dict[int, GeneratedAudio] = {}
     batches = batches_by_length([request.total for request in requests], batch_size)
-    for batch in tqdm(batches, desc=title, unit="batch", disable=title is None):
+    for batch in progress(batches):
         batch_mels = mels([requests[i] for i in batch])
         lens = torch.tensor([len(mel) for mel in batch_mels], device=batch_mels[0].device)
         waves = vocoder(pad_sequence(batch_mels, batch_first=True), lens)

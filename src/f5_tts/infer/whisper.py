@@ -19,6 +19,7 @@ MAX_CONTEXT_S = 30.0  # context that Whisper was trained with
 LEADING_SILENCE_S = 0.3  # silence before a clip: without it, Whisper makes errors at the start
 FRAMES_PER_S = 100
 REPETITION_PENALTY = 1.2  # without it short clips end in loops; a higher one loses repeated digits
+LANGUAGES = ("en", "english")  # languages of the weights
 TOKENS_PER_S, EXTRA_TOKENS = 6, 4  # maximum tokens of a transcript: per second of the clip, plus a constant
 
 
@@ -83,6 +84,15 @@ def weights_folder(package: str) -> Path:
 def transcribe(wave: Float[Tensor, " nw"], sample_rate: int) -> str:
     """Transcribe a mono waveform of up to 29.7 s; the recognizer is loaded once."""
     return general_whisper().transcribe([to_16k_mono(wave, sample_rate)])[0]
+
+
+def check_language(language: str | None) -> None:
+    """Raise ValueError for a language that the installed weights do not know; None means English."""
+    if language is not None and language.lower() not in LANGUAGES:
+        raise ValueError(
+            f"language={language} cannot be transcribed: the installed weights (Whisper tiny.en) know English alone; "
+            "give the transcript as ref_text"
+        )
 
 
 @cache

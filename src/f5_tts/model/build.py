@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -31,7 +32,13 @@ def build_model(model: ModelConfig, vocabulary: Vocabulary) -> CFM:
             "or use a checkpoint of stage 1 or 2"
         )
     transformer = backbone(model.arch, mel_dim, len(vocabulary), gaussian=gaussian)
-    return CFM(transformer, model.ln_sigma_init, model.sample_from_dist)
+    return CFM(
+        transformer,
+        model.ln_sigma_init,
+        model.sample_from_dist,
+        mel_spec_kwargs=asdict(model.mel_spec),
+        vocab_char_map=None if vocabulary.tokenizer == "byte" else vocabulary.ids,
+    )
 
 
 def build_vocoder(model: ModelConfig) -> GriffinLim | Vocos:

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from f5_tts.model.backbones.layers import Backbone
 from f5_tts.model.heads import Velocity, VelocityModel, init_gaussian_head
+from f5_tts.model.public import PublicMembers
 
 
-class CFM(nn.Module):
+class CFM(PublicMembers):
     """Conditional flow matching (CFM) model; everything that needs gradients goes through `forward`.
 
-    Parameter names carry the prefix `transformer.`, as in published checkpoints.
+    Parameter names carry the prefix `transformer.`, as in published checkpoints. `public` are keyword arguments of
+    F5-TTS's class (`PublicMembers.describe`).
     """
 
-    def __init__(self, transformer: Backbone, ln_sigma_init: float = 0.0, sample_from_dist: bool = False) -> None:
+    def __init__(
+        self, transformer: Backbone, ln_sigma_init: float = 0.0, sample_from_dist: bool = False, **public: Any
+    ) -> None:
         super().__init__()
+        self.describe(**public)
         self.transformer = transformer
         # at inference: sample velocities from the Gaussian head, or use the mean
         self.sample_from_dist = sample_from_dist
@@ -30,6 +36,11 @@ class CFM(nn.Module):
     def is_gaussian(self) -> bool:
         """Check whether the model has a Gaussian head."""
         return self.transformer.proj_out_ln_sig is not None
+
+    def velocity(self, cond: Tensor, text: Tensor, mask: Tensor | None, cfg_strength: float) -> Any:
+        """Return the function (x, t) -> mean velocity of these items."""
+        field = velocity_field(self, cond, text, mask, cfg_strength)
+        return lambda x, time: field(x, time).mean
 
     def freeze_all_but_head(self) -> None:
         """Freeze all weights but those of ln σ; the mean velocity, and so deterministic sampling, does not change."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -40,7 +40,11 @@ PROVENANCE_KEYS = (
     "vocabulary",
 )  # entries of a training checkpoint about its weights
 TEMP_GLOB = ".*.part"  # temporary names during a write
-RUNTIME_KEYS = {"arch.dropout", "arch.checkpoint_activations"}  # keys among them that a run may change
+RUNTIME_KEYS = {
+    "arch.dropout",
+    "arch.checkpoint_activations",
+    "arch.attn_backend",
+}  # keys among them that a run may change
 CHECKSUM = "checksum"  # key in the header of exported weights
 PAYLOAD_TYPES: dict[str, type] = {
     LORA: dict,
@@ -187,6 +191,18 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise ValueError(f"{path} holds neither {RAW} nor {EMA}")
     check_payload(contents, path)
     return Checkpoint(path=path, weights=strip_wrappers(weights), weights_kind=weights_kind, payload=contents)
+
+
+def read_specification(path: Path) -> Checkpoint:
+    """Read a checkpoint without its weights: of a safetensors file the header alone, unchecked."""
+    if path.suffix != ".safetensors":
+        return replace(read_checkpoint(path), weights={})
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} cannot be read as a checkpoint: {error}") from error
+    return Checkpoint(path=path, weights={}, payload=parse_header(header, path))
 
 
 def check_payload(payload: Mapping[Any, Any], path: Path) -> None:
@@ -360,6 +376,11 @@ def read_header(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         raise ValueError(
             f"{path} has a damaged header: it holds {unexpected[0]!r}, which no export writes; export it again"
         )
+    return parse_header(header, path)
+
+
+def parse_header(header: Mapping[str, str], path: Path) -> dict[str, Any]:
+    """Parse the specification in a header; raise ValueError if it is damaged."""
     try:
         return {key: json.loads(header[key]) for key in ("model", "vocabulary") if key in header}
     except (json.JSONDecodeError, RecursionError) as error:

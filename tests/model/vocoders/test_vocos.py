@@ -417,7 +417,7 @@ def test_without_network_and_files_one_sentence_says_what_to_do_by_hand(cached, 
 
 @pytest.mark.parametrize("error", [OSError("disk is full\nat once"), HTTPError("connection dropped.")])
 def test_a_download_that_breaks_off_is_the_same_sentence_with_its_reason(error, monkeypatch):
-    def fails(repository: str, name: str) -> str:
+    def fails(repository: str, name: str, **_: object) -> str:
         raise error
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", fails)

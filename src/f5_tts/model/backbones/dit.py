@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from f5_tts.config.schema import ArchConfig
 from f5_tts.model.backbones.layers import AdaLayerNorm, Attention, Backbone, FeedForward
 from f5_tts.model.heads import velocity_heads
+from f5_tts.model.keywords import takes_keywords
 
 
 class DiTBlock(nn.Module):
@@ -35,6 +36,7 @@ class DiTBlock(nn.Module):
 class DiT(Backbone):
     """Diffusion transformer: velocity at (x_t, t) given prompt frames and text; every norm is conditioned on time."""
 
+    @takes_keywords
     def __init__(self, arch: ArchConfig, mel_dim: int, num_tokens: int, *, gaussian: bool = False) -> None:
         super().__init__(arch, mel_dim, num_tokens)
         self.transformer_blocks = nn.ModuleList(DiTBlock(arch) for _ in range(arch.depth))

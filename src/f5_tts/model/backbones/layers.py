@@ -63,7 +63,9 @@ class Backbone(nn.Module):
             length = x.shape[1]
             lens = x.new_full((len(x),), length, dtype=torch.long) if mask is None else mask.sum(1)
             text_embedding = self.text_embed(text, lens, length, drop_text)
-        h = self.input_embed(x, cond.masked_fill(drop_audio[:, None, None], 0.0), text_embedding, mask)
+        cond = cond.masked_fill(drop_audio[:, None, None], 0.0)
+        dtype = next(self.parameters()).dtype  # half precision, where a program chose it
+        h = self.input_embed(x.to(dtype), cond.to(dtype), text_embedding, mask)
         h = self.run_blocks(h, self.time_embed(time), mask)
         return Velocity(
             self.proj_out(h), None if self.proj_out_ln_sig is None else self.proj_out_ln_sig(h), text_embedding
@@ -90,7 +92,7 @@ class TimeEmbedding(nn.Module):
         half = self.FREQUENCIES // 2
         rates = torch.exp(torch.arange(half, device=time.device) * (-math.log(10000) / (half - 1)))
         angles = 1000 * time[:, None] * rates
-        return self.time_mlp(torch.cat([angles.sin(), angles.cos()], dim=-1))
+        return self.time_mlp(torch.cat([angles.sin(), angles.cos()], dim=-1).to(next(self.parameters()).dtype))
 
 
 class TextEmbedding(nn.Module):
@@ -120,7 +122,7 @@ class TextEmbedding(nn.Module):
         text_mask = has_token if self.mask_padding else None
         x = self.text_embed(tokens.masked_fill(drop[:, None], 0))
         if self.text_blocks:
-            x = mask_frames(x + sinusoidal_positions(length, x.shape[-1], x.device), text_mask)
+            x = mask_frames(x + sinusoidal_positions(length, x.shape[-1], x.device).to(x.dtype), text_mask)
         for block in self.text_blocks:
             x = mask_frames(block(x, frames), text_mask)
         return upsample_text(x, has_token.sum(1), lens) if self.average_upsampling else mask_frames(x, frames)

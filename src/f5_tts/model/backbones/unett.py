@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from f5_tts.config.schema import ArchConfig
 from f5_tts.model.backbones.layers import Attention, Backbone, FeedForward
 from f5_tts.model.heads import velocity_heads
+from f5_tts.model.keywords import takes_keywords
 
 
 class ScaledNorm(nn.Module):
@@ -50,6 +51,7 @@ class UNetBlock(nn.ModuleList):
 class UNetT(Backbone):
     """Flat U-Net transformer: velocity at (x_t, t) given prompt frames and text; time is an extra first frame."""
 
+    @takes_keywords
     def __init__(self, arch: ArchConfig, mel_dim: int, num_tokens: int, *, gaussian: bool = False) -> None:
         super().__init__(arch, mel_dim, num_tokens)
         self.middle = arch.depth // 2

@@ -6,18 +6,19 @@ import math
 
 import torch
 from jaxtyping import Complex, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import pad
 
 from f5_tts.config.schema import MelSpecConfig
 from f5_tts.model.mel import edge_samples, mel_filters
+from f5_tts.model.vocoders.decode import DecodesMel
 
 MOMENTUM = 0.99  # of fast Griffin-Lim (Perraudin, Balazs, Søndergaard 2013); 1 or more may diverge
 BATCH_SIZE = 4  # spectra that fit into a processor's cache; 32 at once take about a quarter more time
 MIN_MAGNITUDE = 1e-12  # keeps the phase of an empty bin finite
 
 
-class GriffinLim(nn.Module):
+class GriffinLim(DecodesMel):
     """Fast Griffin-Lim vocoder (Perraudin, Balazs, Søndergaard 2013).
 
     Each iteration makes the spectrum consistent (inverse STFT, then STFT) and restores the magnitudes. Phases start at

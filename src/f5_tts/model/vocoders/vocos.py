@@ -16,6 +16,7 @@ from f5_tts.files import get_nested, read_yaml
 from f5_tts.model.backbones.layers import mask_frames
 from f5_tts.model.checkpoint import mismatches
 from f5_tts.model.safe_load import read_tensors
+from f5_tts.model.vocoders.decode import DecodesMel
 
 REPOSITORY = "charactr/vocos-mel-24khz"  # on the Hugging Face hub
 CONFIG, WEIGHTS = "config.yaml", "pytorch_model.bin"
@@ -46,7 +47,7 @@ DOWNLOAD_STEPS = (
 )
 
 
-class Vocos(nn.Module):
+class Vocos(DecodesMel):
     """Vocos vocoder: a ConvNeXt predicts the waveform's spectra from log-mels (Siuzdak 2023, arXiv 2306.00814).
 
     Gradients flow to the mel. An item's waveform does not depend on the other items of its batch.
