@@ -17,6 +17,7 @@ from f5_tts.model.heads import VelocityModel
 from f5_tts.model.lora import add_adapters
 from f5_tts.rl.advantage import GroupAdvantage, RunningBaseline
 from f5_tts.rl.scoring import RewardScorer
+from f5_tts.train.alarms import AlarmMonitor
 from f5_tts.train.build_rl import (
     build_advantage,
     build_alarms,
@@ -112,6 +113,16 @@ def test_gradients_of_rewards_need_no_groups():
     assert build_advantage(scorer, run.rl, messages.append) is None and messages == []
     run.rl.mini_repeat_count = 8
     assert "no_spread" not in build_alarms(run)
+
+
+def test_the_kl_to_a_reference_of_another_guidance_has_no_limit_but_its_growth_has():
+    steady, growing = [{"loss/kl": 0.6}] * 5, [{"loss/kl": value} for value in [0.06] * 5 + [0.9] * 5]
+    for guidance, rings_steady in ((None, True), (1.0, False)):
+        run = run_of("rl.algorithm=draft", "rl.mini_repeat_count=1", "rl.credit=sample")
+        run.rl.ref_cfg_strength = guidance
+        for rows, rings in ((steady, rings_steady), (growing, True)):
+            monitor = AlarmMonitor({"kl_out_of_range": build_alarms(run)["kl_out_of_range"]}, rows[:-1])
+            assert bool(monitor(rows[-1])[0]) == rings
 
 
 # --- the reference ---

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -217,6 +218,19 @@ def test_a_speaker_judge_must_score_similarity(cfg):
 def validation(evaluator: Evaluator, folder: Path, said: list[str]) -> Validation:
     settings = compose_config("F5TTS_Mini", [f"ckpts.save_dir={folder}"], TrainConfig).ckpts
     return Validation(evaluator, 2, Best("judge/wer", "voice_sim"), CheckpointDir(settings), said.append)
+
+
+def test_the_start_is_heard_at_the_guidance_of_the_reference(evaluator, state, tmp_path):
+    with torch.no_grad():  # a new model has the same velocity with and without text
+        for parameter in state.model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    guided = replace(evaluator, cfg_strength=2.0)
+    settings = compose_config("F5TTS_Mini", [f"ckpts.save_dir={tmp_path}"], TrainConfig).ckpts
+    best = Best("judge/wer", "voice_sim")
+    validate = Validation(evaluator, 2, best, CheckpointDir(settings), print, start_guidance=2.0)
+    assert validate(state)["eval/sim"] == guided(state.model)["eval/sim"] != evaluator(state.model)["eval/sim"]
+    state.update = 2
+    assert validate(state)["eval/sim"] == evaluator(state.model)["eval/sim"]
 
 
 def test_raw_and_averaged_weights_are_heard_when_it_is_due_and_nothing_is_changed(evaluator, state, tmp_path):

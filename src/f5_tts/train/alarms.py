@@ -96,12 +96,12 @@ def ratio_out_of_range(history: History) -> str | None:
     return None
 
 
-def kl_out_of_range(history: History) -> str | None:
-    """Check whether the KL to the reference is large, or grows fast."""
+def kl_out_of_range(history: History, limit: float = MAX_KL) -> str | None:
+    """Check whether the KL to the reference is above a limit, or grows fast."""
     rows = list(history.recent)
     current, before = mean_of(rows[-WINDOW:], "loss/kl"), mean_of(rows[-2 * WINDOW : -WINDOW], "loss/kl")
-    if sustained_min(rows, "loss/kl") > MAX_KL:
-        measured = f"loss/kl={current:.3g} for {WINDOW} updates (the threshold is {MAX_KL})"
+    if sustained_min(rows, "loss/kl") > limit:
+        measured = f"loss/kl={current:.3g} for {WINDOW} updates (the threshold is {limit})"
     elif before > MIN_KL and current > MAX_KL_GROWTH * before:
         measured = f"loss/kl rose from {before:.3g} to {current:.3g} within {WINDOW} updates"
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,7 @@ from f5_tts.rl.algorithms import find_algorithm
 from f5_tts.rl.kernel import trainable_steps
 from f5_tts.rl.rollout import rollout_grid
 from f5_tts.rl.scoring import RewardScorer
-from f5_tts.train.alarms import ALARMS, AlarmFn, reward_hacked
+from f5_tts.train.alarms import ALARMS, MAX_KL, AlarmFn, kl_out_of_range, reward_hacked
 from f5_tts.train.validation import Best, selecting_metric
 from f5_tts.types import Vocoder
 
@@ -136,11 +137,18 @@ def build_best(cfg: RLTrainConfig) -> Best | None:
 
 
 def build_alarms(cfg: RLTrainConfig) -> dict[str, AlarmFn]:
-    """Select the alarms that apply to this run; no_spread does where samples of a group are compared."""
+    """Select the alarms that apply to this run.
+
+    no_spread does where samples of a group are compared. The KL to a reference of another guidance has no limit.
+    """
     rl, judge = cfg.rl, selecting_metric(cfg.eval.recognisers, cfg.rl.rewards.providers)
     compares = group_size(rl) > 1 and not find_algorithm(rl.algorithm).uses_reward_gradients
     chosen = {name: alarm for name, alarm in ALARMS.items() if name != "no_spread" or compares}
-    return chosen | {"reward_hacked": partial(reward_hacked, judge=judge)}
+    kl_limit = MAX_KL if rl.ref_cfg_strength is None else math.inf
+    return chosen | {
+        "kl_out_of_range": partial(kl_out_of_range, limit=kl_limit),
+        "reward_hacked": partial(reward_hacked, judge=judge),
+    }
 
 
 def describe_rollouts(cfg: RLTrainConfig, num_items: int, world_size: int) -> str:

@@ -60,7 +60,14 @@ def build_validation(stage2: Stage2, cfg: RLTrainConfig, log: Callable[[str], No
     if stage2.best is None or not stage2.accelerator.is_main_process:
         return None
     evaluator = build_evaluator(cfg, stage2.vocabulary, stage2.scorer.vocoder)
-    return Validation(evaluator, cfg.eval.every_updates, stage2.best, stage2.checkpoints, log)
+    return Validation(
+        evaluator,
+        cfg.eval.every_updates,
+        stage2.best,
+        stage2.checkpoints,
+        log,
+        start_guidance=cfg.rl.ref_cfg_strength,
+    )
 
 
 def build_metrics_log(stage2: Stage2, cfg: RLTrainConfig) -> MetricsLog:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from f5_tts.config.schema import ProviderConfig
@@ -78,6 +79,9 @@ class Validation:
     """Evaluation of raw and averaged weights at the start and at regular updates, which also saves `model_best.pt`.
 
     It draws no random numbers of the training and changes no weights, so it does not affect the updates.
+
+    Args:
+        start_guidance: guidance strength at update 0, where the policy is its own reference; None: the evaluator's.
     """
 
     def __init__(
@@ -87,14 +91,12 @@ class Validation:
         best: Best,
         checkpoints: CheckpointDir,
         log: Callable[[str], None],
+        *,
+        start_guidance: float | None = None,
     ) -> None:
-        self.evaluator, self.every_updates, self.best, self.checkpoints, self.log = (
-            evaluator,
-            every_updates,
-            best,
-            checkpoints,
-            log,
-        )
+        self.evaluator, self.every_updates, self.best = evaluator, every_updates, best
+        self.checkpoints, self.log = checkpoints, log
+        self.at_start = evaluator if start_guidance is None else replace(evaluator, cfg_strength=start_guidance)
 
     def __call__(self, state: TrainState) -> dict[str, float]:
         """Evaluate the model if this update is due and save a new best; return the metrics, or none."""
@@ -103,7 +105,8 @@ class Validation:
         started = time.perf_counter()
         average = state.ema.ema_model
         assert isinstance(average, CFM)
-        raw, averaged = self.evaluator(state.model), self.evaluator(average)
+        evaluate = self.evaluator if state.update else self.at_start
+        raw, averaged = evaluate(state.model), evaluate(average)
         metrics = raw | {f"{name}_ema": averaged[name] for name in averaged if not name.endswith(("_ci95", "/rtf"))}
         is_best = self.best.is_new_best(raw, state.update)
         if is_best:
