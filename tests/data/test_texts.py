@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from f5_tts.data.rows import Row
-from f5_tts.data.texts import TextRules, normalize, word_prefixes
+from f5_tts.data.texts import TextRules, coverage, normalize, word_prefixes
+from f5_tts.data.tokenizer import Vocabulary
 
 
 def row_of(text: str | list[str], **columns: str) -> Row:
@@ -52,3 +53,39 @@ def test_prefixes_of_a_text_end_with_its_words(text, prefixes):
         " ".join(normalize(text).split()[: index + 1]) for index in range(len(prefixes))
     ]
     assert len(prefixes) == len(normalize(text).split())
+
+
+@pytest.mark.parametrize(
+    "text, is_known",
+    [
+        ("one two", True),
+        ("ONE TWO THREE", False),  # capitals against a vocabulary of small letters; the space alone is no text
+        ("3 14", False),
+        ("\u200b \u200d", False),
+        (["A", " ", "o"], True),
+        ([" ", "A"], False),
+    ],
+)
+def test_a_text_needs_a_symbol_that_the_vocabulary_has(text, is_known):
+    problem = TextRules(Vocabulary(" onetwhr")).problem(row_of(text))
+    assert (problem is None) == is_known
+    assert problem is None or problem[0] == "no known symbol"
+
+
+def test_unknown_symbols_are_counted_by_text_with_examples():
+    found = coverage(["ab", "a!", "a!?", "b?!", "ab!!"], Vocabulary(" ab"))
+    assert list(found.lines()) == [
+        "the vocabulary lacks 2 symbols, of 4 rows; a model reads them as spaces:",
+        "  '!' in 4, '?' in 2",
+        "  for example: 'a!', 'a!?', 'b?!'",
+    ]
+    assert list(coverage(["ab"], Vocabulary(" ab")).lines()) == [
+        "the vocabulary (3 symbols) has every symbol of the texts"
+    ]
+
+
+def test_what_unknown_symbols_are_read_as_and_marks_are_said():
+    note, first, *_, last = coverage(["e\u0301"], Vocabulary("xe")).lines("texts")
+    assert note == "vocabulary: symbol 0 is 'x', not the space: unknown symbols are read as it"
+    assert first == "the vocabulary lacks 1 symbols, of 1 texts; a model reads them as 'x':"
+    assert last == "  marks of letters are among them: write the letters of the vocabulary composed (NFC)"

@@ -99,8 +99,9 @@ def test_a_text_without_words_is_learnt_in_stage_1_and_left_out_where_words_are_
     texts = ["one two", "…", "three", "?!", "one", " ", "two", "four"]
     paths = ["data/bad_custom/0.wav"] * 8
     Table.from_dict({"audio_path": paths, "text": texts}).save_to_disk(str(data / "raw"))
-    warm, tuned = tmp_path / "warm", tmp_path / "tuned"
-    options = [*tiny, *COMMON, "optim.epochs=1", "optim.num_warmup_updates=0"]
+    warm, tuned, vocab = tmp_path / "warm", tmp_path / "tuned", tmp_path / "vocab.txt"
+    vocab.write_text("\n".join(" …?!efhnortuw") + "\n", encoding="utf-8")
+    options = [*tiny, *COMMON, "optim.epochs=1", "optim.num_warmup_updates=0", f"model.tokenizer_path={vocab}"]
     assert train.main([*STAGE_1, *options, f"ckpts.save_dir={warm}"])
     assert [row["health/bad_rows"] for row in rows(warm)][-1] == 1
     capsys.readouterr()
@@ -113,6 +114,50 @@ def test_a_text_without_words_is_learnt_in_stage_1_and_left_out_where_words_are_
     for index in (1, 3):
         assert console.count(f"row {index} of the data set is left out (no word): ") == 1
     assert console.count("row 5 of the data set is left out (no text): ") == 1
+
+
+def test_both_stages_say_which_symbols_the_vocabulary_lacks_and_do_not_start_without_a_known_one(
+    data, tiny, tmp_path, capsys
+):
+    shutil.rmtree(data / "raw")
+    paths, options = (
+        ["data/bad_custom/0.wav"] * 8,
+        [*tiny, *COMMON, "optim.num_warmup_updates=0", "optim.max_updates=2"],
+    )
+    Table.from_dict({"audio_path": paths, "text": ["one!", *["TWO"] * 7]}).save_to_disk(str(data / "raw"))
+    assert train.main([*STAGE_1, *options, f"ckpts.save_dir={tmp_path / 'warm'}"])
+    assert train_rl.main(
+        [*STAGE_2, *options, f"ckpts.init_from={tmp_path / 'warm/model_last.pt'}", f"ckpts.save_dir={tmp_path / 'rl'}"]
+    )
+    console = capsys.readouterr().out
+    assert console.count("the vocabulary lacks 4 symbols, of 8 rows; a model reads them as spaces:") == 2
+    assert console.count("for example: 'one!', 'TWO'") == 2
+    assert "row 1 of the data set is left out (no known symbol): " in console
+    shutil.rmtree(data / "raw")
+    Table.from_dict({"audio_path": paths, "text": ["TWO"] * 8}).save_to_disk(str(data / "raw"))
+    for command, stage in ((train, STAGE_1), (train_rl, STAGE_2)):
+        with pytest.raises(ValueError, match="none of the 8 rows tried can be used; row 0 is no known symbol: "):
+            command.main([*stage, *options, f"ckpts.save_dir={tmp_path / 'new'}"])
+
+
+def test_a_new_model_needs_a_vocabulary_with_the_space_first_and_an_old_one_goes_on_with_its_own(
+    data, tiny, tmp_path, capsys
+):
+    vocab = tmp_path / "odd.txt"
+    vocab.write_text("\n".join("onetwx") + "\n")
+    options = [*tiny, *COMMON, f"model.tokenizer_path={vocab}", "optim.num_warmup_updates=0", "optim.max_updates=2"]
+    with pytest.raises(ValueError, match=r"odd\.txt: line 1 must be the space"):
+        train.main([*STAGE_1, *options, f"ckpts.save_dir={tmp_path / 'new'}"])
+    first = [f"model.tokenizer_path={tmp_path / 'good.txt'}", f"ckpts.save_dir={tmp_path / 'run'}"]
+    (tmp_path / "good.txt").write_text("\n".join(" netwx") + "\n")
+    assert train.main([*STAGE_1, *options, *first])
+    checkpoint = torch.load(tmp_path / "run" / "model_last.pt", weights_only=True)
+    weights = {"model_state_dict": checkpoint["model_state_dict"]}  # of another program, which took any vocabulary
+    torch.save(weights, tmp_path / "odd.pt")
+    capsys.readouterr()
+    init = [f"ckpts.init_from={tmp_path / 'odd.pt'}", f"ckpts.save_dir={tmp_path / 'on'}"]
+    assert train.main([*STAGE_1, *options, *init])
+    assert "symbol 0 is 'o', not the space: unknown symbols are read as it" in capsys.readouterr().out
 
 
 def test_a_data_set_of_bad_rows_alone_ends_the_run_with_the_first_reason(data, tiny, tmp_path):

@@ -234,11 +234,14 @@ def test_a_text_without_words_is_named_where_a_reward_compares_words(examine, tu
     columns = {"audio_path": Table.load_from_disk(str(folder / "raw"))["audio_path"]}
     columns["text"] = [*WORDS[:3], "…", *WORDS[4:]]
     Table.from_dict(columns).save_to_disk(str(ward / "data" / "dots_custom" / "raw"))
+    vocab = ward / "dots.txt"
+    vocab.write_text((REPOSITORY / "data/mini_custom/vocab.txt").read_text("utf-8") + "…\n", encoding="utf-8")
+    known = ["datasets.name=dots", f"model.tokenizer_path={vocab}"]
     by_word = "rl.rewards.providers=[{name: speech_rate, floor: 0.001}, {name: 'ward_rewards:loudness'}]"
-    state, message = examine(2, tuned, "datasets.name=dots", by_word)["data"]
+    state, message = examine(2, tuned, *known, by_word)["data"]
     assert state == "FAIL" and "1 of 8 rows have bad texts: repair or remove them" in message
     assert "; row 3, no word: the text of data/own_custom/3.wav has no word that a reward could compare" in message
-    assert examine(2, tuned, "datasets.name=dots")["data"][0] == "ok"  # loudness needs no words
+    assert examine(2, tuned, *known)["data"][0] == "ok"  # loudness needs no words
 
 
 def test_texts_that_the_vocabulary_lacks_are_an_error_where_most_have_them(examine, tuned, tmp_path):

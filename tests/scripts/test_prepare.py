@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -125,6 +126,41 @@ def test_a_vocabulary_that_is_there_stays_and_audio_is_copied_where_asked(tmp_pa
     assert (folder / "wavs/000001_a.wav").read_bytes() == (tmp_path / "in/bob/a.wav").read_bytes()
     assert (folder / "vocab.txt").read_text("utf-8") == " \na\n"
     assert f"was copied to {folder / 'wavs'}" in capsys.readouterr().out
+
+
+def test_the_vocabulary_of_earlier_rows_goes_with_them_and_one_of_yours_stays(tmp_path, capsys):
+    """The advice to remove raw and duration.json left the old vocab.txt, which lacked the letters of the new rows."""
+    record(tmp_path / "a.wav")
+    source, folder = tmp_path / "list.csv", tmp_path / "out"
+    for text in ("abc", "xyz"):
+        prepared(write(source, "audio_file|text", f"a.wav|{text}"), folder)
+        assert (folder / "vocab.txt").read_text("utf-8") == "\n".join([" ", *text, ""])
+        shutil.rmtree(folder / "raw")
+        (folder / "duration.json").unlink()
+    write(folder / "vocab.txt", " ", "x", "y")
+    capsys.readouterr()
+    prepared(write(source, "audio_file|text", "a.wav|xyza"), folder)
+    assert (folder / "vocab.txt").read_text("utf-8") == " \nx\ny\n"
+    console = capsys.readouterr().out
+    assert "the vocabulary lacks 2 symbols, of 1 texts; a model reads them as spaces:\n  'a' in 1, 'z' in 1" in console
+
+
+def test_a_vocabulary_without_the_space_first_is_refused_before_anything_is_decoded(tmp_path):
+    source = write(tmp_path / "list.csv", "audio_file|text", "gone.wav|ab")
+    (tmp_path / "out").mkdir()
+    write(tmp_path / "out" / "vocab.txt", "a", "b")
+    with pytest.raises(ValueError, match=r"vocab\.txt: line 1 must be the space"):
+        prepared(source, tmp_path / "out")
+
+
+def test_texts_are_written_composed_and_it_is_said(tmp_path, capsys):
+    record(tmp_path / "a.wav")
+    source = write(tmp_path / "list.csv", "audio_file|text", "a.wav|vie\u0323\u0302t", "a.wav|ab")
+    assert [row.text for row in prepared(source, tmp_path / "out")] == ["việt", "ab"]
+    assert "ệ" in (tmp_path / "out" / "vocab.txt").read_text("utf-8")
+    assert (
+        "1 texts have letters with marks in another Unicode form: they are written composed" in capsys.readouterr().out
+    )
 
 
 def test_ljspeech_in_the_folder_that_it_becomes_a_data_set_of(tmp_path):

@@ -1,15 +1,13 @@
-"""Quality of a data set: rows that cannot be used, odd speaking rates, symbols that a vocabulary lacks."""
+"""Quality of a data set: rows that cannot be used, and odd speaking rates."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from statistics import median
 
 from f5_tts.data.rows import Row
 from f5_tts.data.scan import ScanResult, scan_recording
 from f5_tts.data.texts import TextRules
-from f5_tts.data.tokenizer import Vocabulary
 from f5_tts.types import BadRow
 
 TOLERANCE_S = 0.1  # allowed difference of duration.json from the audio; MP3 headers differ by 0.05 s
@@ -58,20 +56,3 @@ def speaking_rate_outliers(rows: Sequence[Row], scans: Sequence[ScanResult]) -> 
         if not median_rate / MAX_RATE_RATIO <= rate <= median_rate * MAX_RATE_RATIO:
             reason = f"{rate:.1f} characters a second, where the median is {median_rate:.1f}"
             yield BadRow(index=index, path=str(rows[index].audio_path), kind="odd tempo", reason=reason)
-
-
-def vocabulary_coverage(rows: Sequence[Row], vocabulary: Vocabulary) -> Iterator[str]:
-    """Yield console lines: the symbols that the vocabulary lacks, and how many rows have them."""
-    counts: Counter[str] = Counter()
-    num_rows = 0
-    for row in rows:
-        missing = vocabulary.unknown([row.text])
-        counts.update(missing)
-        num_rows += bool(missing)
-    if not counts:
-        yield f"the vocabulary ({len(vocabulary)} symbols) has every symbol of the texts"
-        return
-    yield f"the vocabulary lacks {len(counts)} symbols, of {num_rows} rows; a model reads them as spaces:"
-    yield "  " + ", ".join(f"{symbol!r} in {num}" for symbol, num in counts.most_common(20))
-    if len(counts) > 20:
-        yield f"  and {len(counts) - 20} more"

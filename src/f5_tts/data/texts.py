@@ -1,13 +1,19 @@
-"""Texts of rows: their words, and why a text cannot be trained on."""
+"""Texts of rows: their words, the symbols that a vocabulary lacks, and why a text cannot be trained on."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from f5_tts.data.rows import Row
+from f5_tts.data.tokenizer import Vocabulary
 
+NUM_SHOWN = 20  # unknown symbols that are listed
+NUM_EXAMPLES = 3  # texts with unknown symbols that are shown
+MAX_EXAMPLE_CHARS = 60
 APOSTROPHES = str.maketrans("", "", "'’")
 
 
@@ -32,6 +38,7 @@ def word_prefixes(text: str) -> list[str]:
 class TextRules:
     """What the text of a row needs, so that a run can train on it."""
 
+    vocabulary: Vocabulary | None = None  # a text needs one of its symbols; white space is none
     needs_words: bool = False  # a reward compares words; punctuation, emoji and white space are none
 
     def problem(self, row: Row) -> tuple[str, str] | None:
@@ -40,4 +47,41 @@ class TextRules:
             return "no text", f"{row.audio_path} has no text"
         if self.needs_words and not normalize(row.sentence):
             return "no word", f"the text of {row.audio_path} has no word that a reward could compare: {row.sentence!r}"
+        if self.vocabulary is not None and not self.vocabulary.knows(row.text):
+            return "no known symbol", f"the vocabulary has no symbol of the text of {row.audio_path}: {row.sentence!r}"
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """Symbols of texts that a vocabulary lacks."""
+
+    vocabulary: Vocabulary
+    counts: Counter[str]  # texts by symbol
+    num_texts: int  # texts with such a symbol
+    examples: list[str]  # some of them
+
+    def lines(self, unit: str = "rows") -> Iterator[str]:
+        """Yield console lines: what is unusual about the vocabulary, and the symbols that it lacks."""
+        yield from (f"vocabulary: {note}" for note in self.vocabulary.notes)
+        if not self.counts:
+            yield f"the vocabulary ({len(self.vocabulary)} symbols) has every symbol of the texts"
+            return
+        read_as = "spaces" if self.vocabulary.starts_with_space else repr(self.vocabulary.symbols[0])
+        where = f"of {self.num_texts} {unit}"
+        yield f"the vocabulary lacks {len(self.counts)} symbols, {where}; a model reads them as {read_as}:"
+        more = f", and {len(self.counts) - NUM_SHOWN} more" if len(self.counts) > NUM_SHOWN else ""
+        yield "  " + ", ".join(f"{symbol!r} in {num}" for symbol, num in self.counts.most_common(NUM_SHOWN)) + more
+        yield f"  for example: {', '.join(map(repr, self.examples))}"
+        if any(unicodedata.category(symbol[:1] or " ")[0] == "M" for symbol in self.counts):
+            yield "  marks of letters are among them: write the letters of the vocabulary composed (NFC)"
+
+
+def coverage(texts: Sequence[str | Sequence[str]], vocabulary: Vocabulary) -> Coverage:
+    """Find the symbols of the texts that the vocabulary lacks, with the number of texts that have each."""
+    counts, lacking = Counter[str](), list[str]()
+    for text in texts:
+        if missing := vocabulary.unknown([text]):
+            counts.update(missing)
+            lacking.append("".join(text)[:MAX_EXAMPLE_CHARS])
+    return Coverage(vocabulary, counts, len(lacking), list(dict.fromkeys(lacking))[:NUM_EXAMPLES])

@@ -15,8 +15,9 @@ import torch
 
 from f5_tts import __version__
 from f5_tts.config.schema import EvalConfig, RLTrainConfig, TrainConfig, dataset_dir
-from f5_tts.data.quality import bad_rows, bad_texts, scan_row, vocabulary_coverage
+from f5_tts.data.quality import bad_rows, bad_texts, scan_row
 from f5_tts.data.rows import Row
+from f5_tts.data.texts import coverage
 from f5_tts.data.tokenizer import build_vocabulary
 from f5_tts.doctor.context import RunUnderTest
 from f5_tts.extras import install_hint
@@ -128,13 +129,14 @@ def data(run: RunUnderTest) -> str:
     if isinstance(cfg, RLTrainConfig):
         describe_rollouts(cfg, len(plan.frames(0)), 1)
     run.plan, run.total = plan, total  # set before bad rows raise: training skips them as well
+    symbols = texts(cfg, [plan.dataset.rows[index] for index in evenly_spaced(order, NUM_TEXTS)])
     if failures := bad_texts(plan.dataset.rows, plan.dataset.rules):
         raise unusable_rows(cfg, f"{len(failures)} of {len(plan.dataset.rows)} rows have bad texts", failures[0])
     if failures := [replace(row, index=indices[row.index]) for row in bad_rows(rows, scans)]:
         raise unusable_rows(cfg, f"{len(failures)} of {len(rows)} rows decoded are bad", failures[0])
     seconds = plan.frames(0)[order] / plan.frames_per_second
     messages.append(f"{len(rows)} of {len(order)} rows decoded, items of {seconds.min():.1f} to {seconds.max():.1f} s")
-    return "; ".join([*messages, texts(cfg, [plan.dataset.rows[index] for index in evenly_spaced(order, NUM_TEXTS)])])
+    return "; ".join([*messages, symbols])
 
 
 def unusable_rows(cfg: TrainConfig, problem: str, first: BadRow) -> ValueError:
@@ -152,9 +154,9 @@ def evenly_spaced(items: list[int], num: int) -> list[int]:
 
 def texts(cfg: TrainConfig, rows: list[Row]) -> str:
     """Describe the vocabulary's coverage of the texts; raise ValueError if most have a symbol that it lacks."""
-    vocabulary = build_vocabulary(cfg)
-    summary = " ".join(" ".join(vocabulary_coverage(rows, vocabulary)).split())
-    if sum(bool(vocabulary.unknown([row.text])) for row in rows) > len(rows) / 2:
+    found = coverage([row.text for row in rows], build_vocabulary(cfg))
+    summary = " ".join(" ".join(found.lines()).split())
+    if found.num_texts > len(rows) / 2:
         raise ValueError(f"{summary}: is model.tokenizer_path the vocabulary that the model was trained with?")
     return summary
 

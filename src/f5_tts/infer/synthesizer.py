@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from f5_tts.config.load import with_overrides
 from f5_tts.config.schema import InferConfig, SynthesisConfig
+from f5_tts.data.texts import coverage
 from f5_tts.data.tokenizer import Vocabulary, is_valid_unicode
 from f5_tts.infer.chunking import (
     chunk_size,
@@ -101,7 +102,7 @@ class Synthesizer:
     def synthesize(self, inputs: Sequence[SynthesisInput], progress: Progress | None = None) -> list[SynthesisResult]:
         """Synthesize each input, in order; the chunks of all inputs are batched by length.
 
-        Symbols outside the vocabulary are printed once and read as spaces. Raises ValueError for a text without a known
+        Symbols outside the vocabulary are printed and read as spaces. Raises ValueError for a text without a known
         symbol, and for a reference longer than `infer.fix_duration`.
         """
         prepared_inputs = [self.prepare(item) for item in inputs]
@@ -130,9 +131,9 @@ class Synthesizer:
 
     def report_unknown(self, requests: Sequence[Request]) -> None:
         """Print the symbols of the texts that are not in the vocabulary."""
-        unknown = self.vocabulary.unknown([request.text for request in requests])
-        if unknown:
-            print(f"not in the model's vocabulary, so read as spaces: {', '.join(map(repr, unknown))}")
+        found = coverage([request.text for request in requests], self.vocabulary)
+        if found.counts:
+            print("\n".join(found.lines("texts")))
 
     def prepare(self, item: SynthesisInput) -> PreparedInput:
         """Split an input into chunks and build their requests; chunk i uses the input's seed + i."""
@@ -163,10 +164,9 @@ class Synthesizer:
         """Raise ValueError for a text without a known symbol, or with invalid Unicode."""
         if not is_valid_unicode(text):
             raise ValueError(f"{key} is not valid Unicode: it contains a lone surrogate, {text[:40]!r}")
-        symbols = {symbol for symbol in self.vocabulary.split(text) if symbol.strip()}
-        if not symbols:
+        if not text.strip():
             raise ValueError(f"{key} is empty")
-        if not symbols & self.vocabulary.ids.keys():
+        if not self.vocabulary.knows(text):
             raise ValueError(f"the model's vocabulary holds none of the symbols of {key} {text[:40]!r}")
 
     def prompt_text(self, reference: Reference) -> str:

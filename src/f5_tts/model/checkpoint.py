@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from f5_tts.config.schema import ModelConfig
-from f5_tts.data.tokenizer import Vocabulary
+from f5_tts.data.tokenizer import Vocabulary, with_space
 from f5_tts.files import write_atomically
 from f5_tts.model.cfm import CFM
 from f5_tts.model.lora import merged_weights, with_zero_adapters
@@ -119,7 +119,7 @@ class Checkpoint:
         """Return the specification that the file holds, or None if it holds none."""
         if not {"model", "vocabulary"} <= self.payload.keys():
             return None
-        return ModelSpec(model=self.payload["model"], vocabulary=self.payload["vocabulary"])
+        return ModelSpec(model=self.payload["model"], vocabulary=list(with_space(self.payload["vocabulary"])))
 
     def with_weights(self, weights_kind: str | None = None) -> Checkpoint:
         """Return the same file with its `raw` or `ema` weights; None selects those that the file recommends.

@@ -12,10 +12,10 @@ from functools import partial
 from pathlib import Path
 from statistics import fmean
 
-from f5_tts.data.quality import bad_rows, scan_row, speaking_rate_outliers, vocabulary_coverage
+from f5_tts.data.quality import bad_rows, scan_row, speaking_rate_outliers
 from f5_tts.data.rows import Row, read_rows
 from f5_tts.data.scan import map_in_processes
-from f5_tts.data.texts import TextRules
+from f5_tts.data.texts import TextRules, coverage
 from f5_tts.data.tokenizer import TOKENIZERS, Vocabulary, read_vocabulary
 from f5_tts.entrypoint import run_command
 from f5_tts.files import user_path, write_atomically
@@ -104,7 +104,7 @@ def main(argv: list[str]) -> bool:
     """Run the command: print and write the report, and exit with code 1 if rows are bad."""
     arguments = command_line().parse_args(argv)
     rows, vocabulary = read_rows(arguments.folder), vocabulary_of(arguments)
-    scan_one = partial(scan_row, max_seconds=arguments.max_seconds, rules=TextRules(needs_words=True))
+    scan_one = partial(scan_row, max_seconds=arguments.max_seconds, rules=TextRules(vocabulary, needs_words=True))
     scans = list(map_in_processes(scan_one, rows, arguments.workers, "decoding"))
     seconds = [scan.seconds for scan in scans if scan.seconds is not None]
     bad, outliers = list(bad_rows(rows, scans)), list(speaking_rate_outliers(rows, scans))
@@ -113,7 +113,10 @@ def main(argv: list[str]) -> bool:
     if arguments.plot and seconds:
         draw_durations(seconds, str(arguments.folder), arguments.plot)
     print(f"{arguments.folder}: {totals(rows, seconds)}")
-    for line in [*by_kind([*bad, *outliers]), *(vocabulary_coverage(rows, vocabulary) if vocabulary else [])]:
+    for line in [
+        *by_kind([*bad, *outliers]),
+        *(coverage([row.text for row in rows], vocabulary).lines() if vocabulary else []),
+    ]:
         print(line)
     print(f"{len(bad)} of {len(rows)} rows are bad; every finding is in {report}")
     if bad:

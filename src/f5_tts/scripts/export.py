@@ -26,8 +26,8 @@ def export(checkpoint: Checkpoint, folder: Path, vocabulary: Path | None = None)
     """
     symbols = symbols_of(checkpoint, vocabulary)
     trained = num_symbols(checkpoint.weights)
-    if len(symbols) != trained:
-        raise ValueError(f"{checkpoint.path} was trained with {trained} symbols, {vocabulary} has {len(symbols)}")
+    if (num := len(set(symbols))) != trained:
+        raise ValueError(f"{checkpoint.path} was trained with {trained} symbols, {vocabulary} has {num}")
     path = folder / f"model_{checkpoint.update}.safetensors"
     export_weights(checkpoint, path, torch.float16)
     if "\n" not in symbols:  # the byte vocabulary needs no file

@@ -10,20 +10,25 @@ import hashlib
 import json
 import shutil
 import sys
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from f5_tts.data.formats import FORMATS, Entry, read_entries
 from f5_tts.data.rows import SPEAKER_COLUMNS
 from f5_tts.data.scan import map_in_processes, scan_recording
-from f5_tts.data.tokenizer import TOKENIZERS
+from f5_tts.data.texts import coverage
+from f5_tts.data.tokenizer import EMILIA_VOCAB, TOKENIZERS, Vocabulary, read_vocabulary, require_space
 from f5_tts.entrypoint import run_command
 from f5_tts.files import user_path, write_atomically
 from f5_tts.scripts.flags import add_flags
 
+REPORT = "prepare.jsonl"
+VOCABULARY = "vocabulary"  # key of the SHA-256 of the vocab.txt that the command wrote
 MAX_SHOWN = 5  # left-out entries on the console; the report lists all
 
 
@@ -117,11 +122,12 @@ def prepare(entries: Sequence[Entry], folder: Path, worker: RowWorker, workers: 
         FileExistsError: the folder holds another data set.
         ValueError: no entry can be used.
     """
-    title, report, unfinished = title_of(entries, worker), folder / "prepare.jsonl", folder / ".prepare"
+    title, unfinished, (before, left_out_before) = title_of(entries, worker), folder / ".prepare", read_report(folder)
     journal = Journal(unfinished / "journal.jsonl", title)
-    if is_finished(folder, title):
+    own_vocabulary = before.pop(VOCABULARY, None)
+    if before == json.loads(title) and (folder / "raw").is_dir() and (folder / "duration.json").is_file():
         print(f"{folder} holds this data set already")
-        return Journal(report, title).results
+        return left_out_before
     other = [name for name in ("raw", "raw.arrow", "duration.json") if (folder / name).exists()]
     if other and not journal.is_same:
         remove = " and ".join(other)
@@ -135,22 +141,50 @@ def prepare(entries: Sequence[Entry], folder: Path, worker: RowWorker, workers: 
     left_out = [result for result in journal.results if "left_out" in result]
     if not rows:
         raise ValueError(f"none of {len(entries)} entries can be used; {left_out[0]['place']}: {left_out[0]['reason']}")
-    write_layout(rows, folder, unfinished, worker.tokenizer)
-    text = "\n".join([title, *map(as_line, left_out)]) + "\n"
-    write_atomically(report, lambda tmp_path: tmp_path.write_text(text, encoding="utf-8"))
+    write_layout(rows, folder, unfinished)
+    if worker.tokenizer in ("custom", "char"):
+        own_vocabulary = write_vocabulary(rows, folder / "vocab.txt", own_vocabulary)
+    first = as_line({**json.loads(title), VOCABULARY: own_vocabulary})
+    text = "\n".join([first, *map(as_line, left_out)]) + "\n"
+    write_atomically(folder / REPORT, lambda tmp_path: tmp_path.write_text(text, encoding="utf-8"))
     shutil.rmtree(unfinished)
     return left_out
 
 
-def is_finished(folder: Path, title: str) -> bool:
-    """Check whether the folder holds the complete data set with this title."""
-    report = folder / "prepare.jsonl"
-    same = report.is_file() and report.read_bytes().partition(b"\n")[0] == title.encode()
-    return same and (folder / "raw").is_dir() and (folder / "duration.json").is_file()
+def read_report(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Read the settings and the left-out entries of the folder's prepare.jsonl; return empty ones without a whole file.
+
+    The settings have the SHA-256 of the vocab.txt that the command wrote, or null where it kept one.
+    """
+    path = folder / REPORT
+    try:
+        settings, *left_out = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    except (OSError, ValueError, RecursionError):
+        return {}, []
+    return (settings, left_out) if isinstance(settings, dict) else ({}, [])
 
 
-def write_layout(rows: Sequence[dict[str, Any]], folder: Path, unfinished: Path, tokenizer: str) -> None:
-    """Write raw/, duration.json and, if the tokenizer needs one, a missing vocab.txt; each is written atomically."""
+def write_vocabulary(rows: Sequence[dict[str, Any]], path: Path, own: str | None) -> str | None:
+    """Write the characters of the rows to vocab.txt, and return its SHA-256.
+
+    Another file that is there is kept, and None returned, unless its SHA-256 is `own`: that of the file that the
+    command wrote for earlier rows.
+    """
+    symbols = [" ", *sorted({symbol for row in rows for symbol in row["text"]} - {" "})]
+    text = "\n".join(symbols) + "\n"
+    if path.is_file() and sha256_of(path) != own and path.read_bytes() != text.encode():
+        return None
+    write_atomically(path, lambda tmp_path: tmp_path.write_text(text, encoding="utf-8"))
+    return sha256_of(path)
+
+
+def sha256_of(path: Path) -> str:
+    """Compute the SHA-256 of a small file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def write_layout(rows: Sequence[dict[str, Any]], folder: Path, unfinished: Path) -> None:
+    """Write raw/ and duration.json; each is written atomically."""
     from datasets import Dataset as Table  # this import takes a second
 
     names = dict.fromkeys(name for row in rows for name in row)
@@ -162,10 +196,6 @@ def write_layout(rows: Sequence[dict[str, Any]], folder: Path, unfinished: Path,
     tmp_path.replace(raw)
     durations = json.dumps({"duration": [row["duration"] for row in rows]})
     write_atomically(folder / "duration.json", lambda path: path.write_text(durations, encoding="utf-8"))
-    vocabulary = folder / "vocab.txt"
-    if tokenizer in ("custom", "char") and not vocabulary.is_file():
-        symbols = [" ", *sorted({symbol for row in rows for symbol in row["text"]} - {" "})]
-        write_atomically(vocabulary, lambda path: path.write_text("\n".join(symbols) + "\n", encoding="utf-8"))
 
 
 def column(name: str, values: list[Any]) -> list[Any]:
@@ -179,6 +209,34 @@ def column(name: str, values: list[Any]) -> list[Any]:
     return values
 
 
+# --- texts ---
+
+
+def given_vocabulary(folder: Path, tokenizer: str) -> Vocabulary | None:
+    """Read the vocabulary that the data set is for: the released one, or a vocab.txt that someone put into the folder.
+
+    Raises ValueError if its first line is not the space.
+    """
+    path = folder / "vocab.txt"
+    if tokenizer == "byte" or (path.is_file() and sha256_of(path) == read_report(folder)[0].get(VOCABULARY)):
+        return None
+    if not path.is_file():
+        return read_vocabulary(EMILIA_VOCAB, tokenizer) if tokenizer == "pinyin" else None
+    vocabulary = read_vocabulary(path, tokenizer)
+    require_space(vocabulary, f"vocabulary {path}")
+    return vocabulary
+
+
+def with_composed_texts(entries: Sequence[Entry], vocabulary: Vocabulary | None) -> list[Entry]:
+    """Write letters with marks composed (NFC), or as the vocabulary has them, and print how many texts change."""
+    compose = vocabulary.compose if vocabulary else partial(unicodedata.normalize, "NFC")
+    composed = [replace(entry, text=compose(entry.text)) for entry in entries]
+    if num := sum(entry.text != other.text for entry, other in zip(entries, composed, strict=True)):
+        form = "as the vocabulary has them" if vocabulary else "composed (NFC)"
+        print(f"{num} texts have letters with marks in another Unicode form: they are written {form}")
+    return composed
+
+
 # --- the command ---
 
 
@@ -190,6 +248,14 @@ def summary(left_out: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield from (f"  {result['place']}: {result['reason']}" for result in left_out[:MAX_SHOWN])
     if len(left_out) > MAX_SHOWN:
         yield f"  and {len(left_out) - MAX_SHOWN} more, see prepare.jsonl there"
+
+
+def lacking_symbols(entries: Sequence[Entry], vocabulary: Vocabulary | None) -> list[str]:
+    """List console lines: what is unusual about the given vocabulary, and the symbols of the texts that it lacks."""
+    if vocabulary is None:
+        return []
+    found = coverage([entry.text for entry in entries if not entry.problem], vocabulary)
+    return list(found.lines("texts")) if found.counts or vocabulary.notes else []
 
 
 def next_steps(folder: Path, tokenizer: str) -> str:
@@ -221,6 +287,8 @@ def main(argv: list[str]) -> bool:
     tokenizer = arguments.tokenizer or (ending if ending in TOKENIZERS else "custom")
     kind, entries = read_entries(arguments.source, arguments.format)
     print(f"{arguments.source}, read as {kind}: {len(entries)} entries")
+    vocabulary = given_vocabulary(folder, tokenizer)
+    entries = with_composed_texts(entries, vocabulary)
     worker = RowWorker(tokenizer, folder / "wavs" if arguments.copy else None, arguments.max_seconds)
     try:
         left_out = prepare(entries, folder, worker, arguments.workers)
@@ -231,6 +299,8 @@ def main(argv: list[str]) -> bool:
     copied = f"was copied to {folder / 'wavs'}"
     audio = copied if arguments.copy else "stays where it is, named by absolute paths (--copy copies it)"
     print(f"{folder}: {len(entries) - len(left_out)} rows; the audio {audio}")
+    for line in lacking_symbols(entries, vocabulary):
+        print(line)
     print(next_steps(folder, tokenizer))
     return True
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -16,9 +17,10 @@ from torch.optim.lr_scheduler import LambdaLR
 from f5_tts.config.schema import OptimConfig, RLTrainConfig, TrainConfig, dataset_dir, updates_per_rollout
 from f5_tts.data.batching import BatchPlan, load_batches
 from f5_tts.data.dataset import AudioReader, SpeechDataset
-from f5_tts.data.rows import read_data_set
-from f5_tts.data.texts import TextRules
-from f5_tts.data.tokenizer import Vocabulary
+from f5_tts.data.quality import bad_texts
+from f5_tts.data.rows import Row, read_data_set
+from f5_tts.data.texts import TextRules, coverage
+from f5_tts.data.tokenizer import Vocabulary, build_vocabulary
 from f5_tts.model.build import build_model
 from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import ModelSpec
@@ -34,14 +36,18 @@ from f5_tts.types import SpeechBatch, Utterance
 if TYPE_CHECKING:
     from f5_tts.config.schema import EmaConfig
 
+MAX_TEXTS = 100_000  # texts that are compared with the vocabulary before training
+
 
 def build_plan(cfg: TrainConfig, log: Callable[[str], None] = print) -> BatchPlan:
     """Read the data set and plan the order of its batches; report how many items are too long for any batch."""
     spec = cfg.model.mel_spec
     read = AudioReader(LogMel(spec), spec.target_sample_rate, cfg.datasets.max_seconds)
     rows = read_data_set(cfg.datasets.name, dataset_dir(cfg))
+    rules = text_rules(cfg)
+    check_texts(rows, rules, log)
     pair_speakers, seed = cfg.datasets.pair_speakers, cfg.optim.seed
-    dataset = SpeechDataset(rows, read, pair_speakers=pair_speakers, seed=seed, rules=text_rules(cfg))
+    dataset = SpeechDataset(rows, read, pair_speakers=pair_speakers, seed=seed, rules=rules)
     frames_per_second = spec.frames_per_second
     plan = BatchPlan(dataset=dataset, settings=cfg.datasets, frames_per_second=frames_per_second, seed=seed)
     if num := plan.num_too_long():
@@ -51,8 +57,23 @@ def build_plan(cfg: TrainConfig, log: Callable[[str], None] = print) -> BatchPla
 
 
 def text_rules(cfg: TrainConfig) -> TextRules:
-    """Return what the texts of a run need: words, where a reward compares them."""
-    return TextRules(needs_words=isinstance(cfg, RLTrainConfig) and needs_words(cfg.rl.rewards.providers))
+    """Return what the texts of a run need: a symbol of its vocabulary, and words, where a reward compares them."""
+    compares_words = isinstance(cfg, RLTrainConfig) and needs_words(cfg.rl.rewards.providers)
+    return TextRules(build_vocabulary(cfg), needs_words=compares_words)
+
+
+def check_texts(rows: Sequence[Row], rules: TextRules, log: Callable[[str], None]) -> None:
+    """Report the symbols that the vocabulary lacks; raise ValueError where no row has a text that can be used.
+
+    Of a large data set, MAX_TEXTS rows at equal intervals are looked at.
+    """
+    assert rules.vocabulary is not None
+    if all(rules.problem(row) for row in rows):
+        raise all_rows_bad(bad_texts(rows, rules))
+    texts = [row.text for row in rows[:: math.ceil(len(rows) / MAX_TEXTS)]]
+    found = coverage(texts, rules.vocabulary)
+    if found.counts or found.vocabulary.notes:
+        log("\n".join(found.lines(f"of {len(texts)} rows" if len(texts) < len(rows) else "rows")))
 
 
 def count_updates(plan: BatchPlan, optim: OptimConfig, updates_per_rollout: int = 1, world_size: int = 1) -> int:

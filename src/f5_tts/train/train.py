@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 from f5_tts.config.load import load_config
-from f5_tts.config.schema import TrainConfig
-from f5_tts.data.tokenizer import build_vocabulary
+from f5_tts.config.schema import TrainConfig, vocab_path
+from f5_tts.data.tokenizer import build_vocabulary, require_space
 from f5_tts.entrypoint import run_command
 from f5_tts.model.build import build_vocoder
 from f5_tts.train.accelerator import build_accelerator, prepare_model
@@ -47,6 +47,7 @@ def train(cfg: TrainConfig) -> bool:
     checkpoint = checkpoints.find_latest(pretrained=True)
     model = build_stage1_model(cfg, vocabulary)
     if checkpoint is None:
+        require_space(vocabulary, f"vocabulary {vocab_path(cfg)}")
         print(f"no checkpoint in {checkpoints.path}: training from random weights")
         init_bias_to_mean_mel(model, plan)
     policy = prepare_model(model, accelerator)
