@@ -516,9 +516,9 @@ def test_a_new_file_takes_the_place_of_the_old_one_and_of_a_part_left_by_an_inte
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"numbered": ["/../../other"]}, "numbered holds more than whole numbers"),
-        ({"settings": {1: 2}}, "settings holds more than text as keys"),
-        ({"batches": -1}, "batches=-1, below 0"),
+        ({"numbered": ["/../../other"]}, "numbered is list, where a list of updates is expected"),
+        ({"settings": {1: 2}}, "settings is dict, where a section of plain values"),
+        ({"batches": -1}, "batches is -1, where an integer of 0 or more"),
     ],
 )
 def test_entries_that_a_resume_relies_on_are_checked(tmp_path, entry, message: str):

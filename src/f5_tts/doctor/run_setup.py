@@ -201,6 +201,6 @@ def load_rl(run: RunUnderTest, messages: list[str]) -> Checkpoint:
 def describe_checkpoint(loaded: Checkpoint) -> str:
     """Describe a checkpoint: its file, update, stage and model."""
     stage = loaded.payload.get("objective", "a run of another program")
-    model_note = "which does not say of which model" if loaded.spec is None else f"of {loaded.spec.model['name']}"
+    model_note = "which does not say of which model" if loaded.spec is None else f"of {loaded.spec.model.get('name')}"
     at = f"update {loaded.update} of " if loaded.update else ""
     return f"{loaded.path} fits: {at}{stage}, {model_note}"

@@ -23,10 +23,9 @@ from f5_tts.data.tokenizer import Vocabulary, with_space
 from f5_tts.files import write_atomically
 from f5_tts.model.cfm import CFM
 from f5_tts.model.lora import merged_weights, with_zero_adapters
-from f5_tts.model.safe_load import check_tensors, checksum, read_file
+from f5_tts.model.payload import EMA, RAW, check_payload
+from f5_tts.model.safe_load import checksum, read_file
 
-RAW, EMA = "model_state_dict", "ema_model_state_dict"  # keys of the weights in a training checkpoint
-LORA = "lora"  # key of LoRA settings and adapters in a training checkpoint, whose weights are merged
 LAST = "model_last.pt"  # the newest state of a run
 BEST = "model_best.pt"  # the state with the best validation
 EMA_PREFIX = "ema_model."
@@ -46,28 +45,6 @@ RUNTIME_KEYS = {
     "arch.attn_backend",
 }  # keys among them that a run may change
 CHECKSUM = "checksum"  # key in the header of exported weights
-PAYLOAD_TYPES: dict[str, type] = {
-    LORA: dict,
-    "optimizer_state_dict": dict,
-    "scheduler_state_dict": dict,
-    "skips": dict,
-    "origin": dict,
-    "model": dict,
-    "vocabulary": list,
-    "bad_rows": list,
-    "objective": str,
-    "recommended": str,
-    "update": int,
-    "step": int,
-    "batches": int,
-    "numbered": list,
-    "settings": dict,
-}  # types of the optional entries of a checkpoint
-ELEMENT_TYPES = {
-    "vocabulary": (str, "text"),
-    "numbered": (int, "whole numbers"),
-    "settings": (str, "text as keys"),
-}  # types of their elements
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -186,10 +163,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if path.suffix == ".safetensors":
         payload = {EMA: payload, **read_header(path, payload)}
     contents = payload if isinstance(payload, dict) else {}
-    weights, weights_kind = (contents[RAW], "raw") if contents.get(RAW) else (contents.get(EMA), "ema")
-    if not isinstance(weights, dict):
+    kinds = [key for key in (RAW, EMA) if isinstance(contents.get(key), dict) and contents[key]]
+    if not kinds:
         raise ValueError(f"{path} holds neither {RAW} nor {EMA}")
     check_payload(contents, path)
+    weights, weights_kind = contents[kinds[0]], "raw" if kinds[0] == RAW else "ema"
     return Checkpoint(path=path, weights=strip_wrappers(weights), weights_kind=weights_kind, payload=contents)
 
 
@@ -203,26 +181,6 @@ def read_specification(path: Path) -> Checkpoint:
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} cannot be read as a checkpoint: {error}") from error
     return Checkpoint(path=path, weights={}, payload=parse_header(header, path))
-
-
-def check_payload(payload: Mapping[Any, Any], path: Path) -> None:
-    """Check the types of a checkpoint's entries; raise ValueError that names the first wrong key."""
-    for key, kind in PAYLOAD_TYPES.items():
-        if not isinstance(payload.get(key, kind()), kind):
-            raise ValueError(
-                f"{path} is no checkpoint: {key} is {type(payload[key]).__name__}, where {kind.__name__} is expected"
-            )
-    for key, (kind, name) in ELEMENT_TYPES.items():
-        if not all(isinstance(element, kind) for element in payload.get(key, [])):
-            raise ValueError(f"{path} is no checkpoint: {key} holds more than {name}")
-    if payload.get("batches", 0) < 0:
-        raise ValueError(f"{path} is no checkpoint: its place in the data is batches={payload['batches']}, below 0")
-    if payload.get("recommended", "raw") not in ("raw", "ema"):
-        raise ValueError(f"{path} recommends {payload['recommended']!r}, which is neither raw nor ema")
-    for weights in (payload.get(RAW, {}), payload.get(EMA, {})):
-        check_tensors(weights, path)
-        if not all(value.numel() == 1 for name, value in weights.items() if name == "step"):
-            raise ValueError(f"{path} is no checkpoint: its step is not a single number")
 
 
 def strip_wrappers(weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from f5_tts.train.alarms import AlarmFn, AlarmMonitor
 from f5_tts.train.checkpoint_dir import explain_write_errors
 from f5_tts.train.sample_log import Samples, write_samples
+from f5_tts.train.set_aside import FOLDER, free_name
 from f5_tts.train.trackers import Tracker
 
 BAR_METRICS = ("loss", "reward/mean", "loss/kl")  # metrics on the progress bar; the file has all of them
@@ -47,6 +48,8 @@ def metric_row(line: bytes) -> dict[str, Any] | None:
 class MetricsLog:
     """Log of a run's metrics; rows after the update at which a run resumes are dropped.
 
+    Where a run starts anew beside the rows of another one, that file is kept under another name.
+
     Only the main rank writes; the others do nothing. A tracker that fails is dropped with one warning: a run does not
     end for it.
     """
@@ -64,8 +67,12 @@ class MetricsLog:
         tracker: Tracker | None = None,
     ) -> None:
         self.path, self.writes, self.epoch = folder / "metrics.jsonl", writes, epoch
-        past_rows = [row for row in metric_rows(self.path) if row["update"] <= first] if first and writes else []
+        rows = metric_rows(self.path) if writes else []
+        past_rows = [row for row in rows if row["update"] <= first] if first else []
         if writes:
+            if rows and not first:
+                aside = self.path.rename(free_name(folder / FOLDER / self.path.name))
+                print(f"{self.path} has the metrics of an earlier run, which are now in {aside}")
             tmp_path = self.path.with_suffix(".part")
             with explain_write_errors(folder):
                 tmp_path.write_text("".join(json.dumps(row) + "\n" for row in past_rows), encoding="utf-8")

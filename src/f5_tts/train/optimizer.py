@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from f5_tts.config.schema import OptimConfig
+from f5_tts.model.compare import first_mismatch
 
 MIN_RATE = 1e-8  # fraction of the learning rate at the first and after the last update
 
@@ -79,3 +82,37 @@ def probe_optimizer(make: MakeOptimizer, device: torch.device) -> str | None:
     except (RuntimeError, NameError, AttributeError, OSError) as error:
         return str(error).partition("\n")[0]
     return None if moved else "its step changes no weight"
+
+
+def explain_misfit(saved: dict[str, Any], optimizer: Optimizer, model: nn.Module) -> str | None:
+    """Describe where saved states do not fit the parameters that an optimizer of the same class trains, or None.
+
+    Fused optimizers do not check this: they would read and write out of bounds. A parameter may have no state, which
+    is so until it gets a gradient.
+    """
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    indices = [group["params"] for group in optimizer.state_dict()["param_groups"]]
+    groups, states = saved.get("param_groups"), saved.get("state")
+    if not isinstance(groups, list) or [isinstance(one, dict) and one.get("params") for one in groups] != indices:
+        return f"its optimizer does not have the {len(parameters)} trained tensors of this run"
+    if not isinstance(states, dict) or not states.keys() <= set(range(len(parameters))):
+        return "its optimizer has states of other tensors"
+    expected: dict[tuple[Any, ...], Any] = {}  # many tensors have one shape
+    for index, state in states.items():
+        parameter = parameters[index]
+        key = (parameter.shape, parameter.dtype, parameter.device)
+        expected[key] = expected.get(key) or first_state(optimizer, parameter)
+        if misfit := first_mismatch(state, expected[key], f"the optimizer state of {names[id(parameter)]}"):
+            return misfit
+    return None
+
+
+def first_state(optimizer: Optimizer, parameter: Tensor) -> dict[str, Any]:
+    """Return the state that the first step of an optimizer of this class makes for a parameter like this one."""
+    probe = nn.Parameter(torch.zeros(parameter.shape, dtype=parameter.dtype, device=parameter.device))
+    probe.grad = torch.zeros_like(probe)
+    make: Any = type(optimizer)
+    alone = make([probe], lr=0.0)
+    alone.step()
+    return alone.state_dict()["state"][0]

@@ -16,20 +16,21 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from f5_tts.config.schema import LoraConfig
 from f5_tts.model.cfm import CFM
-from f5_tts.model.checkpoint import (
-    LORA,
-    Checkpoint,
-    ModelSpec,
-    check_spec,
-    load_weights,
-    match_weights,
-)
+from f5_tts.model.checkpoint import Checkpoint, ModelSpec, check_spec, load_weights, match_weights
+from f5_tts.model.compare import first_bad_value, first_mismatch
 from f5_tts.model.fsdp import shard_optimizer_state
 from f5_tts.model.lora import adapter_weights, check_same_lora, load_with_adapters, lora_settings, merged_weights
+from f5_tts.model.payload import EMA as AVERAGE
+from f5_tts.model.payload import LORA, OPTIMIZER, SCHEDULE, training_problems
+from f5_tts.train.optimizer import explain_misfit
 from f5_tts.train.run_settings import DATA_SET, compare_settings
 
-OPTIMIZER = "optimizer_class"  # checkpoint key: class of the optimizer whose states it holds
+OPTIMIZER_CLASS = "optimizer_class"  # checkpoint key: class of the optimizer whose states it holds
 DEFAULT_OPTIMIZER = "torch.AdamW"  # class in checkpoints without that key
+ADVICE = (
+    "move it away to resume from an older one, or name it in ckpts.init_from with another ckpts.save_dir to start from "
+    "its weights alone"
+)
 
 
 @runtime_checkable
@@ -96,7 +97,7 @@ class TrainState:
             "model_state_dict": merged_weights(self.model),
             "ema_model_state_dict": merged_weights(self.ema),
             "optimizer_state_dict": self.optimizer.state_dict(),
-            OPTIMIZER: class_name(self.optimizer),
+            OPTIMIZER_CLASS: class_name(self.optimizer),
             "scheduler_state_dict": self.scheduler.state_dict(),
             "objective": self.objective,
             "update": self.update,
@@ -137,39 +138,97 @@ class TrainState:
         return ", ".join(part for part in parts if part)
 
     def resume(self, checkpoint: Checkpoint, log: Callable[[str], None] = print) -> None:
-        """Resume a run of the same stage; from another stage, or a file without a run, load the weights only."""
+        """Resume a run of the same stage; otherwise start from the weights of a checkpoint alone, and say why.
+
+        Otherwise: the file is of another stage or without a training state, or the states of its optimizer and average
+        do not fit what this run trains.
+
+        Raises:
+            ValueError: the weights or LoRA settings are others, a state holds NaN or infinity, or it fits in part only.
+        """
         check_spec(checkpoint, self.spec, log)
         payload = checkpoint.payload
-        if payload.get("objective") == self.objective and "optimizer_state_dict" in payload:
-            compare_settings(checkpoint, self.settings, self.allow_changed, log)
-            adapters = payload.get(LORA, {})
-            check_same_lora(checkpoint.path, adapters.get("settings", lora_settings(None)), lora_settings(self.lora))
-            load_with_adapters(self.model, match_weights(self.model, checkpoint, log), adapters.get("raw", {}))
-            load_with_adapters(self.ema, payload["ema_model_state_dict"], adapters.get("ema", {}))
-            current_rates = self.scheduler.base_lrs
-            self.scheduler.load_state_dict(payload["scheduler_state_dict"])
-            self.resume_optimizer(checkpoint, log)
-            self.restore_learning_rates(current_rates, log)
-            self.update = payload["update"]
-            self.skips = Skips(**payload.get("skips", {}))
-            self.position = self.next_position = DataPosition(
-                batches=payload.get("batches", int(self.update * self.batches_per_update)),
-                bad_rows=frozenset(payload.get("bad_rows", [])),
-            )
-            self.numbered = list(payload.get("numbered", []))
-            for name, component in self.stateful.items():
-                if f"{name}_state_dict" in payload:
-                    component.load_state_dict(payload[f"{name}_state_dict"])
-            log(f"resuming {checkpoint.path} at update {self.update}")
-            self.compare_processes(payload.get("processes", self.processes), log)
-        else:
-            load_weights(self.model, checkpoint, log)
-            self.ema.copy_params_from_model_to_ema()
-            came_from = payload.get("objective", "a run of another program")
-            log(
-                f"starting {self.objective} from the {checkpoint.weights_kind} weights of {checkpoint.path} (made by "
-                f"{came_from}): optimizer, schedule and counter start again"
-            )
+        came_from = payload.get("objective", "a run of another program")
+        if came_from != self.objective or OPTIMIZER not in payload:
+            self.start(checkpoint, f"made by {came_from}", log)
+            return
+        if problems := training_problems(payload):
+            raise ValueError(f"{checkpoint.path} cannot be resumed: {'; '.join(problems)}; {ADVICE}")
+        check_same_lora(checkpoint.path, self.saved_adapters(payload)["settings"], lora_settings(self.lora))
+        if misfit := self.misfit(payload):
+            if "origin" in payload:  # the file is of the run in this folder, which has its initial weights
+                raise ValueError(f"{checkpoint.path} cannot be resumed: {misfit}; {ADVICE}")
+            self.start(checkpoint, f"whose training state does not fit this run: {misfit}", log)
+            return
+        compare_settings(checkpoint, self.settings, self.allow_changed, log)
+        self.check_values(checkpoint)
+        self.restore(checkpoint, log)
+
+    def start(self, checkpoint: Checkpoint, source: str, log: Callable[[str], None]) -> None:
+        """Load the weights of a checkpoint; optimizer, schedule and counter stay those of a new run."""
+        load_weights(self.model, checkpoint, log)
+        self.ema.copy_params_from_model_to_ema()
+        log(
+            f"starting {self.objective} from the {checkpoint.weights_kind} weights of {checkpoint.path} ({source}): "
+            "optimizer, schedule and counter start again"
+        )
+
+    def restore(self, checkpoint: Checkpoint, log: Callable[[str], None]) -> None:
+        """Restore the whole state of a run from a checkpoint that was checked before."""
+        payload = checkpoint.payload
+        adapters = self.saved_adapters(payload)
+        load_with_adapters(self.model, match_weights(self.model, checkpoint, log), adapters["raw"])
+        load_with_adapters(self.ema, payload[AVERAGE], adapters["ema"])
+        self.update = payload["update"]
+        self.restore_optimizer(checkpoint, log)
+        self.restore_schedule(payload[SCHEDULE]["base_lrs"], log)
+        self.skips = Skips(**payload.get("skips", {}))
+        self.position = self.next_position = DataPosition(
+            batches=payload.get("batches", int(self.update * self.batches_per_update)),
+            bad_rows=frozenset(payload.get("bad_rows", [])),
+        )
+        self.numbered = list(payload.get("numbered", []))
+        for name, component in self.stateful.items():
+            if f"{name}_state_dict" in payload:
+                component.load_state_dict(payload[f"{name}_state_dict"])
+            else:
+                log(f"{checkpoint.path} holds no state of {name}: it starts again")
+        log(f"resuming {checkpoint.path} at update {self.update}")
+        self.compare_processes(payload.get("processes", self.processes), log)
+
+    def saved_adapters(self, payload: dict[str, Any]) -> dict[str, Any]:
+        """Return the settings of LoRA and the adapters of a checkpoint, or those of a run without any."""
+        return payload.get(LORA, {"settings": lora_settings(None), "raw": {}, "ema": {}})
+
+    def misfit(self, payload: dict[str, Any]) -> str | None:
+        """Describe where the average, the adapters or the optimizer of a checkpoint do not fit this run, or None."""
+        adapters = self.saved_adapters(payload)
+        found = {"average": payload[AVERAGE], "raw adapters": adapters["raw"], "averaged adapters": adapters["ema"]}
+        expected = (merged_weights(self.ema), adapter_weights(self.model), adapter_weights(self.ema))
+        misfits = (first_mismatch(found[name], own, f"its {name}") for name, own in zip(found, expected, strict=True))
+        return next(filter(None, misfits), None) or (
+            explain_misfit(payload[OPTIMIZER], self.optimizer, self.model) if self.has_same_optimizer(payload) else None
+        )
+
+    def check_values(self, checkpoint: Checkpoint) -> None:
+        """Check that all numbers of the states are finite, and that those of the further components fit."""
+        payload, problems = checkpoint.payload, list[str | None]()
+        states = {key: payload[key] for key in (AVERAGE, LORA) if key in payload}
+        if self.has_same_optimizer(payload):
+            states[OPTIMIZER] = payload[OPTIMIZER]["state"]
+        for key, component in ((f"{name}_state_dict", component) for name, component in self.stateful.items()):
+            if key in payload:
+                states[key] = saved = payload[key]
+                names = saved if isinstance(saved, dict) else ()
+                expected = component.state_dict() or dict.fromkeys(names, [0.0] * 3)  # empty: moments, none so far
+                problems.append(first_mismatch(saved, expected, key))
+        problems += [first_bad_value(state, key) for key, state in states.items()]
+        if found := [problem for problem in problems if problem]:
+            raise ValueError(f"{checkpoint.path} cannot be resumed: {'; '.join(found[:3])}; {ADVICE}")
+
+    def has_same_optimizer(self, payload: dict[str, Any]) -> bool:
+        """Check whether the optimizer of a checkpoint is of the same class as this run's."""
+        return payload.get(OPTIMIZER_CLASS, DEFAULT_OPTIMIZER) == class_name(self.optimizer)
 
     def compare_processes(self, saved: int, log: Callable[[str], None]) -> None:
         """Report what changes when a run resumes with another number of ranks."""
@@ -180,39 +239,41 @@ class TrainState:
                 f"rates from here on are those of a run that had {self.processes} from the start"
             )
 
-    def resume_optimizer(self, checkpoint: Checkpoint, log: Callable[[str], None]) -> None:
-        """Load the optimizer's states if the same optimizer class made them.
+    def restore_optimizer(self, checkpoint: Checkpoint, log: Callable[[str], None]) -> None:
+        """Load the optimizer's states if the same optimizer class made them; otherwise it starts without, and says so.
 
-        Otherwise the optimizer starts without states, at the schedule's current rate, and this is reported.
+        Its settings are those of this run.
         """
-        saved, current = checkpoint.payload.get(OPTIMIZER, DEFAULT_OPTIMIZER), class_name(self.optimizer)
-        if saved == current:
-            self.optimizer.load_state_dict(
-                shard_optimizer_state(checkpoint.payload["optimizer_state_dict"], self.optimizer)
-            )
+        if self.has_same_optimizer(checkpoint.payload):
+            state = {**self.optimizer.state_dict(), "state": checkpoint.payload[OPTIMIZER]["state"]}
+            self.optimizer.load_state_dict(shard_optimizer_state(state, self.optimizer))
+            num, total = len(state["state"]), sum(len(group["params"]) for group in self.optimizer.param_groups)
+            if num < total and self.update:
+                log(f"{checkpoint.path} has optimizer states of {num} of {total} trained tensors: the others have none")
             return
-        for group, rate in zip(self.optimizer.param_groups, self.scheduler.get_last_lr(), strict=True):
-            group["lr"] = rate
+        saved = checkpoint.payload.get(OPTIMIZER_CLASS, DEFAULT_OPTIMIZER)
         log(
-            f"{checkpoint.path} has the states of {saved}, this run uses {current} (optim.bnb_optimizer): the "
-            "optimizer starts again; weights, EMA, schedule and counter continue"
+            f"{checkpoint.path} has the states of {saved}, this run uses {class_name(self.optimizer)} "
+            "(optim.bnb_optimizer): the optimizer starts again; weights, EMA, schedule and counter continue"
         )
 
-    def restore_learning_rates(self, current: list[Any], log: Callable[[str], None]) -> None:
-        """Restore the learning rate of the config where the checkpoint has another one.
+    def restore_schedule(self, saved_rates: list[float], log: Callable[[str], None]) -> None:
+        """Go on at the place in the schedule that the update tells, with this run's learning rate.
 
-        The position in the schedule is kept, and the change is reported.
+        A rate that differs from the checkpoint's is reported.
         """
-        saved = self.scheduler.base_lrs
-        if current == saved:
-            return
         assert isinstance(self.scheduler, LambdaLR)
-        step = self.scheduler.last_epoch
-        rates = [rate * factor(step) for rate, factor in zip(current, self.scheduler.lr_lambdas, strict=True)]
-        self.scheduler.load_state_dict({**self.scheduler.state_dict(), "base_lrs": current, "_last_lr": rates})
-        for group, highest, rate in zip(self.optimizer.param_groups, current, rates, strict=True):
-            group["initial_lr"], group["lr"] = highest, rate
-        log(f"optim.learning_rate is {current[0]:g} from here on; before it was {saved[0]:g}")
+        rates = [
+            rate * factor(self.update)
+            for rate, factor in zip(self.scheduler.base_lrs, self.scheduler.lr_lambdas, strict=True)
+        ]
+        place = {"last_epoch": self.update, "_step_count": self.update + 1, "_last_lr": rates}
+        self.scheduler.load_state_dict({**self.scheduler.state_dict(), **place})
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        if saved_rates != self.scheduler.base_lrs:
+            current = self.scheduler.base_lrs[0]
+            log(f"optim.learning_rate is {current:g} from here on; before it was {saved_rates[0]:g}")
 
 
 def class_name(optimizer: Optimizer) -> str:
