@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import pytest
 import torch
 from datasets import Dataset
 
+import f5_tts
 from f5_tts.entrypoint import EXIT_INTERRUPTED, run_command
 from f5_tts.train import train, train_rl
 
@@ -38,6 +42,14 @@ def test_a_users_mistake_is_one_sentence_and_exit_code_2(capsys, error: type[Exc
     assert capsys.readouterr().err == "error: rl.steps=0 is not allowed\n"
 
 
+@pytest.mark.parametrize(
+    ("error", "words"), [(MemoryError(), "the memory of this machine is full"), (TimeoutError(), "TimeoutError")]
+)
+def test_an_error_without_a_message_is_said_all_the_same(capsys, error: Exception, words: str):
+    assert ended(raising(error)) == 2
+    assert capsys.readouterr().err.startswith(f"error: {words}")
+
+
 def test_a_mistake_of_ours_keeps_its_trace():
     with pytest.raises(AssertionError):
         run_command(raising(AssertionError("ours")), [])
@@ -54,6 +66,101 @@ def test_a_stopped_run_says_how_to_go_on_and_a_finished_one_says_nothing(capsys)
     assert capsys.readouterr().err == "the run was stopped and saved: the same command resumes it\n"
     assert ended(lambda argv: True) == 0
     assert capsys.readouterr().err == ""
+
+
+WAITS = """
+import sys, threading, time
+from f5_tts.entrypoint import run_command
+
+def main(argv):
+    threading.Thread(target=time.sleep, args=[60]).start()  # as a reward that is still being asked
+    print("waiting", flush=True)
+    time.sleep(60)
+
+run_command(main, [])
+"""
+
+
+def interrupted(command: list[str], until: str) -> tuple[int, float, str]:
+    """Start a command, press Ctrl-C once it has printed a line; return its code, seconds until the end, and stderr."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as process:
+        assert process.stdout is not None
+        assert any(line.startswith(until) for line in process.stdout)
+        started = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        return process.returncode, time.monotonic() - started, err
+
+
+def test_ctrl_c_is_one_line_and_waits_for_no_thread():
+    code, seconds, err = interrupted([sys.executable, "-c", WAITS], "waiting")
+    assert (code, err) == (EXIT_INTERRUPTED, "interrupted\n")
+    assert seconds < 30
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("real_start")
+@pytest.mark.parametrize("module", ["train.train", "train.train_rl", "scripts.doctor", "scripts.evaluate", "infer.cli"])
+def test_ctrl_c_while_a_command_imports_its_libraries_is_one_line(module: str, tmp_path):
+    """A module in the place of numpy tells when the imports have begun, and never ends."""
+    (tmp_path / "numpy.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
+    paths = f"{tmp_path}:{Path(f5_tts.__file__).parents[1]}"
+    command = ["env", f"PYTHONPATH={paths}", sys.executable, "-m", f"f5_tts.{module}"]
+    assert interrupted(command, "importing")[::2] == (EXIT_INTERRUPTED, "interrupted\n")
+
+
+def test_a_users_own_program_keeps_its_ctrl_c():
+    program = "import signal, f5_tts; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+    assert subprocess.check_output([sys.executable, "-c", program]) == b"True\n"
+
+
+RANKS = """
+import atexit, os, sys, time
+import torch, torch.distributed as dist
+from f5_tts.entrypoint import run_command
+
+class Slow:
+    def __del__(self, sleep=time.sleep):
+        sleep(1)  # gives the interpreter's lock to others while the interpreter is being taken apart
+
+def hold_the_lock():
+    end = time.monotonic() + 3
+    while time.monotonic() < end:
+        pass
+
+def main(argv):
+    if rank == 1:
+        atexit.register(hold_the_lock)
+    dist.init_process_group("gloo", init_method=f"file://{argv[0]}", rank=rank, world_size=2)
+    tensor = torch.zeros(3)
+    if rank == 0:
+        time.sleep(1.5)
+    work = dist.all_reduce(tensor, async_op=True)
+    if rank == 0:
+        work.wait()
+    else:
+        sys.setswitchinterval(100)
+    sys.at_the_very_end = Slow()
+    return True
+
+os.environ["WORLD_SIZE"] = "2"
+others = []
+for rank in range(2):
+    if not (child := os.fork()):
+        run_command(main, sys.argv[1:])
+    others.append(child)
+print([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in others])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="uses fork")
+def test_a_rank_whose_group_still_has_threads_ends_with_its_own_exit_code(tmp_path):
+    """A thread of gloo waits for the interpreter's lock when rank 1 is done; before, it aborted the process."""
+    command = [sys.executable, "-c", RANKS, str(tmp_path / "store")]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert (done.stdout, done.stderr) == ("[0, 0]\n", "")
 
 
 FAULTS = """

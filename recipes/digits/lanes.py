@@ -275,7 +275,8 @@ def cpu_seconds(folder: Path, phase: Phase) -> float:
 
 def say(text: str) -> None:
     """Print lines in place of the live line."""
-    print(f"{CLEAR if sys.stdout.isatty() else ''}{text}", flush=True)
+    clear_line()
+    print(text, flush=True)
 
 
 def show_progress(lanes: Sequence[Lane]) -> None:
@@ -285,7 +286,14 @@ def show_progress(lanes: Sequence[Lane]) -> None:
     columns = shutil.get_terminal_size().columns - 1
     width = columns // max(1, len(lanes)) - 3
     texts = [f"{lane.name}: {last_line(lane.log)}"[:width].ljust(width) for lane in lanes]
-    print(f"{CLEAR}{' | '.join(texts)}"[: columns + len(CLEAR)], end="", flush=True)
+    clear_line()
+    print(" | ".join(texts)[:columns], end="", flush=True)
+
+
+def clear_line() -> None:
+    """Clear the live line, in a call of its own, which passes the filter of control characters."""
+    if sys.stdout.isatty():
+        print(CLEAR, end="")
 
 
 def last_line(log: Path) -> str:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -184,6 +185,30 @@ def test_a_hacked_reward_ends_both_processes_after_the_same_update_with_all_save
     assert out.count("because the alarm reward_hacked is active") == 1
     assert 3 <= read(save_dir / "model_last.pt")["update"] == rows(save_dir)[-1]["update"] < 40
     assert read(save_dir / "model_last.pt")["processes"] == 2 and (save_dir / "model_best.pt").is_file()
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.usefixtures("real_start")
+def test_runs_of_two_processes_under_load_end_with_exit_code_0(tiny, tmp_path):
+    """Keep all CPUs busy with others; every other run shards its model, whose group outlives its destruction."""
+    burn = [sys.executable, "-c", "while True: pass"]
+    with ExitStack() as stack:
+        for _ in range(2 * (os.cpu_count() or 1)):
+            stack.callback(stack.enter_context(subprocess.Popen(burn)).kill)
+        ends = []
+        for number in range(12):
+            shard = ["optim.shard=true"] if number % 2 else []
+            options = [
+                *OPTIONS["stage 1"],
+                *tiny,
+                *shard,
+                "optim.max_updates=2",
+                f"ckpts.save_dir={tmp_path / str(number)}",
+            ]
+            ends.append(run_two(MODULES["stage 1"], options)[0])
+    print(f"{len(ends)} runs of two processes, {ends.count(0)} with exit code 0")
+    assert ends == [0] * len(ends)
 
 
 @pytest.mark.usefixtures("real_start")

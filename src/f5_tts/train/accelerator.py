@@ -20,7 +20,7 @@ def build_accelerator(optim: OptimConfig) -> Accelerator:
     """Build the accelerator, which holds devices and precision of a run.
 
     The precision of float32 matrix products is set for the whole process. Each of several ranks leaves its process
-    group at exit: gloo sometimes aborts one that does not.
+    group at exit (see also `entrypoint.exit_process`).
 
     Raises ValueError for optim.shard with one process.
     """
