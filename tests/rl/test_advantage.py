@@ -306,9 +306,12 @@ def test_old_samples_fade_from_the_baseline():
 def test_a_baseline_goes_on_from_its_state_and_knows_floors_weights_and_clip():
     line = baseline(weights={"r": 2.0}, floors={"r": 4.0}, clip=0.5)
     assert compared(line, 1.0, 3.0) == pytest.approx([-0.5, 0.5])
+    assert line.state_dict() == {}  # an error before the update is made leaves nothing of its scores
+    line.commit()
     other = baseline(weights={"r": 2.0}, floors={"r": 4.0}, clip=5.0)
     other.load_state_dict(line.state_dict())
     assert compared(other, 3.0) == pytest.approx([2.0 * 1.0 / 4.0])
+    assert other.state_dict() == line.state_dict()
 
 
 def test_a_reward_by_frame_counts_as_its_mean_over_generated_frames():

@@ -116,11 +116,28 @@ def test_the_old_policy_is_a_running_average_whose_memory_grows(policy):
     second = 0.001 * 1 + 0.999 * 2
     assert seen == pytest.approx([1.0, second, 0.002 * second + 0.998 * 3])
     copy_of_it = EmaPolicy(policy, max_decay=0.5)
+    old.commit()
     copy_of_it.load_state_dict({**old.state_dict(), "rollouts": 9000})
     with torch.no_grad():
         bias.fill_(0.0)
     copy_of_it.ema_update()
     assert copy_of_it.snapshot.tensors["transformer.proj_out.bias"][0].item() == pytest.approx(seen[2] / 2)
+
+
+def test_the_old_policy_of_a_rollout_whose_update_failed_is_not_averaged_twice(policy):
+    bias = policy.transformer.proj_out.bias
+    old, resumed = EmaPolicy(policy, max_decay=0.5), EmaPolicy(policy, max_decay=0.5)
+    for value in (1.0, 2.0):
+        with torch.no_grad():
+            bias.fill_(value)
+        old.ema_update()
+    before = old.snapshot.tensors["transformer.proj_out.bias"].clone()
+    resumed.load_state_dict(old.state_dict())
+    resumed.ema_update()
+    assert torch.equal(resumed.snapshot.tensors["transformer.proj_out.bias"], before) and resumed.rollouts == 2
+    resumed.commit()
+    resumed.ema_update()
+    assert not torch.equal(resumed.snapshot.tensors["transformer.proj_out.bias"], before) and resumed.rollouts == 3
 
 
 def test_a_step_makes_what_scored_well_likelier_and_what_scored_badly_less(policy, rollout, settings):

@@ -6,9 +6,11 @@ import math
 import os
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -87,8 +89,8 @@ class Run:
 
     def fit(
         self,
-        items: list[Tensor],
-        loss: Loss = squared_error,
+        items: list[Any],
+        loss: Callable[[CFM, Any], Iterator[LossOutput]] = squared_error,
         total: int = 100,
         validate: Callable[[TrainState], dict[str, float]] = no_validation,
         accelerator: Accelerator | None = None,
@@ -504,6 +506,126 @@ def test_a_finished_run_says_so_and_leaves_its_files_alone(tmp_path, capsys):
     assert run.fit([points((1.0, 1.0))], total=3)
     assert "holds all 3 updates of this run (mse, 2 rows): nothing left to do" in capsys.readouterr().out
     assert not list(tmp_path.glob("*.pt"))
+
+
+# --- errors ---
+
+
+def failing(error: Exception | SystemExit, update: int) -> Loss:
+    """Return a loss that fails in this update, counted from 0, after a slice whose gradient is there."""
+    made = count()
+
+    def loss(policy: CFM, item: Tensor) -> Iterator[LossOutput]:
+        yield from squared_error(policy, item)
+        if next(made) == update:
+            raise error
+
+    return loss
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (KeyError("voice"), KeyError),
+        (ValueError("a reward says so"), ValueError),
+        (SystemExit(0), ValueError),
+    ],
+)
+def test_an_error_leaves_the_state_after_the_last_whole_update(tmp_path, capsys, error, expected):
+    """Expect w to be 0.2 and 0.36 after two updates; the third fails with its gradient half made."""
+    run = Run(tmp_path)
+    with pytest.raises(expected) as raised:
+        run.fit([points((1.0, 1.0))] * 9, failing(error, 2))
+    saved = read_checkpoint(tmp_path / "model_last.pt")
+    assert saved.update == 2 == run.rows()[-1]["update"]
+    assert saved.payload["model_state_dict"]["transformer.w"].item() == pytest.approx(0.36)
+    assert f"after update 2 is saved in {tmp_path / 'model_last.pt'}" in capsys.readouterr().out
+    if isinstance(error, SystemExit):
+        assert "called sys.exit(0), which would end the run" in str(raised.value)
+
+
+def test_a_run_that_is_out_of_memory_is_saved_too(tmp_path):
+    """The item is a list of one point, which is too small to be split."""
+
+    class Point(list[Tensor]):
+        num_entries = 1
+
+        def split(self) -> list[Point]:
+            return [self]
+
+    def fills_the_gpu(policy: CFM, item: list[Point]) -> Iterator[LossOutput]:
+        yield from squared_error(policy, item[0][0])
+        if run.state.update == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    run = Run(tmp_path)
+    with pytest.raises(MemoryError, match=r"lower rl\.mini_repeat_count"):
+        run.fit([[Point([points((1.0, 1.0))])]] * 9, fills_the_gpu)
+    assert read_checkpoint(tmp_path / "model_last.pt").update == 2
+
+
+def test_a_run_goes_on_from_an_error_bit_for_bit(tmp_path):
+    for name, fails_at in (("whole", 99), ("ended", 3)):
+        (tmp_path / name).mkdir()
+        run = Run(tmp_path / name)
+        with suppress(KeyError):
+            run.fit([points((1.0, 1.0))] * 6, failing(KeyError(), fails_at))
+    again = Run(tmp_path / "ended")
+    again.state.resume(read_checkpoint(tmp_path / "ended" / "model_last.pt"))
+    again.fit([points((1.0, 1.0))] * 3)
+    whole, ended = (torch.load(tmp_path / name / "model_last.pt", weights_only=True) for name in ("whole", "ended"))
+    assert ended.keys() == whole.keys() and ended["update"] == 6
+    assert torch.equal(ended["model_state_dict"]["transformer.w"], whole["model_state_dict"]["transformer.w"])
+    assert [row["update"] for row in again.rows()] == [1, 2, 3, 4, 5, 6]
+
+
+def test_an_error_after_an_update_loses_neither_the_update_nor_its_row(tmp_path):
+    def judge(state: TrainState) -> dict[str, float]:
+        if state.update == 2:
+            raise RuntimeError("the judge fell off")
+        return {}
+
+    run = Run(tmp_path)
+    with pytest.raises(RuntimeError, match="judge"):
+        run.fit([points((1.0, 1.0))] * 4, validate=judge)
+    assert read_checkpoint(tmp_path / "model_last.pt").update == 2 == run.rows()[-1]["update"]
+
+
+def test_an_error_before_the_first_update_or_in_the_middle_of_one_saves_nothing(tmp_path):
+    with pytest.raises(KeyError):
+        Run(tmp_path).fit([points((1.0, 1.0))], failing(KeyError(), 0))
+    run = Run(tmp_path)
+    run.state.scheduler = LambdaLR(run.state.optimizer, lambda update: 1.0 / (2 - update))  # the weights are ahead
+    with pytest.raises(ZeroDivisionError):
+        run.fit([points((1.0, 1.0))] * 4)
+    assert run.state.update == 1 and not list(tmp_path.glob("*.pt"))
+
+
+def test_an_error_saves_no_weights_that_are_not_finite(tmp_path):
+    def breaks(policy: CFM, item: Tensor) -> Iterator[LossOutput]:
+        if run.state.update == 2:
+            policy.transformer.get_parameter("w").data.fill_(math.nan)
+            raise KeyError("broken")
+        yield from squared_error(policy, item)
+
+    run = Run(tmp_path)
+    with pytest.raises(KeyError):
+        run.fit([points((1.0, 1.0))] * 4, breaks)
+    assert not list(tmp_path.glob("*.pt"))
+
+
+def test_an_error_stays_the_error_where_the_state_cannot_be_saved(tmp_path, capsys):
+    def fills_the_disk(policy: CFM, item: Tensor) -> Iterator[LossOutput]:
+        yield from squared_error(policy, item)
+        if run.state.update == 1:
+            (tmp_path / "model_last.pt").mkdir()
+            (tmp_path / "model_last.pt" / "file").touch()
+            raise KeyError("voice")
+
+    run = Run(tmp_path)
+    with pytest.raises(KeyError, match="voice"):
+        run.fit([points((1.0, 1.0))] * 4, fills_the_disk)
+    assert "an error ends the run; its state after update 1 cannot be saved: " in capsys.readouterr().out
 
 
 # --- the alarm that ends a run ---

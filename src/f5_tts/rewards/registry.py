@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
+from traceback import extract_tb
 from typing import Any
 
 import torch
@@ -14,7 +16,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from f5_tts.config.schema import ProviderConfig
-from f5_tts.plugins import import_attribute, is_module_attribute
+from f5_tts.entrypoint import USER_ERRORS
+from f5_tts.plugins import exit_is_error, import_attribute, is_module_attribute
+from f5_tts.rewards.remote.protocol import WorkerError
 from f5_tts.types import DifferentiableReward, Numbers, ProviderScores, RewardInput, RewardProvider, Scores
 
 PROVIDERS = {
@@ -29,6 +33,10 @@ PROVIDERS = {
     "long_silence": "f5_tts.rewards.guards:LongSilence",
     "clipping": "f5_tts.rewards.guards:Clipping",
 }
+
+
+class RewardError(ValueError):
+    """Error of a provider's code, which the message names."""
 
 
 class FunctionProvider:
@@ -84,7 +92,8 @@ def build_local_provider(name: str, config: Mapping[str, Any], config_key: str) 
         problem = wrong_keys(config, keys, f"{config_key}.config") or f"{config_key}.config: {error}"
         raise ValueError(f"{problem}; {name} takes {', '.join(keys) or 'no keys'}") from None
     try:
-        return as_provider(target(**config) if is_class else partial(target, **config), name, config_key)
+        with exit_is_error(f"{config_key}: reward provider {name}"):
+            return as_provider(target(**config) if is_class else partial(target, **config), name, config_key)
     except TypeError as error:
         raise ValueError(f"{config_key}.config={dict(config)}: {name} cannot be built from it: {error}") from error
 
@@ -171,7 +180,8 @@ def provider_scores(
     Word scores have shape b x w. Other components are b numbers or b texts. Raises ValueError with the name of the
     provider if the output is invalid.
     """
-    scores = provider.score(inputs)
+    with name_in_errors(name):
+        scores = provider.score(inputs)
     by_component = scores if isinstance(scores, Mapping) else {provider.component: scores}
     by_word = ["words"] if has_word_scores(provider) else []
     for required in (provider.component, *by_word):
@@ -185,12 +195,34 @@ def provider_scores(
     return validated
 
 
+@contextmanager
+def name_in_errors(name: str) -> Iterator[None]:
+    """Name the provider, and the line, in the errors of its code.
+
+    Errors that are sentences already, and out of memory, stay what they are.
+    """
+    try:
+        with exit_is_error(f"reward provider {name}"):
+            yield
+    except (WorkerError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if isinstance(error, USER_ERRORS) and name in str(error):
+            raise
+        place = extract_tb(error.__traceback__)[-1]
+        raise RewardError(
+            f"reward provider {name} raised {type(error).__name__}: {error} ({place.filename}, line {place.lineno}; "
+            "F5_TTS_TRACE=1 shows the trace)"
+        ) from error
+
+
 def provider_loss(reward: DifferentiableReward, name: str, inputs: Sequence[RewardInput]) -> Float[Tensor, " b"]:
     """Compute the reward losses of the inputs, on the CPU, and validate them.
 
     Raises ValueError with the name of the reward unless it gives one number per clip, none infinite, with a gradient.
     """
-    loss: Any = reward.loss(inputs)
+    with name_in_errors(name):
+        loss: Any = reward.loss(inputs)
     if not isinstance(loss, Tensor) or loss.shape != (len(inputs),):
         found = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
         raise ValueError(f"reward provider {name}: loss gave {found} for {len(inputs)} clips, not a number for each")

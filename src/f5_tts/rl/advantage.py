@@ -231,6 +231,7 @@ class RunningBaseline:
     def __init__(self, weights: dict[str, float], floors: dict[str, float], *, clip: float) -> None:
         self.weights, self.floors, self.clip = weights, floors, clip
         self.moments: dict[str, list[float]] = {}  # by reward: number of samples so far, mean, mean square
+        self.committed: dict[str, list[float]] = {}  # those after the last whole update
 
     def __call__(self, components: dict[str, Tensor], group_ids: Tensor, target: Tensor) -> Tensor:
         """Compute the advantages of an update, then add its scores to the running moments."""
@@ -263,13 +264,18 @@ class RunningBaseline:
         ]
         self.moments[name] = [count + len(score), *new]
 
+    def commit(self) -> None:
+        """Take over the moments, because the update whose scores they have is made."""
+        self.committed = dict(self.moments)
+
     def state_dict(self) -> dict[str, list[float]]:
-        """Return the running moments by reward, for a checkpoint."""
-        return dict(self.moments)
+        """Return the running moments by reward after the last whole update, for a checkpoint."""
+        return dict(self.committed)
 
     def load_state_dict(self, state: dict[str, list[float]]) -> None:
         """Restore the running moments from a checkpoint."""
         self.moments = dict(state)
+        self.commit()
 
 
 def moments(score: Float[Tensor, " b"]) -> tuple[float, float]:

@@ -149,13 +149,16 @@ def rollout_and_score(
     that scoring takes after the last rollout is drawn.
     """
     started, rollouts, futures = time.perf_counter(), [], []
-    with ThreadPoolExecutor(1) as executor:
+    executor = ThreadPoolExecutor(1)
+    try:
         for rollout in rollout_stream:
             rollouts.append(rollout)
             if overlap:
                 futures.append(executor.submit(scorer, rollout))
         drawn_at = time.perf_counter()
         rewards = [future.result() for future in futures] if overlap else [scorer(rollout) for rollout in rollouts]
+    finally:  # after an error or a second Ctrl-C nothing waits for a reward that is still being asked
+        executor.shutdown(wait=False, cancel_futures=True)
     return rollouts, rewards, {"time/rollout": drawn_at - started, "time/reward": time.perf_counter() - drawn_at}
 
 

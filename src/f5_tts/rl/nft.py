@@ -95,24 +95,34 @@ class EmaPolicy:
 
     def __init__(self, model: nn.Module, max_decay: float) -> None:
         self.snapshot, self.max_decay, self.rollouts = Snapshot(model), max_decay, 0
+        self.is_ahead = False  # whether the average is that of a rollout whose first update is not made
+        self.skips_next = False  # whether a checkpoint was saved with such an average
 
     def ema_update(self) -> None:
         """Update the average with the current weights; called once before each rollout."""
-        self.snapshot.ema_update(min(DECAY_RATE * self.rollouts, self.max_decay))
-        self.rollouts += 1
+        if not self.skips_next:
+            self.snapshot.ema_update(min(DECAY_RATE * self.rollouts, self.max_decay))
+            self.rollouts += 1
+        self.is_ahead, self.skips_next = True, False
+
+    def commit(self) -> None:
+        """Note that the first update of the rollout is made."""
+        self.is_ahead = False
 
     def __call__(self, *inputs: Any, **options: Any) -> Velocity:
         """Compute the velocity with the averaged weights."""
         return self.snapshot(*inputs, **options)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the averaged weights and the number of rollouts, for a checkpoint."""
-        return {"tensors": self.snapshot.tensors, "rollouts": self.rollouts}
+        """Return the averaged weights, the number of rollouts, and whether its update is not made, for a checkpoint."""
+        ahead = {"is_ahead": True} if self.is_ahead else {}
+        return {"tensors": self.snapshot.tensors, "rollouts": self.rollouts, **ahead}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the averaged weights and the number of rollouts from a checkpoint."""
         self.snapshot.load(state["tensors"])
         self.rollouts = state["rollouts"]
+        self.skips_next = state.get("is_ahead", False)
 
 
 def build_old_policy(model: nn.Module, rl: RLConfig) -> EmaPolicy | None:

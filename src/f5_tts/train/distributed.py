@@ -11,6 +11,9 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from f5_tts.model.fsdp import is_dtensor
+from f5_tts.plugins import USERS_CODE, exit_is_error
+
+ON_ALL_RANKS = "_f5_tts_on_all_ranks"  # attribute of errors that every rank raises
 
 
 class AllRanks:
@@ -50,15 +53,23 @@ class AllRanks:
         """Raise ValueError on all ranks when the body fails on any, so that no rank waits for one that ended."""
         error = None
         try:
-            yield
+            with exit_is_error(USERS_CODE):
+                yield
         except Exception as caught:  # raised again below
             error = caught
         messages = gather_object([error and f"{type(error).__name__}: {error}"]) if self.world_size > 1 else []
-        if error is not None:
-            raise error
-        for process, message in enumerate(messages):
-            if message is not None:
-                raise ValueError(f"process {process} of {self.world_size} failed: {message}")
+        if error is None:
+            failures = [(process, message) for process, message in enumerate(messages) if message is not None]
+            if not failures:
+                return
+            error = ValueError(f"process {failures[0][0]} of {self.world_size} failed: {failures[0][1]}")
+        setattr(error, ON_ALL_RANKS, True)
+        raise error
+
+
+def is_on_all_ranks(error: BaseException | None) -> bool:
+    """Check whether `raise_on_all_ranks` raised this error or its cause, so that all ranks are at the same point."""
+    return error is not None and (hasattr(error, ON_ALL_RANKS) or is_on_all_ranks(error.__cause__))
 
 
 def any_rank(flag: bool, accelerator: Accelerator) -> bool:

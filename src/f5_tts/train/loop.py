@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from types import FrameType
 from typing import TypeVar
 
 import numpy as np
@@ -21,8 +19,10 @@ from accelerate.utils import set_seed
 from f5_tts.config.schema import OptimConfig
 from f5_tts.model.cfm import CFM
 from f5_tts.model.fsdp import is_dtensor, to_full
+from f5_tts.plugins import USERS_CODE, exit_is_error
 from f5_tts.train.checkpoint_dir import CheckpointDir
-from f5_tts.train.distributed import any_rank, check_weights_in_sync
+from f5_tts.train.distributed import AllRanks, any_rank, check_weights_in_sync
+from f5_tts.train.ending import GracefulStop, close_on_exit, save_on_error
 from f5_tts.train.metrics_log import MetricsLog
 from f5_tts.train.oom import OomRetry, explain_oom
 from f5_tts.train.sample_log import MakeSamples
@@ -90,9 +90,14 @@ def fit(
     oom_retry = OomRetry(metrics_log.write_line, can_retry=not optim.shard)
     accelerator.wait_for_everyone()  # until all ranks have read their checkpoint
     checkpoints.set_aside_others(state)
-    with GracefulStop() as stop:
-        # the bar is closed before an error is printed
-        with checkpoints.explain_divergence(state), closing(metrics_log), explain_oom():
+    with GracefulStop(checkpoints.is_main) as stop:
+        with (
+            save_on_error(state, checkpoints),
+            checkpoints.explain_divergence(state),
+            close_on_exit(metrics_log),  # before an error is printed
+            explain_oom(),
+            exit_is_error(USERS_CODE),
+        ):
             if state.update == 0 and (start_metrics := validate(state)):
                 metrics_log(start_metrics, 0)
             done, stopped, ended = time.perf_counter(), False, False
@@ -109,9 +114,11 @@ def fit(
                 skips = state.skips.total
                 metrics = train_update(state, policy, item, compute_loss, accelerator, optim, oom_retry)
                 metrics |= throughput_metrics(metrics.pop("seconds"), time.perf_counter() - started) | memory_metrics()
-                metrics |= validate(state)
-                before, done = done, time.perf_counter()
-                metrics_log(metrics | {"time/step": done - before}, state.update)
+                try:
+                    metrics |= validate(state)
+                finally:  # an update that is made has its row, whatever a judge does
+                    before, done = done, time.perf_counter()
+                    metrics_log(metrics | {"time/step": done - before}, state.update)
                 is_between_rollouts = state.update % context.updates_per_rollout == 0
                 is_saved = is_between_rollouts and checkpoints.save_if_due(state, state.skips.total > skips)
                 if make_samples is not None and is_saved:
@@ -148,16 +155,19 @@ def train_update(
     overflow and grows after many updates without one.
     """
     log = oom_retry.log
-    slices = oom_retry.run(
-        item, lambda chunks: accumulate_gradients(policy, chunks, compute_loss, accelerator), state.optimizer
-    )
+    with nullcontext() if optim.shard else AllRanks(accelerator).raise_on_all_ranks():
+        slices = oom_retry.run(
+            item, lambda chunks: accumulate_gradients(policy, chunks, compute_loss, accelerator), state.optimizer
+        )
     losses, metrics = [output.loss.item() for output in slices], merge_metrics([output.metrics for output in slices])
     average_gradients(state.model, accelerator)
     accelerator.unscale_gradients(state.optimizer)
     norm = to_full(accelerator.clip_grad_norm_(policy.parameters(), optim.max_grad_norm)).item()
     loss = sum(losses, 0.0)
     metrics = {"loss": loss} | metrics
-    if is_finite_everywhere(loss, norm, accelerator):
+    is_finite = is_finite_everywhere(loss, norm, accelerator)
+    state.is_torn = True
+    if is_finite:
         state.skips.count(False)
         state.optimizer.step()
     elif is_fp16_overflow(loss, accelerator):
@@ -177,9 +187,10 @@ def train_update(
     metrics["health/oom_retries"] = float(oom_retry.retries)
     state.scheduler.step()
     state.optimizer.zero_grad()
-    state.update, state.position = state.update + 1, state.next_position
     state.ema.update()
-    return metrics | check_weights_in_sync(state.model, accelerator, state.update)
+    metrics |= check_weights_in_sync(state.model, accelerator, state.update + 1)
+    state.finish_update()
+    return metrics
 
 
 def accumulate_gradients(
@@ -260,32 +271,6 @@ def memory_metrics() -> dict[str, float]:
         unit = 2**20 if sys.platform == "darwin" else 2**10
         metrics["mem/peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
     return metrics
-
-
-class GracefulStop:
-    """Handler of Ctrl-C and SIGTERM: the first stops the run after the current update, a second one at once."""
-
-    def __init__(self) -> None:
-        self.requested = False
-
-    def __enter__(self) -> GracefulStop:
-        self.previous_handlers = {
-            number: signal.signal(number, self.request_stop) for number in (signal.SIGINT, signal.SIGTERM)
-        }
-        return self
-
-    def request_stop(self, number: int, frame: FrameType | None) -> None:
-        """Ask for a stop after the current update, and restore the previous handlers."""
-        self.requested = True
-        self.restore()
-
-    def restore(self) -> None:
-        """Restore the signal handlers that were in place before."""
-        for number, handler in self.previous_handlers.items():
-            signal.signal(number, handler)
-
-    def __exit__(self, *error: object) -> None:
-        self.restore()
 
 
 def update_seed(seed: int, update: int, process: int = 0) -> int:

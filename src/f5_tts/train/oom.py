@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from traceback import clear_frames
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
@@ -83,6 +84,7 @@ def explain_oom() -> Iterator[None]:
     except RuntimeError as error:
         if not is_oom(error):
             raise
+        clear_frames(error.__traceback__)  # they hold activations, and the state is about to be saved
         raise MemoryError(
             f"{str(error).partition(chr(10))[0]}; lower rl.mini_repeat_count or datasets.batch_size_per_gpu, or see "
             "what else would save memory: python -m f5_tts.scripts.budget, with the same -cn and keys"

@@ -46,6 +46,15 @@ class Stateful(Protocol):
         ...
 
 
+@runtime_checkable
+class ChangedByRollouts(Protocol):
+    """Object that a rollout changes before its update is made; its `state_dict` is that after the last whole update."""
+
+    def commit(self) -> None:
+        """Take over what the rollout changed, because its update is made."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataPosition:
     """How far a run has read its data, and the rows so far that cannot be used."""
@@ -82,6 +91,7 @@ class TrainState:
     skips: Skips = field(default_factory=Skips)
     position: DataPosition = field(default_factory=DataPosition)  # after the batches of all updates made
     next_position: DataPosition = field(default_factory=DataPosition)  # after those of the update being made
+    is_torn: bool = False  # whether only a part of the state has made the current update
     stateful: dict[str, Stateful] = field(default_factory=dict)  # further state that a stage saves, by name
     batches_per_update: float = 1.0  # for older checkpoints, which do not say how many batches were read
     lora: LoraConfig | None = None  # settings of the adapters; the model has some where the rank is above 0
@@ -90,6 +100,14 @@ class TrainState:
     numbered: list[int] = field(default_factory=list)  # updates whose model_<update>.pt this run has written and kept
     settings: dict[str, Any] = field(default_factory=dict)  # what changes the result, see run_settings.py
     allow_changed: bool = False  # ckpts.allow_changed
+
+    def finish_update(self) -> None:
+        """Count an update that the whole state has made, and its batches."""
+        self.update, self.position = self.update + 1, self.next_position
+        for component in self.stateful.values():
+            if isinstance(component, ChangedByRollouts):
+                component.commit()
+        self.is_torn = False
 
     def payload(self) -> dict[str, object]:
         """Return the payload of a checkpoint."""

@@ -1,0 +1,86 @@
+"""Ends of a run before its last update: signals that stop it, and what is saved when an error ends it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from f5_tts.model.fsdp import to_full
+from f5_tts.train.checkpoint_dir import CheckpointDir
+from f5_tts.train.distributed import is_on_all_ranks
+from f5_tts.train.metrics_log import MetricsLog
+from f5_tts.train.train_state import TrainState
+
+
+class GracefulStop:
+    """Handler of Ctrl-C and SIGTERM: the first stops the run after the current update, a second one at once."""
+
+    def __init__(self, is_main: bool = True) -> None:
+        self.requested, self.is_main = False, is_main
+
+    def __enter__(self) -> GracefulStop:
+        self.previous_handlers = {
+            number: signal.signal(number, self.request_stop) for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        return self
+
+    def request_stop(self, number: int, frame: FrameType | None) -> None:
+        """Ask for a stop after the current update, say so, and restore the previous handlers."""
+        self.requested = True
+        self.restore()
+        if self.is_main:  # by the system's call: the signal may have come in the middle of another write
+            os.write(2, b"\nstopping after this update; a second Ctrl-C ends the run at once, without its state\n")
+
+    def restore(self) -> None:
+        """Restore the signal handlers that were in place before."""
+        for number, handler in self.previous_handlers.items():
+            signal.signal(number, handler)
+
+    def __exit__(self, *error: object) -> None:
+        self.restore()
+
+
+@contextmanager
+def save_on_error(state: TrainState, checkpoints: CheckpointDir) -> Iterator[None]:
+    """Save the state after the last whole update if an error ends the body, say so, and raise the error again.
+
+    There is no such state in the middle of an optimizer step. While updates are being skipped the files are better
+    than it, and the ranks of a sharded model can save it only where the error ends all of them at the same point.
+    """
+    first = state.update
+    try:
+        yield
+    except Exception as error:
+        is_whole = state.update > first and not state.is_torn and not state.skips.in_a_row
+        if is_whole and (not checkpoints.is_sharded or is_on_all_ranks(error)):
+            save_after_error(state, checkpoints)
+        raise
+
+
+def save_after_error(state: TrainState, checkpoints: CheckpointDir, log: Callable[[str], None] = print) -> None:
+    """Save `model_last.pt` unless a weight is not finite, and say so; a failure is said too, and ends nothing."""
+    if not all(to_full(value.detach()).isfinite().all() for value in state.model.parameters()):
+        return
+    try:
+        checkpoints.save_last(state)
+        outcome = f"is saved in {checkpoints.path / 'model_last.pt'}: the same command resumes there"
+    except Exception as error:  # the error that ended the run is what counts
+        outcome = f"cannot be saved: {error}"
+    if checkpoints.is_main:
+        log(f"an error ends the run; its state after update {state.update} {outcome}")
+
+
+@contextmanager
+def close_on_exit(metrics_log: MetricsLog) -> Iterator[None]:
+    """Close the bar and the tracker after the body; after a second Ctrl-C the bar alone, since a tracker may wait."""
+    close = metrics_log.close
+    try:
+        yield
+    except KeyboardInterrupt:
+        close = metrics_log.bar.close
+        raise
+    finally:
+        close()
