@@ -11,11 +11,12 @@ import threading
 import venv
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from math import nan
 from pathlib import Path
-from typing import Any
+from socketserver import StreamRequestHandler, ThreadingTCPServer
+from typing import IO, Any
 
 import pytest
 import torch
@@ -239,7 +240,8 @@ def test_an_error_of_the_provider_is_told_at_once_and_not_tried_again(until_the_
 
     url = until_the_end(served(FunctionProvider(broken)))
     provider = build("probe", url=url)
-    with pytest.raises(WorkerError, match=rf"^{WHERE}\.worker\.url={url}: 500, ZeroDivisionError: nothing$"):
+    message = rf"^{WHERE}\.worker\.url={url}: 500, RewardError: reward provider probe raised ZeroDivisionError: nothing"
+    with pytest.raises(WorkerError, match=message):
         provider.score(CLIPS)
     assert calls == [2]
 
@@ -272,6 +274,72 @@ def test_a_server_that_does_not_answer_in_time_is_asked_again_and_then_given_up(
     scored_at_once = list(calls)
     release.set()
     assert scored_at_once == [1]  # the second request waited for the first
+
+
+def read_headers(stream: IO[bytes]) -> None:
+    """Read a request without a body; a connection that is closed with unread bytes is reset."""
+    while stream.readline().strip():
+        pass
+
+
+@contextmanager
+def endless(start: bytes, piece: bytes, pause_s: float) -> Iterator[str]:
+    """Answer each request by `start`, and pieces without end until the block ends; yield the URL."""
+    over = threading.Event()
+
+    class Handler(StreamRequestHandler):
+        def handle(self) -> None:
+            read_headers(self.rfile)
+            with suppress(OSError):
+                self.wfile.write(start)
+                while not over.wait(pause_s):
+                    self.wfile.write(piece)
+
+    with ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=[0.01]).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            over.set()
+            server.shutdown()
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "start", [b"HTTP/1.1 200 OK\r\nServer: ", b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 500 Oh\r\n\r\n"]
+)
+def test_the_timeout_is_that_of_the_whole_call_whatever_the_server_drips(start: bytes):
+    with (
+        endless(start, b"a", 0.05) as url,
+        pytest.raises(WorkerError, match=r"no answer within worker\.timeout_s=0\.5,"),
+    ):
+        build("probe", url=url, timeout_s=0.5, retries=0)
+
+
+@pytest.mark.timeout(60)
+def test_an_answer_without_end_fills_no_memory(monkeypatch):
+    monkeypatch.setattr("f5_tts.rewards.remote.client.MAX_ANSWER_BYTES", 2**20)
+    with (
+        endless(b"HTTP/1.1 200 OK\r\n\r\n", bytes(2**16), 0) as url,
+        pytest.raises(WorkerError, match=r"answered with more than 1 MB"),
+    ):
+        build("probe", url=url, timeout_s=50.0, retries=0)
+
+
+@pytest.mark.filterwarnings("ignore:.*retrying")
+def test_an_answer_that_is_cut_short_is_asked_for_again():
+    cut = b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{"
+
+    class Handler(StreamRequestHandler):
+        def handle(self) -> None:
+            read_headers(self.rfile)
+            self.wfile.write(cut)
+
+    with ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=[0.01]).start()
+        with pytest.raises(WorkerError, match=r"1 bytes read, 899 more expected.*, at the last of 2 tries"):
+            build("probe", url=f"http://127.0.0.1:{server.server_address[1]}", retries=1)
+        server.shutdown()
 
 
 def test_a_url_where_nobody_listens_is_one_error_after_the_last_try(until_the_end):

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Mapping, Sequence
-from http.client import HTTPException
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from functools import partial
+from http import HTTPStatus
+from http.client import HTTPException, IncompleteRead
+from threading import Thread
+from typing import Any, TypeVar
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, OpenerDirector, ProxyHandler, Request, build_opener
@@ -30,6 +35,8 @@ from f5_tts.types import RewardInput, RewardProvider
 RETRYABLE_STATUS = (502, 503, 504)  # status of a proxy while its server restarts
 DESCRIPTION_TYPES = {"name": str, "component": str, "words": bool, "max_bytes": int}  # fields of a server's description
 MB = 2**20
+MAX_ANSWER_BYTES = 64 * MB  # scores are a few numbers and words for each clip
+Result = TypeVar("Result")
 
 
 def build_remote_provider(entry: ProviderConfig, config_key: str) -> RewardProvider:
@@ -140,15 +147,19 @@ class RetryingClient:
         if address.token:
             request.add_unredirected_header("Authorization", f"Bearer {address.token}")
         try:
-            with opener(address.url).open(request, timeout=self.timeout_s) as answer:
-                return answer.read()
-        except HTTPError as error:
-            if error.code in RETRYABLE_STATUS:
-                raise
-            raise WorkerError(f"{self.server.name}: {error.code}, {one_line(error.read())}") from error
+            status, content = call_within(self.timeout_s, partial(exchange, request, self.timeout_s))
         except (OSError, HTTPException):
             self.server.discard(address)
             raise
+        if status in RETRYABLE_STATUS:
+            raise ConnectionError(f"HTTP Error {status}: {HTTPStatus(status).phrase}")
+        if status != HTTPStatus.OK:
+            raise WorkerError(f"{self.server.name}: {status}, {one_line(content)}")
+        if len(content) > MAX_ANSWER_BYTES:
+            raise WorkerError(
+                f"{self.server.name} answered with more than {MAX_ANSWER_BYTES // MB} MB; scores need less"
+            )
+        return content
 
     def reason(self, error: Exception) -> str:
         """Describe a connection error for messages."""
@@ -156,6 +167,44 @@ class RetryingClient:
         if isinstance(cause, TimeoutError):
             return f"no answer within worker.timeout_s={self.timeout_s:g}"
         return str(cause) or type(cause).__name__
+
+
+def exchange(request: Request, timeout_s: float) -> tuple[int, bytes]:
+    """Send a request and read the response, of which no more than is allowed; return its status and its content.
+
+    Raises TimeoutError when the whole takes longer than the timeout, which sockets apply to each byte they wait for.
+    """
+    deadline = time.monotonic() + timeout_s
+    try:
+        answer: Any = opener(request.full_url).open(request, timeout=timeout_s)
+    except HTTPError as error:
+        answer = error
+    content = bytearray()
+    with answer:
+        while len(content) <= MAX_ANSWER_BYTES and (piece := answer.read1(2**16)):
+            content += piece
+            if time.monotonic() > deadline:
+                raise TimeoutError
+        if answer.length and len(content) <= MAX_ANSWER_BYTES:  # the number of bytes that are missing
+            raise IncompleteRead(bytes(content), answer.length)
+        return answer.status, bytes(content)
+
+
+def call_within(seconds: float, call: Callable[[], Result]) -> Result:
+    """Return the result of a call in a thread; raise TimeoutError after these seconds, and leave the thread behind."""
+    outcome: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(call())
+        except BaseException as error:  # raised again in the calling thread
+            outcome.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    try:
+        return outcome.result(seconds)
+    except FutureTimeout:
+        raise TimeoutError from None
 
 
 class NoRedirect(HTTPRedirectHandler):

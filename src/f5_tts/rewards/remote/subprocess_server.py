@@ -18,6 +18,8 @@ from typing import Any
 from f5_tts.config.schema import ProviderConfig, WorkerConfig
 from f5_tts.rewards.remote.protocol import TOKEN, Address, WorkerError, json_object, one_line
 
+DIAGNOSIS_S = 60.0  # s, to import this package in another interpreter
+
 
 class SubprocessServer:
     """Reward server in a subprocess: started on demand and restarted if it has ended.
@@ -147,9 +149,11 @@ def terminate(process: subprocess.Popen[bytes]) -> None:
 
 def diagnose(python: str) -> str:
     """Explain why an interpreter cannot serve a reward: the last line of its import error, if there is one."""
-    result = subprocess.run(
-        [python, "-c", "import f5_tts.rewards.serve"], capture_output=True, stdin=subprocess.DEVNULL
-    )
+    command = [python, "-c", "import f5_tts.rewards.serve"]
+    try:
+        result = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=DIAGNOSIS_S)
+    except subprocess.TimeoutExpired:
+        return "its output is above"
     if result.returncode == 0:
         return "its output is above"
     message = one_line(b"\n".join(result.stderr.strip().splitlines()[-1:])) or "it cannot import f5_tts"
