@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from argparse import ArgumentParser
@@ -11,7 +12,7 @@ import soundfile
 
 from f5_tts.config.load import compose_config
 from f5_tts.config.schema import TrainConfig
-from f5_tts.data.scan import map_in_processes, scan_recording
+from f5_tts.data.scan import CHUNK_SIZE, map_in_processes, scan_recording
 from f5_tts.scripts.flags import add_flags
 
 RATE = 8_000
@@ -51,6 +52,18 @@ def test_the_commands_leave_out_what_training_leaves_out():
     for wrong in (["--max_seconds", "nan"], ["--max_seconds", "0"], ["--workers", "0"]):
         with pytest.raises(SystemExit):
             parser.parse_args(wrong)
+
+
+def end_at_the_third(item: int) -> int:
+    if item == 2 * CHUNK_SIZE:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return item
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_is_one_sentence():
+    with pytest.raises(ChildProcessError, match=r"a process that reads recordings was killed: .* lower --workers 2"):
+        list(map_in_processes(end_at_the_third, range(4 * CHUNK_SIZE), 2, "reading"))
 
 
 def test_one_worker_is_this_process():

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count, islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,8 +18,10 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 
 from f5_tts.config.schema import DatasetsConfig
+from f5_tts.console import make_output_safe
 from f5_tts.data.dataset import SpeechDataset
 from f5_tts.data.tokenizer import Vocabulary
+from f5_tts.data.workers import read_with_restarts
 from f5_tts.types import BadRow, SpeechBatch, Utterance
 
 BUCKET_POOL = 16  # batches per pool of random items, which is sorted by length
@@ -141,9 +143,20 @@ def load_batches(
 
     Of `world_size` ranks, rank `rank` gets every `world_size`-th batch; `first` counts the batches of all ranks.
     """
+
+    def start(done: int) -> DataLoader[LoadedBatch]:
+        batches = islice(plan.batches(first + done * world_size, epochs), rank, None, world_size)
+        return build_loader(plan, vocabulary, batches)
+
+    yield from read_with_restarts(start, plan.settings.num_workers)
+
+
+def build_loader(
+    plan: BatchPlan, vocabulary: Vocabulary, batches: Iterator[list[tuple[int, int, int]]]
+) -> DataLoader[Any]:
+    """Build a loader of batches, each a list of keys of the data set."""
     workers = plan.settings.num_workers
-    batches = islice(plan.batches(first, epochs), rank, None, world_size)
-    loader = DataLoader(
+    return DataLoader(
         plan.dataset,
         batch_sampler=batches,  # pyright: ignore[reportArgumentType]  # any iterable of key lists
         num_workers=workers,
@@ -151,16 +164,16 @@ def load_batches(
         # without it, the loader draws from the global random state, which must resume exactly
         generator=torch.Generator(),
         multiprocessing_context="spawn" if workers else None,
-        worker_init_fn=leave_process_group if workers else None,
+        worker_init_fn=start_worker if workers else None,
     )
-    yield from loader
 
 
-def leave_process_group(worker: int) -> None:
+def start_worker(worker: int) -> None:
     """Start a process group of its own for a data-loading worker, which takes its number as an argument.
 
     Signals to the training process's group (Ctrl-C, a launcher) then reach the training process alone, which needs the
     worker to finish its update. The worker exits by itself when nothing reads from it any more.
     """
+    make_output_safe()
     if hasattr(os, "setsid"):
         os.setsid()

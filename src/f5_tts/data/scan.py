@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from math import ceil
 from multiprocessing import get_context, parent_process
@@ -14,6 +15,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from f5_tts.console import make_output_safe
 from f5_tts.data.audio import BadAudio, Source, check_samples, read_samples
 
 Item = TypeVar("Item")
@@ -54,6 +56,11 @@ def map_in_processes(
         for result in pool.map(function, items, chunksize=CHUNK_SIZE) if pool else map(function, items):
             yield result
             bar.update()
+    except BrokenProcessPool as error:
+        raise ChildProcessError(
+            f"a process that reads recordings was killed: the system does this when memory runs out; lower --workers "
+            f"{workers}, and the same command goes on"
+        ) from error
     finally:
         bar.close()
         if pool:
@@ -62,6 +69,7 @@ def map_in_processes(
 
 def start_worker() -> None:
     """Ignore Ctrl-C in a worker, which the parent process handles, and watch for the parent's exit."""
+    make_output_safe()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=exit_with_parent, daemon=True).start()
 

@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+import warnings
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
 
+from f5_tts.entrypoint import describe_end
 from f5_tts.extras import install_hint
 from f5_tts.rewards.asr.transcript_reward import TranscriptReward, transcript_word_scores, with_prompt
 from f5_tts.rewards.audio import ASR_RATE, shared_rate, to_16k_mono, usable_indices
@@ -80,13 +82,21 @@ class DigitsRecognizer:
     def _decode(self, clips: list[bytes]) -> list[str]:
         size = math.ceil(len(clips) / (BATCHES_PER_WORKER * len(self._workers))) or 1
         batches = [clips[i : i + size] for i in range(0, len(clips), size)]
-        with ThreadPoolExecutor(len(self._workers)) as threads:
+        threads = ThreadPoolExecutor(len(self._workers))
+        try:
             return [text for texts in threads.map(self._decode_batch, batches) for text in texts]
+        finally:  # after a second Ctrl-C nothing waits for a transcript
+            threads.shutdown(wait=False, cancel_futures=True)
 
     def _decode_batch(self, clips: list[bytes]) -> list[str]:
         worker = self._idle.get()
         try:
-            return worker.transcribe(clips)
+            try:
+                return worker.transcribe(clips)
+            except ChildProcessError as error:
+                warnings.warn(f"{error}; it is started anew", stacklevel=2)
+                worker.start()
+                return worker.transcribe(clips)
         finally:
             self._idle.put(worker)
 
@@ -95,6 +105,10 @@ class PocketsphinxProcess:
     """Worker process that runs the pocketsphinx program; it loads in the background and ends with this process."""
 
     def __init__(self):
+        self.start()
+
+    def start(self) -> None:
+        """Start the program, in place of one that has ended."""
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         command = [sys.executable, "-m", "f5_tts.rewards.asr.pocketsphinx_worker"]
         self.process = subprocess.Popen(
@@ -106,18 +120,19 @@ class PocketsphinxProcess:
         )
 
     def transcribe(self, clips: list[bytes]) -> list[str]:
-        """Transcribe 16-bit PCM clips; raise RuntimeError if the process has ended."""
+        """Transcribe 16-bit PCM clips; raise ChildProcessError if the process has ended."""
         requests, answers = self.process.stdin, self.process.stdout
         assert requests is not None and answers is not None
         try:
             pickle.dump(clips, requests)
             requests.flush()
             return pickle.load(answers)
-        except (BrokenPipeError, EOFError, pickle.UnpicklingError) as error:
+        except (ConnectionError, EOFError, pickle.UnpicklingError) as error:
             self.process.kill()
-            raise RuntimeError(
-                f"digits_wer: a recogniser process ended (exit code {self.process.wait()}) while it transcribed "
-                f"{len(clips)} clips; its output, if any, is above; run again, with fewer workers if memory is short"
+            code = self.process.wait()
+            raise ChildProcessError(
+                f"digits_wer: a pocketsphinx process {describe_end(code)} while it transcribed {len(clips)} clips; if "
+                "memory is short, lower config.workers of digits_wer"
             ) from error
 
 

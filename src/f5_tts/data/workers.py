@@ -1,0 +1,67 @@
+"""Data-loading workers that may die: they are started anew, and the run reads on where they stopped."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from typing import Any, TypeVar
+
+from torch.utils.data import DataLoader
+
+from f5_tts.entrypoint import describe_end
+
+Batch = TypeVar("Batch")
+END_S = 5.0  # s, until the end of a worker whose connection broke is seen
+
+
+def read_with_restarts(start: Callable[[int], DataLoader[Batch]], num_workers: int) -> Iterator[Batch]:
+    """Yield the batches of the loader that `start(done)` builds for the batches after the first `done` ones.
+
+    If a worker dies, all are started anew behind the last batch. Raises ChildProcessError if one dies again before
+    there is another batch.
+    """
+    done, restarted_at = 0, -1
+    while True:
+        with same_handler_of_ended_children():
+            batches: Any = iter(start(done))
+        try:
+            for batch in batches:
+                yield batch
+                done += 1
+            return
+        except (RuntimeError, OSError, EOFError) as error:
+            ends = ends_of_workers(batches) if num_workers else []
+            if not ends:
+                raise
+            message = f"a process that reads the data {describe_end(ends[0])}; if memory is short, "
+            message += f"lower datasets.num_workers={num_workers}"
+            if done == restarted_at:
+                raise ChildProcessError(message) from error
+        warnings.warn(f"{message} (the processes are started anew)", stacklevel=2)
+        batches._shutdown_workers()
+        restarted_at = done
+
+
+@contextmanager
+def same_handler_of_ended_children() -> Iterator[None]:
+    """Restore the handler of SIGCHLD after the body.
+
+    That of a DataLoader raises the error of a dead worker wherever the program is, even in the middle of an optimizer
+    step. Without it the loader finds out when it waits for a batch.
+    """
+    before = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
+    yield
+    if before is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, before)
+
+
+def ends_of_workers(batches: Any) -> list[int]:
+    """Return the exit codes of the workers that died; a broken connection may be seen before its process has ended."""
+    processes: list[BaseProcess] = batches._workers
+    wait([process.sentinel for process in processes], END_S)
+    return [process.exitcode for process in processes if process.exitcode]

@@ -1,0 +1,64 @@
+"""Loaders of real processes that are killed with SIGKILL."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from torch.utils.data import DataLoader, Dataset
+
+from f5_tts.data.workers import read_with_restarts
+
+pytestmark = pytest.mark.slow
+
+
+class Numbers(Dataset[int]):
+    """The numbers from `first` on; the process that reads `deadly` is killed, once if there is a place to note it."""
+
+    def __init__(self, first: int, deadly: int, note: Path | None) -> None:
+        self.first, self.deadly, self.note = first, deadly, note
+
+    def __len__(self) -> int:
+        return 10 - self.first
+
+    def __getitem__(self, index: int) -> int:
+        if self.first + index == self.deadly and not (self.note and self.note.exists()):
+            if self.note:
+                self.note.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.first + index
+
+
+def read(deadly: int, note: Path | None, workers: int = 2) -> list[int]:
+    def start(done: int) -> DataLoader[int]:
+        numbers = Numbers(done, deadly, note)
+        return DataLoader(numbers, batch_size=None, num_workers=workers, multiprocessing_context="spawn")
+
+    return list(read_with_restarts(start, workers))
+
+
+def test_killed_workers_are_started_anew_and_no_batch_is_lost_or_read_twice(tmp_path):
+    with pytest.warns(UserWarning, match=r"reads the data was killed by SIGKILL: .*\(the processes are started anew\)"):
+        assert read(5, tmp_path / "killed") == list(range(10))
+
+
+def test_workers_that_are_killed_at_the_same_batch_again_are_one_sentence_with_the_key():
+    with (
+        pytest.warns(UserWarning, match="started anew"),
+        pytest.raises(ChildProcessError, match=r"SIGKILL: .* memory .* lower datasets\.num_workers=2$"),
+    ):
+        read(0, None)
+
+
+def test_the_end_of_a_worker_interrupts_nothing_but_the_wait_for_a_batch(tmp_path):
+    before = signal.getsignal(signal.SIGCHLD)
+    with pytest.warns(UserWarning, match="started anew"):
+        read(9, tmp_path / "killed")
+    assert signal.getsignal(signal.SIGCHLD) == before
+
+
+def test_an_error_of_the_data_set_stays_what_it_is(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read(3, tmp_path / "no" / "folder", workers=1)
