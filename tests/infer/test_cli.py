@@ -15,7 +15,16 @@ from f5_tts.config.schema import ConfigError
 from f5_tts.data.audio import load_audio
 from f5_tts.entrypoint import run_command
 from f5_tts.infer import silence
-from f5_tts.infer.cli import file_name, output_path, read_settings, read_text, run_cli, split_by_voice, synthesis_config
+from f5_tts.infer.cli import (
+    file_name,
+    output_path,
+    packaged,
+    read_settings,
+    read_text,
+    run_cli,
+    split_by_voice,
+    synthesis_config,
+)
 from f5_tts.rewards.asr.digits_wer import DigitsWer
 from f5_tts.rewards.asr.error_rate import word_errors
 
@@ -160,6 +169,62 @@ def test_files_are_named_after_what_they_say_in_ascii_unless_asked_otherwise():
     assert len(file_name("a" * 500, ascii_only=True)) == 60
 
 
+def test_a_name_that_is_no_voice_is_text_without_voices_and_the_main_voice_with_some(capsys):
+    assert split_by_voice("one [town] two", ["main"]) == [("main", "one [town] two")]
+    assert split_by_voice("one [main] two", ["main"]) == [("main", "one"), ("main", "two")]
+    assert capsys.readouterr().out == ""
+    assert split_by_voice("one [othre] two [other] three", ["main", "other"]) == [
+        ("main", "one"),
+        ("main", "two"),
+        ("other", "three"),
+    ]
+    assert capsys.readouterr().out == (
+        "gen_text names the voice [othre], but the voices are main, other: did you mean other?; the main voice speaks\n"
+    )
+
+
+def test_flags_may_be_abbreviated_and_whole_numbers_written_as_decimals(tmp_path: Path):
+    given = read_settings([*toml(tmp_path, "nfe_step = 4.0\nspeed = 1.5\n"), "--ref_aud", "a.wav"])
+    assert (given["ref_audio"], given["nfe_step"], given["speed"]) == ("a.wav", 4, 1.5)
+    assert synthesis_config({**given, "model": "F5TTS_Mini"}).infer.nfe_step == 4
+
+
+def test_unknown_keys_of_a_file_are_said_and_ignored(tmp_path: Path, capsys):
+    text = "gen_txt = 'a'\nfrobnicate = 1\n[voices.other]\nref_adio = 'a'\nref_text = 'b'\n"
+    flags = toml(tmp_path, text)
+    assert read_settings(flags) == {"config": flags[1], "voices": {"other": {"ref_text": "b"}}}
+    output = capsys.readouterr().out.splitlines()
+    assert output[0] == f"unknown key gen_txt in {flags[1]} is ignored: did you mean gen_text?"
+    assert output[1].startswith(f"unknown key frobnicate in {flags[1]} is ignored; known: config, model, ")
+    assert output[2] == f"unknown key ref_adio in {flags[1]}, [voices.other] is ignored: did you mean ref_audio?"
+
+
+def test_the_main_voice_may_be_a_table_and_the_top_of_the_file_comes_before_it(tmp_path: Path):
+    table = "[voices.main]\nref_audio = 'a.wav'\nref_text = 'b'\n"
+    given = read_settings(toml(tmp_path, table))
+    assert (given["ref_audio"], given["ref_text"], given["voices"]) == ("a.wav", "b", {})
+    assert read_settings(toml(tmp_path, "ref_text = 'top'\n" + table))["ref_text"] == "top"
+
+
+def test_the_packaged_example_speaks_where_nothing_is_given(tmp_path: Path, capsys):
+    out = tmp_path / "elsewhere" / "said.wav"  # an absolute name, whatever the folder is
+    assert run_cli(["-m", "F5TTS_Mini", "-p", BASE, "-w", str(out), "-o", str(tmp_path / "folder"), "--seed", "1"])
+    output = capsys.readouterr().out
+    assert "no gen_text is given: that of the example is used, nine four eight" in output
+    assert f"wrote {out}, " in output and soundfile.info(out).samplerate == 16_000
+
+
+def test_packaged_examples_are_found_by_their_path_in_the_package(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("infer/examples/basic.toml", "src/f5_tts/infer/examples/basic.toml"):
+        assert packaged(Path(name)) == EXAMPLE
+    assert packaged(Path("infer/examples/gone.toml")) == Path("infer/examples/gone.toml")
+    mine = tmp_path / "infer/examples/basic.toml"
+    mine.parent.mkdir(parents=True)
+    mine.touch()
+    assert packaged(mine) == mine
+
+
 # --- error messages ---
 
 
@@ -175,12 +240,8 @@ def with_flag(flag: str, value: str) -> list[str]:
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        ([], "gen_text is empty: give a text with --gen_text or --gen_file"),
+        (with_flag("-t", ""), "gen_text is empty: give a text with --gen_text or --gen_file"),
         (with_flag("-t", "  [main] "), "gen_text is empty"),
-        (
-            with_flag("-t", "[othre] one"),
-            "gen_text names the voice [othre], but the voices are main; a voice is a table",
-        ),
         (with_flag("-f", "gone.txt"), "no text file at gone.txt, which gen_file names"),
         (with_flag("-f", CLIP), "is not a text in UTF-8"),
         (with_flag("-r", "gone.wav"), "no audio file at gone.wav"),
@@ -197,7 +258,8 @@ def with_flag(flag: str, value: str) -> list[str]:
         (with_flag("--speed", "0.0"), "infer.speed=0.0 is not allowed; allowed: a number from 0.01 on"),
         (with_flag("--vocoder_name", "x"), "model.vocoder.name=x is not allowed"),
         (with_flag("--device", "gpu"), "device gpu cannot be used here"),
-        (with_flag("--nfe", "3"), "unrecognized arguments: --nfe 3; usage: f5-tts_infer-cli -m MODEL"),
+        (with_flag("--frob", "3"), "unrecognized arguments: --frob 3; usage: f5-tts_infer-cli -m MODEL"),
+        (with_flag("--gen", "3"), "ambiguous option: --gen could match --gen_text, --gen_file"),
     ],
 )
 def test_a_mistake_gets_one_sentence(capsys, argv: list[str], words: str):
@@ -207,15 +269,11 @@ def test_a_mistake_gets_one_sentence(capsys, argv: list[str], words: str):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("gen_txt = 'a'", "unknown key gen_txt in {}: did you mean gen_text?"),
-        ("frobnicate = 1", "unknown key frobnicate in {}; known: config, model, "),
         ("ref_audio = 3", "ref_audio = 3 in {} does not fit: it is text"),
         ("remove_silence = 'no'", "remove_silence = 'no' in {} does not fit: it is true or false"),
         ("nfe_step = true", "nfe_step = True in {} does not fit: it is a number"),
         ("voices = 'a'", "voices in {} is not a table of tables; write [voices.NAME]"),
         ("[voices]\nother = 3", "voices in {} is not a table of tables; write [voices.NAME]"),
-        ("[voices.main]\nref_audio = 'a'", "[voices.main] in {} is the voice of ref_audio and ref_text"),
-        ("[voices.other]\nref_adio = 'a'", "unknown key ref_adio in {}, [voices.other]: did you mean ref_audio?"),
         ("[voices.other]\nspeed = 'a'", "speed = 'a' in {}, [voices.other] does not fit: it is a number"),
         ("a = [", "{} cannot be read as TOML: "),
     ],

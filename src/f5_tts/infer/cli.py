@@ -31,6 +31,9 @@ else:
 MODEL = "F5TTS_v1_Base"
 FOLDER = "runs/infer"
 LOCAL_VOCOS = "../checkpoints/vocos-mel-24khz"
+EXAMPLES = Path(__file__).with_name("examples")
+EXAMPLE_VOICE = {"ref_audio": str(EXAMPLES / "seven_two_four.flac"), "ref_text": "seven two four"}
+EXAMPLE_TEXT = "nine four eight"
 MAIN_VOICE = "main"  # name of the voice of ref_audio and ref_text
 MAX_NAME_CHARS = 60  # characters of a chunk's text in its file name
 
@@ -80,7 +83,6 @@ def command_line() -> CommandLine:
         prog="f5-tts_infer-cli",
         usage="f5-tts_infer-cli -m MODEL -p CKPT -r AUDIO -s TEXT -t TEXT [other flags]",
         description=__doc__,
-        allow_abbrev=False,
     )
     for names, words in TEXT_FLAGS.items():
         parser.add_argument(*names.split("/"), help=words)
@@ -97,6 +99,16 @@ def read_settings(argv: list[str]) -> dict[str, Any]:
     return with_paths({**read_toml(flags["config"]), **flags} if "config" in flags else flags)
 
 
+def with_examples(settings: dict[str, Any]) -> dict[str, Any]:
+    """Add the voice and the text of the packaged example where none is given, and say so."""
+    added: dict[str, Any] = {} if "ref_audio" in settings else EXAMPLE_VOICE
+    if not {"gen_text", "gen_file"} & settings.keys():
+        added = {**added, "gen_text": EXAMPLE_TEXT}
+    for key, value in added.items():
+        print(f"no {key} is given: that of the example is used, {value}")
+    return {**settings, **added}
+
+
 def with_paths(settings: dict[str, Any]) -> dict[str, Any]:
     """Expand ~ and variables in the paths of flags, or of a TOML file and its voices."""
     voices = {name: with_paths(table) for name, table in settings.get("voices", {}).items()}
@@ -106,7 +118,7 @@ def with_paths(settings: dict[str, Any]) -> dict[str, Any]:
 
 def read_toml(name: str) -> dict[str, Any]:
     """Read a TOML file; raise ConfigError for an unknown key or a value of the wrong type."""
-    path = user_path(name)
+    path = packaged(user_path(name))
     if not path.is_file():
         raise ConfigError(f"no TOML file at {path}")
     try:
@@ -115,19 +127,15 @@ def read_toml(name: str) -> dict[str, Any]:
         raise ConfigError(f"{path} cannot be read as TOML: {error}") from error
     voices = values.pop("voices", {})
     types = toml_types()
-    check_keys(values, types, name)
+    values = known_values(values, types, name)
     values = {key: value for key, value in values.items() if value != "" or key == "ref_text"}
     if not isinstance(voices, dict) or not all(isinstance(voice, dict) for voice in voices.values()):
         raise ConfigError(f"voices in {path} is not a table of tables; write [voices.NAME]")
-    if MAIN_VOICE in voices:
-        raise ConfigError(
-            f"[voices.{MAIN_VOICE}] in {path} is the voice of ref_audio and ref_text; write those at the top"
-        )
     for voice, table in voices.items():
         if not re.fullmatch(r"\w+", voice):
             raise ConfigError(f"[voices.{voice}] in {path}: a voice's name may have only letters, digits and _")
-        check_keys(table, {key: types[key] for key in VOICE_KEYS}, f"{name}, [voices.{voice}]")
-    return {**values, "voices": voices}
+        voices[voice] = known_values(table, {key: types[key] for key in VOICE_KEYS}, f"{name}, [voices.{voice}]")
+    return {**voices.pop(MAIN_VOICE, {}), **values, "voices": voices}
 
 
 def toml_types() -> dict[str, tuple[type, ...]]:
@@ -137,15 +145,26 @@ def toml_types() -> dict[str, tuple[type, ...]]:
     return texts | switches | dict.fromkeys(NUMBER_FLAGS, (int, float))
 
 
-def check_keys(values: dict[str, Any], types: dict[str, tuple[type, ...]], source_name: str) -> None:
-    """Raise ConfigError for an unknown key, with the most similar known one, or a value of the wrong type."""
+def packaged(path: Path) -> Path:
+    """Return the file of this package that a path such as infer/examples/basic.toml names, if there is no such file."""
+    inside = EXAMPLES.joinpath(*path.parts[path.parts.index("examples") + 1 :]) if "examples" in path.parts else path
+    return inside if inside.is_file() and not path.is_file() else path
+
+
+def known_values(values: dict[str, Any], types: dict[str, tuple[type, ...]], source_name: str) -> dict[str, Any]:
+    """Return the values of known keys, whole numbers as such; print unknown keys, each with the most similar known one.
+
+    Raises ConfigError for a value of the wrong type.
+    """
     words = {(str,): "text", (bool,): "true or false", (int, float): "a number"}
     for key, value in values.items():
         if key not in types:
             hint = nearest(key, list(types), cutoff=0.6) or f"; known: {', '.join(types)}"
-            raise ConfigError(f"unknown key {key} in {source_name}{hint}")
-        if type(value) not in types[key]:
+            print(f"unknown key {key} in {source_name} is ignored{hint}")
+        elif type(value) not in types[key]:
             raise ConfigError(f"{key} = {value!r} in {source_name} does not fit: it is {words[types[key]]}")
+    known = {key: value for key, value in values.items() if key in types}
+    return {key: int(v) if isinstance(v, float) and v.is_integer() else v for key, v in known.items()}
 
 
 def synthesis_config(settings: dict[str, Any]) -> SynthesisConfig:
@@ -182,17 +201,18 @@ def read_text(settings: dict[str, Any]) -> str:
 def split_by_voice(text: str, voices: list[str]) -> list[tuple[str, str]]:
     """Split a text at its [NAME] tags into pairs of voice and text; it starts with the main voice.
 
-    Raises ValueError for an unknown voice and for an empty text.
+    Without other voices than the main one, another tag is text. With other voices, an unknown one is printed, and the
+    main voice speaks. Raises ValueError for an empty text.
     """
-    names = [MAIN_VOICE, *re.findall(r"\[(\w+)\]", text)]
-    for name in names:
-        if name not in voices:
-            raise ValueError(
-                f"gen_text names the voice [{name}], but the voices are {', '.join(voices)}"
-                f"{nearest(name, voices, cutoff=0.6)}; a voice is a table [voices.{name}] in the file of --config"
-            )
-    texts = [text.strip() for text in re.split(r"\[\w+\]", text)]
-    segments = [(name, text) for name, text in zip(names, texts, strict=True) if text]
+    tag = r"\[(\w+)\]" if len(voices) > 1 else rf"\[({MAIN_VOICE})\]"
+    names, texts = [MAIN_VOICE, *re.findall(tag, text)], re.split(tag, text)[::2]
+    for name in sorted(set(names) - set(voices)):
+        print(
+            f"gen_text names the voice [{name}], but the voices are {', '.join(voices)}"
+            f"{nearest(name, voices, cutoff=0.6)}; the main voice speaks"
+        )
+    names = [name if name in voices else MAIN_VOICE for name in names]
+    segments = [(name, text.strip()) for name, text in zip(names, texts, strict=True) if text.strip()]
     if not segments:
         raise ValueError("gen_text is empty: give a text with --gen_text or --gen_file")
     return segments
@@ -210,9 +230,9 @@ def read_voice(name: str, table: dict[str, Any], cfg: SynthesisConfig) -> Voice:
         advice = "give one with --ref_audio" if name == MAIN_VOICE else f"write it into [voices.{name}]"
         raise ValueError(f"the voice {name} has no ref_audio, a recording of it: {advice}")
     speed = [f"infer.speed={table['speed']}"] if "speed" in table else []
-    rate = cfg.model.mel_spec.target_sample_rate
+    rate, audio = cfg.model.mel_spec.target_sample_rate, packaged(Path(table["ref_audio"]))
     return Voice(
-        reference=read_reference(table["ref_audio"], table.get("ref_text", ""), rate),
+        reference=read_reference(audio, table.get("ref_text", ""), rate),
         speed=with_overrides(cfg, speed).infer.speed,
     )
 
@@ -223,7 +243,7 @@ def read_voice(name: str, table: dict[str, Any], cfg: SynthesisConfig) -> Voice:
 def output_path(settings: dict[str, Any]) -> Path:
     """Return the path of the WAV file, after making its folder and checking that it is writable."""
     name = settings.get("output_file") or f"infer_cli_{datetime.now():%Y%m%d_%H%M%S}.wav"
-    if Path(name).is_absolute() or ".." in Path(name).parts:
+    if ".." in Path(name).parts:
         raise ValueError(f"output_file={name} lies outside of output_dir: name the folder there")
     path = Path(settings.get("output_dir") or FOLDER) / name
     if path.suffix.lower() != ".wav":
@@ -253,7 +273,7 @@ def file_name(text: str, ascii_only: bool) -> str:
 
 def run_cli(argv: list[str]) -> bool:
     """Run the command; all inputs are checked before the model is loaded."""
-    settings = read_settings(argv)
+    settings = with_examples(read_settings(argv))
     cfg = synthesis_config(settings)
     segments = split_by_voice(read_text(settings), [MAIN_VOICE, *settings.get("voices", {})])
     voices = read_voices(settings, {name for name, _ in segments}, cfg)
