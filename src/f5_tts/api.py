@@ -148,7 +148,9 @@ class F5TTS:
             [f"infer.{key}={as_override(v)}" for key, v in values.items() if v is not None]
         )
         infer = synthesizer.cfg.infer
-        reference = read_reference(user_path(str(ref_file)), ref_text, synthesizer.sample_rate, log=show_info)
+        reference = read_reference(
+            user_path(str(ref_file)), ref_text, synthesizer.sample_rate, log=show_info, trim=infer.trim
+        )
         self.seed = resolve_seed(infer)
         texts = [gen_text] if isinstance(gen_text, str) else gen_text
         inputs = [
@@ -187,4 +189,5 @@ class F5TTS:
             ValueError: the model does not know the language.
         """
         check_language(language)
-        return read_reference(user_path(str(ref_audio)), "", self.target_sample_rate).text
+        trim = self.synthesizer.cfg.infer.trim
+        return read_reference(user_path(str(ref_audio)), "", self.target_sample_rate, trim=trim).text

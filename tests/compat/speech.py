@@ -15,7 +15,7 @@ TOLERANCE = 1e-4  # between chunks that were synthesized alone and in a batch
 
 def num_frames(text: str = TEXT, speed: float = 1.0) -> int:
     """Compute the frames of a text by hand; the reference ends with a full stop and two spaces."""
-    hops = len(read_reference(RECORDING, SAID, RATE).wave) // HOP
+    hops = len(read_reference(RECORDING, SAID, RATE, trim="upstream").wave) // HOP
     return int(hops / len(f"{SAID}.  ") * len(text) / (0.3 if len(text) < 10 else speed))
 
 

@@ -45,7 +45,7 @@ def built(published: Published) -> Any:
 
 def recording() -> tuple[torch.Tensor, float]:
     """Return the trimmed recording at the level of the model's input, and its gain."""
-    reference = read_reference(RECORDING, SAID, RATE)
+    reference = read_reference(RECORDING, SAID, RATE, trim="upstream")
     gain = max(1.0, 0.1 / reference.rms)
     return gain * reference.wave[None], gain
 

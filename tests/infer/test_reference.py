@@ -56,7 +56,7 @@ def test_a_long_recording_is_cut_at_a_pause_before_12_s_and_that_is_said(tmp_pat
     voice = read_reference(written(tmp_path, samples), "a", RATE, deaf)
     assert 9.5 <= voice.seconds <= 10.0
     assert (
-        f"its first {voice.seconds:.1f} s are used, and ref_text must be the transcript of these alone"
+        f"{voice.seconds:.1f} s of its start are used, and ref_text must be the transcript of these alone"
         in capsys.readouterr().out
     )
 

@@ -256,6 +256,7 @@ class InferConfig:
     target_rms: Positive
     cross_fade_duration: NonNegative
     fix_duration: Minutes | None
+    trim: Annotated[str, one_of("upstream", "ours")]
     batch_size: Count
     seed: Seed | None
 

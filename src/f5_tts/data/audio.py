@@ -97,9 +97,15 @@ def load_audio(source: Source, sample_rate: int, max_seconds: float = MAX_SECOND
         BadAudio: the audio is missing, unreadable, shorter than 0.1 s, longer than `max_seconds`, silent or not finite;
             the message names the file.
     """
+    wave, file_rate = load_at_own_rate(source, max_seconds)
+    return resample(wave, file_rate, sample_rate)
+
+
+def load_at_own_rate(source: Source, max_seconds: float = MAX_SECONDS) -> tuple[Float[Tensor, " nw"], int]:
+    """Read a file as the mean over its channels, with its sample rate in Hz; raise the errors of `load_audio`."""
     samples, file_rate = read_samples(source, max_seconds)
     check_samples(samples, file_rate, source)
-    return resample(torch.from_numpy(samples), file_rate, sample_rate)
+    return torch.from_numpy(samples), file_rate
 
 
 def read_samples(source: Source, max_seconds: float = MAX_SECONDS) -> tuple[np.ndarray, int]:

@@ -51,6 +51,7 @@ TEXT_FLAGS = {
     "-o/--output_dir": f"default: {FOLDER}",
     "-w/--output_file": "default: infer_cli_<date>_<time>.wav",
     "--vocoder_name": "default: the config's model.vocoder.name",
+    "--trim": "how recordings are trimmed: upstream or ours, instead of the config's infer.trim",
     "--device": "cpu, cuda, cuda:1, mps, ...; default: a GPU if there is one",
 }
 SWITCHES = {
@@ -61,7 +62,7 @@ SWITCHES = {
     "mean",
     "--load_vocoder_from_local": f"read Vocos from model.vocoder.local_path, or from {LOCAL_VOCOS} if that is null",
 }
-NUMBER_FLAGS = [field.name for field in fields(InferConfig) if field.name not in ("ode_method", "epss")]
+NUMBER_FLAGS = [field.name for field in fields(InferConfig) if field.name not in ("ode_method", "epss", "trim")]
 PATH_KEYS = ("ref_audio", "gen_file", "output_dir", "output_file")  # other paths are expanded where they are read
 VOICE_KEYS = ("ref_audio", "ref_text", "speed")
 
@@ -170,6 +171,8 @@ def known_values(values: dict[str, Any], types: dict[str, tuple[type, ...]], sou
 def synthesis_config(settings: dict[str, Any]) -> SynthesisConfig:
     """Compose the config with the overrides of the flags."""
     overrides = [f"infer.{name}={settings[name]}" for name in NUMBER_FLAGS if name in settings]
+    if "trim" in settings:
+        overrides.append(f"infer.trim={settings['trim']}")
     if "vocoder_name" in settings:
         overrides.append(f"model.vocoder.name={settings['vocoder_name']}")
     cfg = compose_synthesis_config(settings.get("model", MODEL), overrides, settings.get("model_cfg"))
@@ -232,7 +235,7 @@ def read_voice(name: str, table: dict[str, Any], cfg: SynthesisConfig) -> Voice:
     speed = [f"infer.speed={table['speed']}"] if "speed" in table else []
     rate, audio = cfg.model.mel_spec.target_sample_rate, packaged(Path(table["ref_audio"]))
     return Voice(
-        reference=read_reference(audio, table.get("ref_text", ""), rate),
+        reference=read_reference(audio, table.get("ref_text", ""), rate, trim=cfg.infer.trim),
         speed=with_overrides(cfg, speed).infer.speed,
     )
 

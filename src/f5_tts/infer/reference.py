@@ -9,8 +9,10 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor
 
-from f5_tts.data.audio import load_audio
+from f5_tts.data.audio import load_at_own_rate
+from f5_tts.data.resample import resample
 from f5_tts.infer.silence import cut_at_pause, level_db, trim_silence
+from f5_tts.infer.upstream_trim import trim_as_upstream
 from f5_tts.infer.whisper import transcribe
 
 MIN_REFERENCE_S, MAX_REFERENCE_S = 0.3, 12.0  # allowed duration of the part that is used
@@ -44,43 +46,53 @@ def read_reference(
     sample_rate: int,
     asr: Callable[[Tensor, int], str] = transcribe,
     log: Callable[[str], object] = print,
+    trim: str = "ours",
 ) -> Reference:
-    """Read a reference recording of any sample rate, trimmed; transcribe it if `text` is empty.
+    """Read a reference recording of any sample rate, trimmed (`trim_reference`); transcribe it if `text` is empty.
 
     Raises ValueError for a recording that is too short or too quiet, or without recognizable words.
     """
-    wave = trim_reference(path, sample_rate, log)
+    trimmed, rate = trim_reference(path, log, trim)
+    wave = resample(trimmed, rate, sample_rate)
     words = text.strip() or transcribe_reference(path, wave, sample_rate, asr)
     if not text.strip():
         log(f"{path} says: {words}")
     return Reference(wave=wave, sample_rate=sample_rate, text=words)
 
 
-def trim_reference(path: str | Path, sample_rate: int, log: Callable[[str], object] = print) -> Float[Tensor, " nw"]:
-    """Read a recording and trim it.
+def trim_reference(
+    path: str | Path, log: Callable[[str], object] = print, trim: str = "ours"
+) -> tuple[Float[Tensor, " nw"], int]:
+    """Read a recording, trim it at its own sample rate, and return it with that rate in Hz.
 
-    Silence at its ends is trimmed. A recording longer than 12 s is cut at the quietest moment between 6 and 12 s, with
-    a message to `log`. F5-TTS looks for pauses of a second, then of a tenth, and cuts at 12 s if it finds none.
+    `ours` cuts silence at its ends relative to the loudest part, and a recording longer than 12 s at the quietest
+    moment between 6 and 12 s. `upstream` has the rules of F5-TTS (`trim_as_upstream`). A message to `log` says that the
+    end was cut.
 
     Raises ValueError for a recording that is too short or too quiet.
     """
-    recording = load_audio(path, sample_rate)
-    loudest = float(level_db(recording, sample_rate).max())
+    recording, rate = load_at_own_rate(path)
+    loudest = float(level_db(recording, rate).max())
     if loudest < MIN_LEVEL_DB:
         raise ValueError(f"{path} is nearly silent: its loudest part has {loudest:.0f} dB of full scale")
-    trimmed = trim_silence(recording, sample_rate, MARGIN_S)
-    wave = cut_at_pause(trimmed, sample_rate, MAX_REFERENCE_S)
-    seconds = len(wave) / sample_rate
+    wave = trim_as_upstream(recording, rate) if trim == "upstream" else trim_as_ours(recording, rate)
+    seconds, rest = len(wave) / rate, len(trim_silence(recording, rate, MARGIN_S)) / rate
     if seconds < MIN_REFERENCE_S:
+        advice = "; infer.trim=ours accepts quieter ones" if trim == "upstream" else ""
         raise ValueError(
-            f"{path} holds {seconds:.2f} s of sound; a reference needs {MIN_REFERENCE_S} s, better 3 to 12 s"
+            f"{path} holds {seconds:.2f} s of sound; a reference needs {MIN_REFERENCE_S} s, better 3 to 12 s{advice}"
         )
-    if len(wave) < len(trimmed):
+    if rest > MAX_REFERENCE_S:
         log(
-            f"{path} is too long: its first {seconds:.1f} s are used, and ref_text must be the transcript of these "
+            f"{path} is too long: {seconds:.1f} s of its start are used, and ref_text must be the transcript of these "
             "alone"
         )
-    return wave
+    return wave, rate
+
+
+def trim_as_ours(recording: Float[Tensor, " nw"], rate: int) -> Float[Tensor, " _"]:
+    """Cut silence at both ends, and a long recording at a pause."""
+    return cut_at_pause(trim_silence(recording, rate, MARGIN_S), rate, MAX_REFERENCE_S)
 
 
 def transcribe_reference(path: str | Path, wave: Tensor, sample_rate: int, asr: Callable[[Tensor, int], str]) -> str:

@@ -150,8 +150,7 @@ def preprocess_ref_audio_text(
 
     An empty text is replaced by a transcript.
     """
-    rate = soundfile.info(ref_audio_orig).samplerate if Path(ref_audio_orig).is_file() else target_sample_rate
-    wave = trim_reference(ref_audio_orig, rate, show_info)
+    wave, rate = trim_reference(ref_audio_orig, show_info, trim="upstream")
     path = Path(temporary_folder().name) / f"{uuid.uuid4().hex}.wav"
     soundfile.write(path, wave.numpy(), rate, subtype="FLOAT")
     text = ref_text.strip()
