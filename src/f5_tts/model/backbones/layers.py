@@ -63,9 +63,11 @@ class Backbone(nn.Module):
             length = x.shape[1]
             lens = x.new_full((len(x),), length, dtype=torch.long) if mask is None else mask.sum(1)
             text_embedding = self.text_embed(text, lens, length, drop_text)
-        cond = cond.masked_fill(drop_audio[:, None, None], 0.0)
         dtype = next(self.parameters()).dtype  # half precision, where a program chose it
-        h = self.input_embed(x.to(dtype), cond.to(dtype), text_embedding, mask)
+        # no name holds the masked prompt, which would keep it in memory while the blocks run
+        h = self.input_embed(
+            x.to(dtype), cond.masked_fill(drop_audio[:, None, None], 0.0).to(dtype), text_embedding, mask
+        )
         h = self.run_blocks(h, self.time_embed(time), mask)
         return Velocity(
             self.proj_out(h), None if self.proj_out_ln_sig is None else self.proj_out_ln_sig(h), text_embedding
