@@ -142,6 +142,7 @@ def test_detector_that_loads_weights_of_its_own(published: Published) -> None:
     assert after[2].shape == before[2].shape and np.abs(after[2] - before[2]).mean() > 1e-3
 
 
+@pytest.mark.slow
 def test_page_for_checkpoints_chooses_their_weights(published: Published, tmp_path: Path, tts: F5TTS) -> None:
     raw = {name: value.clone() for name, value in tts.ema_model.state_dict().items()}
     average = {f"ema_model.{name}": 0.5 * value for name, value in raw.items()}
