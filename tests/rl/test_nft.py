@@ -140,6 +140,13 @@ def test_the_old_policy_of_a_rollout_whose_update_failed_is_not_averaged_twice(p
     assert not torch.equal(resumed.snapshot.tensors["transformer.proj_out.bias"], before) and resumed.rollouts == 3
 
 
+def test_the_state_of_an_older_checkpoint_is_that_of_a_made_update(policy):
+    old = EmaPolicy(policy, max_decay=0.5)
+    old.load_state_dict({name: value for name, value in old.state_dict().items() if name not in EmaPolicy.added_keys})
+    old.ema_update()
+    assert old.rollouts == 1
+
+
 def test_a_step_makes_what_scored_well_likelier_and_what_scored_badly_less(policy, rollout, settings):
     """Check the squared error of x̂1. It must fall for the sample above its group and grow for the one below."""
     batch = experience(rollout, torch.tensor([1.0, -1.0, 0.0, 0.0, 0.0, 0.0]))

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import is_dataclass
 from operator import attrgetter
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args
 
 from f5_tts.config.schema import (
     ConfigError,
@@ -17,6 +17,7 @@ from f5_tts.config.schema import (
     SynthesisConfig,
     TrainConfig,
     describe_type,
+    field_hints,
     group_size,
 )
 from f5_tts.files import HUB
@@ -103,7 +104,7 @@ def as_override(value: Any) -> str:
 
 def typed_values(section: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Yield the key, value and annotation of every field, those of nested sections included."""
-    for name, hint in get_type_hints(type(section), include_extras=True).items():
+    for name, hint in field_hints(type(section)).items():
         key, value = f"{prefix}{name}", getattr(section, name)
         if is_dataclass(value):
             yield from typed_values(value, f"{key}.")

@@ -11,7 +11,7 @@ from functools import cache
 from io import StringIO
 from pathlib import Path
 from types import UnionType
-from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin
 
 import yaml
 from hydra import compose, initialize_config_dir
@@ -21,7 +21,15 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
 from f5_tts.config.checks import check, require
-from f5_tts.config.schema import PATH, ConfigError, RLTrainConfig, SynthesisConfig, TrainConfig, describe_type
+from f5_tts.config.schema import (
+    PATH,
+    ConfigError,
+    RLTrainConfig,
+    SynthesisConfig,
+    TrainConfig,
+    describe_type,
+    field_hints,
+)
 from f5_tts.files import expand_path, expand_texts, user_path
 
 CONFIG_DIR = Path(__file__).parents[1] / "configs"
@@ -106,7 +114,7 @@ def finalize(cfg: Node, overrides: list[str], name: str, schema: type[Config]) -
 
 def expand_paths(section: Any) -> None:
     """Expand ~ and variables in all paths of a section in place, and in the open sections of rewards."""
-    for name, hint in get_type_hints(type(section), include_extras=True).items():
+    for name, hint in field_hints(type(section)).items():
         value = getattr(section, name)
         for item in value if isinstance(value, list) else [value]:
             if is_dataclass(item):
@@ -159,7 +167,7 @@ def read_config(name: str, schema: type[TrainConfig]) -> Node:
     """
     require_config(name)
     values = read_yaml(name)
-    sections = set(get_type_hints(schema))
+    sections = set(field_hints(schema))
     if set(values) != sections:
         matching = [other for other in config_names() if set(read_yaml(other)) == sections]
         unexpected = sorted(str(key) for key in sections ^ set(values))
@@ -204,7 +212,7 @@ def read_file(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict) or not isinstance(values.get("model"), dict):
         raise ConfigError(f"{path} has no section model; write one like that of {CONFIG_DIR / 'F5TTS_v1_Base.yaml'}")
     sections = {str(key): value for key, value in values.items()}
-    known = [*get_type_hints(RLTrainConfig), "hydra", "defaults"]
+    known = [*field_hints(RLTrainConfig), "hydra", "defaults"]
     unexpected = [key for key in sections if key not in known]
     require(not unexpected, f"unknown section {unexpected} in {path}; known: {', '.join(known)}")
     return sections
@@ -223,7 +231,7 @@ def base_configs(values: dict[str, Any]) -> list[Node]:
 
 def synthesis_sections(values: Node) -> dict[str, Node]:
     """Return the sections that synthesis needs."""
-    return {section: values[section] for section in get_type_hints(SynthesisConfig) if section in values}
+    return {section: values[section] for section in field_hints(SynthesisConfig) if section in values}
 
 
 def merge_file(cfg: Node, values: dict[str, Any], file: str) -> Node:
@@ -385,5 +393,5 @@ def type_at(hint: Any, key: str) -> Any:
             if key_part.isdigit():
                 continue
         hint = optional_section(hint) or hint
-        hint = get_type_hints(hint, include_extras=True)[key_part] if is_dataclass(hint) else Any
+        hint = field_hints(hint)[key_part] if is_dataclass(hint) else Any
     return hint

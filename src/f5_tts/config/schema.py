@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from f5_tts.files import is_expanded
 from f5_tts.plugins import is_module_attribute
@@ -71,6 +72,12 @@ Sway = Annotated[float, Constraint("a number from -1 to 1", lambda x: -1 <= x <=
 Range = Annotated[list[float], Constraint("[low, high] with 0 <= low <= high <= 1", is_range)]
 NonNegatives = Annotated[list[float], Constraint("a list of numbers, each 0 or more", lambda xs: xs and min(xs) >= 0)]
 TYPE_NAMES = {bool: "true or false", float: "a number", str: "text", type(None): "null"}
+
+
+@cache
+def field_hints(section: type) -> dict[str, Any]:
+    """Return the annotation of every field of a section, with its rules, by name."""
+    return get_type_hints(section, include_extras=True)
 
 
 def describe_type(hint: Any) -> str:

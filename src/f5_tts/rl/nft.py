@@ -5,7 +5,7 @@ It needs finished samples only: no trained steps, no densities, any solver.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -93,6 +93,8 @@ class EmaPolicy:
     Before rollout i, counted from 0, θ_old <- η θ_old + (1-η) θ with η = min(0.001 i, rl.nft.old_decay).
     """
 
+    added_keys: ClassVar[dict[str, bool]] = {"is_ahead": False}  # of the state, with what older checkpoints mean
+
     def __init__(self, model: nn.Module, max_decay: float) -> None:
         self.snapshot, self.max_decay, self.rollouts = Snapshot(model), max_decay, 0
         self.is_ahead = False  # whether the average is that of a rollout whose first update is not made
@@ -115,14 +117,13 @@ class EmaPolicy:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the averaged weights, the number of rollouts, and whether its update is not made, for a checkpoint."""
-        ahead = {"is_ahead": True} if self.is_ahead else {}
-        return {"tensors": self.snapshot.tensors, "rollouts": self.rollouts, **ahead}
+        return {"tensors": self.snapshot.tensors, "rollouts": self.rollouts, "is_ahead": self.is_ahead}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the averaged weights and the number of rollouts from a checkpoint."""
         self.snapshot.load(state["tensors"])
         self.rollouts = state["rollouts"]
-        self.skips_next = state.get("is_ahead", False)
+        self.skips_next = (self.added_keys | state)["is_ahead"]
 
 
 def build_old_policy(model: nn.Module, rl: RLConfig) -> EmaPolicy | None:

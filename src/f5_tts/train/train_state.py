@@ -239,6 +239,8 @@ class TrainState:
                 states[key] = saved = payload[key]
                 names = saved if isinstance(saved, dict) else ()
                 expected = component.state_dict() or dict.fromkeys(names, [0.0] * 3)  # empty: moments, none so far
+                if isinstance(saved, dict):
+                    saved = getattr(component, "added_keys", {}) | saved
                 problems.append(first_mismatch(saved, expected, key))
         problems += [first_bad_value(state, key) for key, state in states.items()]
         if found := [problem for problem in problems if problem]:

@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BufferedIOBase
 from math import nan
 from pathlib import Path
 from socketserver import StreamRequestHandler, ThreadingTCPServer
-from typing import IO, Any
+from typing import Any
 
 import pytest
 import torch
@@ -276,7 +277,7 @@ def test_a_server_that_does_not_answer_in_time_is_asked_again_and_then_given_up(
     assert scored_at_once == [1]  # the second request waited for the first
 
 
-def read_headers(stream: IO[bytes]) -> None:
+def read_headers(stream: BufferedIOBase) -> None:
     """Read a request without a body; a connection that is closed with unread bytes is reset."""
     while stream.readline().strip():
         pass
