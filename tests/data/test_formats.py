@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from f5_tts.data.formats import Entry, read_entries
+from f5_tts.data.tables import AUDIO_NAMES
 
 
 def write(path: Path, *lines: str) -> Path:
@@ -44,7 +45,7 @@ def test_lines_that_are_no_entry_are_named_with_what_is_wrong(tmp_path):
         ("line 4", "", "1 fields, where the header has 2"),
         ("line 5", "", "3 fields, where the header has 2"),
         ("line 6", "d.wav", "no text"),
-        ("line 7", "", "no recording: needs audio_file or audio_path or audio"),
+        ("line 7", "", "no recording: needs " + " or ".join(AUDIO_NAMES)),
     ]
 
 
@@ -105,7 +106,7 @@ def test_jsonl_keeps_all_other_keys(tmp_path):
         "[1]",
         "{",
         json.dumps({"text": "drei"}),
-        json.dumps({"audio": "c", "text": 4}),
+        json.dumps({"audio": "c", "text": None}),
     ]
     kind, entries = read_entries(write(tmp_path / "list.jsonl", *lines))
     assert kind == "jsonl"
@@ -123,11 +124,9 @@ def test_jsonl_keeps_all_other_keys(tmp_path):
 def test_what_is_no_format_is_refused_with_those_that_are(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no file or folder at .*gone"):
         read_entries(tmp_path / "gone")
-    for source in (tmp_path, write(tmp_path / "list.csv", "path;words", "a.wav;one")):
+    for source in (tmp_path, write(tmp_path / "list.csv", "one word, and another", "a line")):
         with pytest.raises(ValueError, match=r"is none of: csv .*audio_file.*ljspeech.*folder.*jsonl.*--format"):
             read_entries(source)
-    with pytest.raises(ValueError, match=r"list\.csv: its first line must name audio_file and text"):
-        read_entries(tmp_path / "list.csv", "csv")
     with pytest.raises(ValueError, match=r"read as folder, lists no recordings"):
         read_entries(tmp_path, "folder")
 
@@ -136,3 +135,69 @@ def test_text_that_is_not_utf_8_is_named(tmp_path):
     (tmp_path / "list.csv").write_bytes(b"audio_file|text\na.wav|\xe9\n")
     with pytest.raises(ValueError, match=r"list\.csv is not text in UTF-8"):
         read_entries(tmp_path / "list.csv")
+
+
+# --- lists as people have them ---
+
+TWO = [("a.wav", "one two"), ("b.wav", "three")]
+LISTS: dict[str, tuple[bytes, list[tuple[str, str]]]] = {
+    "F5-TTS": (b"audio_file|text\nwavs/a.wav|one two\nwavs/b.wav|three\n", TWO),
+    "Excel, semicolon, BOM, CRLF": (b"\xef\xbb\xbfaudio_file;text\r\nwavs/a.wav;one two\r\nwavs/b.wav;three\r\n", TWO),
+    "Excel, sep=": (b"sep=;\r\naudio_file;text\r\nwavs/a.wav;one two\r\nwavs/b.wav;three\r\n", TWO),
+    "Excel, UTF-16": ("audio_file\ttext\r\nwavs/a.wav\tone two\r\nwavs/b.wav\tthree".encode("utf-16"), TWO),
+    "UTF-16, big end first": (b"\xfe\xff" + "path|text\nwavs/a.wav|one two\nwavs/b.wav|three".encode("utf-16-be"), TWO),
+    "LibreOffice, all quoted": (b'"audio_file","text"\n"wavs/a.wav","one two"\n"wavs/b.wav","three"\n', TWO),
+    "pandas, pipes and quotes": (
+        b'audio_file|text\nwavs/a.wav|"He said ""hi"" to me"\nwavs/b.wav|three\n',
+        [("a.wav", 'He said "hi" to me'), TWO[1]],
+    ),
+    "a lone quote": (
+        b'audio_file,text\nwavs/a.wav,6" nails\nwavs/b.wav,"Oh\n',
+        [("a.wav", '6" nails'), ("b.wav", '"Oh')],
+    ),
+    "quotes around a part": (b'audio_file|text\nwavs/a.wav|"Oh," she said\n', [("a.wav", '"Oh," she said')]),
+    "separators in quotes": (b'audio_file;text\nwavs/a.wav;"one; two"\n', [("a.wav", "one; two")]),
+    "a line break in quotes": (b'audio_file,text\nwavs/a.wav,"one\ntwo"\nwavs/b.wav,three\n', TWO),
+    "header in capitals with spaces": (b" Audio File , TEXT \nwavs/a.wav,one two\nwavs/b.wav,three\n", TWO),
+    "Common Voice": (b"client_id\tpath\tsentence\tup_votes\nx\tc.mp3\tone two\t2\n", [("c.mp3", "one two")]),
+    "file_name, transcription": (b"file_name,transcription\nwavs/a.wav,one two\nwavs/b.wav,three\n", TWO),
+    "other names": (b"sound;words\nwavs/a.wav;one two\nwavs/b.wav;three\n", TWO),
+    "VITS": (b"wavs/a.wav|one two\nwavs/b.wav|three\n", TWO),
+    "VITS with speakers": (b"wavs/a.wav|7|one two\nwavs/b.wav|7|three\n", TWO),
+    "LJSpeech": (b"a|1 2|one two\nb|three|\n", TWO),
+    "LJSpeech, ids with a folder": (b"wavs/a|1 2|one two\nwavs/b|three|three\n", TWO),
+    "LJSpeech, ids with an ending": (b"a.wav|1 2|one two\nb.wav|3|three\n", TWO),
+    "third column a number": (b"a|one two|12\nb|three|4.5\n", TWO),
+    "third column a speaker": (b"a|one two|ann\nb|three|ann\n", TWO),
+    "a number as text": (b"audio_file,text\nwavs/a.wav,12\n", [("a.wav", "12")]),
+    "no last line end, empty lines": (b"\naudio_file|text\n\nwavs/a.wav|one two\n\nwavs/b.wav|three", TWO),
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_lists_are_read_as_people_have_them(name, tmp_path):
+    content, expected = LISTS[name]
+    for file in ("wavs/a.wav", "wavs/b.wav", "clips/c.mp3"):
+        write(tmp_path / file, "")
+    (tmp_path / "metadata.csv").write_bytes(content)
+    _, entries = read_entries(tmp_path / "metadata.csv")
+    assert [(Path(entry.audio).name, entry.text) for entry in entries] == expected
+    assert all(Path(entry.audio).is_file() and not entry.problem for entry in entries)
+
+
+def test_speakers_of_a_list_without_a_header_are_kept(tmp_path):
+    (tmp_path / "list.txt").write_bytes(LISTS["VITS with speakers"][0])
+    assert [entry.columns for entry in read_entries(tmp_path / "list.txt")[1]] == [{"speaker": "7"}] * 2
+
+
+def test_a_quote_that_swallows_rows_is_named_with_its_line(tmp_path):
+    lines = ["audio_file,text", 'a.wav,"Oh', "b.wav,two", 'c.wav,three"']
+    with pytest.raises(ValueError, match=r"list\.csv, line 2: the quote in it closes only in line 4, after other rows"):
+        read_entries(write(tmp_path / "list.csv", *lines))
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "manifest.jsonl"])
+def test_a_manifest_of_nemo_is_read(name, tmp_path):
+    line = json.dumps({"audio_filepath": "a.wav", "duration": 1.5, "text": 12})
+    kind, (entry,) = read_entries(write(tmp_path / name, line))
+    assert (kind, entry.text, entry.columns) == ("jsonl", "12", {"duration": 1.5})

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import soundfile
 
+from f5_tts.data.audio import exists
+from f5_tts.data.rows import SPEAKER_COLUMNS
+from f5_tts.data.tables import (
+    AUDIO_NAMES,
+    TEXT_NAMES,
+    Record,
+    as_name,
+    find_delimiter,
+    is_header,
+    read_table,
+    read_text,
+    text_columns,
+)
 from f5_tts.data.tokenizer import escape_surrogates, is_valid_unicode
 
-AUDIO_NAMES = ("audio_file", "audio_path", "audio")  # accepted names of the column of recordings
-RESERVED = (*AUDIO_NAMES, "text", "left_out")  # `prepare` marks entries with the last one
-DELIMITERS = ("|", "\t", ",")
+RESERVED = ("audio_file", "audio_path", "audio", "text", "left_out")  # `prepare` marks entries with the last one
+KNOWN_NAMES = (*AUDIO_NAMES, *TEXT_NAMES, *SPEAKER_COLUMNS, "language")
 MISSING_TEXT = "no text"
 
 
@@ -59,17 +69,21 @@ def read_entries(source: Path, kind: str | None = None) -> tuple[str, list[Entry
 def detect_format(source: Path) -> str:
     """Detect the format of a list or folder; raise ValueError if there is no match."""
     list_path = list_file(source)
-    if list_path.suffix == ".jsonl":
+    if list_path.suffix == ".jsonl" or (list_path.suffix == ".json" and read_text(list_path).lstrip()[:1] == "{"):
         return "jsonl"
-    if list_path.is_file() and find_delimiter(list_path):
+    records = read_table(list_path)[:2] if list_path.is_file() and find_delimiter(read_text(list_path)) else []
+    if records and is_header(records[0].fields):
         return "csv"
-    if list_path.is_file() and (list_path.parent / "wavs").is_dir():
+    if records and (list_path.parent / "wavs").is_dir():
         return "ljspeech"
+    if any(is_audio_file(Path(record.fields[0].strip())) for record in records):
+        return "csv"
     if source.is_dir() and audio_files(source):
         return "folder"
     raise ValueError(
-        f"{source} is none of: csv (a header with audio_file and text, separated by |, tab or comma), ljspeech "
-        "(metadata.csv beside wavs/), folder (a.wav and a.txt side by side), jsonl (a .jsonl file); or say --format"
+        f"{source} is none of: csv (recording and text, separated by pipe, tab, semicolon or comma, with or without a "
+        f"header such as audio_file and text), ljspeech (metadata.csv beside wavs/), folder (a.wav and a.txt side by "
+        "side), jsonl (a .jsonl file); or say --format"
     )
 
 
@@ -81,57 +95,70 @@ def list_file(source: Path) -> Path:
 # --- the formats ---
 
 
-def csv_entries(source: Path) -> list[Entry]:
-    """Read a table whose header has `audio_file` and `text`; all other columns are kept.
-
-    With commas fields may be quoted; with | and tabs they may not.
-    """
+def table_entries(source: Path) -> list[Entry]:
+    """Read a table: with a header of known names, or without one (`positional_entries`)."""
     list_path = list_file(source)
-    delimiter = find_delimiter(list_path)
-    if not delimiter:
-        raise ValueError(f"{list_path}: its first line must name audio_file and text, separated by |, tab or comma")
-    quoting = csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE
-    lines = csv.reader(StringIO(read_text(list_path), newline=""), delimiter=delimiter, quoting=quoting)
-    try:
-        names, *rest = [(lines.line_num, fields) for fields in lines]
-    except csv.Error as error:
-        raise ValueError(f"{list_path}, line {lines.line_num}: {error}") from error
-    names = [name.strip() for name in names[1]]
+    records = read_table(list_path)
+    if not records:
+        return []
+    if is_header(records[0].fields):
+        return named_entries(records[0], records[1:], list_path.parent)
+    return positional_entries(records, list_path.parent)
+
+
+def named_entries(header: Record, records: Sequence[Record], folder: Path) -> list[Entry]:
+    """Read the rows of a table whose header names recording and text; all other columns are kept."""
+    names = [as_name(name) if as_name(name) in KNOWN_NAMES else name.strip() for name in header.fields]
     entries = []
-    for number, fields in rest:
-        place = f"line {number}"
-        if len(fields) == len(names):
-            entries.append(make_entry(place, dict(zip(names, fields, strict=True)), list_path.parent))
-        elif fields:
-            problem = f"{len(fields)} fields, where the header has {len(names)}"
+    for record in records:
+        place = f"line {record.line}"
+        if len(record.fields) == len(names):
+            entries.append(make_entry(place, dict(zip(names, record.fields, strict=True)), folder))
+        else:
+            problem = f"{len(record.fields)} fields, where the header has {len(names)}"
             entries.append(Entry(place=place, audio="", problem=problem))
     return entries
 
 
-def find_delimiter(list_path: Path) -> str | None:
-    """Detect the separator of a header that has `text` and a column of recordings; return None if there is none."""
-    header = read_text(list_path).partition("\n")[0]
-    for delimiter in DELIMITERS:
-        names = {name.strip() for name in header.split(delimiter)}
-        if "text" in names and names & set(AUDIO_NAMES):
-            return delimiter
-    return None
+def positional_entries(records: Sequence[Record], folder: Path) -> list[Entry]:
+    """Read lines `recording|text`, `id|text|normalized text` (LJSpeech) or `recording|speaker|text`.
 
-
-def ljspeech_entries(source: Path) -> list[Entry]:
-    """Read lines `id|text|normalized text` without a header; the audio is `wavs/<id>.wav`.
-
-    The normalized text is used if there is one.
+    The normalized text is used if there is one. A first line that is no recording, where the second is one, is a header
+    and left out.
     """
-    list_path, entries = list_file(source), []
-    for number, line in enumerate(read_text(list_path).split("\n"), start=1):
-        name, *texts = line.split("|")
-        if not line.strip():
-            continue
-        file = name if is_audio_file(Path(name)) else f"{name}.wav"
-        columns = {"audio": f"wavs/{file}", "text": next(filter(None, reversed(texts)), "")}
-        entries.append(make_entry(f"line {number}", columns, list_path.parent))
+    has_header = len(records) > 1 and not is_recording(records[0], folder) and is_recording(records[1], folder)
+    rows = records[has_header:]
+    columns = text_columns([row.fields for row in rows])
+    entries = []
+    for row in rows:
+        texts = [row.fields[index] for index in columns if len(row.fields) > index and row.fields[index].strip()]
+        fields = {"audio": row.fields[0], "text": next(reversed(texts), "")}
+        if columns == [2]:
+            fields["speaker"] = row.fields[1]
+        too_many = len(row.fields) > 3 and any(map(str.strip, row.fields[3:]))
+        problem = f"{len(row.fields)} fields, where two or three are expected" if too_many else ""
+        place = f"line {row.line}"
+        entries.append(Entry(place=place, audio="", problem=problem) if problem else make_entry(place, fields, folder))
     return entries
+
+
+def is_recording(record: Record, folder: Path) -> bool:
+    """Check whether the first field of a row names a recording that is there."""
+    return find_recording(record.fields[0], folder).is_file()
+
+
+def find_recording(name: str, folder: Path) -> Path:
+    """Find the recording that a list names: beside the list, or in `wavs` or `clips` there, with or without its ending.
+
+    Where none of them is there, it is the one beside the list, or in `wavs` for a name without a folder.
+    """
+    path = os.path.expanduser(name.strip())  # noqa: PTH111 (Path raises for an unknown user)
+    has_ending = is_audio_file(Path(path))
+    names = [path] if has_ending or not path else [f"{path}.wav", f"{path}.flac", f"{path}.mp3", path]
+    candidates = [folder / place / file for place in ("", "wavs", "clips") for file in names]
+    there = (candidate for candidate in candidates if exists(candidate))
+    in_wavs = Path(path).name == path and (folder / "wavs").is_dir()
+    return next(there, folder / "wavs" / names[0] if in_wavs else folder / path)
 
 
 def folder_entries(source: Path) -> list[Entry]:
@@ -154,7 +181,7 @@ def folder_entries(source: Path) -> list[Entry]:
 
 
 def jsonl_entries(source: Path) -> list[Entry]:
-    """Read one JSON object per line, with `audio` (or `audio_path`, `audio_file`) and `text`; other keys are kept."""
+    """Read one JSON object per line, with `audio` and `text`, or other known names of both; other keys are kept."""
     entries = []
     for number, line in enumerate(read_text(source).split("\n"), start=1):
         place = f"line {number}"
@@ -171,16 +198,19 @@ def jsonl_entries(source: Path) -> list[Entry]:
 
 
 FORMATS: dict[str, Callable[[Path], list[Entry]]] = {
-    "csv": csv_entries,
-    "ljspeech": ljspeech_entries,
+    "csv": table_entries,
+    "ljspeech": table_entries,
     "folder": folder_entries,
     "jsonl": jsonl_entries,
 }
 
 
 def make_entry(place: str, fields: Mapping[str, Any], folder: Path) -> Entry:
-    """Make an entry from a list's columns; relative paths are relative to `folder`."""
-    audio, text = next((fields[name] for name in AUDIO_NAMES if fields.get(name)), None), fields.get("text")
+    """Make an entry from a list's columns; relative paths are relative to `folder`. A number as text is a text."""
+    audio_name = next((name for name in AUDIO_NAMES if fields.get(name)), "")
+    text_name = next((name for name in TEXT_NAMES if name in fields), "")
+    audio, text = fields.get(audio_name), fields.get(text_name)
+    text = str(text) if type(text) in (int, float) else text
     if not isinstance(audio, str):
         return Entry(place=place, audio="", problem=f"no recording: needs {' or '.join(AUDIO_NAMES)}")
     if not is_valid_unicode(fields):
@@ -188,11 +218,10 @@ def make_entry(place: str, fields: Mapping[str, Any], folder: Path) -> Entry:
             place=place, audio="", problem="names or text that are not Unicode, or lists that are nested too deeply"
         )
     try:
-        audio = os.path.expanduser(audio.strip())  # noqa: PTH111 (Path raises for an unknown user)
-        path = str((folder / audio).resolve())
+        path = str(find_recording(audio, folder).resolve())
     except (ValueError, OSError, RuntimeError) as error:
         return Entry(place=place, audio="", problem=f"no recording: {error}")
-    columns = {key: value for key, value in fields.items() if key not in RESERVED}
+    columns = {key: value for key, value in fields.items() if key not in (*RESERVED, audio_name, text_name)}
     if not isinstance(text, str) or not text.strip():
         return Entry(place=place, audio=path, columns=columns, problem=MISSING_TEXT)
     return Entry(place=place, audio=path, text=" ".join(text.split()), columns=columns)
@@ -206,13 +235,3 @@ def audio_files(folder: Path) -> list[Path]:
 def is_audio_file(path: Path) -> bool:
     """Check by the file extension whether this is an audio file."""
     return path.suffix[1:].upper() in soundfile.available_formats()
-
-
-def read_text(path: Path) -> str:
-    """Read a UTF-8 file; raise FileNotFoundError if it is missing, ValueError if it is not UTF-8."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no file at {path}")
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not text in UTF-8 ({error.reason} at byte {error.start})") from error

@@ -29,6 +29,7 @@ from f5_tts.scripts.flags import add_flags
 
 REPORT = "prepare.jsonl"
 VOCABULARY = "vocabulary"  # key of the SHA-256 of the vocab.txt that the command wrote
+NUM_EXAMPLES, MAX_EXAMPLE_CHARS = 3, 100  # entries that are shown before all are decoded
 MAX_SHOWN = 5  # left-out entries on the console; the report lists all
 
 
@@ -287,6 +288,8 @@ def main(argv: list[str]) -> bool:
     tokenizer = arguments.tokenizer or (ending if ending in TOKENIZERS else "custom")
     kind, entries = read_entries(arguments.source, arguments.format)
     print(f"{arguments.source}, read as {kind}: {len(entries)} entries")
+    for entry in entries[:NUM_EXAMPLES]:
+        print(f"  {entry.place}: {entry.problem or f'{Path(entry.audio).name}: {entry.text}'[:MAX_EXAMPLE_CHARS]}")
     vocabulary = given_vocabulary(folder, tokenizer)
     entries = with_composed_texts(entries, vocabulary)
     worker = RowWorker(tokenizer, folder / "wavs" if arguments.copy else None, arguments.max_seconds)
