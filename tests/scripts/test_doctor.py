@@ -267,7 +267,9 @@ def test_without_a_checkpoint_stage_2_says_where_to_put_one(examine, tmp_path):
 
 def test_a_reward_that_raises_is_one_line_and_drawing_and_learning_are_tried(examine, tuned):
     seen = examine(2, tuned, reward="ill")
-    assert seen["rewards"] == ("FAIL", "ward_rewards:ill: KeyError: 'no model\\nanywhere'")
+    state, message = seen["rewards"]
+    assert state == "FAIL" and message.startswith("reward provider ward_rewards:ill raised KeyError: 'no model\\nany")
+    assert "ward_rewards.py, line 9" in message
     assert states(seen, "--") == ["advantages", "cost"]
     assert [seen[name][0] for name in ("rollout", "ratio", "gradient")] == ["ok"] * 3
 

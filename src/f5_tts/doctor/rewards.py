@@ -43,7 +43,8 @@ def rewards(run: RunUnderTest) -> str:
             providers[entry.name] = build_provider(entry, f"rl.rewards.providers.{index}")
             messages.append(try_provider(entry, providers[entry.name], clips, exchanged))
         except Exception as error:  # a user's own reward may raise anything
-            failures.append(f"{entry.name}: {one_line_error(error)}")
+            message = one_line_error(error)
+            failures.append(message if entry.name in message else f"{entry.name}: {message}")
     if not failures:
         run.scorer = RewardScorer(build_vocoder(cfg.model), providers, cfg.rl, cfg.model.mel_spec)
         return "; ".join(messages)
