@@ -64,10 +64,15 @@ def changed(state: dict[str, Any], edits: list[tuple[tuple[Any, ...], str, int]]
     return state
 
 
+def is_dense(value: Any) -> bool:
+    """Check for a tensor that no earlier change has made sparse or without data: all of OF_TENSORS take it."""
+    return isinstance(value, Tensor) and value.layout is torch.strided and not value.is_meta
+
+
 def change(place: dict[Any, Any], key: Any, kind: str, number: int) -> None:
     """Change one entry in place."""
     value = place.pop(key)
-    if kind == "put" or (kind == "edit" and not isinstance(value, Tensor)):
+    if kind == "put" or (kind == "edit" and not is_dense(value)):
         place[key] = ODD[number % len(ODD)]
     elif kind == "edit":
         place[key] = OF_TENSORS[number % len(OF_TENSORS)](value)

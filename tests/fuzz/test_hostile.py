@@ -227,7 +227,7 @@ def test_an_item_whose_id_is_no_file_name_is_refused(name: str, tmp_path: Path):
         read_items(path)
 
 
-@pytest.mark.parametrize("name", ["../up.wav", "/tmp/up.wav", "a/../../up.wav"])
+@pytest.mark.parametrize("name", ["../up.wav", "/tmp/../up.wav", "a/../../up.wav"])
 def test_an_output_file_stays_in_its_folder(name: str, tmp_path: Path):
     with pytest.raises(ValueError, match="output_file"):
         output_path({"output_dir": str(tmp_path / "out"), "output_file": name})

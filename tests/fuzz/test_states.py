@@ -14,7 +14,7 @@ from tests.train.test_train_state import after, assert_equal, folder
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("examples", [60, pytest.param(3000, marks=[pytest.mark.soak, pytest.mark.timeout(3600)])])
+@pytest.mark.parametrize("examples", [30, pytest.param(3000, marks=[pytest.mark.soak, pytest.mark.timeout(3600)])])
 def test_a_changed_checkpoint_never_ends_in_a_trace_nor_in_other_weights(examples: int, tmp_path: Path):
     whole, number = saved()[0], 0
     outcomes: dict[str, int] = {"starting": 0, "resuming": 0}
