@@ -14,7 +14,10 @@ from typing import Any
 import pytest
 from tests.forkserver import FORK
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the interpreter starts all processes")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the interpreter starts all processes"),
+    pytest.mark.slow,
+]
 ROOT = Path(__file__).parents[1]
 SURROUNDINGS = """
 import json, locale, os, signal, sys, threading

@@ -151,6 +151,7 @@ def test_networks_by_their_public_paths_and_names_in_files(published: Published)
     assert skips["layers.3.0.weight"].shape == (32, 64) and skips["proj_out.weight"].shape == (100, 32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", config_names())
 def test_counter_of_parameters_reads_a_whole_config(name: str) -> None:
     from f5_tts import model as f5_model

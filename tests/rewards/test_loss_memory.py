@@ -47,7 +47,7 @@ def test_the_memory_of_the_loss_of_wespeaker_sim_is_the_one_that_is_written_down
 
 
 @pytest.mark.slow  # importing funasr takes ten seconds
-@pytest.mark.parametrize("seconds", [4.0, 8.0, 30.0])
+@pytest.mark.parametrize("seconds", [8.0, *(pytest.param(other, marks=pytest.mark.soak) for other in (4.0, 30.0))])
 def test_the_memory_of_the_loss_of_funasr_wer_is_the_one_that_is_written_down(
     states_around_import: object, seconds: float
 ):

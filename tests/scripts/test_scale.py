@@ -135,6 +135,7 @@ def test_passes_of_the_guides_update_are_those_one_counts_by_hand():
     assert passes_per_update(settings(*options), has_old=False) == (2 + 2, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "asked", "learnt"),
     [
@@ -157,6 +158,7 @@ def settings(*changes: str) -> RLConfig:
     return compose_config("F5TTS_RL", list(changes), RLTrainConfig).rl
 
 
+@pytest.mark.slow
 def test_a_ring_of_many_sends_nearly_twice_the_gradients(computed: CommunicationEstimate):
     assert computed.bytes_sent(1) == 0
     assert computed.bytes_sent(8) == 2 * 7 / 8 * computed.gradients

@@ -200,6 +200,7 @@ def test_at_least_34_changes_are_tried():
     assert len(REFUSED) + len(STARTS) + len(RESUMES) >= 34
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_a_state_is_refused_in_a_sentence_that_names_the_file(name: str, tmp_path: Path):
     with pytest.raises(ValueError, match=r"model_last\.pt") as refusal:
@@ -207,6 +208,7 @@ def test_what_cannot_be_a_state_is_refused_in_a_sentence_that_names_the_file(nam
     assert "\n" not in str(refusal.value) and len(str(refusal.value)) < 1000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STARTS)
 def test_a_state_that_does_not_fit_gives_the_weights_alone_and_that_is_said(name: str, tmp_path: Path):
     started, messages = resume(STARTS[name], tmp_path)

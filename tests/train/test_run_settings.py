@@ -32,6 +32,7 @@ def resume(folder: Path, saved: dict[str, Any], current: dict[str, Any], **optio
     return [line for line in messages if "from here on" in line]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "old", "new"),
     [
