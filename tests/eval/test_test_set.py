@@ -40,11 +40,23 @@ def test_items_come_back_in_the_order_of_the_list(tmp_path: Path):
     assert items[1].duration == 2.0
 
 
+def test_an_item_needs_a_prompt_and_a_text_and_the_number_of_its_line_is_its_id(tmp_path: Path):
+    least = {key: ROW[key] for key in ("prompt_audio", "prompt_text", "text")}
+    (item,) = read_items(write(tmp_path, "", {**least, "language": "de", "target_audio": "b.wav", "duration": None}))
+    assert (item.id, item.duration, item.speaker, item.seen) == ("2", None, "", False)
+    assert (item.language, item.target_audio) == ("de", "b.wav")
+
+
 @pytest.mark.parametrize(
     "row, complaint",
     [
-        ({k: v for k, v in ROW.items() if k != "speaker"}, r"line 2: keys missing \['speaker'\]"),
-        ({**ROW, "lang": "en"}, r"line 2: keys unknown \['lang'\]; allowed are exactly \['id', "),
+        (
+            {k: v for k, v in ROW.items() if k != "text"},
+            r"line 2: keys missing \['text'\]; needed: prompt_audio, prompt_text, text; optional: id, duration,",
+        ),
+        ({**ROW, "lang": "en"}, r"line 2: keys unknown \['lang'\]; needed: prompt_audio, "),
+        ({**ROW, "language": "English"}, "line 2: 'language' is 'English'; a code of two or three letters"),
+        ({**ROW, "language": None}, "line 2: 'language' is None; a JSON string is needed"),
         ({**ROW, "duration": "1.25"}, "line 2: 'duration' is '1.25'; a JSON number is needed"),
         ({**ROW, "duration": True}, "line 2: 'duration' is True; a JSON number"),
         ({**ROW, "duration": 0}, "line 2: 'duration' is 0.0; it must be above 0"),

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from f5_tts.config.load import compose_config
 from f5_tts.config.schema import EmaConfig, ProviderConfig, TrainConfig
 from f5_tts.data.tokenizer import Vocabulary
-from f5_tts.eval.evaluator import EvalSynthesizer, Evaluator, build_judges
+from f5_tts.eval.evaluator import EvalSynthesizer, Evaluator, build_judges, reward_inputs
 from f5_tts.eval.test_set import EvalItem
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.cfm import CFM
@@ -130,6 +130,21 @@ def test_an_exam_repeats_exactly_and_reads_no_random_state(evaluator, state):
     torch.manual_seed(1)
     assert torch.equal(torch.rand(3), after)
     assert evaluator(state.model) | {"eval/rtf": 0} == first | {"eval/rtf": 0}
+
+
+def test_an_item_without_a_duration_gets_the_frames_per_byte_of_its_prompt(evaluator):
+    request = evaluator.synthesizer.request
+    given, derived = (request(replace(ITEMS[0], text="a b a b a b", duration=seconds), 0) for seconds in (0.5, None))
+    assert given.frames == 26  # 0.5 s at 16 kHz, hop 320, with the frame at the end
+    assert derived.frames == int(len(derived.prompt_mel) / len("a ") * len("a b a b a b"))
+
+
+def test_judges_get_the_language_and_the_recording_of_an_item(evaluator):
+    items = [replace(ITEMS[0], language="de", target_audio=PROMPT), ITEMS[1]]
+    told, plain = reward_inputs(items, [torch.zeros(4)] * 2, evaluator.synthesizer)
+    assert (told.language, plain.language) == ("de", "auto") and told.reference_text == "a"
+    assert told.target_audio is not None and told.reference_audio is not None and plain.target_audio is None
+    assert torch.equal(told.target_audio, told.reference_audio)
 
 
 # --- the best validation ---

@@ -17,8 +17,9 @@ from f5_tts.data.tokenizer import Vocabulary
 from f5_tts.eval.results import ASR_METRICS, named_metrics
 from f5_tts.eval.statistics import Score
 from f5_tts.eval.test_set import EvalItem
+from f5_tts.infer.chunking import speech_frames
 from f5_tts.infer.sample import Request, sample_requests
-from f5_tts.infer.synthesizer import generate_batched, progress_bar
+from f5_tts.infer.synthesizer import MIN_FRAMES, generate_batched, progress_bar
 from f5_tts.model.build import build_model, build_vocoder
 from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import HEAD, Checkpoint, load_weights
@@ -51,18 +52,24 @@ class EvalSynthesizer:
     def request(self, item: EvalItem, index: int) -> Request:
         """Build the request of an item.
 
-        Its position in the list seeds the noise, so that every model starts from the same noise.
+        Its position in the list seeds the noise, so that every model starts from the same noise. Without a duration,
+        the frames are those of inference at speed 1, and at least one per symbol.
         """
-        return Request(
-            prompt_mel=self.mel(self.prompt(item)[None])[0],
-            text=f"{item.prompt_text} {item.text}",
-            frames=frames_in(item.duration, self.mel.spec),
-            seed=self.settings.seed + index,
-        )
+        prompt_mel, text = self.mel(self.prompt(item)[None])[0], f"{item.prompt_text} {item.text}"
+        if item.duration is None:
+            by_rate = speech_frames(len(prompt_mel), f"{item.prompt_text} ", item.text, speed=1.0)
+            frames = max(by_rate, len(self.vocabulary.split(text)) + 1 - len(prompt_mel), MIN_FRAMES)
+        else:
+            frames = frames_in(item.duration, self.mel.spec)
+        return Request(prompt_mel=prompt_mel, text=text, frames=frames, seed=self.settings.seed + index)
 
     def prompt(self, item: EvalItem) -> Tensor:
         """Load the prompt audio of an item."""
         return load_audio(item.prompt_audio, self.sample_rate)
+
+    def target(self, item: EvalItem) -> Tensor | None:
+        """Load the recording of an item's text; None where there is none."""
+        return load_audio(item.target_audio, self.sample_rate) if item.target_audio else None
 
     def synthesize(
         self, model: CFM, items: Sequence[EvalItem], cfg_strength: float, *, quiet: bool = False
@@ -160,10 +167,16 @@ def judge_scores(
 
 
 def reward_inputs(items: Sequence[EvalItem], clips: list[Tensor], synthesizer: EvalSynthesizer) -> list[RewardInput]:
-    """Pair each clip with its text and its speaker reference."""
+    """Pair each clip with its text, the text's language, its speaker reference, and the recording of its text."""
     return [
         RewardInput(
-            audio=clip, sample_rate=synthesizer.sample_rate, text=item.text, reference_audio=synthesizer.prompt(item)
+            audio=clip,
+            sample_rate=synthesizer.sample_rate,
+            text=item.text,
+            language=item.language or "auto",
+            reference_audio=synthesizer.prompt(item),
+            reference_text=item.prompt_text,
+            target_audio=synthesizer.target(item),
         )
         for item, clip in zip(items, clips, strict=True)
     ]

@@ -7,32 +7,40 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from f5_tts.data.texts import normalize
 from f5_tts.data.tokenizer import is_valid_unicode
+
+LANGUAGE = re.compile(r"[a-z]{2,3}")  # a code, as of ISO 639
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvalItem:
     """Test item: a text to synthesize in the voice of a prompt."""
 
-    id: str  # constant over evaluations, so that two models can be compared item by item
     prompt_audio: str  # path as written in the list
     prompt_text: str
     text: str  # text to synthesize
-    duration: float  # s, of the speech to synthesize
-    speaker: str
-    seen: bool  # whether the speaker was in the training data
+    id: str  # constant over evaluations, so that two models can be compared item by item
+    duration: float | None = None  # s, of the speech to synthesize; None: by the rule of inference, from the prompt
+    speaker: str = ""
+    seen: bool = False  # whether the speaker was in the training data
+    language: str = ""  # code of the text's language, e.g. "en"; "": by its script
+    target_audio: str = ""  # path of a recording of the text in that voice; "": there is none
 
     def __post_init__(self) -> None:
-        if not 0 < self.duration < math.inf:  # written so that NaN fails too
+        if self.duration is not None and not 0 < self.duration < math.inf:  # written so that NaN fails too
             raise ValueError(f"'duration' is {self.duration}; it must be above 0 seconds")
         if not re.fullmatch(r"\w[\w .-]{0,99}", self.id):
             raise ValueError(
                 f"'id' is {self.id!r:.60}; it names the clips, so only letters, digits and . _ - are allowed"
+            )
+        if self.language and not LANGUAGE.fullmatch(self.language):
+            raise ValueError(
+                f"'language' is {self.language!r:.60}; a code of two or three letters is needed, as en or zh"
             )
         if not normalize(self.text):
             raise ValueError(
@@ -40,14 +48,15 @@ class EvalItem:
             )
 
 
-FIELD_TYPES = {field.name: str(field.type) for field in fields(EvalItem)}
-JSON_NAMES = {"str": "string", "float": "number", "bool": "true or false"}
+FIELD_TYPES: dict[str, Any] = get_type_hints(EvalItem)
+REQUIRED = [field.name for field in fields(EvalItem) if field.default is MISSING and field.name != "id"]
+JSON_NAMES = {str: "string", float: "number", bool: "true or false", float | None: "number"}
 
 
 def read_items(path: str | Path) -> list[EvalItem]:
-    """Read the items of a JSONL file, in order; each line has exactly the fields of `EvalItem`.
+    """Read the items of a JSONL file, in order; each line has fields of `EvalItem`, and those of REQUIRED.
 
-    Raises FileNotFoundError or ValueError with the line.
+    An item without `id` is named by the number of its line. Raises FileNotFoundError or ValueError with the line.
     """
     path = Path(path)
     if not path.is_file():
@@ -56,7 +65,7 @@ def read_items(path: str | Path) -> list[EvalItem]:
         lines = path.read_text(encoding="utf-8").split("\n")  # a text may contain other line breaks
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not text in UTF-8 ({error.reason} at byte {error.start})") from error
-    items = [read_item(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
+    items = [read_item(line, number, path) for number, line in enumerate(lines, 1) if line.strip()]
     if not items:
         raise ValueError(f"{path} holds no items; one JSON object per line is needed")
     check_ids(items, path)
@@ -74,8 +83,9 @@ def unseen_speakers(items: Sequence[EvalItem], path: Path) -> list[EvalItem]:
     return unseen
 
 
-def read_item(line: str, location: str) -> EvalItem:
+def read_item(line: str, number: int, path: Path) -> EvalItem:
     """Parse one line; its file and line number open every error message."""
+    location = f"{path}, line {number}"
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
@@ -86,27 +96,31 @@ def read_item(line: str, location: str) -> EvalItem:
         raise ValueError(f"{location}: a JSON object is needed, found {type(row).__name__}")
     check_keys(row, location)
     try:
-        return EvalItem(**{key: parse_field(key, value) for key, value in row.items()})
+        values: dict[str, Any] = {key: parse_field(key, value) for key, value in row.items()}
+        return EvalItem(**{"id": str(number), **values})
     except (ValueError, OverflowError) as error:
         raise ValueError(f"{location}: {error}") from error
 
 
 def check_keys(row: dict[str, Any], location: str) -> None:
     """Raise ValueError for missing or unknown keys."""
-    missing, unknown = sorted(FIELD_TYPES.keys() - row.keys()), sorted(row.keys() - FIELD_TYPES.keys())
+    missing, unknown = sorted(set(REQUIRED) - row.keys()), sorted(row.keys() - FIELD_TYPES.keys())
     if missing or unknown:
         problems = [f"missing {missing}"] * bool(missing) + [f"unknown {unknown}"] * bool(unknown)
-        raise ValueError(f"{location}: keys {' and '.join(problems)}; allowed are exactly {list(FIELD_TYPES)}")
+        optional = [name for name in FIELD_TYPES if name not in REQUIRED]
+        raise ValueError(
+            f"{location}: keys {' and '.join(problems)}; needed: {', '.join(REQUIRED)}; optional: {', '.join(optional)}"
+        )
 
 
 def parse_field(key: str, value: Any) -> Any:
     """Check the type of a value and return it; a whole number becomes a float where a float is needed."""
     kind = FIELD_TYPES[key]
-    if kind == "float" and type(value) is int:
+    if kind == float | None and type(value) is int:
         return float(value)
-    if type(value).__name__ != kind:
+    if (type(value) is bool and kind is not bool) or not isinstance(value, kind):
         raise ValueError(f"'{key}' is {value!r:.60}; a JSON {JSON_NAMES[kind]} is needed")
-    if kind == "str" and not is_valid_unicode(value):
+    if kind is str and not is_valid_unicode(value):
         raise ValueError(f"'{key}' is {value!r:.60}; a lone surrogate is not valid Unicode")
     return value
 
