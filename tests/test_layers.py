@@ -50,6 +50,8 @@ OPTIONAL = (
     "wandb",
     "tensorboard",
     "trackio",
+    "num2words",
+    "opencc",
 )  # import names of libraries that only an extra installs
 DEVELOPMENT = ("beartype", "pytest")
 

@@ -7,12 +7,12 @@ from f5_tts.rewards.asr.error_rate import (
     error_rates,
     has_prompt_leak,
     has_repetition,
-    language_of,
     normalize,
     tokens,
     word_errors,
     word_scores,
 )
+from f5_tts.rewards.asr.normal_form import language_of
 
 
 def total(reference: list[str], hypothesis: list[str]) -> float:

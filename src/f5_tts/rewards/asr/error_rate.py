@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from itertools import takewhile
@@ -11,30 +9,17 @@ from itertools import takewhile
 from rapidfuzz.distance import Levenshtein
 
 from f5_tts.data.texts import normalize
-from f5_tts.rewards.asr.number_words import spell_out
-
-KANA, HAN, HANGUL = "\u3040-\u30ff", "\u3005-\u3007\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff", "\uac00-\ud7a3"
-WORD = re.compile(f"[{KANA}{HAN}]|[^\\s{KANA}{HAN}]+")
-DIGIT_VARIANTS = str.maketrans("两兩〇幺", "二二零一")  # variants of Chinese digits
-
-
-def language_of(text: str) -> str:
-    """Guess the language from the script: ja with kana, ko with Hangul, zh with other Han characters, else en."""
-    scripts = {"ja": KANA, "ko": HANGUL, "zh": HAN}
-    return next((language for language, letters in scripts.items() if re.search(f"[{letters}]", text)), "en")
+from f5_tts.rewards.asr.normal_form import WORD, normal_form, words_of
 
 
 def tokens(text: str, language: str, unit: str) -> list[str]:
     """Split a text into the tokens that are compared: words, or characters without spaces (unit "char").
 
-    Numbers are spelled out in `language`. Each Chinese or Japanese character is a word; Latin words among them stay
-    words.
+    They are those of its normal form in `language`. Each character of a script without spaces is a word; Latin words
+    among them stay words.
     """
-    reading_language = "zh" if language == "yue" else language
-    normalized = normalize(spell_out(unicodedata.normalize("NFKC", text).lower(), reading_language))
-    if reading_language == "zh":
-        normalized = normalized.translate(DIGIT_VARIANTS)
-    return list(normalized.replace(" ", "")) if unit == "char" else WORD.findall(normalized)
+    normal = normal_form(text, language)
+    return list(normal.replace(" ", "")) if unit == "char" else words_of(normal)
 
 
 def error_rates(reference: Sequence[str], hypothesis: Sequence[str]) -> tuple[float, float, float]:

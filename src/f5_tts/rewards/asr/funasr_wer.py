@@ -14,7 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from f5_tts.rewards.asr.error_rate import language_of, tokens
+from f5_tts.rewards.asr.error_rate import tokens
+from f5_tts.rewards.asr.normal_form import language_of
 from f5_tts.rewards.asr.sensevoice import LANGUAGES, SenseVoice, find_directory
 from f5_tts.rewards.asr.sensevoice_loss import TextLikelihood, token_nats, word_nats
 from f5_tts.rewards.asr.transcript_reward import TranscriptReward, with_prompt

@@ -55,7 +55,7 @@ def spell_out(text: str, language: str) -> str:
 
 def english(integer: str, fraction: str, mark: str, year_mark: str) -> str:
     """Spell out one English number with its fraction and its percent sign or ordinal ending."""
-    if YEAR.fullmatch(integer) and not fraction and mark != "%":
+    if is_year(integer) and not fraction and mark != "%":
         words = english_year(integer)
     elif is_code(integer):
         words = digit_by_digit(integer)
@@ -66,6 +66,11 @@ def english(integer: str, fraction: str, mark: str, year_mark: str) -> str:
     if mark == "%":
         return words + " percent"
     return (english_ordinal(words) if mark else words) + year_mark
+
+
+def is_year(integer: str) -> bool:
+    """Check whether a whole number is read as a year: 1100 to 1999, and 2010 to 2099."""
+    return YEAR.fullmatch(integer) is not None
 
 
 def is_code(integer: str) -> bool:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from f5_tts.data.texts import word_prefixes
 from f5_tts.rewards.asr.ctc import BLANK, ctc_nll, label_spans, min_frames
-from f5_tts.rewards.asr.error_rate import HAN, KANA
+from f5_tts.rewards.asr.normal_form import HAN, KANA
 from f5_tts.rewards.asr.number_words import spell_out
 from f5_tts.rewards.asr.sensevoice import SenseVoice
 from f5_tts.rewards.audio import ASR_RATE

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from f5_tts.rewards.asr.error_rate import language_of, tokens
+from f5_tts.rewards.asr.error_rate import tokens
+from f5_tts.rewards.asr.normal_form import language_of
 from f5_tts.types import RewardInput
 
 NOISE_DB = -5.0  # power of the white noise relative to the speech
