@@ -268,10 +268,55 @@ def test_while_updates_are_skipped_nothing_is_saved_over_and_the_error_names_wha
     run = Run(tmp_path, max_skips=3)
     run.ckpts = replace(run.ckpts, **OFTEN)
     with pytest.raises(
-        FloatingPointError, match=r"after update 5 .*model_last\.pt and model_2\.pt in .* are from before"
+        FloatingPointError,
+        match=r"after update 5 .*model_last\.pt and model_2\.pt and model_1\.pt in .* are from before",
     ):
         run.fit([points((1.0, 1.0))] * 9, times(math.nan, *range(2, 9)))
+    assert saved_updates(tmp_path) == {"model_1.pt": 1, "model_2.pt": 2, "model_last.pt": 2}
+
+
+def breaks(weight: float, update: int) -> Loss:
+    """Return a loss of the user's that sets w in this update, counted from 0, after its gradient is there."""
+    made = count()
+
+    def loss(policy: CFM, item: Tensor) -> Iterator[LossOutput]:
+        yield from squared_error(policy, item)
+        if next(made) == update:
+            policy.transformer.get_parameter("w").data.fill_(weight)
+
+    return loss
+
+
+def test_weights_that_an_update_breaks_and_a_save_that_is_due_at_it_leave_the_files_before(tmp_path):
+    """w is infinite after the third update, at which its own save is due; the gradient was finite."""
+    run = Run(tmp_path)
+    run.ckpts = replace(run.ckpts, **OFTEN)
+    expected = r"model_state_dict\.transformer\.w holds numbers that are NaN.* after update 3; .*model_2\.pt"
+    with pytest.raises(FloatingPointError, match=expected):
+        run.fit([points((1.0, 1.0))] * 9, breaks(math.inf, 2))
     assert saved_updates(tmp_path) == {"model_2.pt": 2, "model_last.pt": 2}
+
+
+def test_an_update_that_makes_all_later_ones_fail_costs_no_numbered_file_from_before_it(tmp_path):
+    """w = 1e30 is finite, its squared error is not."""
+    run = Run(tmp_path, max_skips=3)
+    run.ckpts = replace(run.ckpts, **OFTEN)
+    with pytest.raises(FloatingPointError, match=r"loss is inf .*model_3\.pt and model_2\.pt in .* are from before"):
+        run.fit([points((1.0, 1.0))] * 9, breaks(1e30, 2))
+    assert saved_updates(tmp_path)["model_2.pt"] == 2
+
+
+@pytest.mark.parametrize("weight", [math.nan, 1e30])
+def test_a_run_that_ends_with_broken_weights_saves_nothing_over_what_is_from_before(tmp_path, weight: float):
+    run = Run(tmp_path)
+    run.ckpts = replace(run.ckpts, **OFTEN)
+    if math.isnan(weight):
+        with pytest.raises(FloatingPointError, match=r"after update 3; .*model_last\.pt and model_2\.pt"):
+            run.fit([points((1.0, 1.0))] * 3, breaks(weight, 2))
+        assert saved_updates(tmp_path) == {"model_2.pt": 2, "model_last.pt": 2}
+    else:
+        run.fit([points((1.0, 1.0))] * 4, breaks(weight, 2))
+        assert saved_updates(tmp_path) == {"model_2.pt": 2, "model_3.pt": 3, "model_4.pt": 4, "model_last.pt": 3}
 
 
 def test_a_save_that_is_due_at_a_skipped_update_follows_at_the_next_one(tmp_path):
@@ -285,7 +330,7 @@ def test_a_run_that_ends_while_updates_are_skipped_is_saved_beside_what_is_from_
     run = Run(tmp_path)
     run.ckpts = replace(run.ckpts, **OFTEN)
     run.fit([points((1.0, 1.0))] * 3, times(math.nan, 2))
-    assert saved_updates(tmp_path) == {"model_2.pt": 2, "model_3.pt": 3, "model_last.pt": 2}
+    assert saved_updates(tmp_path) == {"model_1.pt": 1, "model_2.pt": 2, "model_3.pt": 3, "model_last.pt": 2}
     assert "model_last.pt is from before them, model_3.pt from after them" in capsys.readouterr().out
 
 

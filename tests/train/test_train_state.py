@@ -316,7 +316,7 @@ def test_the_newest_numbered_files_of_a_run_are_kept_and_no_other_is_touched(tmp
     for name in others:
         (tmp_path / name).touch()
     checkpoints, run = folder(tmp_path, save_per_updates=5, keep_last_n_checkpoints=keep), train_state()
-    for _ in range(10):
+    for _ in range(11):  # the update after the newest file shows that it is good
         checkpoints.save_if_due(after(run, 1))
     assert names(tmp_path) == sorted([*kept, *others, "model_last.pt"])
 
@@ -325,12 +325,18 @@ def test_files_are_written_when_they_are_due(tmp_path):
     """With every numbered file model_last.pt is written too: it is never older than one."""
     checkpoints = folder(tmp_path, save_per_updates=2, last_per_updates=3, keep_last_n_checkpoints=1)
     run, seen = train_state(), []
-    for _ in range(4):
+    for _ in range(5):
         saved = checkpoints.save_if_due(after(run, 1))
         files = [name for name in names(tmp_path) if name != "model_last.pt"]
         last = read_checkpoint(tmp_path / "model_last.pt").update if run.update > 1 else 0
         seen.append((saved, files, last))
-    assert seen == [(False, [], 0), (True, ["model_2.pt"], 2), (False, ["model_2.pt"], 3), (True, ["model_4.pt"], 4)]
+    assert seen == [
+        (False, [], 0),
+        (True, ["model_2.pt"], 2),
+        (False, ["model_2.pt"], 3),
+        (True, ["model_2.pt", "model_4.pt"], 4),
+        (False, ["model_4.pt"], 4),
+    ]
     assert read_checkpoint(tmp_path / "model_4.pt").update == 4
 
 

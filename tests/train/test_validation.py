@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -274,4 +275,29 @@ def test_the_best_weights_are_written_with_the_rule_that_chose_them_and_stay(eva
     kept = read_checkpoint(tmp_path / "model_best.pt")
     assert torch.equal(kept.weights["transformer.proj_out.bias"], start) and kept.update == 0
     assert "lowest judge/wer so far with eval/sim at least" in output[0] and "written to model_best.pt" in output[0]
-    assert output[1].endswith("model_best.pt stays at 0")
+    assert output[1].endswith("the best so far is that of update 0")
+
+
+def test_a_best_whose_file_was_set_aside_is_followed_by_the_next_that_is_similar_enough(evaluator, state, tmp_path):
+    """Let a run that keeps its record, at an error rate of 0, go on without the file of it."""
+    validate = validation(evaluator, tmp_path, output := [])
+    validate(state)
+    (tmp_path / "model_best.pt").unlink()
+    state.update = 2
+    validate.best.first_similarity += 2.0
+    validate(state)
+    assert not (tmp_path / "model_best.pt").exists()
+    assert output[1].endswith("the best so far is that of update 0, whose file is gone")
+    validate.best.first_similarity -= 2.0
+    state.update = 4
+    validate(state)
+    assert output[2].endswith("the best before is no longer there: written to model_best.pt")
+    assert validate.best.update == read_checkpoint(tmp_path / "model_best.pt").update == 4
+
+
+def test_a_validation_in_which_nothing_could_be_measured_is_recorded_as_numbers_or_not_at_all():
+    best = Best("eval/wer", "voice_sim")
+    assert not best.is_new_best(metrics(math.nan), 0)
+    assert best.is_new_best(metrics(0.5, math.nan), 2) and best.first_similarity == -1
+    assert best.is_new_best(metrics(0.4, 0.6), 4) and not best.is_new_best(metrics(math.nan, 0.6), 6)
+    assert all(math.isfinite(value) for value in best.state_dict().values() if isinstance(value, float))

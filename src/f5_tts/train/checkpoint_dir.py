@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -26,7 +27,7 @@ from f5_tts.model.checkpoint import (
 from f5_tts.model.fsdp import gather_full_state
 from f5_tts.model.lora import merged_weights
 from f5_tts.train.set_aside import set_aside_others
-from f5_tts.train.train_state import TrainState
+from f5_tts.train.train_state import TrainState, first_bad_state
 
 
 class CheckpointDir:
@@ -70,9 +71,13 @@ class CheckpointDir:
         self.lock.release()
 
     def write(self, name: str, payload: Callable[[], dict[str, object]]) -> None:
-        """Write a checkpoint on the main rank; with sharded models all ranks must call this to gather the weights."""
+        """Write a checkpoint on the main rank; with sharded models all ranks must call this to gather the weights.
+
+        Raises FloatingPointError where a number of its states is not finite, before any file is written.
+        """
         state = gather_full_state(payload()) if self.is_main or self.is_sharded else {}
         if self.is_main:
+            require_finite(state)
             with explain_write_errors(self.path):
                 write_checkpoint(self.path / name, state)
 
@@ -150,11 +155,13 @@ class CheckpointDir:
         """Save `model_<update>.pt` and `model_last.pt` when they are due; return whether it was a numbered one.
 
         A save that is due while updates are skipped is put off to the first one that is not: the weights may be why.
+        For the same reason a numbered file has the older ones deleted only once the update after it was not skipped.
         """
         self.is_numbered_due |= state.update % self.settings.save_per_updates == 0
         self.is_last_due |= self.is_numbered_due or state.update % self.settings.last_per_updates == 0
         if was_skipped:
             return False
+        self.prune(state)
         is_numbered = self.is_numbered_due
         if is_numbered:
             self.save_numbered(state)
@@ -164,14 +171,17 @@ class CheckpointDir:
         return is_numbered
 
     def save_numbered(self, state: TrainState) -> None:
-        """Save `model_<update>.pt`, and delete the oldest of this run; `keep_last_n_checkpoints` of -1 keeps all."""
+        """Save `model_<update>.pt`."""
         state.numbered = [*state.numbered, state.update]
         self.write(f"model_{state.update}.pt", state.payload)
+
+    def prune(self, state: TrainState) -> None:
+        """Delete the oldest numbered files of this run; `keep_last_n_checkpoints` of -1 keeps all."""
         num_kept = self.settings.keep_last_n_checkpoints
-        num_old = len(state.numbered) - num_kept if num_kept >= 0 else 0
+        num_old = max(0, len(state.numbered) - num_kept) if num_kept >= 0 else 0
         for update in state.numbered[:num_old] if self.is_main else []:
             (self.path / f"model_{update}.pt").unlink(missing_ok=True)
-        state.numbered = state.numbered[max(0, num_old) :]
+        state.numbered = state.numbered[num_old:]
 
     def save_last(self, state: TrainState) -> None:
         """Save `model_last.pt`."""
@@ -179,21 +189,23 @@ class CheckpointDir:
 
     def save_end(self, state: TrainState) -> None:
         """Save the state at the end of a run; while updates are being skipped, beside `model_last.pt`, not over it."""
-        if not (state.skips.in_a_row and (self.path / LAST).is_file()):
-            return self.save_last(state)
-        name = f"model_{state.update}.pt"
-        self.write(name, state.payload)
+        with self.explain_divergence(state):
+            if not (state.skips.in_a_row and (self.path / LAST).is_file()):
+                self.prune(state)
+                return self.save_last(state)
+            name = f"model_{state.update}.pt"
+            self.write(name, state.payload)
         if self.is_main:
             print(f"the last updates were skipped: {self.path / LAST} is from before them, {name} from after them")
 
     @contextmanager
     def explain_divergence(self, state: TrainState) -> Iterator[None]:
-        """Add to a FloatingPointError of the body which checkpoints of the run are from before it."""
+        """Add to a FloatingPointError of the body which checkpoints of the run are from before it, newest first."""
         try:
             yield
         except FloatingPointError as error:
-            names = [LAST, *[f"model_{update}.pt" for update in state.numbered[-1:]]]
-            saved = [name for name in names if (self.path / name).is_file()]
+            names = [LAST, *[f"model_{update}.pt" for update in reversed(state.numbered)]]
+            saved = [name for name in names if (self.path / name).is_file()][:3]
             left = f"{' and '.join(saved)} in {self.path} are from before" if saved else "nothing was saved before"
             raise FloatingPointError(f"{error}; {left}") from error
 
@@ -216,6 +228,12 @@ def recovery_advice(path: Path) -> str:
         f"no other checkpoint in {path.parent} is complete: copy one there, or move {' and '.join(damaged)} away to "
         "start again"
     )
+
+
+def require_finite(state: dict[str, Any]) -> None:
+    """Raise FloatingPointError where a state of a checkpoint has a number that a resume would refuse."""
+    if problem := first_bad_state(state):
+        raise FloatingPointError(f"{problem} after update {state.get('update', 0)}; try a lower optim.learning_rate")
 
 
 def require_dir(save_dir: Path) -> None:

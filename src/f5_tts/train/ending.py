@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from f5_tts.model.fsdp import to_full
 from f5_tts.train.checkpoint_dir import CheckpointDir
 from f5_tts.train.distributed import is_on_all_ranks
 from f5_tts.train.metrics_log import MetricsLog
@@ -61,9 +60,7 @@ def save_on_error(state: TrainState, checkpoints: CheckpointDir) -> Iterator[Non
 
 
 def save_after_error(state: TrainState, checkpoints: CheckpointDir, log: Callable[[str], None] = print) -> None:
-    """Save `model_last.pt` unless a weight is not finite, and say so; a failure is said too, and ends nothing."""
-    if not all(to_full(value.detach()).isfinite().all() for value in state.model.parameters()):
-        return
+    """Save `model_last.pt` and say so; that it cannot be saved, as where it is not finite, is said too."""
     try:
         checkpoints.save_last(state)
         outcome = f"is saved in {checkpoints.path / 'model_last.pt'}: the same command resumes there"

@@ -300,3 +300,11 @@ def class_name(optimizer: Optimizer) -> str:
     """Return library and class of an optimizer, such as torch.AdamW."""
     kind = type(optimizer)
     return f"{kind.__module__.partition('.')[0]}.{kind.__name__}"
+
+
+def first_bad_state(payload: dict[str, Any]) -> str | None:
+    """Describe the first number of the states of a checkpoint that a resume would refuse, or None."""
+    states = {key: state for key, state in payload.items() if key == LORA or key.endswith("_state_dict")}
+    if OPTIMIZER in states:
+        states[OPTIMIZER] = states[OPTIMIZER]["state"]
+    return next(filter(None, (first_bad_value(state, key) for key, state in states.items())), None)

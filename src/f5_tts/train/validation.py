@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -11,11 +12,13 @@ from f5_tts.config.schema import ProviderConfig
 from f5_tts.eval.evaluator import Evaluator
 from f5_tts.eval.results import METRIC_PREFIX
 from f5_tts.model.cfm import CFM
+from f5_tts.model.checkpoint import BEST
 from f5_tts.train.checkpoint_dir import CheckpointDir
 from f5_tts.train.train_state import TrainState
 
 # drop of eval/sim since the start that is always allowed: a lower error rate must not cost speaker similarity
 MIN_ALLOWED_DROP = 0.02
+LOWEST_SIMILARITY = -1.0
 ASR_REWARDS = {"pocketsphinx": "digits_wer"}  # recognizer -> the reward that transcribes with it
 
 
@@ -46,16 +49,21 @@ class Best:
         self.first_similarity = 0.0
         self.allowed_drop = MIN_ALLOWED_DROP
 
-    def is_new_best(self, metrics: Mapping[str, float], update: int) -> bool:
+    def is_new_best(self, metrics: Mapping[str, float], update: int, has_file: bool = True) -> bool:
         """Check whether a validation is the new best, and record it if so.
 
-        The first validation always is, and so is the first one by other judges than before.
+        The first validation always is, and so is the first one by other judges than before. Where the weights of the
+        record are gone (`has_file` is False), whatever is similar enough is better than none.
         """
         error, similarity = metrics[self.judges[0]], metrics["eval/sim"]
+        if math.isnan(error):  # no item has a word
+            return False
+        if math.isnan(similarity):  # in no clip is there a voice
+            similarity = LOWEST_SIMILARITY
         if self.judges != self.compared:
             self.compared, self.first_similarity = self.judges, similarity
             self.allowed_drop = max(MIN_ALLOWED_DROP, metrics.get("eval/sim_ci95", 0.0))
-        elif error >= self.value or similarity < self.first_similarity - self.allowed_drop:
+        elif (has_file and error >= self.value) or similarity < self.first_similarity - self.allowed_drop:
             return False
         self.value, self.update = error, update
         return True
@@ -108,11 +116,16 @@ class Validation:
         evaluate = self.evaluator if state.update else self.at_start
         raw, averaged = evaluate(state.model), evaluate(average)
         metrics = raw | {f"{name}_ema": averaged[name] for name in averaged if not name.endswith(("_ci95", "/rtf"))}
-        is_best = self.best.is_new_best(raw, state.update)
+        has_file = (self.checkpoints.path / BEST).is_file()
+        is_lost = self.best.update >= 0 and not has_file
+        is_best = self.best.is_new_best(raw, state.update, has_file)
         if is_best:
             self.checkpoints.save_best(state)
         shown_names = [name for name in metrics if name.removesuffix("_ema").endswith(("/wer", "/sim"))]
         summary = ", ".join(f"{name}={metrics[name]:.4f}" for name in shown_names)
-        outcome = f"{self.best}: written to model_best.pt" if is_best else f"model_best.pt stays at {self.best.update}"
+        if is_best:
+            outcome = f"{'the best before is no longer there' if is_lost else self.best}: written to {BEST}"
+        else:
+            outcome = f"the best so far is that of update {self.best.update}{', whose file is gone' if is_lost else ''}"
         self.log(f"validation at update {state.update}: {summary}; {outcome}")
         return metrics | {"time/validation": time.perf_counter() - started}
