@@ -261,3 +261,19 @@ class LossOutput:
     loss: Float[Tensor, ""]
     metrics: dict[str, float]
     seconds: float = 0.0  # seconds of speech counted in this slice only: trained on in stage 1, drawn in stage 2
+
+
+ScoreFn = Callable[[Rollout], RewardBatch]
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """Rewards of rollouts with their gradients; `scoring.RewardScorer` is the one of a run."""
+
+    def __call__(self, rollout: Rollout) -> RewardBatch:
+        """Score the samples of a rollout."""
+        ...
+
+    def differentiate(self, rollout: Rollout) -> tuple[RewardBatch, Tensor]:
+        """Compute the reward losses of a rollout, and their gradient with respect to its log-mel."""
+        ...

@@ -17,10 +17,11 @@ from f5_tts.model.cfm import CFM
 from f5_tts.model.heads import Velocity
 from f5_tts.rl.advantage import GroupAdvantage
 from f5_tts.rl.gather import SingleRank, concat_rewards, gather_rewards
-from f5_tts.rl.grpo import PolicyLoss, collect_experience, rollout_and_score
+from f5_tts.rl.grpo import PolicyLoss, collect_experience
 from f5_tts.rl.metrics import group_metrics, reward_metrics
 from f5_tts.rl.nft import EmaPolicy
 from f5_tts.rl.policy_gradient import Models, grpo_loss
+from f5_tts.rl.rollout import rollout_and_score
 from f5_tts.rl.scoring import RewardScorer
 from f5_tts.types import ExperienceBatch, RewardBatch, RewardInput, RewardProvider, Rollout, SpeechBatch
 

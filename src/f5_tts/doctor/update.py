@@ -20,7 +20,8 @@ from f5_tts.doctor.context import RunUnderTest
 from f5_tts.doctor.run_setup import nearest
 from f5_tts.estimate.memory import budget, total_bytes
 from f5_tts.model.checkpoint import HEAD
-from f5_tts.rl.grpo import PolicyLoss, collect_experience
+from f5_tts.rl.grpo import collect_experience
+from f5_tts.rl.policy_gradient import check_on_policy
 from f5_tts.train.build_rl import build_advantage
 from f5_tts.train.loop import accumulate_gradients, merge_metrics, train_update
 from f5_tts.train.oom import OomRetry
@@ -98,9 +99,7 @@ def measured(run: RunUnderTest) -> dict[str, float]:
 
 def ratio(run: RunUnderTest) -> str:
     """Check that the policy assigns its samples the probability recorded in the rollout: a ratio of 1."""
-    metrics, loss = measured(run), run.loss
-    assert isinstance(loss, PolicyLoss), "asked of stage 2 alone"
-    check = loss.check_on_policy(metrics)
+    check = check_on_policy(measured(run), run.rl_cfg.rl)
     if not check:
         return f"{run.rl_cfg.rl.algorithm} has no probability ratio"
     return f"off by {check['ratio/initial_max_dev']:.2g} before any update"

@@ -6,9 +6,10 @@ step from a random time that predicts the finished sample. Samples are not compa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import pairwise
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -20,9 +21,11 @@ from f5_tts.data.masking import span_mask
 from f5_tts.model.cfm import padding_mask, velocity_field
 from f5_tts.model.flow import sway
 from f5_tts.model.heads import VelocityModel
+from f5_tts.rl.gather import Ranks, gather_over_ranks
+from f5_tts.rl.metrics import reward_loss_metrics
 from f5_tts.rl.policy_gradient import Models, reference_distance, velocity_at
 from f5_tts.rl.rollout import cut_prompts, jitter_durations, pad_for_jitter, prompt_mask, rollout_grid, stack_steps
-from f5_tts.types import ExperienceBatch, LossOutput, Rollout, SpeechBatch
+from f5_tts.types import ExperienceBatch, LossOutput, Rollout, Scorer, SpeechBatch
 
 Step = Callable[[Tensor, int], Tensor]  # (state, index of a recorded step) -> state after it
 
@@ -81,6 +84,34 @@ def solve_recorded(
         means=no_steps,
         stds=no_steps,
     )
+
+
+# --- gradients of rewards ---
+
+
+def differentiate_rewards(
+    rollout_stream: Iterable[Rollout], scorer: Scorer, ranks: Ranks, *, alone: bool
+) -> list[ExperienceBatch]:
+    """Draw samples and compute the gradients of their rewards; not `alone` where another algorithm compares samples."""
+    started = perf_counter()
+    with ranks.raise_on_all_ranks():
+        rollouts = list(rollout_stream)
+        drawn_at = perf_counter()
+        differentiated = [scorer.differentiate(rollout) for rollout in rollouts]
+    seconds = {"time/rollout": drawn_at - started, "time/reward": perf_counter() - drawn_at}
+    gathered = gather_over_ranks(rollouts, [rewards for rewards, _ in differentiated], ranks)
+    metrics = reward_loss_metrics(gathered, alone=alone) | (seconds if alone else {})
+    return [
+        ExperienceBatch(
+            rollout=rollout,
+            advantages=torch.zeros(len(rollout.mel), device=rollout.mel.device),
+            mel_gradient=gradient,
+            loss_weight=len(rollout.mel) * gathered.sample_weight,
+            metrics=metrics,
+            rewards=rewards,
+        )
+        for rollout, (rewards, gradient) in zip(rollouts, differentiated, strict=True)
+    ]
 
 
 # --- loss ---

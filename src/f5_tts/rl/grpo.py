@@ -10,40 +10,20 @@ rewards: its samples are not compared.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Protocol, runtime_checkable
-
-import torch
-from torch import Tensor
 
 from f5_tts.config.schema import RLConfig
 from f5_tts.model.heads import VelocityModel
 from f5_tts.rl.advantage import AdvantageFn
 from f5_tts.rl.algorithms import LossTerm, find_algorithm
-from f5_tts.rl.draft import draft_loss, draw_beside
+from f5_tts.rl.draft import differentiate_rewards, draft_loss, draw_beside
 from f5_tts.rl.gather import Ranks, SingleRank, gather_over_ranks
-from f5_tts.rl.metrics import add_metric_aliases, experience_metrics, reward_loss_metrics
+from f5_tts.rl.metrics import add_metric_aliases, experience_metrics
 from f5_tts.rl.nft import EmaPolicy
-from f5_tts.rl.policy_gradient import Models
-from f5_tts.types import ExperienceBatch, LossOutput, RewardBatch, Rollout, SpeechBatch
-
-ScoreFn = Callable[[Rollout], RewardBatch]
-
-
-@runtime_checkable
-class Scorer(Protocol):
-    """Rewards of rollouts with their gradients; `scoring.RewardScorer` is the one of a run."""
-
-    def __call__(self, rollout: Rollout) -> RewardBatch:
-        """Score the samples of a rollout."""
-        ...
-
-    def differentiate(self, rollout: Rollout) -> tuple[RewardBatch, Tensor]:
-        """Compute the reward losses of a rollout, and their gradient with respect to its log-mel."""
-        ...
+from f5_tts.rl.policy_gradient import Models, check_on_policy
+from f5_tts.rl.rollout import rollout_and_score
+from f5_tts.types import ExperienceBatch, LossOutput, ScoreFn, Scorer, SpeechBatch
 
 
 def collect_experience(
@@ -64,17 +44,20 @@ def collect_experience(
     the next multiple. If an old policy is given, it draws in place of the current one the samples to compare.
     """
     ranks, algorithm = ranks or SingleRank(), find_algorithm(rl.algorithm)
+    alone = algorithm.uses_reward_gradients
     uses = rl.updates_per_rollout - update % rl.updates_per_rollout
     for batches in updates:
         if old_policy is not None:
             old_policy.ema_update()
         experience: list[ExperienceBatch] = []
-        if not algorithm.uses_reward_gradients:
+        if not alone:
             assert advantage_fn is not None, "an algorithm that compares samples needs advantages"
             experience += compare_samples(old_policy or policy, batches, scorer, advantage_fn, rl, ranks)
-        if algorithm.uses_reward_gradients or rl.draft.weight > 0:
+        if alone or rl.draft.weight > 0:
             assert isinstance(scorer, Scorer), "the rewards have no gradients"
-            experience += differentiate_rewards(policy, batches, scorer, rl, ranks)
+            draw = algorithm.draw if alone else draw_beside
+            rollouts = (rollout for batch in batches for rollout in draw(policy, batch, rl))
+            experience += differentiate_rewards(rollouts, scorer, ranks, alone=alone)
         for use in range(uses):
             yield [replace(batch, is_on_policy=use == 0) for batch in experience]
         uses = rl.updates_per_rollout
@@ -112,56 +95,6 @@ def compare_samples(
     ]
 
 
-def differentiate_rewards(
-    policy: VelocityModel, batches: Sequence[SpeechBatch], scorer: Scorer, rl: RLConfig, ranks: Ranks
-) -> list[ExperienceBatch]:
-    """Draw samples and compute the gradients of their rewards; beside another algorithm, one sample for each prompt."""
-    algorithm = find_algorithm(rl.algorithm)
-    alone = algorithm.uses_reward_gradients
-    draw = algorithm.draw if alone else draw_beside
-    started = time.perf_counter()
-    with ranks.raise_on_all_ranks():
-        rollouts = [rollout for batch in batches for rollout in draw(policy, batch, rl)]
-        drawn_at = time.perf_counter()
-        differentiated = [scorer.differentiate(rollout) for rollout in rollouts]
-    seconds = {"time/rollout": drawn_at - started, "time/reward": time.perf_counter() - drawn_at}
-    gathered = gather_over_ranks(rollouts, [rewards for rewards, _ in differentiated], ranks)
-    metrics = reward_loss_metrics(gathered, alone=alone) | (seconds if alone else {})
-    return [
-        ExperienceBatch(
-            rollout=rollout,
-            advantages=torch.zeros(len(rollout.mel), device=rollout.mel.device),
-            mel_gradient=gradient,
-            loss_weight=len(rollout.mel) * gathered.sample_weight,
-            metrics=metrics,
-            rewards=rewards,
-        )
-        for rollout, (rewards, gradient) in zip(rollouts, differentiated, strict=True)
-    ]
-
-
-def rollout_and_score(
-    rollout_stream: Iterable[Rollout], scorer: ScoreFn, overlap: bool
-) -> tuple[list[Rollout], list[RewardBatch], dict[str, float]]:
-    """Collect the rollouts and score them; return both, and the seconds that each took.
-
-    With rl.rewards.overlap, one rollout is scored in a thread while the next is drawn. `time/reward` is then the time
-    that scoring takes after the last rollout is drawn.
-    """
-    started, rollouts, futures = time.perf_counter(), [], []
-    executor = ThreadPoolExecutor(1)
-    try:
-        for rollout in rollout_stream:
-            rollouts.append(rollout)
-            if overlap:
-                futures.append(executor.submit(scorer, rollout))
-        drawn_at = time.perf_counter()
-        rewards = [future.result() for future in futures] if overlap else [scorer(rollout) for rollout in rollouts]
-    finally:  # after an error or a second Ctrl-C nothing waits for a reward that is still being asked
-        executor.shutdown(wait=False, cancel_futures=True)
-    return rollouts, rewards, {"time/rollout": drawn_at - started, "time/reward": time.perf_counter() - drawn_at}
-
-
 class PolicyLoss:
     """Loss of one update, in slices of one trained step (nft: one drawn time) and one forward pass each.
 
@@ -182,7 +115,7 @@ class PolicyLoss:
                 output = loss_fn(models, batch, step, self.rl)
                 metrics = add_metric_aliases(output.metrics) | batch.metrics
                 if batch.is_on_policy:
-                    metrics |= self.check_on_policy(output.metrics)
+                    metrics |= check_on_policy(output.metrics, self.rl)
                 yield LossOutput(loss=output.loss * batch.loss_weight * weight, metrics=metrics, seconds=seconds)
                 seconds = 0.0
 
@@ -192,20 +125,3 @@ class PolicyLoss:
         if batch.mel_gradient is not None and not algorithm.uses_reward_gradients:
             return [(draft_loss, 0, self.rl.draft.weight)]
         return algorithm.loss_terms(self.rl, batch.rollout, self.reference is not None)
-
-    def check_on_policy(self, metrics: dict[str, float]) -> dict[str, float]:
-        """Check that the ratio is 1 before any update; return its deviation as a metric.
-
-        Raises FloatingPointError when drawing and training disagree: the gradient would then be that of another
-        objective.
-        """
-        if "ratio/max_dev" not in metrics:
-            return {}
-        deviation, limit = metrics["ratio/max_dev"], min(self.rl.clip_low, self.rl.clip_high) / 10
-        if deviation > limit:
-            raise FloatingPointError(
-                f"the probability ratio differs from 1 by {deviation:.2g} before any update (allowed: {limit:.2g}, a "
-                "tenth of rl.clip_low and rl.clip_high): sampling and training do not agree; is dropout on, or "
-                "optim.mixed_precision too low?"
-            )
-        return {"ratio/initial_max_dev": deviation}

@@ -146,3 +146,21 @@ def velocity_at(model: VelocityModel, rollout: Rollout, x: Tensor, time: Tensor,
     mask = padding_mask(rollout.batch.lens, x.shape[1])
     guidance = {"cfg_strength": rl.cfg_strength, "grad_uncond": rl.cfg_grad_uncond}
     return model(x, rollout.cond, rollout.batch.text, time, mask, **guidance)
+
+
+def check_on_policy(metrics: dict[str, float], rl: RLConfig) -> dict[str, float]:
+    """Check that the ratio is 1 before any update; return its deviation as a metric.
+
+    Raises FloatingPointError when drawing and training disagree: the gradient would then be that of another
+    objective.
+    """
+    if "ratio/max_dev" not in metrics:
+        return {}
+    deviation, limit = metrics["ratio/max_dev"], min(rl.clip_low, rl.clip_high) / 10
+    if deviation > limit:
+        raise FloatingPointError(
+            f"the probability ratio differs from 1 by {deviation:.2g} before any update (allowed: {limit:.2g}, a "
+            "tenth of rl.clip_low and rl.clip_high): sampling and training do not agree; is dropout on, or "
+            "optim.mixed_precision too low?"
+        )
+    return {"ratio/initial_max_dev": deviation}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
 from math import ceil
+from time import perf_counter
 from typing import TypeAlias
 
 import torch
@@ -20,7 +22,7 @@ from f5_tts.model.flow import solve, time_grid
 from f5_tts.model.heads import VelocityModel
 from f5_tts.rl.gaussian import Gaussian
 from f5_tts.rl.kernel import build_kernel, sample_trained_steps
-from f5_tts.types import Rollout, SpeechBatch
+from f5_tts.types import RewardBatch, Rollout, ScoreFn, SpeechBatch
 
 ChooseSteps: TypeAlias = Callable[[Tensor, RLConfig], list[int]]  # (time grid, rl) -> indices of the trained steps
 
@@ -152,3 +154,25 @@ def stack_steps(tensors: list[Tensor], like: Tensor) -> Tensor:
     if not tensors:
         return like.new_zeros(0, *like.shape)
     return torch.stack([tensor if tensor.ndim else tensor.view(1, 1, 1) for tensor in tensors])
+
+
+def rollout_and_score(
+    rollout_stream: Iterable[Rollout], scorer: ScoreFn, overlap: bool
+) -> tuple[list[Rollout], list[RewardBatch], dict[str, float]]:
+    """Collect the rollouts and score them; return both, and the seconds that each took.
+
+    With rl.rewards.overlap, one rollout is scored in a thread while the next is drawn. `time/reward` is then the time
+    that scoring takes after the last rollout is drawn.
+    """
+    started, rollouts, futures = perf_counter(), [], []
+    executor = ThreadPoolExecutor(1)
+    try:
+        for rollout in rollout_stream:
+            rollouts.append(rollout)
+            if overlap:
+                futures.append(executor.submit(scorer, rollout))
+        drawn_at = perf_counter()
+        rewards = [future.result() for future in futures] if overlap else [scorer(rollout) for rollout in rollouts]
+    finally:  # after an error or a second Ctrl-C nothing waits for a reward that is still being asked
+        executor.shutdown(wait=False, cancel_futures=True)
+    return rollouts, rewards, {"time/rollout": drawn_at - started, "time/reward": perf_counter() - drawn_at}

@@ -34,24 +34,30 @@ def train_rl(cfg: RLTrainConfig) -> bool:
     updates = batches_of_updates(stage2.plan, stage2.vocabulary, cfg.optim, state, stage2.accelerator)
     metrics_log = build_metrics_log(stage2, cfg)
     log_samples = cfg.ckpts.log_samples and stage2.accelerator.is_main_process
+    experience = collect_experience(
+        policy, updates, scorer, stage2.advantage, cfg.rl, old_policy=old_policy, ranks=ranks, update=state.update
+    )
     return fit(
         state,
         policy,
-        collect_experience(
-            policy, updates, scorer, stage2.advantage, cfg.rl, old_policy=old_policy, ranks=ranks, update=state.update
-        ),
+        experience,
         PolicyLoss(cfg.rl, reference, old_policy),
-        LoopContext(
-            accelerator=stage2.accelerator,
-            checkpoints=stage2.checkpoints,
-            metrics_log=metrics_log,
-            optim=cfg.optim,
-            total=stage2.total,
-            updates_per_rollout=cfg.rl.updates_per_rollout,
-            stop_alarm=None if cfg.rl.stop_when is None else STOP_ALARMS[cfg.rl.stop_when],
-        ),
+        build_loop_context(stage2, cfg, metrics_log),
         validate=build_validation(stage2, cfg, metrics_log.write_line) or no_validation,
         make_samples=RolloutSamples(scorer.vocoder, cfg.model.mel_spec) if log_samples else None,
+    )
+
+
+def build_loop_context(stage2: Stage2, cfg: RLTrainConfig, metrics_log: MetricsLog) -> LoopContext:
+    """Build what the training loop needs besides the models."""
+    return LoopContext(
+        accelerator=stage2.accelerator,
+        checkpoints=stage2.checkpoints,
+        metrics_log=metrics_log,
+        optim=cfg.optim,
+        total=stage2.total,
+        updates_per_rollout=cfg.rl.updates_per_rollout,
+        stop_alarm=None if cfg.rl.stop_when is None else STOP_ALARMS[cfg.rl.stop_when],
     )
 
 
