@@ -21,8 +21,14 @@ from f5_tts.data.tokenizer import TOKENIZERS
 from f5_tts.infer import cli
 from f5_tts.rewards import serve
 from f5_tts.rewards.registry import build_providers, score_all
-from f5_tts.scripts import check_dataset, fetch_reward_asr_model, fetch_reward_spk_model, prepare
-from f5_tts.scripts.export import command_line
+from f5_tts.scripts import (
+    check_dataset,
+    export,
+    extend_vocab,
+    fetch_reward_asr_model,
+    fetch_reward_spk_model,
+    prepare,
+)
 from f5_tts.types import RewardInput
 
 ROOT = Path(__file__).parents[1]
@@ -40,6 +46,7 @@ SCHEMAS = {
 }
 FETCHES = {module.__name__: module.command_line for module in (fetch_reward_asr_model, fetch_reward_spk_model)}
 
+CHECKPOINT_COMMANDS = {module.__name__: module.command_line for module in (export, extend_vocab)}
 DATA_COMMANDS = {module.__name__: module.command_line for module in (prepare, check_dataset)}
 
 
@@ -57,9 +64,9 @@ def documented_commands() -> list[list[str]]:
 
 
 def exports() -> list[list[str]]:
-    """List the arguments of each export command."""
-    lines = [line.partition(" -m f5_tts.scripts.export ")[2] for line in documented_lines()]
-    return [shlex.split(line) for line in lines if line]
+    """List module and arguments of each command that writes another checkpoint."""
+    lines = [line.partition(" -m ")[2] for line in documented_lines()]
+    return [shlex.split(line) for line in lines if line.startswith(tuple(CHECKPOINT_COMMANDS))]
 
 
 def fetches() -> list[list[str]]:
@@ -98,7 +105,7 @@ def test_every_command_that_we_print_composes(words: list[str]) -> None:
 
 def test_every_module_that_the_documents_run_is_known_here() -> None:
     modules = {line.partition(" -m ")[2].split()[0] for line in documented_lines() if " -m f5_tts" in line}
-    assert modules == {*SCHEMAS, *FETCHES, *DATA_COMMANDS, "f5_tts.scripts.export", "f5_tts.rewards.serve"}
+    assert modules == {*SCHEMAS, *FETCHES, *DATA_COMMANDS, *CHECKPOINT_COMMANDS, "f5_tts.rewards.serve"}
 
 
 def test_every_reward_server_that_we_print_is_understood() -> None:
@@ -107,9 +114,10 @@ def test_every_reward_server_that_we_print_is_understood() -> None:
     assert served and all(isinstance(serve.read_config(args.config), dict) for args in served)
 
 
-@pytest.mark.parametrize("arguments", exports(), ids=" ".join)
-def test_every_export_that_we_print_is_understood(arguments: list[str]) -> None:
-    assert command_line().parse_args(arguments).checkpoint.suffix == ".pt"
+@pytest.mark.parametrize("words", exports(), ids=" ".join)
+def test_every_command_that_writes_a_checkpoint_is_understood(words: list[str]) -> None:
+    module, *arguments = words
+    assert Path(CHECKPOINT_COMMANDS[module]().parse_args(arguments).checkpoint).suffix == ".pt"
 
 
 @pytest.mark.parametrize("words", data_commands(), ids=" ".join)

@@ -12,6 +12,8 @@ from tests.fuzz.structure import changed, changes
 from tests.train.test_resume_checks import run, saved
 from tests.train.test_train_state import after, assert_equal, folder
 
+from f5_tts.train.checkpoint_dir import initial_weights
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("examples", [30, pytest.param(3000, marks=[pytest.mark.soak, pytest.mark.timeout(3600)])])
@@ -23,7 +25,7 @@ def test_a_changed_checkpoint_never_ends_in_a_trace_nor_in_other_weights(example
         resumed, messages = run(seed=1), []
         checkpoint = folder(path).find_latest(pretrained=True)
         assert checkpoint is not None
-        folder(path).initial_weights(checkpoint)
+        initial_weights(checkpoint)
         resumed.resume(checkpoint, messages.append)
         outcomes[messages[-1].partition(" ")[0]] += 1
         if "model_state_dict" not in {edit[0][0] for edit in edits}:

@@ -153,6 +153,24 @@ def test_a_vocabulary_without_the_space_first_is_refused_before_anything_is_deco
         prepared(source, tmp_path / "out")
 
 
+@pytest.mark.parametrize("tokenizer", ["custom", "pinyin"])
+def test_a_base_vocabulary_comes_first_and_the_new_symbols_after_it(tokenizer: str, tmp_path, capsys):
+    record(tmp_path / "a.wav")
+    source, base = tmp_path / "list.csv", write(tmp_path / "base.txt", " ", "z", "b")
+    options, folder = ["--base_vocab", str(base)], tmp_path / f"out_{tokenizer}"
+    for text, new in (("abü", "aü"), ("yb", "y")):
+        prepared(write(source, "audio_file|text", f"a.wav|{text}"), folder, *options)
+        assert (folder / "vocab.txt").read_text("utf-8") == "\n".join([" ", "z", "b", *new, ""])
+        assert f"begins with the 3 symbols of --base_vocab; {len(new)} are new: '{new[0]}'" in capsys.readouterr().out
+        shutil.rmtree(folder / "raw")
+        (folder / "duration.json").unlink()
+    write(folder / "vocab.txt", " ", "x")
+    with pytest.raises(FileExistsError, match="is a vocabulary of yours"):
+        prepared(source, folder, *options)
+    with pytest.raises(ValueError, match="has a symbol twice, so that it cannot grow"):
+        prepared(source, tmp_path / "other", "--base_vocab", str(write(base, " ", "a", "a")))
+
+
 def test_texts_are_written_composed_and_it_is_said(tmp_path, capsys):
     record(tmp_path / "a.wav")
     source = write(tmp_path / "list.csv", "audio_file|text", "a.wav|vie\u0323\u0302t", "a.wav|ab")

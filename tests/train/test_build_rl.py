@@ -10,6 +10,7 @@ from torch import Tensor
 
 from f5_tts.config.load import compose_config
 from f5_tts.config.schema import ProviderConfig, RLTrainConfig
+from f5_tts.data.tokenizer import Vocabulary
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import HEAD, Checkpoint, write_checkpoint
@@ -150,7 +151,7 @@ def test_another_checkpoint_is_the_reference_also_beside_adapters_that_have_lear
     cfg = compose_config("F5TTS_Mini_RL", [f"lora.rank={rank}", f"rl.ref_model_ckpt={tmp_path}/a.pt"], RLTrainConfig)
     policy = model(0)
     add_adapters(policy, cfg.lora, lambda line: None)
-    reference = build_reference(policy, cfg.rl)
+    reference = build_reference(policy, cfg.rl, Vocabulary(" a"))
     assert reference is not None
     with torch.no_grad():
         for parameter in policy.parameters():

@@ -14,6 +14,7 @@ from tests.train.test_train_state import after, assert_equal, folder, train_stat
 from f5_tts.model.checkpoint import read_checkpoint
 from f5_tts.rl.advantage import RunningBaseline
 from f5_tts.rl.nft import EmaPolicy
+from f5_tts.train.checkpoint_dir import initial_weights
 from f5_tts.train.train_state import TrainState
 from f5_tts.train.validation import Best
 
@@ -191,7 +192,7 @@ def resume(change: Change, path: Path) -> tuple[TrainState, list[str]]:
     resumed, messages = run(seed=1), []
     checkpoint = folder(path).find_latest(pretrained=True)
     assert checkpoint is not None
-    folder(path).initial_weights(checkpoint)
+    initial_weights(checkpoint)
     resumed.resume(checkpoint, messages.append)
     return resumed, messages
 

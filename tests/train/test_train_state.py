@@ -28,7 +28,7 @@ from f5_tts.model.checkpoint import ModelSpec, load_weights, numbered_checkpoint
 from f5_tts.model.lora import adapter_weights, add_adapters
 from f5_tts.train.build import build_ema
 from f5_tts.train.build_rl import resolve_algorithm
-from f5_tts.train.checkpoint_dir import CheckpointDir
+from f5_tts.train.checkpoint_dir import CheckpointDir, initial_weights
 from f5_tts.train.train_state import TrainState
 
 CARD = ModelSpec.of(compose_config("F5TTS_Mini", [], TrainConfig).model, Vocabulary(" ab"))
@@ -250,7 +250,7 @@ def test_init_from_gives_either_stage_the_raw_weights_of_a_training_checkpoint_a
     assert_equal(run.optimizer.state_dict(), train_state(objective, seed=1).optimizer.state_dict())
     assert run.update == 0
     checkpoint = folder(tmp_path / "new", init_from=given).find_start()
-    assert folder(tmp_path / "new").initial_weights(checkpoint) is checkpoint
+    assert initial_weights(checkpoint) is checkpoint
 
 
 @pytest.mark.parametrize("objective", ["gaussian_nll", "grpo"])
@@ -439,7 +439,7 @@ def test_a_resumed_run_has_the_weights_it_started_from(tmp_path):
     place.save_last(run)
     place.save_initial_weights(run)
     place.save_last(after(run, 2))
-    assert_equal(place.initial_weights(place.find_start()).weights, start)
+    assert_equal(initial_weights(place.find_start()).weights, start)
 
 
 def test_without_what_it_started_from_or_with_another_a_run_does_not_go_on(tmp_path):
@@ -448,10 +448,10 @@ def test_without_what_it_started_from_or_with_another_a_run_does_not_go_on(tmp_p
     place.save_last(after(run, 1))
     torch.save({}, tmp_path / "reference.pt")
     with pytest.raises(ValueError, match=r"reference\.pt is not the file that .*model_last\.pt started from"):
-        place.initial_weights(place.find_start())
+        initial_weights(place.find_start())
     (tmp_path / "reference.pt").unlink()
     with pytest.raises(FileNotFoundError, match=r"needs .*reference\.pt, .*and this file is missing"):
-        place.initial_weights(place.find_start())
+        initial_weights(place.find_start())
 
 
 # --- model_best.pt ---

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from codecs import BOM_UTF8
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from f5_tts.config.schema import TrainConfig, vocab_path
+from f5_tts.files import write_atomically
 
 PADDING = -1
 EMILIA_VOCAB = Path(__file__).with_name("pinyin_vocab.txt")  # the vocabulary of published weights
@@ -144,6 +145,11 @@ def with_space(symbols: Sequence[str]) -> tuple[str, ...]:
     return (" ", *symbols[1:]) if is_stripped else tuple(symbols)
 
 
+def with_new_symbols(old: Sequence[str], new: Iterable[str]) -> list[str]:
+    """Append the symbols of `new` that `old` lacks, each once and in their order; an empty one is none."""
+    return list(dict.fromkeys([*old, *filter(None, new)]))
+
+
 def letters_with_marks(text: str) -> list[str]:
     """Split a text into characters, each with the combining marks (or the Hangul vowels and finals) that follow it."""
     letters: list[str] = []
@@ -174,6 +180,12 @@ def read_vocabulary(path: str | Path, tokenizer: str = "custom") -> Vocabulary:
     if symbols == [""]:
         raise ValueError(f"vocabulary {path} is empty: it needs one symbol a line, space first")
     return Vocabulary(symbols, tokenizer, [f"{path}: {note}" for note in file_notes(data, symbols)])
+
+
+def write_vocabulary(symbols: Sequence[str], path: Path) -> None:
+    """Write a vocabulary file: one symbol a line."""
+    text = "\n".join(symbols) + "\n"
+    write_atomically(path, lambda tmp_path: tmp_path.write_text(text, encoding="utf-8"))
 
 
 def file_notes(data: bytes, symbols: Sequence[str]) -> list[str]:

@@ -28,7 +28,7 @@ from f5_tts.rl.grpo import PolicyLoss
 from f5_tts.train.accelerator import build_accelerator, precision, prepare_model
 from f5_tts.train.build import build_plan, build_stage1_model, build_train_state, count_updates
 from f5_tts.train.build_rl import describe_rollouts
-from f5_tts.train.checkpoint_dir import CheckpointDir
+from f5_tts.train.checkpoint_dir import CheckpointDir, initial_weights
 from f5_tts.train.infilling import InfillingLoss
 from f5_tts.train.loop import register_grad_scaler
 from f5_tts.train.optimizer import check_schedule, choose_optimizer
@@ -191,7 +191,7 @@ def load_rl(run: RunUnderTest, messages: list[str]) -> Checkpoint:
     loaded = find_start(cfg, folder, messages.append)
     messages.append(f"Gaussian head {'trained' if loaded.has_trained_head else 'not trained'}: {cfg.rl.algorithm}")
     make_optimizer = choose_optimizer(cfg.optim, run.accelerator.device, messages.append)
-    initial, total = folder.initial_weights(loaded), run.num_updates
+    initial, total = initial_weights(loaded), run.num_updates
     models = build_models(cfg, initial, build_vocabulary(cfg), total, make_optimizer, run.accelerator, messages.append)
     run.policy, reference, run.old_policy, run.state = models
     run.loss = PolicyLoss(cfg.rl, reference, run.old_policy)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from f5_tts.config.schema import ModelConfig, SynthesisConfig
-from f5_tts.data.tokenizer import EMILIA_VOCAB, Vocabulary, byte_vocabulary, read_vocabulary
+from f5_tts.data.tokenizer import EMILIA_VOCAB, TOKENIZERS, Vocabulary, byte_vocabulary, read_vocabulary
 from f5_tts.download.hub import find_file
 from f5_tts.infer.synthesizer import Synthesizer
 from f5_tts.model.build import build_model, build_vocoder, find_device
@@ -36,6 +36,7 @@ def load_synthesizer(
     target_device = find_device(device)
     vocoder = build_vocoder(cfg.model)
     checkpoint = choose_weights(read_checkpoint(find_checkpoint(cfg.model.name, ckpt_file)), use_ema)
+    cfg = with_own_tokenizer(cfg, checkpoint)
     vocabulary = find_vocabulary(vocab_file, checkpoint, cfg.model)
     check_spec(checkpoint, ModelSpec.of(cfg.model, vocabulary))
     model = build_model(inference_config(cfg.model, checkpoint), vocabulary)
@@ -48,6 +49,19 @@ def choose_weights(checkpoint: Checkpoint, use_ema: bool | None) -> Checkpoint:
     if use_ema is None or checkpoint.path.suffix == ".safetensors":
         return checkpoint.with_weights()
     return checkpoint.with_weights("ema" if use_ema else "raw")
+
+
+def with_own_tokenizer(cfg: SynthesisConfig, checkpoint: Checkpoint) -> SynthesisConfig:
+    """Return the config with the tokenizer that the checkpoint was trained with, where it says so; print a change."""
+    own = (
+        cfg.model.tokenizer if checkpoint.spec is None else checkpoint.spec.model.get("tokenizer", cfg.model.tokenizer)
+    )
+    if own == cfg.model.tokenizer or own not in TOKENIZERS:
+        return cfg
+    print(
+        f"{checkpoint.path} was trained with model.tokenizer={own}, which splits the texts, not {cfg.model.tokenizer}"
+    )
+    return replace(cfg, model=replace(cfg.model, tokenizer=own))
 
 
 def inference_config(model: ModelConfig, checkpoint: Checkpoint) -> ModelConfig:

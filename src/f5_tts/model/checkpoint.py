@@ -44,6 +44,7 @@ RUNTIME_KEYS = {
     "arch.checkpoint_activations",
     "arch.attn_backend",
 }  # keys among them that a run may change
+EXTEND = "python -m f5_tts.scripts.extend_vocab"
 CHECKSUM = "checksum"  # key in the header of exported weights
 
 
@@ -239,7 +240,7 @@ def explain_mismatch(current: Mapping[str, Tensor], weights: Mapping[str, Tensor
         num_current, num_saved = num_symbols(current), num_symbols(weights)
         return (
             f"its vocabulary has {num_saved} symbols, this run's {num_current}; set model.tokenizer_path (for "
-            "inference: -v)"
+            f"inference: -v) to its own, or extend that ({EXTEND})"
         )
     return (
         "it was trained with another model.arch, model.mel_spec or vocabulary; choose its config (-cn, for inference "
@@ -284,7 +285,8 @@ def describe_vocab_mismatch(current: Sequence[str], saved: Sequence[str]) -> str
     symbols = [repr(symbols[line]) if line < len(symbols) else "nothing" for symbols in (current, saved)]
     return (
         f"{len(current)} symbols here, {len(saved)} there, and line {line + 1} is {symbols[0]} here, {symbols[1]} "
-        "there; set model.tokenizer_path (for inference: -v) to the vocabulary it was trained with"
+        "there; set model.tokenizer_path (for inference: -v) to the vocabulary it was trained with, or train with one "
+        f"that begins with all its lines ({EXTEND} writes it)"
     )
 
 
@@ -312,8 +314,12 @@ def export_weights(checkpoint: Checkpoint, path: Path, dtype: torch.dtype) -> No
     The specification and a checksum go into the header.
     """
     tensors = published_tensors(checkpoint.weights, dtype) | {"step": torch.tensor(checkpoint.update)}
-    spec = {} if checkpoint.spec is None else asdict(checkpoint.spec)
-    header = {key: json.dumps(value) for key, value in spec.items()}
+    write_published(path, tensors, checkpoint.spec)
+
+
+def write_published(path: Path, tensors: dict[str, Tensor], spec: ModelSpec | None) -> None:
+    """Write tensors by their published names as a safetensors file, with a specification and a checksum."""
+    header = {key: json.dumps(value) for key, value in ({} if spec is None else asdict(spec)).items()}
     header[CHECKSUM] = checksum(tensors, header)
     write_atomically(path, lambda tmp_path: save_file(tensors, tmp_path, metadata=header))
 

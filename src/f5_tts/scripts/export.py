@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
-from f5_tts.data.tokenizer import read_vocabulary
+from f5_tts.data.tokenizer import read_vocabulary, write_vocabulary
 from f5_tts.entrypoint import run_command
-from f5_tts.files import user_path, write_atomically
+from f5_tts.files import user_path
 from f5_tts.model.checkpoint import Checkpoint, export_weights, num_symbols, read_checkpoint
 
 
@@ -31,9 +31,7 @@ def export(checkpoint: Checkpoint, folder: Path, vocabulary: Path | None = None)
     path = folder / f"model_{checkpoint.update}.safetensors"
     export_weights(checkpoint, path, torch.float16)
     if "\n" not in symbols:  # the byte vocabulary needs no file
-        write_atomically(
-            folder / "vocab.txt", lambda tmp_path: tmp_path.write_text("\n".join(symbols) + "\n", encoding="utf-8")
-        )
+        write_vocabulary(symbols, folder / "vocab.txt")
     return path
 
 

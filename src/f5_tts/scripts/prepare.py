@@ -14,7 +14,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,15 @@ from f5_tts.data.formats import FORMATS, Entry, read_entries
 from f5_tts.data.rows import SPEAKER_COLUMNS
 from f5_tts.data.scan import map_in_processes, scan_recording
 from f5_tts.data.texts import coverage
-from f5_tts.data.tokenizer import EMILIA_VOCAB, TOKENIZERS, Vocabulary, read_vocabulary, require_space
+from f5_tts.data.tokenizer import (
+    EMILIA_VOCAB,
+    TOKENIZERS,
+    Vocabulary,
+    read_vocabulary,
+    require_space,
+    with_new_symbols,
+    write_vocabulary,
+)
 from f5_tts.entrypoint import run_command
 from f5_tts.files import user_path, write_atomically
 from f5_tts.scripts.flags import add_flags
@@ -30,6 +37,7 @@ from f5_tts.scripts.flags import add_flags
 REPORT = "prepare.jsonl"
 VOCABULARY = "vocabulary"  # key of the SHA-256 of the vocab.txt that the command wrote
 NUM_EXAMPLES, MAX_EXAMPLE_CHARS = 3, 100  # entries that are shown before all are decoded
+MAX_SYMBOLS = 20  # new symbols on the console
 MAX_SHOWN = 5  # left-out entries on the console; the report lists all
 
 
@@ -104,9 +112,11 @@ def as_line(value: Mapping[str, Any]) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def title_of(entries: Sequence[Entry], worker: RowWorker) -> str:
+def title_of(entries: Sequence[Entry], worker: RowWorker, base: Vocabulary | None = None) -> str:
     """Return a line that identifies the entries and the settings, by a SHA-256 of both."""
     settings = {"tokenizer": worker.tokenizer, "copy": worker.copy_dir is not None, "max_seconds": worker.max_seconds}
+    if base:
+        settings["base_vocab"] = hashlib.sha256(as_line({"symbols": base.symbols}).encode()).hexdigest()
     digest = hashlib.sha256(as_line(settings).encode())
     for entry in entries:
         digest.update(as_line(asdict(entry)).encode())
@@ -116,14 +126,22 @@ def title_of(entries: Sequence[Entry], worker: RowWorker) -> str:
 # --- the folder ---
 
 
-def prepare(entries: Sequence[Entry], folder: Path, worker: RowWorker, workers: int) -> list[dict[str, Any]]:
+def prepare(
+    entries: Sequence[Entry], folder: Path, worker: RowWorker, workers: int, base: Vocabulary | None = None
+) -> list[dict[str, Any]]:
     """Fill the folder and return the entries left out, which prepare.jsonl in the folder lists as well.
+
+    vocab.txt begins with the symbols of `base`.
 
     Raises:
         FileExistsError: the folder holds another data set.
         ValueError: no entry can be used.
     """
-    title, unfinished, (before, left_out_before) = title_of(entries, worker), folder / ".prepare", read_report(folder)
+    title, unfinished, (before, left_out_before) = (
+        title_of(entries, worker, base),
+        folder / ".prepare",
+        read_report(folder),
+    )
     journal = Journal(unfinished / "journal.jsonl", title)
     own_vocabulary = before.pop(VOCABULARY, None)
     if before == json.loads(title) and (folder / "raw").is_dir() and (folder / "duration.json").is_file():
@@ -143,8 +161,8 @@ def prepare(entries: Sequence[Entry], folder: Path, worker: RowWorker, workers: 
     if not rows:
         raise ValueError(f"none of {len(entries)} entries can be used; {left_out[0]['place']}: {left_out[0]['reason']}")
     write_layout(rows, folder, unfinished)
-    if worker.tokenizer in ("custom", "char"):
-        own_vocabulary = write_vocabulary(rows, folder / "vocab.txt", own_vocabulary)
+    if base or worker.tokenizer in ("custom", "char"):
+        own_vocabulary = write_symbols(base.symbols if base else " ", rows, folder / "vocab.txt", own_vocabulary)
     first = as_line({**json.loads(title), VOCABULARY: own_vocabulary})
     text = "\n".join([first, *map(as_line, left_out)]) + "\n"
     write_atomically(folder / REPORT, lambda tmp_path: tmp_path.write_text(text, encoding="utf-8"))
@@ -165,17 +183,16 @@ def read_report(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return (settings, left_out) if isinstance(settings, dict) else ({}, [])
 
 
-def write_vocabulary(rows: Sequence[dict[str, Any]], path: Path, own: str | None) -> str | None:
-    """Write the characters of the rows to vocab.txt, and return its SHA-256.
+def write_symbols(base: Sequence[str], rows: Sequence[dict[str, Any]], path: Path, own: str | None) -> str | None:
+    """Write the symbols of `base`, then the others of the rows, to vocab.txt, and return its SHA-256.
 
     Another file that is there is kept, and None returned, unless its SHA-256 is `own`: that of the file that the
     command wrote for earlier rows.
     """
-    symbols = [" ", *sorted({symbol for row in rows for symbol in row["text"]} - {" "})]
-    text = "\n".join(symbols) + "\n"
-    if path.is_file() and sha256_of(path) != own and path.read_bytes() != text.encode():
+    symbols = with_new_symbols(base, sorted({symbol for row in rows for symbol in row["text"]}))
+    if path.is_file() and sha256_of(path) != own and list(read_vocabulary(path).symbols) != symbols:
         return None
-    write_atomically(path, lambda tmp_path: tmp_path.write_text(text, encoding="utf-8"))
+    write_vocabulary(symbols, path)
     return sha256_of(path)
 
 
@@ -228,10 +245,28 @@ def given_vocabulary(folder: Path, tokenizer: str) -> Vocabulary | None:
     return vocabulary
 
 
+def base_vocabulary(path: Path, folder: Path, tokenizer: str) -> Vocabulary:
+    """Read the vocabulary that the data set's own is to begin with, that of the model which is fine-tuned.
+
+    Raises ValueError where it cannot grow, and FileExistsError for a vocab.txt that someone put into the folder.
+    """
+    if tokenizer == "byte":
+        raise ValueError("--base_vocab: bytes need no vocabulary; leave it out")
+    vocabulary = read_vocabulary(path, tokenizer)
+    require_space(vocabulary, f"--base_vocab {path}")
+    if len(vocabulary) < len(vocabulary.symbols):
+        raise ValueError(f"--base_vocab {path} has a symbol twice, so that it cannot grow: {vocabulary.notes[-1]}")
+    own = folder / "vocab.txt"
+    if own.is_file() and sha256_of(own) != read_report(folder)[0].get(VOCABULARY):
+        raise FileExistsError(f"{own} is a vocabulary of yours, which --base_vocab would replace: move it away")
+    return vocabulary
+
+
 def with_composed_texts(entries: Sequence[Entry], vocabulary: Vocabulary | None) -> list[Entry]:
     """Write letters with marks composed (NFC), or as the vocabulary has them, and print how many texts change."""
-    compose = vocabulary.compose if vocabulary else partial(unicodedata.normalize, "NFC")
-    composed = [replace(entry, text=compose(entry.text)) for entry in entries]
+    composed = [replace(entry, text=unicodedata.normalize("NFC", entry.text)) for entry in entries]
+    if vocabulary:
+        composed = [replace(entry, text=vocabulary.compose(entry.text)) for entry in composed]
     if num := sum(entry.text != other.text for entry, other in zip(entries, composed, strict=True)):
         form = "as the vocabulary has them" if vocabulary else "composed (NFC)"
         print(f"{num} texts have letters with marks in another Unicode form: they are written {form}")
@@ -259,6 +294,13 @@ def lacking_symbols(entries: Sequence[Entry], vocabulary: Vocabulary | None) -> 
     return list(found.lines("texts")) if found.counts or vocabulary.notes else []
 
 
+def new_symbols(folder: Path, base: Vocabulary) -> list[str]:
+    """List console lines: the symbols of vocab.txt that the base lacks."""
+    new = read_vocabulary(folder / "vocab.txt").symbols[len(base) :]
+    shown = ", ".join(map(repr, new[:MAX_SYMBOLS])) + (", ..." if len(new) > MAX_SYMBOLS else "")
+    return [f"vocab.txt begins with the {len(base)} symbols of --base_vocab; {len(new)} are new: {shown or 'none'}"]
+
+
 def next_steps(folder: Path, tokenizer: str) -> str:
     """Return the config overrides that select the data set for training."""
     name = folder.resolve().name.removesuffix(f"_{tokenizer}")
@@ -276,6 +318,12 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument(
         "--tokenizer", choices=list(TOKENIZERS), help="default: as OUT_DIR's name ends, else custom (characters)"
     )
+    parser.add_argument(
+        "--base_vocab",
+        type=user_path,
+        metavar="FILE",
+        help="the vocabulary of the model to fine-tune: vocab.txt gets its lines, then the new symbols of the texts",
+    )
     parser.add_argument("--copy", action="store_true", help="copy audio to OUT_DIR/wavs; default: it stays where it is")
     add_flags(parser)
     return parser
@@ -290,11 +338,12 @@ def main(argv: list[str]) -> bool:
     print(f"{arguments.source}, read as {kind}: {len(entries)} entries")
     for entry in entries[:NUM_EXAMPLES]:
         print(f"  {entry.place}: {entry.problem or f'{Path(entry.audio).name}: {entry.text}'[:MAX_EXAMPLE_CHARS]}")
-    vocabulary = given_vocabulary(folder, tokenizer)
-    entries = with_composed_texts(entries, vocabulary)
+    base = base_vocabulary(arguments.base_vocab, folder, tokenizer) if arguments.base_vocab else None
+    vocabulary = None if base else given_vocabulary(folder, tokenizer)
+    entries = with_composed_texts(entries, base or vocabulary)
     worker = RowWorker(tokenizer, folder / "wavs" if arguments.copy else None, arguments.max_seconds)
     try:
-        left_out = prepare(entries, folder, worker, arguments.workers)
+        left_out = prepare(entries, folder, worker, arguments.workers, base)
     except KeyboardInterrupt:
         return False
     for line in summary(left_out):
@@ -302,7 +351,7 @@ def main(argv: list[str]) -> bool:
     copied = f"was copied to {folder / 'wavs'}"
     audio = copied if arguments.copy else "stays where it is, named by absolute paths (--copy copies it)"
     print(f"{folder}: {len(entries) - len(left_out)} rows; the audio {audio}")
-    for line in lacking_symbols(entries, vocabulary):
+    for line in new_symbols(folder, base) if base else lacking_symbols(entries, vocabulary):
         print(line)
     print(next_steps(folder, tokenizer))
     return True

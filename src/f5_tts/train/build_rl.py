@@ -17,6 +17,7 @@ from f5_tts.model.build import build_model, build_vocoder
 from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import Checkpoint, load_weights, match_weights, read_checkpoint
 from f5_tts.model.fsdp import shard_like
+from f5_tts.model.grow import grow_to
 from f5_tts.model.lora import add_adapters, with_zero_adapters
 from f5_tts.model.mel import LogMel
 from f5_tts.model.snapshot import Snapshot
@@ -38,7 +39,8 @@ def build_policy(
     torch.manual_seed(cfg.optim.seed)
     # no dropout, neither in rollouts nor in the loss: the ratio would not be 1
     model = build_model(cfg.model, vocabulary).eval()
-    load_weights(model, initial, log)
+    grown = grow_to(initial, vocabulary.symbols, log=lambda message: None)  # the state says so
+    load_weights(model, grown, log)
     add_adapters(model, cfg.lora, log)
     return model
 
@@ -67,7 +69,9 @@ def build_advantage(
     return RunningBaseline(scorer.weights, scorer.floors, clip=rl.advantage_clip)
 
 
-def build_reference(model: CFM, rl: RLConfig, log: Callable[[str], None] = print) -> Snapshot | None:
+def build_reference(
+    model: CFM, rl: RLConfig, vocabulary: Vocabulary, log: Callable[[str], None] = print
+) -> Snapshot | None:
     """Build the reference of the KL: the current model, or rl.ref_model_ckpt.
 
     Returns None without rl.kl_weight.
@@ -77,6 +81,7 @@ def build_reference(model: CFM, rl: RLConfig, log: Callable[[str], None] = print
     reference = Snapshot(model, rl.ref_model_device)
     if rl.ref_model_ckpt is not None:
         checkpoint = read_checkpoint(Path(rl.ref_model_ckpt)).with_weights("ema" if rl.ref_model_use_ema else "raw")
+        checkpoint = grow_to(checkpoint, vocabulary.symbols, log)
         device = rl.ref_model_device or next(model.parameters()).device
         weights = shard_like(with_zero_adapters(model, match_weights(model, checkpoint, log)), model.state_dict())
         reference.tensors = {name: value.to(device) for name, value in weights.items()}

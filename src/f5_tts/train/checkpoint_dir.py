@@ -118,31 +118,12 @@ class CheckpointDir:
             )
         return checkpoint
 
-    def initial_weights(self, checkpoint: Checkpoint) -> Checkpoint:
-        """Return the initial weights of stage 2: `checkpoint` itself at the start, on a resume the saved ones.
-
-        Raises FileNotFoundError or ValueError when the saved file is missing or has changed.
-        """
-        recorded = checkpoint.payload.get("origin")
-        if recorded is None:
-            return checkpoint
-        path = self.path / recorded["file"]
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"{checkpoint.path} needs {path}, the policy at the start of stage 2, and this file is missing: "
-                "restore it, or start again in another ckpts.save_dir"
-            )
-        if sha256_of(path) != recorded["sha256"]:
-            raise ValueError(
-                f"{path} is not the file that {checkpoint.path} started from (sha256 {recorded['sha256']})"
-            )
-        return read_checkpoint(path)
-
     def save_initial_weights(self, state: TrainState) -> None:
-        """Save the initial weights of stage 2 before the first update, and record their file and sha256."""
+        """Save the initial weights of stage 2, unless the state names some, and record their file and sha256."""
         name = "reference.pt"
-        if state.update == 0:
-            self.write(name, lambda: {"model_state_dict": merged_weights(state.model), **asdict(state.spec)})
+        if state.initial_weights is not None:
+            return
+        self.write(name, lambda: {"model_state_dict": merged_weights(state.model), **asdict(state.spec)})
         if self.is_main:
             state.initial_weights = {"file": name, "sha256": sha256_of(self.path / name)}
 
@@ -212,6 +193,25 @@ class CheckpointDir:
     def save_best(self, state: TrainState) -> None:
         """Save `model_best.pt`, which recommends the raw weights; no run resumes from it, and it is never pruned."""
         self.write(BEST, lambda: state.payload() | {"recommended": "raw"})
+
+
+def initial_weights(checkpoint: Checkpoint) -> Checkpoint:
+    """Return the initial weights of stage 2: `checkpoint` itself at the start, on a resume the file beside it.
+
+    Raises FileNotFoundError or ValueError when that file is missing or has changed.
+    """
+    recorded = checkpoint.payload.get("origin")
+    if recorded is None:
+        return checkpoint
+    path = checkpoint.path.with_name(recorded["file"])
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{checkpoint.path} needs {path}, the policy at the start of stage 2, and this file is missing: "
+            "restore it, or start again in another ckpts.save_dir"
+        )
+    if sha256_of(path) != recorded["sha256"]:
+        raise ValueError(f"{path} is not the file that {checkpoint.path} started from (sha256 {recorded['sha256']})")
+    return read_checkpoint(path)
 
 
 def recovery_advice(path: Path) -> str:

@@ -30,7 +30,7 @@ from f5_tts.train.build_rl import (
     describe_rollouts,
     resolve_algorithm,
 )
-from f5_tts.train.checkpoint_dir import CheckpointDir
+from f5_tts.train.checkpoint_dir import CheckpointDir, initial_weights
 from f5_tts.train.loop import register_grad_scaler
 from f5_tts.train.optimizer import MakeOptimizer, check_schedule, choose_optimizer
 from f5_tts.train.run_settings import describe_rows
@@ -82,7 +82,7 @@ def build_stage2(cfg: RLTrainConfig, accelerator: Accelerator) -> Stage2:
     total = count_updates(plan, cfg.optim, cfg.rl.updates_per_rollout, world_size)
     check_schedule(cfg.optim, total)
     scorer = build_scorer(cfg.model, cfg.rl)
-    initial = checkpoints.initial_weights(checkpoint)
+    initial = initial_weights(checkpoint)
     models = build_models(cfg, initial, vocabulary, total, make_optimizer, accelerator)
     advantage = build_advantage(scorer, cfg.rl)
     best = build_best(cfg)
@@ -93,6 +93,7 @@ def build_stage2(cfg: RLTrainConfig, accelerator: Accelerator) -> Stage2:
     }
     models.state.settings |= describe_rows(plan.dataset.rows)
     models.state.resume(checkpoint)
+    models.state.initial_weights = checkpoint.payload.get("origin")
     checkpoints.save_initial_weights(models.state)
     return Stage2(
         accelerator=accelerator,
@@ -131,7 +132,7 @@ def build_models(
     model = build_policy(cfg, vocabulary, initial, log)
     policy = prepare_model(model, accelerator)
     state = build_train_state(cfg, model, vocabulary, total, make_optimizer, accelerator.num_processes)
-    reference = build_reference(model, cfg.rl, log)
+    reference = build_reference(model, cfg.rl, vocabulary, log)
     old_policy = find_algorithm(cfg.rl.algorithm).build_old_policy(model, cfg.rl)
     state.stateful = {} if old_policy is None else {"old_policy": old_policy}
     register_grad_scaler(state, accelerator)

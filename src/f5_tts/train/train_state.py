@@ -19,6 +19,7 @@ from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import Checkpoint, ModelSpec, check_spec, load_weights, match_weights
 from f5_tts.model.compare import first_bad_value, first_mismatch
 from f5_tts.model.fsdp import shard_optimizer_state
+from f5_tts.model.grow import grow_to
 from f5_tts.model.lora import adapter_weights, check_same_lora, load_with_adapters, lora_settings, merged_weights
 from f5_tts.model.payload import EMA as AVERAGE
 from f5_tts.model.payload import LORA, OPTIMIZER, SCHEDULE, training_problems
@@ -158,12 +159,13 @@ class TrainState:
     def resume(self, checkpoint: Checkpoint, log: Callable[[str], None] = print) -> None:
         """Resume a run of the same stage; otherwise start from the weights of a checkpoint alone, and say why.
 
-        Otherwise: the file is of another stage or without a training state, or the states of its optimizer and average
-        do not fit what this run trains.
+        Otherwise: the file is of another stage or without a training state, its vocabulary grows, or the states of its
+        optimizer and average do not fit what this run trains.
 
         Raises:
             ValueError: the weights or LoRA settings are others, a state holds NaN or infinity, or it fits in part only.
         """
+        checkpoint = grow_to(checkpoint, self.spec.vocabulary, log)
         check_spec(checkpoint, self.spec, log)
         payload = checkpoint.payload
         came_from = payload.get("objective", "a run of another program")
