@@ -98,6 +98,14 @@ def test_a_vocabulary_inside_the_checkpoint_comes_before_the_file_beside_it(chec
     assert find_vocabulary("", made, tiny().model).symbols == (" ", "z")
 
 
+def test_texts_are_split_by_the_tokenizer_that_the_checkpoint_was_trained_with(checkpoint: Path, capsys):
+    raw = read_checkpoint(checkpoint).payload["model_state_dict"]
+    write_checkpoint(checkpoint, {"model_state_dict": raw, "model": {"tokenizer": "custom"}, "vocabulary": LETTERS})
+    vocabulary = load_synthesizer(tiny("model.tokenizer=pinyin"), str(checkpoint)).vocabulary
+    assert vocabulary.split("ab đường") == [*"ab đường"]  # pinyin puts a space into the word
+    assert "was trained with model.tokenizer=custom" in capsys.readouterr().out
+
+
 def test_the_base_that_ships_here_brings_its_vocabulary_and_its_keys(tmp_path: Path, capsys):
     alone = Path(shutil.copy(BASE, tmp_path))
     assert len(load_synthesizer(compose_synthesis_config("F5TTS_Mini", []), str(alone)).vocabulary) == 27

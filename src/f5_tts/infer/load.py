@@ -53,14 +53,10 @@ def choose_weights(checkpoint: Checkpoint, use_ema: bool | None) -> Checkpoint:
 
 def with_own_tokenizer(cfg: SynthesisConfig, checkpoint: Checkpoint) -> SynthesisConfig:
     """Return the config with the tokenizer that the checkpoint was trained with, where it says so; print a change."""
-    own = (
-        cfg.model.tokenizer if checkpoint.spec is None else checkpoint.spec.model.get("tokenizer", cfg.model.tokenizer)
-    )
+    own = checkpoint.spec.model.get("tokenizer") if checkpoint.spec else None
     if own == cfg.model.tokenizer or own not in TOKENIZERS:
         return cfg
-    print(
-        f"{checkpoint.path} was trained with model.tokenizer={own}, which splits the texts, not {cfg.model.tokenizer}"
-    )
+    print(f"{checkpoint.path} was trained with model.tokenizer={own}, and texts are split so")
     return replace(cfg, model=replace(cfg.model, tokenizer=own))
 
 
