@@ -344,15 +344,15 @@ def test_the_quotes_never_lead_to_a_folder_called_home(monkeypatch):
 def test_an_unknown_config_is_answered_with_the_known_ones():
     assert sentence("-cn", "F5TTS_Mnii_RL") == (
         "no config is named F5TTS_Mnii_RL: did you mean F5TTS_Mini_RL?; "
-        "known: E2TTS_Base, E2TTS_Small, F5TTS_Base, F5TTS_Mini, F5TTS_Mini_Draft, F5TTS_Mini_RL, F5TTS_RL, "
-        "F5TTS_Small, F5TTS_v1_Base, F5TTS_v1_Small"
+        "known: E2TTS_Base, E2TTS_Base_RL, E2TTS_Small, F5TTS_Base, F5TTS_Base_RL, F5TTS_Mini, "
+        "F5TTS_Mini_Draft, F5TTS_Mini_RL, F5TTS_RL, F5TTS_Small, F5TTS_v1_Base, F5TTS_v1_Small"
     )
 
 
 def test_a_config_of_the_other_stage_is_answered_with_those_that_fit():
     assert sentence("-cn", "F5TTS_Mini") == (
         "config F5TTS_Mini has no section audition, lora, rl and is not for this command; "
-        "it takes F5TTS_Mini_Draft or F5TTS_Mini_RL or F5TTS_RL"
+        "it takes E2TTS_Base_RL or F5TTS_Base_RL or F5TTS_Mini_Draft or F5TTS_Mini_RL or F5TTS_RL"
     )
     with pytest.raises(
         ConfigError, match=r"has a section audition, lora, rl .* it takes E2TTS_Base or .* or F5TTS_v1_Small"

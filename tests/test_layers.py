@@ -27,7 +27,7 @@ LAYERS = (
     ("report",),
     ("estimate",),
     ("doctor",),
-    ("scripts", "api"),
+    ("scripts", "api", "socket_server"),
 )  # layers, lowest first: a package imports from its own layer and lower ones
 LEVEL_OF = {layer: level for level, layers in enumerate(LAYERS) for layer in layers}
 # library -> packages that may import it

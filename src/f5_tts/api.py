@@ -48,7 +48,7 @@ class F5TTS:
             ode_method: euler or midpoint; None means infer.ode_method of the config.
             use_ema: averaged (True) or raw weights of a training checkpoint; None means those that it recommends.
             vocoder_local_path: folder with the vocoder's weights; None means the config's vocoder.
-            device: e.g. "cuda:0" or "cpu"; None means a GPU if there is one.
+            device: e.g. "cuda:0" or "cpu"; None means a GPU if there is one (CUDA, XPU, MPS).
             hf_cache_dir: folder for downloads; None means the usual cache of the Hugging Face hub.
         """
         overrides = [] if ode_method is None else [f"infer.ode_method={ode_method}"]

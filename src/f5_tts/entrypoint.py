@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -17,7 +18,7 @@ from f5_tts.console import make_output_safe
 MAX_ERROR_CHARS = 2000  # characters
 EXIT_INTERRUPTED = 130  # exit code of a run that the user interrupted
 USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError, MemoryError)
-INFER_SCRIPT = "f5-tts_infer-cli"  # of pyproject.toml
+SCRIPTS = "f5-tts_"  # what the names of our commands begin with, in pyproject.toml
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # parameters of mallopt(3)
 
 
@@ -79,7 +80,7 @@ def exit_on_ctrl_c(number: int = signal.SIGINT, frame: FrameType | None = None) 
 def is_starting_command() -> bool:
     """Check whether Python is importing this package in order to run one of its commands."""
     is_module = sys.argv[:1] == ["-m"] and any(word.startswith("f5_tts.") for word in sys.orig_argv)
-    return is_module or any(word.endswith(INFER_SCRIPT) for word in sys.orig_argv[1:2])
+    return is_module or any(Path(word).name.startswith(SCRIPTS) for word in sys.orig_argv[1:2])
 
 
 def describe_error(error: BaseException) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -8,9 +9,9 @@ import torch
 import yaml
 
 from f5_tts.config.load import compose_config
-from f5_tts.config.schema import TrainConfig
+from f5_tts.config.schema import ConfigError, TrainConfig
 from f5_tts.data.tokenizer import Vocabulary
-from f5_tts.model.build import build_model, build_vocoder
+from f5_tts.model.build import ACCELERATORS, build_model, build_vocoder, default_device, find_device
 from f5_tts.model.vocoders.griffin_lim import GriffinLim
 from f5_tts.model.vocoders.vocos import CONFIG, WEIGHTS, Vocos
 
@@ -91,3 +92,27 @@ def test_a_model_speaks_by_drawing_where_the_config_says_so(drawn: bool):
             ValueError, match=r"model\.sample_from_dist=true .* this checkpoint has none: set it to false"
         ):
             build_model(model, Vocabulary("ab"))
+
+
+@pytest.mark.parametrize(
+    ("has", "chosen"),
+    [
+        (("cuda", "xpu", "mps"), "cuda"),
+        (("xpu", "mps"), "xpu"),
+        (("mps",), "mps"),
+        ((), "cpu"),
+    ],
+)
+def test_an_accelerator_is_chosen_in_the_order_cuda_xpu_mps_cpu(has: tuple[str, ...], chosen: str):
+    probes = {kind: partial(has.__contains__, kind) for kind in ACCELERATORS}
+    assert default_device(probes).type == chosen
+
+
+def test_a_device_that_is_not_here_is_refused_with_those_that_may_be_named():
+    with pytest.raises(ValueError, match=r"device gpu cannot be used here .*, or say cpu, cuda, xpu, mps"):
+        find_device("gpu")
+
+
+def test_the_decoder_of_bigvgan_is_refused_with_what_speaks_its_mels():
+    with pytest.raises(ConfigError, match=r"vocoder\.name=bigvgan is not allowed.*griffin_lim speaks its mels"):
+        vocoder("vocoder.name=bigvgan")

@@ -58,6 +58,10 @@ def is_range(pair: list[float]) -> bool:
 
 
 PATH = Constraint("a path; a leading ~ is your home folder, $NAME a variable that is set", is_expanded)
+VOCODERS = Constraint(
+    "vocos or griffin_lim; BigVGAN's decoder is not built in, and griffin_lim speaks its mels (mel_spec_type=bigvgan)",
+    ("vocos", "griffin_lim").__contains__,
+)
 PathText = Annotated[str, PATH]
 Count = Annotated[int, Constraint("a whole number, 1 or more", lambda n: n >= 1)]
 Natural = Annotated[int, Constraint("a whole number, 0 or more", lambda n: n >= 0)]
@@ -150,7 +154,7 @@ class MelSpecConfig:
 class VocoderConfig:
     """The vocoder and its weights."""
 
-    name: Annotated[str, one_of("vocos", "griffin_lim")]
+    name: Annotated[str, VOCODERS]
     iterations: Count
     is_local: bool
     local_path: PathText | None

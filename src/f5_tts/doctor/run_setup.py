@@ -22,6 +22,7 @@ from f5_tts.data.tokenizer import build_vocabulary
 from f5_tts.doctor.context import RunUnderTest
 from f5_tts.extras import install_hint
 from f5_tts.files import HUB, ensure_writable_dir
+from f5_tts.model.build import default_device
 from f5_tts.model.checkpoint import Checkpoint
 from f5_tts.rewards.registry import provider_attribute
 from f5_tts.rl.grpo import PolicyLoss
@@ -77,7 +78,7 @@ def judge_libraries(settings: EvalConfig) -> Iterator[str]:
 def machine(run: RunUnderTest) -> str:
     """Report the hardware and the precision, and check that the save folder can be written."""
     cpu = f"{torch.get_num_threads()} CPU threads, {psutil.virtual_memory().available / 1e9:.1f} GB of memory free"
-    messages = [f"{gpu()}, {cpu}" if torch.cuda.is_available() else cpu]
+    messages = [f"{gpu()}, {cpu}" if default_device().type != "cpu" else cpu]
     if hasattr(run, "cfg"):
         run.accelerator = build_accelerator(run.cfg.optim)
         folder = Path(run.cfg.ckpts.save_dir)
@@ -92,7 +93,9 @@ def machine(run: RunUnderTest) -> str:
 
 
 def gpu() -> str:
-    """Describe the GPU and its free memory in GB."""
+    """Describe the GPU, a CUDA one with its free memory in GB."""
+    if not torch.cuda.is_available():
+        return f"{default_device().type} device"
     free, total = torch.cuda.mem_get_info()
     return f"{torch.cuda.get_device_name()} with {free / 1e9:.1f} of {total / 1e9:.1f} GB free"
 

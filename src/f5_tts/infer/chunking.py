@@ -31,6 +31,12 @@ def split_text(text: str, max_bytes: int) -> list[str]:
     return [chunk.strip() for chunk in chunks if chunk]
 
 
+def split_for_stream(text: str, max_bytes: int) -> list[str]:
+    """Split a text as `split_text` does, but for a first chunk of a quarter of that size: it is spoken sooner."""
+    first, *rest = split_text(text, max_bytes // 4)
+    return [first, *(split_text("".join(map(with_trailing_space, rest)), max_bytes) if rest else [])]
+
+
 def chunk_size(reference_text: str, reference_s: float, speed: float) -> int:
     """Compute the bytes of text that fit into MAX_TOTAL_S minus the reference, at its speaking rate times `speed`."""
     return int(num_bytes(reference_text) / reference_s * (MAX_TOTAL_S - reference_s) * speed)

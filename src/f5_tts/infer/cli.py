@@ -52,7 +52,7 @@ TEXT_FLAGS = {
     "-w/--output_file": "default: infer_cli_<date>_<time>.wav",
     "--vocoder_name": "default: the config's model.vocoder.name",
     "--trim": "how recordings are trimmed: upstream or ours, instead of the config's infer.trim",
-    "--device": "cpu, cuda, cuda:1, mps, ...; default: a GPU if there is one",
+    "--device": "cpu, cuda, cuda:1, xpu, mps, ...; default: a GPU if there is one",
 }
 SWITCHES = {
     "--save_chunk": "also write each chunk, into <output_dir>/<output_file>_chunks",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,6 +16,11 @@ from f5_tts.model.cfm import CFM
 from f5_tts.model.vocoders.griffin_lim import GriffinLim
 from f5_tts.model.vocoders.vocos import Vocos, fetch_vocos, read_vocos
 
+ACCELERATORS: dict[str, Callable[[], bool]] = {
+    "cuda": torch.cuda.is_available,
+    "xpu": torch.xpu.is_available,
+    "mps": torch.backends.mps.is_available,
+}  # kind of device, in the order in which they are taken -> whether this machine has one
 BACKBONES: dict[str, type[DiT] | type[UNetT]] = {"DiT": DiT, "UNetT": UNetT}
 
 
@@ -61,20 +67,25 @@ def build_vocoder(model: ModelConfig) -> GriffinLim | Vocos:
     return read_vocos(folder, mel_spec)
 
 
+def default_device(accelerators: Mapping[str, Callable[[], bool]] = ACCELERATORS) -> torch.device:
+    """Return the first kind of accelerator that this machine has, else the CPU."""
+    return torch.device(next((kind for kind, is_available in accelerators.items() if is_available()), "cpu"))
+
+
 def find_device(name: str | None, key: str | None = None) -> torch.device:
-    """Return the device of this name, by default a GPU if there is one.
+    """Return the device of this name, by default the one that `default_device` chooses.
 
     Raises ValueError if it cannot be used, before a library falls back to another one; `key` is the config key, for
     messages.
     """
     if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return default_device()
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, TypeError) as error:  # AssertionError: torch was built without CUDA
         reason = str(error).partition("\n")[0]
         setting = f"device {name}" if key is None else f"{key}={name}"
-        advice = "leave it out, or say cpu, cuda or mps" if key is None else "cpu always works"
+        advice = f"leave it out, or say cpu, {', '.join(ACCELERATORS)}" if key is None else "cpu always works"
         raise ValueError(f"{setting} cannot be used here ({reason}); {advice}") from error
     return device

@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 
 from f5_tts.config.schema import OptimConfig
+from f5_tts.model.build import default_device
 from f5_tts.model.cfm import CFM
 
 PRECISIONS = ("no", "fp16", "bf16")
@@ -26,7 +27,7 @@ def build_accelerator(optim: OptimConfig) -> Accelerator:
     """
     check_launch(os.environ)
     torch.set_float32_matmul_precision("high" if optim.tf32 else "highest")
-    chosen_precision, on_cpu = precision(optim), not torch.cuda.is_available()
+    chosen_precision, on_cpu = precision(optim), default_device().type == "cpu"
     accelerator = Accelerator(mixed_precision=chosen_precision, cpu=on_cpu)
     if optim.shard and accelerator.num_processes == 1:
         raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import NoReturn
 
 from f5_tts.config.load import load_config
 from f5_tts.config.schema import TrainConfig, vocab_path
@@ -81,5 +82,10 @@ def main(argv: list[str]) -> bool:
     return train(load_config(argv, default="F5TTS_v1_Base", schema=TrainConfig))
 
 
-if __name__ == "__main__":
+def command() -> NoReturn:
+    """Run the command with the arguments of the process."""
     run_command(main, sys.argv[1:])
+
+
+if __name__ == "__main__":
+    command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from f5_tts.config.load import load_config
 from f5_tts.config.schema import RLTrainConfig
@@ -96,5 +97,10 @@ def main(argv: list[str]) -> bool:
     return train_rl(load_config(argv, default="F5TTS_RL", schema=RLTrainConfig))
 
 
-if __name__ == "__main__":
+def command() -> NoReturn:
+    """Run the command with the arguments of the process."""
     run_command(main, sys.argv[1:])
+
+
+if __name__ == "__main__":
+    command()
