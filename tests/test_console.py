@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import io
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 
 import pytest
 from tqdm import tqdm
 
-from f5_tts.console import escape_controls, make_output_safe
+from f5_tts.console import escape_controls, filter_writes, make_output_safe
 
 TITLE, CLEAR, BELL = "\033]0;you are hacked\a", "\033[2J", "\a"
 
@@ -59,6 +61,18 @@ def test_a_second_call_changes_nothing():
         make_output_safe()
         print("\\ \033")
     assert stdout.getvalue() == b"\\ \\x1b\n"
+
+
+def test_a_stream_that_can_no_longer_be_written_is_said_on_the_other_one_and_ends_nothing():
+    reading, writing = os.pipe()
+    os.close(reading)
+    other = io.StringIO()
+    with suppress(BrokenPipeError), os.fdopen(writing, "w") as gone:
+        assert isinstance(gone, io.TextIOWrapper)
+        filter_writes(gone, other)
+        for _ in range(3):
+            print("a line", file=gone, flush=True)
+    assert re.fullmatch(r"warning: .* cannot be written \(.*Broken pipe\): its output is lost\n", other.getvalue())
 
 
 PROGRAM = """

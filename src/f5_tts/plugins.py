@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 USERS_CODE = "code of your own"  # what is said of sys.exit where it is not known which code it was
@@ -35,11 +37,32 @@ def import_attribute(name: str, key: str) -> Any:
 
 @contextmanager
 def exit_is_error(code: str) -> Iterator[None]:
-    """Turn sys.exit in the body into ValueError that names the code, so that a run never ends as if it was finished."""
+    """Turn sys.exit in the body into ValueError that names the code, so that a run never ends as if it was finished.
+
+    So are other ends that are no Exception, such as asyncio.CancelledError; Ctrl-C stays what it is.
+    """
     try:
         yield
+    except (Exception, KeyboardInterrupt, GeneratorExit):
+        raise
     except SystemExit as end:
         raise ValueError(
             f"{code} called sys.exit({'' if end.code is None else repr(end.code)}), which would end the run: raise an "
             "error instead"
         ) from end
+    except BaseException as end:
+        raise ValueError(f"{code} raised {type(end).__name__}: {end}") from end
+
+
+@contextmanager
+def same_working_dir() -> Iterator[None]:
+    """Restore the working directory after the body, since the paths of a run may be relative to it."""
+    before = None
+    with suppress(OSError):  # it may have been removed
+        before = Path.cwd()
+    try:
+        yield
+    finally:
+        if before is not None:
+            with suppress(OSError):
+                os.chdir(before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
@@ -50,6 +51,20 @@ class Exits(Fails):
         sys.exit(0)
 
 
+class Cancels(Fails):
+    """Raises what is no Exception, as a library for the network does."""
+
+    def fail(self) -> None:
+        raise asyncio.CancelledError("the pool is closed")
+
+
+class Moves(Fails):
+    """Changes the working directory in place of failing."""
+
+    def fail(self) -> None:
+        os.chdir("/")
+
+
 class Waits(Fails):
     """Never answers."""
 
@@ -86,6 +101,7 @@ def arguments(tmp_path_factory, tiny) -> Iterator[Callable[[str, Path], list[str
     [
         ("Fails", r"raised KeyError: 'voice' \(.*test_ends\.py, line \d+; F5_TTS_TRACE=1 shows"),
         ("Exits", r"called sys\.exit\(0\), which would end the run"),
+        pytest.param("Cancels", "raised CancelledError: the pool is closed", marks=pytest.mark.soak),
     ],
 )
 def test_a_reward_that_fails_or_exits_is_named_and_the_same_command_goes_on_bit_for_bit(
@@ -102,6 +118,12 @@ def test_a_reward_that_fails_or_exits_is_named_and_the_same_command_goes_on_bit_
         assert train_rl.main([*arguments(reward, folder), *OLD_POLICY])
     assert without_times(ended) == without_times(whole)
     assert_equal(ended / "model_last.pt", whole / "model_last.pt")
+
+
+def test_a_reward_that_changes_the_working_directory_moves_no_path_of_the_run(arguments, tmp_path, monkeypatch):
+    monkeypatch.setenv("FAILED", str(tmp_path / "moved"))
+    assert train_rl.main(arguments("Moves", Path("run_in_a_relative_folder")))
+    assert (tmp_path / "moved").exists() and read(Path("run_in_a_relative_folder") / "model_last.pt")["update"] == 4
 
 
 @pytest.mark.timeout(300)

@@ -20,6 +20,8 @@ from packaging.requirements import Requirement
 
 from f5_tts.config.load import compose_config, config_names, schema_of
 from f5_tts.config.schema import RLTrainConfig, TrainConfig
+from f5_tts.doctor.checks import Check, run_check
+from f5_tts.doctor.context import RunUnderTest
 from f5_tts.doctor.rewards import max_group_sum
 from f5_tts.doctor.run_setup import evenly_spaced, libraries
 from f5_tts.doctor.update import disk
@@ -272,6 +274,14 @@ def test_a_reward_that_raises_is_one_line_and_drawing_and_learning_are_tried(exa
     assert "ward_rewards.py, line 9" in message
     assert states(seen, "--") == ["advantages", "cost"]
     assert [seen[name][0] for name in ("rollout", "ratio", "gradient")] == ["ok"] * 3
+
+
+def test_code_of_the_users_that_exits_fails_its_check_and_the_doctor_goes_on():
+    def exits(run: RunUnderTest) -> str:
+        sys.exit(0)
+
+    state, text = run_check(Check(exits), RunUnderTest("F5TTS_Mini_RL"))
+    assert state == "FAIL" and "code of your own called sys.exit(0)" in text
 
 
 def test_each_reward_is_tried_whatever_is_wrong_with_the_one_before(examine, tuned):

@@ -58,7 +58,7 @@ def squared_error(policy: CFM, item: Tensor) -> Iterator[LossOutput]:
 
 @pytest.fixture(autouse=True)
 def own_signals() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -464,7 +464,7 @@ def test_a_resumed_run_has_no_second_start(tmp_path):
 # --- stops ---
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_stop_is_obeyed_after_the_update_and_saved(tmp_path, number: signal.Signals):
     def interrupted(policy: CFM, item: Tensor) -> Iterator[LossOutput]:
         if run.state.update == 1:
@@ -505,6 +505,18 @@ def test_a_run_that_reached_its_total_is_finished_even_if_it_was_asked_to_stop(t
         yield from squared_error(policy, item)
 
     assert Run(tmp_path).fit([points((1.0, 1.0))], interrupted, total=1) is True
+
+
+def test_the_end_of_a_terminal_stays_ignored_where_it_is(tmp_path):
+    """nohup starts a program so."""
+
+    def hangs_up(policy: CFM, item: Tensor) -> Iterator[LossOutput]:
+        os.kill(os.getpid(), signal.SIGHUP)
+        yield from squared_error(policy, item)
+
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    run = Run(tmp_path)
+    assert run.fit([points((1.0, 1.0))] * 3, hangs_up) and run.state.update == 3
 
 
 def test_after_a_run_signals_do_what_they_did_before(tmp_path):

@@ -14,6 +14,7 @@ from f5_tts.doctor.context import RunUnderTest, one_line_error
 from f5_tts.doctor.rewards import advantages, rewards
 from f5_tts.doctor.run_setup import checkpoint, config, data, machine, packages
 from f5_tts.doctor.update import cost, gradient, ratio, rollout
+from f5_tts.plugins import USERS_CODE, exit_is_error
 
 
 class Check(NamedTuple):
@@ -82,7 +83,7 @@ def run_check(check: Check, run: RunUnderTest) -> tuple[str, str]:
     if missing:
         return "--", f"skipped: needs {', '.join(dict.fromkeys(missing))}"
     try:
-        with redirect_stdout(sys.stderr):
+        with redirect_stdout(sys.stderr), exit_is_error(USERS_CODE):
             return "ok", check.check(run)
     except Exception as error:  # libraries and a user's own code may raise anything
         if os.environ.get("F5_TTS_TRACE") == "1":

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from f5_tts.config.schema import ProviderConfig
 from f5_tts.entrypoint import USER_ERRORS
-from f5_tts.plugins import exit_is_error, import_attribute, is_module_attribute
+from f5_tts.plugins import exit_is_error, import_attribute, is_module_attribute, same_working_dir
 from f5_tts.rewards.remote.protocol import WorkerError
 from f5_tts.types import DifferentiableReward, Numbers, ProviderScores, RewardInput, RewardProvider, Scores
 
@@ -92,7 +92,7 @@ def build_local_provider(name: str, config: Mapping[str, Any], config_key: str) 
         problem = wrong_keys(config, keys, f"{config_key}.config") or f"{config_key}.config: {error}"
         raise ValueError(f"{problem}; {name} takes {', '.join(keys) or 'no keys'}") from None
     try:
-        with exit_is_error(f"{config_key}: reward provider {name}"):
+        with exit_is_error(f"{config_key}: reward provider {name}"), same_working_dir():
             return as_provider(target(**config) if is_class else partial(target, **config), name, config_key)
     except TypeError as error:
         raise ValueError(f"{config_key}.config={dict(config)}: {name} cannot be built from it: {error}") from error
@@ -202,7 +202,7 @@ def name_in_errors(name: str) -> Iterator[None]:
     Errors that are sentences already, and out of memory, stay what they are.
     """
     try:
-        with exit_is_error(f"reward provider {name}"):
+        with exit_is_error(f"reward provider {name}"), same_working_dir():
             yield
     except (WorkerError, MemoryError, torch.OutOfMemoryError):
         raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from f5_tts.train.checkpoint_dir import CheckpointDir
@@ -13,17 +13,21 @@ from f5_tts.train.distributed import is_on_all_ranks
 from f5_tts.train.metrics_log import MetricsLog
 from f5_tts.train.train_state import TrainState
 
+STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
 
 class GracefulStop:
-    """Handler of Ctrl-C and SIGTERM: the first stops the run after the current update, a second one at once."""
+    """Handler of Ctrl-C, SIGTERM and SIGHUP: the first stops the run after the current update, a second one at once.
+
+    SIGHUP is the end of the terminal; where it is ignored, as under nohup, it stays so.
+    """
 
     def __init__(self, is_main: bool = True) -> None:
         self.requested, self.is_main = False, is_main
 
     def __enter__(self) -> GracefulStop:
-        self.previous_handlers = {
-            number: signal.signal(number, self.request_stop) for number in (signal.SIGINT, signal.SIGTERM)
-        }
+        handled = [number for number in STOPS if signal.getsignal(number) is not signal.SIG_IGN]
+        self.previous_handlers = {number: signal.signal(number, self.request_stop) for number in handled}
         return self
 
     def request_stop(self, number: int, frame: FrameType | None) -> None:
@@ -31,7 +35,8 @@ class GracefulStop:
         self.requested = True
         self.restore()
         if self.is_main:  # by the system's call: the signal may have come in the middle of another write
-            os.write(2, b"\nstopping after this update; a second Ctrl-C ends the run at once, without its state\n")
+            with suppress(OSError):  # the terminal may be gone
+                os.write(2, b"\nstopping after this update; a second Ctrl-C ends the run at once, without its state\n")
 
     def restore(self) -> None:
         """Restore the signal handlers that were in place before."""
