@@ -10,12 +10,15 @@ from pathlib import Path
 import pytest
 
 from f5_tts.config.checks import check
+from f5_tts.config.foreign import ABSENT_KEYS
 from f5_tts.config.load import (
     CONFIG_DIR,
     compose_config,
     compose_synthesis_config,
     config_names,
     load_config,
+    look_alikes,
+    schema_of,
     with_overrides,
 )
 from f5_tts.config.schema import ConfigError, RLTrainConfig, TrainConfig, WorkerConfig, group_size, vocab_path
@@ -602,3 +605,24 @@ def test_a_file_of_ones_own_that_makes_no_sense_is_a_sentence(tmp_path: Path, te
     (tmp_path / "own.yaml").write_text(text if "model:" in text else f"{text}\nmodel: {{}}", encoding="utf-8")
     with pytest.raises(ConfigError):
         compose_synthesis_config("F5TTS_Mini", [], str(tmp_path / "own.yaml"))
+
+
+# --- keys of other projects ---
+
+
+@pytest.mark.parametrize("key", ABSENT_KEYS)
+def test_a_key_of_the_fork_that_is_not_here_is_answered_with_what_is_so_here(key: str):
+    assert sentence(f"{key}=1") == f"{key} is not a key here: {ABSENT_KEYS[key]}; leave it out"
+
+
+@pytest.mark.parametrize(
+    ("name", "others"),
+    [
+        ("F5TTS_RL", ["F5TTS_Base", "F5TTS_Base_RL"]),
+        ("F5TTS_Base_RL", ["F5TTS_RL", "F5TTS_v1_Base"]),
+        ("E2TTS_Base_RL", []),
+        ("F5TTS_Mini", []),
+    ],
+)
+def test_configs_whose_networks_have_the_same_tensors_and_compute_something_else(name: str, others: list[str]):
+    assert look_alikes(asdict(compose_config(name, [], schema_of(name)).model)) == others

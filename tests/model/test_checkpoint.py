@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from f5_tts.config.load import compose_config
-from f5_tts.config.schema import TrainConfig
+from f5_tts.config.schema import RLTrainConfig, TrainConfig
 from f5_tts.data.tokenizer import EMILIA_VOCAB, Vocabulary, read_vocabulary
 from f5_tts.files import write_atomically
 from f5_tts.model.build import build_model
@@ -306,6 +306,20 @@ def test_a_file_that_says_nothing_of_its_weights_is_taken_with_a_notice(tmp_path
     check_spec(checkpoint(tmp_path, {"transformer.a": torch.ones(1)}), card(), messages.append)
     sentence = "does not say which model keys and vocabulary it was made with: this run's are assumed"
     assert messages == [f"{tmp_path / 'a.pt'} {sentence}"]
+
+
+def test_where_another_published_config_has_the_same_shapes_it_is_named(tmp_path):
+    sentence = "weights of F5TTS_Base or F5TTS_Base_RL have the same shapes and compute other numbers"
+    spec = ModelSpec.of(compose_config("F5TTS_RL", [], RLTrainConfig).model, Vocabulary(" a"))
+    v0 = ModelSpec.of(compose_config("F5TTS_Base", [], TrainConfig).model, Vocabulary(" a"))
+    messages: list[str] = []
+    check_spec(checkpoint(tmp_path, {"transformer.a": torch.ones(1)}), spec, messages.append)
+    assert sentence in messages[-1] and "choose that config (-cn, for inference -m)" in messages[-1]
+    check_spec(with_card(tmp_path, v0), spec, messages.append)
+    assert any("arch.pe_attn_head=1, this run has None; weights of F5TTS_Base" in message for message in messages)
+    (tmp_path / "F5TTS_v1_Base").mkdir()
+    check_spec(checkpoint(tmp_path / "F5TTS_v1_Base", {"transformer.a": torch.ones(1)}), spec, messages.append)
+    assert messages[-1].endswith("this run's are assumed")
 
 
 def test_an_export_whose_checksum_lost_its_name_is_damaged(tmp_path):

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, nan
 from typing import Any
 
@@ -9,9 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from f5_tts import rewards
 from f5_tts.config.schema import ProviderConfig
 from f5_tts.rewards.registry import build_providers, component_weights, has_word_scores, needs_words, score_all
 from f5_tts.rewards.speaker.voice_sim import VoiceSim
+from f5_tts.rewards.types import RewardInput as ForkInput
+from f5_tts.rewards.types import RewardOutput, build_fork_reward
+from f5_tts.rewards.types import RewardProvider as ForkReward
 from f5_tts.types import ProviderScores, RewardInput, Scores
 
 
@@ -203,9 +207,66 @@ def test_words_that_are_none_are_refused(words, message):
         score_all({"a": Knowing({"acc": [1, 2], **words})}, clips(2))
 
 
+class PerClip(ForkReward):
+    """Reward of the fork that gets its settings by `setup`, and gives an output for each clip."""
+
+    def __init__(self) -> None:
+        self.scale = 1.0
+
+    def setup(self, cfg: dict[str, Any] | None = None) -> None:
+        self.scale = (cfg or {})["scale"]
+
+    def compute(self, batch: list[ForkInput]) -> list[RewardOutput]:
+        totals = [self.scale * item.audio.mean() for item in batch]
+        voices = [item.speaker_ref is not None for item in batch]
+        return [RewardOutput(total, {"voice": voice}) for total, voice in zip(totals, voices, strict=True)]
+
+    def supports_language(self, lang: str) -> bool:
+        return lang == "zh"
+
+
+class Together:
+    """Reward of the fork without its base class: settings by the constructor, one output for all clips."""
+
+    def __init__(self, scale: float = 1.0) -> None:
+        self.scale = scale
+
+    def compute(self, batch: list[ForkInput]) -> RewardOutput:
+        return RewardOutput(torch.stack([self.scale * item.audio.mean() for item in batch]))
+
+
+def test_rewards_of_the_fork_score_by_compute():
+    items = [
+        replace(clips(1)[0], audio=torch.full((4,), level), language=language, reference_audio=voice)
+        for level, language, voice in ((0.5, "zh", torch.zeros(1)), (1.0, "en", None), (0.25, "auto", None))
+    ]
+    entries = [ProviderConfig(name=f"{__name__}:{name}", config={"scale": 2.0}) for name in ("PerClip", "Together")]
+    providers = build_providers(entries)
+    scores = score_all(providers, items)
+    per_clip = scores.components[f"{__name__}:PerClip.total"]
+    assert per_clip[[0, 2]].tolist() == [1.0, 0.5] and per_clip[1].isnan()  # a language that it does not support
+    assert scores.diagnostics[f"{__name__}:PerClip.voice"][[0, 2]].tolist() == [1.0, 0.0]
+    assert scores.components[f"{__name__}:Together.total"].tolist() == [1.0, 2.0, 0.5]
+    assert component_weights(entries, providers) == {f"{entry.name}.total": 1.0 for entry in entries}
+
+
+def test_the_names_that_rewards_of_the_fork_import_are_there():
+    assert (rewards.RewardProvider, rewards.RewardOutput, rewards.RewardInput) == (ForkReward, RewardOutput, ForkInput)
+
+
+def test_a_reward_of_the_fork_with_too_few_numbers_is_named():
+    class Short(Together):
+        def compute(self, batch: list[ForkInput]) -> RewardOutput:
+            return RewardOutput(torch.ones(1))
+
+    with pytest.raises(ValueError, match=r"reward provider short .*compute gave 1 numbers for 2 clips"):
+        score_all({"short": build_fork_reward(Short, {})}, clips(2))
+
+
 @pytest.mark.parametrize(
     "name, config, message",
     [
+        ("wespeaker_sim", {"cache_dir": "a"}, r"config\.cache_dir \(embeddings of references are cached in memory"),
         (f"{__name__}:Loudness", {}, r"providers\.0\.name: module .* has no class or function 'Loudness'"),
         (f"{__name__}:NOT_CALLABLE", {}, r"has no class or function 'NOT_CALLABLE'"),
         (f"{__name__}:Mute", {}, r"cannot score: it needs a method score\(inputs\), or to be a function"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import is_dataclass
 from functools import cache
@@ -21,6 +22,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
 from f5_tts.config.checks import check, require
+from f5_tts.config.foreign import ABSENT_KEYS
 from f5_tts.config.schema import (
     PATH,
     ConfigError,
@@ -33,6 +35,7 @@ from f5_tts.config.schema import (
 from f5_tts.files import expand_path, expand_texts, user_path
 
 CONFIG_DIR = Path(__file__).parents[1] / "configs"
+WITHOUT_TENSORS = {"text_mask_padding", "pe_attn_head"}  # keys of model.arch that change what the same tensors compute
 MAX_CONFIG_CHARS = 100_000  # characters
 OLD_NAMES = {"F5-TTS": "F5TTS_Base", "E2-TTS": "E2TTS_Base"}  # names of models in old programs
 MAX_YAML_ALIASES = 20  # nested aliases expand exponentially
@@ -363,7 +366,12 @@ def children(node: Any) -> dict[str, Any]:
 
 
 def unknown_key(cfg: Node, key: str, name: str) -> ConfigError:
-    """Build the error for a key that does not exist, with the most similar key or else the keys of its section."""
+    """Build the error for a key that does not exist, with the most similar key or else the keys of its section.
+
+    Of a key of the guide's fork it says what is so here.
+    """
+    if key in ABSENT_KEYS:
+        return ConfigError(f"{key} is not a key here: {ABSENT_KEYS[key]}; leave it out")
     paths = key_paths(cfg)
     parents = {path for path in map(parent_key, paths) if key.startswith(f"{path}.")}
     hint = nearest(key, [path for path in paths if path not in parents], cutoff=0.75)
@@ -377,6 +385,18 @@ def unknown_key(cfg: Node, key: str, name: str) -> ConfigError:
 def parent_key(key: str) -> str:
     """Return a dotted key without its last part."""
     return key.rpartition(".")[0]
+
+
+def look_alikes(model: Mapping[str, Any]) -> list[str]:
+    """Return the configs whose networks have the same tensors as this section `model`, and compute something else."""
+    names = []
+    for name in config_names():
+        other = yaml.safe_load((CONFIG_DIR / f"{name}.yaml").read_text(encoding="utf-8"))["model"]
+        others = {key: value for key, value in other["arch"].items() if key in model["arch"]}
+        differing = {key for key, value in others.items() if value != model["arch"][key]}
+        if differing and differing <= WITHOUT_TENSORS and other["backbone"] == model["backbone"]:
+            names.append(name)
+    return names
 
 
 def nearest(word: str, known: list[str], cutoff: float) -> str:

@@ -73,12 +73,12 @@ def default_device(accelerators: Mapping[str, Callable[[], bool]] = ACCELERATORS
 
 
 def find_device(name: str | None, key: str | None = None) -> torch.device:
-    """Return the device of this name, by default the one that `default_device` chooses.
+    """Return the device of this name; None and "auto" mean the one that `default_device` chooses.
 
     Raises ValueError if it cannot be used, before a library falls back to another one; `key` is the config key, for
     messages.
     """
-    if name is None:
+    if name in (None, "auto"):
         return default_device()
     try:
         device = torch.device(name)

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from f5_tts.config.load import WITHOUT_TENSORS, look_alikes
 from f5_tts.config.schema import ModelConfig
 from f5_tts.data.tokenizer import Vocabulary, with_space
 from f5_tts.files import write_atomically
@@ -258,7 +259,10 @@ def check_spec(checkpoint: Checkpoint, spec: ModelSpec, log: Callable[[str], Non
     """
     saved = checkpoint.spec
     if saved is None:
-        log(f"{checkpoint.path} does not say which model keys and vocabulary it was made with: this run's are assumed")
+        log(
+            f"{checkpoint.path} does not say which model keys and vocabulary it was made with: this run's are assumed"
+            f"{other_configs(spec) if spec.model['name'] not in checkpoint.path.parts else ''}"
+        )
         return
     if saved.vocabulary != spec.vocabulary:
         mismatch = describe_vocab_mismatch(spec.vocabulary, saved.vocabulary)
@@ -268,8 +272,19 @@ def check_spec(checkpoint: Checkpoint, spec: ModelSpec, log: Callable[[str], Non
         if saved_keys.get(key) != current_keys.get(key):
             log(
                 f"{checkpoint.path} was made with model.{key}={saved_keys.get(key)}, this run has "
-                f"{current_keys.get(key)}"
+                f"{current_keys.get(key)}{other_configs(spec) if key.rpartition('.')[2] in WITHOUT_TENSORS else ''}"
             )
+
+
+def other_configs(spec: ModelSpec) -> str:
+    """Name the configs whose weights have the shapes of this one and mean something else; return "" without any."""
+    names = look_alikes(spec.model)
+    return (
+        f"; weights of {' or '.join(names)} have the same shapes and compute other numbers: if these are such, choose "
+        "that config (-cn, for inference -m)"
+        if names
+        else ""
+    )
 
 
 def num_symbols(weights: Mapping[str, Tensor]) -> int:

@@ -15,10 +15,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from f5_tts.config.foreign import ABSENT_REWARD_KEYS
 from f5_tts.config.schema import ProviderConfig
 from f5_tts.entrypoint import USER_ERRORS
 from f5_tts.plugins import exit_is_error, import_attribute, is_module_attribute, same_working_dir
 from f5_tts.rewards.remote.protocol import WorkerError
+from f5_tts.rewards.types import build_fork_reward, is_fork_reward
 from f5_tts.types import DifferentiableReward, Numbers, ProviderScores, RewardInput, RewardProvider, Scores
 
 PROVIDERS = {
@@ -84,6 +86,9 @@ def build_local_provider(name: str, config: Mapping[str, Any], config_key: str) 
     """
     target = find_provider(name, config_key)
     is_class = inspect.isclass(target)
+    if is_fork_reward(target):
+        with exit_is_error(f"{config_key}: reward provider {name}"):
+            return build_fork_reward(target, config)
     signature = inspect.signature(target)
     try:
         signature.bind(*([] if is_class else [[]]), **config)
@@ -102,7 +107,9 @@ def wrong_keys(config: Mapping[str, Any], keys: Sequence[str], config_key: str) 
     """Name the unknown config keys, each with the most similar known one; return an empty string if all are known."""
     suggestions = {key: difflib.get_close_matches(key, keys, n=1) for key in config if key not in keys}
     hints = (
-        f"{config_key}.{key}" + (f" (did you mean {matches[0]}?)" if matches else "")
+        f"{config_key}.{key}"
+        + (f" ({ABSENT_REWARD_KEYS[key]})" if key in ABSENT_REWARD_KEYS else "")
+        + (f" (did you mean {matches[0]}?)" if matches else "")
         for key, matches in suggestions.items()
     )
     return f"unknown key {', '.join(hints)}" if suggestions else ""
