@@ -85,7 +85,7 @@ def fit(
     if state.update >= context.total:
         beyond = "" if state.update == context.total else f", and is at update {state.update}"
         run = f"this run ({state.describe_run()}){beyond}"
-        print(f"{checkpoints.path} holds all {context.total} updates of {run}: nothing left to do")
+        accelerator.print(f"{checkpoints.path} holds all {context.total} updates of {run}: nothing left to do")
         return True
     oom_retry = OomRetry(metrics_log.write_line, can_retry=not optim.shard)
     accelerator.wait_for_everyone()  # until all ranks have read their checkpoint

@@ -70,21 +70,21 @@ def build_stage2(cfg: RLTrainConfig, accelerator: Accelerator) -> Stage2:
     Rewards are built before the models, which take longer, so that a wrong setting of a reward is reported early.
     Raises FileNotFoundError when there is no checkpoint: stage 2 starts from a trained model.
     """
-    is_main, world_size = accelerator.is_main_process, accelerator.num_processes
+    is_main, world_size, log = accelerator.is_main_process, accelerator.num_processes, accelerator.print
     checkpoints = CheckpointDir(cfg.ckpts, is_main, cfg.optim.shard)
     checkpoints.prepare()
-    make_optimizer = choose_optimizer(cfg.optim, accelerator.device)
+    make_optimizer = choose_optimizer(cfg.optim, accelerator.device, log)
     tracker = build_tracker(cfg) if is_main else None
-    plan, vocabulary = build_plan(cfg), build_vocabulary(cfg)
-    checkpoint = find_start(cfg, checkpoints)
+    plan, vocabulary = build_plan(cfg, log), build_vocabulary(cfg)
+    checkpoint = find_start(cfg, checkpoints, log)
     check_window(cfg.rl)
-    print(describe_rollouts(cfg, len(plan.frames(0)), world_size))
+    log(describe_rollouts(cfg, len(plan.frames(0)), world_size))
     total = count_updates(plan, cfg.optim, cfg.rl.updates_per_rollout, world_size)
     check_schedule(cfg.optim, total)
     scorer = build_scorer(cfg.model, cfg.rl)
     initial = initial_weights(checkpoint)
-    models = build_models(cfg, initial, vocabulary, total, make_optimizer, accelerator)
-    advantage = build_advantage(scorer, cfg.rl)
+    models = build_models(cfg, initial, vocabulary, total, make_optimizer, accelerator, log)
+    advantage = build_advantage(scorer, cfg.rl, log)
     best = build_best(cfg)
     models.state.stateful |= {
         name: component
@@ -92,7 +92,7 @@ def build_stage2(cfg: RLTrainConfig, accelerator: Accelerator) -> Stage2:
         if isinstance(component, Stateful)
     }
     models.state.settings |= describe_rows(plan.dataset.rows)
-    models.state.resume(checkpoint)
+    models.state.resume(checkpoint, log)
     models.state.initial_weights = checkpoint.payload.get("origin")
     checkpoints.save_initial_weights(models.state)
     return Stage2(

@@ -36,12 +36,12 @@ def train(cfg: TrainConfig) -> bool:
     Returns False when the user stopped the run early.
     """
     accelerator = build_accelerator(cfg.optim)
-    is_main = accelerator.is_main_process
+    is_main, log = accelerator.is_main_process, accelerator.print
     checkpoints = CheckpointDir(cfg.ckpts, is_main, cfg.optim.shard)
     checkpoints.prepare()
-    make_optimizer = choose_optimizer(cfg.optim, accelerator.device)
+    make_optimizer = choose_optimizer(cfg.optim, accelerator.device, log)
     tracker = build_tracker(cfg) if is_main else None
-    plan, vocabulary = build_plan(cfg), build_vocabulary(cfg)
+    plan, vocabulary = build_plan(cfg, log), build_vocabulary(cfg)
     world_size, spec = accelerator.num_processes, cfg.model.mel_spec
     total = count_updates(plan, cfg.optim, world_size=world_size)
     check_schedule(cfg.optim, total)
@@ -49,14 +49,14 @@ def train(cfg: TrainConfig) -> bool:
     model = build_stage1_model(cfg, vocabulary)
     if checkpoint is None:
         require_space(vocabulary, f"vocabulary {vocab_path(cfg)}")
-        print(f"no checkpoint in {checkpoints.path}: training from random weights")
+        log(f"no checkpoint in {checkpoints.path}: training from random weights")
         init_bias_to_mean_mel(model, plan)
     policy = prepare_model(model, accelerator)
     state = build_train_state(cfg, model, vocabulary, total, make_optimizer, world_size)
     state.settings |= describe_rows(plan.dataset.rows)
     register_grad_scaler(state, accelerator)
     if checkpoint is not None:
-        state.resume(checkpoint)
+        state.resume(checkpoint, log)
     epoch = epoch_counter(plan)
     log_settings = {"first": state.update, "total": total, "title": cfg.model.objective, "writes": is_main}
     metrics_log = MetricsLog(
