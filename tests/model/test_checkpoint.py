@@ -138,6 +138,63 @@ def test_published_files_load_without_their_prefix_counters_and_mel_buffers(suff
     torch.testing.assert_close(read_checkpoint(path).weights, dict(model.state_dict()), atol=0, rtol=0)
 
 
+WRAPPED = {  # prefix in the file -> what is said of it
+    "module.": "module. (DistributedDataParallel)",
+    "_orig_mod.": "_orig_mod. (torch.compile)",
+    "module._orig_mod.": "module. (DistributedDataParallel), _orig_mod. (torch.compile)",
+    "ema_model._orig_mod.module.": "ema_model. (EMA), _orig_mod. (torch.compile), module. (DistributedDataParallel)",
+    "online_model.": "online_model. (EMA)",
+    "": "",
+}
+
+
+@pytest.mark.parametrize("kind", ["model_state_dict", "ema_model_state_dict", "bare"])
+@pytest.mark.parametrize("prefix", WRAPPED)
+def test_wrappers_are_left_out_of_names_and_said(prefix, kind, golden_model, tmp_path):
+    model, messages = golden_model("dit_v1"), []
+    named = {f"{prefix}{name}": value + 1 for name, value in model.state_dict().items()}
+    torch.save(named if kind == "bare" else {kind: named}, tmp_path / "a.pt")
+    expected = {name: value + 1 for name, value in model.state_dict().items()}
+    load_weights(model, read_checkpoint(tmp_path / "a.pt"), log=messages.append)
+    assert (
+        messages
+        == [
+            f"{tmp_path / 'a.pt'} was saved from inside a wrapper: the prefixes {WRAPPED[prefix]} are left "
+            "out of its names"
+        ][: bool(prefix)]
+    )
+    torch.testing.assert_close(dict(model.state_dict()), expected, atol=0, rtol=0)
+
+
+def test_of_an_average_beside_the_model_that_it_is_of_the_average_counts(tmp_path):
+    both = {"ema_model.transformer.a": torch.ones(1), "online_model.transformer.a": torch.zeros(1)}
+    torch.save({"ema_model_state_dict": both}, tmp_path / "a.pt")
+    assert read_checkpoint(tmp_path / "a.pt").weights["transformer.a"] == 1
+
+
+def test_the_first_bytes_tell_the_format_not_the_name(golden_model, tmp_path):
+    weights = dict(golden_model("dit_v1").state_dict())
+    save_file(published(weights), tmp_path / "a.pt")
+    torch.save({"model_state_dict": weights}, tmp_path / "b.safetensors")
+    for name in ("a.pt", "b.safetensors"):
+        torch.testing.assert_close(read_checkpoint(tmp_path / name).weights, weights, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        (lambda name: f"generator.{name}", "the prefix 'generator.' of them makes the difference"),
+        (lambda name: name.removeprefix("transformer."), "the prefix 'transformer.' of those of this model makes the"),
+        (lambda name: f"x{len(name)}.{name}", "it is the file of another kind of model"),
+    ],
+)
+def test_other_names_are_not_blamed_on_the_config(change, cause, golden_model, tmp_path):
+    model = golden_model("dit_v1")
+    named = {change(name): value for name, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match=f"none of its tensors has a name of this model; {cause}"):
+        load_weights(model, checkpoint(tmp_path, named), log=nothing_said)
+
+
 def test_weights_come_back_in_single_precision(tmp_path):
     write_checkpoint(tmp_path / "a.pt", {"model_state_dict": {"transformer.a": torch.ones(2, dtype=torch.bfloat16)}})
     assert read_checkpoint(tmp_path / "a.pt").weights["transformer.a"].dtype == torch.float32

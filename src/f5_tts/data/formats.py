@@ -144,7 +144,7 @@ def positional_entries(records: Sequence[Record], folder: Path) -> list[Entry]:
 
 def is_recording(record: Record, folder: Path) -> bool:
     """Check whether the first field of a row names a recording that is there."""
-    return find_recording(record.fields[0], folder).is_file()
+    return exists(find_recording(record.fields[0], folder))
 
 
 def find_recording(name: str, folder: Path) -> Path:

@@ -46,7 +46,7 @@ def load_synthesizer(
 
 def choose_weights(checkpoint: Checkpoint, use_ema: bool | None) -> Checkpoint:
     """Return the checkpoint with its averaged or raw weights; a file of bare weights has one kind only."""
-    if use_ema is None or checkpoint.path.suffix == ".safetensors":
+    if use_ema is None or checkpoint.is_bare:
         return checkpoint.with_weights()
     return checkpoint.with_weights("ema" if use_ema else "raw")
 

@@ -25,13 +25,21 @@ from f5_tts.files import write_atomically
 from f5_tts.model.cfm import CFM
 from f5_tts.model.lora import merged_weights, with_zero_adapters
 from f5_tts.model.payload import EMA, RAW, check_payload
-from f5_tts.model.safe_load import checksum, read_file
+from f5_tts.model.safe_load import checksum, is_safetensors, read_file
 
 LAST = "model_last.pt"  # the newest state of a run
 BEST = "model_best.pt"  # the state with the best validation
 EMA_PREFIX = "ema_model."
 HEAD = "transformer.proj_out_ln_sig."
 TEXT_EMBEDDING = "transformer.text_embed.text_embed.weight"  # one row per symbol, and one for the filler
+WRAPPERS = {  # names that wrappers of a model put before or into the names of its tensors
+    "module": "DistributedDataParallel",
+    "_orig_mod": "torch.compile",
+    "_fsdp_wrapped_module": "FSDP",
+    "_checkpoint_wrapped_module": "checkpointing of activations",
+    "online_model": "EMA",
+    "ema_model": "EMA",
+}
 NOT_WEIGHTS = ("initted", "step", "update", "mel_spec.")  # other entries of published files
 SPEC_KEYS = ("backbone", "tokenizer", "arch", "mel_spec")  # keys of `model` that determine what the weights mean
 PROVENANCE_KEYS = (
@@ -75,6 +83,7 @@ class Checkpoint:
     weights: dict[str, Tensor]
     payload: dict[str, Any]  # optimizer_state_dict, update, ...; for bare weights the EMA weights only
     weights_kind: str = "raw"  # which weights `weights` holds: raw or ema
+    is_bare: bool = False  # the file holds tensors alone
 
     @property
     def has_head(self) -> bool:
@@ -162,20 +171,23 @@ def read_checkpoint(path: Path) -> Checkpoint:
         ValueError: the file is damaged, holds no weights, or holds more than tensors and plain values.
     """
     payload = read_file(path)
-    if path.suffix == ".safetensors":
-        payload = {EMA: payload, **read_header(path, payload)}
     contents = payload if isinstance(payload, dict) else {}
+    if is_bare := bool(contents) and all(isinstance(value, Tensor) for value in contents.values()):
+        contents = {EMA: contents, **(read_header(path, contents) if is_safetensors(path) else {})}
     kinds = [key for key in (RAW, EMA) if isinstance(contents.get(key), dict) and contents[key]]
     if not kinds:
-        raise ValueError(f"{path} holds neither {RAW} nor {EMA}")
+        entries = f"; its entries are {', '.join(map(str, contents))[:200]}" if contents else ""
+        raise ValueError(f"{path} holds neither {RAW} nor {EMA}, and is no state dict by itself{entries}")
     check_payload(contents, path)
     weights, weights_kind = contents[kinds[0]], "raw" if kinds[0] == RAW else "ema"
-    return Checkpoint(path=path, weights=strip_wrappers(weights), weights_kind=weights_kind, payload=contents)
+    return Checkpoint(
+        path=path, weights=strip_wrappers(weights), weights_kind=weights_kind, payload=contents, is_bare=is_bare
+    )
 
 
 def read_specification(path: Path) -> Checkpoint:
     """Read a checkpoint without its weights: of a safetensors file the header alone, unchecked."""
-    if path.suffix != ".safetensors":
+    if not (path.is_file() and is_safetensors(path)):
         return replace(read_checkpoint(path), weights={})
     try:
         with safe_open(path, framework="pt") as file:
@@ -186,10 +198,26 @@ def read_specification(path: Path) -> Checkpoint:
 
 
 def strip_wrappers(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights in float32 by the model's own names, without EMA prefix, counters and old mel buffers."""
-    named = {name.removeprefix(EMA_PREFIX): value for name, value in weights.items()}
+    """Return weights in float32 by the model's own names, without wrappers, counters and old mel buffers.
+
+    Of an average beside the model that it is of, the average is taken.
+    """
+    averages_last = sorted(weights, key=lambda name: "online_model" not in name.split("."))
+    named = {plain_name(name): weights[name] for name in averages_last}
     model_weights = {name: value for name, value in named.items() if not name.startswith(NOT_WEIGHTS)}
     return {name: value.float() if value.is_floating_point() else value for name, value in model_weights.items()}
+
+
+def plain_name(name: str) -> str:
+    """Return the name of a tensor without what wrappers of the model put into it."""
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
+
+
+def describe_wrappers(checkpoint: Checkpoint) -> str:
+    """Describe the wrappers in the names of a file's weights; a published file has the prefix of an EMA alone."""
+    weights = checkpoint.payload.get(RAW if checkpoint.weights_kind == "raw" else EMA, {})
+    found = dict.fromkeys(part for name in weights for part in name.split(".") if part in WRAPPERS)
+    return "" if set(found) <= {"ema_model"} else ", ".join(f"{name}. ({WRAPPERS[name]})" for name in found)
 
 
 def load_weights(model: CFM, checkpoint: Checkpoint, log: Callable[[str], None] = print) -> None:
@@ -207,6 +235,8 @@ def match_weights(model: CFM, checkpoint: Checkpoint, log: Callable[[str], None]
             infinity.
     """
     weights, current = dict(checkpoint.weights), merged_weights(model)
+    if wrappers := describe_wrappers(checkpoint):
+        log(f"{checkpoint.path} was saved from inside a wrapper: the prefixes {wrappers} are left out of its names")
     if non_finite := [name for name, value in weights.items() if not value.isfinite().all()]:
         raise ValueError(f"{checkpoint.path} holds numbers that are NaN or infinite, in {', '.join(non_finite[:3])}")
     if model.is_gaussian and not checkpoint.has_head:
@@ -236,7 +266,10 @@ def mismatches(current: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> 
 
 
 def explain_mismatch(current: Mapping[str, Tensor], weights: Mapping[str, Tensor], mismatched: list[str]) -> str:
-    """Explain why weights do not fit: another vocabulary size if nothing else differs, else another config."""
+    """Explain why weights do not fit: other names, another vocabulary size alone, else another config."""
+    if not current.keys() & weights.keys():
+        prefix = other_prefix(current, weights)
+        return f"none of its tensors has a name of this model; {prefix}"
     if len(mismatched) == 1 and mismatched[0].startswith(TEXT_EMBEDDING) and TEXT_EMBEDDING in weights:
         num_current, num_saved = num_symbols(current), num_symbols(weights)
         return (
@@ -247,6 +280,16 @@ def explain_mismatch(current: Mapping[str, Tensor], weights: Mapping[str, Tensor
         "it was trained with another model.arch, model.mel_spec or vocabulary; choose its config (-cn, for inference "
         "-m)"
     )
+
+
+def other_prefix(current: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str:
+    """Explain names of which none is the model's: by a prefix, where that is all that differs."""
+    for longer, shorter, whose in ((weights, current, "them"), (current, weights, "those of this model")):
+        prefixes = {name.removesuffix(end) for end in list(shorter)[:1] for name in longer if name.endswith(f".{end}")}
+        for prefix in prefixes:
+            if all(prefix + name in longer for name in shorter):
+                return f"the prefix {prefix!r} of {whose} makes the difference: save it under the names of F5-TTS"
+    return "it is the file of another kind of model"
 
 
 def check_spec(checkpoint: Checkpoint, spec: ModelSpec, log: Callable[[str], None] = print) -> None:

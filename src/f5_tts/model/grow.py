@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from f5_tts.data.tokenizer import EMILIA_VOCAB, read_vocabulary
-from f5_tts.model.checkpoint import PROVENANCE_KEYS, TEXT_EMBEDDING, Checkpoint, num_symbols
+from f5_tts.model.checkpoint import PROVENANCE_KEYS, TEXT_EMBEDDING, Checkpoint, num_symbols, plain_name
 from f5_tts.model.payload import EMA, RAW
 
 KEPT = (RAW, EMA, *PROVENANCE_KEYS, "recommended", "origin")  # entries of a grown checkpoint; the others fit no more
@@ -82,7 +82,7 @@ def known_vocabulary(
 
 def with_rows(weights: Mapping[str, Tensor], num: int) -> dict[str, Tensor]:
     """Return weights whose text embedding has rows for `num` symbols, under whatever prefix it is there."""
-    names = [name for name in weights if name.endswith(TEXT_EMBEDDING)]
+    names = [name for name in weights if plain_name(name) == TEXT_EMBEDDING]
     return {**weights, **{name: append_means(weights[name], num) for name in names}}
 
 

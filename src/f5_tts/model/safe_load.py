@@ -48,7 +48,7 @@ LOAD_ERRORS = (
 
 
 def read_file(path: Path) -> Any:
-    """Read a file of torch.save or safetensors on the CPU; no code from the file runs.
+    """Read a file of torch.save or safetensors, which its first bytes tell apart, on the CPU; no code from it runs.
 
     All checksums of a torch.save archive are verified, which torch itself does not do. This takes about a second per 2
     GB.
@@ -60,16 +60,24 @@ def read_file(path: Path) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
     try:
-        if path.suffix == ".safetensors":
+        if is_safetensors(path):
             return load_file(path)
         if zipfile.is_zipfile(path):
             verify_records(path)
-            return torch.load(path, map_location="cpu", weights_only=True)
-        raise RuntimeError("not an archive in the format of torch.save since PyTorch 1.6")
+            with path.open("rb") as stream:  # by its name, torch would take a file for safetensors
+                return torch.load(stream, map_location="cpu", weights_only=True)
+        raise RuntimeError("neither safetensors nor an archive in the format of torch.save since PyTorch 1.6")
     except LOAD_ERRORS as error:
         is_code = isinstance(error, pickle.UnpicklingError)
         reason = "objects that cannot be loaded without running code" if is_code else str(error).partition("\n")[0]
         raise ValueError(f"{path} cannot be read as a checkpoint: damaged, or not only weights ({reason})") from error
+
+
+def is_safetensors(path: Path) -> bool:
+    """Check by its first bytes, whatever its name is, whether a file is in the format of safetensors."""
+    with path.open("rb") as stream:
+        start = stream.read(9)  # the length of the header, which is JSON
+    return start[8:] == b"{" and not start.startswith(b"PK")
 
 
 def verify_records(path: Path) -> None:
