@@ -124,3 +124,21 @@ def test_results_of_another_version_are_refused_with_what_to_do(tmp_path: Path) 
 def test_an_evaluation_without_a_checkpoint_says_which_keys_it_needs(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"eval\.ckpt=FILE"):
         evaluate(compose_config("F5TTS_Mini", ["datasets.name=mini"], TrainConfig))
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [("eval.speaker_judge=nobody", "no reward provider is called 'nobody'"), (None, "cannot write to eval.out=")],
+)
+def test_a_judge_or_a_folder_that_will_not_do_is_said_before_anything_is_synthesized(tmp_path: Path, option, words):
+    """The prompts are not there, so that a synthesis would fail by them."""
+    run = tiny_run(tmp_path, *filter(None, [option]))
+    model = build_model(run.model, build_vocabulary(run))
+    write_checkpoint(tmp_path / "model.pt", {"model_state_dict": model.state_dict()})
+    for name in ("dev", "test"):
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text(path.read_text("utf-8").replace(".flac", ".gone"), encoding="utf-8")
+    if option is None:
+        (tmp_path / "out").touch()
+    with pytest.raises((ValueError, OSError), match=words):
+        evaluate(run)

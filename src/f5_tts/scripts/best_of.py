@@ -8,7 +8,7 @@ sample.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -32,9 +32,11 @@ from f5_tts.eval.evaluator import (
 )
 from f5_tts.eval.results import Result, write_result
 from f5_tts.eval.test_set import EvalItem, read_items
+from f5_tts.files import ensure_writable_dir
 from f5_tts.model.checkpoint import ModelSpec, check_spec, read_checkpoint
 from f5_tts.rewards.combine import combine
 from f5_tts.rewards.registry import build_providers, component_weights, score_all
+from f5_tts.types import RewardProvider
 
 
 def best_of(cfg: RLTrainConfig) -> Result:
@@ -53,6 +55,9 @@ def best_of(cfg: RLTrainConfig) -> Result:
     (strength,) = settings.cfg_strengths
     checkpoint, vocabulary = read_checkpoint(Path(settings.ckpt)).with_weights(), build_vocabulary(cfg)
     check_spec(checkpoint, ModelSpec.of(cfg.model, vocabulary))
+    ensure_writable_dir(Path(settings.out), "eval.out")
+    providers, judges = build_providers(cfg.rl.rewards.providers), build_judges(settings)
+    asr_models = {name: build_asr(name) for name in settings.recognisers}
     model, synthesizer = load_eval_model(cfg, checkpoint, vocabulary), build_eval_synthesizer(cfg, vocabulary)
     items = read_items(Path(settings.items_dir) / "test.jsonl") * settings.takes
     started = perf_counter()
@@ -60,11 +65,10 @@ def best_of(cfg: RLTrainConfig) -> Result:
         reseeded(synthesizer, index * len(items)).synthesize(model, items, strength)
         for index in range(settings.best_of)
     ]
-    chosen = rewards_of(attempts, items, synthesizer, cfg.rl.rewards).argmax(dim=0).tolist()
+    chosen = rewards_of(attempts, items, synthesizer, cfg.rl.rewards, providers).argmax(dim=0).tolist()
     clips = [attempts[index][item] for item, index in enumerate(chosen)]
     rtf = synthesizer.real_time_factor(perf_counter() - started, clips)  # the time of all tries counts
-    asr_models = {name: build_asr(name) for name in settings.recognisers}
-    scores = score_clips(items, clips, synthesizer, asr_models, build_judges(settings))
+    scores = score_clips(items, clips, synthesizer, asr_models, judges)
     guidance = dict.fromkeys(settings.recognisers, strength)
     result = Result(
         ckpt=settings.ckpt,
@@ -84,10 +88,13 @@ def reseeded(synthesizer: EvalSynthesizer, offset: int) -> EvalSynthesizer:
 
 
 def rewards_of(
-    attempts: Sequence[list[Tensor]], items: Sequence[EvalItem], synthesizer: EvalSynthesizer, rewards: RewardsConfig
+    attempts: Sequence[list[Tensor]],
+    items: Sequence[EvalItem],
+    synthesizer: EvalSynthesizer,
+    rewards: RewardsConfig,
+    providers: Mapping[str, RewardProvider],
 ) -> Float[Tensor, "n b"]:
     """Compute the weighted sum of the run's rewards for each clip of each try."""
-    providers = build_providers(rewards.providers)
     weights = component_weights(rewards.providers, providers)
     inputs = [reward_inputs(items, clips, synthesizer) for clips in attempts]
     return torch.stack([combine(score_all(providers, each), weights, rewards.gates, {}).total for each in inputs])

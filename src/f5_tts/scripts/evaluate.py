@@ -33,6 +33,7 @@ from f5_tts.eval.evaluator import (
 )
 from f5_tts.eval.results import FILE, Result, read_result, select_examples, write_result
 from f5_tts.eval.test_set import EvalItem, read_items, unseen_speakers
+from f5_tts.files import ensure_writable_dir
 from f5_tts.model.checkpoint import Checkpoint, ModelSpec, check_spec, read_checkpoint
 
 
@@ -47,6 +48,7 @@ def evaluate(cfg: TrainConfig) -> Result:
         raise ConfigError("evaluation needs eval.ckpt=FILE (a checkpoint) and eval.out=FOLDER (for its results)")
     dev, test = (read_items(Path(settings.items_dir) / f"{split}.jsonl") for split in ("dev", "test"))
     unseen_speakers(test, Path(settings.items_dir) / "test.jsonl")
+    ensure_writable_dir(Path(settings.out), "eval.out")
     checkpoint, vocabulary = read_checkpoint(Path(settings.ckpt)).with_weights(), build_vocabulary(cfg)
     check_spec(checkpoint, ModelSpec.of(cfg.model, vocabulary))
     mark = fingerprint(cfg, checkpoint, vocabulary, dev + test)
@@ -60,8 +62,12 @@ def evaluate(cfg: TrainConfig) -> Result:
 def evaluate_checkpoint(
     cfg: TrainConfig, checkpoint: Checkpoint, vocabulary: Vocabulary, dev: list[EvalItem], test: list[EvalItem]
 ) -> dict[str, Any]:
-    """Select the guidance strength on the dev set by the first recogniser; score the same test clips by each one."""
+    """Select the guidance strength on the dev set by the first recogniser; score the same test clips by each one.
+
+    Judges are built before the synthesis, which takes longer, so that a wrong setting of one is reported early.
+    """
     settings = cfg.eval
+    judges = build_judges(settings)
     model, synthesizer = load_eval_model(cfg, checkpoint, vocabulary), build_eval_synthesizer(cfg, vocabulary)
     asr_models = {name: build_asr(name) for name in settings.recognisers}
     first = settings.recognisers[0]
@@ -72,7 +78,6 @@ def evaluate_checkpoint(
     takes, started = test * settings.takes, perf_counter()  # each position in the list has its own noise
     clips = synthesizer.synthesize(model, takes, guidance)
     rtf = synthesizer.real_time_factor(perf_counter() - started, clips)
-    judges = build_judges(settings)
     scores = score_clips(takes, clips, synthesizer, asr_models, judges)
     keep_examples(test, clips, select_examples(scores[first], settings.num_wavs), synthesizer)
     return {
