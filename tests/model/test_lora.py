@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from f5_tts.model.lora import (
     load_with_adapters,
     lora_settings,
     merged_weights,
+    target_layers,
     with_zero_adapters,
 )
 from f5_tts.model.snapshot import Snapshot
@@ -129,6 +131,23 @@ def test_without_peft_the_extra_is_named(monkeypatch):
 
 
 # --- outputs ---
+
+
+@pytest.mark.parametrize("backbone, config", [(DiT, "F5TTS_RL"), (UNetT, "E2TTS_Base_RL")])
+def test_the_default_targets_are_attention_and_feed_forward_of_both_backbones(backbone, config: str):
+    targets = compose_config(config, [], RLTrainConfig).lora.target_modules
+    made = model(backbone)
+    found, depth = target_layers(made, targets), tiny_arch().depth
+    assert len(found) == 6 * depth and all(name.endswith(tuple(targets)) for name in found)
+    others = [name for name, layer in made.named_modules() if isinstance(layer, nn.Linear) and name not in found]
+    assert not any(".attn." in name or ".ff." in name for name in others)
+
+
+def test_earlier_default_targets_name_the_same_layers():
+    old, new = ([*targets, "to_q"] for targets in (["ff.ff.0.0", "ff.ff.2"], ["ff.0.0", "ff.2"]))
+    assert target_layers(model(DiT), old) == target_layers(model(DiT), new)
+    saved = {"rank": 4, "alpha": 8.0, "target_modules": old}
+    check_same_lora(Path("a.pt"), saved, {"rank": 4, "alpha": 8.0, "target_modules": sorted(new)})
 
 
 @pytest.mark.parametrize("backbone, targets", [(DiT, "[to_q,ff.ff.2,proj]"), (UNetT, "[to_q,layers.1.0,ff.2]")])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from safetensors.torch import load_file
 
 from f5_tts.data.tokenizer import byte_vocabulary
 from f5_tts.model.checkpoint import read_checkpoint, write_checkpoint
-from f5_tts.scripts.export import export, main
+from f5_tts.scripts.export import PUBLISHED_SIZE, default_dtype, describe, export, main
 
 WEIGHTS = {
     "transformer.text_embed.text_embed.weight": torch.zeros(4, 2),
@@ -96,6 +97,25 @@ def test_the_weights_that_a_checkpoint_recommends_are_exported(tmp_path: Path, v
     assert main([str(tmp_path / "a.pt"), str(tmp_path / "out"), "--vocab", str(vocabulary)])
     (tensors,) = (load_file(path) for path in (tmp_path / "out").glob("*.safetensors"))
     assert tensors["ema_model.transformer.text_embed.text_embed.weight"].unique().tolist() == [1.0]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_the_precision_may_be_chosen_and_the_last_line_says_what_was_written(
+    dtype, checkpoint, vocabulary, tmp_path, capsys
+):
+    assert main([str(checkpoint), str(tmp_path / "out"), "--vocab", str(vocabulary), "--dtype", dtype])
+    tensors = load_file(tmp_path / "out" / "model_12.safetensors")
+    assert tensors["ema_model.transformer.proj_out.bias"].dtype == getattr(torch, dtype)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.endswith(f"the raw weights (the only ones) of update 12, in {dtype} (--dtype)")
+
+
+def test_published_sizes_are_exported_in_single_precision_and_smaller_ones_in_half(checkpoint: Path) -> None:
+    small = read_checkpoint(checkpoint)
+    large = replace(small, weights={"a": torch.empty(1).expand(PUBLISHED_SIZE)})  # without its memory
+    assert (default_dtype(small), default_dtype(large)) == (torch.float16, torch.float32)
+    assert "in float32 (published sizes are published so)" in describe(large, None, None)
+    assert describe(small, "raw", None).startswith("the raw weights (--weights) of update 12, in float16 (smaller than")
 
 
 def test_a_model_of_bytes_needs_no_vocabulary_file(tmp_path: Path) -> None:

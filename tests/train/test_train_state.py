@@ -17,7 +17,7 @@ import torch
 from tests.tiny import tiny_arch
 from torch import Tensor
 from torch.optim import AdamW
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, LinearLR, SequentialLR
 
 from f5_tts.config.load import compose_config
 from f5_tts.config.schema import CkptsConfig, EmaConfig, RLTrainConfig, TrainConfig
@@ -575,3 +575,58 @@ def test_the_optimizer_holds_moments_of_adapters_and_head_alone(tmp_path):
     assert head is not None
     trained = [*adapter_weights(run.model).values(), *head.parameters()]
     assert sum(state["exp_avg"].numel() for state in moments) == sum(value.numel() for value in trained)
+
+
+# --- runs of F5-TTS's trainer ---
+
+
+def upstream_file(path: Path) -> tuple[Path, dict[str, Any]]:
+    """Write what F5-TTS's trainer saves after three updates on two processes; its network has another order.
+
+    Return the path, and the state of each parameter's optimizer by name.
+    """
+    run = train_state("mse", gaussian=False, seed=1)
+    named = dict(reversed(list(run.model.named_parameters())))
+    optimizer = AdamW(named.values(), lr=1e-2)
+    warmup, decay = (LinearLR(optimizer, start, end, 4) for start, end in ((1e-8, 1.0), (1.0, 1e-8)))
+    scheduler = SequentialLR(optimizer, [warmup, decay], milestones=[4])
+    for _ in range(3):
+        for parameter in named.values():
+            parameter.grad = torch.randn_like(parameter)
+        optimizer.step()
+        for _ in range(2):
+            scheduler.step()
+        run.ema.update()
+    buffers = {"mel_spec.mel_stft.spectrogram.window": torch.ones(4)}
+    average = {**run.ema.state_dict(), "ema_model.mel_spec.mel_stft.spectrogram.window": torch.ones(4)}
+    payload = {
+        "model_state_dict": {**buffers, **named, **{k: v for k, v in run.model.state_dict().items() if k not in named}},
+        "optimizer_state_dict": optimizer.state_dict(),
+        "ema_model_state_dict": average,
+        "scheduler_state_dict": scheduler.state_dict(),
+        "update": 3,
+    }
+    torch.save(payload, path)
+    return path, {name: optimizer.state[parameter] for name, parameter in named.items()}
+
+
+def test_a_run_of_upstreams_trainer_resumes_with_optimizer_schedule_average_and_counter(tmp_path: Path):
+    path, states = upstream_file(tmp_path / "model_last.pt")
+    run, messages = train_state("mse", gaussian=False, seed=2), list[str]()
+    run.resume(read_checkpoint(path), messages.append)
+    assert run.update == 3 and messages[-1] == f"resuming {path} at update 3"
+    assert run.optimizer.param_groups[0]["lr"] == 1e-2 / (1 + 3)  # of this run's schedule, after three updates
+    for name, parameter in run.model.named_parameters():
+        assert_equal(run.optimizer.state[parameter], states[name])
+    saved = torch.load(path, weights_only=True)
+    for name, value in run.model.state_dict().items():
+        assert torch.equal(value, saved["model_state_dict"][name])
+        assert torch.equal(averaged(run)[name], saved["ema_model_state_dict"][f"ema_model.{name}"])
+    assert int(run.ema.state_dict()["step"]) == 3
+
+
+def test_for_another_objective_a_run_of_upstreams_trainer_gives_its_weights_alone(tmp_path: Path):
+    path, _ = upstream_file(tmp_path / "model_last.pt")
+    run, messages = train_state("gaussian_nll"), list[str]()
+    run.resume(read_checkpoint(path), messages.append)
+    assert run.update == 0 and "optimizer, schedule and counter start again" in messages[-1]

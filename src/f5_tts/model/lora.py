@@ -8,7 +8,7 @@ readers need no LoRA. Merging rounds, so a resumed run restores the frozen weigh
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ BASE_KEY, LORA_KEY, LORA_B_KEY = (
     ".lora_B.",
 )  # parts of peft's names: W, A or B, and B
 ADAPTER = "default"
+OLD_TARGETS = {"ff.ff.0.0": "ff.0.0", "ff.ff.2": "ff.2"}  # names of the same layers in earlier defaults
 
 
 def add_adapters(model: CFM, lora: LoraConfig, log: Callable[[str], None] = print) -> None:
@@ -148,11 +149,18 @@ def lora_settings(lora: LoraConfig | None) -> dict[str, Any]:
     """Return the settings that must not change when a run resumes; rank 0 without LoRA."""
     if lora is None or lora.rank == 0:
         return {"rank": 0}
-    return {"rank": lora.rank, "alpha": lora.alpha, "target_modules": sorted(lora.target_modules)}
+    return {"rank": lora.rank, "alpha": lora.alpha, "target_modules": current_targets(lora.target_modules)}
+
+
+def current_targets(targets: Sequence[str]) -> list[str]:
+    """Return the names of layers in order, earlier ones by those of today."""
+    return sorted(OLD_TARGETS.get(target, target) for target in targets)
 
 
 def check_same_lora(path: Path, saved: dict[str, Any], current: dict[str, Any]) -> None:
     """Raise ValueError if a resumed run has other LoRA settings than its checkpoint."""
+    if "target_modules" in saved:
+        saved = {**saved, "target_modules": current_targets(saved["target_modules"])}
     for key, value in saved.items():
         if current.get(key, value) != value:
             raise ValueError(

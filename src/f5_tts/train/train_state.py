@@ -25,6 +25,7 @@ from f5_tts.model.payload import EMA as AVERAGE
 from f5_tts.model.payload import LORA, OPTIMIZER, SCHEDULE, training_problems
 from f5_tts.train.optimizer import explain_misfit
 from f5_tts.train.run_settings import DATA_SET, compare_settings
+from f5_tts.train.upstream_run import as_own_run
 
 OPTIMIZER_CLASS = "optimizer_class"  # checkpoint key: class of the optimizer whose states it holds
 DEFAULT_OPTIMIZER = "torch.AdamW"  # class in checkpoints without that key
@@ -165,7 +166,7 @@ class TrainState:
         Raises:
             ValueError: the weights or LoRA settings are others, a state holds NaN or infinity, or it fits in part only.
         """
-        checkpoint = grow_to(checkpoint, self.spec.vocabulary, log)
+        checkpoint = as_own_run(grow_to(checkpoint, self.spec.vocabulary, log), self.model)
         check_spec(checkpoint, self.spec, log)
         payload = checkpoint.payload
         came_from = payload.get("objective", "a run of another program")
