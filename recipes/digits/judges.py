@@ -1,8 +1,9 @@
-"""Naturalness of a part of the clips: DistillMOS takes ten times as long as all other judges of the digit recipe."""
+"""Judges of the digit recipe: how transcripts of digits are read, and naturalness of a part of the clips."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,11 +12,35 @@ import torch
 from f5_tts.rewards.distill_mos import DistillMos
 from f5_tts.types import RewardInput
 
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+HOMOPHONES = {
+    "for": "four",
+    "fore": "four",
+    "to": "two",
+    "too": "two",
+    "won": "one",
+    "ate": "eight",
+    "oh": "zero",
+    "o": "zero",
+}
 EVERY = 5  # not a divisor of the number of items, so that both takes contribute
+
+
+def digit_words(text: str, language: str = "en") -> str:
+    """Read a text or a transcript as digits (`eval.normaliser`): numerals digit by digit, homophones as digits.
+
+    "Won, for 315." becomes "one four three one five". Other words stay, in lower case, and so count as errors.
+    Suppressing numerals in Whisper's output would make its transcripts worse.
+    """
+    spelled_out = re.sub("[0-9]", lambda numeral: f" {DIGITS[int(numeral[0])]} ", text.lower())
+    words: Sequence[str] = re.sub(r"[^\w\s]", " ", spelled_out.replace("'", "")).split()
+    return " ".join(HOMOPHONES.get(word, word) for word in words)
 
 
 class SampledMos:
     """Mean opinion score of every fifth clip, by DistillMOS, in [1, 5]; NaN for the others.
+
+    DistillMOS takes ten times as long as all other judges of the digit recipe.
 
     Args:
         every: distance of the scored clips in the list; 1 or more.

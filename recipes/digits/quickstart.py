@@ -21,7 +21,7 @@ from f5_tts.eval.statistics import Interval, Score, paired_interval, similaritie
 from f5_tts.eval.test_set import read_items
 from f5_tts.report.html import ListenRow, Results, Sample, write_page
 from f5_tts.report.plots import draw_runs
-from f5_tts.report.table import ASR_TITLES, compare
+from f5_tts.report.table import asr_title, compare
 from f5_tts.train.metrics_log import metric_rows
 from recipes.digits.lanes import Lane, Phase, run_lanes, usable_cpus
 
@@ -136,9 +136,9 @@ def describe_change(before: Result, after: Result, title: str) -> str:
     scores = before.unseen(JUDGE), [after.unseen(JUDGE)]
     error, voice = paired_interval(*scores, relative=True), paired_interval(*scores, similarities)
     return (
-        f"{title.capitalize()} changed the error rate by {ASR_TITLES[JUDGE]} by {with_interval(error, '+.0%')} of the "
-        f"base's, and the similarity by {before.speaker_judge} by {with_interval(voice, '+.3f')} (95 % intervals over "
-        "items; one seed)."
+        f"{title.capitalize()} changed the error rate by {asr_title(before, JUDGE)} by {with_interval(error, '+.0%')} "
+        f"of the base's, and the similarity by {before.speaker_judge} by {with_interval(voice, '+.3f')} (95 % "
+        "intervals over items; one seed)."
     )
 
 

@@ -19,7 +19,7 @@ from statistics import fmean
 from f5_tts.entrypoint import run_command
 from f5_tts.eval.results import Result, read_result
 from f5_tts.eval.statistics import RatioMetric, Score, extra_metric, paired_interval, similarities, word_errors
-from f5_tts.report.table import ASR_TITLES, HELD_OUT, Table, judge_title, other_judges
+from f5_tts.report.table import HELD_OUT, Table, asr_title, judge_title, other_judges
 from f5_tts.train.metrics_log import metric_rows
 from recipes.digits.lanes import Lane, Phase, cpu_seconds, run_lanes, usable_cpus
 from recipes.digits.quickstart import BASE, BEST, JUDGE, JUDGES, SELECTING, evaluation, stage_1, stage_2, with_interval
@@ -28,6 +28,7 @@ RUN_DIR = Path("runs/results")
 SEEDS = [1, 2, 3]
 BEST_OF = 8
 BUDGET = 480.0  # CPU seconds of updates
+REWARDS = ["digits_ctc", "voice_sim"]  # of all algorithms
 INTERVALS = 3  # between the validations of a run, the one before it and the one after it included
 COSTS = ("updates", "training, CPU s", "peak MiB", "inference cost")
 NO_HEAD = [f"ckpts.init_from={BASE}", "model.output_dist=deterministic", "model.use_rl_head=false"]
@@ -174,13 +175,19 @@ class Measure:
 
 
 def measures(base: Result) -> list[Measure]:
-    """List the columns: the error rate by each recognizer, similarity, and the scores of the other judges."""
+    """List the columns: the error rate by each recognizer, similarity, and the scores of the other judges.
+
+    Those of the algorithms' rewards are marked.
+    """
     errors = [
-        Measure(title=f"error rate by {ASR_TITLES[asr]}", asr=asr, metric=word_errors, is_error=True)
+        Measure(title=f"error rate by {asr_title(base, asr)}", asr=asr, metric=word_errors, is_error=True)
         for asr in (JUDGE, SELECTING)
     ]
-    voice = Measure(title=judge_title(base.speaker_judge), asr=SELECTING, metric=similarities)
-    others = [Measure(title=judge_title(name), asr=SELECTING, metric=extra_metric(name)) for name in other_judges(base)]
+    voice = Measure(title=judge_title(base.speaker_judge, REWARDS), asr=SELECTING, metric=similarities)
+    others = [
+        Measure(title=judge_title(name, REWARDS), asr=SELECTING, metric=extra_metric(name))
+        for name in other_judges(base)
+    ]
     return [*errors, voice, *others]
 
 

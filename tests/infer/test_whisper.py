@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from f5_tts.data.audio import load_audio
-from f5_tts.infer.whisper import transcribe, weights_folder
+from f5_tts.infer.whisper import transcribe
+from f5_tts.rewards.asr.whisper import weights_folder
 
 CLIP = Path(__file__).parents[2] / "data/mini_custom/wavs/test_00_test_prompt_1.flac"
 

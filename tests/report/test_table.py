@@ -29,6 +29,7 @@ def result(edits: int) -> Result:
         scores=scores,
         rtf=0.1,
         speaker_judge="ecapa_sim",
+        rewards=["digits_ctc", "voice_sim"],
     )
 
 
@@ -65,6 +66,28 @@ def test_a_similarity_by_the_reward_is_labelled_and_one_by_a_judge_of_ones_own_i
     header = compare({"base": replace(result(2), speaker_judge="voice_sim")}).header
     assert header[4] == "similarity by voice_sim (reward)"
     assert "mine:Voices" in compare({"base": replace(result(2), speaker_judge="mine:Voices")}).header
+    untrained = replace(result(2), speaker_judge="voice_sim", rewards=[])
+    assert compare({"base": untrained}).header[4] == "similarity by voice_sim"
+    assert compare({"base": untrained, "stage 2": replace(untrained, rewards=["voice_sim"])}).header[4] == header[4]
+
+
+def test_a_recognizer_is_called_by_its_model_and_labelled_where_it_is_a_reward():
+    whisper, other = result(2).scores["whisper"], result(1).scores["pocketsphinx"]
+    heard = {"mine:Ears": other, "whisper": whisper, "pocketsphinx": other}
+    trained = replace(
+        result(2),
+        scores=heard,
+        guidance=dict.fromkeys(heard, 1.0),
+        titles={"whisper": "Whisper small"},
+        rewards=["digits_wer", "mine:Ears"],
+    )
+    assert list(compare({"base": trained}).header[2:5]) == [
+        "error rate by Whisper small",
+        "error rate by pocketsphinx (reward)",
+        "error rate by mine:Ears (reward)",
+    ]
+    assert "(Whisper small, 2 clips" in trained.summary("whisper")
+    assert "(pocketsphinx (reward), 2 clips" in trained.summary("pocketsphinx")
 
 
 def test_models_that_were_measured_differently_are_refused():
@@ -75,6 +98,3 @@ def test_models_that_were_measured_differently_are_refused():
             compare({"base": first, "stage 2": other})
     with pytest.raises(ValueError, match="at least one model, found none"):
         compare({})
-    unknown = replace(first, scores={"google": first.scores["whisper"]})
-    with pytest.raises(ValueError, match="recogniser is 'google'; allowed: whisper, pocketsphinx"):
-        compare({"base": unknown})

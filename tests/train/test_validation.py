@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,15 +14,17 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
 
 from f5_tts.config.load import compose_config
-from f5_tts.config.schema import EmaConfig, ProviderConfig, TrainConfig
+from f5_tts.config.schema import ConfigError, EmaConfig, ProviderConfig, RLTrainConfig, TrainConfig
 from f5_tts.data.tokenizer import Vocabulary
-from f5_tts.eval.evaluator import EvalSynthesizer, Evaluator, build_judges, reward_inputs
+from f5_tts.eval.evaluator import EvalSynthesizer, Evaluator, reward_inputs
+from f5_tts.eval.judges import Judges, build_scorers
 from f5_tts.eval.test_set import EvalItem
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import ModelSpec, read_checkpoint
 from f5_tts.model.mel import LogMel
 from f5_tts.train.build import build_ema
+from f5_tts.train.build_rl import build_alarms, build_best
 from f5_tts.train.checkpoint_dir import CheckpointDir
 from f5_tts.train.train_state import TrainState
 from f5_tts.train.validation import Best, Validation, selecting_metric
@@ -66,9 +69,16 @@ def vocoder(mels: Tensor, lens: Tensor) -> list[Tensor]:
     return [mel[:length].mean(dim=1) for mel, length in zip(mels, lens.tolist(), strict=True)]
 
 
-def half_right(clips: list[Tensor], sample_rate: int) -> list[str]:
-    """Return transcripts that have one of two words right."""
-    return ["b"] * len(clips)
+class Hears:
+    """Recognizer that hears the same in every clip."""
+
+    component = "acc"
+
+    def __init__(self, heard: str) -> None:
+        self.heard = heard
+
+    def score(self, inputs: Sequence[RewardInput]) -> dict[str, Any]:
+        return {"acc": [1.0] * len(inputs), "heard": [self.heard] * len(inputs)}
 
 
 @pytest.fixture
@@ -98,8 +108,10 @@ def evaluator(cfg) -> Evaluator:
     return Evaluator(
         items=ITEMS,
         synthesizer=voice,
-        asr_models={"pocketsphinx": half_right, "whisper": lambda clips, rate: ["b a"] * len(clips)},
-        judges={"voice": Loudness(), "taste": Taste()},
+        judges=Judges(
+            recognizers={"pocketsphinx": Hears("b"), "whisper": Hears("B, a.")},
+            scorers={"voice": Loudness(), "taste": Taste()},
+        ),
         cfg_strength=0.0,
     )
 
@@ -121,7 +133,7 @@ def test_two_judges_that_call_something_the_same_are_refused(cfg):
         cfg.eval.providers = [ProviderConfig(name=f"tests.train.test_validation:{judge}") for judge in ("One", "Other")]
         One.component, Other.component = name, "twice"
         with pytest.raises(ValueError, match=f"eval.providers: eval/{name} would have two meanings"):
-            build_judges(cfg.eval)
+            build_scorers(cfg.eval)
 
 
 def test_an_exam_repeats_exactly_and_reads_no_random_state(evaluator, state):
@@ -143,7 +155,7 @@ def test_an_item_without_a_duration_gets_the_frames_per_byte_of_its_prompt(evalu
 def test_judges_get_the_language_and_the_recording_of_an_item(evaluator):
     items = [replace(ITEMS[0], language="de", target_audio=PROMPT), ITEMS[1]]
     told, plain = reward_inputs(items, [torch.zeros(4)] * 2, evaluator.synthesizer)
-    assert (told.language, plain.language) == ("de", "auto") and told.reference_text == "a"
+    assert (told.language, plain.language) == ("de", "en") and told.reference_text == "a"
     assert told.target_audio is not None and told.reference_audio is not None and plain.target_audio is None
     assert torch.equal(told.target_audio, told.reference_audio)
 
@@ -184,7 +196,10 @@ def test_the_selecting_judge_decides_whatever_another_hears():
         (["pocketsphinx", "whisper"], {"digits_wer": 1.0}, "judge/wer"),
         (["pocketsphinx", "whisper"], {"digits_wer": 0.0}, "eval/wer"),
         (["whisper"], {"digits_wer": 1.0}, "judge/wer"),
-        (["pocketsphinx"], {"digits_wer": 1.0}, "eval/wer"),
+        (["pocketsphinx"], {"digits_wer": 1.0}, None),
+        (["pocketsphinx", "funasr"], {"digits_wer": 1.0}, "funasr/wer"),
+        (["funasr", "mine:Ears"], {"funasr_wer": 1.0}, "mine:Ears/wer"),
+        (["funasr", "whisper_wer"], {"whisper": 1.0, "funasr_wer": 1.0}, None),
     ],
 )
 def test_the_first_recogniser_that_is_no_reward_selects(recognizers, rewards, expected):
@@ -223,9 +238,9 @@ def test_another_judge_than_before_starts_anew(judges):
 
 
 def test_a_speaker_judge_must_score_similarity(cfg):
-    cfg.eval.speaker_judge = "tests.train.test_validation:Taste"
-    with pytest.raises(ValueError, match=r"eval\.speaker_judge=tests.*Taste scores utmos; a speaker judge scores sim"):
-        build_judges(cfg.eval)
+    cfg.eval.speaker = ProviderConfig(name="tests.train.test_validation:Taste")
+    with pytest.raises(ValueError, match=r"eval\.speaker=tests.*Taste scores utmos; a speaker judge scores sim"):
+        build_scorers(cfg.eval)
 
 
 # --- validation ---
@@ -284,6 +299,7 @@ def test_a_best_whose_file_was_set_aside_is_followed_by_the_next_that_is_similar
     validate(state)
     (tmp_path / "model_best.pt").unlink()
     state.update = 2
+    assert validate.best is not None
     validate.best.first_similarity += 2.0
     validate(state)
     assert not (tmp_path / "model_best.pt").exists()
@@ -301,3 +317,22 @@ def test_a_validation_in_which_nothing_could_be_measured_is_recorded_as_numbers_
     assert best.is_new_best(metrics(0.5, math.nan), 2) and best.first_similarity == -1
     assert best.is_new_best(metrics(0.4, 0.6), 4) and not best.is_new_best(metrics(math.nan, 0.6), 6)
     assert all(math.isfinite(value) for value in best.state_dict().values() if isinstance(value, float))
+
+
+def test_without_a_judge_that_is_no_reward_nothing_is_called_the_best(evaluator, state, tmp_path):
+    settings = compose_config("F5TTS_Mini", [f"ckpts.save_dir={tmp_path}"], TrainConfig).ckpts
+    result = Validation(evaluator, 2, None, CheckpointDir(settings), (output := []).append)(state)
+    assert result["eval/wer"] == 0.5 and not (tmp_path / "model_best.pt").exists() and "best" not in output[0]
+
+
+REWARDED = ["eval.every_updates=1", "rl.rewards.providers=[{name: digits_wer}]", "eval.recognisers=[pocketsphinx]"]
+
+
+def test_a_run_whose_recognizers_are_all_rewards_says_so_before_it_starts():
+    cfg = compose_config("F5TTS_Mini_RL", REWARDED, RLTrainConfig)
+    assert build_best(cfg, (said := []).append) is None and "reward_hacked" not in build_alarms(cfg)
+    assert "pocketsphinx is a reward of this run, so no judge chooses model_best.pt" in said[0]
+    with pytest.raises(ConfigError, match=r"rl\.stop_when=judge_worse needs a judge that is no reward; eval\.recog"):
+        build_best(compose_config("F5TTS_Mini_RL", [*REWARDED, "rl.stop_when=judge_worse"], RLTrainConfig))
+    judged = compose_config("F5TTS_Mini_RL", [*REWARDED, "eval.recognisers=[pocketsphinx,whisper]"], RLTrainConfig)
+    assert build_best(judged) is not None and "reward_hacked" in build_alarms(judged)

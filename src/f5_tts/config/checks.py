@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from f5_tts.config.schema import (
     ConfigError,
+    EvalConfig,
     ModelConfig,
     ProviderConfig,
     RLConfig,
@@ -40,8 +41,7 @@ def check(cfg: TrainConfig | SynthesisConfig) -> None:
     check_model(cfg.model)
     if isinstance(cfg, TrainConfig):
         check_vocabulary(cfg)
-        for index, entry in enumerate(cfg.eval.providers):
-            check_worker(entry, f"eval.providers.{index}")
+        check_judges(cfg.eval)
         check_fsdp(cfg)
     if isinstance(cfg, RLTrainConfig):
         check_rl(cfg)
@@ -54,6 +54,15 @@ def check(cfg: TrainConfig | SynthesisConfig) -> None:
             cfg.eval.every_updates == 0,
             f"eval.every_updates={cfg.eval.every_updates} is for stage 2 (train_rl); elsewhere leave it 0",
         )
+
+
+def check_judges(settings: EvalConfig) -> None:
+    """Check that there is a recognizer, and the workers of all judges."""
+    require(bool(settings.recognisers), "eval.recognisers is empty; name one, e.g. eval.recognisers=[whisper]")
+    for key, entries in (("recognisers", settings.recognisers), ("providers", settings.providers)):
+        for index, entry in enumerate(entries):
+            check_worker(entry, f"eval.{key}.{index}")
+    check_worker(settings.speaker, "eval.speaker")
 
 
 def check_vocabulary(cfg: TrainConfig) -> None:
@@ -333,7 +342,7 @@ def check_worker(entry: ProviderConfig, config_key: str) -> None:
         not url or url.startswith(("http://", "https://")),
         f"{config_key}.worker.url={url} is not allowed; allowed: a URL that begins with http:// or https://",
     )
-    given_keys = [key for key, value in entry.config.items() if value is not None] if url else []
+    given_keys = [key for key, value in (*entry.config.items(), ("device", entry.device)) if url and value is not None]
     require(
         not given_keys,
         f"{config_key}.config.{', '.join(given_keys)} would not reach {config_key}.worker.url={url}; set it to null, "

@@ -26,6 +26,7 @@ from f5_tts.config.foreign import ABSENT_KEYS
 from f5_tts.config.schema import (
     PATH,
     ConfigError,
+    ProviderConfig,
     RLTrainConfig,
     SynthesisConfig,
     TrainConfig,
@@ -38,6 +39,7 @@ CONFIG_DIR = Path(__file__).parents[1] / "configs"
 WITHOUT_TENSORS = {"text_mask_padding", "pe_attn_head"}  # keys of model.arch that change what the same tensors compute
 MAX_CONFIG_CHARS = 100_000  # characters
 OLD_NAMES = {"F5-TTS": "F5TTS_Base", "E2-TTS": "E2TTS_Base"}  # names of models in old programs
+OLD_KEYS = {"eval.speaker_judge": "eval.speaker"}  # keys that had another name
 MAX_YAML_ALIASES = 20  # nested aliases expand exponentially
 YAML_ERRORS = (
     yaml.YAMLError,
@@ -267,13 +269,15 @@ def apply_override(cfg: Node, override: str, name: str, schema: type[Config]) ->
     key, has_equals, text = override.lstrip("+").partition("=")
     if not has_equals:
         raise ConfigError(f"'{override}' has no '='; write key=value, e.g. optim.epochs=2")
+    key = OLD_KEYS.get(key, key)
     for path in (parent_key(key), key):
         if has_key(cfg, path):
             create_optional_section(cfg, path, schema)
     if not has_key(cfg, key) and not is_open_section(cfg, parent_key(key), schema):
         raise unknown_key(cfg, key, name)
     try:
-        OmegaConf.update(cfg, key, parse_value(key, text))
+        value = entries_by_name(type_at(schema, key), parse_value(key, text))
+        OmegaConf.update(cfg, key, value, merge=not is_dataclass(value))
     except ConfigKeyError as error:
         raise unknown_key(cfg, key_in(error, key), name) from error
     except ValidationError as error:
@@ -297,6 +301,15 @@ def parse_value(key: str, text: str) -> Any:
     if parsed.is_sweep_override():
         raise ConfigError(f"{key}={text} names several values and a run takes one; a list is written {key}=[{text}]")
     return parsed.value()
+
+
+def entries_by_name(hint: Any, value: Any) -> Any:
+    """Make entries of models that are given by their name alone, such as `whisper`: one, or those in a list."""
+    if hint is ProviderConfig and isinstance(value, str):
+        return ProviderConfig(name=value)
+    if get_origin(hint) is list and isinstance(value, list):
+        return [entries_by_name(get_args(hint)[0], item) for item in value]
+    return value
 
 
 def to_object(cfg: Node) -> Any:
@@ -357,7 +370,7 @@ def key_paths(node: Any, prefix: str = "") -> list[str]:
 def children(node: Any) -> dict[str, Any]:
     """Return the values of a section by key, or those of a list of sections by index; other values have none."""
     if isinstance(node, DictConfig):
-        node = dict(node.items_ex(resolve=False))
+        node = dict(node.items_ex(resolve=False)) if node else {}  # a section that is null is empty
     elif isinstance(node, ListConfig):
         node = OmegaConf.to_container(node)
     if isinstance(node, list) and any(isinstance(item, dict) for item in node):

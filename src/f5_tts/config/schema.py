@@ -6,6 +6,7 @@ The meaning of each key is documented beside its value, in configs/_base.yaml an
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
@@ -42,9 +43,8 @@ def one_of_or_own(*names: str) -> Constraint:
     return Constraint(f"{' or '.join(names)}, or module:attribute", lambda x: x in names or is_module_attribute(x))
 
 
-def is_asr_list(names: list[str]) -> bool:
-    """Check whether the list names at least one ASR engine and known ones only."""
-    return bool(names) and set(names) <= {"pocketsphinx", "whisper"}
+OWN = Constraint("module:attribute", is_module_attribute)
+LANGUAGE = Constraint("a code of two or three letters, e.g. en", lambda x: bool(re.fullmatch("[a-z]{2,3}", x)))
 
 
 def is_interval(pair: list[float]) -> bool:
@@ -248,8 +248,11 @@ class EvalConfig:
     ckpt: PathText | None
     out: PathText | None
     known: PathText | None
-    recognisers: Annotated[list[str], Constraint("a list of pocketsphinx, whisper", is_asr_list)]
-    speaker_judge: str
+    recognisers: list[ProviderConfig]
+    normaliser: Annotated[str, OWN] | None
+    simplify: bool
+    language: Annotated[str, LANGUAGE] | None
+    speaker: ProviderConfig
     providers: list[ProviderConfig]
     num_wavs: Count
 
@@ -328,6 +331,7 @@ class ProviderConfig:
     weight: Finite = 1.0
     floor: NonNegative = 0.0
     config: dict[str, Any] = field(default_factory=dict)
+    device: str | None = None
     worker: WorkerConfig | None = None
 
 

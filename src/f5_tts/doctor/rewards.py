@@ -17,7 +17,7 @@ from f5_tts.data.quality import scan_row
 from f5_tts.data.rows import Row
 from f5_tts.doctor.context import RunUnderTest, one_line_error
 from f5_tts.model.build import build_vocoder
-from f5_tts.rewards.registry import PROVIDERS, build_provider, score_all
+from f5_tts.rewards.registry import PROVIDERS, build_provider, check_words, score_all
 from f5_tts.rl.advantage import GroupAdvantage, zero_std_groups
 from f5_tts.rl.gather import concat_rewards, pad_and_concat
 from f5_tts.rl.scoring import RewardScorer
@@ -38,9 +38,11 @@ def rewards(run: RunUnderTest) -> str:
     cfg = run.rl_cfg
     clips, exchanged = two_clips(run)
     messages, failures, providers = [], [], {}
+    texts = [row.sentence for row in run.plan.dataset.rows]
     for index, entry in enumerate(cfg.rl.rewards.providers):
         try:
             providers[entry.name] = build_provider(entry, f"rl.rewards.providers.{index}")
+            check_words({entry.name: providers[entry.name]}, texts, f"rl.rewards.providers.{index}")
             messages.append(try_provider(entry, providers[entry.name], clips, exchanged))
         except Exception as error:  # a user's own reward may raise anything
             message = one_line_error(error)

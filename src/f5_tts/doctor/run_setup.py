@@ -54,9 +54,6 @@ def packages(run: RunUnderTest) -> str:
     return ", ".join(versions + [f"{name} {version(name.replace('_', '-'))}" for name in required])
 
 
-ASR_LIBRARIES = {"pocketsphinx": "pocketsphinx", "whisper": "faster_whisper"}  # by name in eval.recognisers
-
-
 def libraries(cfg: TrainConfig) -> Iterator[str]:
     """Yield the libraries that the run imports and only extras install."""
     if isinstance(cfg, RLTrainConfig):
@@ -70,9 +67,8 @@ def libraries(cfg: TrainConfig) -> Iterator[str]:
 
 def judge_libraries(settings: EvalConfig) -> Iterator[str]:
     """Yield the libraries that the judges of a validation import."""
-    yield from (ASR_LIBRARIES[name] for name in settings.recognisers)
-    for name in [settings.speaker_judge, *(entry.name for entry in settings.providers if not entry.worker)]:
-        yield from provider_attribute(name, "requires", ())
+    for entry in [*settings.recognisers, settings.speaker, *settings.providers]:
+        yield from () if entry.worker else provider_attribute(entry.name, "requires", ())
 
 
 def machine(run: RunUnderTest) -> str:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from time import perf_counter
 
-import torch
 from torch import Tensor
 
-from f5_tts.config.schema import EvalConfig, ProviderConfig, TrainConfig
+from f5_tts.config.schema import EvalConfig, TrainConfig
 from f5_tts.data.audio import load_audio
 from f5_tts.data.tokenizer import Vocabulary
-from f5_tts.eval.results import ASR_METRICS, named_metrics
+from f5_tts.eval.judges import SIMILARITY, Judges, Normalize, item_language, opinion_name
+from f5_tts.eval.results import named_metrics
 from f5_tts.eval.statistics import Score
 from f5_tts.eval.test_set import EvalItem
 from f5_tts.infer.chunking import speech_frames
@@ -26,13 +26,7 @@ from f5_tts.model.checkpoint import HEAD, Checkpoint, load_weights
 from f5_tts.model.flow import time_grid
 from f5_tts.model.mel import LogMel, frames_in
 from f5_tts.rewards.asr.error_rate import char_errors, has_prompt_leak, has_repetition, word_errors
-from f5_tts.rewards.registry import PROVIDERS, build_provider, build_providers, score_all
-from f5_tts.types import RewardInput, RewardProvider, Vocoder
-
-Transcribe = Callable[[list[Tensor], int], list[str]]
-Judges = Mapping[str, RewardProvider]
-VOICE_JUDGE = "voice"
-SIMILARITY = f"{VOICE_JUDGE}.sim"
+from f5_tts.types import RewardInput, Vocoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,27 +87,29 @@ class EvalSynthesizer:
 
 
 def score_clips(
-    items: Sequence[EvalItem],
-    clips: list[Tensor],
-    synthesizer: EvalSynthesizer,
-    asr_models: Mapping[str, Transcribe],
-    judges: Judges,
+    items: Sequence[EvalItem], clips: list[Tensor], synthesizer: EvalSynthesizer, judges: Judges
 ) -> dict[str, list[Score]]:
     """Score each clip by every recognizer: word and character errors, speaker similarity and other judges' scores.
 
-    The judges score each clip once.
+    The other judges score each clip once.
     """
-    judge_values = judge_scores(items, clips, synthesizer, judges)
-    transcripts = {name: transcribe(clips, synthesizer.sample_rate) for name, transcribe in asr_models.items()}
+    inputs = reward_inputs(items, clips, synthesizer)
+    values = judges.scores(inputs)
     return {
-        name: [score_clip(*triple) for triple in zip(items, texts, judge_values, strict=True)]
-        for name, texts in transcripts.items()
+        name: [
+            score_clip(item, transcript, scores, judges.normalize, item_language(item, synthesizer.settings))
+            for item, transcript, scores in zip(items, judges.transcribe(name, inputs), values, strict=True)
+        ]
+        for name in judges.recognizers
     }
 
 
-def score_clip(item: EvalItem, transcript: str, judge_values: Mapping[str, float]) -> Score:
-    """Compute the score of one clip from its transcript and the judges' scores."""
-    (edits, words), (char_edits, chars) = word_errors(item.text, transcript), char_errors(item.text, transcript)
+def score_clip(
+    item: EvalItem, transcript: str, judge_values: Mapping[str, float], normalize: Normalize, language: str
+) -> Score:
+    """Compute the score of one clip from its transcript and the judges' scores, in the normal form of the language."""
+    text, heard, prompt = (normalize(words, language) for words in (item.text, transcript, item.prompt_text))
+    (edits, words), (char_edits, chars) = word_errors(text, heard), char_errors(text, heard)
     return Score(
         id=item.id,
         seen=item.seen,
@@ -121,49 +117,13 @@ def score_clip(item: EvalItem, transcript: str, judge_values: Mapping[str, float
         words=words,
         char_edits=char_edits,
         chars=chars,
-        stutters=has_repetition(item.text, transcript),
-        leaks=has_prompt_leak(item.prompt_text, item.text, transcript),
+        stutters=has_repetition(text, heard),
+        leaks=has_prompt_leak(prompt, text, heard),
         similarity=judge_values[SIMILARITY],
-        hypothesis=transcript,
+        hypothesis=heard,
+        heard=transcript,
         opinions={opinion_name(name): value for name, value in judge_values.items() if name != SIMILARITY},
     )
-
-
-def build_judges(settings: EvalConfig) -> dict[str, RewardProvider]:
-    """Build the speaker judge and the providers of eval.providers.
-
-    Raises ValueError if the speaker judge measures something else, or if two metrics would have the same name.
-    """
-    voice = build_provider(ProviderConfig(name=settings.speaker_judge), "eval.speaker_judge")
-    if voice.component != "sim":
-        raise ValueError(
-            f"eval.speaker_judge={settings.speaker_judge} scores {voice.component}; a speaker judge scores sim"
-        )
-    judges = build_providers(settings.providers, "eval.providers")
-    names = [opinion_name(f"{name}.{judge.component}") for name, judge in judges.items()]
-    duplicates = sorted({name for name in names if names.count(name) > 1 or name in (*ASR_METRICS, "sim", "rtf")})
-    if duplicates:
-        raise ValueError(f"eval.providers: eval/{duplicates[0]} would have two meanings; rename one `component`")
-    return {VOICE_JUDGE: voice, **judges}
-
-
-def opinion_name(scored: str) -> str:
-    """Return the name of a judge's score, given as "<judge>.<component>": the component.
-
-    A built-in reward that measures `sim`, as the speaker judge does, is named itself: `voice_sim`.
-    """
-    judge, _, component = scored.rpartition(".")
-    return judge if component == "sim" and judge in PROVIDERS else component
-
-
-def judge_scores(
-    items: Sequence[EvalItem], clips: list[Tensor], synthesizer: EvalSynthesizer, judges: Judges
-) -> list[dict[str, float]]:
-    """Score each clip by every judge; return one dict per clip, with keys "<judge>.<component>"."""
-    components = score_all(judges, reward_inputs(items, clips, synthesizer)).components
-    return [
-        dict(zip(components, scores, strict=True)) for scores in torch.stack(list(components.values()), dim=1).tolist()
-    ]
 
 
 def reward_inputs(items: Sequence[EvalItem], clips: list[Tensor], synthesizer: EvalSynthesizer) -> list[RewardInput]:
@@ -173,7 +133,7 @@ def reward_inputs(items: Sequence[EvalItem], clips: list[Tensor], synthesizer: E
             audio=clip,
             sample_rate=synthesizer.sample_rate,
             text=item.text,
-            language=item.language or "auto",
+            language=item_language(item, synthesizer.settings) or "auto",
             reference_audio=synthesizer.prompt(item),
             reference_text=item.prompt_text,
             target_audio=synthesizer.target(item),
@@ -183,31 +143,23 @@ def reward_inputs(items: Sequence[EvalItem], clips: list[Tensor], synthesizer: E
 
 
 def error_rates(
-    items: Sequence[EvalItem], clips: Mapping[float, list[Tensor]], sample_rate: int, transcribe: Transcribe
+    items: Sequence[EvalItem],
+    clips: Mapping[float, list[Tensor]],
+    synthesizer: EvalSynthesizer,
+    judges: Judges,
+    recognizer: str,
 ) -> dict[str, float]:
-    """Compute the error rate at each guidance strength."""
-    return {
-        f"{strength:g}": error_rate(items, strength_clips, sample_rate, transcribe)
-        for strength, strength_clips in clips.items()
-    }
-
-
-def error_rate(items: Sequence[EvalItem], clips: list[Tensor], sample_rate: int, transcribe: Transcribe) -> float:
-    """Compute all word edits divided by all words."""
-    transcripts = transcribe(clips, sample_rate)
-    counts = [word_errors(item.text, text) for item, text in zip(items, transcripts, strict=True)]
-    return sum(edits for edits, _ in counts) / sum(words for _, words in counts)
-
-
-def build_asr(name: str) -> Transcribe:
-    """Build pocketsphinx, which is also a reward, or Whisper, which is never one."""
-    if name == "whisper":
-        from f5_tts.eval.whisper_judge import WhisperJudge
-
-        return WhisperJudge().transcribe
-    from f5_tts.rewards.asr.digits_wer import DigitsWer
-
-    return DigitsWer().transcribe
+    """Compute the error rate at each guidance strength, by one recognizer: all word edits divided by all words."""
+    rates = {}
+    for strength, strength_clips in clips.items():
+        transcripts = judges.transcribe(recognizer, reward_inputs(items, strength_clips, synthesizer))
+        counts = [
+            word_errors(judges.normalize(item.text, language), judges.normalize(text, language))
+            for item, text in zip(items, transcripts, strict=True)
+            for language in [item_language(item, synthesizer.settings)]
+        ]
+        rates[f"{strength:g}"] = sum(edits for edits, _ in counts) / sum(words for _, words in counts)
+    return rates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,7 +168,6 @@ class Evaluator:
 
     items: Sequence[EvalItem]
     synthesizer: EvalSynthesizer
-    asr_models: Mapping[str, Transcribe]  # by name, as in eval.recognisers
     judges: Judges
     cfg_strength: float
 
@@ -225,7 +176,7 @@ class Evaluator:
         synthesizer, items, started = self.synthesizer, self.items, perf_counter()
         clips = synthesizer.synthesize(model, items, self.cfg_strength, quiet=True)
         rtf = synthesizer.real_time_factor(perf_counter() - started, clips)
-        return named_metrics(score_clips(items, clips, synthesizer, self.asr_models, self.judges), rtf)
+        return named_metrics(score_clips(items, clips, synthesizer, self.judges), rtf)
 
 
 def load_eval_model(cfg: TrainConfig, checkpoint: Checkpoint, vocabulary: Vocabulary) -> CFM:

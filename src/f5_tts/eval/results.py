@@ -20,9 +20,10 @@ from f5_tts.eval.statistics import (
     word_errors,
 )
 from f5_tts.files import write_atomically
+from f5_tts.rewards.registry import is_reward
 
 FILE = "scores.json"
-METRIC_PREFIX = {"pocketsphinx": "eval", "whisper": "judge"}  # recognizer -> prefix of its metric names
+METRIC_PREFIX = {"pocketsphinx": "eval", "whisper": "judge"}  # prefix of the metrics of two recognizers
 ASR_METRICS = {"wer": word_errors, "cer": char_errors, "repeat_rate": repetitions, "leak_rate": prompt_leaks}
 
 
@@ -36,6 +37,8 @@ class Result:
     scores: dict[str, list[Score]]  # by recognizer; one score per take of a test item
     rtf: float = field(compare=False)  # real-time factor: s of computation per s of speech; varies between runs
     speaker_judge: str = "voice_sim"  # provider that measured similarity; earlier files have none: it was this one
+    titles: dict[str, str] = field(default_factory=dict)  # name of each recognizer in tables; earlier files have none
+    rewards: list[str] = field(default_factory=list)  # what the checkpoint was trained by, as far as it says
     mark: str = ""  # of weights, settings and items; equal evaluations have the same one
 
     def unseen(self, asr: str) -> list[Score]:
@@ -46,13 +49,27 @@ class Result:
         """Compute the held-out metrics."""
         return named_metrics({name: self.unseen(name) for name in self.scores}, self.rtf)
 
+    def title(self, asr: str) -> str:
+        """Return the name of a recognizer in tables, and that it was a reward where it was."""
+        return labelled(self.titles.get(asr, asr), asr, self.rewards)
+
     def summary(self, asr: str) -> str:
         """Describe the held-out results by a recognizer in one line."""
         scores = self.unseen(asr)
         return (
             f"held-out error rate {error_rate(scores):.1%}, similarity {mean_similarity(scores):.3f} at guidance "
-            f"{self.guidance[asr]:g} ({asr}, {len(scores)} clips of unseen speakers)"
+            f"{self.guidance[asr]:g} ({self.title(asr)}, {len(scores)} clips of unseen speakers)"
         )
+
+
+def labelled(title: str, name: str, rewards: Sequence[str]) -> str:
+    """Mark the title of a judge that is one of the rewards."""
+    return f"{title} (reward)" if is_reward(name, rewards) else title
+
+
+def metric_prefix(recognizer: str) -> str:
+    """Return the prefix of a recognizer's metrics: eval for pocketsphinx, judge for whisper, else its name."""
+    return METRIC_PREFIX.get(recognizer, recognizer)
 
 
 def named_metrics(scores: Mapping[str, Sequence[Score]], rtf: float) -> dict[str, float]:
@@ -62,7 +79,7 @@ def named_metrics(scores: Mapping[str, Sequence[Score]], rtf: float) -> dict[str
     """
     metrics = {"eval/rtf": rtf}
     for index, (asr, asr_scores) in enumerate(scores.items()):
-        prefix = METRIC_PREFIX[asr]
+        prefix = metric_prefix(asr)
         ratio_metrics = {f"{prefix}/{name}": ratio_metric for name, ratio_metric in ASR_METRICS.items()}
         if index == 0:
             names = list(asr_scores[0].opinions)
@@ -118,7 +135,9 @@ def check_result(result: Result) -> None:
         result.ckpt,
         result.mark,
         result.speaker_judge,
-        *(text for score in scores for text in (score.id, score.hypothesis)),
+        *result.titles.values(),
+        *result.rewards,
+        *(text for score in scores for text in (score.id, score.hypothesis, score.heard)),
     ]
     flags = [flag for score in scores for flag in (score.seen, score.stutters, score.leaks)]
     if not all(type(value) in (int, float) for value in numbers):

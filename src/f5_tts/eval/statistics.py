@@ -25,8 +25,9 @@ class Score:
     chars: int
     stutters: bool  # whether words are repeated in a row more often than in the text
     leaks: bool  # whether the transcript begins with words of the prompt
-    similarity: float  # speaker similarity to the prompt, by eval.speaker_judge
-    hypothesis: str  # transcript by the recognizer
+    similarity: float  # speaker similarity to the prompt, by eval.speaker
+    hypothesis: str  # transcript by the recognizer, in the normal form that is compared
+    heard: str = ""  # the same as the recognizer wrote it; empty in earlier files
     opinions: dict[str, float] = field(default_factory=dict)  # scores of other judges by component; NaN: does not apply
 
     def __post_init__(self) -> None:

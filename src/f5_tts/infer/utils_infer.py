@@ -38,6 +38,8 @@ from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import ModelSpec, check_spec, load_weights, read_checkpoint, read_specification
 from f5_tts.model.utils import convert_char_to_pinyin as convert_char_to_pinyin
 from f5_tts.model.utils import get_tokenizer as get_tokenizer
+from f5_tts.rewards.asr.whisper import LEADING_SILENCE_S, MAX_CONTEXT_S
+from f5_tts.rewards.audio import ASR_RATE
 from f5_tts.types import Number
 
 device = str(find_device(None))
@@ -168,9 +170,9 @@ def initialize_asr_pipeline(device: str | None = None, dtype: torch.dtype | None
 def transcribe(ref_audio: str | Path, language: str | None = None) -> str:
     """Transcribe the first half minute of a recording; raise ValueError for a language that is not installed."""
     whisper.check_language(language)
-    wave = load_audio(ref_audio, whisper.ASR_RATE)
-    limit = whisper.MAX_CONTEXT_S - whisper.LEADING_SILENCE_S
-    return whisper.transcribe(cut_at_pause(wave, whisper.ASR_RATE, limit), whisper.ASR_RATE).strip()
+    wave = load_audio(ref_audio, ASR_RATE)
+    limit = MAX_CONTEXT_S - LEADING_SILENCE_S
+    return whisper.transcribe(cut_at_pause(wave, ASR_RATE, limit), ASR_RATE).strip()
 
 
 # --- speech ---

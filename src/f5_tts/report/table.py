@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from f5_tts.eval.results import Result
+from f5_tts.eval.results import Result, labelled
 from f5_tts.eval.statistics import Interval, bootstrap_interval, extra_metric, similarities, word_errors
 
-ASR_TITLES = {"whisper": "Whisper tiny.en", "pocketsphinx": "pocketsphinx"}  # in the order of their columns
-JUDGE_TITLES = {  # by speaker judge, or by metric of another judge
-    "voice_sim": "similarity by voice_sim (reward)",
-    "ecapa_sim": "similarity by ecapa_sim",
-    "mos": "MOS by DistillMOS",
-}
+ASR_TITLES = {"whisper": "Whisper tiny.en", "pocketsphinx": "pocketsphinx"}  # whose columns are first, in this order
+JUDGE_TITLES = {"mos": "MOS by DistillMOS"}  # by metric
 HELD_OUT = "Held-out digit strings in voices that no training used, with 95 % intervals over items"
 
 
@@ -43,9 +39,14 @@ def compare(results: Mapping[str, Result]) -> Table:
     first = next(iter(results.values()))
     for model, result in results.items():
         check_comparable(model, result, first)
-    asr_names, judges = sorted(first.scores, key=asr_position), other_judges(first)
-    errors = [f"error rate by {ASR_TITLES[name]}" for name in asr_names]
-    header = ["model", "guidance", *errors, judge_title(first.speaker_judge), *map(judge_title, judges), "clips"]
+    asr_names, judges, rewards = (
+        sorted(first.scores, key=asr_position),
+        other_judges(first),
+        all_rewards(results.values()),
+    )
+    errors = [f"error rate by {asr_title(first, name, rewards)}" for name in asr_names]
+    scores = [judge_title(name, rewards) for name in (first.speaker_judge, *judges)]
+    header = ["model", "guidance", *errors, *scores, "clips"]
     rows = [[model, *cells(result, asr_names, judges)] for model, result in results.items()]
     return Table(caption=HELD_OUT, header=header, rows=rows)
 
@@ -74,16 +75,25 @@ def cells(result: Result, asr_names: Sequence[str], judges: Sequence[str]) -> li
     return [f"{result.guidance[asr_names[0]]:g}", *errors, *scores, str(len(heard))]
 
 
+def all_rewards(results: Iterable[Result]) -> list[str]:
+    """List the rewards that any of the models was trained by."""
+    return sorted({name for result in results for name in result.rewards})
+
+
 def asr_position(name: str) -> int:
-    """Return the position of a recognizer's column; raise ValueError for an unknown one."""
-    if name not in ASR_TITLES:
-        raise ValueError(f"recogniser is {name!r}; allowed: {', '.join(ASR_TITLES)}")
-    return list(ASR_TITLES).index(name)
+    """Return the position of a recognizer's column; those without one are last, in the order of the evaluation."""
+    return list(ASR_TITLES).index(name) if name in ASR_TITLES else len(ASR_TITLES)
 
 
-def judge_title(name: str) -> str:
-    """Return the title of a judge's score, which says whether the digit recipe rewards what measured it."""
-    return JUDGE_TITLES.get(name, name)
+def asr_title(result: Result, name: str, rewards: Sequence[str] = ()) -> str:
+    """Return the title of a recognizer, marked as reward if it was one of a model's."""
+    return labelled(result.titles.get(name) or ASR_TITLES.get(name, name), name, rewards)
+
+
+def judge_title(name: str, rewards: Sequence[str] = ()) -> str:
+    """Return the title of the score of a speaker judge or of another judge, marked as reward if it was one."""
+    title = f"similarity by {name}" if name.endswith("_sim") else JUDGE_TITLES.get(name, name)
+    return labelled(title, name, rewards)
 
 
 def percent(interval: Interval) -> str:

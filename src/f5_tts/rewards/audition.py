@@ -35,7 +35,7 @@ from f5_tts.model.build import build_vocoder
 from f5_tts.model.mel import LogMel
 from f5_tts.rewards.audit.corruptions import CORRUPTIONS, words_of
 from f5_tts.rewards.audit.plot import draw_audition
-from f5_tts.rewards.registry import build_providers, score_all
+from f5_tts.rewards.registry import build_providers, check_words, score_all
 from f5_tts.types import RewardInput, Vocoder
 
 RECORDING, RESYNTHESIS, WRONG_VOICE, SLOW = "recording", "copy", "wrong voice", "slow"
@@ -68,7 +68,9 @@ def audition(cfg: RLTrainConfig) -> Audition:
     """Score `audition.clips` recordings of the run's data set and the variants made of them."""
     torch.manual_seed(0)
     providers = build_providers(cfg.rl.rewards.providers)
-    variants = make_variants(select_rows(cfg), cfg.model)
+    rows = select_rows(cfg)
+    check_words(providers, [row.sentence for row, _, _ in rows], "rl.rewards.providers")
+    variants = make_variants(rows, cfg.model)
     write_examples(variants, Path(cfg.audition.out))
     scores: dict[str, dict[str, Tensor]] = {name: {} for name in variants}
     seconds = {}

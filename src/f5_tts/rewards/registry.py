@@ -7,6 +7,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from traceback import extract_tb
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from f5_tts.config.foreign import ABSENT_REWARD_KEYS
 from f5_tts.config.schema import ProviderConfig
+from f5_tts.data.texts import normalize
 from f5_tts.entrypoint import USER_ERRORS
 from f5_tts.plugins import exit_is_error, import_attribute, is_module_attribute, same_working_dir
 from f5_tts.rewards.remote.protocol import WorkerError
@@ -28,6 +30,7 @@ PROVIDERS = {
     "digits_ctc": "f5_tts.rewards.asr.digits_ctc:DigitsCtc",
     "voice_sim": "f5_tts.rewards.speaker.voice_sim:VoiceSim",
     "funasr_wer": "f5_tts.rewards.asr.funasr_wer:FunasrWer",
+    "whisper_wer": "f5_tts.rewards.asr.whisper:WhisperWer",
     "ecapa_sim": "f5_tts.rewards.speaker.ecapa_sim:EcapaSim",
     "wespeaker_sim": "f5_tts.rewards.speaker.wespeaker_sim:WespeakerSim",
     "distill_mos": "f5_tts.rewards.distill_mos:DistillMos",
@@ -35,6 +38,16 @@ PROVIDERS = {
     "long_silence": "f5_tts.rewards.guards:LongSilence",
     "clipping": "f5_tts.rewards.guards:Clipping",
 }
+ALIASES = {  # short names of models: as a judge, what a model measures is known
+    "pocketsphinx": "digits_wer",
+    "whisper": "whisper_wer",
+    "funasr": "funasr_wer",
+    "wespeaker": "wespeaker_sim",
+    "resemblyzer": "voice_sim",
+    "ecapa": "ecapa_sim",
+}
+MAX_SHOWN = 3  # unknown words that are listed
+HEARD = "heard"  # component with the transcripts of a reward that transcribes
 
 
 class RewardError(ValueError):
@@ -71,6 +84,8 @@ def build_providers(
 
 def build_provider(entry: ProviderConfig, config_key: str) -> RewardProvider:
     """Build one provider, in this process or in another; the second argument is its config key, for messages."""
+    if entry.device is not None:
+        entry = replace(entry, device=None, config={**entry.config, "device": entry.device})
     if entry.worker is not None:
         from f5_tts.rewards.remote.client import build_remote_provider
 
@@ -117,17 +132,49 @@ def wrong_keys(config: Mapping[str, Any], keys: Sequence[str], config_key: str) 
 
 def find_provider(name: str, config_key: str) -> Callable[..., Any]:
     """Import the class or function of a built-in name or of module:attribute; raise ValueError if there is none."""
-    path = PROVIDERS.get(name, name)
+    path = PROVIDERS.get(full_name(name), name)
     if not is_module_attribute(path):
         raise ValueError(
-            f"{config_key}.name: no reward provider is called {name!r}; known: {', '.join(PROVIDERS)}, or your own as "
-            "module:attribute"
+            f"{config_key}.name: no reward provider is called {name!r}; known: {', '.join([*PROVIDERS, *ALIASES])}, or "
+            "your own as module:attribute"
         )
     target = import_attribute(path, f"{config_key}.name")
     if not callable(target):
         module, _, attribute = path.partition(":")
         raise ValueError(f"{config_key}.name: module {module} has no class or function {attribute!r}")
     return target
+
+
+def full_name(name: str) -> str:
+    """Return the name of a provider in PROVIDERS, given by it or by a short name; other names stay."""
+    return ALIASES.get(name, name)
+
+
+def is_reward(name: str, rewards: Iterable[str]) -> bool:
+    """Check whether a model is one of the rewards, whatever name each goes by."""
+    return full_name(name) in map(full_name, rewards)
+
+
+def rewarded(entries: Iterable[ProviderConfig]) -> list[str]:
+    """List the names of the entries with a weight: the rewards of a run."""
+    return [full_name(entry.name) for entry in entries if entry.weight != 0]
+
+
+def check_words(providers: Mapping[str, RewardProvider], texts: Sequence[str], config_key: str) -> None:
+    """Raise ValueError if a provider that knows certain words alone gets other texts.
+
+    The message names the provider, its words, the first such text and how many there are.
+    """
+    for name, provider in providers.items():
+        known = getattr(provider, "known_words", None)
+        unknown = [text for text in texts if known is not None and not known.issuperset(normalize(text).split())]
+        if unknown:
+            words = sorted(set(normalize(unknown[0]).split()) - set(known or ()))
+            raise ValueError(
+                f"{config_key}: {name} knows the words {', '.join(sorted(known or ()))} alone, and {len(unknown)} of "
+                f"{len(texts)} texts have others: {unknown[0][:60]!r} has {', '.join(words[:MAX_SHOWN])}; take one "
+                "that knows these texts, such as funasr_wer or whisper_wer"
+            )
 
 
 def provider_attribute(name: str, attribute: str, default: Any) -> Any:
@@ -238,6 +285,16 @@ def provider_loss(reward: DifferentiableReward, name: str, inputs: Sequence[Rewa
     if not loss.requires_grad and not loss.isnan().all():
         raise ValueError(f"reward provider {name}: its loss has no gradient; does it use detach, numpy or no_grad?")
     return loss.float().cpu()
+
+
+def transcripts_by(name: str, provider: RewardProvider, inputs: Sequence[RewardInput]) -> list[str]:
+    """Transcribe the inputs by a provider that reports transcripts; raise ValueError if it reports none."""
+    heard = provider_scores(provider, name, inputs).get(HEARD)
+    if not isinstance(heard, list):
+        raise ValueError(
+            f"{name} does not transcribe: score(inputs) of a recogniser returns {HEARD!r}, a transcript for each clip"
+        )
+    return heard
 
 
 def has_texts(values: Any) -> bool:

@@ -23,19 +23,18 @@ from f5_tts.data.tokenizer import build_vocabulary
 from f5_tts.entrypoint import run_command
 from f5_tts.eval.evaluator import (
     EvalSynthesizer,
-    build_asr,
     build_eval_synthesizer,
-    build_judges,
     load_eval_model,
     reward_inputs,
     score_clips,
 )
+from f5_tts.eval.judges import build_judges, check_judges
 from f5_tts.eval.results import Result, write_result
 from f5_tts.eval.test_set import EvalItem, read_items
 from f5_tts.files import ensure_writable_dir
 from f5_tts.model.checkpoint import ModelSpec, check_spec, read_checkpoint
 from f5_tts.rewards.combine import combine
-from f5_tts.rewards.registry import build_providers, component_weights, score_all
+from f5_tts.rewards.registry import build_providers, component_weights, full_name, rewarded, score_all
 from f5_tts.types import RewardProvider
 
 
@@ -57,9 +56,10 @@ def best_of(cfg: RLTrainConfig) -> Result:
     check_spec(checkpoint, ModelSpec.of(cfg.model, vocabulary))
     ensure_writable_dir(Path(settings.out), "eval.out")
     providers, judges = build_providers(cfg.rl.rewards.providers), build_judges(settings)
-    asr_models = {name: build_asr(name) for name in settings.recognisers}
+    test = read_items(Path(settings.items_dir) / "test.jsonl")
+    check_judges(judges, test, settings)
     model, synthesizer = load_eval_model(cfg, checkpoint, vocabulary), build_eval_synthesizer(cfg, vocabulary)
-    items = read_items(Path(settings.items_dir) / "test.jsonl") * settings.takes
+    items = test * settings.takes
     started = perf_counter()
     attempts = [
         reseeded(synthesizer, index * len(items)).synthesize(model, items, strength)
@@ -68,15 +68,17 @@ def best_of(cfg: RLTrainConfig) -> Result:
     chosen = rewards_of(attempts, items, synthesizer, cfg.rl.rewards, providers).argmax(dim=0).tolist()
     clips = [attempts[index][item] for item, index in enumerate(chosen)]
     rtf = synthesizer.real_time_factor(perf_counter() - started, clips)  # the time of all tries counts
-    scores = score_clips(items, clips, synthesizer, asr_models, judges)
-    guidance = dict.fromkeys(settings.recognisers, strength)
+    scores = score_clips(items, clips, synthesizer, judges)
+    guidance = dict.fromkeys(judges.recognizers, strength)
     result = Result(
         ckpt=settings.ckpt,
         guidance=guidance,
         dev_error_rates={},
         scores=scores,
         rtf=rtf,
-        speaker_judge=settings.speaker_judge,
+        speaker_judge=full_name(settings.speaker.name),
+        titles=judges.titles(),
+        rewards=rewarded(cfg.rl.rewards.providers),
     )
     write_result(result, Path(settings.out))
     return result
@@ -104,8 +106,8 @@ def main(argv: list[str]) -> bool:
     """Run the command: evaluate best-of-N and print a line for each recogniser."""
     cfg = load_config(argv, default="F5TTS_Mini_RL", schema=RLTrainConfig)
     result = best_of(cfg)
-    for asr in cfg.eval.recognisers:
-        print(f"best of {cfg.eval.best_of}: {result.summary(asr)}")
+    for entry in cfg.eval.recognisers:
+        print(f"best of {cfg.eval.best_of}: {result.summary(entry.name)}")
     return True
 
 

@@ -23,18 +23,18 @@ from f5_tts.data.tokenizer import Vocabulary, build_vocabulary
 from f5_tts.entrypoint import run_command
 from f5_tts.eval.evaluator import (
     EvalSynthesizer,
-    build_asr,
     build_eval_synthesizer,
-    build_judges,
     error_rates,
     fingerprint,
     load_eval_model,
     score_clips,
 )
+from f5_tts.eval.judges import build_judges, check_judges, rewards_of_run
 from f5_tts.eval.results import FILE, Result, read_result, select_examples, write_result
 from f5_tts.eval.test_set import EvalItem, read_items, unseen_speakers
 from f5_tts.files import ensure_writable_dir
 from f5_tts.model.checkpoint import Checkpoint, ModelSpec, check_spec, read_checkpoint
+from f5_tts.rewards.registry import full_name
 
 
 def evaluate(cfg: TrainConfig) -> Result:
@@ -55,6 +55,7 @@ def evaluate(cfg: TrainConfig) -> Result:
     result = reuse_result(cfg, mark)
     if result is None:
         result = Result(ckpt=settings.ckpt, mark=mark, **evaluate_checkpoint(cfg, checkpoint, vocabulary, dev, test))
+    result = replace(result, rewards=rewards_of_run(checkpoint))
     write_result(result, Path(settings.out))
     return result
 
@@ -67,25 +68,25 @@ def evaluate_checkpoint(
     Judges are built before the synthesis, which takes longer, so that a wrong setting of one is reported early.
     """
     settings = cfg.eval
-    judges = build_judges(settings)
+    judges, names = build_judges(settings), [entry.name for entry in settings.recognisers]
+    check_judges(judges, dev + test, settings)
     model, synthesizer = load_eval_model(cfg, checkpoint, vocabulary), build_eval_synthesizer(cfg, vocabulary)
-    asr_models = {name: build_asr(name) for name in settings.recognisers}
-    first = settings.recognisers[0]
     unseen = unseen_speakers(dev, Path(settings.items_dir) / "dev.jsonl") * settings.dev_takes
     dev_clips = {strength: synthesizer.synthesize(model, unseen, strength) for strength in settings.cfg_strengths}
-    rates = error_rates(unseen, dev_clips, synthesizer.sample_rate, asr_models[first])
+    rates = error_rates(unseen, dev_clips, synthesizer, judges, names[0])
     guidance = float(min(rates, key=lambda strength: rates[strength]))
     takes, started = test * settings.takes, perf_counter()  # each position in the list has its own noise
     clips = synthesizer.synthesize(model, takes, guidance)
     rtf = synthesizer.real_time_factor(perf_counter() - started, clips)
-    scores = score_clips(takes, clips, synthesizer, asr_models, judges)
-    keep_examples(test, clips, select_examples(scores[first], settings.num_wavs), synthesizer)
+    scores = score_clips(takes, clips, synthesizer, judges)
+    keep_examples(test, clips, select_examples(scores[names[0]], settings.num_wavs), synthesizer)
     return {
-        "guidance": dict.fromkeys(asr_models, guidance),
-        "dev_error_rates": {first: rates},
+        "guidance": dict.fromkeys(names, guidance),
+        "dev_error_rates": {names[0]: rates},
         "scores": scores,
         "rtf": rtf,
-        "speaker_judge": settings.speaker_judge,
+        "speaker_judge": full_name(settings.speaker.name),
+        "titles": judges.titles(),
     }
 
 
@@ -113,8 +114,8 @@ def main(argv: list[str]) -> bool:
     """Run the command: evaluate the checkpoint and print its scores."""
     cfg = load_config(argv, default="F5TTS_Mini", schema=TrainConfig)
     result = evaluate(cfg)
-    for asr in cfg.eval.recognisers:
-        print(result.summary(asr))
+    for entry in cfg.eval.recognisers:
+        print(result.summary(entry.name))
     print(", ".join(f"{name}={value:.4g}" for name, value in result.metrics().items()))
     return True
 

@@ -25,7 +25,8 @@ SPREAD_ADVICE = (
     "raise rl.mini_repeat_count, or what makes samples differ (rl.temperature, flow_grpo: rl.sde.a), or add a reward "
     "that distinguishes them"
 )
-VALIDATED = ("eval/wer", "judge/wer", "eval/sim")  # metrics of a validation that are kept
+SIMILARITY, ERROR_RATE = "eval/sim", "/wer"  # kept metrics of a validation: a name, and the end of other names
+ROLLOUTS = "asr/"  # beginning of the names of error rates that are of no validation
 VALIDATIONS = 2  # number of last validations that must all be worse than an earlier one
 
 
@@ -35,16 +36,22 @@ class History:
 
     start: list[Row] = field(default_factory=list)  # the first WINDOW updates of the run
     recent: deque[Row] = field(default_factory=lambda: deque(maxlen=HISTORY_LENGTH))  # the last HISTORY updates
-    validated: list[Row] = field(default_factory=list)  # `VALIDATED` and the mean of `reward/mean` over the last
-    # HISTORY_LENGTH updates (NaN before the first one), by validation
+    validated: list[Row] = field(default_factory=list)  # error rates, similarity and the mean of `reward/mean` over
+    # the last HISTORY_LENGTH updates (NaN before the first one), by validation
 
     def add(self, row: Row) -> None:
         """Append the metrics of one update, and the validation result with the mean recent reward if there is one."""
         if len(self.start) < WINDOW:
             self.start.append(row)
         self.recent.append(row)
-        if result := {name: row[name] for name in VALIDATED if name in row}:
+        result = {name: value for name, value in row.items() if is_validated(name)}
+        if result:
             self.validated.append({**result, "reward/mean": mean_of(self.recent, "reward/mean")})
+
+
+def is_validated(name: str) -> bool:
+    """Check whether a metric is the similarity or an error rate of a validation, of whichever recognizer."""
+    return name == SIMILARITY or (name.endswith(ERROR_RATE) and not name.startswith(ROLLOUTS))
 
 
 AlarmFn = Callable[[History], str | None]  # returns what was found and what to do, or None

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import torch
 
-from f5_tts.config.schema import ModelConfig, RLConfig, RLTrainConfig, group_size
+from f5_tts.config.schema import ConfigError, ModelConfig, RLConfig, RLTrainConfig, group_size
 from f5_tts.data.tokenizer import Vocabulary
-from f5_tts.eval.evaluator import EvalSynthesizer, Evaluator, build_asr, build_judges
+from f5_tts.eval.evaluator import EvalSynthesizer, Evaluator
+from f5_tts.eval.judges import build_judges, check_judges, describe_rewarded
 from f5_tts.eval.test_set import read_items, unseen_speakers
 from f5_tts.model.build import build_model, build_vocoder
 from f5_tts.model.cfm import CFM
@@ -21,7 +22,7 @@ from f5_tts.model.grow import grow_to
 from f5_tts.model.lora import add_adapters, with_zero_adapters
 from f5_tts.model.mel import LogMel
 from f5_tts.model.snapshot import Snapshot
-from f5_tts.rewards.registry import build_providers
+from f5_tts.rewards.registry import build_providers, full_name, rewarded
 from f5_tts.rl.advantage import GroupAdvantage, RunningBaseline
 from f5_tts.rl.algorithms import find_algorithm
 from f5_tts.rl.kernel import trainable_steps
@@ -122,38 +123,55 @@ def build_evaluator(cfg: RLTrainConfig, vocabulary: Vocabulary, vocoder: Vocoder
     It generates the dev items of unseen speakers, with the guidance strength that the policy is trained with.
     """
     path = Path(cfg.eval.items_dir) / "dev.jsonl"
-    items = unseen_speakers(read_items(path), path) * cfg.eval.dev_takes
+    items, judges = unseen_speakers(read_items(path), path), build_judges(cfg.eval)
+    check_judges(judges, items, cfg.eval)
     return Evaluator(
-        items=items,
+        items=items * cfg.eval.dev_takes,
         synthesizer=EvalSynthesizer(
             mel=LogMel(cfg.model.mel_spec), vocoder=vocoder, vocabulary=vocabulary, settings=cfg.eval
         ),
-        asr_models={name: build_asr(name) for name in cfg.eval.recognisers},
-        judges=build_judges(cfg.eval),
+        judges=judges,
         cfg_strength=cfg.rl.cfg_strength,
     )
 
 
-def build_best(cfg: RLTrainConfig) -> Best | None:
-    """Build the record of the best validation; None without eval.every_updates."""
+def build_best(cfg: RLTrainConfig, log: Callable[[str], None] = print) -> Best | None:
+    """Build the record of the best validation; None without eval.every_updates, or if all recognizers are rewards.
+
+    The latter is said. Raises ConfigError if the run is to end by a judge that it does not have.
+    """
     if not cfg.eval.every_updates:
         return None
-    return Best(selecting_metric(cfg.eval.recognisers, cfg.rl.rewards.providers), cfg.eval.speaker_judge)
+    judge, names = selecting_judge(cfg), [entry.name for entry in cfg.eval.recognisers]
+    if judge is not None:
+        return Best(judge, full_name(cfg.eval.speaker.name))
+    reason = describe_rewarded(names, rewarded(cfg.rl.rewards.providers))
+    if cfg.rl.stop_when is not None:
+        raise ConfigError(f"rl.stop_when={cfg.rl.stop_when} needs a judge that is no reward; {reason}")
+    log(f"warning: {reason}")
+    return None
+
+
+def selecting_judge(cfg: RLTrainConfig) -> str | None:
+    """Return the error rate that selects (`selecting_metric`); None if all recognizers are rewards."""
+    return selecting_metric([entry.name for entry in cfg.eval.recognisers], cfg.rl.rewards.providers)
 
 
 def build_alarms(cfg: RLTrainConfig) -> dict[str, AlarmFn]:
     """Select the alarms that apply to this run.
 
-    no_spread does where samples of a group are compared. The KL to a reference of another guidance has no limit.
+    no_spread does where samples of a group are compared, reward_hacked where a judge is no reward. The KL to a
+    reference of another guidance has no limit.
     """
-    rl, judge = cfg.rl, selecting_metric(cfg.eval.recognisers, cfg.rl.rewards.providers)
+    rl, judge = cfg.rl, selecting_judge(cfg)
     compares = group_size(rl) > 1 and not find_algorithm(rl.algorithm).uses_reward_gradients
-    chosen = {name: alarm for name, alarm in ALARMS.items() if name != "no_spread" or compares}
+    applies = {"no_spread": compares, "reward_hacked": judge is not None}
     kl_limit = MAX_KL if rl.ref_cfg_strength is None else math.inf
-    return chosen | {
+    settings = {
         "kl_out_of_range": partial(kl_out_of_range, limit=kl_limit),
-        "reward_hacked": partial(reward_hacked, judge=judge),
+        "reward_hacked": partial(reward_hacked, judge=judge or ""),
     }
+    return {name: settings.get(name, alarm) for name, alarm in ALARMS.items() if applies.get(name, True)}
 
 
 def describe_rollouts(cfg: RLTrainConfig, num_items: int, world_size: int) -> str:

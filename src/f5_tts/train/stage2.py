@@ -14,6 +14,7 @@ from f5_tts.data.tokenizer import Vocabulary, build_vocabulary
 from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import Checkpoint
 from f5_tts.model.snapshot import Snapshot
+from f5_tts.rewards.registry import check_words
 from f5_tts.rl.advantage import GroupAdvantage, RunningBaseline
 from f5_tts.rl.algorithms import find_algorithm
 from f5_tts.rl.nft import EmaPolicy
@@ -82,10 +83,11 @@ def build_stage2(cfg: RLTrainConfig, accelerator: Accelerator) -> Stage2:
     total = count_updates(plan, cfg.optim, cfg.rl.updates_per_rollout, world_size)
     check_schedule(cfg.optim, total)
     scorer = build_scorer(cfg.model, cfg.rl)
+    check_words(scorer.providers, [row.sentence for row in plan.dataset.rows], "rl.rewards.providers")
     initial = initial_weights(checkpoint)
     models = build_models(cfg, initial, vocabulary, total, make_optimizer, accelerator, log)
     advantage = build_advantage(scorer, cfg.rl, log)
-    best = build_best(cfg)
+    best = build_best(cfg, log)
     models.state.stateful |= {
         name: component
         for name, component in (("baseline", advantage), ("best", best))

@@ -10,27 +10,27 @@ from typing import Any
 
 from f5_tts.config.schema import ProviderConfig
 from f5_tts.eval.evaluator import Evaluator
-from f5_tts.eval.results import METRIC_PREFIX
+from f5_tts.eval.results import metric_prefix
 from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import BEST
+from f5_tts.rewards.registry import is_reward, rewarded
 from f5_tts.train.checkpoint_dir import CheckpointDir
 from f5_tts.train.train_state import TrainState
 
 # drop of eval/sim since the start that is always allowed: a lower error rate must not cost speaker similarity
 MIN_ALLOWED_DROP = 0.02
 LOWEST_SIMILARITY = -1.0
-ASR_REWARDS = {"pocketsphinx": "digits_wer"}  # recognizer -> the reward that transcribes with it
 
 
-def selecting_metric(recognizers: Sequence[str], rewards: Sequence[ProviderConfig]) -> str:
+def selecting_metric(recognizers: Sequence[str], rewards: Sequence[ProviderConfig]) -> str | None:
     """Return the error rate that selects `model_best.pt` and that the alarm reward_hacked watches.
 
-    It is that of the first of eval.recognisers that is no reward of the run (a reward has a weight other than 0). If
-    all of them are, it is that of the first.
+    It is that of the first of eval.recognisers that is no reward of the run (a reward has a weight other than 0); None
+    if all of them are.
     """
-    rewarded = {entry.name for entry in rewards if entry.weight != 0}
-    judges = [name for name in recognizers if ASR_REWARDS.get(name) not in rewarded]
-    return f"{METRIC_PREFIX[(judges or recognizers)[0]]}/wer"
+    names = rewarded(rewards)
+    judges = [name for name in recognizers if not is_reward(name, names)]
+    return f"{metric_prefix(judges[0])}/wer" if judges else None
 
 
 class Best:
@@ -89,6 +89,7 @@ class Validation:
     It draws no random numbers of the training and changes no weights, so it does not affect the updates.
 
     Args:
+        best: the record of the best one; None: no judge may choose, because all of them are rewards.
         start_guidance: guidance strength at update 0, where the policy is its own reference; None: the evaluator's.
     """
 
@@ -96,7 +97,7 @@ class Validation:
         self,
         evaluator: Evaluator,
         every_updates: int,
-        best: Best,
+        best: Best | None,
         checkpoints: CheckpointDir,
         log: Callable[[str], None],
         *,
@@ -116,16 +117,18 @@ class Validation:
         evaluate = self.evaluator if state.update else self.at_start
         raw, averaged = evaluate(state.model), evaluate(average)
         metrics = raw | {f"{name}_ema": averaged[name] for name in averaged if not name.endswith(("_ci95", "/rtf"))}
-        has_file = (self.checkpoints.path / BEST).is_file()
-        is_lost = self.best.update >= 0 and not has_file
-        is_best = self.best.is_new_best(raw, state.update, has_file)
-        if is_best:
-            self.checkpoints.save_best(state)
         shown_names = [name for name in metrics if name.removesuffix("_ema").endswith(("/wer", "/sim"))]
         summary = ", ".join(f"{name}={metrics[name]:.4f}" for name in shown_names)
-        if is_best:
-            outcome = f"{'the best before is no longer there' if is_lost else self.best}: written to {BEST}"
-        else:
-            outcome = f"the best so far is that of update {self.best.update}{', whose file is gone' if is_lost else ''}"
-        self.log(f"validation at update {state.update}: {summary}; {outcome}")
+        self.log(f"validation at update {state.update}: {summary}{self.keep_best(raw, state)}")
         return metrics | {"time/validation": time.perf_counter() - started}
+
+    def keep_best(self, metrics: Mapping[str, float], state: TrainState) -> str:
+        """Save the weights if this validation is the best so far; return the end of the line about it."""
+        if self.best is None:
+            return ""
+        has_file = (self.checkpoints.path / BEST).is_file()
+        is_lost = self.best.update >= 0 and not has_file
+        if not self.best.is_new_best(metrics, state.update, has_file):
+            return f"; the best so far is that of update {self.best.update}{', whose file is gone' if is_lost else ''}"
+        self.checkpoints.save_best(state)
+        return f"; {'the best before is no longer there' if is_lost else self.best}: written to {BEST}"

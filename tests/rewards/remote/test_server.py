@@ -75,6 +75,8 @@ def test_a_server_says_what_it_serves_and_scores_what_it_gets(serve):
         "name": "probe",
         "component": "score",
         "words": False,
+        "languages": None,
+        "known_words": None,
         "max_bytes": 5000,
     }
     status, answer = asked(serve(FunctionProvider(lengths)), "POST", "/score", BODY)

@@ -54,6 +54,8 @@ class DigitsCtc(TranscriptReward):
     """
 
     has_word_scores = True
+    languages = ("en",)
+    known_words = frozenset(WORDS)
     takes = "mel"
     num_parameters = 1_486_862  # of the two shipped recognizers
 

@@ -22,6 +22,7 @@ from torch.nn.functional import pad
 
 from f5_tts.entrypoint import describe_end
 from f5_tts.extras import install_hint
+from f5_tts.rewards.asr.digits_network import WORDS
 from f5_tts.rewards.asr.transcript_reward import TranscriptReward, transcript_word_scores, with_prompt
 from f5_tts.rewards.audio import ASR_RATE, shared_rate, to_16k_mono, usable_indices
 from f5_tts.types import RewardInput
@@ -39,6 +40,9 @@ class DigitsWer(TranscriptReward):
 
     has_word_scores = True
     requires = ("pocketsphinx",)
+    languages = ("en",)
+    known_words = frozenset(WORDS)
+    title = "pocketsphinx"
 
     def __init__(self, workers: int = 2):
         self.transcribe = DigitsRecognizer(workers).transcribe

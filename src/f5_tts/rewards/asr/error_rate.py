@@ -34,8 +34,11 @@ def error_rates(reference: Sequence[str], hypothesis: Sequence[str]) -> tuple[fl
 
 
 def word_errors(reference: str, hypothesis: str) -> tuple[int, int]:
-    """Return the word edit distance of two texts and the number of words in the reference."""
-    expected, actual = normalize(reference).split(), normalize(hypothesis).split()
+    """Return the word edit distance of two texts and the number of words in the reference.
+
+    Each character of a script without spaces is a word.
+    """
+    expected, actual = words_of(normalize(reference)), words_of(normalize(hypothesis))
     return Levenshtein.distance(expected, actual), len(expected)
 
 

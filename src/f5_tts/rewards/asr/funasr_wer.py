@@ -59,6 +59,8 @@ class FunasrWer(TranscriptReward):
     takes = "wave"
 
     requires = ("funasr", "sentencepiece")
+    languages = LANGUAGES[1:]
+    title = "SenseVoiceSmall"
     num_parameters = 234_000_000
 
     def __init__(

@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from f5_tts.data.texts import normalize
 from f5_tts.rewards.asr.error_rate import error_rates, word_scores
+from f5_tts.rewards.asr.normal_form import normal_form, words_of
 from f5_tts.rewards.audio import shared_rate, usable_indices
 from f5_tts.types import RewardInput
 
@@ -25,12 +26,18 @@ class TranscriptReward(ABC):
     as `cer` where tokens are characters. `ins`, `del`, `sub`: its three parts. `unusable`: 1 where the clip cannot be
     scored, else 0. `heard`: the transcript.
 
+    `languages`: the codes of the languages that the recognizer knows; None: not known. `known_words`: the only words
+    that it can transcribe; None: any. `title`: the recognizer's name in tables.
+
     A clip that cannot be scored has `wer` 1 and an empty transcript. Any other clip without a reference, or whose
     reference has no token, has rates of NaN.
     """
 
     component = "acc"
     needs_words = True
+    languages: tuple[str, ...] | None = None
+    known_words: frozenset[str] | None = None
+    title = ""
     rate = "wer"  # usual name of the error rate: wer (tokens are words) or cer (characters)
 
     @abstractmethod
@@ -81,6 +88,21 @@ class TranscriptReward(ABC):
         if not expected:
             return math.nan, math.nan, math.nan
         return error_rates(expected, self.tokens(transcript or "", item))
+
+
+class SpokenTextReward(TranscriptReward):
+    """Base class of error-rate rewards in many languages: texts are compared as the words of their normal form.
+
+    Each character of a script without spaces is a word.
+    """
+
+    @abstractmethod
+    def text_language(self, item: RewardInput) -> str:
+        """Return the language code of an input; an empty string if it is not known."""
+
+    def tokens(self, text: str, item: RewardInput) -> list[str]:
+        """Split the normal form of a text into words."""
+        return words_of(normal_form(text, self.text_language(item)))
 
 
 def with_prompt(item: RewardInput) -> Float[Tensor, " nw"]:

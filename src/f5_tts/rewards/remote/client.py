@@ -80,6 +80,9 @@ class RemoteProvider:
     def __init__(self, client: RetryingClient, description: Mapping[str, Any]) -> None:
         self.client, self.max_bytes = client, description["max_bytes"]
         self.component, self.has_word_scores = description["component"], description["words"]
+        languages, words = description.get("languages"), description.get("known_words")  # older servers send none
+        self.languages = tuple(languages) if isinstance(languages, list) else None
+        self.known_words = frozenset(words) if isinstance(words, list) else None
 
     def score(self, inputs: Sequence[RewardInput]) -> dict[str, Any]:
         """Score the inputs by one request; raise WorkerError if that is too large or the response is invalid."""

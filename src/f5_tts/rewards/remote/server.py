@@ -47,12 +47,15 @@ class Service:
         self.scorer = ThreadPoolExecutor(1)  # a single thread, because libraries keep caches per thread
 
     def description(self) -> dict[str, Any]:
-        """Describe the provider: protocol version, name, component, and whether it has word scores."""
+        """Describe the provider: protocol version, name, component, whether it has word scores, and what it knows."""
+        languages, words = (getattr(self.provider, name, None) for name in ("languages", "known_words"))
         return {
             "protocol": PROTOCOL,
             "name": self.name,
             "component": self.provider.component,
             "words": has_word_scores(self.provider),
+            "languages": None if languages is None else list(languages),
+            "known_words": None if words is None else sorted(words),
         }
 
     def answer(self, request_id: str, inputs: Sequence[RewardInput]) -> bytes:
