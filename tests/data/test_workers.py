@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
+from f5_tts.data.scan import CHUNK_SIZE, map_in_processes
 from f5_tts.data.workers import read_with_restarts
 
 pytestmark = pytest.mark.slow
@@ -62,3 +63,29 @@ def test_the_end_of_a_worker_interrupts_nothing_but_the_wait_for_a_batch(tmp_pat
 def test_an_error_of_the_data_set_stays_what_it_is(tmp_path):
     with pytest.raises(FileNotFoundError):
         read(3, tmp_path / "no" / "folder", workers=1)
+
+
+class Blocked(Dataset[bool]):
+    """Whether the process that reads gets no Ctrl-C."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> bool:
+        return is_ctrl_c_blocked()
+
+
+def is_ctrl_c_blocked(item: int = 0) -> bool:
+    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+@pytest.mark.usefixtures("real_start")
+def test_processes_that_read_get_no_ctrl_c_from_their_start_on_and_the_run_does():
+    """A terminal sends it to all; those that were still importing their libraries ended with a traceback."""
+
+    def start(done: int) -> DataLoader[bool]:
+        return DataLoader(Blocked(), batch_size=None, num_workers=1, multiprocessing_context="spawn")
+
+    assert list(read_with_restarts(start, 1)) == [True] and not is_ctrl_c_blocked()
+    scanned = list(map_in_processes(is_ctrl_c_blocked, range(CHUNK_SIZE + 1), 2, "scan"))
+    assert all(scanned) and not is_ctrl_c_blocked()

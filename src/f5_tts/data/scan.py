@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from f5_tts.console import make_output_safe
 from f5_tts.data.audio import BadAudio, Source, check_samples, read_samples
+from f5_tts.data.workers import hold_ctrl_c
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -53,7 +54,9 @@ def map_in_processes(
     workers = min(workers, ceil(len(items) / CHUNK_SIZE))  # more workers would get no items
     pool = ProcessPoolExecutor(workers, get_context("spawn"), start_worker) if workers > 1 else None
     try:
-        for result in pool.map(function, items, chunksize=CHUNK_SIZE) if pool else map(function, items):
+        with hold_ctrl_c():
+            results = pool.map(function, items, chunksize=CHUNK_SIZE) if pool else map(function, items)
+        for result in results:
             yield result
             bar.update()
     except BrokenProcessPool as error:

@@ -7,6 +7,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
@@ -27,7 +28,7 @@ def read_with_restarts(start: Callable[[int], DataLoader[Batch]], num_workers: i
     """
     done, restarted_at = 0, -1
     while True:
-        with same_handler_of_ended_children():
+        with same_handler_of_ended_children(), hold_ctrl_c():
             batches: Any = iter(start(done))
         try:
             for batch in batches:
@@ -58,6 +59,23 @@ def same_handler_of_ended_children() -> Iterator[None]:
     yield
     if before is not None and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGCHLD, before)
+
+
+@contextmanager
+def hold_ctrl_c() -> Iterator[None]:
+    """Hold Ctrl-C back until after the body; processes that it starts never get it.
+
+    A terminal sends Ctrl-C to all processes of a command, and those that are still starting would end with a traceback.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # started later, it would let Ctrl-C through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def ends_of_workers(batches: Any) -> list[int]:
