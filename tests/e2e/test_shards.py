@@ -1,6 +1,7 @@
 """Training a sharded model (FSDP) on two processes with gloo, compared with training without sharding.
 
-Everything that needs two processes runs in one launch of this file (`on_each_rank`); the tests examine its files.
+Everything that needs two processes runs in one launch of this file (`on_each_rank`); the tests examine its files. The
+runs of IN_SOAK are made for the tests with the mark `soak` alone.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ STAGE_2 = ["-cn", "F5TTS_Mini_RL", "datasets.batch_size_per_gpu=2", "rl.mini_rep
 STAGE_2 += [MOODY, "rl.credit=sample", "rl.algorithm=nft", "rl.nft.old_decay=0.5"]  # with a reference and an old policy
 DRAFT = [*STAGE_2[:-4], BRIGHT, "rl.credit=sample", "rl.algorithm=draft", "rl.draft.last_steps=2"]
 STAGES = {"stage_1": (train.main, STAGE_1), "stage_2": (train_rl.main, STAGE_2), "draft": (train_rl.main, DRAFT)}
+IN_SOAK = {"stage_2": ("lora", "lora_shards"), "draft": ("plain", "shards", "resumed")}
 SHORT = ["optim.max_updates=2", "ckpts.save_per_updates=1"]  # of all runs
 IN_SHARDS = "optim.shard=true"
 LORA = ["lora.rank=2", "lora.target_modules=[to_q,ff.ff.2]"]
@@ -113,6 +115,8 @@ def on_each_rank(folder: Path, tiny: list[str]) -> None:
         write_checkpoint(folder / "two_processes.pt", state)
     for stage, (run, options) in STAGES.items():
         for name, more, start in runs(folder, stage):
+            if name in IN_SOAK.get(stage, ()) and not (folder / "soak").exists():
+                continue
             save_dir = folder / stage / name
             if accelerator.is_main_process:
                 start_from(start, save_dir)
@@ -172,9 +176,11 @@ def one_process(options: list[str], at_home) -> TrainState:
 
 
 @pytest.fixture(scope="module")
-def left(tmp_path_factory, options: list[str], tiny: list[str], one_process: TrainState) -> Path:
+def left(request, tmp_path_factory, options: list[str], tiny: list[str], one_process: TrainState) -> Path:
     """Launch both processes and return their folder; one process made the first two of the four updates before."""
     folder: Path = tmp_path_factory.mktemp("shards")
+    if any(item.get_closest_marker("soak") for item in request.session.items if item.path == request.path):
+        (folder / "soak").touch()
     (folder / "options.json").write_text(json.dumps(options))
     updates(one_process, 2, Accelerator(cpu=True))
     write_checkpoint(folder / "one_process.pt", one_process.payload())
@@ -257,7 +263,7 @@ def test_a_reference_in_shards_answers_as_the_model_did_and_leaves_it_as_it_is(l
         assert rank["reference moved"] == 0 < rank["policy moved"]
 
 
-@pytest.mark.parametrize("stage", list(STAGES))
+@pytest.mark.parametrize("stage", ["stage_1", "stage_2", pytest.param("draft", marks=pytest.mark.soak)])
 def test_a_run_in_shards_is_the_run_without(left, stage):
     plain, shards = (left / stage / name for name in ("plain", "shards"))
     assert sorted(path.name for path in shards.iterdir()) == sorted(path.name for path in plain.iterdir())
@@ -266,14 +272,14 @@ def test_a_run_in_shards_is_the_run_without(left, stage):
     assert distance({"weights": last}, {"weights": middle}) > 100 * AS_ONE
 
 
-@pytest.mark.parametrize("stage", ["stage_2", "draft"])
+@pytest.mark.parametrize("stage", [pytest.param("stage_2", marks=pytest.mark.soak), "draft"])
 def test_a_run_of_lora_in_shards_is_the_run_without(left, stage):
     result, expected = (read(left / stage / name / "model_last.pt") for name in ("lora_shards", "lora"))
     assert distance(result, expected) < AS_ONE
     assert any(bool(value.any()) for name, value in result["lora"]["raw"].items() if ".lora_B." in name)
 
 
-@pytest.mark.parametrize("stage", list(STAGES))
+@pytest.mark.parametrize("stage", ["stage_1", "stage_2", pytest.param("draft", marks=pytest.mark.soak)])
 def test_an_interrupted_run_in_shards_goes_on_bit_for_bit(left, stage):
     resumed, shards = (left / stage / name / "model_last.pt" for name in ("resumed", "shards"))
     assert distance(read(resumed), read(shards)) == 0

@@ -251,7 +251,11 @@ def few_items(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("stage_2", ["nft", "gaussian_grpo", "lora_nft"], indirect=True)  # validation draws nothing
+@pytest.mark.parametrize(  # validation draws nothing
+    "stage_2",
+    ["lora_nft", *(pytest.param(name, marks=pytest.mark.soak) for name in ("nft", "gaussian_grpo"))],
+    indirect=True,
+)
 def test_a_validated_run_makes_the_same_weights_and_goes_on_with_its_best(stage_2, few_items, stage_1, tmp_path):
     folder, run = stage_2
     validated = tmp_path / "validated"
