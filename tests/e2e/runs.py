@@ -75,7 +75,7 @@ def interrupted_copy(folder: Path, copy: Path, update: int = 2) -> Path:
     """
     copy.mkdir()
     shutil.copy(folder / f"model_{update}.pt", copy / "model_last.pt")
-    for name in ("metrics.jsonl", "reference.pt"):
+    for name in ("metrics.jsonl", "reference.pt", "model_best.pt"):
         if (folder / name).exists():
             shutil.copy(folder / name, copy)
     return copy
