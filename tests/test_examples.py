@@ -153,7 +153,7 @@ def test_the_gradient_of_an_update_is_that_of_the_sum_of_its_losses_at_unit_leng
     torch.testing.assert_close(unit, expected / expected.norm())
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_signal_to_noise_of_two_rows_on_a_tiny_model_and_a_second_run_measures_nothing(
     tiny_base: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

@@ -259,6 +259,7 @@ def test_the_memory_of_the_vocoders_gradient_is_the_one_that_is_written_down():
     assert counter.peak / MIB == pytest.approx(VOCOS_MIB_PER_S * frames / 93.75, rel=0.05)
 
 
+@pytest.mark.soak
 def test_draft_with_both_reward_models_on_the_gpu_fits_into_8_gb_as_the_page_says():
     """Estimate the guide's model with adapters in bf16, one step differentiated, for clips of 30 s."""
     settings = ("rl.algorithm=draft", "rl.draft.last_steps=1", "lora.rank=16", "optim.mixed_precision=bf16")

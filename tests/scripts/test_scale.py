@@ -182,7 +182,7 @@ def test_adapters_are_all_that_is_sent_without_shards_and_in_shards_the_weights_
     assert adapters.bytes_sent_sharded(8) > computed.bytes_sent_sharded(8) / 2
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_page_has_the_table_that_the_command_prints(capsys: pytest.CaptureFixture[str], monkeypatch):
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     page = (ROOT / "docs/scale.md").read_text("utf-8")
