@@ -7,6 +7,7 @@ EVAL := .venv/.ready-mini,eval
 DEV := .venv/.ready-mini,eval,rl,track,trackio,dev
 DOCS := .venv/.ready-docs
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1  # no look for a newer pyright
+export PYTHONDONTWRITEBYTECODE :=  # else each command that the tests start would compile all modules again
 
 .PHONY: help quickstart clean-run setup check test lint types tests fast-tests docs wheel base reward results corpus
 
