@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,11 @@ from f5_tts.data.audio import write_wav
 from f5_tts.download.hub import hub_cache
 from f5_tts.files import user_path
 from f5_tts.infer.load import load_synthesizer
+from f5_tts.infer.recognizer import transcribe
 from f5_tts.infer.reference import read_reference
 from f5_tts.infer.silence import shorten_pauses
 from f5_tts.infer.spectrogram import save_spectrogram
 from f5_tts.infer.synthesizer import SynthesisInput, as_progress, progress_bar, resolve_seed
-from f5_tts.infer.whisper import check_language
 from f5_tts.model.cfm import CFM
 from f5_tts.types import Number
 
@@ -188,6 +189,5 @@ class F5TTS:
         Raises:
             ValueError: the model does not know the language.
         """
-        check_language(language)
-        trim = self.synthesizer.cfg.infer.trim
-        return read_reference(user_path(str(ref_audio)), "", self.target_sample_rate, trim=trim).text
+        asr, trim = partial(transcribe, language=language), self.synthesizer.cfg.infer.trim
+        return read_reference(user_path(str(ref_audio)), "", self.target_sample_rate, asr, trim=trim).text

@@ -7,6 +7,7 @@ from torch import Tensor
 from f5_tts.infer.chunking import (
     chunk_size,
     cross_fade,
+    fit_chunks,
     gain,
     speech_frames,
     split_text,
@@ -99,6 +100,37 @@ def test_a_cross_fade_of_equal_constants_keeps_them_and_shortens_by_the_overlap(
     rising = cross_fade([torch.zeros(4), torch.ones(4)], 3)
     torch.testing.assert_close(rising, torch.tensor([0.0, 0.0, 0.5, 1.0, 1.0]))
     assert torch.equal(cross_fade([torch.arange(3.0)], 3), torch.arange(3.0))
+
+
+HINDI = "वह घर गया। फिर उसने खाना खाया। " * 3
+TOO_LONG = {  # text, limit in bytes -> chunks
+    ("ab. cd", 9): ["ab. cd"],
+    ("aa bb cc", 5): ["aa bb", "cc"],
+    ("abcdefg", 3): ["abc", "def", "g"],
+    ("हैलो", 6): ["है", "लो"],  # a letter keeps its vowel sign
+    ("कखगघ।चछ।जझ", 22): ["कखगघ।", "चछ।जझ"],
+    ("سلام؟ خوبی، من خوبم؛ پایان۔ بله", 16): ["سلام؟", "خوبی،", "من خوبم؛", "پایان۔", "بله"],
+    ("ab — cd … ef", 10): ["ab —", "cd … ef"],
+    ("ሰላም።ደህና፣ነኝ", 12): ["ሰላም።", "ደህና፣", "ነኝ"],
+    ("សួស្តី។លា៕", 22): ["សួស្តី។", "លា៕"],
+    ("τι; ναι· οχι", 9): ["τι;", "ναι·", "οχι"],
+    ("ab cd", 0): ["ab cd"],
+}
+
+
+@pytest.mark.parametrize(("text", "limit"), TOO_LONG)
+def test_what_is_too_long_is_cut_after_marks_then_at_spaces_then_between_letters(text: str, limit: int):
+    assert fit_chunks([text], limit) == TOO_LONG[text, limit]
+
+
+@pytest.mark.parametrize("limit", [8, 20, 60])
+@pytest.mark.parametrize(
+    "text", [HINDI, "สวัสดีครับ" * 9, "a" * 99, "Ja. " * 30, "ab cd, " * 20, "こんにちは。元気？" * 5]
+)
+def test_no_chunk_is_longer_than_the_limit_and_no_letter_is_lost(text: str, limit: int):
+    chunks = fit_chunks(split_text(" ".join(text.split()), limit), limit)
+    assert max(len(chunk.encode()) for chunk in chunks) <= limit
+    assert "".join("".join(chunks).split()) == "".join(text.split())
 
 
 def test_one_and_two_bytes_past_the_limit_start_a_new_chunk():

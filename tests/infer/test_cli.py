@@ -163,6 +163,19 @@ def test_a_name_in_brackets_switches_the_voice():
     assert split_by_voice("[b] two", ["main", "b"]) == [("b", "two")]
 
 
+@pytest.mark.parametrize("voices", [["main"], ["main", "b"]])
+def test_a_bracket_after_a_backslash_is_text(voices: list[str]):
+    assert split_by_voice(r"one \[b] \[main] two", voices) == [("main", "one [b] [main] two")]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_text_and_a_toml_file_may_begin_with_a_byte_order_mark(encoding: str, tmp_path: Path):
+    (tmp_path / "say.txt").write_text("né\n", encoding=encoding)
+    (tmp_path / "a.toml").write_text('gen_text = "né"\n', encoding=encoding)
+    assert read_text({"gen_file": str(tmp_path / "say.txt")}) == "né\n"
+    assert read_settings(["-c", str(tmp_path / "a.toml")])["gen_text"] == "né"
+
+
 def test_files_are_named_after_what_they_say_in_ascii_unless_asked_otherwise():
     assert file_name("Très: bien/sûr.. 你好!", ascii_only=True) == "Tres_bien_sur"
     assert file_name("Très: bien/sûr.. 你好!", ascii_only=False) == "Très_bien_sûr_你好"
@@ -243,7 +256,7 @@ def with_flag(flag: str, value: str) -> list[str]:
         (with_flag("-t", ""), "gen_text is empty: give a text with --gen_text or --gen_file"),
         (with_flag("-t", "  [main] "), "gen_text is empty"),
         (with_flag("-f", "gone.txt"), "no text file at gone.txt, which gen_file names"),
-        (with_flag("-f", CLIP), "is not a text in UTF-8"),
+        (with_flag("-f", CLIP), "is not text in UTF-8"),
         (with_flag("-r", "gone.wav"), "no audio file at gone.wav"),
         (with_flag("-r", "README.md"), "cannot read README.md as audio"),
         (with_flag("-r", ""), "the voice main has no ref_audio, a recording of it: give one with --ref_audio"),

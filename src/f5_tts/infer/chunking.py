@@ -1,19 +1,23 @@
 """Chunking of long texts, durations of chunks, and cross-fading.
 
-The rules are those of published F5-TTS, so results match it. Text lengths are counted in UTF-8 bytes.
+The rules are those of published F5-TTS, so results match it; only what it would leave too long is cut further. Text
+lengths are counted in UTF-8 bytes.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from f5_tts.data.tokenizer import letters_with_marks
+
 BREAKS = re.compile(r"(?<=[;:,.!?])\s+|(?<=[；：，。！？])")  # allowed places for a cut
 MAX_TOTAL_S = 22.0  # reference and chunk together; longer sequences lose quality
+MARKS = "।॥؟،؛۔…–—―、､｡．፡።፣፤፥፦፧፨។៕៖๏ฯ๚๛;·։׃၊။།༎෴"  # of sentences and clauses in other scripts
 SHORT_TEXT, SHORT_TEXT_SPEED = 10, 0.3  # shorter texts (in bytes) are slowed down, else words get lost
 
 
@@ -35,6 +39,35 @@ def split_for_stream(text: str, max_bytes: int) -> list[str]:
     """Split a text as `split_text` does, but for a first chunk of a quarter of that size: it is spoken sooner."""
     first, *rest = split_text(text, max_bytes // 4)
     return [first, *(split_text("".join(map(with_trailing_space, rest)), max_bytes) if rest else [])]
+
+
+PIECES: tuple[Callable[[str], list[str]], ...] = (  # where a chunk that is too long is cut, in this order
+    lambda text: re.split(rf"(?<=[{MARKS}])(?=[^{MARKS}])", text),
+    lambda text: re.split(r"(?<=\s)(?=\S)", text),
+    letters_with_marks,
+)
+
+
+def fit_chunks(chunks: Sequence[str], max_bytes: int) -> list[str]:
+    """Cut chunks of more bytes further: after marks of any script, then at spaces, then between letters.
+
+    A letter is never cut, and nothing is cut where there is no room at all.
+    """
+    cut = [part for chunk in chunks for part in (cut_text(chunk, max_bytes) if max_bytes > 0 else [chunk])]
+    return [part.strip() for part in cut if part.strip()]
+
+
+def cut_text(text: str, max_bytes: int, ways: Sequence[Callable[[str], list[str]]] = PIECES) -> list[str]:
+    """Cut a text by the first of these ways into parts of at most this size, a longer piece by the ways after it."""
+    parts = [""]
+    for piece in ways[0](text):
+        if num_bytes((parts[-1] + piece).strip()) <= max_bytes:
+            parts[-1] += piece
+        elif len(ways) > 1 and num_bytes(piece.strip()) > max_bytes:
+            parts += cut_text(piece, max_bytes, ways[1:])
+        else:
+            parts.append(piece)
+    return parts
 
 
 def chunk_size(reference_text: str, reference_s: float, speed: float) -> int:

@@ -16,6 +16,7 @@ from f5_tts.config.checks import check
 from f5_tts.config.load import CommandLine, compose_synthesis_config, config_names, nearest, with_overrides
 from f5_tts.config.schema import ConfigError, InferConfig, SynthesisConfig
 from f5_tts.data.audio import write_wav
+from f5_tts.data.tables import read_text as read_text_file
 from f5_tts.entrypoint import run_command
 from f5_tts.files import ensure_writable_dir, user_path
 from f5_tts.infer.load import load_synthesizer
@@ -35,6 +36,7 @@ EXAMPLES = Path(__file__).with_name("examples")
 EXAMPLE_VOICE = {"ref_audio": str(EXAMPLES / "seven_two_four.flac"), "ref_text": "seven two four"}
 EXAMPLE_TEXT = "nine four eight"
 MAIN_VOICE = "main"  # name of the voice of ref_audio and ref_text
+ANY_NAME = r"\w+"
 MAX_NAME_CHARS = 60  # characters of a chunk's text in its file name
 
 TEXT_FLAGS = {
@@ -44,9 +46,9 @@ TEXT_FLAGS = {
     "-p/--ckpt_file": "weights: a path or hf://org/repo/path; default: the published ones of the model",
     "-v/--vocab_file": "vocabulary: as for weights; default: vocab.txt beside them, else the released one",
     "-r/--ref_audio": "a recording of the voice, 3 to 12 s, any format",
-    "-s/--ref_text": "its transcript; without it, Whisper transcribes the recording (English, extra eval)",
+    "-s/--ref_text": "its transcript; without it, an installed recognizer hears it (Whisper or SenseVoice)",
     "-t/--gen_text": "text to synthesize; [NAME] switches to the voice of [voices.NAME] of the TOML file, [main] in "
-    "the first",
+    "the first; \\[ is a bracket",
     "-f/--gen_file": "a text file to synthesize, instead of gen_text",
     "-o/--output_dir": f"default: {FOLDER}",
     "-w/--output_file": "default: infer_cli_<date>_<time>.wav",
@@ -123,8 +125,8 @@ def read_toml(name: str) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"no TOML file at {path}")
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # ValueError: invalid UTF-8 or TOML
+        values = tomllib.loads(read_text_file(path))
+    except (ValueError, RecursionError) as error:  # ValueError: not a text, or no TOML
         raise ConfigError(f"{path} cannot be read as TOML: {error}") from error
     voices = values.pop("voices", {})
     types = toml_types()
@@ -195,19 +197,16 @@ def read_text(settings: dict[str, Any]) -> str:
     path = Path(settings["gen_file"])
     if not path.is_file():
         raise FileNotFoundError(f"no text file at {path}, which gen_file names")
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not a text in UTF-8 ({error.reason} at byte {error.start})") from error
+    return read_text_file(path)
 
 
 def split_by_voice(text: str, voices: list[str]) -> list[tuple[str, str]]:
     """Split a text at its [NAME] tags into pairs of voice and text; it starts with the main voice.
 
     Without other voices than the main one, another tag is text. With other voices, an unknown one is printed, and the
-    main voice speaks. Raises ValueError for an empty text.
+    main voice speaks. A bracket after a backslash is text. Raises ValueError for an empty text.
     """
-    tag = r"\[(\w+)\]" if len(voices) > 1 else rf"\[({MAIN_VOICE})\]"
+    tag = rf"(?<!\\)\[({ANY_NAME if len(voices) > 1 else MAIN_VOICE})\]"
     names, texts = [MAIN_VOICE, *re.findall(tag, text)], re.split(tag, text)[::2]
     for name in sorted(set(names) - set(voices)):
         print(
@@ -215,7 +214,8 @@ def split_by_voice(text: str, voices: list[str]) -> list[tuple[str, str]]:
             f"{nearest(name, voices, cutoff=0.6)}; the main voice speaks"
         )
     names = [name if name in voices else MAIN_VOICE for name in names]
-    segments = [(name, text.strip()) for name, text in zip(names, texts, strict=True) if text.strip()]
+    texts = [text.replace(r"\[", "[").strip() for text in texts]
+    segments = [(name, text) for name, text in zip(names, texts, strict=True) if text]
     if not segments:
         raise ValueError("gen_text is empty: give a text with --gen_text or --gen_file")
     return segments

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from f5_tts.data.audio import load_at_own_rate
 from f5_tts.data.resample import resample
+from f5_tts.infer.recognizer import transcribe
 from f5_tts.infer.silence import cut_at_pause, level_db, trim_silence
 from f5_tts.infer.upstream_trim import trim_as_upstream
-from f5_tts.infer.whisper import transcribe
 
 MIN_REFERENCE_S, MAX_REFERENCE_S = 0.3, 12.0  # allowed duration of the part that is used
 MARGIN_S = 0.05  # silence kept at both ends

@@ -21,6 +21,7 @@ from f5_tts.data.tokenizer import Vocabulary, is_valid_unicode
 from f5_tts.infer.chunking import (
     chunk_size,
     cross_fade,
+    fit_chunks,
     gain,
     num_bytes,
     speech_frames,
@@ -144,7 +145,7 @@ class Synthesizer:
         reference, reference_gain = item.reference, gain(item.reference.rms, self.cfg.infer.target_rms)
         prompt = self.prompt_text(reference)
         size = chunk_size(prompt, reference.seconds, item.speed)
-        texts = split_text(text, size) if isinstance(item.text, str) else list(item.text)
+        texts = fit_chunks(split_text(text, size), size) if isinstance(item.text, str) else list(item.text)
         mel = self.mel(reference_gain * reference.wave[None])[0]
         hops = len(mel) - self.edge_frames
         text_bytes = sum(map(num_bytes, texts))

@@ -25,9 +25,9 @@ from f5_tts.data.audio import load_audio, write_wav
 from f5_tts.data.resample import resample
 from f5_tts.data.tokenizer import Vocabulary, byte_vocabulary
 from f5_tts.download.hub import find_file, hub_cache
-from f5_tts.infer import whisper
+from f5_tts.infer import recognizer
 from f5_tts.infer.chunking import chunk_size as bytes_per_chunk
-from f5_tts.infer.chunking import split_text, with_full_stop
+from f5_tts.infer.chunking import fit_chunks, split_text, with_full_stop
 from f5_tts.infer.load import choose_weights, find_vocabulary
 from f5_tts.infer.reference import Reference, trim_reference
 from f5_tts.infer.silence import cut_at_pause, shorten_pauses
@@ -164,15 +164,14 @@ def preprocess_ref_audio_text(
 
 def initialize_asr_pipeline(device: str | None = None, dtype: torch.dtype | None = None) -> None:
     """Load the recognizer now rather than at the first transcript; it runs on the CPU in any case."""
-    whisper.general_whisper()
+    recognizer.find_recognizer()
 
 
 def transcribe(ref_audio: str | Path, language: str | None = None) -> str:
     """Transcribe the first half minute of a recording; raise ValueError for a language that is not installed."""
-    whisper.check_language(language)
     wave = load_audio(ref_audio, ASR_RATE)
     limit = MAX_CONTEXT_S - LEADING_SILENCE_S
-    return whisper.transcribe(cut_at_pause(wave, ASR_RATE, limit), ASR_RATE).strip()
+    return recognizer.transcribe(cut_at_pause(wave, ASR_RATE, limit), ASR_RATE, language)
 
 
 # --- speech ---
@@ -208,7 +207,8 @@ def infer_process(
     """
     rate = model_obj.mel_spec.target_sample_rate
     audio = load_audio(ref_audio, rate)
-    chunks = chunk_text(" ".join(gen_text.split()), bytes_per_chunk(ref_text, len(audio) / rate, float(speed)))
+    size = bytes_per_chunk(ref_text, len(audio) / rate, float(speed))
+    chunks = fit_chunks(chunk_text(" ".join(gen_text.split()), size), size)
     show_info(f"{len(chunks)} chunk{'s' * (len(chunks) != 1)} of text")
     speech = infer_batch_process(
         (audio[None], rate),
