@@ -52,6 +52,7 @@ OPTIONAL = (
     "trackio",
     "num2words",
     "opencc",
+    "transformers",
 )  # import names of libraries that only an extra installs
 DEVELOPMENT = ("beartype", "pytest")
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -147,6 +148,27 @@ def test_text_and_transcript_are_compared_in_their_normal_form(text, heard, lang
     score = score_clip(replace(FOX, text=text), heard, VALUES, normal_form, language)
     assert ((score.edits, score.words), (score.char_edits, score.chars)) == (words, chars)
     assert score.heard == heard and score.hypothesis == normal_form(heard, language)
+
+
+class Peak:
+    """Stand-in for speaker similarity: the ratio of the loudest samples."""
+
+    component = "sim"
+
+    def score(self, inputs: Sequence[RewardInput]) -> list[float | None]:
+        found = [(item.audio.max(), item.reference_audio) for item in inputs]
+        return [None if other is None else float(peak / other.max()) for peak, other in found]
+
+
+def test_similarity_is_measured_to_the_prompt_and_to_the_recording_of_the_text():
+    judges = Judges(recognizers={}, scorers={"voice": Peak()})
+    half, one = torch.full((4,), 0.5), torch.ones(4)
+    plain = RewardInput(audio=half, sample_rate=16_000, text="a", reference_audio=half)
+    assert judges.scores([plain]) == [{"voice.sim": 1.0}]
+    both = judges.scores([plain, replace(plain, target_audio=one)])
+    assert both[1] == {"voice.sim": 1.0, "voice.sim_target": 0.5} and math.isnan(both[0]["voice.sim_target"])
+    score = score_clip(FOX, "", both[1], normal_form, "en")
+    assert (score.similarity, score.opinions) == (1.0, {"sim_target": 0.5})
 
 
 def test_a_checkpoint_says_which_rewards_it_was_trained_by():

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import cast
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from f5_tts.config.schema import EvalConfig
 from f5_tts.eval.results import ASR_METRICS
@@ -30,7 +33,9 @@ from f5_tts.types import RewardInput, RewardProvider
 
 Normalize = Callable[[str, str], str]  # text and language -> its words, with single spaces
 VOICE_JUDGE = "voice"
+RESERVED = (*ASR_METRICS, "sim", "sim_target", "rtf")  # names of metrics that no judge of one's own may have
 SIMILARITY = f"{VOICE_JUDGE}.sim"
+SIMILARITY_TO_TARGET = f"{VOICE_JUDGE}.sim_target"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +53,19 @@ class Judges:
     def scores(self, inputs: Sequence[RewardInput]) -> list[dict[str, float]]:
         """Score each clip by the other judges; return one dict per clip, with keys "<judge>.<component>"."""
         components = score_all(self.scorers, inputs).components
+        if any(item.target_audio is not None for item in inputs):
+            components[SIMILARITY_TO_TARGET] = self.target_similarity(inputs)
         return [
             dict(zip(components, scores, strict=True))
             for scores in torch.stack(list(components.values()), dim=1).tolist()
         ]
+
+    def target_similarity(self, inputs: Sequence[RewardInput]) -> Float[Tensor, " b"]:
+        """Score the similarity of each clip to the recording of its text; NaN where there is none."""
+        rows = [i for i, item in enumerate(inputs) if item.target_audio is not None]
+        chosen = [replace(inputs[i], reference_audio=inputs[i].target_audio) for i in rows]
+        scores = score_all({VOICE_JUDGE: self.scorers[VOICE_JUDGE]}, chosen).components[SIMILARITY]
+        return torch.full((len(inputs),), math.nan).index_copy(0, torch.tensor(rows), scores)
 
     def titles(self) -> dict[str, str]:
         """Return the names of the recognizers in tables: the model's, where it is known."""
@@ -74,7 +88,7 @@ def build_scorers(settings: EvalConfig) -> dict[str, RewardProvider]:
         raise ValueError(f"eval.speaker={settings.speaker.name} scores {voice.component}; a speaker judge scores sim")
     judges = build_providers(settings.providers, "eval.providers")
     names = [opinion_name(f"{name}.{judge.component}") for name, judge in judges.items()]
-    duplicates = sorted({name for name in names if names.count(name) > 1 or name in (*ASR_METRICS, "sim", "rtf")})
+    duplicates = sorted({name for name in names if names.count(name) > 1 or name in RESERVED})
     if duplicates:
         raise ValueError(f"eval.providers: eval/{duplicates[0]} would have two meanings; rename one `component`")
     return {VOICE_JUDGE: voice, **judges}

@@ -9,7 +9,7 @@ from f5_tts.eval.results import Result, labelled
 from f5_tts.eval.statistics import Interval, bootstrap_interval, extra_metric, similarities, word_errors
 
 ASR_TITLES = {"whisper": "Whisper tiny.en", "pocketsphinx": "pocketsphinx"}  # whose columns are first, in this order
-JUDGE_TITLES = {"mos": "MOS by DistillMOS"}  # by metric
+JUDGE_TITLES = {"mos": "MOS by DistillMOS", "sim_target": "similarity to the recording"}  # by metric
 HELD_OUT = "Held-out digit strings in voices that no training used, with 95 % intervals over items"
 
 

@@ -32,6 +32,7 @@ PROVIDERS = {
     "funasr_wer": "f5_tts.rewards.asr.funasr_wer:FunasrWer",
     "whisper_wer": "f5_tts.rewards.asr.whisper:WhisperWer",
     "ecapa_sim": "f5_tts.rewards.speaker.ecapa_sim:EcapaSim",
+    "wavlm_sim": "f5_tts.rewards.speaker.wavlm_sim:WavlmSim",
     "wespeaker_sim": "f5_tts.rewards.speaker.wespeaker_sim:WespeakerSim",
     "distill_mos": "f5_tts.rewards.distill_mos:DistillMos",
     "speech_rate": "f5_tts.rewards.guards:SpeechRate",
@@ -45,6 +46,7 @@ ALIASES = {  # short names of models: as a judge, what a model measures is known
     "wespeaker": "wespeaker_sim",
     "resemblyzer": "voice_sim",
     "ecapa": "ecapa_sim",
+    "wavlm": "wavlm_sim",
 }
 MAX_SHOWN = 3  # unknown words that are listed
 HEARD = "heard"  # component with the transcripts of a reward that transcribes
