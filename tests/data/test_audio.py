@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+from io import BytesIO
 from math import pi
 
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 import soundfile
 import torch
 
-from f5_tts.data.audio import LongAudio, MissingAudio, load_audio
+from f5_tts.data import audio
+from f5_tts.data.audio import BadAudio, LongAudio, MissingAudio, load_audio
 
 
 def sine(rate: int, duration_s: float = 0.5) -> np.ndarray:
@@ -112,3 +114,45 @@ def test_a_file_longer_than_asked_for_is_refused_by_its_header(tmp_path):
 def test_what_is_wrong_survives_the_way_to_another_process():
     again = pickle.loads(pickle.dumps(MissingAudio("no audio file at a.wav")))
     assert (type(again), str(again), again.kind) == (MissingAudio, "no audio file at a.wav", "missing")
+
+
+def wav_of(
+    subtype: str = "PCM_16", gain: float = 1.0, channels: tuple[int, ...] = (1,), declared: bytes = b""
+) -> bytes:
+    """Return a WAV file of two seconds of a sine, on request with another declared size of its samples."""
+    file = BytesIO()
+    soundfile.write(file, gain * sine(16000, 2.0)[:, None] * channels, 16000, subtype=subtype, format="WAV")
+    whole = file.getvalue()
+    at = whole.index(b"data") + 4
+    return whole[:at] + (declared or whole[at : at + 4]) + whole[at + 4 :]
+
+
+DAMAGED = {
+    "cut short: its header says that it is 1.00 s longer": wav_of()[:32044],
+    "says that it is empty, and 64000 bytes follow": wav_of(declared=bytes(4)),
+    "the channels of .* cancel each other out": wav_of(channels=(1, -1)),
+    "holds samples of 5e\\+05; full scale is 1": wav_of("FLOAT", 1e6),
+}
+
+
+@pytest.mark.parametrize("reason", DAMAGED)
+def test_damage_that_decoders_pass_over_is_named(reason: str, tmp_path):
+    (tmp_path / "a.wav").write_bytes(DAMAGED[reason])
+    with pytest.raises(BadAudio, match=reason):
+        load_audio(tmp_path / "a.wav", 16000)
+
+
+@pytest.mark.parametrize("declared", [b"\xff" * 4, b"\x00\xf0\xff\x7f"], ids=["ffmpeg", "sox"])
+def test_a_piped_file_that_does_not_know_its_size_is_read(declared: bytes, tmp_path):
+    (tmp_path / "a.wav").write_bytes(wav_of(declared=declared))
+    assert len(load_audio(tmp_path / "a.wav", 16000)) == 32000
+
+
+def test_floats_in_the_range_of_integers_are_scaled_and_it_is_said_once(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(audio, "said", [])
+    for name in ("a.wav", "b.wav"):
+        (tmp_path / name).write_bytes(wav_of("FLOAT", 32768.0))
+        expected = torch.from_numpy(sine(16000, 2.0)).float()
+        torch.testing.assert_close(load_audio(tmp_path / name, 16000), expected, atol=1e-6, rtol=0)
+    out = capsys.readouterr().out
+    assert out.count("range of 16-bit integers") == 1 and "a.wav" in out

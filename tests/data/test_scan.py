@@ -37,6 +37,14 @@ def test_a_recording_lasts_its_seconds_or_has_a_kind_of_trouble(samples, kind, t
     assert ("a.wav" in result.reason) == bool(kind)
 
 
+def test_what_is_odd_about_a_recording_is_noted(tmp_path):
+    noise = np.random.default_rng(0).normal(scale=0.1, size=RATE)
+    pauses = noise * np.where(np.arange(RATE) % 2000 < 500, 0.1, 1.0)
+    for samples, kinds in ((noise, ["flat level"]), (pauses, []), (pauses * 32768, ["scaled"])):
+        soundfile.write(tmp_path / "a.wav", samples, RATE, subtype="FLOAT")
+        assert [kind for kind, _ in scan_recording(tmp_path / "a.wav", 30.0).notes] == kinds
+
+
 def test_a_file_that_is_missing_or_no_audio_has_its_kind(tmp_path):
     (tmp_path / "a.wav").write_text("no audio")
     assert scan_recording(tmp_path / "a.wav", 30.0).kind == "unreadable"

@@ -15,7 +15,9 @@ RATE = 8_000
 
 def record(path: Path, seconds: float = 1.0, volume: float = 0.3) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, volume * np.sin(0.5 * np.arange(round(RATE * seconds))), RATE)
+    times = np.arange(round(RATE * seconds))
+    envelope = np.where(times < len(times) / 4, 0.01, 1.0)  # a quiet start, as speech has pauses
+    soundfile.write(path, volume * envelope * np.sin(0.5 * times), RATE)
     return path
 
 

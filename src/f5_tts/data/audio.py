@@ -14,13 +14,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from f5_tts.data.resample import resample
+from f5_tts.data.wav_size import wav_size
 from f5_tts.files import write_atomically
 
 MIN_SECONDS = 0.1  # shorter clips hold no speech and too few samples for a mel frame
 MAX_SECONDS = 3600.0  # the default limit, longer than any use needs
 # Hz; other rates mean a damaged header, and resampling from them may take unlimited memory
 SAMPLE_RATE_RANGE = (1_000, 384_000)
-MAX_AMPLITUDE = 2.0**31  # full scale of 32-bit integers; the power of larger samples may overflow float32
+LARGEST_FLOAT = 8.0  # of samples whose full scale is 1; larger ones of a float file are those of 16-bit integers
+FULL_SCALE_16 = 2.0**15  # full scale of 16-bit integers
+CANCELLED = 1e-3  # largest mean of channels that cancel out, as a part of the largest sample
+MAX_MISSING_S = 0.1  # of a recording whose header says that it is longer
 FRAMES_PER_READ = 2**18  # frames read at once, because a damaged header may claim any number
 
 
@@ -58,6 +62,18 @@ class NonFiniteAudio(BadAudio):
     """A recording with NaN, infinite or absurdly large samples."""
 
     kind = "not finite"
+
+
+class PartialAudio(BadAudio):
+    """A recording of which a part is missing: its header says that it is longer."""
+
+    kind = "cut short"
+
+
+class CancelledAudio(BadAudio):
+    """A recording whose channels cancel out."""
+
+    kind = "antiphase"
 
 
 class SilentAudio(BadAudio):
@@ -102,9 +118,15 @@ def load_audio(source: Source, sample_rate: int, max_seconds: float = MAX_SECOND
 
 
 def load_at_own_rate(source: Source, max_seconds: float = MAX_SECONDS) -> tuple[Float[Tensor, " nw"], int]:
-    """Read a file as the mean over its channels, with its sample rate in Hz; raise the errors of `load_audio`."""
+    """Read a file as the mean over its channels, with its sample rate in Hz; raise the errors of `load_audio`.
+
+    Samples of a float file in the range of 16-bit integers are scaled to about [-1, 1], which is said once.
+    """
     samples, file_rate = read_samples(source, max_seconds)
     check_samples(samples, file_rate, source)
+    if holds_integers(samples):
+        say_scaled(source)
+        samples = samples / np.float32(FULL_SCALE_16)
     return torch.from_numpy(samples), file_rate
 
 
@@ -112,7 +134,7 @@ def read_samples(source: Source, max_seconds: float = MAX_SECONDS) -> tuple[np.n
     """Decode a file: float32 samples, channels averaged, and the file's own sample rate in Hz.
 
     Raises:
-        BadAudio: the audio is missing, unreadable, or longer than `max_seconds`.
+        BadAudio: the audio is missing, unreadable, cut short or longer than `max_seconds`, or its channels cancel out.
     """
     file = source.file() if isinstance(source, EncodedAudio) else Path(source)
     if isinstance(file, Path) and not exists(file):
@@ -120,15 +142,51 @@ def read_samples(source: Source, max_seconds: float = MAX_SECONDS) -> tuple[np.n
     try:
         with soundfile.SoundFile(file) as audio_file:
             check_header(audio_file, source, max_seconds)
-            rate, blocks = audio_file.samplerate, [np.zeros(0, np.float32)]
+            rate, blocks, loudest = audio_file.samplerate, [np.zeros(0, np.float32)], 0.0
             while len(block := audio_file.read(FRAMES_PER_READ, dtype="float32", always_2d=True)):
                 blocks.append(block.mean(axis=1))
+                loudest = max(loudest, float(np.abs(block).max()))
+            samples, declared = np.concatenate(blocks), audio_file.frames if audio_file.format != "MP3" else 0
     # TypeError: soundfile needs a rate for names that end in .raw
     except (soundfile.LibsndfileError, TypeError) as error:
         reason = getattr(error, "error_string", str(error)).rstrip(".")
         advice = "make it a WAV, FLAC, OGG or MP3 file"
         raise UnreadableAudio(f"cannot read {source} as audio: {reason}; {advice}") from error
-    return np.concatenate(blocks), rate
+    check_whole(file, (declared - len(samples)) / rate, source)
+    if loudest > 0 and np.abs(samples).max() < CANCELLED * loudest:
+        raise CancelledAudio(f"the channels of {source} cancel each other out: keep one of them")
+    return samples, rate
+
+
+def holds_integers(samples: np.ndarray) -> bool:
+    """Check whether samples are in the range of 16-bit integers; those of a float file have a full scale of 1."""
+    return bool(LARGEST_FLOAT < np.abs(samples).max(initial=0.0) <= FULL_SCALE_16)
+
+
+def check_whole(file: BytesIO | Path, missing_s: float, source: Source) -> None:
+    """Raise PartialAudio where the header of a file says that it is longer, or empty though it is not."""
+    size = wav_size(file)
+    if size and not size.declared and size.present:
+        raise PartialAudio(
+            f"the header of {source} says that it is empty, and {size.present} bytes follow: a program wrote it to a "
+            "pipe; let it write a file, or convert it"
+        )
+    missing_s = max(missing_s, size.missing_s if size else 0.0)
+    if missing_s > MAX_MISSING_S:
+        raise PartialAudio(f"{source} is cut short: its header says that it is {missing_s:.2f} s longer; copy it again")
+
+
+said: list[Source] = []  # the first file whose samples were scaled by this process
+
+
+def say_scaled(source: Source) -> None:
+    """Print once per process that samples are scaled."""
+    if not said:
+        said.append(source)
+        print(
+            f"{source} has float samples in the range of 16-bit integers: they are scaled, here and in other such "
+            "files (check_dataset lists them)"
+        )
 
 
 def exists(file: Path) -> bool:
@@ -159,7 +217,7 @@ def check_samples(samples: np.ndarray, rate: int, source: Source) -> None:
     num_non_finite = int((~np.isfinite(samples)).sum())
     if num_non_finite:
         raise NonFiniteAudio(f"{source} holds {num_non_finite} samples that are NaN or infinite, of {len(samples)}")
-    if np.abs(samples).max() > MAX_AMPLITUDE:
+    if np.abs(samples).max() > FULL_SCALE_16:
         raise NonFiniteAudio(f"{source} holds samples of {np.abs(samples).max():.3g}; full scale is 1")
     if not samples.any():
         raise SilentAudio(f"{source} is silent: all {len(samples)} samples are zero")

@@ -41,6 +41,13 @@ def bad_rows(rows: Sequence[Row], scans: Sequence[ScanResult]) -> Iterator[BadRo
             yield BadRow(index=index, path=path, kind="wrong duration", reason=reason)
 
 
+def odd_recordings(rows: Sequence[Row], scans: Sequence[ScanResult]) -> Iterator[BadRow]:
+    """Yield rows whose recording is odd and can be used."""
+    for index, (row, scan) in enumerate(zip(rows, scans, strict=True)):
+        for kind, reason in scan.notes:
+            yield BadRow(index=index, path=str(row.audio_path), kind=kind, reason=reason)
+
+
 def speaking_rate_outliers(rows: Sequence[Row], scans: Sequence[ScanResult]) -> Iterator[BadRow]:
     """Yield rows whose characters per second differ from the median by more than a factor of `MAX_RATE_RATIO`.
 

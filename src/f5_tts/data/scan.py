@@ -13,14 +13,16 @@ from multiprocessing import get_context, parent_process
 from threading import Thread
 from typing import TypeVar
 
+import numpy as np
 from tqdm import tqdm
 
 from f5_tts.console import make_output_safe
-from f5_tts.data.audio import BadAudio, Source, check_samples, read_samples
+from f5_tts.data.audio import BadAudio, Source, check_samples, holds_integers, read_samples
 from f5_tts.data.workers import hold_ctrl_c
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+FRAME_S, FLOOR_SHARE = 0.025, 0.05  # length of the frames whose levels are compared; share of them below the floor
 CHUNK_SIZE = 16  # items sent to a process at once
 
 
@@ -31,6 +33,7 @@ class ScanResult:
     seconds: float | None
     kind: str = ""
     reason: str = ""
+    notes: tuple[tuple[str, str], ...] = ()  # kinds and reasons of what is odd about a recording that can be used
 
 
 def scan_recording(source: Source, max_seconds: float) -> ScanResult:
@@ -40,7 +43,19 @@ def scan_recording(source: Source, max_seconds: float) -> ScanResult:
         check_samples(samples, rate, source)
     except BadAudio as error:
         return ScanResult(None, error.kind, str(error))
-    return ScanResult(len(samples) / rate)
+    return ScanResult(len(samples) / rate, notes=tuple(find_notes(samples, rate)))
+
+
+def find_notes(samples: np.ndarray, rate: int) -> Iterator[tuple[str, str]]:
+    """Yield the kinds and reasons of what is odd about samples: integers as floats, and a level that hardly changes."""
+    if holds_integers(samples):
+        yield "scaled", "float samples in the range of 16-bit integers, which are scaled"
+    frame = max(1, round(FRAME_S * rate))
+    power = np.square(samples[: len(samples) // frame * frame].astype(np.float64)).reshape(-1, frame).mean(axis=1)
+    floor, loudest = np.quantile(power, FLOOR_SHARE), power.max()
+    if loudest < 10 * floor:
+        range_db = 10 * np.log10(loudest / floor)
+        yield "flat level", f"no frame is 10 dB above its floor (the loudest {range_db:.1f} dB): speech has pauses"
 
 
 def map_in_processes(

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from statistics import fmean
 
-from f5_tts.data.quality import bad_rows, scan_row, speaking_rate_outliers
+from f5_tts.data.quality import bad_rows, odd_recordings, scan_row, speaking_rate_outliers
 from f5_tts.data.rows import Row, read_rows
 from f5_tts.data.scan import map_in_processes
 from f5_tts.data.texts import TextRules, coverage
@@ -25,6 +25,8 @@ from f5_tts.types import BadRow
 
 MAX_SHOWN = 3  # rows of each kind on the console; the report lists all
 HINTS = {
+    "flat level": "perhaps noise or music alone, not counted as bad",
+    "scaled": "used as they are meant, not counted as bad",
     "odd tempo": "worth a look, not counted as bad",
     "no word": "stage 1 trains on them; stage 2 leaves them out where a reward compares words",
 }
@@ -107,7 +109,7 @@ def main(argv: list[str]) -> bool:
     scan_one = partial(scan_row, max_seconds=arguments.max_seconds, rules=TextRules(vocabulary, needs_words=True))
     scans = list(map_in_processes(scan_one, rows, arguments.workers, "decoding"))
     seconds = [scan.seconds for scan in scans if scan.seconds is not None]
-    bad, outliers = list(bad_rows(rows, scans)), list(speaking_rate_outliers(rows, scans))
+    bad, outliers = list(bad_rows(rows, scans)), [*speaking_rate_outliers(rows, scans), *odd_recordings(rows, scans)]
     report = arguments.report or arguments.folder / "check.jsonl"
     write_report([*bad, *outliers], report)
     if arguments.plot and seconds:

@@ -1,0 +1,53 @@
+"""Size of the samples of a WAV file: what its header says, and what is there."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+UNKNOWN_FROM = 0x7FFF_0000  # bytes; programs that write to a pipe do not know the size, and say 2^31 or 2^32 less a bit
+
+
+@dataclass(frozen=True, slots=True)
+class WavSize:
+    """Bytes of samples by the header of a WAV file, and those in the file."""
+
+    declared: int
+    present: int
+    bytes_per_second: int
+
+    @property
+    def missing_s(self) -> float:
+        """Return the seconds that the header declares and the file lacks; 0 where it does not know them."""
+        if not 0 < self.declared < UNKNOWN_FROM or not self.bytes_per_second:
+            return 0.0
+        return max(0, self.declared - self.present) / self.bytes_per_second
+
+
+def wav_size(file: BytesIO | Path) -> WavSize | None:
+    """Read the size of the samples of a file; None for one that is no WAV file."""
+    if isinstance(file, Path):
+        with file.open("rb") as stream:
+            return size_of_stream(stream)
+    size = size_of_stream(file)
+    file.seek(0)
+    return size
+
+
+def size_of_stream(stream: BinaryIO) -> WavSize | None:
+    """Read the size of the samples of a stream."""
+    start, bytes_per_second = stream.read(12), 0
+    if start[:4] != b"RIFF" or start[8:] != b"WAVE":
+        return None
+    while len(head := stream.read(8)) == 8:
+        name, size = struct.unpack("<4sI", head)
+        if name == b"data":
+            begin = stream.tell()
+            return WavSize(size, stream.seek(0, 2) - begin, bytes_per_second)
+        body = stream.read(min(size, 16)) if name == b"fmt " else b""
+        bytes_per_second = struct.unpack_from("<I", body, 8)[0] if len(body) >= 12 else bytes_per_second
+        stream.seek(size + size % 2 - len(body), 1)
+    return None
