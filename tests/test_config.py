@@ -10,14 +10,16 @@ from pathlib import Path
 import pytest
 
 from f5_tts.config.checks import check
-from f5_tts.config.foreign import ABSENT_KEYS
+from f5_tts.config.foreign import ABSENT_KEYS, FOREIGN_NAMES, ForeignName, foreign_table
 from f5_tts.config.load import (
     CONFIG_DIR,
     compose_config,
     compose_synthesis_config,
     config_names,
+    has_key,
     load_config,
     look_alikes,
+    read_config,
     schema_of,
     with_overrides,
 )
@@ -235,9 +237,7 @@ def keys_of(path: Path) -> set[str]:
 
 def test_a_mistyped_key_names_the_nearest_one():
     assert sentence("rl.stpes=8") == "unknown key rl.stpes in F5TTS_Mini_RL: did you mean rl.steps?"
-    assert (
-        sentence("learning_rate=1") == "unknown key learning_rate in F5TTS_Mini_RL: did you mean optim.learning_rate?"
-    )
+    assert sentence("lerning_rate=1") == "unknown key lerning_rate in F5TTS_Mini_RL: did you mean optim.learning_rate?"
     assert (
         sentence("rl.window={sise: 1}") == "unknown key rl.window.sise in F5TTS_Mini_RL: did you mean rl.window.size?"
     )
@@ -613,6 +613,66 @@ def test_a_file_of_ones_own_that_makes_no_sense_is_a_sentence(tmp_path: Path, te
 @pytest.mark.parametrize("key", ABSENT_KEYS)
 def test_a_key_of_the_fork_that_is_not_here_is_answered_with_what_is_so_here(key: str):
     assert sentence(f"{key}=1") == f"{key} is not a key here: {ABSENT_KEYS[key]}; leave it out"
+
+
+@pytest.mark.parametrize("entry", FOREIGN_NAMES, ids=lambda entry: entry.names[0])
+def test_a_name_of_another_project_is_a_key_of_ours_or_refused_with_the_difference(entry: ForeignName):
+    for name in entry.names:
+        if entry.difference:
+            assert sentence(f"{name}=1").startswith(
+                f"{name} ({entry.programs}) is {entry.key} here, and not the same: "
+            )
+        else:
+            assert has_key(read_config("F5TTS_Mini_RL", RLTrainConfig), entry.key)
+
+
+@pytest.mark.parametrize(
+    "override, key, value",
+    [
+        ("rl.num_generations=16", "rl.group_size", 16),
+        ("num_generations=16", "rl.group_size", 16),
+        ("sample.num_steps=9", "rl.steps", 9),
+        ("lr=3e-5", "optim.learning_rate", 3e-5),
+        ("optim.lr=3e-5", "optim.learning_rate", 3e-5),
+        ("scale_rewards=batch", "rl.advantage", "global_std"),
+        ("rl.scale_rewards=False", "rl.advantage", "dr_grpo"),
+        ("bf16=true", "optim.mixed_precision", "bf16"),
+        ("report_to=none", "ckpts.logger", None),
+        ("report_to=wandb", "ckpts.logger", "wandb"),
+        ("output_dir=runs/mine", "ckpts.save_dir", "runs/mine"),
+        ("lora_rank=8", "lora.rank", 8),
+    ],
+)
+def test_a_setting_of_another_project_is_translated_and_said(override: str, key: str, value: object, capsys):
+    found: object = mini_rl(override)
+    for part in key.split("."):
+        found = getattr(found, part)
+    assert found == value
+    assert f"is {key}=" in capsys.readouterr().err
+
+
+def test_only_the_first_rank_says_what_was_translated(capsys, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    assert mini_rl("max_steps=7").optim.max_updates == 7
+    assert capsys.readouterr().err == ""
+
+
+def test_the_page_has_the_table_of_names():
+    """Print the table with `python -c "from f5_tts.config import foreign; print(foreign.foreign_table())"`."""
+    assert foreign_table() in (Path(__file__).parents[1] / "docs/coming_from.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    "words, keys",
+    [
+        (["--rl.group_size=8"], "rl.group_size=8"),
+        (["--num-generations", "8"], "rl.group_size=VALUE"),
+        (["optim.seed=1", "--beta=1", "--output-dir=x"], "beta=1 ckpts.save_dir=x"),
+    ],
+)
+def test_keys_written_as_options_are_answered_with_the_form_of_keys(words: list[str], keys: str):
+    with pytest.raises(ConfigError, match=re.escape(f"keys are written without dashes, key=value: {keys}")):
+        load_config(words, default="F5TTS_Mini_RL", schema=RLTrainConfig)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import re
+import sys
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import is_dataclass
@@ -22,7 +24,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
 from f5_tts.config.checks import check, require
-from f5_tts.config.foreign import ABSENT_KEYS
+from f5_tts.config.foreign import ABSENT_KEYS, ForeignName, find_foreign
 from f5_tts.config.schema import (
     PATH,
     ConfigError,
@@ -67,6 +69,7 @@ def load_config(argv: list[str], *, default: str, schema: type[TrainConfigT]) ->
     Raises:
         ConfigError: the command line or a value is invalid.
     """
+    check_dashes(argv)
     args = command_line(default).parse_intermixed_args(argv)
     return compose_config(args.config_name, args.overrides, schema)
 
@@ -140,6 +143,28 @@ def schema_of(name: str) -> type[TrainConfig]:
 def config_names() -> list[str]:
     """List the names that `-cn` accepts."""
     return sorted(path.stem for path in CONFIG_DIR.glob("*.yaml") if not path.stem.startswith("_"))
+
+
+def check_dashes(argv: list[str]) -> None:
+    """Raise ConfigError for keys that are written as options, with all of them in the form of keys."""
+    flags = [word for word in argv if word.startswith("--") and is_key_name(word)]
+    if flags:
+        keys = [key_form(flag.lstrip("-")) for flag in flags]
+        raise ConfigError(f"{' '.join(flags)}: keys are written without dashes, key=value: {' '.join(keys)}")
+
+
+def is_key_name(flag: str) -> bool:
+    """Check whether an option is a key, with its sections, or a name that other projects have for one."""
+    name = flag.lstrip("-").partition("=")[0].replace("-", "_")
+    return "." in name or find_foreign(name) is not None
+
+
+def key_form(flag: str) -> str:
+    """Return an option as a key with a value: that of a name of another project, else the option's own name."""
+    name, _, text = flag.partition("=")
+    name = name.replace("-", "_")
+    foreign = find_foreign(name)
+    return f"{foreign.key if foreign and not foreign.difference else name}={text or 'VALUE'}"
 
 
 class CommandLine(argparse.ArgumentParser):
@@ -270,6 +295,9 @@ def apply_override(cfg: Node, override: str, name: str, schema: type[Config]) ->
     if not has_equals:
         raise ConfigError(f"'{override}' has no '='; write key=value, e.g. optim.epochs=2")
     key = OLD_KEYS.get(key, key)
+    foreign = None if has_key(cfg, key) or is_open_section(cfg, parent_key(key), schema) else find_foreign(key)
+    if foreign is not None:
+        key, text = translate(foreign, key, text)
     for path in (parent_key(key), key):
         if has_key(cfg, path):
             create_optional_section(cfg, path, schema)
@@ -285,6 +313,16 @@ def apply_override(cfg: Node, override: str, name: str, schema: type[Config]) ->
         raise ConfigError(
             f"{key}={text} does not fit: {key_path} is {describe_type(type_at(schema, key_path))}"
         ) from error
+
+
+def translate(foreign: ForeignName, key: str, text: str) -> tuple[str, str]:
+    """Return our key and value for a name of another project, and say so; raise ConfigError where they differ."""
+    if foreign.difference:
+        raise ConfigError(f"{key} ({foreign.programs}) is {foreign.key} here, and not the same: {foreign.difference}")
+    value = foreign.values.get(text.strip("\"'").lower(), text)
+    if os.environ.get("RANK", "0") == "0":  # one of several ranks says it
+        print(f"{key}={text} ({foreign.programs}) is {foreign.key}={value} here", file=sys.stderr)
+    return foreign.key, value
 
 
 def parse_value(key: str, text: str) -> Any:
