@@ -16,7 +16,7 @@ import pytest
 
 SRC = Path(__file__).resolve().parents[1] / "src"
 LAYERS = (
-    ("types", "config", "console", "entrypoint", "extras", "files", "plotting", "plugins", "download"),
+    ("types", "config", "console", "entrypoint", "extras", "files", "plotting", "plugins", "download", "installation"),
     ("data",),
     ("model",),
     ("rewards",),

@@ -5,6 +5,8 @@ __version__ = "0.2.0"
 import signal
 
 from f5_tts.entrypoint import exit_on_ctrl_c, handle_ctrl_c, is_starting_command
+from f5_tts.installation import report_claims
 
 if is_starting_command():  # until it runs, while its libraries are imported
     handle_ctrl_c(exit_on_ctrl_c, instead_of=signal.default_int_handler)
+report_claims()

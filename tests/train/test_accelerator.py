@@ -144,5 +144,5 @@ def test_where_bitsandbytes_cannot_take_a_step_one_warning_says_so_and_torchs_ad
 
 def test_without_bitsandbytes_the_extras_are_named(optim, monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    with pytest.raises(ImportError, match=r'needs bitsandbytes: pip install -e "\.\[rl\]" \(or "\.\[bnb\]" alone\)'):
+    with pytest.raises(ImportError, match=r'needs bitsandbytes: pip install -e "\.\[bnb\]"'):
         choose_optimizer(replace(optim, bnb_optimizer=True), CPU)

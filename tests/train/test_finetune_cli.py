@@ -19,7 +19,7 @@ def composed(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(finetune_cli, name, lambda cfg: configs.append(cfg) or True)
 
     def run(line: str) -> Any:
-        assert finetune_cli.main(line.split())
+        assert finetune_cli.run_cli(line.split())
         return configs[-1]
 
     return run

@@ -1,9 +1,9 @@
 """A check of the wheel, as a user gets it: `python tests/wheel/check_wheel.py` (or `make wheel`).
 
 Builds the wheel, looks at what it holds, installs it in an empty environment outside the repository, and runs from
-there the help of two commands and both stages on a tiny model: two updates of each, on recordings of noise, with a
-reward that comes with the package and one that the user wrote. It needs pip's registry; without installing it takes
-less than a minute.
+there the help of every command and both stages on a tiny model: two updates of each, on recordings of noise, with a
+reward that comes with the package and one that the user wrote. The trained model is exported and speaks the packaged
+example, and what is missing is said with a command that works there. It needs pip's registry.
 """
 
 from __future__ import annotations
@@ -22,6 +22,12 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 import setup_env  # noqa: E402
+
+
+def is_command(path: Path) -> bool:
+    """Check whether a module can be run."""
+    return '__name__ == "__main__"' in path.read_text(encoding="utf-8")
+
 
 UPDATES = 2
 DATA_SET = """
@@ -69,6 +75,15 @@ STAGE_2 = [
 ]
 
 
+EXAMPLE = "infer/examples/basic.toml"  # packaged, with its recordings
+MODULES = (
+    *("f5_tts.train.train", "f5_tts.train.train_rl", "f5_tts.train.finetune_cli"),
+    *("f5_tts.infer.infer_cli", "f5_tts.socket_server"),
+    *("f5_tts.rewards.serve", "f5_tts.rewards.audition"),
+    *(f"f5_tts.scripts.{path.stem}" for path in (ROOT / "src/f5_tts/scripts").glob("*.py") if is_command(path)),
+)
+
+
 def main(argv: list[str]) -> None:
     """Check the wheel in a new folder, which is removed unless `--folder` names one."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -97,6 +112,8 @@ def check(folder: Path) -> None:
         check_commands(environment, work)
     with setup_env.Phase(f"{UPDATES} updates of both stages"):
         check_training(environment, work)
+    with setup_env.Phase("export and speech"):
+        check_speech(environment, work)
     print(f"{wheel.name} holds the package and works")
 
 
@@ -129,12 +146,13 @@ def install(environment: Path, wheel: Path) -> None:
 
 
 def check_commands(environment: Path, work: Path) -> None:
-    """Check that the package is the installed one, and that two commands explain themselves."""
+    """Check that the package is the installed one, and that every command explains itself."""
     origin = run(environment, work, "-c", "import f5_tts; print(f5_tts.__file__)")
     require(Path(origin.strip()).is_relative_to(environment), f"f5_tts was imported from {origin}")
-    program = environment / "bin" / "f5-tts_infer-cli"
-    for words in ([str(program), "--help"], [python_of(environment), "-m", "f5_tts.scripts.doctor", "--help"]):
-        require("usage:" in call(words, work), f"{' '.join(words)} printed no usage")
+    scripts = [str(path) for path in sorted((environment / "bin").glob("f5-tts_*"))]
+    require(len(scripts) == 4, f"the commands are {scripts}")
+    for words in (*([script] for script in scripts), *([python_of(environment), "-m", name] for name in MODULES)):
+        require("usage:" in call([*words, "--help"], work), f"{' '.join(words)} --help printed no usage")
 
 
 def check_training(environment: Path, work: Path) -> None:
@@ -149,6 +167,21 @@ def check_training(environment: Path, work: Path) -> None:
         numbers = [row[name] for name in ("loss", "reward/my_rewards:loudness.score", "reward/clipping.ok")]
         require(all(map(math.isfinite, numbers)), f"stage 2 has metrics that are not finite: {row}")
     require((work / "grpo/model_last.pt").is_file(), "stage 2 left no model_last.pt")
+
+
+def check_speech(environment: Path, work: Path) -> None:
+    """Check that the trained model is exported and speaks, and that what is missing is said with what gets it."""
+    run(environment, work, "-m", "f5_tts.scripts.export", "grpo/model_last.pt", "exported")
+    sizes = "\n".join(f"    {word.removeprefix('model.arch.').replace('=', ': ')}" for word in TINY if ".arch." in word)
+    mel = "  mel_spec: {target_sample_rate: 16000, hop_length: 320}\n  vocoder: {name: griffin_lim, iterations: 2}"
+    (work / "tiny.yaml").write_text(f"model:\n  name: Tiny\n  tokenizer: custom\n  arch:\n{sizes}\n{mel}\n")
+    flags = ["-mc", "tiny.yaml", "-p", f"exported/model_{UPDATES}.safetensors", "--nfe_step", "2", "-w", "said.wav"]
+    program = str(environment / "bin" / "f5-tts_infer-cli")
+    said = call([program, "-c", EXAMPLE, *flags, "-t", "one two [other] two one", "-o", str(work)], work)
+    require("said.wav" in said and (work / "said.wav").is_file(), f"the example was not spoken: {said}")
+    advice = "from f5_tts.extras import install_hint as hint; print(hint('resemblyzer'), '+', hint('pocketsphinx'))"
+    words = run(environment, work, "-c", advice)
+    require("pip install --no-deps resemblyzer==" in words and "pip install hibari-tts" in words, f"advice: {words}")
 
 
 # --- processes ---

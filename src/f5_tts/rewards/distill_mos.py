@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from f5_tts.extras import INSTALL_ASSETS
+from f5_tts.extras import install_assets
 from f5_tts.model.build import find_device
 from f5_tts.model.safe_load import check_tensors, read_file
 from f5_tts.rewards.audio import shared_rate, to_16k_mono, usable_indices
@@ -182,7 +182,7 @@ def load_network(path: Path) -> DistillMosNetwork:
     Raises FileNotFoundError if the file is missing, ValueError if it is damaged or its tensors differ.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"distill_mos: no weights at {path}; run: {INSTALL_ASSETS}")
+        raise FileNotFoundError(f"distill_mos: no weights at {path}; run: {install_assets('distillmos')}")
     content, network = read_file(path), DistillMosNetwork()
     weights: Any = content.get("model") if isinstance(content, dict) else None
     check_tensors(weights, path)
@@ -190,7 +190,8 @@ def load_network(path: Path) -> DistillMosNetwork:
     found = {name: value.shape for name, value in weights.items()}
     if differing := sorted({name for name, _ in expected.items() ^ found.items()}):
         raise ValueError(
-            f"distill_mos: {path} is another network, it differs in {', '.join(differing)}; run: {INSTALL_ASSETS}"
+            f"distill_mos: {path} is another network, it differs in {', '.join(differing)}; run: "
+            f"{install_assets('distillmos')}"
         )
     network.load_state_dict(weights)
     return network.eval().requires_grad_(False)

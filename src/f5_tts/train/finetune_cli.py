@@ -102,7 +102,7 @@ def start_of(args: Namespace) -> str | None:
     return args.pretrain or PUBLISHED[args.exp_name]
 
 
-def main(argv: list[str]) -> bool:
+def run_cli(argv: list[str]) -> bool:
     """Compose the config that the flags stand for, and train; return False when stopped early."""
     args = command_line().parse_intermixed_args(argv)
     if args.rl:
@@ -110,10 +110,10 @@ def main(argv: list[str]) -> bool:
     return train(compose_config(config_name(args), overrides_of(args), TrainConfig))
 
 
-def command() -> NoReturn:
+def main() -> NoReturn:
     """Run the command with the arguments of the process."""
-    run_command(main, sys.argv[1:])
+    run_command(run_cli, sys.argv[1:])
 
 
 if __name__ == "__main__":
-    command()
+    main()

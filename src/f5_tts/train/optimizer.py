@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from f5_tts.config.schema import OptimConfig
+from f5_tts.extras import install_hint
 from f5_tts.model.compare import first_mismatch
 
 MIN_RATE = 1e-8  # fraction of the learning rate at the first and after the last update
@@ -55,7 +56,7 @@ def choose_optimizer(optim: OptimConfig, device: torch.device, log: Callable[[st
         import bitsandbytes
     except ImportError as error:
         raise ImportError(
-            'optim.bnb_optimizer=true needs bitsandbytes: pip install -e ".[rl]" (or ".[bnb]" alone), or set '
+            f"optim.bnb_optimizer=true needs bitsandbytes: {install_hint('bitsandbytes')}, or set "
             "optim.bnb_optimizer=false"
         ) from error
     eight_bits: MakeOptimizer = bitsandbytes.optim.AdamW8bit  # pyright: ignore[reportPrivateImportUsage]

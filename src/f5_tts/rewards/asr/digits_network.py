@@ -50,7 +50,7 @@ MEL_RANGE = (math.log(FLOOR), 6.0)  # nats; recordings reach 5.3, generated log-
 INPUT_KERNEL = 5  # frames
 DROPOUT = 0.1
 SIZES, CHECKSUM = "sizes", "checksum"  # keys of the file's metadata
-TRAIN_AGAIN = "python -m recipes.digits.train_reward (make reward) makes it"
+TRAIN_AGAIN = "the repository has it in pretrained/digits_ctc, and makes it by python -m recipes.digits.train_reward"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

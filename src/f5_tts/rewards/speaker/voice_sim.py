@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from f5_tts.extras import INSTALL_ASSETS
+from f5_tts.extras import install_assets
 from f5_tts.model.safe_load import LOAD_ERRORS
 from f5_tts.rewards.audio import log_mels
 from f5_tts.rewards.speaker.similarity_reward import SpeakerSimilarityReward, unit_rows
@@ -105,19 +105,20 @@ def load_encoder(path: Path) -> VoiceEncoder:
     Raises FileNotFoundError if the file is missing, ValueError if it is damaged or its tensors differ.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"voice_sim: no speaker encoder at {path}; run: {INSTALL_ASSETS}")
+        raise FileNotFoundError(f"voice_sim: no speaker encoder at {path}; run: {install_assets('resemblyzer')}")
     encoder = VoiceEncoder()
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)["model_state"]
     except LOAD_ERRORS as error:
         raise ValueError(
-            f"voice_sim: {path} is damaged, or not Resemblyzer's encoder; run: {INSTALL_ASSETS}"
+            f"voice_sim: {path} is damaged, or not Resemblyzer's encoder; run: {install_assets('resemblyzer')}"
         ) from error
     weights = {name: value for name, value in weights.items() if name not in TRAINING_KEYS}
     mismatched = sorted(weights.keys() ^ encoder.state_dict().keys())
     if mismatched:
         raise ValueError(
-            f"voice_sim: {path} is not Resemblyzer's encoder, it differs in {mismatched}; run: {INSTALL_ASSETS}"
+            f"voice_sim: {path} is not Resemblyzer's encoder, it differs in {mismatched}; run: "
+            f"{install_assets('resemblyzer')}"
         )
     encoder.load_state_dict(weights)
     return encoder.eval().requires_grad_(False)
