@@ -71,6 +71,21 @@ def test_a_missing_file_is_named(tmp_path):
         load_audio(tmp_path / "gone.wav", 16000)
 
 
+@pytest.mark.parametrize(
+    ("listed", "there", "hint"),
+    [
+        ("a\\b.wav", "a/b.wav", "its path has backslashes"),
+        ("e\u0301.wav", "\u00e9.wav", "letters composed"),
+        ("\u00e9.wav", "e\u0301.wav", "letters decomposed"),
+    ],
+)
+def test_a_missing_file_that_is_there_by_another_spelling_is_said(listed: str, there: str, hint: str, tmp_path):
+    (tmp_path / there).parent.mkdir(exist_ok=True)
+    soundfile.write(tmp_path / there, sine(16000), 16000)
+    with pytest.raises(FileNotFoundError, match=hint):
+        load_audio(tmp_path / listed, 16000)
+
+
 def test_a_file_that_is_not_audio_is_named_with_the_reason(tmp_path):
     (tmp_path / "a.wav").write_text("not audio at all")
     with pytest.raises(

@@ -73,6 +73,24 @@ def test_a_folder_has_texts_beside_recordings_and_speakers_in_subfolders(tmp_pat
     assert [entry.columns for entry in entries] == [{"speaker": "ann"}, {}]
 
 
+def test_a_folder_names_texts_without_recording_and_sounds_that_are_not_read(tmp_path):
+    for name in ("a.wav", "b.opus", "c.aif", "d.flac", "e.m4a", "e.txt", "vocab.txt"):
+        write(tmp_path / name, "")
+    for name, text in (("a.TXT", "one"), ("b.lab", "two"), ("c.txt", "III"), ("c.normalized.txt", "three")):
+        write(tmp_path / name, text)
+    write(tmp_path / "f.txt", "six")
+    entries = read_entries(tmp_path)[1]
+    assert [(entry.place, entry.text or entry.kind) for entry in entries] == [
+        ("a.wav", "one"),
+        ("b.opus", "two"),
+        ("c.aif", "three"),
+        ("d.flac", "no text"),
+        ("e.m4a", "other format"),
+        ("f.txt", "lonely text"),
+    ]
+    assert entries[4].problem == ".m4a is not read here: make it a WAV file, for example ffmpeg -i e.m4a e.wav"
+
+
 @pytest.mark.parametrize("source", ["in", "in/", "./in", "../here/in"])
 def test_relative_and_absolute_sources_are_read_alike(source, tmp_path, monkeypatch):
     root = tmp_path / "here"

@@ -7,16 +7,17 @@ import os
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
-from datasets import Audio
+from datasets import Audio, DatasetDict
 from datasets import Dataset as Table
 
 from f5_tts.data.audio import MissingAudio, UnreadableAudio, load_audio
-from f5_tts.data.rows import Row, rows_of_table
+from f5_tts.data.rows import Row, read_data_set, read_rows, rows_of_table
 
 RATE = 8_000
 
@@ -89,13 +90,46 @@ def test_the_text_has_one_of_its_usual_names(columns, chosen):
 def test_where_the_text_is_not_clear_the_columns_are_listed(columns):
     table = table_of([encoded(0.5)], **{name: [name] for name in columns})
     listed = ", ".join(f"'{name}'" for name in ["audio", *columns])
-    with pytest.raises(ValueError, match=rf"needs one text column of text, transcription, sentence.*\[{listed}\]"):
+    with pytest.raises(ValueError, match=rf"needs one text column of text, sentence, transcription.*\[{listed}\]"):
         rows_of_table(table, "hf://a/b")
 
 
 def test_a_data_set_without_audio_is_refused_with_its_columns():
     with pytest.raises(ValueError, match=r"needs one column of audio and has 0; columns: \{'text'"):
         rows_of_table(Table.from_dict({"text": ["a"]}), "hf://a/b")
+
+
+def save(folder: Path, kind: str) -> str:
+    """Save a data set of one row in this way, and return its name."""
+    soundfile.write(folder / "0.flac", tone(0.5), RATE)
+    raw = Table.from_dict({"audio": [encoded(0.5)], "text": ["one"]})
+    tables = {
+        "encoded": raw,
+        "audio": raw.cast_column("audio", Audio()),
+        "paths": Table.from_dict({"audio_path": [str(folder / "0.flac")], "text": ["one"]}),
+        "dict": DatasetDict(train=raw, test=raw),
+        "dict:test": DatasetDict(train=raw, test=raw),
+    }
+    tables[kind].save_to_disk(str(folder / "saved"))
+    return f"hf://{folder / 'saved'}{kind.removeprefix('dict') if kind.startswith('dict') else ''}"
+
+
+@pytest.mark.parametrize("kind", ["encoded", "audio", "paths", "dict", "dict:test"])
+def test_what_save_to_disk_wrote_is_read_also_where_audio_is_not_marked_as_such(kind: str, tmp_path):
+    (row,) = read_data_set(save(tmp_path, kind), tmp_path)
+    assert (row.text, row.duration) == ("one", 0.5) and len(load_audio(row.audio_path, RATE)) == RATE // 2
+
+
+def test_what_save_to_disk_wrote_where_raw_is_expected_is_said(tmp_path):
+    save(tmp_path, "dict")
+    (tmp_path / "duration.json").write_text('{"duration": [0.5]}')
+    with pytest.raises(FileNotFoundError, match=r"saved was written by save_to_disk: move all of it into .*saved/raw"):
+        read_rows(tmp_path / "saved")
+    (tmp_path / "saved").rename(tmp_path / "raw")
+    with pytest.raises(ValueError, match=r"raw holds the splits train, test, where one is needed: put the files of"):
+        read_rows(tmp_path)
+    with pytest.raises(ValueError, match=r"there is no split dev; choose by hf://.*raw:SPLIT of \['train', 'test'\]"):
+        read_data_set(f"hf://{tmp_path / 'raw'}:dev", tmp_path)
 
 
 PROGRAM = """
@@ -134,10 +168,15 @@ def test_a_folder_stands_in_for_a_repository_and_split_and_configuration_may_be_
         folder.parent.mkdir(parents=True, exist_ok=True)
         table.to_parquet(str(folder.parent / f"{folder.name}-00000-of-00001.parquet"))
     (several / "README.md").write_text(CONFIGURATIONS, encoding="utf-8")
+    listed = tmp_path / "listed"
+    listed.mkdir()
+    soundfile.write(listed / "0.flac", tone(0.5), RATE)
+    (listed / "metadata.csv").write_text("file_name,transcription\n0.flac,seven\n")
     (tmp_path / "program.py").write_text(PROGRAM)
     own = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     names = [f"hf://{repository}", f"hf://{repository}:validation", f"hf://{repository}:test", "hf://nobody/nothing"]
     names += [f"hf://{several}", f"hf://{several}:en/train", f"hf://{several}:de/test", f"hf://{several}:de/"]
+    names.append(f"hf://{listed}")
     done = subprocess.run(
         [sys.executable, str(tmp_path / "program.py"), *names], env=os.environ | own, capture_output=True, text=True
     )
@@ -148,4 +187,4 @@ def test_a_folder_stands_in_for_a_repository_and_split_and_configuration_may_be_
         "FileNotFoundError datasets.name=hf://nobody/nothing: nobody/nothing is not a folder on this machine"
     )
     assert unclear.startswith("ValueError") and "['en', 'de']" in unclear and ":CONFIGURATION/SPLIT)" in unclear
-    assert chosen == ["1 four 0.5", "1 sechs 0.5", "2 vier 0.5"]
+    assert chosen == ["1 four 0.5", "1 sechs 0.5", "2 vier 0.5", "1 seven 0.5"]

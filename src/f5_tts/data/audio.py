@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -138,7 +139,7 @@ def read_samples(source: Source, max_seconds: float = MAX_SECONDS) -> tuple[np.n
     """
     file = source.file() if isinstance(source, EncodedAudio) else Path(source)
     if isinstance(file, Path) and not exists(file):
-        raise MissingAudio(f"no audio file at {file}")
+        raise MissingAudio(f"no audio file at {file}{describe_other_name(file)}")
     try:
         with soundfile.SoundFile(file) as audio_file:
             check_header(audio_file, source, max_seconds)
@@ -195,6 +196,18 @@ def exists(file: Path) -> bool:
         return file.is_file()
     except (OSError, ValueError):
         return False
+
+
+def describe_other_name(file: Path) -> str:
+    """Describe the name under which a missing file is there: with slashes, or in another Unicode form."""
+    slashed = Path(str(file).replace("\\", "/"))
+    if "\\" in str(file) and exists(slashed):
+        return f": its path has backslashes, and {slashed} is there; write it with slashes"
+    forms = (file.with_name(unicodedata.normalize(form, file.name)) for form in ("NFC", "NFD") if file.name)
+    if other := next((form for form in forms if form != file and exists(form)), None):
+        form = "composed (NFC)" if unicodedata.is_normalized("NFC", other.name) else "decomposed (NFD)"
+        return f", but one whose name has its letters {form}; write the name so"
+    return ""
 
 
 def check_header(audio_file: soundfile.SoundFile, source: Source, max_seconds: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,12 @@ from f5_tts.data.tokenizer import escape_surrogates, is_valid_unicode
 RESERVED = ("audio_file", "audio_path", "audio", "text", "left_out")  # `prepare` marks entries with the last one
 KNOWN_NAMES = (*AUDIO_NAMES, *TEXT_NAMES, *SPEAKER_COLUMNS, "language")
 MISSING_TEXT = "no text"
+OTHER_FORMAT = "is not read here: make it a WAV file"
+TEXT_SUFFIXES = (".txt", ".TXT", ".lab", ".normalized.txt")  # of the text beside a recording
+SOUND_SUFFIXES = (".aif", ".aifc", ".oga", ".opus", ".wave")  # that libsndfile reads besides its names of formats
+OTHER_SUFFIXES = (".m4a", ".aac", ".mp4", ".m4b", ".wma", ".webm", ".mka", ".mkv", ".amr", ".3gp", ".ac3")
+LONELY_TEXT = "a text without a recording of its name"
+NO_TEXTS = ("vocab.txt", "readme.txt", "license.txt")  # files beside recordings that are the text of none
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,7 +50,8 @@ class Entry:
     @property
     def kind(self) -> str:
         """Return the problem's kind in two words."""
-        return MISSING_TEXT if self.problem == MISSING_TEXT else "no entry"
+        kinds = {MISSING_TEXT: MISSING_TEXT, LONELY_TEXT: "lonely text"}
+        return "other format" if OTHER_FORMAT in self.problem else kinds.get(self.problem, "no entry")
 
 
 # --- detection of the format ---
@@ -78,7 +85,7 @@ def detect_format(source: Path) -> str:
         return "ljspeech"
     if any(is_audio_file(Path(record.fields[0].strip())) for record in records):
         return "csv"
-    if source.is_dir() and audio_files(source):
+    if source.is_dir() and any(is_audio_file(path) or is_other_sound(path) for path in source.rglob("*")):
         return "folder"
     raise ValueError(
         f"{source} is none of: csv (recording and text, separated by pipe, tab, semicolon or comma, with or without a "
@@ -162,22 +169,43 @@ def find_recording(name: str, folder: Path) -> Path:
 
 
 def folder_entries(source: Path) -> list[Entry]:
-    """Read every recording of a folder, with its text beside it (a.wav, a.txt).
+    """Read every recording of a folder, with its text beside it (a.wav and a.txt, a.lab or a.normalized.txt).
 
-    The name of a subfolder is the speaker.
+    The name of a subfolder is the speaker. Texts without a recording and recordings in other formats are entries that
+    cannot be used.
     """
-    entries = []
+    entries, used = [], set[Path]()
     for path in audio_files(source):
-        text_path, place = path.with_suffix(".txt"), escape_surrogates(str(path.relative_to(source)))
+        text_path, place = text_beside(path), escape_surrogates(str(path.relative_to(source)))
+        used |= {path.with_suffix(suffix) for suffix in TEXT_SUFFIXES}
         try:
-            columns = {"audio": str(path.absolute()), "text": read_text(text_path) if text_path.is_file() else ""}
+            columns = {"audio": str(path.absolute()), "text": read_text(text_path) if text_path else ""}
         except ValueError as error:
             entries.append(Entry(place=place, audio="", problem=escape_surrogates(str(error))))
             continue
         if path.parent != source:
             columns["speaker"] = path.parent.name
         entries.append(make_entry(place, columns, source))
-    return entries
+    return [*entries, *unused_files(source, used)]
+
+
+def text_beside(recording: Path) -> Path | None:
+    """Find the file with the text of a recording."""
+    candidates = (recording.with_suffix(suffix) for suffix in reversed(TEXT_SUFFIXES))
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def unused_files(source: Path, used: set[Path]) -> Iterator[Entry]:
+    """Yield entries for recordings in formats that are not read, and for texts that are of no recording."""
+    others = {path for path in source.rglob("*") if is_other_sound(path)}
+    theirs = {path.with_suffix(suffix) for path in others for suffix in TEXT_SUFFIXES}
+    for path in sorted(source.rglob("*")):
+        place = escape_surrogates(str(path.relative_to(source)))
+        if path in others:
+            command = f"for example ffmpeg -i {path.name} {path.stem}.wav"
+            yield Entry(place=place, audio="", problem=escape_surrogates(f"{path.suffix} {OTHER_FORMAT}, {command}"))
+        elif path.name.endswith(TEXT_SUFFIXES) and path.name.lower() not in NO_TEXTS and path not in (used | theirs):
+            yield Entry(place=place, audio="", problem=LONELY_TEXT)
 
 
 def jsonl_entries(source: Path) -> list[Entry]:
@@ -234,4 +262,9 @@ def audio_files(folder: Path) -> list[Path]:
 
 def is_audio_file(path: Path) -> bool:
     """Check by the file extension whether this is an audio file."""
-    return path.suffix[1:].upper() in soundfile.available_formats()
+    return path.suffix[1:].upper() in soundfile.available_formats() or path.suffix.lower() in SOUND_SUFFIXES
+
+
+def is_other_sound(path: Path) -> bool:
+    """Check by the file extension whether this is a sound that libsndfile does not read."""
+    return path.suffix.lower() in OTHER_SUFFIXES

@@ -7,6 +7,7 @@ audio_path, text and, for pairs, one of SPEAKER_COLUMNS, and a file `duration.js
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import soundfile
 
 from f5_tts.data.audio import MIN_SECONDS, EncodedAudio
+from f5_tts.data.tables import AUDIO_NAMES, TEXT_NAMES
 from f5_tts.files import HUB
 
 if TYPE_CHECKING:
@@ -30,7 +32,6 @@ TABLE_ERRORS = (
     AttributeError,
     RuntimeError,
 )  # errors of `datasets` for damaged files
-TEXT_COLUMNS = ("text", "transcription", "sentence")  # accepted names in a hub data set
 SPEAKER_COLUMNS = ("speaker", "speaker_id", "client_id", "spk")  # the first one that a data set has is used
 
 
@@ -96,21 +97,42 @@ def make_row(columns: Mapping[str, Any], audio: str | EncodedAudio, text: Any, s
 
 
 def read_table(directory: Path) -> Table:
-    """Read the table in `raw/`, or else in `raw.arrow`; raise ValueError if it is damaged."""
+    """Read the table in `raw/`, or else in `raw.arrow`; raise ValueError if it is damaged or holds splits."""
+    raw = directory / "raw"
+    raw = raw if raw.is_dir() else raw.with_suffix(".arrow")
+    if splits := saved_splits(raw):
+        raise ValueError(
+            f"{raw} holds the splits {', '.join(splits)}, where one is needed: put the files of {raw / splits[0]} into "
+            f"{raw}, or choose it by datasets.name={HUB}{raw}:{splits[0]}"
+        )
+    return read_table_at(raw)
+
+
+def read_table_at(path: Path) -> Table:
+    """Read a table that `save_to_disk` wrote to a folder, or an Arrow file; raise ValueError if it is damaged."""
     from datasets import Dataset as Table  # takes a second to import
     from pyarrow import ArrowException
 
-    raw = directory / "raw"
-    raw = raw if raw.is_dir() else raw.with_suffix(".arrow")
     try:
-        table = Table.load_from_disk(str(raw)) if raw.is_dir() else Table.from_file(str(raw))
+        table = Table.load_from_disk(str(path)) if path.is_dir() else Table.from_file(str(path))
         table.data.validate(full=True)  # without it, a damaged offset may point anywhere
     except (*TABLE_ERRORS, ArrowException) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(
-            f"{raw} is not a complete data set ({type(error).__name__}: {reason}): create it again"
+            f"{path} is not a complete data set ({type(error).__name__}: {reason}): create it again"
         ) from error
     return table
+
+
+def saved_splits(folder: Path) -> list[str]:
+    """List the splits of a folder that a DatasetDict was saved to; empty for any other folder."""
+    path = folder / "dataset_dict.json"
+    return list(json.loads(path.read_text(encoding="utf-8"))["splits"]) if path.is_file() else []
+
+
+def is_saved(folder: Path) -> bool:
+    """Check whether a data set was saved to this folder by `save_to_disk`."""
+    return (folder / "state.json").is_file() and (folder / "dataset_info.json").is_file()
 
 
 def read_durations(path: Path) -> list[float]:
@@ -121,6 +143,11 @@ def read_durations(path: Path) -> list[float]:
         ValueError: the file is damaged or empty, or a duration is not above 0.
     """
     raw = path.parent / "raw"
+    if is_saved(path.parent) or saved_splits(path.parent):
+        raise FileNotFoundError(
+            f"{path.parent} was written by save_to_disk: move all of it into {raw} and add {path} "
+            f'({{"duration": [seconds of each row]}}), or leave it and say datasets.name={HUB}{path.parent}'
+        )
     if not raw.is_dir() and not raw.with_suffix(".arrow").is_file():
         raise FileNotFoundError(
             f"no data set at {path.parent}: expected {raw} (or {raw}.arrow) and {path} (the folder is "
@@ -157,8 +184,8 @@ def check_durations(durations: Sequence[Any], location: str) -> None:
 def read_hub(name: str) -> list[Row]:
     """Read the rows of `hf://org/repo`, `hf://org/repo:split` or `hf://org/repo:configuration/split`.
 
-    A local folder may take the place of org/repo; the default split is train. The data set is downloaded into the hub's
-    cache, where the audio stays encoded.
+    A local folder may take the place of org/repo, also one written by `save_to_disk`; the default split is train. The
+    data set is downloaded into the hub's cache, where the audio stays encoded.
 
     Raises:
         FileNotFoundError: there is no such data set, or no connection.
@@ -170,6 +197,8 @@ def read_hub(name: str) -> list[Row]:
 
     repository, _, selection = name.removeprefix(HUB).partition(":")
     configuration, _, split = selection.rpartition("/")
+    if is_saved(Path(repository)) or saved_splits(Path(repository)):
+        return rows_of_table(read_saved(Path(repository), split, name), name)
     try:
         table = load_dataset(repository, configuration or None, split=split or "train", trust_remote_code=False)
     except (DatasetNotFoundError, ConnectionError) as error:
@@ -178,11 +207,23 @@ def read_hub(name: str) -> list[Row]:
     except DatasetGenerationError as error:
         reason = str(error.__cause__ or error).partition("\n")[0]
         raise ValueError(f"datasets.name={name}: its files cannot be read ({reason})") from error
-    except ValueError as error:  # no such split, or several configurations; the library lists them
-        choose = f"{HUB}{repository}:SPLIT or {HUB}{repository}:CONFIGURATION/SPLIT"
-        raise ValueError(f"datasets.name={name}: {error} (choose by {choose})") from error
+    except ValueError as error:  # perhaps no such split, or several configurations; the library lists them
+        choose = f" (choose by {HUB}{repository}:SPLIT or {HUB}{repository}:CONFIGURATION/SPLIT)"
+        is_choice = re.search("split|config", str(error), re.IGNORECASE)
+        raise ValueError(f"datasets.name={name}: {error}{choose if is_choice else ''}") from error
     assert isinstance(table, Table)  # the type of a single split
     return rows_of_table(table, name)
+
+
+def read_saved(folder: Path, split: str, name: str) -> Table:
+    """Read what `save_to_disk` wrote: a data set, or the split of a DatasetDict, by default train or the only one."""
+    splits = saved_splits(folder)
+    if not splits:
+        return read_table_at(folder)
+    chosen = split or (splits[0] if len(splits) == 1 else "train")
+    if chosen not in splits:
+        raise ValueError(f"datasets.name={name}: there is no split {chosen}; choose by {HUB}{folder}:SPLIT of {splits}")
+    return read_table_at(folder / chosen)
 
 
 def rows_of_table(table: Table, name: str) -> list[Row]:
@@ -200,10 +241,15 @@ def rows_of_table(table: Table, name: str) -> list[Row]:
 
 
 def audio_column(table: Table, name: str) -> str:
-    """Find the only audio column; raise ValueError if there is none or several."""
+    """Find the only audio column: of decoded or encoded audio, or of paths under a usual name.
+
+    Raises ValueError if there is none or several.
+    """
     from datasets import Audio
 
-    columns = [column for column, kind in table.features.items() if isinstance(kind, Audio)]
+    columns = [column for column, kind in table.features.items() if isinstance(kind, Audio) or is_encoded(kind)]
+    if not columns:
+        columns = [column for column in AUDIO_NAMES if getattr(table.features.get(column), "dtype", "") == "string"][:1]
     if len(columns) != 1:
         raise ValueError(
             f"datasets.name={name} needs one column of audio and has {len(columns)}; columns: {table.features}"
@@ -211,11 +257,16 @@ def audio_column(table: Table, name: str) -> str:
     return columns[0]
 
 
+def is_encoded(kind: Any) -> bool:
+    """Check whether a column holds audio as bytes and path, which nobody has marked as audio."""
+    return isinstance(kind, dict) and kind.keys() == {"bytes", "path"}
+
+
 def text_column(table: Table, name: str) -> str:
     """Find the text column, `text` if there are several candidates; raise ValueError if none is clear."""
-    columns = [column for column in TEXT_COLUMNS if column in table.column_names]
+    columns = [column for column in TEXT_NAMES if column in table.column_names]
     if not columns or (len(columns) > 1 and columns[0] != "text"):
-        known = ", ".join(TEXT_COLUMNS)
+        known = ", ".join(TEXT_NAMES)
         raise ValueError(f"datasets.name={name} needs one text column of {known}; columns: {table.column_names}")
     return columns[0]
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from io import BytesIO
+from io import BufferedIOBase, BytesIO
 from pathlib import Path
-from typing import BinaryIO
 
 UNKNOWN_FROM = 0x7FFF_0000  # bytes; programs that write to a pipe do not know the size, and say 2^31 or 2^32 less a bit
 
@@ -37,7 +36,7 @@ def wav_size(file: BytesIO | Path) -> WavSize | None:
     return size
 
 
-def size_of_stream(stream: BinaryIO) -> WavSize | None:
+def size_of_stream(stream: BufferedIOBase) -> WavSize | None:
     """Read the size of the samples of a stream."""
     start, bytes_per_second = stream.read(12), 0
     if start[:4] != b"RIFF" or start[8:] != b"WAVE":

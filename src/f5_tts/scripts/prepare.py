@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import shlex
 import shutil
 import sys
 import unicodedata
@@ -38,6 +39,7 @@ REPORT = "prepare.jsonl"
 VOCABULARY = "vocabulary"  # key of the SHA-256 of the vocab.txt that the command wrote
 NUM_EXAMPLES, MAX_EXAMPLE_CHARS = 3, 100  # entries that are shown before all are decoded
 MAX_SYMBOLS = 20  # new symbols on the console
+MODEL = "F5TTS_v1_Base"  # of the commands that are shown at the end
 MAX_SHOWN = 5  # left-out entries on the console; the report lists all
 
 
@@ -301,12 +303,21 @@ def new_symbols(folder: Path, base: Vocabulary) -> list[str]:
     return [f"vocab.txt begins with the {len(base)} symbols of --base_vocab; {len(new)} are new: {shown or 'none'}"]
 
 
-def next_steps(folder: Path, tokenizer: str) -> str:
-    """Return the config overrides that select the data set for training."""
+def next_steps(folder: Path, tokenizer: str, example: Entry) -> Iterator[str]:
+    """Yield console lines: how the data set is selected, and commands that check, train, evaluate and speak with it."""
     name = folder.resolve().name.removesuffix(f"_{tokenizer}")
-    if folder.resolve().parent.name == "data" and name != folder.resolve().name:
-        return f"train with datasets.name={name} model.tokenizer={tokenizer}"
-    return f"training looks for data/NAME_{tokenizer}, with datasets.name=NAME model.tokenizer={tokenizer}"
+    is_found = folder.resolve().parent.name == "data" and name != folder.resolve().name
+    if not is_found:
+        yield f"training looks for data/NAME_{tokenizer}: move the folder there, and NAME below is its name"
+    chosen = f"datasets.name={shlex.quote(name if is_found else 'NAME')} model.tokenizer={tokenizer}"
+    run = f"ckpts/{shlex.quote(name if is_found else 'NAME')}"
+    voice = f"-r {shlex.quote(example.audio)} -s {shlex.quote(example.text)} -t {shlex.quote(example.text)}"
+    yield f"train with {chosen}; for example with the model {MODEL} (-cn or -m chooses another):"
+    yield f"  python -m f5_tts.scripts.check_dataset {shlex.quote(str(folder))}"
+    yield f"  python -m f5_tts.train.train -cn {MODEL} {chosen} ckpts.save_dir={run}"
+    evaluated = f"eval.ckpt={run}/model_last.pt eval.items_dir={shlex.quote(str(folder))} eval.out={run}/eval"
+    yield f"  python -m f5_tts.scripts.evaluate -cn {MODEL} {chosen} {evaluated}  # with dev.jsonl and test.jsonl there"
+    yield f"  f5-tts_infer-cli -m {MODEL} -p {run}/model_last.pt {voice}"
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -336,6 +347,8 @@ def main(argv: list[str]) -> bool:
     tokenizer = arguments.tokenizer or (ending if ending in TOKENIZERS else "custom")
     kind, entries = read_entries(arguments.source, arguments.format)
     print(f"{arguments.source}, read as {kind}: {len(entries)} entries")
+    columns = dict.fromkeys(name for entry in entries for name in entry.columns)
+    print(f"  columns: recording, text{''.join(f', {name}' for name in columns)}")
     for entry in entries[:NUM_EXAMPLES]:
         print(f"  {entry.place}: {entry.problem or f'{Path(entry.audio).name}: {entry.text}'[:MAX_EXAMPLE_CHARS]}")
     base = base_vocabulary(arguments.base_vocab, folder, tokenizer) if arguments.base_vocab else None
@@ -353,7 +366,8 @@ def main(argv: list[str]) -> bool:
     print(f"{folder}: {len(entries) - len(left_out)} rows; the audio {audio}")
     for line in new_symbols(folder, base) if base else lacking_symbols(entries, vocabulary):
         print(line)
-    print(next_steps(folder, tokenizer))
+    for line in next_steps(folder, tokenizer, next(entry for entry in entries if not entry.problem)):
+        print(line)
     return True
 
 
