@@ -1,8 +1,9 @@
-"""Files on disk or on the Hugging Face hub, by name."""
+"""Files on disk or on the Hugging Face hub, by name, and uploads to it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -70,3 +71,26 @@ def download_from_hub(repository: str, path: str) -> Path:
     except (OSError, ValueError, HTTPError) as error:
         reason = str(error).partition("\n")[0].rstrip(".")
         raise FileNotFoundError(f"{path} of {repository} could not be downloaded ({reason})") from error
+
+
+def push_files(files: Sequence[Path], folder: Path, repository: str) -> str:
+    """Upload files of a folder to a model of the hub, which is created where it does not exist; return its address.
+
+    Raises:
+        OSError: the hub refused them, or cannot be reached; the message has the reason.
+    """
+    from huggingface_hub import HfApi  # takes a second to import
+    from huggingface_hub.errors import HTTPError  # pyright: ignore[reportPrivateImportUsage]
+
+    api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
+    names = [str(path.relative_to(folder)) for path in files]
+    try:
+        api.create_repo(repository, exist_ok=True)
+        api.upload_folder(repo_id=repository, folder_path=folder, allow_patterns=names, commit_message="Add model")
+    except (OSError, ValueError, HTTPError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise OSError(
+            f"{folder} could not be uploaded to {repository} ({reason}); the name is ORG/NAME, and a token with write "
+            "access comes from HF_TOKEN or from `hf auth login`"
+        ) from error
+    return f"{api.endpoint}/{repository}"

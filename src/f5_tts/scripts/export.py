@@ -1,7 +1,7 @@
 """Export a checkpoint as plain weights in the format of published F5-TTS models.
 
 `python -m f5_tts.scripts.export CKPT FOLDER` writes FOLDER/model_<update>.safetensors and FOLDER/vocab.txt, which
-F5-TTS loads without changes.
+F5-TTS loads without changes, and beside them a model card and a config. `--push ORG/NAME` uploads the folder.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ from pathlib import Path
 import torch
 
 from f5_tts.data.tokenizer import read_vocabulary, write_vocabulary
+from f5_tts.download.hub import push_files
 from f5_tts.entrypoint import run_command
+from f5_tts.eval.results import read_result
 from f5_tts.files import user_path
 from f5_tts.model.checkpoint import Checkpoint, export_weights, num_symbols, read_checkpoint
 from f5_tts.model.payload import EMA, RAW
+from f5_tts.report.model_card import PUBLISHED, CardDetails, license_of, write_card
 
 DTYPES = {name: getattr(torch, name) for name in ("float32", "float16", "bfloat16")}
 PUBLISHED_SIZE = 10**8  # weights; published models have more, and are published in float32
@@ -76,14 +79,42 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dtype", choices=DTYPES, help="default: float32, and float16 for models smaller than published ones"
     )
+    card = parser.add_argument_group("model card")
+    card.add_argument(
+        "--base_model", metavar="ORG/NAME", help=f"for a model of a published size {PUBLISHED}, else none"
+    )
+    card.add_argument("--license", metavar="ID", help="e.g. cc-by-nc-4.0; default: that of the base model")
+    card.add_argument("--languages", nargs="+", default=[], metavar="CODE", help="e.g. en zh")
+    card.add_argument("--datasets", nargs="+", default=[], metavar="NAME", help="what it was trained on")
+    card.add_argument("--eval", type=user_path, metavar="FOLDER", help="evaluation (eval.out) with results and clips")
+    card.add_argument("--push", metavar="ORG/NAME", help="upload the folder to this model of the Hugging Face hub")
     return parser
+
+
+def card_details(arguments: argparse.Namespace, checkpoint: Checkpoint) -> CardDetails:
+    """Build what the flags say of the model; raise ValueError for a license that the base model does not allow."""
+    base = arguments.base_model or (PUBLISHED if default_dtype(checkpoint) == torch.float32 else None)
+    details = CardDetails(
+        base_model=base, license=arguments.license, languages=arguments.languages, datasets=arguments.datasets
+    )
+    license_of(details)
+    return details
 
 
 def main(argv: list[str]) -> bool:
     """Run the command: export the checkpoint; print the path and size of the file, and what is in it."""
     arguments = command_line().parse_args(argv)
     checkpoint = read_checkpoint(arguments.checkpoint).with_weights(arguments.weights)
+    details = card_details(arguments, checkpoint)
+    result = None if arguments.eval is None else read_result(arguments.eval)
     path = export(checkpoint, arguments.folder, arguments.vocab, DTYPES.get(arguments.dtype))
+    card, *others = write_card(checkpoint, path, details, arguments.eval, result)
+    print(f"model card: {card}; {', '.join(str(other.relative_to(path.parent)) for other in others)}")
+    if license_of(details) is None:
+        print("the card names no license: --license ID adds one")
+    if arguments.push:
+        vocabulary = [file for file in [path.parent / "vocab.txt"] if file.is_file()]
+        print(f"uploaded to {push_files([path, card, *others, *vocabulary], path.parent, arguments.push)}")
     print(
         f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB) and its vocabulary beside it: "
         f"{describe(checkpoint, arguments.weights, arguments.dtype)}"
