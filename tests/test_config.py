@@ -354,12 +354,10 @@ def test_an_unknown_config_is_answered_with_the_known_ones():
 
 def test_a_config_of_the_other_stage_is_answered_with_those_that_fit():
     assert sentence("-cn", "F5TTS_Mini") == (
-        "config F5TTS_Mini has no section audition, lora, rl and is not for this command; "
+        "config F5TTS_Mini has no section audition, rl and is not for this command; "
         "it takes E2TTS_Base_RL or F5TTS_Base_RL or F5TTS_Mini_Draft or F5TTS_Mini_RL or F5TTS_RL"
     )
-    with pytest.raises(
-        ConfigError, match=r"has a section audition, lora, rl .* it takes E2TTS_Base or .* or F5TTS_v1_Small"
-    ):
+    with pytest.raises(ConfigError, match=r"has a section audition, rl .* it takes E2TTS_Base or .* or F5TTS_v1_Small"):
         mini("-cn", "F5TTS_RL")
 
 

@@ -89,7 +89,6 @@ def test_flags_may_be_abbreviated_and_any_key_may_follow(composed) -> None:
         ("--exp_name F5TTS_v1_Bse", "no config is named F5TTS_v1_Bse: did you mean F5TTS_v1_Base?"),
         ("--exp_name F5TTS_Small --rl", "no checkpoint of F5TTS_Small is published"),
         ("--pretrain a.pt", "--pretrain a.pt is where --finetune starts from: add --finetune"),
-        ("--finetune --lora_rank 8", "--lora_rank: adapters are trained in stage 2 alone: add --rl, or leave it out"),
         ("--epochs x", "optim.epochs is a whole number, 1 or more"),
         ("--frob 3", "unrecognized arguments: --frob; usage: f5-tts_finetune-cli --exp_name NAME"),
     ],

@@ -47,6 +47,11 @@ def check(cfg: TrainConfig | SynthesisConfig) -> None:
         check_rl(cfg)
     elif isinstance(cfg, TrainConfig):
         require(
+            cfg.lora.rank == 0 or cfg.model.warmup_scope == "full" or cfg.model.objective == "mse",
+            f"model.warmup_scope=head trains the Gaussian head alone, and lora.rank={cfg.lora.rank} adapters too: set "
+            "lora.rank=0, or model.warmup_scope=full",
+        )
+        require(
             cfg.model.objective != "grpo",
             "model.objective=grpo is stage 2; run python -m f5_tts.train.train_rl with an *_RL config",
         )

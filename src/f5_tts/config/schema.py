@@ -427,13 +427,13 @@ class TrainConfig:
     ckpts: CkptsConfig
     eval: EvalConfig
     infer: InferConfig
+    lora: LoraConfig
 
 
 @dataclass(kw_only=True, slots=True)
 class RLTrainConfig(TrainConfig):
     """Configuration of stage 2."""
 
-    lora: LoraConfig
     rl: RLConfig
     audition: AuditionConfig
 

@@ -59,8 +59,8 @@ def libraries(cfg: TrainConfig) -> Iterator[str]:
     if isinstance(cfg, RLTrainConfig):
         for entry in cfg.rl.rewards.providers:
             yield from () if entry.worker else provider_attribute(entry.name, "requires", ())
-        yield from ["peft"] if cfg.lora.rank else []
         yield from judge_libraries(cfg.eval) if cfg.eval.every_updates else []
+    yield from ["peft"] if cfg.lora.rank else []
     yield from [cfg.ckpts.logger] if cfg.ckpts.logger else []
     yield from ["bitsandbytes"] if cfg.optim.bnb_optimizer else []
 
@@ -174,9 +174,9 @@ def checkpoint(run: RunUnderTest) -> str:
 def load(run: RunUnderTest, messages: list[str]) -> Checkpoint | None:
     """Build the model and the loss of stage 1; return the checkpoint that it starts from, if there is one."""
     cfg, vocabulary = run.cfg, build_vocabulary(run.cfg)
-    run.policy = prepare_model(build_stage1_model(cfg, vocabulary), run.accelerator).train()
-    run.loss = InfillingLoss(cfg.model)
     loaded = CheckpointDir(cfg.ckpts).find_latest(pretrained=True)
+    run.policy = prepare_model(build_stage1_model(cfg, vocabulary, loaded, messages.append), run.accelerator).train()
+    run.loss = InfillingLoss(cfg.model)
     make_optimizer = choose_optimizer(cfg.optim, run.accelerator.device, messages.append)
     run.state = build_train_state(cfg, run.policy, vocabulary, run.num_updates, make_optimizer)
     register_grad_scaler(run.state, run.accelerator)

@@ -23,11 +23,14 @@ from f5_tts.data.texts import TextRules, coverage
 from f5_tts.data.tokenizer import Vocabulary, build_vocabulary
 from f5_tts.model.build import build_model
 from f5_tts.model.cfm import CFM
-from f5_tts.model.checkpoint import ModelSpec
+from f5_tts.model.checkpoint import Checkpoint, ModelSpec, load_weights
 from f5_tts.model.fsdp import shard_model
+from f5_tts.model.grow import grow_to
+from f5_tts.model.lora import add_adapters
 from f5_tts.model.mel import LogMel
 from f5_tts.rewards.registry import needs_words
 from f5_tts.train.bad_rows import OutageWatch, all_rows_bad, usable_batches
+from f5_tts.train.checkpoint_dir import initial_weights
 from f5_tts.train.optimizer import MakeOptimizer, learning_rate_factor
 from f5_tts.train.run_settings import settings_of
 from f5_tts.train.train_state import DataPosition, TrainState
@@ -130,10 +133,23 @@ def batches_of_updates(
         yield [batch for batch, _ in group]
 
 
-def build_stage1_model(cfg: TrainConfig, vocabulary: Vocabulary) -> CFM:
-    """Build the model of stage 1 with random weights; parameters that are not trained are frozen."""
+def build_stage1_model(
+    cfg: TrainConfig, vocabulary: Vocabulary, start: Checkpoint | None, log: Callable[[str], None] = print
+) -> CFM:
+    """Build the model of stage 1 with random weights; parameters that are not trained are frozen.
+
+    With lora.rank it has the weights that the run began with, and adapters. ValueError is raised if there are none.
+    """
     torch.manual_seed(cfg.optim.seed)
     model = build_model(cfg.model, vocabulary)
+    if cfg.lora.rank:
+        if start is None:
+            raise ValueError(
+                f"lora.rank={cfg.lora.rank} trains adapters of a trained model, and there is none: name it in "
+                "ckpts.init_from, or set lora.rank=0"
+            )
+        load_weights(model, grow_to(initial_weights(start, cfg.model.objective), vocabulary.symbols, log), log)
+        add_adapters(model, cfg.lora, log)
     if cfg.model.objective == "gaussian_nll" and cfg.model.warmup_scope == "head":
         model.freeze_all_but_head()
     return model

@@ -119,7 +119,7 @@ class CheckpointDir:
         return checkpoint
 
     def save_initial_weights(self, state: TrainState) -> None:
-        """Save the initial weights of stage 2, unless the state names some, and record their file and sha256."""
+        """Save the initial weights of a run, unless the state names some, and record their file and sha256."""
         name = "reference.pt"
         if state.initial_weights is not None:
             return
@@ -195,18 +195,26 @@ class CheckpointDir:
         self.write(BEST, lambda: state.payload() | {"recommended": "raw"})
 
 
-def initial_weights(checkpoint: Checkpoint) -> Checkpoint:
-    """Return the initial weights of stage 2: `checkpoint` itself at the start, on a resume the file beside it.
+def origin_of(checkpoint: Checkpoint, objective: str) -> dict[str, str] | None:
+    """Return file and sha256 of the initial weights that a checkpoint of this objective names.
+
+    A run that starts from a checkpoint of another objective begins with the weights of that checkpoint.
+    """
+    return checkpoint.payload.get("origin") if checkpoint.payload.get("objective", objective) == objective else None
+
+
+def initial_weights(checkpoint: Checkpoint, objective: str = "grpo") -> Checkpoint:
+    """Return the initial weights of a run: `checkpoint` itself at the start, on a resume the file beside it.
 
     Raises FileNotFoundError or ValueError when that file is missing or has changed.
     """
-    recorded = checkpoint.payload.get("origin")
+    recorded = origin_of(checkpoint, objective)
     if recorded is None:
         return checkpoint
     path = checkpoint.path.with_name(recorded["file"])
     if not path.is_file():
         raise FileNotFoundError(
-            f"{checkpoint.path} needs {path}, the policy at the start of stage 2, and this file is missing: "
+            f"{checkpoint.path} needs {path}, the weights at the start of the run, and this file is missing: "
             "restore it, or start again in another ckpts.save_dir"
         )
     if sha256_of(path) != recorded["sha256"]:

@@ -91,10 +91,8 @@ def config_name(args: Namespace) -> str:
 def start_of(args: Namespace) -> str | None:
     """Return the checkpoint that a new run starts from; None means random weights.
 
-    Raises ConfigError where none is published, and for flags that need another one: F5-TTS ignores --pretrain alone.
+    Raises ConfigError where none is published, and for --pretrain without --finetune, which F5-TTS ignores.
     """
-    if not args.rl and (alone := [name for name in LORA if getattr(args, name) is not None]):
-        raise ConfigError(f"--{alone[0]}: adapters are trained in stage 2 alone: add --rl, or leave it out")
     if not (args.finetune or args.rl):
         if args.pretrain:
             raise ConfigError(f"--pretrain {args.pretrain} is where --finetune starts from: add --finetune")

@@ -31,7 +31,7 @@ from f5_tts.train.build_rl import (
     describe_rollouts,
     resolve_algorithm,
 )
-from f5_tts.train.checkpoint_dir import CheckpointDir, initial_weights
+from f5_tts.train.checkpoint_dir import CheckpointDir, initial_weights, origin_of
 from f5_tts.train.loop import register_grad_scaler
 from f5_tts.train.optimizer import MakeOptimizer, check_schedule, choose_optimizer
 from f5_tts.train.run_settings import describe_rows
@@ -95,7 +95,7 @@ def build_stage2(cfg: RLTrainConfig, accelerator: Accelerator) -> Stage2:
     }
     models.state.settings |= describe_rows(plan.dataset.rows)
     models.state.resume(checkpoint, log)
-    models.state.initial_weights = checkpoint.payload.get("origin")
+    models.state.initial_weights = origin_of(checkpoint, cfg.model.objective)
     checkpoints.save_initial_weights(models.state)
     return Stage2(
         accelerator=accelerator,

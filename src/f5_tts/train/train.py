@@ -20,7 +20,7 @@ from f5_tts.train.build import (
     epoch_counter,
     init_bias_to_mean_mel,
 )
-from f5_tts.train.checkpoint_dir import CheckpointDir
+from f5_tts.train.checkpoint_dir import CheckpointDir, origin_of
 from f5_tts.train.infilling import InfillingLoss
 from f5_tts.train.loop import LoopContext, fit, register_grad_scaler
 from f5_tts.train.metrics_log import MetricsLog
@@ -46,7 +46,7 @@ def train(cfg: TrainConfig) -> bool:
     total = count_updates(plan, cfg.optim, world_size=world_size)
     check_schedule(cfg.optim, total)
     checkpoint = checkpoints.find_latest(pretrained=True)
-    model = build_stage1_model(cfg, vocabulary)
+    model = build_stage1_model(cfg, vocabulary, checkpoint, log)
     if checkpoint is None:
         require_space(vocabulary, f"vocabulary {vocab_path(cfg)}")
         log(f"no checkpoint in {checkpoints.path}: training from random weights")
@@ -55,8 +55,12 @@ def train(cfg: TrainConfig) -> bool:
     state = build_train_state(cfg, model, vocabulary, total, make_optimizer, world_size)
     state.settings |= describe_rows(plan.dataset.rows)
     register_grad_scaler(state, accelerator)
+    state.lora = cfg.lora
     if checkpoint is not None:
         state.resume(checkpoint, log)
+        if cfg.lora.rank:
+            state.initial_weights = origin_of(checkpoint, cfg.model.objective)
+            checkpoints.save_initial_weights(state)
     epoch = epoch_counter(plan)
     log_settings = {"first": state.update, "total": total, "title": cfg.model.objective, "writes": is_main}
     metrics_log = MetricsLog(
