@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -126,6 +127,11 @@ def test_an_evaluation_without_a_checkpoint_says_which_keys_it_needs(tmp_path: P
         evaluate(compose_config("F5TTS_Mini", ["datasets.name=mini"], TrainConfig))
 
 
+def test_a_key_that_belongs_to_a_list_needs_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^eval\.dev_list belongs to eval\.list, which is not set"):
+        evaluate(tiny_run(tmp_path, "eval.dev_list=dev.lst"))
+
+
 @pytest.mark.parametrize(
     ("option", "words"),
     [("eval.speaker_judge=nobody", "no reward provider is called 'nobody'"), (None, "cannot write to eval.out=")],
@@ -142,3 +148,36 @@ def test_a_judge_or_a_folder_that_will_not_do_is_said_before_anything_is_synthes
         (tmp_path / "out").touch()
     with pytest.raises((ValueError, OSError), match=words):
         evaluate(run)
+
+
+SHIPPED = "pretrained/F5TTS_Mini/model_800.safetensors"
+
+
+def seed_list(folder: Path) -> Path:
+    """Write a meta.lst of two digit texts, with recordings beside it."""
+    rows = [json.loads(row) for row in (LISTS / "test.jsonl").read_text("utf-8").splitlines()[:2]]
+    lines = []
+    for row in rows:
+        prompt = folder / "prompt-wavs" / f"{row['id']}.flac"
+        prompt.parent.mkdir(exist_ok=True)
+        shutil.copy(row["prompt_audio"], prompt)
+        lines.append(f"{row['id']}|{row['prompt_text']}|prompt-wavs/{prompt.name}|{row['text']}")
+    (folder / "meta.lst").write_text("\n".join(lines), encoding="utf-8")
+    return folder / "meta.lst"
+
+
+@pytest.mark.slow
+def test_a_list_of_seed_tts_eval_is_spoken_by_the_shipped_model_at_the_guidance_of_inference(tmp_path: Path, capsys):
+    paths = [f"eval.ckpt={SHIPPED}", f"eval.out={tmp_path / 'out'}", f"eval.list={seed_list(tmp_path)}"]
+    run = compose_config(
+        "F5TTS_Mini",
+        ["datasets.name=mini", "eval.steps=4", "eval.takes=1", "infer.cfg_strength=1.5", *paths],
+        TrainConfig,
+    )
+    run.eval.recognisers = run.eval.recognisers[:1]
+    result = evaluate(run)
+    assert "no eval.dev_list: the guidance is infer.cfg_strength=1.5" in capsys.readouterr().out
+    assert (result.guidance, result.dev_error_rates) == ({"pocketsphinx": 1.5}, {})
+    assert [score.id for score in result.unseen("pocketsphinx")] == ["test-test_00-000", "test-test_00-001"]
+    assert read_result(tmp_path / "out") == result
+    assert result.metrics()["eval/wer"] < 1  # it says digits

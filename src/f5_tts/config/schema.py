@@ -248,12 +248,15 @@ class EvalConfig:
     ckpt: PathText | None
     out: PathText | None
     known: PathText | None
-    recognisers: list[ProviderConfig]
+    list: PathText | None
+    dev_list: PathText | None
+    recordings: PathText | None
+    recognisers: Providers
     normaliser: Annotated[str, OWN] | None
     simplify: bool
     language: Annotated[str, LANGUAGE] | None
     speaker: ProviderConfig
-    providers: list[ProviderConfig]
+    providers: Providers
     num_wavs: Count
 
 
@@ -333,6 +336,9 @@ class ProviderConfig:
     config: dict[str, Any] = field(default_factory=dict)
     device: str | None = None
     worker: WorkerConfig | None = None
+
+
+Providers = list[ProviderConfig]  # named here, since a section with a key `list` cannot use the type
 
 
 @dataclass(kw_only=True, slots=True)

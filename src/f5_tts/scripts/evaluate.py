@@ -2,7 +2,8 @@
 
 `python -m f5_tts.scripts.evaluate -cn F5TTS_Mini eval.ckpt=FILE eval.out=DIR` selects the guidance strength with the
 lowest error rate on dev.jsonl, by the first of eval.recognisers. It synthesizes test.jsonl with that strength, scores
-these clips by all of them, and writes DIR/scores.json and DIR/wavs.
+these clips by all of them, and writes DIR/scores.json and DIR/wavs. `eval.list=FILE` names a list of one's own, in any
+format of docs/evaluation.md.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 from torch import Tensor
 
 from f5_tts.config.load import load_config
-from f5_tts.config.schema import ConfigError, TrainConfig
+from f5_tts.config.schema import ConfigError, EvalConfig, TrainConfig
 from f5_tts.data.audio import write_wav
 from f5_tts.data.tokenizer import Vocabulary, build_vocabulary
 from f5_tts.entrypoint import run_command
@@ -29,10 +30,12 @@ from f5_tts.eval.evaluator import (
     load_eval_model,
     score_clips,
 )
-from f5_tts.eval.judges import build_judges, check_judges, rewards_of_run
+from f5_tts.eval.judges import Judges, build_judges, check_judges, rewards_of_run
+from f5_tts.eval.lists import read_list
 from f5_tts.eval.results import FILE, Result, read_result, select_examples, write_result
 from f5_tts.eval.test_set import EvalItem, read_items, unseen_speakers
 from f5_tts.files import ensure_writable_dir
+from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import Checkpoint, ModelSpec, check_spec, read_checkpoint
 from f5_tts.rewards.registry import full_name
 
@@ -46,8 +49,10 @@ def evaluate(cfg: TrainConfig) -> Result:
     settings = cfg.eval
     if settings.ckpt is None or settings.out is None:
         raise ConfigError("evaluation needs eval.ckpt=FILE (a checkpoint) and eval.out=FOLDER (for its results)")
-    dev, test = (read_items(Path(settings.items_dir) / f"{split}.jsonl") for split in ("dev", "test"))
-    unseen_speakers(test, Path(settings.items_dir) / "test.jsonl")
+    dev, test = evaluation_items(settings)
+    if not dev:
+        settings.cfg_strengths = [cfg.infer.cfg_strength]
+        print(f"no eval.dev_list: the guidance is infer.cfg_strength={cfg.infer.cfg_strength:g}")
     ensure_writable_dir(Path(settings.out), "eval.out")
     checkpoint, vocabulary = read_checkpoint(Path(settings.ckpt)).with_weights(), build_vocabulary(cfg)
     check_spec(checkpoint, ModelSpec.of(cfg.model, vocabulary))
@@ -58,6 +63,26 @@ def evaluate(cfg: TrainConfig) -> Result:
     result = replace(result, rewards=rewards_of_run(checkpoint))
     write_result(result, Path(settings.out))
     return result
+
+
+def evaluation_items(settings: EvalConfig) -> tuple[list[EvalItem], list[EvalItem]]:
+    """Read the items of dev, which may be none where eval.list is given, and of test.
+
+    Raises:
+        ConfigError: a key is given that belongs to eval.list, without it.
+    """
+    if settings.list is None:
+        given = [key for key in ("dev_list", "recordings") if getattr(settings, key) is not None]
+        if given:
+            raise ConfigError(f"eval.{given[0]} belongs to eval.list, which is not set; say eval.list=FILE too")
+        paths = [Path(settings.items_dir) / f"{split}.jsonl" for split in ("dev", "test")]
+        dev, test = map(read_items, paths)
+        for items, path in zip((dev, test), paths, strict=True):
+            unseen_speakers(items, path)
+        return dev, test
+    recordings = Path(settings.recordings) if settings.recordings else None
+    dev = read_list(Path(settings.dev_list), recordings) if settings.dev_list else []
+    return dev, read_list(Path(settings.list), recordings)
 
 
 def evaluate_checkpoint(
@@ -71,10 +96,8 @@ def evaluate_checkpoint(
     judges, names = build_judges(settings), [entry.name for entry in settings.recognisers]
     check_judges(judges, dev + test, settings)
     model, synthesizer = load_eval_model(cfg, checkpoint, vocabulary), build_eval_synthesizer(cfg, vocabulary)
-    unseen = unseen_speakers(dev, Path(settings.items_dir) / "dev.jsonl") * settings.dev_takes
-    dev_clips = {strength: synthesizer.synthesize(model, unseen, strength) for strength in settings.cfg_strengths}
-    rates = error_rates(unseen, dev_clips, synthesizer, judges, names[0])
-    guidance = float(min(rates, key=lambda strength: rates[strength]))
+    rates = dev_error_rates(model, dev, synthesizer, judges, names[0]) if dev else {}
+    guidance = float(min(rates, key=lambda strength: rates[strength])) if rates else settings.cfg_strengths[0]
     takes, started = test * settings.takes, perf_counter()  # each position in the list has its own noise
     clips = synthesizer.synthesize(model, takes, guidance)
     rtf = synthesizer.real_time_factor(perf_counter() - started, clips)
@@ -82,12 +105,22 @@ def evaluate_checkpoint(
     keep_examples(test, clips, select_examples(scores[names[0]], settings.num_wavs), synthesizer)
     return {
         "guidance": dict.fromkeys(names, guidance),
-        "dev_error_rates": {names[0]: rates},
+        "dev_error_rates": {names[0]: rates} if rates else {},
         "scores": scores,
         "rtf": rtf,
         "speaker_judge": full_name(settings.speaker.name),
         "titles": judges.titles(),
     }
+
+
+def dev_error_rates(
+    model: CFM, dev: list[EvalItem], synthesizer: EvalSynthesizer, judges: Judges, recognizer: str
+) -> dict[str, float]:
+    """Compute the error rate on the unseen speakers of dev at each guidance strength, by one recognizer."""
+    settings = synthesizer.settings
+    unseen = [item for item in dev if not item.seen] * settings.dev_takes
+    clips = {strength: synthesizer.synthesize(model, unseen, strength) for strength in settings.cfg_strengths}
+    return error_rates(unseen, clips, synthesizer, judges, recognizer)
 
 
 def reuse_result(cfg: TrainConfig, mark: str) -> Result | None:
