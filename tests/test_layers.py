@@ -34,6 +34,7 @@ LEVEL_OF = {layer: level for level, layers in enumerate(LAYERS) for layer in lay
 HOMES = {"accelerate": ("train", "doctor"), "hydra": ("config",), "omegaconf": ("config",)}
 OPTIONAL = (
     "pocketsphinx",
+    "av",
     "faster_whisper",
     "ctranslate2",
     "matplotlib",

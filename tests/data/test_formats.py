@@ -73,7 +73,8 @@ def test_a_folder_has_texts_beside_recordings_and_speakers_in_subfolders(tmp_pat
     assert [entry.columns for entry in entries] == [{"speaker": "ann"}, {}]
 
 
-def test_a_folder_names_texts_without_recording_and_sounds_that_are_not_read(tmp_path):
+def test_a_folder_names_texts_without_recording_and_sounds_that_are_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("f5_tts.data.formats.is_decoder_installed", lambda: False)
     for name in ("a.wav", "b.opus", "c.aif", "d.flac", "e.m4a", "e.txt", "vocab.txt"):
         write(tmp_path / name, "")
     for name, text in (("a.TXT", "one"), ("b.lab", "two"), ("c.txt", "III"), ("c.normalized.txt", "three")):
@@ -88,7 +89,10 @@ def test_a_folder_names_texts_without_recording_and_sounds_that_are_not_read(tmp
         ("e.m4a", "other format"),
         ("f.txt", "lonely text"),
     ]
-    assert entries[4].problem == ".m4a is not read here: make it a WAV file, for example ffmpeg -i e.m4a e.wav"
+    assert entries[4].problem.startswith(".m4a is not read without PyAV: ")
+    assert entries[4].problem.endswith(", or make it a WAV file (ffmpeg -i e.m4a e.wav)")
+    monkeypatch.setattr("f5_tts.data.formats.is_decoder_installed", lambda: True)
+    assert [entry.problem for entry in read_entries(tmp_path)[1] if entry.place == "e.m4a"] == ["no text"]
 
 
 @pytest.mark.parametrize("source", ["in", "in/", "./in", "../here/in"])

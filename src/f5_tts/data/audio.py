@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from f5_tts.data.other_formats import decode, is_other_sound
 from f5_tts.data.resample import resample
 from f5_tts.data.wav_size import wav_size
 from f5_tts.files import write_atomically
@@ -140,6 +141,8 @@ def read_samples(source: Source, max_seconds: float = MAX_SECONDS) -> tuple[np.n
     file = source.file() if isinstance(source, EncodedAudio) else Path(source)
     if isinstance(file, Path) and not exists(file):
         raise MissingAudio(f"no audio file at {file}{describe_other_name(file)}")
+    if isinstance(file, Path) and is_other_sound(file):
+        return read_other_format(file, max_seconds)
     try:
         with soundfile.SoundFile(file) as audio_file:
             check_header(audio_file, source, max_seconds)
@@ -218,8 +221,24 @@ def check_header(audio_file: soundfile.SoundFile, source: Source, max_seconds: f
         )
     seconds = audio_file.frames / audio_file.samplerate
     if seconds > max_seconds:
-        limit = f"datasets.max_seconds={max_seconds:g}"
-        raise LongAudio(f"{source} lasts {seconds:.1f} s, longer than {limit}: shorten it, or raise the limit")
+        raise too_long(source, f"{seconds:.1f} s", max_seconds)
+
+
+def too_long(source: Source, lasts: str, max_seconds: float) -> LongAudio:
+    """Build the error for a recording that is longer than the limit."""
+    limit = f"datasets.max_seconds={max_seconds:g}"
+    return LongAudio(f"{source} lasts {lasts}, longer than {limit}: shorten it, or raise the limit")
+
+
+def read_other_format(file: Path, max_seconds: float) -> tuple[np.ndarray, int]:
+    """Decode a file that libsndfile does not read; raise the errors of `read_samples`."""
+    try:
+        samples, rate = decode(file, max_seconds)
+    except (ImportError, ValueError) as error:
+        raise UnreadableAudio(str(error)) from error
+    if len(samples) > max_seconds * rate:
+        raise too_long(file, f"more than {max_seconds:g} s", max_seconds)
+    return samples, rate
 
 
 def check_samples(samples: np.ndarray, rate: int, source: Source) -> None:

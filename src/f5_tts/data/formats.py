@@ -12,6 +12,7 @@ from typing import Any
 import soundfile
 
 from f5_tts.data.audio import exists
+from f5_tts.data.other_formats import advice, is_decoder_installed, is_other_sound
 from f5_tts.data.rows import SPEAKER_COLUMNS
 from f5_tts.data.tables import (
     AUDIO_NAMES,
@@ -29,10 +30,9 @@ from f5_tts.data.tokenizer import escape_surrogates, is_valid_unicode
 RESERVED = ("audio_file", "audio_path", "audio", "text", "left_out")  # `prepare` marks entries with the last one
 KNOWN_NAMES = (*AUDIO_NAMES, *TEXT_NAMES, *SPEAKER_COLUMNS, "language")
 MISSING_TEXT = "no text"
-OTHER_FORMAT = "is not read here: make it a WAV file"
+OTHER_FORMAT = "is not read without PyAV"
 TEXT_SUFFIXES = (".txt", ".TXT", ".lab", ".normalized.txt")  # of the text beside a recording
 SOUND_SUFFIXES = (".aif", ".aifc", ".oga", ".opus", ".wave")  # that libsndfile reads besides its names of formats
-OTHER_SUFFIXES = (".m4a", ".aac", ".mp4", ".m4b", ".wma", ".webm", ".mka", ".mkv", ".amr", ".3gp", ".ac3")
 LONELY_TEXT = "a text without a recording of its name"
 NO_TEXTS = ("vocab.txt", "readme.txt", "license.txt")  # files beside recordings that are the text of none
 
@@ -197,13 +197,12 @@ def text_beside(recording: Path) -> Path | None:
 
 def unused_files(source: Path, used: set[Path]) -> Iterator[Entry]:
     """Yield entries for recordings in formats that are not read, and for texts that are of no recording."""
-    others = {path for path in source.rglob("*") if is_other_sound(path)}
+    others = {path for path in source.rglob("*") if is_other_sound(path) and not is_audio_file(path)}
     theirs = {path.with_suffix(suffix) for path in others for suffix in TEXT_SUFFIXES}
     for path in sorted(source.rglob("*")):
         place = escape_surrogates(str(path.relative_to(source)))
         if path in others:
-            command = f"for example ffmpeg -i {path.name} {path.stem}.wav"
-            yield Entry(place=place, audio="", problem=escape_surrogates(f"{path.suffix} {OTHER_FORMAT}, {command}"))
+            yield Entry(place=place, audio="", problem=escape_surrogates(advice(path)))
         elif path.name.endswith(TEXT_SUFFIXES) and path.name.lower() not in NO_TEXTS and path not in (used | theirs):
             yield Entry(place=place, audio="", problem=LONELY_TEXT)
 
@@ -262,9 +261,5 @@ def audio_files(folder: Path) -> list[Path]:
 
 def is_audio_file(path: Path) -> bool:
     """Check by the file extension whether this is an audio file."""
-    return path.suffix[1:].upper() in soundfile.available_formats() or path.suffix.lower() in SOUND_SUFFIXES
-
-
-def is_other_sound(path: Path) -> bool:
-    """Check by the file extension whether this is a sound that libsndfile does not read."""
-    return path.suffix.lower() in OTHER_SUFFIXES
+    is_ours = path.suffix[1:].upper() in soundfile.available_formats() or path.suffix.lower() in SOUND_SUFFIXES
+    return is_ours or (is_other_sound(path) and is_decoder_installed())

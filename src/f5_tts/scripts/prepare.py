@@ -219,13 +219,14 @@ def write_layout(rows: Sequence[dict[str, Any]], folder: Path, unfinished: Path)
 
 
 def column(name: str, values: list[Any]) -> list[Any]:
-    """Return the values; raise ValueError if they are not of one type."""
+    """Return the values; those of several types become texts, which is printed."""
     import pyarrow
 
     try:
         pyarrow.array(values)
-    except (pyarrow.ArrowException, OverflowError) as error:
-        raise ValueError(f"the column {name} does not hold values of one kind: {error}") from error
+    except (pyarrow.ArrowException, OverflowError):
+        print(f"the column {name} holds values of several kinds: they are written as texts")
+        return [value if value is None else str(value) for value in values]
     return values
 
 
