@@ -27,6 +27,16 @@ def check(folder: Path, *options: object) -> None:
     assert main([str(folder), "--workers", "1", *map(str, options)])
 
 
+def test_a_data_set_with_an_audio_column_is_checked_by_its_name(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    paths = [str(record(tmp_path / "0.wav")), str(tmp_path / "gone.wav")]
+    Table.from_dict({"audio_path": paths, "text": ["one", "two"]}).save_to_disk(str(tmp_path / "saved"))
+    with pytest.raises(SystemExit) as end:
+        main(["hf://saved", "--workers", "1"])
+    assert end.value.code == 1
+    assert "1 of 2 rows are bad; every finding is in check.jsonl" in capsys.readouterr().out
+
+
 def test_a_good_data_set_is_summed_up(tmp_path, capsys):
     for number in range(3):
         record(tmp_path / f"{number}.wav", 1.0 + number)

@@ -13,12 +13,12 @@ from pathlib import Path
 from statistics import fmean
 
 from f5_tts.data.quality import bad_rows, odd_recordings, scan_row, speaking_rate_outliers
-from f5_tts.data.rows import Row, read_rows
+from f5_tts.data.rows import Row, read_hub, read_rows
 from f5_tts.data.scan import map_in_processes
 from f5_tts.data.texts import TextRules, coverage
 from f5_tts.data.tokenizer import TOKENIZERS, Vocabulary, read_vocabulary
 from f5_tts.entrypoint import run_command
-from f5_tts.files import user_path, write_atomically
+from f5_tts.files import HUB, user_path, write_atomically
 from f5_tts.plotting import new_figure
 from f5_tts.scripts.flags import add_flags
 from f5_tts.types import BadRow
@@ -80,23 +80,38 @@ def write_report(rows: Iterable[BadRow], path: Path) -> None:
 def vocabulary_of(arguments: argparse.Namespace) -> Vocabulary | None:
     """Load the vocabulary from --vocab, else from the data set's own vocab.txt; return None if there is neither.
 
-    The suffix of the folder's name selects the tokenizer.
+    The suffix of the folder's name selects the tokenizer; a data set of the hub has neither.
     """
+    if isinstance(arguments.folder, str):
+        return read_vocabulary(arguments.vocab) if arguments.vocab else None
     own_vocab, suffix = arguments.folder / "vocab.txt", arguments.folder.resolve().name.rpartition("_")[2]
     path = arguments.vocab or (own_vocab if own_vocab.is_file() else None)
     return read_vocabulary(path, suffix if suffix in TOKENIZERS else "custom") if path else None
 
 
+def folder_or_hub(text: str) -> Path | str:
+    """Convert the argument that names the data set: a folder, or a name of the hub."""
+    return text if text.startswith(HUB) else user_path(text)
+
+
 def command_line() -> argparse.ArgumentParser:
     """Build the argument parser."""
     parser = argparse.ArgumentParser(prog="python -m f5_tts.scripts.check_dataset", description=__doc__)
-    parser.add_argument("folder", type=user_path, metavar="DIR", help="with raw/ (or raw.arrow) and duration.json")
+    parser.add_argument(
+        "folder",
+        type=folder_or_hub,
+        metavar="DIR",
+        help="with raw/ (or raw.arrow) and duration.json, or hf:// as in datasets.name",
+    )
     parser.add_argument(
         "--vocab", type=user_path, metavar="FILE", help="a symbol a line; default: vocab.txt of the folder"
     )
     parser.add_argument("--plot", type=user_path, metavar="FILE", help="a histogram of the durations, as PNG")
     parser.add_argument(
-        "--report", type=user_path, metavar="FILE", help="file for all findings; default: DIR/check.jsonl"
+        "--report",
+        type=user_path,
+        metavar="FILE",
+        help="file for all findings; default: check.jsonl in DIR, or here",
     )
     add_flags(parser)
     return parser
@@ -105,12 +120,13 @@ def command_line() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> bool:
     """Run the command: print and write the report, and exit with code 1 if rows are bad."""
     arguments = command_line().parse_args(argv)
-    rows, vocabulary = read_rows(arguments.folder), vocabulary_of(arguments)
+    name, vocabulary = arguments.folder, vocabulary_of(arguments)
+    rows = read_hub(name) if isinstance(name, str) else read_rows(name)
     scan_one = partial(scan_row, max_seconds=arguments.max_seconds, rules=TextRules(vocabulary, needs_words=True))
     scans = list(map_in_processes(scan_one, rows, arguments.workers, "decoding"))
     seconds = [scan.seconds for scan in scans if scan.seconds is not None]
     bad, outliers = list(bad_rows(rows, scans)), [*speaking_rate_outliers(rows, scans), *odd_recordings(rows, scans)]
-    report = arguments.report or arguments.folder / "check.jsonl"
+    report = arguments.report or (Path() if isinstance(name, str) else name) / "check.jsonl"
     write_report([*bad, *outliers], report)
     if arguments.plot and seconds:
         draw_durations(seconds, str(arguments.folder), arguments.plot)
