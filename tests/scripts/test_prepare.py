@@ -209,6 +209,16 @@ def test_a_list_without_a_good_entry_is_refused_with_the_first_reason(tmp_path):
         prepared(source, tmp_path / "out")
 
 
+def test_recordings_that_are_scaled_or_flat_are_counted(tmp_path, capsys):
+    noise = np.random.default_rng(0).normal(scale=0.1, size=8_000)
+    for name, gain in (("a.wav", 1.0), ("b.wav", 32768.0)):
+        soundfile.write(tmp_path / name, gain * noise, 8_000, subtype="FLOAT")
+    rows = prepared(write(tmp_path / "list.csv", "audio_file|text", "a.wav|a", "b.wav|b"), tmp_path / "out")
+    assert all(row.columns.keys() == {"audio_path", "text", "duration"} for row in rows)
+    out = capsys.readouterr().out
+    assert "2 recordings are odd: flat level (they are used" in out and "1 recordings are odd: scaled" in out
+
+
 def test_a_column_of_two_kinds_is_written_as_texts_and_it_is_said(tmp_path, capsys):
     record(tmp_path / "a.wav")
     messages = [{"audio": "a.wav", "text": "a", "age": age} for age in (3, "three")]

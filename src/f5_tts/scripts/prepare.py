@@ -38,6 +38,7 @@ from f5_tts.scripts.flags import add_flags
 REPORT = "prepare.jsonl"
 VOCABULARY = "vocabulary"  # key of the SHA-256 of the vocab.txt that the command wrote
 NUM_EXAMPLES, MAX_EXAMPLE_CHARS = 3, 100  # entries that are shown before all are decoded
+ODD = "odd recording"  # key of the kinds of what is odd about a recording, in the journal alone
 MAX_SYMBOLS = 20  # new symbols on the console
 MODEL = "F5TTS_v1_Base"  # of the commands that are shown at the end
 MAX_SHOWN = 5  # left-out entries on the console; the report lists all
@@ -64,7 +65,8 @@ class RowWorker:
         columns = dict(entry.columns)
         columns |= {name: str(columns[name]) for name in SPEAKER_COLUMNS if columns.get(name) is not None}
         audio = self.copy_audio(number, Path(entry.audio)) if self.copy_dir else entry.audio
-        return {**columns, "audio_path": audio, **self.texts(entry.text), "duration": scan.seconds}
+        odd = {ODD: [kind for kind, _ in scan.notes]} if scan.notes else {}
+        return {**columns, "audio_path": audio, **self.texts(entry.text), "duration": scan.seconds, **odd}
 
     def texts(self, sentence: str) -> dict[str, Any]:
         """Return the text columns; with pinyin, the symbols for F5-TTS's own loader and the sentence for rewards."""
@@ -160,6 +162,8 @@ def prepare(
     journal.add(map_in_processes(worker, todo, workers, "preparing", done=len(journal.results)))
     rows = [result for result in journal.results if "left_out" not in result]
     left_out = [result for result in journal.results if "left_out" in result]
+    for kind, num in Counter(kind for row in rows for kind in row.pop(ODD, [])).items():
+        print(f"{num} recordings are odd: {kind} (they are used; check_dataset lists them)")
     if not rows:
         raise ValueError(f"none of {len(entries)} entries can be used; {left_out[0]['place']}: {left_out[0]['reason']}")
     write_layout(rows, folder, unfinished)
