@@ -483,10 +483,11 @@ def test_stage_1_refuses_the_objective_of_stage_2_and_says_who_runs_it():
         mini(*overrides)
 
 
-def test_stage_1_refuses_a_validation_that_it_would_not_make():
-    with pytest.raises(ConfigError, match=r"^eval\.every_updates=5 is for stage 2 \(train_rl\); elsewhere leave it 0"):
-        mini("eval.every_updates=5")
-    assert mini_rl("eval.every_updates=5").eval.every_updates == 5
+def test_both_stages_may_validate_but_not_with_a_sharded_model():
+    for stage in (mini, mini_rl):
+        assert stage("eval.every_updates=5").eval.every_updates == 5
+        with pytest.raises(ConfigError, match=r"optim\.shard=true does not go with eval\.every_updates=5"):
+            stage("eval.every_updates=5", "optim.shard=true")
 
 
 def test_a_run_that_stops_by_its_judge_needs_validations():

@@ -16,6 +16,7 @@ from pathlib import Path
 from f5_tts.config.load import compose_config
 from f5_tts.config.schema import RLTrainConfig
 from f5_tts.entrypoint import run_command
+from f5_tts.eval.agreement import describe_agreement
 from f5_tts.eval.results import Result, read_result, select_examples
 from f5_tts.eval.statistics import Interval, Score, paired_interval, similarities
 from f5_tts.eval.test_set import read_items
@@ -114,7 +115,7 @@ def write_report(run_dir: Path = RUN_DIR) -> None:
     picture, table = run_dir / "run.png", compare(results)
     base, *trained = results.items()
     changes = [describe_change(base[1], result, title) for title, result in trained]
-    text = "\n".join([table.markdown(), *changes])
+    text = "\n".join([table.markdown(), *changes, *describe_agreement(base[1])])
     (run_dir / "results.md").write_text(f"{text}\n", encoding="utf-8")
     draw_runs({name: metric_rows(run_dir / name / "metrics.jsonl") for name in ALGORITHMS}, picture)
     write_page(

@@ -128,6 +128,22 @@ def stage_2(request, tmp_path_factory, stage_1, tiny) -> tuple[Path, Callable[..
     return folder, run
 
 
+@pytest.mark.slow
+def test_a_validated_stage_1_makes_the_same_weights_and_keeps_its_best(stage_1, few_items, tiny, tmp_path, capsys):
+    watch = ["eval.every_updates=2", f"eval.dev={few_items / 'dev.jsonl'}", "eval.steps=2", "eval.dev_takes=1"]
+    watch += [f"eval.forgot={few_items / 'dev.jsonl'}"]
+    assert train.main([*STAGE_1, SMALL_BATCHES, *tiny, *watch, f"ckpts.save_dir={tmp_path}"])
+    kept, plain = read(tmp_path / "model_last.pt"), read(stage_1 / "model_last.pt")
+    assert kept.keys() == plain.keys() | {"best_state_dict"}
+    for name, value in plain["model_state_dict"].items():
+        assert torch.equal(kept["model_state_dict"][name], value)
+    assert read(tmp_path / "model_best.pt")["update"] == kept["best_state_dict"]["update"]
+    validated = {row["update"]: row for row in rows(tmp_path) if "eval/wer" in row}
+    assert list(validated) == [0, 2, 4]
+    assert all(row["forgot/eval/wer"] == row["eval/wer"] for row in validated.values())
+    assert "validation at update 4: eval/wer=" in capsys.readouterr().out
+
+
 def test_stage_1_writes_what_a_run_needs(stage_1):
     assert names(stage_1) == ["metrics.jsonl", "model_2.pt", "model_4.pt", "model_last.pt"]
     state = read(stage_1 / "model_last.pt")

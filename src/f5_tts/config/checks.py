@@ -55,10 +55,6 @@ def check(cfg: TrainConfig | SynthesisConfig) -> None:
             cfg.model.objective != "grpo",
             "model.objective=grpo is stage 2; run python -m f5_tts.train.train_rl with an *_RL config",
         )
-        require(
-            cfg.eval.every_updates == 0,
-            f"eval.every_updates={cfg.eval.every_updates} is for stage 2 (train_rl); elsewhere leave it 0",
-        )
 
 
 def check_judges(settings: EvalConfig) -> None:
@@ -92,13 +88,11 @@ def check_fsdp(cfg: TrainConfig) -> None:
         ("optim.bnb_optimizer", optim.bnb_optimizer, "8-bit optimizer states cannot be sharded; set it to false")
     ]
     conflicts += [("optim.ema.device", optim.ema.device, device_reason)]
+    conflicts += [("eval.every_updates", cfg.eval.every_updates, f"{speech_reason} 0, and evaluate the checkpoints")]
     if isinstance(cfg, RLTrainConfig):
         published = cfg.rl.algorithm if cfg.rl.algorithm == "f5r" else None
         conflicts += [("rl.algorithm", published, "processes may differ in the steps that it differentiates; try nft")]
         conflicts += [("rl.ref_model_device", cfg.rl.ref_model_device, device_reason)]
-        conflicts += [
-            ("eval.every_updates", cfg.eval.every_updates, f"{speech_reason} 0, and evaluate the checkpoints")
-        ]
     else:
         conflicts += [("ckpts.log_samples", cfg.ckpts.log_samples, f"{speech_reason} false")]
     for key, value, reason in conflicts:

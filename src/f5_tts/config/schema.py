@@ -245,6 +245,9 @@ class EvalConfig:
     seed: Natural
     items_dir: PathText
     every_updates: Natural
+    dev: PathText | None
+    dev_items: Count
+    forgot: PathText | None
     ckpt: PathText | None
     out: PathText | None
     known: PathText | None

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from f5_tts.config.schema import DatasetsConfig
 from f5_tts.console import make_output_safe
 from f5_tts.data.dataset import SpeechDataset
+from f5_tts.data.rows import Row
 from f5_tts.data.tokenizer import Vocabulary
 from f5_tts.data.workers import read_with_restarts
 from f5_tts.types import BadRow, SpeechBatch, Utterance
@@ -42,6 +43,7 @@ class BatchPlan:
     settings: DatasetsConfig
     frames_per_second: float
     seed: int
+    held_out: Sequence[Row] = ()  # rows of the data set that the run does not train on
 
     def epoch(self, epoch: int) -> list[list[tuple[int, int, int]]]:
         """List the batches of one epoch, in order."""

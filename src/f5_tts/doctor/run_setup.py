@@ -59,8 +59,8 @@ def libraries(cfg: TrainConfig) -> Iterator[str]:
     if isinstance(cfg, RLTrainConfig):
         for entry in cfg.rl.rewards.providers:
             yield from () if entry.worker else provider_attribute(entry.name, "requires", ())
-        yield from judge_libraries(cfg.eval) if cfg.eval.every_updates else []
     yield from ["peft"] if cfg.lora.rank else []
+    yield from judge_libraries(cfg.eval) if cfg.eval.every_updates else []
     yield from [cfg.ckpts.logger] if cfg.ckpts.logger else []
     yield from ["bitsandbytes"] if cfg.optim.bnb_optimizer else []
 

@@ -38,6 +38,7 @@ class Result:
     rtf: float = field(compare=False)  # real-time factor: s of computation per s of speech; varies between runs
     speaker_judge: str = "voice_sim"  # provider that measured similarity; earlier files have none: it was this one
     titles: dict[str, str] = field(default_factory=dict)  # name of each recognizer in tables; earlier files have none
+    floors: dict[str, float] = field(default_factory=dict)  # error rate of each recognizer on recordings, if measured
     rewards: list[str] = field(default_factory=list)  # what the checkpoint was trained by, as far as it says
     mark: str = ""  # of weights, settings and items; equal evaluations have the same one
 
@@ -129,7 +130,7 @@ def check_result(result: Result) -> None:
     numbers = [value for table in tables for value in table.values()]
     scores = [score for asr_scores in result.scores.values() for score in asr_scores]
     numbers += [value for score in scores for value in (score.edits, score.words, score.char_edits, score.chars)]
-    numbers += [result.rtf, *(score.similarity for score in scores)]
+    numbers += [result.rtf, *result.floors.values(), *(score.similarity for score in scores)]
     numbers += [value for score in scores for value in score.opinions.values()]
     texts = [
         result.ckpt,

@@ -32,6 +32,8 @@ class Table:
 def compare(results: Mapping[str, Result]) -> Table:
     """Build the table of models, by title; all of them have the recognizers and judges of the first one.
 
+    The last row has the error rates on recordings, where they were measured.
+
     Raises ValueError if there is no model, or if one lacks a recognizer or was measured by another speaker judge.
     """
     if not results:
@@ -48,6 +50,9 @@ def compare(results: Mapping[str, Result]) -> Table:
     scores = [judge_title(name, rewards) for name in (first.speaker_judge, *judges)]
     header = ["model", "guidance", *errors, *scores, "clips"]
     rows = [[model, *cells(result, asr_names, judges)] for model, result in results.items()]
+    if first.floors:
+        shares = [f"{first.floors[name]:.1%}".replace("%", " %") for name in asr_names]
+        rows.append(["recordings", "", *shares, *[""] * (len(scores) + 1)])
     return Table(caption=HELD_OUT, header=header, rows=rows)
 
 

@@ -22,6 +22,7 @@ from f5_tts.config.schema import ConfigError, EvalConfig, TrainConfig
 from f5_tts.data.audio import write_wav
 from f5_tts.data.tokenizer import Vocabulary, build_vocabulary
 from f5_tts.entrypoint import run_command
+from f5_tts.eval.agreement import describe_agreement, floors
 from f5_tts.eval.evaluator import (
     EvalSynthesizer,
     build_eval_synthesizer,
@@ -110,6 +111,7 @@ def evaluate_checkpoint(
         "rtf": rtf,
         "speaker_judge": full_name(settings.speaker.name),
         "titles": judges.titles(),
+        "floors": floors(dev + test, synthesizer, judges),
     }
 
 
@@ -149,6 +151,7 @@ def main(argv: list[str]) -> bool:
     result = evaluate(cfg)
     for entry in cfg.eval.recognisers:
         print(result.summary(entry.name))
+    print("\n".join(describe_agreement(result)))
     print(", ".join(f"{name}={value:.4g}" for name, value in result.metrics().items()))
     return True
 

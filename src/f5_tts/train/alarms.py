@@ -26,7 +26,7 @@ SPREAD_ADVICE = (
     "that distinguishes them"
 )
 SIMILARITY, ERROR_RATE = "eval/sim", "/wer"  # kept metrics of a validation: a name, and the end of other names
-ROLLOUTS = "asr/"  # beginning of the names of error rates that are of no validation
+ELSEWHERE = ("asr/", "forgot/")  # beginnings of the names of error rates that are not on the items of dev
 VALIDATIONS = 2  # number of last validations that must all be worse than an earlier one
 
 
@@ -51,7 +51,7 @@ class History:
 
 def is_validated(name: str) -> bool:
     """Check whether a metric is the similarity or an error rate of a validation, of whichever recognizer."""
-    return name == SIMILARITY or (name.endswith(ERROR_RATE) and not name.startswith(ROLLOUTS))
+    return name == SIMILARITY or (name.endswith(ERROR_RATE) and not name.startswith(ELSEWHERE))
 
 
 AlarmFn = Callable[[History], str | None]  # returns what was found and what to do, or None

@@ -31,6 +31,7 @@ from f5_tts.model.mel import LogMel
 from f5_tts.rewards.registry import needs_words
 from f5_tts.train.bad_rows import OutageWatch, all_rows_bad, usable_batches
 from f5_tts.train.checkpoint_dir import initial_weights
+from f5_tts.train.held_out import split_rows
 from f5_tts.train.optimizer import MakeOptimizer, learning_rate_factor
 from f5_tts.train.run_settings import settings_of
 from f5_tts.train.train_state import DataPosition, TrainState
@@ -46,13 +47,17 @@ def build_plan(cfg: TrainConfig, log: Callable[[str], None] = print) -> BatchPla
     """Read the data set and plan the order of its batches; report how many items are too long for any batch."""
     spec = cfg.model.mel_spec
     read = AudioReader(LogMel(spec), spec.target_sample_rate, cfg.datasets.max_seconds)
-    rows = read_data_set(cfg.datasets.name, dataset_dir(cfg))
+    rows, held_out = split_rows(read_data_set(cfg.datasets.name, dataset_dir(cfg)), cfg)
+    if held_out:
+        log(f"{len(held_out)} of {len(rows) + len(held_out)} rows are held out for validations (eval.dev=held_out)")
     rules = text_rules(cfg)
     check_texts(rows, rules, log)
     pair_speakers, seed = cfg.datasets.pair_speakers, cfg.optim.seed
     dataset = SpeechDataset(rows, read, pair_speakers=pair_speakers, seed=seed, rules=rules)
     frames_per_second = spec.frames_per_second
-    plan = BatchPlan(dataset=dataset, settings=cfg.datasets, frames_per_second=frames_per_second, seed=seed)
+    plan = BatchPlan(
+        dataset=dataset, settings=cfg.datasets, frames_per_second=frames_per_second, seed=seed, held_out=held_out
+    )
     if num := plan.num_too_long():
         budget = cfg.datasets.batch_size_per_gpu
         log(f"{num} of {len(rows)} items are longer than datasets.batch_size_per_gpu={budget} frames and left out")

@@ -1,4 +1,4 @@
-"""Builders of the objects that only stage 2 needs: policy, reference, rewards, advantages, evaluator."""
+"""Builders of the objects that only stage 2 needs: policy, reference, rewards, advantages."""
 
 from __future__ import annotations
 
@@ -11,16 +11,13 @@ import torch
 
 from f5_tts.config.schema import ConfigError, ModelConfig, RLConfig, RLTrainConfig, group_size
 from f5_tts.data.tokenizer import Vocabulary
-from f5_tts.eval.evaluator import EvalSynthesizer, Evaluator
-from f5_tts.eval.judges import build_judges, check_judges, describe_rewarded
-from f5_tts.eval.test_set import read_items, unseen_speakers
+from f5_tts.eval.judges import describe_rewarded
 from f5_tts.model.build import build_model, build_vocoder
 from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import Checkpoint, load_weights, match_weights, read_checkpoint
 from f5_tts.model.fsdp import shard_like
 from f5_tts.model.grow import grow_to
 from f5_tts.model.lora import add_adapters, with_zero_adapters
-from f5_tts.model.mel import LogMel
 from f5_tts.model.snapshot import Snapshot
 from f5_tts.rewards.registry import build_providers, full_name, rewarded
 from f5_tts.rl.advantage import GroupAdvantage, RunningBaseline
@@ -30,7 +27,6 @@ from f5_tts.rl.rollout import rollout_grid
 from f5_tts.rl.scoring import RewardScorer
 from f5_tts.train.alarms import ALARMS, MAX_KL, AlarmFn, kl_out_of_range, reward_hacked
 from f5_tts.train.validation import Best, selecting_metric
-from f5_tts.types import Vocoder
 
 
 def build_policy(
@@ -115,24 +111,6 @@ def check_window(rl: RLConfig) -> None:
     """Raise ValueError with the time grid when rl.window contains no step that can be trained."""
     if find_algorithm(rl.algorithm).uses_window:
         trainable_steps(rollout_grid(rl), rl)
-
-
-def build_evaluator(cfg: RLTrainConfig, vocabulary: Vocabulary, vocoder: Vocoder) -> Evaluator:
-    """Build the evaluator of a run's validation.
-
-    It generates the dev items of unseen speakers, with the guidance strength that the policy is trained with.
-    """
-    path = Path(cfg.eval.items_dir) / "dev.jsonl"
-    items, judges = unseen_speakers(read_items(path), path), build_judges(cfg.eval)
-    check_judges(judges, items, cfg.eval)
-    return Evaluator(
-        items=items * cfg.eval.dev_takes,
-        synthesizer=EvalSynthesizer(
-            mel=LogMel(cfg.model.mel_spec), vocoder=vocoder, vocabulary=vocabulary, settings=cfg.eval
-        ),
-        judges=judges,
-        cfg_strength=cfg.rl.cfg_strength,
-    )
 
 
 def build_best(cfg: RLTrainConfig, log: Callable[[str], None] = print) -> Best | None:

@@ -20,9 +20,10 @@ from f5_tts.train.build import (
     epoch_counter,
     init_bias_to_mean_mel,
 )
+from f5_tts.train.build_eval import build_stage1_best, build_validation
 from f5_tts.train.checkpoint_dir import CheckpointDir, origin_of
 from f5_tts.train.infilling import InfillingLoss
-from f5_tts.train.loop import LoopContext, fit, register_grad_scaler
+from f5_tts.train.loop import LoopContext, fit, no_validation, register_grad_scaler
 from f5_tts.train.metrics_log import MetricsLog
 from f5_tts.train.optimizer import check_schedule, choose_optimizer
 from f5_tts.train.run_settings import describe_rows
@@ -54,6 +55,8 @@ def train(cfg: TrainConfig) -> bool:
     policy = prepare_model(model, accelerator)
     state = build_train_state(cfg, model, vocabulary, total, make_optimizer, world_size)
     state.settings |= describe_rows(plan.dataset.rows)
+    if (best := build_stage1_best(cfg)) is not None:
+        state.stateful["best"] = best
     register_grad_scaler(state, accelerator)
     state.lora = cfg.lora
     if checkpoint is not None:
@@ -75,6 +78,18 @@ def train(cfg: TrainConfig) -> bool:
         LoopContext(
             accelerator=accelerator, checkpoints=checkpoints, metrics_log=metrics_log, optim=cfg.optim, total=total
         ),
+        validate=build_validation(
+            cfg,
+            plan,
+            vocabulary,
+            build_vocoder(cfg.model),
+            checkpoints,
+            metrics_log.write_line,
+            best=best,
+            cfg_strength=cfg.infer.cfg_strength,
+        )
+        if cfg.eval.every_updates and is_main
+        else no_validation,
         make_samples=ContinuationSamples(vocabulary, build_vocoder(cfg.model), cfg.infer, spec)
         if makes_samples
         else None,

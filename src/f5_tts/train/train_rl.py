@@ -10,9 +10,10 @@ from f5_tts.config.load import load_config
 from f5_tts.config.schema import RLTrainConfig
 from f5_tts.entrypoint import run_command
 from f5_tts.rl.grpo import PolicyLoss, collect_experience
+from f5_tts.train import build_eval
 from f5_tts.train.accelerator import build_accelerator
 from f5_tts.train.build import batches_of_updates, epoch_counter
-from f5_tts.train.build_rl import build_alarms, build_evaluator
+from f5_tts.train.build_rl import build_alarms
 from f5_tts.train.distributed import AllRanks
 from f5_tts.train.loop import LoopContext, fit, no_validation
 from f5_tts.train.metrics_log import MetricsLog
@@ -64,15 +65,17 @@ def build_loop_context(stage2: Stage2, cfg: RLTrainConfig, metrics_log: MetricsL
 
 def build_validation(stage2: Stage2, cfg: RLTrainConfig, log: Callable[[str], None]) -> Validation | None:
     """Build the validation on held-out items; None without eval.every_updates, and on ranks other than the main one."""
-    if stage2.best is None or not stage2.accelerator.is_main_process:
+    if not cfg.eval.every_updates or not stage2.accelerator.is_main_process:
         return None
-    evaluator = build_evaluator(cfg, stage2.vocabulary, stage2.scorer.vocoder)
-    return Validation(
-        evaluator,
-        cfg.eval.every_updates,
-        stage2.best,
+    return build_eval.build_validation(
+        cfg,
+        stage2.plan,
+        stage2.vocabulary,
+        stage2.scorer.vocoder,
         stage2.checkpoints,
         log,
+        best=stage2.best,
+        cfg_strength=cfg.rl.cfg_strength,
         start_guidance=cfg.rl.ref_cfg_strength,
     )
 

@@ -1,10 +1,11 @@
-"""Validation on held-out test items during stage 2, and the choice of the best weights."""
+"""Validation on held-out items while a run trains, and the choice of the best weights."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -83,6 +84,17 @@ class Best:
         vars(self).update(state)
 
 
+@contextmanager
+def evaluation_mode(model: CFM) -> Iterator[None]:
+    """Switch dropout off in the body."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
 class Validation:
     """Evaluation of raw and averaged weights at the start and at regular updates, which also saves `model_best.pt`.
 
@@ -91,6 +103,7 @@ class Validation:
     Args:
         best: the record of the best one; None: no judge may choose, because all of them are rewards.
         start_guidance: guidance strength at update 0, where the policy is its own reference; None: the evaluator's.
+        forgot: evaluator of a second list, whose metrics of the raw weights begin with forgot/; None: none.
     """
 
     def __init__(
@@ -102,9 +115,10 @@ class Validation:
         log: Callable[[str], None],
         *,
         start_guidance: float | None = None,
+        forgot: Evaluator | None = None,
     ) -> None:
         self.evaluator, self.every_updates, self.best = evaluator, every_updates, best
-        self.checkpoints, self.log = checkpoints, log
+        self.checkpoints, self.log, self.forgot = checkpoints, log, forgot
         self.at_start = evaluator if start_guidance is None else replace(evaluator, cfg_strength=start_guidance)
 
     def __call__(self, state: TrainState) -> dict[str, float]:
@@ -115,8 +129,11 @@ class Validation:
         average = state.ema.ema_model
         assert isinstance(average, CFM)
         evaluate = self.evaluator if state.update else self.at_start
-        raw, averaged = evaluate(state.model), evaluate(average)
+        with evaluation_mode(state.model), evaluation_mode(average):
+            raw, averaged = evaluate(state.model), evaluate(average)
+            second = self.forgot(state.model) if self.forgot is not None else {}
         metrics = raw | {f"{name}_ema": averaged[name] for name in averaged if not name.endswith(("_ci95", "/rtf"))}
+        metrics |= {f"forgot/{name}": value for name, value in second.items()}
         shown_names = [name for name in metrics if name.removesuffix("_ema").endswith(("/wer", "/sim"))]
         summary = ", ".join(f"{name}={metrics[name]:.4f}" for name in shown_names)
         self.log(f"validation at update {state.update}: {summary}{self.keep_best(raw, state)}")
