@@ -65,6 +65,7 @@ PATHS = {
     "eval.out": "$HOME/out",
     "eval.known": "~/known",
     "eval.list": "~/meta.lst",
+    "eval.wavs": "~/clips",
     "eval.dev_list": "~/dev.jsonl",
     "eval.recordings": "$HOME/LibriSpeech/test-clean",
     "rl.ref_model_ckpt": "~/model.pt",

@@ -61,7 +61,7 @@ def test_an_evaluation_scores_every_item_and_keeps_some_clips_and_repeats_exactl
     takes = zip(scores[:4], scores[4:], strict=True)
     assert all(one.id == two.id and one.similarity != two.similarity for one, two in takes)
     written = json.loads((tmp_path / "out" / "scores.json").read_text("utf-8"))
-    assert written["metrics"] == first.metrics() and first.metrics()["eval/rtf"] == first.rtf > 0
+    assert written["metrics"] == first.metrics() and first.rtf and first.metrics()["eval/rtf"] == first.rtf > 0
     assert first.metrics()["eval/wer"] == sum(s.edits for s in scores if not s.seen) / sum(
         s.words for s in scores if not s.seen
     )
@@ -120,6 +120,36 @@ def test_results_of_another_version_are_refused_with_what_to_do(tmp_path: Path) 
         ValueError, match=r"scores\.json is damaged, or of another version .*: remove it, and make it with"
     ):
         read_result(tmp_path)
+
+
+@pytest.mark.slow
+def test_clips_of_another_system_are_scored_and_missing_ones_are_named(tmp_path: Path, capsys):
+    """The clips are real recordings of the digits of the texts: one of the right text, one of another."""
+    (tmp_path / "wavs").mkdir()
+    rows = []
+    texts = ("one one", "two two")
+    for name, text in zip("abc", (*texts, "three"), strict=True):
+        prompt = "data/mini_custom/wavs/train_00_0000.flac"
+        rows.append(json.dumps({"id": name, "prompt_audio": prompt, "prompt_text": "one one", "text": text}))
+        if text in texts:
+            soundfile.write(tmp_path / "wavs" / f"{name}.wav", *soundfile.read(prompt))
+    (tmp_path / "own.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    paths = [f"eval.wavs={tmp_path / 'wavs'}", f"eval.out={tmp_path / 'out'}", f"eval.list={tmp_path / 'own.jsonl'}"]
+    run = compose_config("F5TTS_Mini", ["datasets.name=mini", *paths], TrainConfig)
+    run.eval.recognisers = run.eval.recognisers[:1]
+    result = evaluate(run)
+    assert "1 of 3 items have no clip: c\n" in capsys.readouterr().out
+    assert [(score.id, score.edits, score.words) for score in result.scores["pocketsphinx"]] == [
+        ("a", 0, 2),
+        ("b", 2, 2),
+    ]
+    assert all(score.similarity > 0.99 for score in result.scores["pocketsphinx"])  # the clip is the prompt
+    assert read_result(tmp_path / "out") == result
+    assert "eval/rtf" not in result.metrics() and result.metrics()["eval/wer"] == 0.5
+    assert "guidance" not in result.summary("pocketsphinx")
+    run.eval.wavs = str(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"has no clip of an item; they are named by id, as a\.wav"):
+        evaluate(run)
 
 
 def test_an_evaluation_without_a_checkpoint_says_which_keys_it_needs(tmp_path: Path) -> None:

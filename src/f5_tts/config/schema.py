@@ -254,6 +254,7 @@ class EvalConfig:
     list: PathText | None
     dev_list: PathText | None
     recordings: PathText | None
+    wavs: PathText | None
     recognisers: Providers
     normaliser: Annotated[str, OWN] | None
     simplify: bool

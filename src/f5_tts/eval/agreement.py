@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
 
-from f5_tts.eval.evaluator import EvalSynthesizer, reward_inputs
+from f5_tts.eval.evaluator import EvalAudio, reward_inputs
 from f5_tts.eval.judges import Judges, item_language
 from f5_tts.eval.results import Result
 from f5_tts.eval.statistics import Score
@@ -21,15 +21,15 @@ def recordings_of(items: Sequence[EvalItem]) -> list[EvalItem]:
     return list((targets or prompts).values())
 
 
-def floors(items: Sequence[EvalItem], synthesizer: EvalSynthesizer, judges: Judges) -> dict[str, float]:
+def floors(items: Sequence[EvalItem], reader: EvalAudio, judges: Judges) -> dict[str, float]:
     """Compute the error rate of each recognizer on the recordings of a test set; none where no text has a word.
 
     It is what a perfect model would get: errors of the recognizer, and of the texts.
     """
-    settings, recordings = synthesizer.settings, recordings_of(items)
+    settings, recordings = reader.settings, recordings_of(items)
     normal = [judges.normalize(item.text, item_language(item, settings)) for item in recordings]
     spoken = [(item, text) for item, text in zip(recordings, normal, strict=True) if text]
-    inputs = reward_inputs([i for i, _ in spoken], [synthesizer.prompt(i) for i, _ in spoken], synthesizer)
+    inputs = reward_inputs([i for i, _ in spoken], [reader.prompt(i) for i, _ in spoken], reader)
     rates = {}
     for name in judges.recognizers if spoken else ():
         heard = zip(spoken, judges.transcribe(name, inputs), strict=True)

@@ -30,18 +30,32 @@ from f5_tts.types import RewardInput, Vocoder
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalSynthesizer:
-    """Synthesizer of test items, with the same settings for every model under comparison."""
+class EvalAudio:
+    """Reader of the recordings of items, at the sample rate of the model."""
 
     mel: LogMel
-    vocoder: Vocoder
-    vocabulary: Vocabulary
     settings: EvalConfig
 
     @property
     def sample_rate(self) -> int:
         """Return the sample rate of the audio in Hz."""
         return self.mel.spec.target_sample_rate
+
+    def prompt(self, item: EvalItem) -> Tensor:
+        """Load the prompt audio of an item."""
+        return load_audio(item.prompt_audio, self.sample_rate)
+
+    def target(self, item: EvalItem) -> Tensor | None:
+        """Load the recording of an item's text; None where there is none."""
+        return load_audio(item.target_audio, self.sample_rate) if item.target_audio else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalSynthesizer(EvalAudio):
+    """Synthesizer of test items, with the same settings for every model under comparison."""
+
+    vocoder: Vocoder
+    vocabulary: Vocabulary
 
     def request(self, item: EvalItem, index: int) -> Request:
         """Build the request of an item.
@@ -56,14 +70,6 @@ class EvalSynthesizer:
         else:
             frames = frames_in(item.duration, self.mel.spec)
         return Request(prompt_mel=prompt_mel, text=text, frames=frames, seed=self.settings.seed + index)
-
-    def prompt(self, item: EvalItem) -> Tensor:
-        """Load the prompt audio of an item."""
-        return load_audio(item.prompt_audio, self.sample_rate)
-
-    def target(self, item: EvalItem) -> Tensor | None:
-        """Load the recording of an item's text; None where there is none."""
-        return load_audio(item.target_audio, self.sample_rate) if item.target_audio else None
 
     def synthesize(
         self, model: CFM, items: Sequence[EvalItem], cfg_strength: float, *, quiet: bool = False
@@ -87,17 +93,17 @@ class EvalSynthesizer:
 
 
 def score_clips(
-    items: Sequence[EvalItem], clips: list[Tensor], synthesizer: EvalSynthesizer, judges: Judges
+    items: Sequence[EvalItem], clips: list[Tensor], reader: EvalAudio, judges: Judges
 ) -> dict[str, list[Score]]:
     """Score each clip by every recognizer: word and character errors, speaker similarity and other judges' scores.
 
     The other judges score each clip once.
     """
-    inputs = reward_inputs(items, clips, synthesizer)
+    inputs = reward_inputs(items, clips, reader)
     values = judges.scores(inputs)
     return {
         name: [
-            score_clip(item, transcript, scores, judges.normalize, item_language(item, synthesizer.settings))
+            score_clip(item, transcript, scores, judges.normalize, item_language(item, reader.settings))
             for item, transcript, scores in zip(items, judges.transcribe(name, inputs), values, strict=True)
         ]
         for name in judges.recognizers
@@ -126,17 +132,17 @@ def score_clip(
     )
 
 
-def reward_inputs(items: Sequence[EvalItem], clips: list[Tensor], synthesizer: EvalSynthesizer) -> list[RewardInput]:
+def reward_inputs(items: Sequence[EvalItem], clips: list[Tensor], reader: EvalAudio) -> list[RewardInput]:
     """Pair each clip with its text, the text's language, its speaker reference, and the recording of its text."""
     return [
         RewardInput(
             audio=clip,
-            sample_rate=synthesizer.sample_rate,
+            sample_rate=reader.sample_rate,
             text=item.text,
-            language=item_language(item, synthesizer.settings) or "auto",
-            reference_audio=synthesizer.prompt(item),
+            language=item_language(item, reader.settings) or "auto",
+            reference_audio=reader.prompt(item),
             reference_text=item.prompt_text,
-            target_audio=synthesizer.target(item),
+            target_audio=reader.target(item),
         )
         for item, clip in zip(items, clips, strict=True)
     ]
@@ -207,7 +213,17 @@ def fingerprint(cfg: TrainConfig, checkpoint: Checkpoint, vocabulary: Vocabulary
     for name, value in sorted(checkpoint.weights.items()):
         if cfg.model.sample_from_dist or not name.startswith(HEAD):
             digest.update(name.encode() + value.contiguous().numpy().tobytes())
-    ignored = ("ckpt", "out", "known", "best_of", "every_updates", "list", "dev_list", "recordings")  # items count
+    ignored = (
+        "ckpt",
+        "out",
+        "known",
+        "best_of",
+        "every_updates",
+        "list",
+        "dev_list",
+        "recordings",
+        "wavs",
+    )  # items count
     settings = {key: value for key, value in asdict(cfg.eval).items() if key not in ignored}
     texts = [asdict(cfg.model), settings, vocabulary.symbols, [asdict(item) for item in items]]
     digest.update(json.dumps(texts).encode())

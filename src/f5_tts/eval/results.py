@@ -31,11 +31,12 @@ ASR_METRICS = {"wer": word_errors, "cer": char_errors, "repeat_rate": repetition
 class Result:
     """Result of evaluating one checkpoint."""
 
-    ckpt: str
-    guidance: dict[str, float]  # by recognizer; chosen on the dev set
+    ckpt: str  # or the folder of the clips, where another system made them
+    guidance: dict[str, float]  # by recognizer; chosen on the dev set; empty for clips of another system
     dev_error_rates: dict[str, dict[str, float]]  # by recognizer and guidance
     scores: dict[str, list[Score]]  # by recognizer; one score per take of a test item
-    rtf: float = field(compare=False)  # real-time factor: s of computation per s of speech; varies between runs
+    # real-time factor: s of computation per s of speech; varies between runs; None for clips of another system
+    rtf: float | None = field(compare=False)
     speaker_judge: str = "voice_sim"  # provider that measured similarity; earlier files have none: it was this one
     titles: dict[str, str] = field(default_factory=dict)  # name of each recognizer in tables; earlier files have none
     floors: dict[str, float] = field(default_factory=dict)  # error rate of each recognizer on recordings, if measured
@@ -57,9 +58,10 @@ class Result:
     def summary(self, asr: str) -> str:
         """Describe the held-out results by a recognizer in one line."""
         scores = self.unseen(asr)
+        at_guidance = f" at guidance {self.guidance[asr]:g}" if self.guidance else ""
         return (
-            f"held-out error rate {error_rate(scores):.1%}, similarity {mean_similarity(scores):.3f} at guidance "
-            f"{self.guidance[asr]:g} ({self.title(asr)}, {len(scores)} clips of unseen speakers)"
+            f"held-out error rate {error_rate(scores):.1%}, similarity {mean_similarity(scores):.3f}{at_guidance} "
+            f"({self.title(asr)}, {len(scores)} clips of unseen speakers)"
         )
 
 
@@ -73,12 +75,12 @@ def metric_prefix(recognizer: str) -> str:
     return METRIC_PREFIX.get(recognizer, recognizer)
 
 
-def named_metrics(scores: Mapping[str, Sequence[Score]], rtf: float) -> dict[str, float]:
+def named_metrics(scores: Mapping[str, Sequence[Score]], rtf: float | None) -> dict[str, float]:
     """Compute the metrics of docs/metrics.md by recognizer, each with the half-width of its 95 % interval.
 
     Similarity and other judges' scores do not depend on the recognizer; they come from the scores of the first one.
     """
-    metrics = {"eval/rtf": rtf}
+    metrics = {} if rtf is None else {"eval/rtf": rtf}
     for index, (asr, asr_scores) in enumerate(scores.items()):
         prefix = metric_prefix(asr)
         ratio_metrics = {f"{prefix}/{name}": ratio_metric for name, ratio_metric in ASR_METRICS.items()}
@@ -130,7 +132,8 @@ def check_result(result: Result) -> None:
     numbers = [value for table in tables for value in table.values()]
     scores = [score for asr_scores in result.scores.values() for score in asr_scores]
     numbers += [value for score in scores for value in (score.edits, score.words, score.char_edits, score.chars)]
-    numbers += [result.rtf, *result.floors.values(), *(score.similarity for score in scores)]
+    numbers += [*result.floors.values(), *(score.similarity for score in scores)]
+    numbers += [] if result.rtf is None else [result.rtf]
     numbers += [value for score in scores for value in score.opinions.values()]
     texts = [
         result.ckpt,
@@ -145,7 +148,7 @@ def check_result(result: Result) -> None:
         raise ValueError("a value that must be a number is not one")
     if not all(isinstance(text, str) for text in texts) or not all(isinstance(flag, bool) for flag in flags):
         raise ValueError("a value that must be a text or a flag is not one")
-    if result.guidance.keys() != result.scores.keys():
+    if result.guidance and result.guidance.keys() != result.scores.keys():
         raise ValueError("guidance and scores are of different recognisers")
 
 

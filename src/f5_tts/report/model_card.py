@@ -155,15 +155,15 @@ def results(result: Result) -> str:
     ]
     first = result.unseen(next(iter(result.scores)))
     similarity = decimals(bootstrap_interval(first, similarities))
-    guidance = next(iter(result.guidance.values()))
+    guidance = [f" Guidance strength: {strength:g}." for strength in result.guidance.values()][:1]
     table = Table(
         caption="Unseen voices, with 95 % intervals over items",
         header=["recognizer", "word error rate", "clips"],
         rows=rows,
     )
     return (
-        f"## Results\n\n{table.markdown()}\nSimilarity to the prompt's voice by {result.speaker_judge}: {similarity}. "
-        f"Guidance strength: {guidance:g}."
+        f"## Results\n\n{table.markdown()}\nSimilarity to the prompt's voice by {result.speaker_judge}: {similarity}."
+        + "".join(guidance)
     )
 
 

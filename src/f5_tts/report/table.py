@@ -77,7 +77,8 @@ def cells(result: Result, asr_names: Sequence[str], judges: Sequence[str]) -> li
     errors = [percent(bootstrap_interval(result.unseen(name), word_errors)) for name in asr_names]
     metrics = [similarities, *map(extra_metric, judges)]
     scores = [decimals(bootstrap_interval(heard, metric)) for metric in metrics]
-    return [f"{result.guidance[asr_names[0]]:g}", *errors, *scores, str(len(heard))]
+    guidance = f"{result.guidance[asr_names[0]]:g}" if result.guidance else "-"
+    return [guidance, *errors, *scores, str(len(heard))]
 
 
 def all_rewards(results: Iterable[Result]) -> list[str]:

@@ -3,7 +3,7 @@
 `python -m f5_tts.scripts.evaluate -cn F5TTS_Mini eval.ckpt=FILE eval.out=DIR` selects the guidance strength with the
 lowest error rate on dev.jsonl, by the first of eval.recognisers. It synthesizes test.jsonl with that strength, scores
 these clips by all of them, and writes DIR/scores.json and DIR/wavs. `eval.list=FILE` names a list of one's own, in any
-format of docs/evaluation.md.
+format of docs/evaluation.md, and `eval.wavs=FOLDER` instead of a checkpoint scores clips that another system made.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from torch import Tensor
 
 from f5_tts.config.load import load_config
 from f5_tts.config.schema import ConfigError, EvalConfig, TrainConfig
-from f5_tts.data.audio import write_wav
+from f5_tts.data.audio import exists, load_audio, write_wav
 from f5_tts.data.tokenizer import Vocabulary, build_vocabulary
 from f5_tts.entrypoint import run_command
 from f5_tts.eval.agreement import describe_agreement, floors
 from f5_tts.eval.evaluator import (
+    EvalAudio,
     EvalSynthesizer,
     build_eval_synthesizer,
     error_rates,
@@ -38,32 +39,71 @@ from f5_tts.eval.test_set import EvalItem, read_items, unseen_speakers
 from f5_tts.files import ensure_writable_dir
 from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import Checkpoint, ModelSpec, check_spec, read_checkpoint
+from f5_tts.model.mel import LogMel
 from f5_tts.rewards.registry import full_name
 
 
 def evaluate(cfg: TrainConfig) -> Result:
-    """Evaluate the checkpoint, or reuse an earlier result of the same weights; write the scores and a few clips.
+    """Evaluate the checkpoint, or clips of another system; write the scores.
 
     Raises:
-        ConfigError: eval.ckpt or eval.out is missing.
+        ConfigError: eval.out is missing, or not exactly one of eval.ckpt and eval.wavs is given.
     """
     settings = cfg.eval
-    if settings.ckpt is None or settings.out is None:
-        raise ConfigError("evaluation needs eval.ckpt=FILE (a checkpoint) and eval.out=FOLDER (for its results)")
+    if (settings.ckpt is None) == (settings.wavs is None) or settings.out is None:
+        raise ConfigError(
+            "evaluation needs eval.out=FOLDER (for its results), and eval.ckpt=FILE (a checkpoint), or else "
+            "eval.wavs=FOLDER (clips <id>.wav of another system)"
+        )
     dev, test = evaluation_items(settings)
+    ensure_writable_dir(Path(settings.out), "eval.out")
+    result = evaluate_weights(cfg, dev, test) if settings.ckpt else evaluate_clips(cfg, test)
+    write_result(result, Path(settings.out))
+    return result
+
+
+def evaluate_weights(cfg: TrainConfig, dev: list[EvalItem], test: list[EvalItem]) -> Result:
+    """Evaluate the checkpoint, or reuse an earlier result of the same weights; write a few clips."""
+    settings = cfg.eval
     if not dev:
         settings.cfg_strengths = [cfg.infer.cfg_strength]
         print(f"no eval.dev_list: the guidance is infer.cfg_strength={cfg.infer.cfg_strength:g}")
-    ensure_writable_dir(Path(settings.out), "eval.out")
-    checkpoint, vocabulary = read_checkpoint(Path(settings.ckpt)).with_weights(), build_vocabulary(cfg)
+    checkpoint, vocabulary = read_checkpoint(Path(str(settings.ckpt))).with_weights(), build_vocabulary(cfg)
     check_spec(checkpoint, ModelSpec.of(cfg.model, vocabulary))
     mark = fingerprint(cfg, checkpoint, vocabulary, dev + test)
     result = reuse_result(cfg, mark)
     if result is None:
-        result = Result(ckpt=settings.ckpt, mark=mark, **evaluate_checkpoint(cfg, checkpoint, vocabulary, dev, test))
-    result = replace(result, rewards=rewards_of_run(checkpoint))
-    write_result(result, Path(settings.out))
-    return result
+        result = Result(
+            ckpt=str(settings.ckpt), mark=mark, **evaluate_checkpoint(cfg, checkpoint, vocabulary, dev, test)
+        )
+    return replace(result, rewards=rewards_of_run(checkpoint))
+
+
+def evaluate_clips(cfg: TrainConfig, test: list[EvalItem]) -> Result:
+    """Score the clips of another system, one for each item; those that are missing are printed.
+
+    Raises FileNotFoundError if none is there.
+    """
+    folder, settings = Path(str(cfg.eval.wavs)), cfg.eval
+    missing = [item.id for item in test if not exists(folder / f"{item.id}.wav")]
+    items = [item for item in test if item.id not in missing]
+    if not items:
+        raise FileNotFoundError(f"eval.wavs={folder} has no clip of an item; they are named by id, as {test[0].id}.wav")
+    if missing:
+        print(f"eval.wavs={folder}: {len(missing)} of {len(test)} items have no clip: {', '.join(missing)}")
+    judges = build_judges(settings)
+    check_judges(judges, items, settings)
+    reader = EvalAudio(mel=LogMel(cfg.model.mel_spec), settings=settings)
+    clips = [load_audio(folder / f"{item.id}.wav", reader.sample_rate) for item in items]
+    scores = score_clips(items, clips, reader, judges)
+    return Result(
+        ckpt=str(folder), guidance={}, dev_error_rates={}, scores=scores, rtf=None, **judge_names(cfg, judges)
+    )
+
+
+def judge_names(cfg: TrainConfig, judges: Judges) -> dict[str, Any]:
+    """Return the fields of a result that name its judges."""
+    return {"speaker_judge": full_name(cfg.eval.speaker.name), "titles": judges.titles()}
 
 
 def evaluation_items(settings: EvalConfig) -> tuple[list[EvalItem], list[EvalItem]]:
@@ -109,8 +149,7 @@ def evaluate_checkpoint(
         "dev_error_rates": {names[0]: rates} if rates else {},
         "scores": scores,
         "rtf": rtf,
-        "speaker_judge": full_name(settings.speaker.name),
-        "titles": judges.titles(),
+        **judge_names(cfg, judges),
         "floors": floors(dev + test, synthesizer, judges),
     }
 
