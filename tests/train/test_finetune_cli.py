@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -76,6 +78,17 @@ def test_stage_2_starts_from_the_published_model_with_the_values_of_its_config(c
     assert (cfg.optim.learning_rate, cfg.datasets.batch_size_type) == (1e-6, "sample")  # of F5TTS_RL
     base = composed(f"--exp_name {name}").model
     assert (cfg.model.backbone, cfg.model.arch, cfg.model.mel_spec) == (base.backbone, base.arch, base.mel_spec)
+
+
+def test_the_commands_of_the_page_compose(composed) -> None:
+    page = (Path(__file__).parents[2] / "docs/compatibility.md").read_text("utf-8")
+    lines = re.findall(r"^\.venv/bin/f5-tts_finetune-cli (.*)$", page, re.MULTILINE)
+    assert [type(composed(line)) for line in lines] == [TrainConfig, RLTrainConfig]
+
+
+def test_adapters_are_trained_without_stage_2_too(composed) -> None:
+    cfg = composed("--finetune --lora_rank 4")
+    assert type(cfg) is TrainConfig and (cfg.lora.rank, cfg.lora.target_modules[-1]) == (4, "ff.2")
 
 
 def test_flags_may_be_abbreviated_and_any_key_may_follow(composed) -> None:

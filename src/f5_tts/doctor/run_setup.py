@@ -190,7 +190,7 @@ def load_rl(run: RunUnderTest, messages: list[str]) -> Checkpoint:
     loaded = find_start(cfg, folder, messages.append)
     messages.append(f"Gaussian head {'trained' if loaded.has_trained_head else 'not trained'}: {cfg.rl.algorithm}")
     make_optimizer = choose_optimizer(cfg.optim, run.accelerator.device, messages.append)
-    initial, total = initial_weights(loaded), run.num_updates
+    initial, total = initial_weights(loaded, cfg.model.objective), run.num_updates
     models = build_models(cfg, initial, build_vocabulary(cfg), total, make_optimizer, run.accelerator, messages.append)
     run.policy, reference, run.old_policy, run.state = models
     run.loss = PolicyLoss(cfg.rl, reference, run.old_policy)

@@ -182,6 +182,7 @@ def build_train_state(
         processes=processes,
         settings=settings_of(cfg),
         allow_changed=cfg.ckpts.allow_changed,
+        lora=cfg.lora,
         batches_per_update=optim.grad_accumulation_steps * processes / updates_per_rollout(cfg),
     )
 

@@ -195,15 +195,16 @@ class CheckpointDir:
         self.write(BEST, lambda: state.payload() | {"recommended": "raw"})
 
 
-def origin_of(checkpoint: Checkpoint, objective: str) -> dict[str, str] | None:
-    """Return file and sha256 of the initial weights that a checkpoint of this objective names.
+def origin_of(checkpoint: Checkpoint, objective: str | None = None) -> dict[str, str] | None:
+    """Return file and sha256 of the initial weights that a checkpoint names.
 
-    A run that starts from a checkpoint of another objective begins with the weights of that checkpoint.
+    A run of another objective than the checkpoint's begins with the weights of the checkpoint itself.
     """
-    return checkpoint.payload.get("origin") if checkpoint.payload.get("objective", objective) == objective else None
+    is_start = objective is not None and checkpoint.payload.get("objective", objective) != objective
+    return None if is_start else checkpoint.payload.get("origin")
 
 
-def initial_weights(checkpoint: Checkpoint, objective: str = "grpo") -> Checkpoint:
+def initial_weights(checkpoint: Checkpoint, objective: str | None = None) -> Checkpoint:
     """Return the initial weights of a run: `checkpoint` itself at the start, on a resume the file beside it.
 
     Raises FileNotFoundError or ValueError when that file is missing or has changed.

@@ -84,7 +84,7 @@ def build_stage2(cfg: RLTrainConfig, accelerator: Accelerator) -> Stage2:
     check_schedule(cfg.optim, total)
     scorer = build_scorer(cfg.model, cfg.rl)
     check_words(scorer.providers, [row.sentence for row in plan.dataset.rows], "rl.rewards.providers")
-    initial = initial_weights(checkpoint)
+    initial = initial_weights(checkpoint, cfg.model.objective)
     models = build_models(cfg, initial, vocabulary, total, make_optimizer, accelerator, log)
     advantage = build_advantage(scorer, cfg.rl, log)
     best = build_best(cfg, log)
@@ -138,5 +138,4 @@ def build_models(
     old_policy = find_algorithm(cfg.rl.algorithm).build_old_policy(model, cfg.rl)
     state.stateful = {} if old_policy is None else {"old_policy": old_policy}
     register_grad_scaler(state, accelerator)
-    state.lora = cfg.lora
     return PolicyModels(policy, reference, old_policy, state)

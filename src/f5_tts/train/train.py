@@ -58,7 +58,6 @@ def train(cfg: TrainConfig) -> bool:
     if (best := build_stage1_best(cfg)) is not None:
         state.stateful["best"] = best
     register_grad_scaler(state, accelerator)
-    state.lora = cfg.lora
     if checkpoint is not None:
         state.resume(checkpoint, log)
         if cfg.lora.rank:
