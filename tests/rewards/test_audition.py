@@ -13,7 +13,7 @@ import torch
 from f5_tts.config.load import compose_config
 from f5_tts.config.schema import ConfigError, RLTrainConfig
 from f5_tts.rewards.audit.corruptions import words_of
-from f5_tts.rewards.audition import Audition, ranking_verdict, read_folder, report, select_rows, time_stretch
+from f5_tts.rewards.audition import Audition, audition, ranking_verdict, read_folder, report, select_rows, time_stretch
 
 
 def folder_of(root: Path, names: list[str], text: str = "one two") -> Path:
@@ -150,3 +150,12 @@ def test_the_embedded_rewards_order_everything_as_a_person_would(tmp_path):
     assert (tmp_path / "audition.md").read_text() in done.stdout
     assert (tmp_path / "audition.png").read_bytes().startswith(b"\x89PNG")
     assert len(list(tmp_path.glob("*.wav"))) == 10
+
+
+def test_a_reward_that_knows_digits_alone_refuses_other_texts(tmp_path):
+    folder = folder_of(tmp_path, ["a", "b"], "the quick fox")
+    chosen = settings(f"audition.folder={folder}", "rl.rewards.providers=[{name: digits_ctc}]")
+    with pytest.raises(
+        ValueError, match=r"digits_ctc knows the words eight, .* and 2 of 2 texts have others: 'the quick"
+    ):
+        audition(chosen)

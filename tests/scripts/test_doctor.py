@@ -40,6 +40,7 @@ EXTRAS = {
     "bitsandbytes": "bnb",
     "peft": "lora",
     "faster_whisper": "eval",
+    "transformers": "wavlm",
     "matplotlib": "mini",
 }  # library, as it is imported -> the extra that is named
 REPOSITORY = Path(__file__).parents[2]
