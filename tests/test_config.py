@@ -66,6 +66,7 @@ PATHS = {
     "eval.known": "~/known",
     "eval.list": "~/meta.lst",
     "eval.wavs": "~/clips",
+    "eval.against": "~/out",
     "eval.dev_list": "~/dev.jsonl",
     "eval.recordings": "$HOME/LibriSpeech/test-clean",
     "rl.ref_model_ckpt": "~/model.pt",

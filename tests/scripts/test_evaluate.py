@@ -157,6 +157,11 @@ def test_an_evaluation_without_a_checkpoint_says_which_keys_it_needs(tmp_path: P
         evaluate(compose_config("F5TTS_Mini", ["datasets.name=mini"], TrainConfig))
 
 
+def test_an_evaluation_is_not_compared_with_the_folder_that_it_writes(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^eval\.against=.*out is eval\.out, which is written"):
+        evaluate(tiny_run(tmp_path, f"eval.against={tmp_path / 'out'}"))
+
+
 def test_a_key_that_belongs_to_a_list_needs_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^eval\.dev_list belongs to eval\.list, which is not set"):
         evaluate(tiny_run(tmp_path, "eval.dev_list=dev.lst"))

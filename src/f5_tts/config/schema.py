@@ -255,6 +255,7 @@ class EvalConfig:
     dev_list: PathText | None
     recordings: PathText | None
     wavs: PathText | None
+    against: PathText | None
     recognisers: Providers
     normaliser: Annotated[str, OWN] | None
     simplify: bool

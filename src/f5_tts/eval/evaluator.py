@@ -213,17 +213,7 @@ def fingerprint(cfg: TrainConfig, checkpoint: Checkpoint, vocabulary: Vocabulary
     for name, value in sorted(checkpoint.weights.items()):
         if cfg.model.sample_from_dist or not name.startswith(HEAD):
             digest.update(name.encode() + value.contiguous().numpy().tobytes())
-    ignored = (
-        "ckpt",
-        "out",
-        "known",
-        "best_of",
-        "every_updates",
-        "list",
-        "dev_list",
-        "recordings",
-        "wavs",
-    )  # items count
+    ignored = ("ckpt", "out", "known", "best_of", "every_updates", "list", "dev_list", "recordings", "wavs", "against")
     settings = {key: value for key, value in asdict(cfg.eval).items() if key not in ignored}
     texts = [asdict(cfg.model), settings, vocabulary.symbols, [asdict(item) for item in items]]
     digest.update(json.dumps(texts).encode())

@@ -23,6 +23,7 @@ from f5_tts.data.audio import exists, load_audio, write_wav
 from f5_tts.data.tokenizer import Vocabulary, build_vocabulary
 from f5_tts.entrypoint import run_command
 from f5_tts.eval.agreement import describe_agreement, floors
+from f5_tts.eval.comparison import check_comparable, describe_change
 from f5_tts.eval.evaluator import (
     EvalAudio,
     EvalSynthesizer,
@@ -47,7 +48,8 @@ def evaluate(cfg: TrainConfig) -> Result:
     """Evaluate the checkpoint, or clips of another system; write the scores.
 
     Raises:
-        ConfigError: eval.out is missing, or not exactly one of eval.ckpt and eval.wavs is given.
+        ConfigError: eval.out is missing, or not exactly one of eval.ckpt and eval.wavs is given, or
+            eval.against is eval.out.
     """
     settings = cfg.eval
     if (settings.ckpt is None) == (settings.wavs is None) or settings.out is None:
@@ -56,6 +58,10 @@ def evaluate(cfg: TrainConfig) -> Result:
             "eval.wavs=FOLDER (clips <id>.wav of another system)"
         )
     dev, test = evaluation_items(settings)
+    if settings.against is not None:
+        if Path(settings.against).resolve() == Path(settings.out).resolve():
+            raise ConfigError(f"eval.against={settings.against} is eval.out, which is written; name another folder")
+        check_comparable(read_result(Path(settings.against)), test)
     ensure_writable_dir(Path(settings.out), "eval.out")
     result = evaluate_weights(cfg, dev, test) if settings.ckpt else evaluate_clips(cfg, test)
     write_result(result, Path(settings.out))
@@ -191,6 +197,8 @@ def main(argv: list[str]) -> bool:
     for entry in cfg.eval.recognisers:
         print(result.summary(entry.name))
     print("\n".join(describe_agreement(result)))
+    if cfg.eval.against is not None:
+        print("\n".join(describe_change(read_result(Path(cfg.eval.against)), result)))
     print(", ".join(f"{name}={value:.4g}" for name, value in result.metrics().items()))
     return True
 

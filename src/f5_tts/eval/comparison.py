@@ -1,0 +1,59 @@
+"""Comparison of two evaluations of the same items, with paired intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from f5_tts.eval.results import Result
+from f5_tts.eval.statistics import RatioMetric, Score, char_errors, paired_interval, similarities, word_errors
+from f5_tts.eval.test_set import EvalItem
+
+
+def check_comparable(before: Result, items: Iterable[EvalItem]) -> None:
+    """Raise ValueError if an earlier evaluation has none of the items."""
+    known = {score.id for scores in before.scores.values() for score in scores}
+    if not any(item.id in known for item in items):
+        raise ValueError(f"eval.against: the evaluation of {before.ckpt} has none of the items; they are matched by id")
+
+
+def describe_change(before: Result, after: Result) -> list[str]:
+    """Say how error rates and similarity differ on the items of unseen speakers that two evaluations have.
+
+    Recognizers are compared where both have one of the same name and title, similarities where the encoder is the
+    same. Raises ValueError if an item has another text, or another number of takes.
+    """
+    names = [
+        name for name in after.scores if name in before.scores and before.titles.get(name) == after.titles.get(name)
+    ]
+    if not names:
+        return [f"nothing to compare with {before.ckpt}: no recogniser judged both"]
+    lines = []
+    for name in names:
+        old, new = common(before.unseen(name), after.unseen(name))
+        for title, metric in (("word error rate", word_errors), ("character error rate", char_errors)):
+            lines.append(f"{title} by {after.title(name)}: {change(old, new, metric, percent=True)}")
+    if before.speaker_judge == after.speaker_judge:
+        old, new = common(before.unseen(names[0]), after.unseen(names[0]))
+        lines.append(f"similarity by {after.speaker_judge}: {change(old, new, similarities)}")
+    num_items = len({score.id for score in common(before.unseen(names[0]), after.unseen(names[0]))[1]})
+    return [f"against {before.ckpt}, on the {num_items} items that both have (95 % intervals, paired by item):", *lines]
+
+
+def common(before: Sequence[Score], after: Sequence[Score]) -> tuple[list[Score], list[Score]]:
+    """Return the scores of the items on both sides; raise ValueError if there are none or if a text differs."""
+    sizes = {score.id: score.chars for score in before}
+    ids = sizes.keys() & {score.id for score in after}
+    differing = sorted({score.id for score in after if score.id in ids and score.chars != sizes[score.id]})
+    if differing or not ids:
+        found = f"these items have other texts: {', '.join(differing[:10])}" if differing else "no item is in both"
+        raise ValueError(f"eval.against: the two evaluations cannot be compared; {found}")
+    return [score for score in before if score.id in ids], [score for score in after if score.id in ids]
+
+
+def change(before: Sequence[Score], after: Sequence[Score], metric: RatioMetric, *, percent: bool = False) -> str:
+    """Format the change of a metric with its interval, and whether the interval leaves out 0."""
+    interval = paired_interval(before, [after], metric)
+    unit, digits = (100, 1) if percent else (1, 3)
+    value, low, high = (f"{unit * x:+.{digits}f}" for x in (interval.value, interval.low, interval.high))
+    verdict = "" if interval.low > 0 or interval.high < 0 else ", undecided"
+    return f"{value}{' points' * percent} ({low} to {high}{verdict})"

@@ -1,0 +1,70 @@
+"""Two evaluations of the same items: differences that follow from arithmetic."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from f5_tts.eval.comparison import check_comparable, describe_change
+from f5_tts.eval.results import Result
+from f5_tts.eval.statistics import Score
+from f5_tts.eval.test_set import EvalItem
+
+
+def score(name: str, edits: int, similarity: float = 0.5) -> Score:
+    return Score(
+        id=name,
+        seen=False,
+        edits=edits,
+        words=10,
+        char_edits=2 * edits,
+        chars=40,
+        stutters=False,
+        leaks=False,
+        similarity=similarity,
+        hypothesis="",
+    )
+
+
+def result(*scores: Score, title: str = "Whisper") -> Result:
+    return Result(
+        ckpt="old.pt",
+        guidance={},
+        dev_error_rates={},
+        scores={"whisper": list(scores)},
+        rtf=None,
+        titles={"whisper": title},
+    )
+
+
+BEFORE = result(*(score(str(i), edits=i + 1) for i in range(5)), score("only before", 9))
+AFTER = result(*(score(str(i), edits=i, similarity=0.75) for i in range(5)))
+
+
+def test_one_edit_less_in_every_item_of_ten_words_is_ten_points_in_every_resample():
+    assert describe_change(BEFORE, AFTER) == [
+        "against old.pt, on the 5 items that both have (95 % intervals, paired by item):",
+        "word error rate by Whisper: -10.0 points (-10.0 to -10.0)",
+        "character error rate by Whisper: -5.0 points (-5.0 to -5.0)",
+        "similarity by voice_sim: +0.250 (+0.250 to +0.250)",
+    ]
+
+
+def test_an_interval_with_zero_in_it_is_undecided_and_another_encoder_is_not_compared():
+    mixed = result(score("0", 2), score("1", 1), score("2", 3))
+    lines = describe_change(mixed, replace(BEFORE, speaker_judge="wespeaker"))
+    assert lines[1].startswith("word error rate by Whisper: +0.0 points (") and lines[1].endswith(", undecided)")
+    assert len(lines) == 3
+
+
+def test_evaluations_that_cannot_be_compared_are_named():
+    assert describe_change(BEFORE, result(score("0", 1), title="Whisper large"))[0].startswith(
+        "nothing to compare with"
+    )
+    other = replace(score("0", 1), chars=39)
+    with pytest.raises(ValueError, match="these items have other texts: 0"):
+        describe_change(BEFORE, result(other))
+    item = EvalItem(id="elsewhere", prompt_audio="a.wav", prompt_text="one", text="two")
+    with pytest.raises(ValueError, match=r"eval\.against: the evaluation of old\.pt has none of the items"):
+        check_comparable(BEFORE, [item])
