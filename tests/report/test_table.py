@@ -98,3 +98,9 @@ def test_models_that_were_measured_differently_are_refused():
             compare({"base": first, "stage 2": other})
     with pytest.raises(ValueError, match="at least one model, found none"):
         compare({})
+
+
+def test_clips_of_another_system_have_no_guidance():
+    other = replace(result(1), ckpt="clips", guidance={}, rtf=None)
+    table = compare({"base": result(2), "other": other})
+    assert [row[1] for row in table.rows] == ["0.5", "-"]
