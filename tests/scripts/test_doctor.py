@@ -42,7 +42,6 @@ EXTRAS = {
     "faster_whisper": "eval",
     "transformers": "wavlm",
     "matplotlib": "mini",
-    "transformers": "wavlm",
 }  # library, as it is imported -> the extra that is named
 REPOSITORY = Path(__file__).parents[2]
 RATE = 16_000
