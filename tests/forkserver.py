@@ -116,6 +116,7 @@ class Servers:
             "environment": dict(environment),
             "session": session,
             "ignored": [int(number) for number in IGNORED if signal.getsignal(number) == signal.SIG_IGN],
+            "blocked": [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, [])],
         }
 
     def is_ours(self, words: list[str]) -> bool:
@@ -372,6 +373,7 @@ def become(request: Request, files: list[int]) -> None:
     for number in IGNORED:
         default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
         signal.signal(number, signal.SIG_IGN if number in request["ignored"] else default)
+    signal.pthread_sigmask(signal.SIG_SETMASK, request["blocked"])  # the server's is that of whoever started it
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["environment"])
