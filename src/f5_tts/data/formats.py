@@ -192,7 +192,7 @@ def folder_entries(source: Path) -> list[Entry]:
 def text_beside(recording: Path) -> Path | None:
     """Find the file with the text of a recording."""
     candidates = (recording.with_suffix(suffix) for suffix in reversed(TEXT_SUFFIXES))
-    return next((path for path in candidates if path.is_file()), None)
+    return next((path for path in candidates if exists(path)), None)
 
 
 def unused_files(source: Path, used: set[Path]) -> Iterator[Entry]:
