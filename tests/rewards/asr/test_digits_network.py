@@ -95,7 +95,9 @@ def test_a_file_gives_back_the_network_rounded_to_half_precision_frozen_and_in_e
 
 
 def test_a_missing_file_says_how_to_make_it(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no recognizer at .*none.safetensors \(config.ckpts\); .*recipes.digits.train_reward"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no recognizer at .*none.safetensors \(config.ckpts\); .*train_reward"
+    ):
         read_network(tmp_path / "none.safetensors")
 
 
@@ -151,5 +153,5 @@ def test_sizes_that_are_none_are_refused_before_a_network_is_built(small_file, s
 def test_a_file_of_another_kind_is_named_with_its_key_and_what_to_run(tmp_path: Path):
     path = tmp_path / "readme.md"
     path.write_text("# not weights")
-    with pytest.raises(ValueError, match=r"^digits_ctc: config\.ckpts: .*readme\.md cannot be read.*recipes.digits.train_reward"):
+    with pytest.raises(ValueError, match=r"^digits_ctc: config\.ckpts: .*readme\.md cannot be read.*train_reward"):
         read_network(path)
