@@ -52,8 +52,8 @@ def voice() -> Reference:
 
 @pytest.fixture
 def short_chunks(monkeypatch) -> None:
-    """Limit a chunk to two seconds of reference and speech."""
-    monkeypatch.setattr(chunks, "MAX_TOTAL_S", 2.0)
+    """Limit a chunk to 2.6 seconds of reference and speech."""
+    monkeypatch.setattr(chunks, "MAX_TOTAL_S", 2.6)
 
 
 def line(voice: Reference, text: str, seed: int = 0, speed: float = 1.0) -> SynthesisInput:
