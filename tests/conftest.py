@@ -51,13 +51,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def ctrl_c_ends() -> None:
-    """Restore the handling of Ctrl-C, which tests in the background and their subprocesses would ignore."""
+def signals_end() -> None:
+    """Restore the handling of Ctrl-C and SIGHUP, which tests in the background or under nohup would ignore."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def fork_servers(ctrl_c_ends: None) -> Iterator[Servers | None]:
+def fork_servers(signals_end: None) -> Iterator[Servers | None]:
     """Start our commands as forks; F5_TTS_TESTS_FORK=0 in the environment of one lets the interpreter start it."""
     if sys.platform != "linux":
         yield None
