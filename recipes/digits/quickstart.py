@@ -39,6 +39,7 @@ STAGE_1 = [
 ]
 JUDGES = [
     f"eval.recognisers=[{SELECTING},{JUDGE}]",
+    "eval.normaliser=recipes.digits.judges:digit_words",
     "eval.providers=[{name: voice_sim}, {name: 'recipes.digits.judges:SampledMos'}]",
 ]
 SHORT_NFT = ["optim.max_updates=150", "eval.every_updates=50", "eval.dev_takes=1"]  # ends when draft does

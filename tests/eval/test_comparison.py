@@ -65,6 +65,10 @@ def test_evaluations_that_cannot_be_compared_are_named():
     other = replace(score("0", 1), chars=39)
     with pytest.raises(ValueError, match="these items have other texts: 0"):
         describe_change(BEFORE, result(other))
+    said, misheard = replace(score("0", 1), text="one two"), replace(score("0", 1), text="two one")  # of equal length
+    with pytest.raises(ValueError, match="these items have other texts: 0"):
+        describe_change(result(said), result(misheard))
+    assert len(describe_change(result(said), result(score("0", 1)))) == 4  # earlier results have no texts
     item = EvalItem(id="elsewhere", prompt_audio="a.wav", prompt_text="one", text="two")
     with pytest.raises(ValueError, match=r"eval\.against: the evaluation of old\.pt has none of the items"):
         check_comparable(BEFORE, [item])

@@ -148,6 +148,7 @@ def test_text_and_transcript_are_compared_in_their_normal_form(text, heard, lang
     score = score_clip(replace(FOX, text=text), heard, VALUES, normal_form, language)
     assert ((score.edits, score.words), (score.char_edits, score.chars)) == (words, chars)
     assert score.heard == heard and score.hypothesis == normal_form(heard, language)
+    assert score.text == normal_form(text, language)
 
 
 class Peak:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-from f5_tts.report.plots import column, draw_runs, in_deviations, smoothed
+from f5_tts.report.plots import column, draw_runs, error_rate_name, in_deviations, smoothed
 
 
 def row(update: int, reward: float = 1.5) -> dict[str, float]:
@@ -43,6 +43,13 @@ def test_a_validation_before_the_run_belongs_to_the_curve_of_validations_alone()
     assert column(run(30), "eval/wer", "nft")[0].tolist() == [0, 30]
     assert column(run(30), "eval/wer", "nft")[1].tolist() == [0.5, 0.4]
     assert column(run(30), "loss/kl", "nft")[0].tolist() == list(range(1, 31))
+
+
+def test_the_error_rate_is_that_of_the_first_recognizer_of_the_validations():
+    rows = [row(1), {**row(2), "asr/wer": 0.1, "forgot/eval/wer": 0.9, "funasr/wer": 0.2, "judge/wer": 0.3}]
+    assert error_rate_name({"nft": rows}) == "funasr/wer"
+    assert column([{"update": 0, "funasr/wer": 0.2}, row(1)], "funasr/wer", "nft")[1].tolist() == [0.2]
+    assert error_rate_name({"nft": [row(1)]}) == "eval/wer"
 
 
 def test_a_number_that_is_not_finite_leaves_a_gap():

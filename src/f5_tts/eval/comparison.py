@@ -41,13 +41,18 @@ def describe_change(before: Result, after: Result) -> list[str]:
 
 def common(before: Sequence[Score], after: Sequence[Score]) -> tuple[list[Score], list[Score]]:
     """Return the scores of the items on both sides; raise ValueError if there are none or if a text differs."""
-    sizes = {score.id: score.chars for score in before}
-    ids = sizes.keys() & {score.id for score in after}
-    differing = sorted({score.id for score in after if score.id in ids and score.chars != sizes[score.id]})
+    known = {score.id: score for score in before}
+    ids = known.keys() & {score.id for score in after}
+    differing = sorted({score.id for score in after if score.id in ids and not same_text(score, known[score.id])})
     if differing or not ids:
         found = f"these items have other texts: {', '.join(differing[:10])}" if differing else "no item is in both"
         raise ValueError(f"eval.against: the two evaluations cannot be compared; {found}")
     return [score for score in before if score.id in ids], [score for score in after if score.id in ids]
+
+
+def same_text(one: Score, other: Score) -> bool:
+    """Check whether two scores are of the same text, in its normal form; earlier results have its length alone."""
+    return one.text == other.text if one.text and other.text else one.chars == other.chars
 
 
 def change(before: Sequence[Score], after: Sequence[Score], metric: RatioMetric, *, percent: bool = False) -> str:

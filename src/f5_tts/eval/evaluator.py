@@ -128,6 +128,7 @@ def score_clip(
         similarity=judge_values[SIMILARITY],
         hypothesis=heard,
         heard=transcript,
+        text=text,
         opinions={opinion_name(name): value for name, value in judge_values.items() if name != SIMILARITY},
     )
 

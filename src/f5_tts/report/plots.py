@@ -21,7 +21,7 @@ UPDATED = {
     "reward/mean": "mean reward, change in standard deviations",
     "loss/kl": "distance to the reference (loss/kl)",
 }
-VALIDATED = {"eval/wer": "error rate on dev", "eval/sim": "similarity to the prompt's voice on dev"}
+NOT_ON_DEV = ("asr/", "forgot/")  # beginnings of the names of error rates that no validation on dev measured
 COLORS = ("#1f5f99", "#d95f02", "#4d8c57", "#8a5a9e")  # of the runs, in their order
 
 
@@ -47,13 +47,22 @@ def draw_runs(runs: Mapping[str, Sequence[Metrics]], path: str | Path) -> None:
         name: (updates, in_deviations(values)) for name, (updates, values) in columns(runs, "reward/mean").items()
     }
     draw_smoothed(axes[0], rewards, UPDATED["reward/mean"])
-    for axis, (key, title) in zip(axes[1:3], VALIDATED.items(), strict=True):
-        draw_validations(axis, columns(runs, key), title)
+    draw_validations(axes[1], columns(runs, error_rate_name(runs)), "error rate on dev")
+    draw_validations(axes[2], columns(runs, "eval/sim"), "similarity to the prompt's voice on dev")
     draw_smoothed(axes[3], columns(runs, "loss/kl"), UPDATED["loss/kl"])
     axes[0].legend(fontsize=8, frameon=False)
     for axis in axes[2:]:
         axis.set_xlabel("update")
     write_atomically(Path(path), lambda tmp_path: figure.savefig(tmp_path, format="png"))
+
+
+def error_rate_name(runs: Mapping[str, Sequence[Metrics]]) -> str:
+    """Return the name of the error rate of the first recognizer that a validation of these runs asked.
+
+    It counts words, and characters of scripts without spaces.
+    """
+    names = (name for rows in runs.values() for row in rows for name in row)
+    return next((name for name in names if name.endswith("/wer") and not name.startswith(NOT_ON_DEV)), "eval/wer")
 
 
 def columns(runs: Mapping[str, Sequence[Metrics]], key: str) -> Curves:
@@ -73,7 +82,7 @@ def column(rows: Sequence[Metrics], key: str, run: str) -> tuple[NDArray[np.floa
     for row in trained:
         if key in UPDATED and key not in row:
             raise ValueError(f"metrics of update {row['update']} of {run} lack {key!r}; found {sorted(row)}")
-    kept = [update for update in sorted(last) if key in last[update] and (update > 0 or key in VALIDATED)]
+    kept = [update for update in sorted(last) if key in last[update] and (update > 0 or key not in UPDATED)]
     return np.array(kept, float), np.array([last[update][key] for update in kept], float)
 
 
