@@ -169,7 +169,7 @@ def test_a_reward_that_fails_on_one_process_ends_both_with_its_sentence(warmed_u
 
 
 def test_a_hacked_reward_ends_both_processes_after_the_same_update_with_all_saved(warmed_up, tiny, tmp_path):
-    """Let the reward rise and the voice get worse with every call; only the main process validates."""
+    """Let the reward rise and the voice get worse with every call; each process judges one of the two items."""
     (tmp_path / "hacked.py").write_text(HACKED)
     save_dir = tmp_path / "run"
     save_dir.mkdir()

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from tests.tiny import MINI_MEL, tiny_arch
 from torch import Tensor
 from torch.optim import SGD
@@ -16,7 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from f5_tts.config.load import compose_config
 from f5_tts.config.schema import ConfigError, EmaConfig, ProviderConfig, RLTrainConfig, TrainConfig
 from f5_tts.data.tokenizer import Vocabulary
-from f5_tts.eval.evaluator import EvalSynthesizer, Evaluator, reward_inputs
+from f5_tts.eval.evaluator import EvalSynthesizer, Evaluator, in_order, reward_inputs
 from f5_tts.eval.judges import Judges, build_scorers
 from f5_tts.eval.test_set import EvalItem
 from f5_tts.model.backbones.dit import DiT
@@ -26,6 +27,7 @@ from f5_tts.model.mel import LogMel
 from f5_tts.train.build import build_ema
 from f5_tts.train.build_rl import build_alarms, build_best
 from f5_tts.train.checkpoint_dir import CheckpointDir
+from f5_tts.train.distributed import AllRanks
 from f5_tts.train.train_state import TrainState
 from f5_tts.train.validation import Best, Validation, selecting_metric
 from f5_tts.types import RewardInput
@@ -36,6 +38,7 @@ ITEMS = [
     for i in range(3)
 ]
 HEARD = ("wer", "cer", "repeat_rate", "leak_rate")
+ALONE = AllRanks(Accelerator(cpu=True))
 MEASURED = [f"{who}/{name}" for who in ("eval", "judge") for name in HEARD] + ["eval/sim", "eval/utmos"]
 
 
@@ -152,6 +155,38 @@ def test_an_item_without_a_duration_gets_the_frames_per_byte_of_its_prompt(evalu
     assert derived.frames == int(len(derived.prompt_mel) / len("a ") * len("a b a b a b"))
 
 
+@pytest.fixture
+def clip_by_clip(evaluator) -> Evaluator:
+    """Return an evaluator without the judge Taste, which tells the places in a batch apart."""
+    return replace(evaluator, judges=replace(evaluator.judges, scorers={"voice": Loudness()}))
+
+
+@pytest.mark.parametrize("world_size", [2, 5])
+def test_shares_of_ranks_give_what_one_process_measures(clip_by_clip, state, world_size):
+    """Of five ranks, two have no item."""
+    evaluator = clip_by_clip
+    shares = [evaluator.measure(state.model, rank, world_size) for rank in range(world_size)]
+    assert [len(share.scores["whisper"]) for share in shares] == ([2, 1] if world_size == 2 else [1, 1, 1, 0, 0])
+    found, whole = evaluator.metrics(shares), evaluator(state.model)
+    assert whole["eval/sim_ci95"] > 0  # the clips differ
+    assert {**found, "eval/rtf": 0} == pytest.approx({**whole, "eval/rtf": 0}, abs=1e-6)
+    speech_s = sum(share.speech_s for share in shares)
+    assert speech_s == pytest.approx(3 * 6 * 1 / 16_000)  # 0.1 s are 6 frames, of which the vocoder makes 1 sample each
+    assert found["eval/rtf"] == pytest.approx(sum(share.seconds for share in shares) / speech_s)
+
+
+def test_the_order_of_items_is_that_of_the_list_whoever_measured_them(clip_by_clip, state):
+    shares = [clip_by_clip.measure(state.model, rank, 2).scores["whisper"] for rank in range(2)]
+    assert [score.id for score in in_order(shares)] == ["0", "1", "2"]
+
+
+def test_a_score_that_only_later_items_have_is_reported(clip_by_clip, state):
+    """Items of the first rank may all be without a recording of their text."""
+    voiced = replace(clip_by_clip, items=[*ITEMS[:2], replace(ITEMS[2], target_audio=PROMPT)])
+    shares = [voiced.measure(state.model, rank, 3) for rank in range(3)]
+    assert "eval/sim_target" in voiced.metrics(shares)
+
+
 def test_judges_get_the_language_and_the_recording_of_an_item(evaluator):
     items = [replace(ITEMS[0], language="de", target_audio=PROMPT), ITEMS[1]]
     told, plain = reward_inputs(items, [torch.zeros(4)] * 2, evaluator.synthesizer)
@@ -248,7 +283,7 @@ def test_a_speaker_judge_must_score_similarity(cfg):
 
 def validation(evaluator: Evaluator, folder: Path, said: list[str]) -> Validation:
     settings = compose_config("F5TTS_Mini", [f"ckpts.save_dir={folder}"], TrainConfig).ckpts
-    return Validation(evaluator, 2, Best("judge/wer", "voice_sim"), CheckpointDir(settings), said.append)
+    return Validation(evaluator, 2, Best("judge/wer", "voice_sim"), CheckpointDir(settings), said.append, ALONE)
 
 
 def test_the_start_is_heard_at_the_guidance_of_the_reference(evaluator, state, tmp_path):
@@ -258,7 +293,7 @@ def test_the_start_is_heard_at_the_guidance_of_the_reference(evaluator, state, t
     guided = replace(evaluator, cfg_strength=2.0)
     settings = compose_config("F5TTS_Mini", [f"ckpts.save_dir={tmp_path}"], TrainConfig).ckpts
     best = Best("judge/wer", "voice_sim")
-    validate = Validation(evaluator, 2, best, CheckpointDir(settings), print, start_guidance=2.0)
+    validate = Validation(evaluator, 2, best, CheckpointDir(settings), print, ALONE, start_guidance=2.0)
     assert validate(state)["eval/sim"] == guided(state.model)["eval/sim"] != evaluator(state.model)["eval/sim"]
     state.update = 2
     assert validate(state)["eval/sim"] == evaluator(state.model)["eval/sim"]
@@ -321,7 +356,7 @@ def test_a_validation_in_which_nothing_could_be_measured_is_recorded_as_numbers_
 
 def test_without_a_judge_that_is_no_reward_nothing_is_called_the_best(evaluator, state, tmp_path):
     settings = compose_config("F5TTS_Mini", [f"ckpts.save_dir={tmp_path}"], TrainConfig).ckpts
-    result = Validation(evaluator, 2, None, CheckpointDir(settings), (output := []).append)(state)
+    result = Validation(evaluator, 2, None, CheckpointDir(settings), (output := []).append, ALONE)(state)
     assert result["eval/wer"] == 0.5 and not (tmp_path / "model_best.pt").exists() and "best" not in output[0]
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
+from itertools import zip_longest
 from time import perf_counter
 
 from torch import Tensor
@@ -72,10 +73,20 @@ class EvalSynthesizer(EvalAudio):
         return Request(prompt_mel=prompt_mel, text=text, frames=frames, seed=self.settings.seed + index)
 
     def synthesize(
-        self, model: CFM, items: Sequence[EvalItem], cfg_strength: float, *, quiet: bool = False
+        self,
+        model: CFM,
+        items: Sequence[EvalItem],
+        cfg_strength: float,
+        *,
+        places: Sequence[int] | None = None,
+        quiet: bool = False,
     ) -> list[Tensor]:
-        """Synthesize a waveform for each item, batched by length; `quiet` hides the progress bar."""
-        requests = [self.request(item, index) for index, item in enumerate(items)]
+        """Synthesize a waveform for each item, batched by length; `quiet` hides the progress bar.
+
+        `places` are the positions of the items in the whole list; None: these items are all.
+        """
+        numbers = range(len(items)) if places is None else places
+        requests = [self.request(item, number) for item, number in zip(items, numbers, strict=True)]
         times = time_grid(self.settings.steps, self.settings.sway_sampling_coef)
 
         def mels(batch: list[Request]) -> list[Tensor]:
@@ -169,6 +180,15 @@ def error_rates(
     return rates
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Share:
+    """Measurements of one rank: of the items whose position in the list, divided by the ranks, leaves its number."""
+
+    scores: dict[str, list[Score]]  # by recognizer
+    seconds: float  # of computation, to synthesize the items
+    speech_s: float  # length of their speech, s
+
+
 @dataclass(frozen=True, kw_only=True)
 class Evaluator:
     """Evaluator with fixed items, noise and guidance, so that the results of several models are comparable."""
@@ -180,10 +200,30 @@ class Evaluator:
 
     def __call__(self, model: CFM) -> dict[str, float]:
         """Evaluate a model; return the metrics of docs/metrics.md. It uses no global random state."""
-        synthesizer, items, started = self.synthesizer, self.items, perf_counter()
-        clips = synthesizer.synthesize(model, items, self.cfg_strength, quiet=True)
-        rtf = synthesizer.real_time_factor(perf_counter() - started, clips)
-        return named_metrics(score_clips(items, clips, synthesizer, self.judges), rtf)
+        return self.metrics([self.measure(model)])
+
+    def measure(self, model: CFM, rank: int = 0, world_size: int = 1) -> Share:
+        """Synthesize and score the share of one rank; the noise of an item does not depend on its rank."""
+        synthesizer, places, started = self.synthesizer, range(rank, len(self.items), world_size), perf_counter()
+        items = [self.items[place] for place in places]
+        clips = synthesizer.synthesize(model, items, self.cfg_strength, places=places, quiet=True)
+        return Share(
+            seconds=perf_counter() - started,
+            speech_s=sum(map(len, clips)) / synthesizer.sample_rate,
+            scores=score_clips(items, clips, synthesizer, self.judges)
+            if items
+            else {name: [] for name in self.judges.recognizers},
+        )
+
+    def metrics(self, shares: Sequence[Share]) -> dict[str, float]:
+        """Compute the metrics of all items from the shares of all ranks, in the order of the ranks."""
+        scores = {name: in_order([share.scores[name] for share in shares]) for name in self.judges.recognizers}
+        return named_metrics(scores, sum(share.seconds for share in shares) / sum(share.speech_s for share in shares))
+
+
+def in_order(parts: Sequence[Sequence[Score]]) -> list[Score]:
+    """Merge the scores of all ranks in the order of the list of items."""
+    return [score for scores in zip_longest(*parts) for score in scores if score is not None]
 
 
 def load_eval_model(cfg: TrainConfig, checkpoint: Checkpoint, vocabulary: Vocabulary) -> CFM:

@@ -85,7 +85,7 @@ def named_metrics(scores: Mapping[str, Sequence[Score]], rtf: float | None) -> d
         prefix = metric_prefix(asr)
         ratio_metrics = {f"{prefix}/{name}": ratio_metric for name, ratio_metric in ASR_METRICS.items()}
         if index == 0:
-            names = list(asr_scores[0].opinions)
+            names = dict.fromkeys(name for score in asr_scores for name in score.opinions)
             ratio_metrics |= {"eval/sim": similarities, **{f"eval/{name}": extra_metric(name) for name in names}}
         for name, interval in zip(
             ratio_metrics, bootstrap_intervals(asr_scores, list(ratio_metrics.values())), strict=True

@@ -15,6 +15,7 @@ from f5_tts.eval.test_set import EvalItem, read_items, unseen_speakers
 from f5_tts.model.mel import LogMel
 from f5_tts.rewards.registry import full_name
 from f5_tts.train.checkpoint_dir import CheckpointDir
+from f5_tts.train.distributed import AllRanks
 from f5_tts.train.held_out import HELD_OUT, items_of
 from f5_tts.train.validation import Best, Validation, selecting_metric
 from f5_tts.types import Vocoder
@@ -57,23 +58,26 @@ def build_validation(
     vocoder: Vocoder,
     checkpoints: CheckpointDir,
     log: Callable[[str], None],
+    ranks: AllRanks,
     *,
     best: Best | None,
     cfg_strength: float,
     start_guidance: float | None = None,
 ) -> Validation:
-    """Build the validation of a run, with that of a second list (eval.forgot) beside it."""
-    evaluator = build_evaluator(cfg, dev_items(cfg, plan), vocabulary, vocoder, cfg_strength)
+    """Build the validation of a run, with that of a second list (eval.forgot) beside it; all ranks call this."""
     forgot = None
-    if cfg.eval.forgot is not None:
-        items = read_list(Path(cfg.eval.forgot), recordings_folder(cfg))
-        forgot = build_evaluator(cfg, items, vocabulary, vocoder, cfg_strength)
+    with ranks.raise_on_all_ranks():
+        evaluator = build_evaluator(cfg, dev_items(cfg, plan), vocabulary, vocoder, cfg_strength)
+        if cfg.eval.forgot is not None:
+            items = read_list(Path(cfg.eval.forgot), recordings_folder(cfg))
+            forgot = build_evaluator(cfg, items, vocabulary, vocoder, cfg_strength)
     return Validation(
         evaluator,
         cfg.eval.every_updates,
         best,
         checkpoints,
         log,
+        ranks,
         start_guidance=start_guidance,
         forgot=forgot,
     )

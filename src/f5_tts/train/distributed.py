@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from f5_tts.model.fsdp import is_dtensor
 from f5_tts.plugins import USERS_CODE, exit_is_error
 
+T = TypeVar("T")
 ON_ALL_RANKS = "_f5_tts_on_all_ranks"  # attribute of errors that every rank raises
 
 
@@ -21,6 +23,7 @@ class AllRanks:
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator, self.world_size = accelerator, accelerator.num_processes
+        self.rank = accelerator.process_index
         self.counts: list[int] = []
 
     def gather(self, rows: Tensor) -> Tensor:
@@ -45,8 +48,12 @@ class AllRanks:
         """Select this rank's rows from gathered rows."""
         if self.world_size == 1:
             return rows
-        first = sum(self.counts[: self.accelerator.process_index])
-        return rows[first : first + self.counts[self.accelerator.process_index]]
+        first = sum(self.counts[: self.rank])
+        return rows[first : first + self.counts[self.rank]]
+
+    def gather_objects(self, value: T) -> list[T]:
+        """Gather an object of each rank, in the order of the ranks; all ranks get all of them."""
+        return gather_object([value]) if self.world_size > 1 else [value]
 
     @contextmanager
     def raise_on_all_ranks(self) -> Iterator[None]:
@@ -57,7 +64,7 @@ class AllRanks:
                 yield
         except Exception as caught:  # raised again below
             error = caught
-        messages = gather_object([error and f"{type(error).__name__}: {error}"]) if self.world_size > 1 else []
+        messages = self.gather_objects(error and f"{type(error).__name__}: {error}")
         if error is None:
             failures = [(process, message) for process, message in enumerate(messages) if message is not None]
             if not failures:

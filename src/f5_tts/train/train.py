@@ -22,6 +22,7 @@ from f5_tts.train.build import (
 )
 from f5_tts.train.build_eval import build_stage1_best, build_validation
 from f5_tts.train.checkpoint_dir import CheckpointDir, origin_of
+from f5_tts.train.distributed import AllRanks
 from f5_tts.train.infilling import InfillingLoss
 from f5_tts.train.loop import LoopContext, fit, no_validation, register_grad_scaler
 from f5_tts.train.metrics_log import MetricsLog
@@ -84,10 +85,11 @@ def train(cfg: TrainConfig) -> bool:
             build_vocoder(cfg.model),
             checkpoints,
             metrics_log.write_line,
+            AllRanks(accelerator),
             best=best,
             cfg_strength=cfg.infer.cfg_strength,
         )
-        if cfg.eval.every_updates and is_main
+        if cfg.eval.every_updates
         else no_validation,
         make_samples=ContinuationSamples(vocabulary, build_vocoder(cfg.model), cfg.infer, spec)
         if makes_samples

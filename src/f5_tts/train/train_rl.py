@@ -45,7 +45,7 @@ def train_rl(cfg: RLTrainConfig) -> bool:
         experience,
         PolicyLoss(cfg.rl, reference, old_policy),
         build_loop_context(stage2, cfg, metrics_log),
-        validate=build_validation(stage2, cfg, metrics_log.write_line) or no_validation,
+        validate=build_validation(stage2, cfg, metrics_log.write_line, ranks) or no_validation,
         make_samples=RolloutSamples(scorer.vocoder, cfg.model.mel_spec) if log_samples else None,
     )
 
@@ -63,9 +63,11 @@ def build_loop_context(stage2: Stage2, cfg: RLTrainConfig, metrics_log: MetricsL
     )
 
 
-def build_validation(stage2: Stage2, cfg: RLTrainConfig, log: Callable[[str], None]) -> Validation | None:
-    """Build the validation on held-out items; None without eval.every_updates, and on ranks other than the main one."""
-    if not cfg.eval.every_updates or not stage2.accelerator.is_main_process:
+def build_validation(
+    stage2: Stage2, cfg: RLTrainConfig, log: Callable[[str], None], ranks: AllRanks
+) -> Validation | None:
+    """Build the validation on held-out items; None without eval.every_updates."""
+    if not cfg.eval.every_updates:
         return None
     return build_eval.build_validation(
         cfg,
@@ -74,6 +76,7 @@ def build_validation(stage2: Stage2, cfg: RLTrainConfig, log: Callable[[str], No
         stage2.scorer.vocoder,
         stage2.checkpoints,
         log,
+        ranks,
         best=stage2.best,
         cfg_strength=cfg.rl.cfg_strength,
         start_guidance=cfg.rl.ref_cfg_strength,

@@ -16,6 +16,7 @@ from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import BEST
 from f5_tts.rewards.registry import is_reward, rewarded
 from f5_tts.train.checkpoint_dir import CheckpointDir
+from f5_tts.train.distributed import AllRanks
 from f5_tts.train.train_state import TrainState
 
 # drop of eval/sim since the start that is always allowed: a lower error rate must not cost speaker similarity
@@ -98,7 +99,8 @@ def evaluation_mode(model: CFM) -> Iterator[None]:
 class Validation:
     """Evaluation of raw and averaged weights at the start and at regular updates, which also saves `model_best.pt`.
 
-    It draws no random numbers of the training and changes no weights, so it does not affect the updates.
+    It draws no random numbers of the training and changes no weights, so it does not affect the updates. The items are
+    divided among the ranks. All of them call it, get the same metrics and take the same decisions; the main one writes.
 
     Args:
         best: the record of the best one; None: no judge may choose, because all of them are rewards.
@@ -113,12 +115,13 @@ class Validation:
         best: Best | None,
         checkpoints: CheckpointDir,
         log: Callable[[str], None],
+        ranks: AllRanks,
         *,
         start_guidance: float | None = None,
         forgot: Evaluator | None = None,
     ) -> None:
         self.evaluator, self.every_updates, self.best = evaluator, every_updates, best
-        self.checkpoints, self.log, self.forgot = checkpoints, log, forgot
+        self.checkpoints, self.log, self.ranks, self.forgot = checkpoints, log, ranks, forgot
         self.at_start = evaluator if start_guidance is None else replace(evaluator, cfg_strength=start_guidance)
 
     def __call__(self, state: TrainState) -> dict[str, float]:
@@ -128,10 +131,10 @@ class Validation:
         started = time.perf_counter()
         average = state.ema.ema_model
         assert isinstance(average, CFM)
-        evaluate = self.evaluator if state.update else self.at_start
+        evaluator = self.evaluator if state.update else self.at_start
         with evaluation_mode(state.model), evaluation_mode(average):
-            raw, averaged = evaluate(state.model), evaluate(average)
-            second = self.forgot(state.model) if self.forgot is not None else {}
+            raw, averaged = self.evaluate(state.model, evaluator), self.evaluate(average, evaluator)
+            second = {} if self.forgot is None else self.evaluate(state.model, self.forgot)
         metrics = raw | {f"{name}_ema": averaged[name] for name in averaged if not name.endswith(("_ci95", "/rtf"))}
         metrics |= {f"forgot/{name}": value for name, value in second.items()}
         shown_names = [name for name in metrics if name.removesuffix("_ema").endswith(("/wer", "/sim"))]
@@ -139,11 +142,17 @@ class Validation:
         self.log(f"validation at update {state.update}: {summary}{self.keep_best(raw, state)}")
         return metrics | {"time/validation": time.perf_counter() - started}
 
+    def evaluate(self, model: CFM, evaluator: Evaluator) -> dict[str, float]:
+        """Evaluate a model on all ranks; an error on one of them ends all."""
+        with self.ranks.raise_on_all_ranks():
+            share = evaluator.measure(model, self.ranks.rank, self.ranks.world_size)
+        return evaluator.metrics(self.ranks.gather_objects(share))
+
     def keep_best(self, metrics: Mapping[str, float], state: TrainState) -> str:
         """Save the weights if this validation is the best so far; return the end of the line about it."""
         if self.best is None:
             return ""
-        has_file = (self.checkpoints.path / BEST).is_file()
+        has_file = self.ranks.gather_objects((self.checkpoints.path / BEST).is_file())[0]  # as the main rank sees it
         is_lost = self.best.update >= 0 and not has_file
         if not self.best.is_new_best(metrics, state.update, has_file):
             return f"; the best so far is that of update {self.best.update}{', whose file is gone' if is_lost else ''}"
