@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from base64 import urlsafe_b64encode
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from f5_tts import extras, installation
-from f5_tts.installation import SAID, claimants, report_claims
+from f5_tts.installation import SAID, claimants, refuse_replaced_files, report_claims
 
 ROOT = Path(__file__).parents[1]
 
@@ -48,6 +50,48 @@ def test_it_is_said_once_also_by_the_processes_that_are_started(folder: Path, ca
     code = f"from f5_tts.installation import *; report_claims(Path({str(folder)!r}))"
     again = subprocess.run([sys.executable, "-m", "tests.program", code], cwd=ROOT, capture_output=True, text=True)
     assert (again.returncode, again.stderr) == (0, "")
+
+
+OURS, THEIRS = b"ours", b"theirs"
+TRAIN_RL, MODULE = ["/env/bin/f5-tts_train-rl", "-m", "x"], ["-u", "-m", "f5_tts.train.train_rl", "-cn", "x"]
+
+
+@pytest.fixture
+def replaced(folder: Path) -> Path:
+    """Let F5-TTS be installed after us: of the two files that both claim, one is ours still."""
+    lines = ["f5_tts/api.py,sha256=", "f5_tts/__init__.py,sha256=", "../../bin/f5-tts_infer-cli,sha256="]
+    with (folder / "f5_tts-1.1.22.dist-info/RECORD").open("a") as record:
+        record.write("f5_tts/__init__.py,,\nf5_tts/__pycache__/api.pyc,,\n")
+    digest = urlsafe_b64encode(sha256(OURS).digest()).decode().rstrip("=")
+    (folder / "f5_tts_rl-0.2.0.dist-info/RECORD").write_text(
+        "".join(f"{line}{digest},4\n" for line in lines) + "f5_tts/__pycache__/api.pyc,,\n"  # without a hash
+    )
+    (folder / "f5_tts/__pycache__").mkdir(parents=True)
+    (folder / "f5_tts/__pycache__/api.pyc").touch()
+    (folder / "f5_tts/api.py").write_bytes(THEIRS)
+    (folder / "f5_tts/__init__.py").write_bytes(OURS)
+    return folder
+
+
+@pytest.mark.parametrize("words", [TRAIN_RL, MODULE])
+def test_a_command_of_ours_ends_with_a_sentence_where_files_were_replaced(words, replaced: Path, capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        refuse_replaced_files(words, replaced)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 2
+    assert line.startswith("error: f5-tts 1.1.22 has replaced files of f5-tts-rl (1, such as f5_tts/api.py): pip")
+
+
+@pytest.mark.parametrize("words", [["/env/bin/f5-tts_infer-cli", "-m", "F5TTS_Base"], ["-m", "f5_tts.api"]])
+def test_a_command_that_the_other_distribution_has_too_runs(words: list[str], replaced: Path, capsys) -> None:
+    refuse_replaced_files(words, replaced)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_command_of_ours_runs_where_our_files_lie_over_those_of_the_other(replaced: Path, capsys) -> None:
+    (replaced / "f5_tts/api.py").write_bytes(OURS)
+    refuse_replaced_files(TRAIN_RL, replaced)
+    assert capsys.readouterr().err == ""
 
 
 def test_alone_nothing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:

@@ -21,6 +21,7 @@ from f5_tts.infer.cli import (
     packaged,
     read_settings,
     read_text,
+    read_voices,
     run_cli,
     split_by_voice,
     synthesis_config,
@@ -32,7 +33,8 @@ ROOT = Path(__file__).parents[2]
 BASE = "pretrained/F5TTS_Mini/model_800.safetensors"
 CLIP = "data/mini_custom/wavs/test_00_test_prompt_1.flac"
 SPEAK = ["-m", "F5TTS_Mini", "-p", BASE, "-r", CLIP, "-s", "seven two four", "-t", "nine four eight"]
-EXAMPLE = ROOT / str(infer.__path__[0]) / "examples/basic.toml"
+EXAMPLES = ROOT / str(infer.__path__[0]) / "examples"
+EXAMPLE = EXAMPLES / "basic/basic.toml"
 
 
 @pytest.fixture(autouse=True)
@@ -227,15 +229,35 @@ def test_the_packaged_example_speaks_where_nothing_is_given(tmp_path: Path, caps
     assert f"wrote {out}, " in output and soundfile.info(out).samplerate == 16_000
 
 
-def test_packaged_examples_are_found_by_their_path_in_the_package(tmp_path: Path, monkeypatch):
+@pytest.mark.parametrize("where", ["", "src/f5_tts/", "/gone/site-packages/f5_tts/"])
+def test_packaged_examples_are_found_by_their_path_in_the_package(where: str, tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("infer/examples/basic.toml", "src/f5_tts/infer/examples/basic.toml"):
-        assert packaged(Path(name)) == EXAMPLE
-    assert packaged(Path("infer/examples/gone.toml")) == Path("infer/examples/gone.toml")
-    mine = tmp_path / "infer/examples/basic.toml"
+    for name in ("basic/basic.toml", "basic.toml"):
+        assert packaged(Path(f"{where}infer/examples/{name}")) == EXAMPLE
+    given = read_settings(["-c", f"{where}infer/examples/multi/story.toml"])
+    cfg = synthesis_config(given)
+    voices = ["main", *given["voices"]]
+    segments = split_by_voice(read_text(given), voices)
+    assert [name for name, _ in segments] == ["main", "town", "country", "main"]
+    spoken = read_voices(given, set(voices), cfg)
+    assert {name: (voice.reference.text, voice.speed) for name, voice in spoken.items()} == {
+        "main": ("seven two four", 1.0),
+        "town": ("four eight", 0.8),
+        "country": ("six two three", 1.0),
+    }
+
+
+def test_a_file_of_ones_own_comes_before_a_packaged_example(tmp_path: Path):
+    mine = tmp_path / "infer/examples/basic/basic.toml"
+    assert packaged(mine) == EXAMPLE
     mine.parent.mkdir(parents=True)
     mine.touch()
     assert packaged(mine) == mine
+
+
+def test_an_example_that_f5_tts_alone_has_is_named_with_those_that_are_here(capsys):
+    output = complaint(capsys, *with_flag("-r", "infer/examples/basic/basic_ref_en.wav"))
+    assert "the examples of this package are basic.toml, seven_two_four.flac, four_eight.flac" in output
 
 
 # --- error messages ---

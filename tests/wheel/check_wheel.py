@@ -75,7 +75,7 @@ STAGE_2 = [
 ]
 
 
-EXAMPLE = "infer/examples/basic.toml"  # packaged, with its recordings
+EXAMPLE = "infer/examples/basic/basic.toml"  # packaged, with its recordings
 MODULES = (
     *("f5_tts.train.train", "f5_tts.train.train_rl", "f5_tts.train.finetune_cli"),
     *("f5_tts.infer.infer_cli", "f5_tts.socket_server"),

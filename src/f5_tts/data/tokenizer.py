@@ -17,7 +17,7 @@ from f5_tts.config.schema import TrainConfig, vocab_path
 from f5_tts.files import write_atomically
 
 PADDING = -1
-EMILIA_VOCAB = Path(__file__).with_name("pinyin_vocab.txt")  # the vocabulary of published weights
+EMILIA_VOCAB = Path(__file__).parents[1] / "infer/examples/vocab.txt"  # of published weights, where F5-TTS has it
 PLAIN_PUNCTUATION = str.maketrans(";“”‘’", ",\"\"''")
 NO_SPACE_AFTER = frozenset(" :'\"")  # no space is inserted between these and an ASCII word
 

@@ -33,7 +33,8 @@ MODEL = "F5TTS_v1_Base"
 FOLDER = "runs/infer"
 LOCAL_VOCOS = "../checkpoints/vocos-mel-24khz"
 EXAMPLES = Path(__file__).with_name("examples")
-EXAMPLE_VOICE = {"ref_audio": str(EXAMPLES / "seven_two_four.flac"), "ref_text": "seven two four"}
+IN_PACKAGE = "infer/examples/"  # in a path: a file of EXAMPLES, as in F5-TTS
+EXAMPLE_VOICE = {"ref_audio": str(EXAMPLES / "basic/seven_two_four.flac"), "ref_text": "seven two four"}
 EXAMPLE_TEXT = "nine four eight"
 MAIN_VOICE = "main"  # name of the voice of ref_audio and ref_text
 ANY_NAME = r"\w+"
@@ -149,9 +150,19 @@ def toml_types() -> dict[str, tuple[type, ...]]:
 
 
 def packaged(path: Path) -> Path:
-    """Return the file of this package that a path such as infer/examples/basic.toml names, if there is no such file."""
-    inside = EXAMPLES.joinpath(*path.parts[path.parts.index("examples") + 1 :]) if "examples" in path.parts else path
-    return inside if inside.is_file() and not path.is_file() else path
+    """Return the file of this package that a path such as infer/examples/basic/basic.toml names, unless it is there.
+
+    Raises FileNotFoundError where the package has no example of that name.
+    """
+    if IN_PACKAGE not in path.as_posix() or path.is_file():
+        return path
+    examples = {file.name: file for file in sorted(EXAMPLES.rglob("*.*"))}
+    if path.name not in examples:
+        raise FileNotFoundError(
+            f"no file at {path}, and the examples of this package are {', '.join(examples)} (those of F5-TTS are not "
+            "here): name one of them, or a file of yours"
+        )
+    return examples[path.name]
 
 
 def known_values(values: dict[str, Any], types: dict[str, tuple[type, ...]], source_name: str) -> dict[str, Any]:
@@ -194,7 +205,7 @@ def read_text(settings: dict[str, Any]) -> str:
     """Return the text to synthesize; as in F5-TTS, a file takes precedence over a text."""
     if not settings.get("gen_file"):
         return settings.get("gen_text", "")
-    path = Path(settings["gen_file"])
+    path = packaged(Path(settings["gen_file"]))
     if not path.is_file():
         raise FileNotFoundError(f"no text file at {path}, which gen_file names")
     return read_text_file(path)
