@@ -36,7 +36,7 @@ def read_with_restarts(start: Callable[[int], DataLoader[Batch]], num_workers: i
                 done += 1
             return
         except (RuntimeError, OSError, EOFError) as error:
-            ends = ends_of_workers(batches) if num_workers else []
+            ends = [] if is_of_the_data_set(error, num_workers) else ends_of_workers(batches)
             if not ends:
                 raise
             message = f"a process that reads the data {describe_end(ends[0])}; if memory is short, "
@@ -76,6 +76,11 @@ def hold_ctrl_c() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def is_of_the_data_set(error: Exception, num_workers: int) -> bool:
+    """Check whether reading a row raised the error; a worker that is alive sends it with this text."""
+    return not num_workers or "in DataLoader worker process" in str(error)
 
 
 def ends_of_workers(batches: Any) -> list[int]:
