@@ -23,7 +23,7 @@ HOMOPHONES = {
     "oh": "zero",
     "o": "zero",
 }
-EVERY = 5  # not a divisor of the number of items, so that both takes contribute
+EVERY = 5  # distance of the clips that DistillMOS scores
 
 
 def digit_words(text: str, language: str = "en") -> str:
@@ -38,7 +38,7 @@ def digit_words(text: str, language: str = "en") -> str:
 
 
 class SampledMos:
-    """Mean opinion score of every fifth clip, by DistillMOS, in [1, 5]; NaN for the others.
+    """Mean opinion score of every fifth clip of a call, by DistillMOS, in [1, 5]; NaN for the others.
 
     DistillMOS takes ten times as long as all other judges of the digit recipe.
 

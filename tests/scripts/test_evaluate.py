@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import soundfile
@@ -14,11 +16,13 @@ import torch
 from f5_tts.config.load import compose_config
 from f5_tts.config.schema import ConfigError, TrainConfig
 from f5_tts.data.tokenizer import build_vocabulary
-from f5_tts.eval.evaluator import fingerprint
+from f5_tts.eval.evaluator import settings_of
+from f5_tts.eval.judges import VOICE_JUDGE, Judges
 from f5_tts.eval.results import Result, read_result
 from f5_tts.model.build import build_model
 from f5_tts.model.checkpoint import HEAD, Checkpoint, write_checkpoint
 from f5_tts.scripts.evaluate import evaluate
+from f5_tts.types import RewardInput
 
 TINY = ["model.arch.dim=32", "model.arch.depth=1", "model.arch.heads=2", "model.arch.text_dim=16"]
 TINY += ["model.arch.conv_layers=1", "eval.steps=2", "eval.takes=2", "eval.num_wavs=2", "datasets.name=mini"]
@@ -97,21 +101,82 @@ def test_weights_that_spoke_before_are_not_heard_again_but_for_a_change_that_can
     assert "bit for bit" not in capsys.readouterr().out
 
 
+class Ears:
+    """Recognizer that hears the number of a clip's samples, and fails at one clip, counted from 1."""
+
+    component, known_words, languages = "acc", None, None
+
+    def __init__(self, fails_at: int = 0) -> None:
+        self.asked, self.fails_at = 0, fails_at
+
+    def score(self, inputs: Sequence[RewardInput]) -> dict[str, Any]:
+        self.asked += len(inputs)
+        if self.asked == self.fails_at:
+            raise RuntimeError("the machine went away")
+        return {"acc": [1.0] * len(inputs), "heard": [f"one {len(item.audio)}" for item in inputs]}
+
+
+class Loudness:
+    """Stand-in for speaker similarity, which differs between any two clips."""
+
+    component = "sim"
+
+    def score(self, inputs: Sequence[RewardInput]) -> list[float]:
+        return [float(item.audio.double().square().mean()) for item in inputs]
+
+
+def test_an_interrupted_evaluation_goes_on_where_it_was_and_other_settings_start_anew(
+    tmp_path: Path, capsys, monkeypatch
+) -> None:
+    paths = [f"eval.list={seed_list(tmp_path)}", f"eval.ckpt={tmp_path / 'model.pt'}"]
+    run = compose_config("F5TTS_Mini", [*TINY, *paths, "eval.batch_size=1"], TrainConfig)
+    model = build_model(run.model, build_vocabulary(run))
+    write_checkpoint(tmp_path / "model.pt", {"model_state_dict": model.state_dict()})
+
+    def evaluated(out: str, ears: Ears) -> Result:
+        judges = Judges(recognizers={"pocketsphinx": ears}, scorers={VOICE_JUDGE: Loudness()})
+        monkeypatch.setattr("f5_tts.scripts.evaluate.build_judges", lambda settings: judges)
+        run.eval.out = str(tmp_path / out)
+        return evaluate(run)
+
+    whole = evaluated("whole", Ears())
+    with pytest.raises(ValueError, match="the machine went away"):
+        evaluated("out", Ears(fails_at=3))
+    assert len(list((tmp_path / "out/unfinished/test").rglob("*.wav"))) == 4  # two items, two takes
+    assert not (tmp_path / "out/scores.json").exists()
+    shutil.copytree(tmp_path / "out", tmp_path / "changed")
+    capsys.readouterr()
+
+    again = Ears()
+    with monkeypatch.context() as patched:  # everything has been spoken
+        patched.setattr("f5_tts.eval.evaluator.generate_batched", None)
+        assert evaluated("out", again) == whole
+    assert again.asked == 2 + 2  # the third and the fourth clip, and the two prompts
+    assert "unfinished: an evaluation with the same settings was interrupted; it goes on" in capsys.readouterr().out
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["scores.json", "wavs"]
+    clip = next((tmp_path / "out/wavs").iterdir())
+    assert clip.read_bytes() == (tmp_path / "whole/wavs" / clip.name).read_bytes()
+
+    run.eval.seed = 7
+    assert evaluated("changed", Ears()) != whole
+    assert "an interrupted evaluation had other settings (eval.seed); this one starts anew" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("drawn", ["true", "false"])
 def test_a_gaussian_head_can_be_heard_where_it_is_drawn_from(tmp_path: Path, drawn: str) -> None:
     gaussian = ["output_dist=gaussian", "objective=gaussian_nll", "use_rl_head=true", f"sample_from_dist={drawn}"]
     run = tiny_run(tmp_path, *(f"model.{key}" for key in gaussian))
     vocabulary = build_vocabulary(run)
-    marks = {
-        fingerprint(
+    at_zero, at_one = (
+        settings_of(
             run,
             Checkpoint(path=tmp_path, weights={f"{HEAD}bias": torch.full((100,), value)}, payload={}),
             vocabulary,
             [],
         )
         for value in (0.0, 1.0)
-    }
-    assert len(marks) == (2 if drawn == "true" else 1)
+    )
+    assert (at_zero != at_one) == (drawn == "true")
 
 
 def test_results_of_another_version_are_refused_with_what_to_do(tmp_path: Path) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from hashlib import sha256
 from itertools import zip_longest
 from time import perf_counter
+from typing import Any
 
 from torch import Tensor
 
@@ -15,12 +17,13 @@ from f5_tts.config.schema import EvalConfig, TrainConfig
 from f5_tts.data.audio import load_audio
 from f5_tts.data.tokenizer import Vocabulary
 from f5_tts.eval.judges import SIMILARITY, Judges, Normalize, item_language, opinion_name
+from f5_tts.eval.progress import NOTHING_KEPT, Progress
 from f5_tts.eval.results import named_metrics
 from f5_tts.eval.statistics import Score
 from f5_tts.eval.test_set import EvalItem
 from f5_tts.infer.chunking import speech_frames
 from f5_tts.infer.sample import Request, sample_requests
-from f5_tts.infer.synthesizer import MIN_FRAMES, generate_batched, progress_bar
+from f5_tts.infer.synthesizer import MIN_FRAMES, batches_by_length, generate_batched, progress_bar
 from f5_tts.model.build import build_model, build_vocoder
 from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import HEAD, Checkpoint, load_weights
@@ -28,6 +31,11 @@ from f5_tts.model.flow import time_grid
 from f5_tts.model.mel import LogMel, frames_in
 from f5_tts.rewards.asr.error_rate import char_errors, has_prompt_leak, has_repetition, word_errors
 from f5_tts.types import RewardInput, Vocoder
+
+NO_MATTER = (  # keys of eval that change neither clips nor scores, or do so by the items alone
+    *("ckpt", "out", "known", "against", "best_of", "num_wavs", "every_updates", "dev", "dev_items", "forgot"),
+    *("items_dir", "list", "dev_list", "recordings", "wavs"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,23 +88,35 @@ class EvalSynthesizer(EvalAudio):
         *,
         places: Sequence[int] | None = None,
         quiet: bool = False,
+        progress: Progress = NOTHING_KEPT,
     ) -> list[Tensor]:
-        """Synthesize a waveform for each item, batched by length; `quiet` hides the progress bar.
+        """Synthesize a waveform for each item, batched by length.
 
-        `places` are the positions of the items in the whole list; None: these items are all.
+        Args:
+            places: positions of the items in the whole list; None: these items are all.
+            quiet: whether to hide the progress bar.
+            progress: where batches are kept, in a folder named by the guidance; those that are there are not made again.
         """
         numbers = range(len(items)) if places is None else places
         requests = [self.request(item, number) for item, number in zip(items, numbers, strict=True)]
+        batches = batches_by_length([request.total for request in requests], self.settings.batch_size)
         times = time_grid(self.settings.steps, self.settings.sway_sampling_coef)
 
         def mels(batch: list[Request]) -> list[Tensor]:
             return sample_requests(model, batch, self.vocabulary, times, cfg_strength)
 
+        def speak(batch: list[int]) -> list[Tensor]:
+            chosen, no_bar = [requests[i] for i in batch], progress_bar(None)
+            generated = generate_batched(chosen, mels, self.vocoder, batch_size=len(batch), progress=no_bar)
+            return [audio.wave for audio in generated]
+
         title = None if quiet else f"synthesizing, guidance {cfg_strength:g}"
-        generated = generate_batched(
-            requests, mels, self.vocoder, batch_size=self.settings.batch_size, progress=progress_bar(title)
-        )
-        return [audio.wave for audio in generated]
+        clips: dict[int, Tensor] = {}
+        for number, batch in enumerate(progress_bar(title)(batches)):
+            names = [f"{i}_{items[i].id}" for i in batch]
+            waves = progress.kept_clips(f"{cfg_strength:g}/{number}", names, partial(speak, batch))
+            clips.update(zip(batch, waves, strict=True))
+        return [clips[i] for i in range(len(items))]
 
     def real_time_factor(self, seconds: float, clips: Iterable[Tensor]) -> float:
         """Return the seconds of computation per second of speech."""
@@ -104,9 +124,27 @@ class EvalSynthesizer(EvalAudio):
 
 
 def score_clips(
-    items: Sequence[EvalItem], clips: list[Tensor], reader: EvalAudio, judges: Judges
+    items: Sequence[EvalItem],
+    clips: list[Tensor],
+    reader: EvalAudio,
+    judges: Judges,
+    progress: Progress = NOTHING_KEPT,
 ) -> dict[str, list[Score]]:
-    """Score each clip by every recognizer: word and character errors, speaker similarity and other judges' scores.
+    """Score each clip by every recognizer, eval.batch_size clips at a time; those kept in `progress` not again."""
+    scores: dict[str, list[Score]] = {name: [] for name in judges.recognizers}
+    size = reader.settings.batch_size
+    for start in range(0, len(items), size):
+        part = slice(start, start + size)
+        score_part = partial(score_rows, items[part], clips[part], reader, judges)
+        for name, rows in progress.kept(f"judged/{start}", score_part).items():
+            scores[name] += [Score(**row) for row in rows]
+    return scores
+
+
+def score_rows(
+    items: Sequence[EvalItem], clips: list[Tensor], reader: EvalAudio, judges: Judges
+) -> dict[str, list[dict[str, Any]]]:
+    """Score some clips by every recognizer: word and character errors, speaker similarity and other judges' scores.
 
     The other judges score each clip once.
     """
@@ -114,7 +152,7 @@ def score_clips(
     values = judges.scores(inputs)
     return {
         name: [
-            score_clip(item, transcript, scores, judges.normalize, item_language(item, reader.settings))
+            asdict(score_clip(item, transcript, scores, judges.normalize, item_language(item, reader.settings)))
             for item, transcript, scores in zip(items, judges.transcribe(name, inputs), values, strict=True)
         ]
         for name in judges.recognizers
@@ -160,24 +198,17 @@ def reward_inputs(items: Sequence[EvalItem], clips: list[Tensor], reader: EvalAu
     ]
 
 
-def error_rates(
-    items: Sequence[EvalItem],
-    clips: Mapping[float, list[Tensor]],
-    synthesizer: EvalSynthesizer,
-    judges: Judges,
-    recognizer: str,
-) -> dict[str, float]:
-    """Compute the error rate at each guidance strength, by one recognizer: all word edits divided by all words."""
-    rates = {}
-    for strength, strength_clips in clips.items():
-        transcripts = judges.transcribe(recognizer, reward_inputs(items, strength_clips, synthesizer))
-        counts = [
-            word_errors(judges.normalize(item.text, language), judges.normalize(text, language))
-            for item, text in zip(items, transcripts, strict=True)
-            for language in [item_language(item, synthesizer.settings)]
-        ]
-        rates[f"{strength:g}"] = sum(edits for edits, _ in counts) / sum(words for _, words in counts)
-    return rates
+def clips_error_rate(
+    items: Sequence[EvalItem], clips: list[Tensor], synthesizer: EvalSynthesizer, judges: Judges, recognizer: str
+) -> float:
+    """Compute the error rate of clips by one recognizer: all word edits divided by all words."""
+    transcripts = judges.transcribe(recognizer, reward_inputs(items, clips, synthesizer))
+    counts = [
+        word_errors(judges.normalize(item.text, language), judges.normalize(text, language))
+        for item, text in zip(items, transcripts, strict=True)
+        for language in [item_language(item, synthesizer.settings)]
+    ]
+    return sum(edits for edits, _ in counts) / sum(words for _, words in counts)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -245,17 +276,31 @@ def build_eval_synthesizer(cfg: TrainConfig, vocabulary: Vocabulary) -> EvalSynt
     )
 
 
-def fingerprint(cfg: TrainConfig, checkpoint: Checkpoint, vocabulary: Vocabulary, items: list[EvalItem]) -> str:
-    """Compute a digest of everything that determines the clips and their scores.
+def settings_of(
+    cfg: TrainConfig, checkpoint: Checkpoint, vocabulary: Vocabulary, items: Sequence[EvalItem]
+) -> dict[str, Any]:
+    """Describe everything that determines the clips and their scores, by name: digests, and the keys of eval.
 
     The weights of a Gaussian head count only if the synthesis samples from it (model.sample_from_dist).
     """
-    digest = sha256()
+    weights = sha256()
     for name, value in sorted(checkpoint.weights.items()):
         if cfg.model.sample_from_dist or not name.startswith(HEAD):
-            digest.update(name.encode() + value.contiguous().numpy().tobytes())
-    ignored = ("ckpt", "out", "known", "best_of", "every_updates", "list", "dev_list", "recordings", "wavs", "against")
-    settings = {key: value for key, value in asdict(cfg.eval).items() if key not in ignored}
-    texts = [asdict(cfg.model), settings, vocabulary.symbols, [asdict(item) for item in items]]
-    digest.update(json.dumps(texts).encode())
-    return digest.hexdigest()
+            weights.update(name.encode() + value.contiguous().numpy().tobytes())
+    return {
+        "the weights": weights.hexdigest(),
+        "the model's settings": digest(asdict(cfg.model)),
+        "the vocabulary": digest(vocabulary.symbols),
+        **judging_settings(cfg.eval, items),
+    }
+
+
+def judging_settings(settings: EvalConfig, items: Sequence[EvalItem]) -> dict[str, Any]:
+    """Describe the items and how they are spoken and judged, by name."""
+    keys = {f"eval.{key}": value for key, value in asdict(settings).items() if key not in NO_MATTER}
+    return {"the items": digest([asdict(item) for item in items]), **keys}
+
+
+def digest(value: Any) -> str:
+    """Compute a digest of a value that JSON can hold."""
+    return sha256(json.dumps(value).encode()).hexdigest()

@@ -11,8 +11,9 @@ from __future__ import annotations
 import shutil
 import sys
 from dataclasses import replace
+from functools import partial
+from hashlib import sha256
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 from torch import Tensor
@@ -28,13 +29,16 @@ from f5_tts.eval.evaluator import (
     EvalAudio,
     EvalSynthesizer,
     build_eval_synthesizer,
-    error_rates,
-    fingerprint,
+    clips_error_rate,
+    digest,
+    judging_settings,
     load_eval_model,
     score_clips,
+    settings_of,
 )
 from f5_tts.eval.judges import Judges, build_judges, check_judges, rewards_of_run
 from f5_tts.eval.lists import read_list
+from f5_tts.eval.progress import Progress, close_progress, open_progress
 from f5_tts.eval.results import FILE, Result, read_result, select_examples, write_result
 from f5_tts.eval.test_set import EvalItem, read_items, unseen_speakers
 from f5_tts.files import ensure_writable_dir
@@ -65,6 +69,7 @@ def evaluate(cfg: TrainConfig) -> Result:
     ensure_writable_dir(Path(settings.out), "eval.out")
     result = evaluate_weights(cfg, dev, test) if settings.ckpt else evaluate_clips(cfg, test)
     write_result(result, Path(settings.out))
+    close_progress(Path(settings.out))
     return result
 
 
@@ -76,12 +81,12 @@ def evaluate_weights(cfg: TrainConfig, dev: list[EvalItem], test: list[EvalItem]
         print(f"no eval.dev_list: the guidance is infer.cfg_strength={cfg.infer.cfg_strength:g}")
     checkpoint, vocabulary = read_checkpoint(Path(str(settings.ckpt))).with_weights(), build_vocabulary(cfg)
     check_spec(checkpoint, ModelSpec.of(cfg.model, vocabulary))
-    mark = fingerprint(cfg, checkpoint, vocabulary, dev + test)
-    result = reuse_result(cfg, mark)
+    identity = settings_of(cfg, checkpoint, vocabulary, dev + test)
+    result = reuse_result(cfg, digest(identity))
     if result is None:
-        result = Result(
-            ckpt=str(settings.ckpt), mark=mark, **evaluate_checkpoint(cfg, checkpoint, vocabulary, dev, test)
-        )
+        progress = open_progress(Path(str(settings.out)), identity, cfg.model.mel_spec.target_sample_rate)
+        fields = evaluate_checkpoint(cfg, checkpoint, vocabulary, dev, test, progress)
+        result = Result(ckpt=str(settings.ckpt), mark=digest(identity), **fields)
     return replace(result, rewards=rewards_of_run(checkpoint))
 
 
@@ -101,9 +106,16 @@ def evaluate_clips(cfg: TrainConfig, test: list[EvalItem]) -> Result:
     check_judges(judges, items, settings)
     reader = EvalAudio(mel=LogMel(cfg.model.mel_spec), settings=settings)
     clips = [load_audio(folder / f"{item.id}.wav", reader.sample_rate) for item in items]
-    scores = score_clips(items, clips, reader, judges)
+    heard = {"the clips": [sha256(clip.numpy().tobytes()).hexdigest() for clip in clips]}
+    progress = open_progress(Path(str(settings.out)), heard | judging_settings(settings, items), reader.sample_rate)
     return Result(
-        ckpt=str(folder), guidance={}, dev_error_rates={}, scores=scores, rtf=None, **judge_names(cfg, judges)
+        ckpt=str(folder),
+        guidance={},
+        dev_error_rates={},
+        scores=score_clips(items, clips, reader, judges, progress),
+        rtf=None,
+        **judge_names(cfg, judges),
+        floors=progress.kept("floors", lambda: floors(items, reader, judges)),
     )
 
 
@@ -133,7 +145,12 @@ def evaluation_items(settings: EvalConfig) -> tuple[list[EvalItem], list[EvalIte
 
 
 def evaluate_checkpoint(
-    cfg: TrainConfig, checkpoint: Checkpoint, vocabulary: Vocabulary, dev: list[EvalItem], test: list[EvalItem]
+    cfg: TrainConfig,
+    checkpoint: Checkpoint,
+    vocabulary: Vocabulary,
+    dev: list[EvalItem],
+    test: list[EvalItem],
+    progress: Progress,
 ) -> dict[str, Any]:
     """Select the guidance strength on the dev set by the first recogniser; score the same test clips by each one.
 
@@ -143,31 +160,39 @@ def evaluate_checkpoint(
     judges, names = build_judges(settings), [entry.name for entry in settings.recognisers]
     check_judges(judges, dev + test, settings)
     model, synthesizer = load_eval_model(cfg, checkpoint, vocabulary), build_eval_synthesizer(cfg, vocabulary)
-    rates = dev_error_rates(model, dev, synthesizer, judges, names[0]) if dev else {}
+    rates = dev_error_rates(model, dev, synthesizer, judges, names[0], progress.part("dev")) if dev else {}
     guidance = float(min(rates, key=lambda strength: rates[strength])) if rates else settings.cfg_strengths[0]
-    takes, started = test * settings.takes, perf_counter()  # each position in the list has its own noise
-    clips = synthesizer.synthesize(model, takes, guidance)
-    rtf = synthesizer.real_time_factor(perf_counter() - started, clips)
-    scores = score_clips(takes, clips, synthesizer, judges)
+    takes, on_test = test * settings.takes, progress.part("test")  # each position in the list has its own noise
+    clips = synthesizer.synthesize(model, takes, guidance, progress=on_test)
+    scores = score_clips(takes, clips, synthesizer, judges, on_test)
     keep_examples(test, clips, select_examples(scores[names[0]], settings.num_wavs), synthesizer)
     return {
         "guidance": dict.fromkeys(names, guidance),
         "dev_error_rates": {names[0]: rates} if rates else {},
         "scores": scores,
-        "rtf": rtf,
+        "rtf": synthesizer.real_time_factor(on_test.seconds(f"{guidance:g}"), clips),
         **judge_names(cfg, judges),
-        "floors": floors(dev + test, synthesizer, judges),
+        "floors": progress.kept("floors", lambda: floors(dev + test, synthesizer, judges)),
     }
 
 
 def dev_error_rates(
-    model: CFM, dev: list[EvalItem], synthesizer: EvalSynthesizer, judges: Judges, recognizer: str
+    model: CFM,
+    dev: list[EvalItem],
+    synthesizer: EvalSynthesizer,
+    judges: Judges,
+    recognizer: str,
+    progress: Progress,
 ) -> dict[str, float]:
     """Compute the error rate on the unseen speakers of dev at each guidance strength, by one recognizer."""
     settings = synthesizer.settings
     unseen = [item for item in dev if not item.seen] * settings.dev_takes
-    clips = {strength: synthesizer.synthesize(model, unseen, strength) for strength in settings.cfg_strengths}
-    return error_rates(unseen, clips, synthesizer, judges, recognizer)
+
+    def rate(strength: float) -> float:
+        clips = synthesizer.synthesize(model, unseen, strength, progress=progress)
+        return clips_error_rate(unseen, clips, synthesizer, judges, recognizer)
+
+    return {f"{s:g}": progress.kept(f"rate_{s:g}", partial(rate, s)) for s in settings.cfg_strengths}
 
 
 def reuse_result(cfg: TrainConfig, mark: str) -> Result | None:
