@@ -95,7 +95,7 @@ class EvalSynthesizer(EvalAudio):
         Args:
             places: positions of the items in the whole list; None: these items are all.
             quiet: whether to hide the progress bar.
-            progress: where batches are kept, in a folder named by the guidance; those that are there are not made again.
+            progress: where batches are kept, in a folder named by the guidance; those found there are not made again.
         """
         numbers = range(len(items)) if places is None else places
         requests = [self.request(item, number) for item, number in zip(items, numbers, strict=True)]
