@@ -2,7 +2,7 @@
 
 `python -m f5_tts.scripts.evaluate -cn F5TTS_Mini eval.ckpt=FILE eval.out=DIR` selects the guidance strength with the
 lowest error rate on dev.jsonl, by the first of eval.recognisers. It synthesizes test.jsonl with that strength, scores
-these clips by all of them, and writes DIR/scores.json and DIR/wavs. `eval.list=FILE` names a list of one's own, in any
+these clips by all of them, and writes DIR/scores.json, DIR/results.md and DIR/wavs. `eval.list=FILE` names a list of one's own, in any
 format of docs/evaluation.md, and `eval.wavs=FOLDER` instead of a checkpoint scores clips that another system made.
 """
 
@@ -45,6 +45,7 @@ from f5_tts.files import ensure_writable_dir
 from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import Checkpoint, ModelSpec, check_spec, read_checkpoint
 from f5_tts.model.mel import LogMel
+from f5_tts.report.evaluation import describe_errors, write_page
 from f5_tts.rewards.registry import full_name
 
 
@@ -69,6 +70,7 @@ def evaluate(cfg: TrainConfig) -> Result:
     ensure_writable_dir(Path(settings.out), "eval.out")
     result = evaluate_weights(cfg, dev, test) if settings.ckpt else evaluate_clips(cfg, test)
     write_result(result, Path(settings.out))
+    write_page(result, Path(settings.out))
     close_progress(Path(settings.out))
     return result
 
@@ -221,7 +223,7 @@ def main(argv: list[str]) -> bool:
     result = evaluate(cfg)
     for entry in cfg.eval.recognisers:
         print(result.summary(entry.name))
-    print("\n".join(describe_agreement(result)))
+    print("\n".join([*describe_errors(result), *describe_agreement(result)]))
     if cfg.eval.against is not None:
         print("\n".join(describe_change(read_result(Path(cfg.eval.against)), result)))
     print(", ".join(f"{name}={value:.4g}" for name, value in result.metrics().items()))

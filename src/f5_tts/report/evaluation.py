@@ -1,0 +1,124 @@
+"""Page of one evaluation: its metrics, errors by kind, and the clips with the most errors first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rapidfuzz.distance import Levenshtein
+
+from f5_tts.eval.results import Result
+from f5_tts.eval.statistics import Score
+from f5_tts.files import write_atomically
+from f5_tts.report.table import Table
+from f5_tts.rewards.asr.normal_form import words_of
+from f5_tts.rewards.registry import is_reward
+
+FILE = "results.md"
+KINDS = {"replace": "substituted", "delete": "deleted", "insert": "inserted"}
+MAX_CLIPS = 100  # on the page; scores.json has all
+MAX_PRINTED = 5
+
+
+def write_page(result: Result, folder: Path) -> None:
+    """Write results.md."""
+    tables = [metrics_table(result), kinds_table(result), worst_table(result)]
+    text = "\n".join([f"# Evaluation of {result.ckpt}\n", *(table.markdown() for table in tables if table.rows)])
+    write_atomically(folder / FILE, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def describe_errors(result: Result) -> list[str]:
+    """Say how many words are wrong in which way, which clips are worst, and how long the synthesis took."""
+    lines = []
+    for name in result.scores:
+        shares = [f"{share:.1%} {kind}" for kind, share in error_kinds(result.unseen(name)).items()]
+        if shares:
+            lines.append(f"words by {result.title(name)}: {', '.join(shares)}")
+    worst = worst_first(result.unseen(judge_of(result)))[:MAX_PRINTED]
+    lines += [f"worst: {score.id}, {wrong(score)}: {score.text!r} was heard as {score.hypothesis!r}" for score in worst]
+    return lines if result.rtf is None else [*lines, f"real-time factor {result.rtf:.3f}"]
+
+
+def judge_of(result: Result) -> str:
+    """Return the first recognizer that was no reward of the model, else the first one."""
+    names = list(result.scores)
+    return next((name for name in names if not is_reward(name, result.rewards)), names[0])
+
+
+def error_kinds(scores: Sequence[Score]) -> dict[str, float]:
+    """Compute substituted, deleted and inserted words per word of the texts; none for results without texts."""
+    if not all(score.text for score in scores):
+        return {}
+    edits = [
+        edit.tag for score in scores for edit in Levenshtein.editops(words_of(score.text), words_of(score.hypothesis))
+    ]
+    return {kind: edits.count(tag) / sum(score.words for score in scores) for tag, kind in KINDS.items()}
+
+
+def worst_first(scores: Sequence[Score]) -> list[Score]:
+    """Return the clips with errors, those with the most per word first; of equal ones those with more errors."""
+    wrong_ones = [score for score in scores if score.edits]
+    return sorted(wrong_ones, key=lambda score: (-score.edits / score.words, -score.edits))
+
+
+def wrong(score: Score) -> str:
+    """Format the errors of a clip."""
+    return f"{score.edits} errors in {score.words} words" if score.edits > 1 else f"1 error in {score.words} words"
+
+
+# --- tables ---
+
+
+def metrics_table(result: Result) -> Table:
+    """Build the table of all metrics."""
+    metrics = result.metrics()
+    rows = [
+        [name, f"{value:.4g}", half_width(metrics, name)]
+        for name, value in metrics.items()
+        if not name.endswith("_ci95")
+    ]
+    return Table(
+        caption="Metrics on voices that were not trained on, with half the width of their 95 % intervals",
+        header=["metric", "value", "±"],
+        rows=rows,
+    )
+
+
+def half_width(metrics: Mapping[str, float], name: str) -> str:
+    """Format half the width of a metric's interval; empty where it has none."""
+    return f"{metrics[f'{name}_ci95']:.2g}" if f"{name}_ci95" in metrics else ""
+
+
+def kinds_table(result: Result) -> Table:
+    """Build the table of errors by kind."""
+    kinds = {name: error_kinds(result.unseen(name)) for name in result.scores}
+    rows = [
+        [result.title(name), *(f"{100 * x:.1f} %" for x in found.values())] for name, found in kinds.items() if found
+    ]
+    return Table(caption="Errors per word of the texts", header=["recogniser", *KINDS.values()], rows=rows)
+
+
+def worst_table(result: Result) -> Table:
+    """Build the table of the clips with errors, worst first, by the first recognizer that was no reward."""
+    name = judge_of(result)
+    rows = [
+        [
+            score.id,
+            str(score.edits),
+            str(score.words),
+            f"{score.similarity:.3f}",
+            cell(score.text),
+            cell(score.hypothesis),
+        ]
+        for score in worst_first(result.unseen(name))[:MAX_CLIPS]
+    ]
+    return Table(
+        caption=f"Clips with errors by {result.title(name)}, worst first (at most {MAX_CLIPS})",
+        header=["item", "errors", "words", "similarity", "text", "heard"],
+        rows=rows,
+    )
+
+
+def cell(text: str) -> str:
+    """Return a text as the cell of a table."""
+    return text.replace("|", "\\|")
