@@ -2,8 +2,9 @@
 
 `python -m f5_tts.scripts.evaluate -cn F5TTS_Mini eval.ckpt=FILE eval.out=DIR` selects the guidance strength with the
 lowest error rate on dev.jsonl, by the first of eval.recognisers. It synthesizes test.jsonl with that strength, scores
-these clips by all of them, and writes DIR/scores.json, DIR/results.md and DIR/wavs. `eval.list=FILE` names a list of one's own, in any
-format of docs/evaluation.md, and `eval.wavs=FOLDER` instead of a checkpoint scores clips that another system made.
+these clips by all of them, and writes DIR/scores.json, DIR/results.md and DIR/wavs. `eval.list=FILE` names a list of
+one's own, in any format of docs/evaluation.md, and `eval.wavs=FOLDER` instead of a checkpoint scores clips that another
+system made.
 """
 
 from __future__ import annotations
