@@ -84,6 +84,13 @@ def test_unknown_symbols_are_counted_by_text_with_examples():
     ]
 
 
+def test_texts_that_are_read_in_another_unicode_form_are_counted():
+    found = coverage(["e\u0301", "\u00e9", "e", [*"e\u0301"]], Vocabulary(" e\u00e9\u0301"))
+    first, second = found.lines()
+    assert found.is_unusual and second == "the vocabulary (4 symbols) has every symbol of the texts"
+    assert first == ("1 rows have letters with marks in another Unicode form: they are read as the vocabulary has them")
+
+
 def test_what_unknown_symbols_are_read_as_and_marks_are_said():
     note, first, *_, last = coverage(["e\u0301"], Vocabulary("xe")).lines("texts")
     assert note == "vocabulary: symbol 0 is 'x', not the space: unknown symbols are read as it"

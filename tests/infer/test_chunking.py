@@ -10,6 +10,7 @@ from f5_tts.infer.chunking import (
     fit_chunks,
     gain,
     speech_frames,
+    split_for_stream,
     split_text,
     with_full_stop,
     with_trailing_space,
@@ -106,7 +107,10 @@ HINDI = "वह घर गया। फिर उसने खाना खा�
 TOO_LONG = {  # text, limit in bytes -> chunks
     ("ab. cd", 9): ["ab. cd"],
     ("aa bb cc", 5): ["aa bb", "cc"],
-    ("abcdefg", 3): ["abc", "def", "g"],
+    ("abcdefg", 3): ["abc", "de", "fg"],  # no chunk of one letter
+    ("one two three four a", 18): ["one two", "three four a"],
+    ("a" * 21 + ". Ja.", 10): ["a" * 10, "a" * 6, "aaaaa. Ja."],
+    ("हैलोहैहै", 18): ["हैलो", "हैहै"],
     ("हैलो", 6): ["है", "लो"],  # a letter keeps its vowel sign
     ("कखगघ।चछ।जझ", 22): ["कखगघ।", "चछ।जझ"],
     ("سلام؟ خوبی، من خوبم؛ پایان۔ بله", 16): ["سلام؟", "خوبی،", "من خوبم؛", "پایان۔", "بله"],
@@ -131,6 +135,11 @@ def test_no_chunk_is_longer_than_the_limit_and_no_letter_is_lost(text: str, limi
     chunks = fit_chunks(split_text(" ".join(text.split()), limit), limit)
     assert max(len(chunk.encode()) for chunk in chunks) <= limit
     assert "".join("".join(chunks).split()) == "".join(text.split())
+
+
+def test_a_stream_begins_with_a_short_chunk_and_none_is_too_long():
+    assert split_for_stream("one. two. three four five. six", 24) == ["one.", "two. three four five.", "six"]
+    assert split_for_stream("a" * 45, 20) == ["a" * 20, "a" * 13, "a" * 12]
 
 
 def test_one_and_two_bytes_past_the_limit_start_a_new_chunk():

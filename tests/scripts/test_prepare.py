@@ -171,14 +171,23 @@ def test_a_base_vocabulary_comes_first_and_the_new_symbols_after_it(tokenizer: s
         prepared(source, tmp_path / "other", "--base_vocab", str(write(base, " ", "a", "a")))
 
 
-def test_texts_are_written_composed_and_it_is_said(tmp_path, capsys):
+def test_changes_of_texts_are_counted_and_said_also_by_check_dataset(tmp_path, capsys):
     record(tmp_path / "a.wav")
-    source = write(tmp_path / "list.csv", "audio_file|text", "a.wav|vie\u0323\u0302t", "a.wav|ab")
-    assert [row.text for row in prepared(source, tmp_path / "out")] == ["việt", "ab"]
+    texts = ["vie\u0323\u0302t", "ab", " one\ttwo ", "a  e\u0301"]
+    source = write(tmp_path / "list.jsonl", *(json.dumps({"audio": "a.wav", "text": text}) for text in texts))
+    assert [row.text for row in prepared(source, tmp_path / "out")] == ["việt", "ab", "one two", "a é"]
     assert "ệ" in (tmp_path / "out" / "vocab.txt").read_text("utf-8")
-    assert (
-        "1 texts have letters with marks in another Unicode form: they are written composed" in capsys.readouterr().out
-    )
+    said = [
+        "2 texts have letters with marks in another Unicode form: they are written as the vocabulary has them, or "
+        "composed (NFC)",
+        "2 texts have line breaks, tabs or several spaces in a row: each of these is written as one space",
+    ]
+    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("2 texts")] == said
+    assert check_dataset.main([str(tmp_path / "out"), "--workers", "1"])
+    checked = capsys.readouterr().out.splitlines()
+    assert [line for line in checked if "2 texts" in line] == [f"when they were prepared, {line}" for line in said]
+    prepared(source, tmp_path / "out")
+    assert "holds this data set already" in capsys.readouterr().out
 
 
 def test_ljspeech_in_the_folder_that_it_becomes_a_data_set_of(tmp_path):

@@ -30,6 +30,7 @@ from f5_tts.data.tokenizer import escape_surrogates, is_valid_unicode
 RESERVED = ("audio_file", "audio_path", "audio", "text", "left_out")  # `prepare` marks entries with the last one
 KNOWN_NAMES = (*AUDIO_NAMES, *TEXT_NAMES, *SPEAKER_COLUMNS, "language")
 MISSING_TEXT = "no text"
+SPACES = "white space"  # kind of change
 OTHER_FORMAT = "is not read without PyAV"
 TEXT_SUFFIXES = (".txt", ".TXT", ".lab", ".normalized.txt")  # of the text beside a recording
 SOUND_SUFFIXES = (".aif", ".aifc", ".oga", ".opus", ".wave")  # that libsndfile reads besides its names of formats
@@ -46,6 +47,7 @@ class Entry:
     text: str = ""  # one line, with runs of white space as single spaces
     columns: Mapping[str, Any] = field(default_factory=dict)  # the other columns
     problem: str = ""  # why the entry cannot be used; empty if it can
+    changes: tuple[str, ...] = ()  # kinds of what reading it has changed in the text
 
     @property
     def kind(self) -> str:
@@ -251,7 +253,9 @@ def make_entry(place: str, fields: Mapping[str, Any], folder: Path) -> Entry:
     columns = {key: value for key, value in fields.items() if key not in (*RESERVED, audio_name, text_name)}
     if not isinstance(text, str) or not text.strip():
         return Entry(place=place, audio=path, columns=columns, problem=MISSING_TEXT)
-    return Entry(place=place, audio=path, text=" ".join(text.split()), columns=columns)
+    words = " ".join(text.split())
+    changes = (SPACES,) if words != text.strip() else ()
+    return Entry(place=place, audio=path, text=words, columns=columns, changes=changes)
 
 
 def audio_files(folder: Path) -> list[Path]:

@@ -60,10 +60,19 @@ class Coverage:
     counts: Counter[str]  # texts by symbol
     num_texts: int  # texts with such a symbol
     examples: list[str]  # some of them
+    num_composed: int  # texts whose letters are read in another Unicode form than they are written in
+
+    @property
+    def is_unusual(self) -> bool:
+        """Check whether there is more to say than that every symbol is known."""
+        return bool(self.counts or self.num_composed or self.vocabulary.notes)
 
     def lines(self, unit: str = "rows") -> Iterator[str]:
         """Yield console lines: what is unusual about the vocabulary, and the symbols that it lacks."""
         yield from (f"vocabulary: {note}" for note in self.vocabulary.notes)
+        if self.num_composed:
+            form = "have letters with marks in another Unicode form: they are read as the vocabulary has them"
+            yield f"{self.num_composed} {unit} {form}"
         if not self.counts:
             yield f"the vocabulary ({len(self.vocabulary)} symbols) has every symbol of the texts"
             return
@@ -80,8 +89,9 @@ class Coverage:
 def coverage(texts: Sequence[str | Sequence[str]], vocabulary: Vocabulary) -> Coverage:
     """Find the symbols of the texts that the vocabulary lacks, with the number of texts that have each."""
     counts, lacking = Counter[str](), list[str]()
+    num_composed = sum(isinstance(text, str) and vocabulary.compose(text) != text for text in texts)
     for text in texts:
         if missing := vocabulary.unknown([text]):
             counts.update(missing)
             lacking.append("".join(text)[:MAX_EXAMPLE_CHARS])
-    return Coverage(vocabulary, counts, len(lacking), list(dict.fromkeys(lacking))[:NUM_EXAMPLES])
+    return Coverage(vocabulary, counts, len(lacking), list(dict.fromkeys(lacking))[:NUM_EXAMPLES], num_composed)

@@ -36,9 +36,9 @@ def split_text(text: str, max_bytes: int) -> list[str]:
 
 
 def split_for_stream(text: str, max_bytes: int) -> list[str]:
-    """Split a text as `split_text` does, but for a first chunk of a quarter of that size: it is spoken sooner."""
+    """Split a text into chunks of this size, but for a first one of a quarter of it, which is spoken sooner."""
     first, *rest = split_text(text, max_bytes // 4)
-    return [first, *(split_text("".join(map(with_trailing_space, rest)), max_bytes) if rest else [])]
+    return fit_chunks([first, *split_text("".join(map(with_trailing_space, rest)), max_bytes)], max_bytes)
 
 
 PIECES: tuple[Callable[[str], list[str]], ...] = (  # where a chunk that is too long is cut, in this order
@@ -64,10 +64,19 @@ def cut_text(text: str, max_bytes: int, ways: Sequence[Callable[[str], list[str]
         if num_bytes((parts[-1] + piece).strip()) <= max_bytes:
             parts[-1] += piece
         elif len(ways) > 1 and num_bytes(piece.strip()) > max_bytes:
-            parts += cut_text(piece, max_bytes, ways[1:])
+            parts += with_even_end(cut_text(piece, max_bytes, ways[1:]), max_bytes, ways[1:])
         else:
             parts.append(piece)
     return parts
+
+
+def with_even_end(parts: list[str], max_bytes: int, ways: Sequence[Callable[[str], list[str]]]) -> list[str]:
+    """Cut the last two parts anew where the last is shorter than SHORT_TEXT: as evenly as two parts can be."""
+    if num_bytes(parts[-1].strip()) >= SHORT_TEXT:
+        return parts
+    end = "".join(parts[-2:])
+    cuts = (cut_text(end, size, ways) for size in range(num_bytes(end) // 2, max_bytes))
+    return [*parts[:-2], *next((cut for cut in cuts if sum(map(bool, cut)) == 2), parts[-2:])]
 
 
 def chunk_size(reference_text: str, reference_s: float, speed: float) -> int:

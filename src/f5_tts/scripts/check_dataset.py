@@ -21,6 +21,7 @@ from f5_tts.entrypoint import run_command
 from f5_tts.files import HUB, user_path, write_atomically
 from f5_tts.plotting import new_figure
 from f5_tts.scripts.flags import add_flags
+from f5_tts.scripts.prepare import CHANGED, describe_changes, read_report
 from f5_tts.types import BadRow
 
 MAX_SHOWN = 3  # rows of each kind on the console; the report lists all
@@ -131,7 +132,9 @@ def main(argv: list[str]) -> bool:
     if arguments.plot and seconds:
         draw_durations(seconds, str(arguments.folder), arguments.plot)
     print(f"{arguments.folder}: {totals(rows, seconds)}")
+    changed = {} if isinstance(name, str) else read_report(name)[0].get(CHANGED, {})
     for line in [
+        *(f"when they were prepared, {line}" for line in describe_changes(changed)),
         *by_kind([*bad, *outliers]),
         *(coverage([row.text for row in rows], vocabulary).lines() if vocabulary else []),
     ]:

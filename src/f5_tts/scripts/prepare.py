@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from f5_tts.data.formats import FORMATS, Entry, read_entries
+from f5_tts.data.formats import FORMATS, SPACES, Entry, read_entries
 from f5_tts.data.rows import SPEAKER_COLUMNS
 from f5_tts.data.scan import map_in_processes, scan_recording
 from f5_tts.data.texts import coverage
@@ -36,7 +36,14 @@ from f5_tts.files import user_path, write_atomically
 from f5_tts.scripts.flags import add_flags
 
 REPORT = "prepare.jsonl"
+FORM = "Unicode form"  # kind of change
 VOCABULARY = "vocabulary"  # key of the SHA-256 of the vocab.txt that the command wrote
+CHANGED = "changed"  # key of the number of texts that were changed, by kind of change
+CHANGES = {
+    SPACES: "texts have line breaks, tabs or several spaces in a row: each of these is written as one space",
+    FORM: "texts have letters with marks in another Unicode form: they are written as the vocabulary has them, or "
+    "composed (NFC)",
+}
 NUM_EXAMPLES, MAX_EXAMPLE_CHARS = 3, 100  # entries that are shown before all are decoded
 ODD = "odd recording"  # key of the kinds of what is odd about a recording, in the journal alone
 MAX_SYMBOLS = 20  # new symbols on the console
@@ -123,7 +130,9 @@ def title_of(entries: Sequence[Entry], worker: RowWorker, base: Vocabulary | Non
         settings["base_vocab"] = hashlib.sha256(as_line({"symbols": base.symbols}).encode()).hexdigest()
     digest = hashlib.sha256(as_line(settings).encode())
     for entry in entries:
-        digest.update(as_line(asdict(entry)).encode())
+        values = asdict(entry)
+        del values["changes"]  # which the text shows, and which earlier releases did not count
+        digest.update(as_line(values).encode())
     return as_line({"entries": len(entries), **settings, "sha256": digest.hexdigest()})
 
 
@@ -147,7 +156,7 @@ def prepare(
         read_report(folder),
     )
     journal = Journal(unfinished / "journal.jsonl", title)
-    own_vocabulary = before.pop(VOCABULARY, None)
+    own_vocabulary, _ = before.pop(VOCABULARY, None), before.pop(CHANGED, None)
     if before == json.loads(title) and (folder / "raw").is_dir() and (folder / "duration.json").is_file():
         print(f"{folder} holds this data set already")
         return left_out_before
@@ -169,7 +178,7 @@ def prepare(
     write_layout(rows, folder, unfinished)
     if base or worker.tokenizer in ("custom", "char"):
         own_vocabulary = write_symbols(base.symbols if base else " ", rows, folder / "vocab.txt", own_vocabulary)
-    first = as_line({**json.loads(title), VOCABULARY: own_vocabulary})
+    first = as_line({**json.loads(title), VOCABULARY: own_vocabulary, CHANGED: changes_of(entries)})
     text = "\n".join([first, *map(as_line, left_out)]) + "\n"
     write_atomically(folder / REPORT, lambda tmp_path: tmp_path.write_text(text, encoding="utf-8"))
     shutil.rmtree(unfinished)
@@ -179,7 +188,8 @@ def prepare(
 def read_report(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Read the settings and the left-out entries of the folder's prepare.jsonl; return empty ones without a whole file.
 
-    The settings have the SHA-256 of the vocab.txt that the command wrote, or null where it kept one.
+    The settings have the SHA-256 of the vocab.txt that the command wrote, or null where it kept one, and how many texts
+    it changed.
     """
     path = folder / REPORT
     try:
@@ -270,14 +280,23 @@ def base_vocabulary(path: Path, folder: Path, tokenizer: str) -> Vocabulary:
 
 
 def with_composed_texts(entries: Sequence[Entry], vocabulary: Vocabulary | None) -> list[Entry]:
-    """Write letters with marks composed (NFC), or as the vocabulary has them, and print how many texts change."""
-    composed = [replace(entry, text=unicodedata.normalize("NFC", entry.text)) for entry in entries]
-    if vocabulary:
-        composed = [replace(entry, text=vocabulary.compose(entry.text)) for entry in composed]
-    if num := sum(entry.text != other.text for entry, other in zip(entries, composed, strict=True)):
-        form = "as the vocabulary has them" if vocabulary else "composed (NFC)"
-        print(f"{num} texts have letters with marks in another Unicode form: they are written {form}")
-    return composed
+    """Write letters with marks composed (NFC), or as the vocabulary has them."""
+    compose = vocabulary.compose if vocabulary else str  # str: as it is
+    texts = [compose(unicodedata.normalize("NFC", entry.text)) for entry in entries]
+    return [
+        entry if entry.text == text else replace(entry, text=text, changes=(*entry.changes, FORM))
+        for entry, text in zip(entries, texts, strict=True)
+    ]
+
+
+def changes_of(entries: Sequence[Entry]) -> dict[str, int]:
+    """Count the texts that were changed, by kind of change."""
+    return dict(Counter(change for entry in entries for change in entry.changes))
+
+
+def describe_changes(counts: Mapping[str, int]) -> list[str]:
+    """List console lines: how many texts were changed, and how."""
+    return [f"{num} {CHANGES[change]}" for change, num in counts.items()]
 
 
 # --- the command ---
@@ -298,7 +317,7 @@ def lacking_symbols(entries: Sequence[Entry], vocabulary: Vocabulary | None) -> 
     if vocabulary is None:
         return []
     found = coverage([entry.text for entry in entries if not entry.problem], vocabulary)
-    return list(found.lines("texts")) if found.counts or vocabulary.notes else []
+    return list(found.lines("texts")) if found.is_unusual else []
 
 
 def new_symbols(folder: Path, base: Vocabulary) -> list[str]:
@@ -359,6 +378,8 @@ def main(argv: list[str]) -> bool:
     base = base_vocabulary(arguments.base_vocab, folder, tokenizer) if arguments.base_vocab else None
     vocabulary = None if base else given_vocabulary(folder, tokenizer)
     entries = with_composed_texts(entries, base or vocabulary)
+    for line in describe_changes(changes_of(entries)):
+        print(line)
     worker = RowWorker(tokenizer, folder / "wavs" if arguments.copy else None, arguments.max_seconds)
     try:
         left_out = prepare(entries, folder, worker, arguments.workers, base)

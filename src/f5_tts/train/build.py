@@ -80,7 +80,7 @@ def check_texts(rows: Sequence[Row], rules: TextRules, log: Callable[[str], None
         raise all_rows_bad(bad_texts(rows, rules))
     texts = [row.text for row in rows[:: math.ceil(len(rows) / MAX_TEXTS)]]
     found = coverage(texts, rules.vocabulary)
-    if found.counts or found.vocabulary.notes:
+    if found.is_unusual:
         log("\n".join(found.lines(f"of {len(texts)} rows" if len(texts) < len(rows) else "rows")))
 
 
