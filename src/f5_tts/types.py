@@ -224,6 +224,7 @@ class ExperienceBatch:
     metrics: dict[str, float]  # metrics of the whole update: rewards, groups, seconds
     rewards: RewardBatch | None = None  # rewards of its samples; None where not needed
     is_on_policy: bool = True  # first use of the rollout: the policy is still the one that drew it
+    update: int = 0  # number of updates made before the one that learns from it
     # gradient of each sample's reward loss with respect to its finished log-mel: rl.algorithm=draft, rl.draft.weight
     mel_gradient: Float[Tensor, "b n d"] | None = None
 

@@ -110,3 +110,50 @@ def test_along_a_path_the_text_is_embedded_once_and_every_velocity_stays_the_sam
     for scale, result in zip((0.2, 0.5, 0.8), along, strict=True):
         expected = velocity(model, (x * scale, cond, text, mask), torch.tensor(scale), cfg_strength=strength).mean
         assert torch.equal(result, expected)
+
+
+# --- the unconditional half without a graph ---
+
+
+def guided_gradients(
+    model: CFM, inputs: tuple[Tensor, ...], together: bool, cast: bool = False
+) -> tuple[Velocity, dict[str, Tensor], int]:
+    """Return the velocity at guidance 2, the gradients of its conditional half, and the bytes that its graph keeps.
+
+    `together` computes both halves in one graph and gives the unconditional one a gradient of zero: (1 + w) μ_c - w μ_u
+    with μ_u detached.
+    """
+    x, cond, text, mask = inputs
+    kept: list[Tensor] = []
+    keep = torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor)
+    with keep, torch.autocast("cpu", torch.bfloat16, enabled=cast):
+        if together:
+            every = [torch.cat([part, part]) for part in (x, cond, text, torch.tensor([0.2, 0.7]), mask)]
+            dropped = torch.tensor([False, False, True, True])
+            out = model(*every, drop_audio=dropped, drop_text=dropped)
+            out = Velocity(3 * out.mean[:2] - 2 * out.mean[2:].detach(), out.ln_sigma[:2])
+        else:
+            time = torch.tensor([0.2, 0.7])
+            out = model(x, cond, text, time, mask, cfg_strength=2.0, grad_uncond=False)
+    (out.mean.float().square().mean() + out.ln_sigma.float().square().mean()).backward()
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in kept}
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    weights = sum(p.untyped_storage().nbytes() for p in model.parameters())
+    return out, gradients, sum(storages.values()) - weights
+
+
+def test_an_unconditional_half_without_gradient_changes_no_number_and_keeps_no_activations(model, inputs):
+    expected, found = guided_gradients(model, inputs, together=True), guided_gradients(model, inputs, together=False)
+    torch.testing.assert_close(found[0].mean, expected[0].mean, atol=1e-6, rtol=1e-6)
+    assert found[1].keys() == expected[1].keys() == dict(model.named_parameters()).keys()
+    for name, gradient in expected[1].items():
+        torch.testing.assert_close(found[1][name], gradient, atol=1e-6, rtol=1e-5)
+    assert found[2] < 0.6 * expected[2]
+
+
+def test_the_half_without_a_graph_takes_no_gradient_from_the_other_in_mixed_precision(model, inputs):
+    expected, found = (guided_gradients(model, inputs, together, cast=True)[1] for together in (True, False))
+    assert found.keys() == expected.keys() == dict(model.named_parameters()).keys()
+    whole = [torch.cat([gradient.flatten() for gradient in part.values()]) for part in (expected, found)]
+    assert (whole[0] - whole[1]).norm() < 0.02 * whole[0].norm()

@@ -252,6 +252,32 @@ def test_an_anchor_is_one_slice_more_a_pass_where_there_is_a_reference(policy, b
     assert [output.metrics["loss/anchor"] for output in anchored[3::4]] == [0.0, 0.0]
 
 
+def test_an_anchor_of_every_third_update_has_three_times_the_gradient_there_and_none_elsewhere(policy, batch, small):
+    """Compare three updates: with anchors in all of them, in every third, and without."""
+    reference = copy.deepcopy(policy)
+    with torch.no_grad():
+        policy.transformer.proj_out.bias.add_(0.1)
+    experience = experience_of(policy, batch, small)
+    losses: dict[str, list[Tensor]] = {}
+    for name, weight, every in (("always", 0.5, 1), ("third", 0.5, 3), ("never", 0.0, 1)):
+        config = replace(small, anchor_weight=weight, anchor_every=every)
+        for update in range(3):
+            torch.manual_seed(update)
+            parts = [replace(part, update=update) for part in experience]
+            sum((output.loss for output in PolicyLoss(config, reference)(policy, parts)), torch.zeros(())).backward()
+            losses.setdefault(name, []).append(torch.cat([g.flatten() for g in gradients(policy).values()]))
+    for update, factor in enumerate([3, 0, 0]):
+        always, third, never = (losses[name][update] for name in ("always", "third", "never"))
+        assert (always - never).abs().max() > 1e-3
+        torch.testing.assert_close(third - never, factor * (always - never), atol=1e-6, rtol=1e-3)
+
+
+def test_every_use_of_a_rollout_is_an_update_of_its_own(policy, batch, small):
+    judge, twice = scorer(Loud(), small), replace(small, updates_per_rollout=2)
+    stream = collect_experience(policy, [[batch]] * 2, judge, comparison(judge), twice, update=5)
+    assert [{part.update for part in experience} for experience in stream] == [{5}, {6}, {7}]
+
+
 def test_groups_of_all_batches_of_an_update_are_compared_together(policy, batch, small):
     """Take eight groups from four batches.
 

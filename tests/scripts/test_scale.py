@@ -142,6 +142,7 @@ def test_passes_of_the_guides_update_are_those_one_counts_by_hand():
         (["rl.kl_weight=0"], 16, 2),  # the anchor loss needs a reference
         (["rl.kl_weight=0", "rl.shared_noise=false", "rl.repeat_count=3"], 3 * 16, 3 * 2),
         (["rl.anchor_weight=0", "rl.shared_noise=false"], 16 + 2, 2),
+        (["rl.anchor_every=4", "rl.shared_noise=false"], 16 + 2 + 1 / 4, 2 + 1 / 4),
         (["rl.anchor_weight=0", "rl.shared_noise=false", "rl.updates_per_rollout=4"], 16 / 4 + 2, 2),
         (["rl.algorithm=nft", "rl.shared_noise=false", "rl.nft.num_times=3"], 16 + 2 * 3, 3),
         (["rl.algorithm=flow_grpo", "rl.window.size=1", "rl.kl_weight=0"], 16, 1),

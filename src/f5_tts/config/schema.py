@@ -381,6 +381,7 @@ class RLConfig:
     epss: bool
     kl_weight: NonNegative
     anchor_weight: NonNegative
+    anchor_every: Count
     temperature: Positive
     train_sigma: bool
     shared_noise: bool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -58,8 +59,8 @@ def passes_per_update(rl: RLConfig, has_old: bool) -> tuple[float, float]:
     loss = PolicyLoss(rl, learning if rl.kl_weight > 0 else None, learning if has_old else None)
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
-        for _ in range(NUM_SAMPLED_UPDATES):
-            for output in loss(learning, experience_of(drawing, rl)):
+        for update in range(NUM_SAMPLED_UPDATES):
+            for output in loss(learning, [replace(batch, update=update) for batch in experience_of(drawing, rl)]):
                 if output.loss.requires_grad:  # draft computes its steps again in the backward pass
                     output.loss.backward()
     num_forward = drawing.num_forward / rl.updates_per_rollout + learning.num_forward - learning.num_backward

@@ -53,7 +53,14 @@ def storages(tree: Any) -> list[torch.UntypedStorage]:
 
 
 def forward_bytes(
-    model: CFM, num: int, frames: int, *, cfg_strength: float = 0.0, bf16: bool = False, with_backward: bool = True
+    model: CFM,
+    num: int,
+    frames: int,
+    *,
+    cfg_strength: float = 0.0,
+    grad_uncond: bool = True,
+    bf16: bool = False,
+    with_backward: bool = True,
 ) -> int:
     """Measure the peak bytes of a forward pass of `num` clips; `with_backward` adds the backward pass.
 
@@ -68,7 +75,7 @@ def forward_bytes(
         parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
     with norms_in_single_precision(model), PeakMemoryCounter() as counter, torch.set_grad_enabled(with_backward):
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            velocity = model(x, cond, text, time, cfg_strength=cfg_strength)
+            velocity = model(x, cond, text, time, cfg_strength=cfg_strength, grad_uncond=grad_uncond)
         if with_backward:
             torch.cat([tensor.float() for tensor in velocity[:2] if tensor is not None]).mean().backward()
     return counter.peak

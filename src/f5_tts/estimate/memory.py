@@ -89,7 +89,8 @@ def persistent_items(cfg: RLTrainConfig, model: CFM, seconds: float, processes: 
 def transient_items(cfg: RLTrainConfig, model: CFM, seconds: float) -> list[MemoryItem]:
     """List what a forward and backward pass of the policy holds, and a forward pass of a reference kept on the CPU."""
     rl, num = cfg.rl, prompts_per_batch(cfg, seconds) * cfg.rl.mini_repeat_count
-    size = {"frames": frames_per_clip(cfg, seconds), "cfg_strength": rl.cfg_strength, "bf16": is_mixed_precision(cfg)}
+    size = {"frames": frames_per_clip(cfg, seconds), "bf16": is_mixed_precision(cfg)}
+    size |= {"cfg_strength": rl.cfg_strength, "grad_uncond": rl.cfg_grad_uncond}
     key = "model.arch.checkpoint_activations"
     items = [
         MemoryItem("activations, forward and backward", "GPU", forward_bytes(model, num, **size), key, transient=True)

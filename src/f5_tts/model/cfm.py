@@ -64,33 +64,32 @@ class CFM(PublicMembers):
     ) -> Velocity:
         """Compute the velocity at flow time `time`, with classifier-free guidance of strength w = `cfg_strength`.
 
-        Flow time is 0 for noise and 1 for speech. The guided mean is μ_c + w (μ_c - μ_u); both halves are computed in
-        one pass of twice the batch. μ_u is computed without prompt and text, and gets no gradient unless `grad_uncond`
-        is true. The standard deviation is the conditional one. `text_embedding` is that of an earlier velocity of the
-        same items, texts and guidance; it saves the text encoder's work.
+        Flow time is 0 for noise and 1 for speech. The guided mean is μ_c + w (μ_c - μ_u), where μ_u is computed without
+        prompt and text. The standard deviation is the conditional one. `text_embedding` is that of an earlier velocity
+        of the same items, texts and guidance; it saves the text encoder's work.
+
+        Both halves are computed in one pass of twice the batch. Where μ_u gets no gradient (`grad_uncond` is false), it
+        is computed by itself without a graph, which takes two thirds of the time and half the activations.
         """
         num = len(x)
         time = time.expand(num)
         all_false, all_true = x.new_zeros(num, dtype=torch.bool), x.new_ones(num, dtype=torch.bool)
-        audio_dropped, text_dropped = (
-            all_false if drop_audio is None else drop_audio,
-            all_false if drop_text is None else drop_text,
-        )
+        dropped = all_false if drop_audio is None else drop_audio, all_false if drop_text is None else drop_text
+        inputs = x, cond, text, time, mask
         if cfg_strength == 0.0:
-            return self.transformer(x, cond, text, time, mask, audio_dropped, text_dropped, text_embedding)
-        doubled_mask = None if mask is None else torch.cat([mask, mask])
-        doubled = (torch.cat([tensor, tensor]) for tensor in (x, cond, text, time))
-        outputs = self.transformer(
-            *doubled,
-            doubled_mask,
-            torch.cat([audio_dropped, all_true]),
-            torch.cat([text_dropped, all_true]),
-            text_embedding,
-        )
-        cond_mean, uncond_mean = outputs.mean.chunk(2)
-        uncond_mean = uncond_mean if grad_uncond else uncond_mean.detach()
-        ln_sigma = None if outputs.ln_sigma is None else outputs.ln_sigma[:num]
-        return Velocity(cond_mean + cfg_strength * (cond_mean - uncond_mean), ln_sigma, outputs.text_embedding)
+            return self.transformer(*inputs, *dropped, text_embedding)
+        if grad_uncond or not torch.is_grad_enabled():
+            doubled = (None if tensor is None else torch.cat([tensor, tensor]) for tensor in inputs)
+            outputs = self.transformer(*doubled, *(torch.cat([drop, all_true]) for drop in dropped), text_embedding)
+            mean, uncond_mean = outputs.mean.chunk(2)
+            ln_sigma = None if outputs.ln_sigma is None else outputs.ln_sigma[:num]
+            embedding = outputs.text_embedding
+        else:
+            mean, ln_sigma, _ = self.transformer(*inputs, *dropped)
+            with torch.no_grad():  # second: autocast would keep casts without a graph for the first
+                uncond_mean = self.transformer(*inputs, all_true, all_true).mean
+            embedding = None  # that of one half is not what the next velocity needs
+        return Velocity(mean + cfg_strength * (mean - uncond_mean), ln_sigma, embedding)
 
 
 def velocity_field(

@@ -21,7 +21,7 @@ from f5_tts.rl.draft import differentiate_rewards, draft_loss, draw_beside
 from f5_tts.rl.gather import Ranks, SingleRank, gather_over_ranks
 from f5_tts.rl.metrics import add_metric_aliases, experience_metrics
 from f5_tts.rl.nft import EmaPolicy
-from f5_tts.rl.policy_gradient import Models, check_on_policy
+from f5_tts.rl.policy_gradient import Models, check_on_policy, with_anchor_of
 from f5_tts.rl.rollout import rollout_and_score
 from f5_tts.types import ExperienceBatch, LossOutput, ScoreFn, Scorer, SpeechBatch
 
@@ -59,7 +59,8 @@ def collect_experience(
             rollouts = (rollout for batch in batches for rollout in draw(policy, batch, rl))
             experience += differentiate_rewards(rollouts, scorer, ranks, alone=alone)
         for use in range(uses):
-            yield [replace(batch, is_on_policy=use == 0) for batch in experience]
+            yield [replace(batch, is_on_policy=use == 0, update=update) for batch in experience]
+            update += 1
         uses = rl.updates_per_rollout
 
 
@@ -111,17 +112,18 @@ class PolicyLoss:
         models = Models(policy, self.reference, self.old_policy)
         for batch in batches:
             seconds = batch.rewards.seconds if batch.rewards and batch.is_on_policy else 0.0
-            for loss_fn, step, weight in self.loss_terms(batch):
-                output = loss_fn(models, batch, step, self.rl)
+            rl = with_anchor_of(self.rl, batch.update)
+            for loss_fn, step, weight in self.loss_terms(batch, rl):
+                output = loss_fn(models, batch, step, rl)
                 metrics = add_metric_aliases(output.metrics) | batch.metrics
                 if batch.is_on_policy:
-                    metrics |= check_on_policy(output.metrics, self.rl)
+                    metrics |= check_on_policy(output.metrics, rl)
                 yield LossOutput(loss=output.loss * batch.loss_weight * weight, metrics=metrics, seconds=seconds)
                 seconds = 0.0
 
-    def loss_terms(self, batch: ExperienceBatch) -> list[LossTerm]:
+    def loss_terms(self, batch: ExperienceBatch, rl: RLConfig) -> list[LossTerm]:
         """List the terms of a batch's loss: those of rl.algorithm, or of the draft samples drawn beside it."""
-        algorithm = find_algorithm(self.rl.algorithm)
+        algorithm = find_algorithm(rl.algorithm)
         if batch.mel_gradient is not None and not algorithm.uses_reward_gradients:
-            return [(draft_loss, 0, self.rl.draft.weight)]
-        return algorithm.loss_terms(self.rl, batch.rollout, self.reference is not None)
+            return [(draft_loss, 0, rl.draft.weight)]
+        return algorithm.loss_terms(rl, batch.rollout, self.reference is not None)

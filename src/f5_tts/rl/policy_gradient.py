@@ -111,6 +111,12 @@ def anchor_loss(models: Models, batch: ExperienceBatch, step: int, rl: RLConfig)
     return LossOutput(loss=rl.anchor_weight * distance, metrics={"loss/anchor": distance.item()})
 
 
+def with_anchor_of(rl: RLConfig, update: int) -> RLConfig:
+    """Return the settings of an update: every rl.anchor_every-th has an anchor, of as many times the weight."""
+    weight = rl.anchor_weight * rl.anchor_every if update % rl.anchor_every == 0 else 0.0
+    return replace(rl, anchor_weight=weight)
+
+
 def reference_distance(models: Models, rollout: Rollout, time: Float[Tensor, " b"], rl: RLConfig) -> Float[Tensor, ""]:
     """Compute mean_D (v - v_ref)² of the finished samples, noised anew to these flow times."""
     assert models.reference is not None, "an anchor needs a reference"
