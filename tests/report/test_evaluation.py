@@ -47,6 +47,15 @@ def test_the_command_says_which_errors_there_are_and_where():
     ]
 
 
+def test_kinds_of_texts_have_error_rates_of_their_own(tmp_path: Path):
+    scores = [replace(GOOD, kind="short"), replace(EXTRA, kind="repeats"), replace(OTHER, kind="short"), SEEN]
+    by_kind = result(*scores)
+    assert describe_errors(by_kind)[2] == "error rate by kind of text (pocketsphinx): short 20.0%, repeats 25.0%"
+    write_page(by_kind, tmp_path)
+    lines = [" ".join(line.split()) for line in (tmp_path / "results.md").read_text("utf-8").splitlines()]
+    assert "| repeats | 25.0 % (25.0 to 25.0) | 1 |" in lines
+
+
 def test_the_page_has_metrics_kinds_and_the_worst_clips_of_a_judge_that_was_no_reward(tmp_path: Path):
     write_page(result(GOOD, EXTRA, rewards=["digits_wer"]), tmp_path)
     lines = [" ".join(line.split()) for line in (tmp_path / "results.md").read_text("utf-8").splitlines()]

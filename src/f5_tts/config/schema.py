@@ -254,6 +254,7 @@ class EvalConfig:
     list: PathText | None
     dev_list: PathText | None
     recordings: PathText | None
+    prompts: PathText | None
     wavs: PathText | None
     against: PathText | None
     recognisers: Providers

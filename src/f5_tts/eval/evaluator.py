@@ -34,7 +34,7 @@ from f5_tts.types import RewardInput, Vocoder
 
 NO_MATTER = (  # keys of eval that change neither clips nor scores, or do so by the items alone
     *("ckpt", "out", "known", "against", "best_of", "num_wavs", "every_updates", "dev", "dev_items", "forgot"),
-    *("items_dir", "list", "dev_list", "recordings", "wavs"),
+    *("items_dir", "list", "dev_list", "recordings", "prompts", "wavs"),
 )
 
 
@@ -177,6 +177,7 @@ def score_clip(
         similarity=judge_values[SIMILARITY],
         hypothesis=heard,
         heard=transcript,
+        kind=item.kind,
         text=text,
         opinions={opinion_name(name): value for name, value in judge_values.items() if name != SIMILARITY},
     )

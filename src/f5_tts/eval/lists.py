@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from f5_tts.data.audio import exists
 from f5_tts.data.formats import audio_files, read_entries
 from f5_tts.data.rows import read_rows
 from f5_tts.data.tables import as_name, read_table, read_text
-from f5_tts.eval.test_set import EvalItem, check_ids, check_keys, read_items
+from f5_tts.eval.test_set import REQUIRED, EvalItem, check_ids, check_keys, read_fields
 
 Fields = Mapping[str, Any]  # fields of an EvalItem; "problem" instead: why there are none
 MAX_SHOWN = 10  # problems that one message lists
@@ -57,7 +57,12 @@ def read_list(path: Path, recordings: Path | None = None) -> list[EvalItem]:
         FileNotFoundError: there is no such file or folder.
         ValueError: no format fits, or rows cannot be used: all of them are counted, the first ones named by line.
     """
-    rows, items, problems = list(READERS[list_format(path)](path, recordings)), list[EvalItem](), list[str]()
+    return as_items(format_rows(path, recordings), path)
+
+
+def as_items(rows: Iterable[tuple[str, Fields]], path: Path) -> list[EvalItem]:
+    """Make items of the rows of a list; raise ValueError for those that cannot be used, and if there are none."""
+    items, problems = list[EvalItem](), list[str]()
     for place, fields in rows:
         try:
             items.append(make_item(fields, path if path.is_dir() else path.parent))
@@ -91,6 +96,13 @@ def find_audio(name: str, folder: Path) -> str:
     raise ValueError(f"no recording at {folder / name}")
 
 
+def format_rows(
+    path: Path, recordings: Path | None, required: Sequence[str] = REQUIRED
+) -> Iterator[tuple[str, Fields]]:
+    """Yield the rows of a list in its format; where rows name their fields, `required` are those that each needs."""
+    return READERS[list_format(path)](path, recordings, required)
+
+
 # --- detection of the format ---
 
 
@@ -101,6 +113,8 @@ def list_format(path: Path) -> str:
     if path.suffix in (".jsonl", ".csv", ".tsv"):
         return path.suffix[1:]
     first = next((line for _, line in text_lines(path)), "")
+    if path.suffix == ".txt" and not {"|", "\t"} & set(first):
+        return "texts"
     if first.count("\t") == len(LIBRISPEECH_NAMES) - 1:
         return "librispeech"
     formats = {1: "minimax", 3: "seed", 4: "seed"}
@@ -123,25 +137,28 @@ def text_lines(path: Path) -> Iterator[tuple[str, str]]:
 # --- the formats ---
 
 
-def jsonl_rows(path: Path, recordings: Path | None) -> Iterator[tuple[str, Fields]]:
-    """Yield the items of a JSONL file."""
-    for item in read_items(path):
-        yield f"item {item.id}", asdict(item)
+def text_rows(path: Path, recordings: Path | None, required: Sequence[str]) -> Iterator[tuple[str, Fields]]:
+    """Yield the lines of a file as texts, each with its number as id."""
+    for place, line in text_lines(path):
+        yield place, {"id": place.removeprefix("line "), "text": line.strip()}
 
 
-def table_rows(path: Path, recordings: Path | None) -> Iterator[tuple[str, Fields]]:
+def jsonl_rows(path: Path, recordings: Path | None, required: Sequence[str]) -> Iterator[tuple[str, Fields]]:
+    """Yield the objects of a JSONL file."""
+    for number, fields in read_fields(path, required):
+        yield f"line {number}", {"id": str(number), **fields}
+
+
+def table_rows(path: Path, recordings: Path | None, required: Sequence[str]) -> Iterator[tuple[str, Fields]]:
     """Yield the rows of a table with a header that names fields of `EvalItem`; empty fields count as not given."""
     header, *records = read_table(path)
     names = [as_name(name) for name in header.fields]
-    check_keys(dict.fromkeys(names), f"{path}, line {header.line}")
+    check_keys(dict.fromkeys(names), f"{path}, line {header.line}", required)
     for record in records:
         values = {name: value.strip() for name, value in zip(names, record.fields, strict=False) if value.strip()}
         if len(record.fields) != len(names):
             values = {"problem": f"{len(record.fields)} fields, where the header has {len(names)}"}
-        yield (
-            f"line {record.line}",
-            {"prompt_text": "", "prompt_audio": "", "text": "", **table_values(values, record.line)},
-        )
+        yield f"line {record.line}", {**dict.fromkeys(required, ""), **table_values(values, record.line)}
 
 
 def table_values(values: dict[str, str], line: int) -> Fields:
@@ -153,7 +170,7 @@ def table_values(values: dict[str, str], line: int) -> Fields:
     return {"id": str(line), **values, "duration": duration}
 
 
-def seed_rows(path: Path, recordings: Path | None) -> Iterator[tuple[str, Fields]]:
+def seed_rows(path: Path, recordings: Path | None, required: Sequence[str]) -> Iterator[tuple[str, Fields]]:
     """Yield the rows of a `meta.lst` of Seed-TTS-eval: name|prompt text|prompt audio|text, and maybe the recording.
 
     Where the recording of the text is not named, it is `wavs/<name>.wav` beside the list, if that is there.
@@ -168,7 +185,7 @@ def seed_rows(path: Path, recordings: Path | None) -> Iterator[tuple[str, Fields
         yield place, dict(zip(SEED_NAMES, [*values, target][:5], strict=True))
 
 
-def librispeech_rows(path: Path, recordings: Path | None) -> Iterator[tuple[str, Fields]]:
+def librispeech_rows(path: Path, recordings: Path | None, required: Sequence[str]) -> Iterator[tuple[str, Fields]]:
     """Yield the rows of F5-TTS's LibriSpeech-PC list; its durations are not used, as in F5-TTS's evaluation.
 
     Raises ValueError without a folder of recordings.
@@ -203,7 +220,7 @@ def librispeech_path(name: str, recordings: Path) -> str:
     return str(Path(recordings, *name.split("-")[:-1], f"{name}.flac").absolute())
 
 
-def minimax_rows(path: Path, recordings: Path | None) -> Iterator[tuple[str, Fields]]:
+def minimax_rows(path: Path, recordings: Path | None, required: Sequence[str]) -> Iterator[tuple[str, Fields]]:
     """Yield the rows of a MiniMax multilingual list: text/<language>.txt with lines <language>_<gender>|text.
 
     The prompt is the recording in speaker/<language>/<language>_<gender>/, its text the one in speaker/prompt_text.txt.
@@ -231,7 +248,7 @@ def minimax_rows(path: Path, recordings: Path | None) -> Iterator[tuple[str, Fie
         )
 
 
-def folder_rows(path: Path, recordings: Path | None) -> Iterator[tuple[str, Fields]]:
+def folder_rows(path: Path, recordings: Path | None, required: Sequence[str]) -> Iterator[tuple[str, Fields]]:
     """Yield an item for each recording of a data set: its text, after another recording of the same speaker.
 
     A folder with duration.json is one that `prepare` made, any other is read as `prepare` does. Without speakers, the
@@ -282,8 +299,9 @@ def data_set_clips(path: Path) -> list[dict[str, str]]:
     ]
 
 
-Reader = Callable[[Path, Path | None], Iterator[tuple[str, Fields]]]
+Reader = Callable[[Path, Path | None, Sequence[str]], Iterator[tuple[str, Fields]]]
 READERS: dict[str, Reader] = {
+    "texts": text_rows,
     "jsonl": jsonl_rows,
     "csv": table_rows,
     "tsv": table_rows,

@@ -141,7 +141,7 @@ def check_result(result: Result) -> None:
         result.speaker_judge,
         *result.titles.values(),
         *result.rewards,
-        *(text for score in scores for text in (score.id, score.hypothesis, score.heard, score.text)),
+        *(text for score in scores for text in (score.id, score.hypothesis, score.heard, score.text, score.kind)),
     ]
     flags = [flag for score in scores for flag in (score.seen, score.stutters, score.leaks)]
     if not all(type(value) in (int, float) for value in numbers):

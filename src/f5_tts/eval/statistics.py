@@ -28,6 +28,7 @@ class Score:
     similarity: float  # speaker similarity to the prompt, by eval.speaker
     hypothesis: str  # transcript by the recognizer, in the normal form that is compared
     heard: str = ""  # the same as the recognizer wrote it; empty in earlier files
+    kind: str = ""  # of the text, as the list says
     text: str = ""  # text to synthesize, in the normal form that is compared; empty in earlier files
     opinions: dict[str, float] = field(default_factory=dict)  # scores of other judges by component; NaN: does not apply
 

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -30,6 +30,7 @@ class EvalItem:
     seen: bool = False  # whether the speaker was in the training data
     language: str = ""  # code of the text's language, e.g. "en"; "": by its script
     target_audio: str = ""  # path of a recording of the text in that voice; "": there is none
+    kind: str = ""  # of the text, e.g. numbers; results are shown by kind, too
 
     def __post_init__(self) -> None:
         if self.duration is not None and not 0 < self.duration < math.inf:  # written so that NaN fails too
@@ -59,17 +60,35 @@ def read_items(path: str | Path) -> list[EvalItem]:
     An item without `id` is named by the number of its line. Raises FileNotFoundError or ValueError with the line.
     """
     path = Path(path)
+    items = [build_item(fields, number, path) for number, fields in read_fields(path)]
+    if not items:
+        raise ValueError(f"{path} holds no items; one JSON object per line is needed")
+    check_ids(items, path)
+    return items
+
+
+def build_item(fields: dict[str, Any], number: int, path: Path) -> EvalItem:
+    """Make an item of the fields of a line; its file and line number open every error message."""
+    try:
+        return EvalItem(**{"id": str(number), **fields})
+    except ValueError as error:
+        raise ValueError(f"{path}, line {number}: {error}") from error
+
+
+def read_fields(path: Path, required: Sequence[str] = REQUIRED) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the lines of a JSONL file with their numbers, as checked fields of `EvalItem`; blank lines are left out.
+
+    Raises FileNotFoundError or ValueError with the line.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"no evaluation list at {path}")
     try:
         lines = path.read_text(encoding="utf-8").split("\n")  # a text may contain other line breaks
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not text in UTF-8 ({error.reason} at byte {error.start})") from error
-    items = [read_item(line, number, path) for number, line in enumerate(lines, 1) if line.strip()]
-    if not items:
-        raise ValueError(f"{path} holds no items; one JSON object per line is needed")
-    check_ids(items, path)
-    return items
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            yield number, parse_line(line, f"{path}, line {number}", required)
 
 
 def unseen_speakers(items: Sequence[EvalItem], path: Path) -> list[EvalItem]:
@@ -83,9 +102,8 @@ def unseen_speakers(items: Sequence[EvalItem], path: Path) -> list[EvalItem]:
     return unseen
 
 
-def read_item(line: str, number: int, path: Path) -> EvalItem:
+def parse_line(line: str, location: str, required: Sequence[str]) -> dict[str, Any]:
     """Parse one line; its file and line number open every error message."""
-    location = f"{path}, line {number}"
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
@@ -94,22 +112,24 @@ def read_item(line: str, number: int, path: Path) -> EvalItem:
         raise ValueError(f"{location}: not JSON ({error})") from error
     if not isinstance(row, dict):
         raise ValueError(f"{location}: a JSON object is needed, found {type(row).__name__}")
-    check_keys(row, location)
+    check_keys(row, location, required)
     try:
-        values: dict[str, Any] = {key: parse_field(key, value) for key, value in row.items()}
-        return EvalItem(**{"id": str(number), **values})
+        return {key: parse_field(key, value) for key, value in row.items()}
     except (ValueError, OverflowError) as error:
         raise ValueError(f"{location}: {error}") from error
 
 
-def check_keys(row: dict[str, Any], location: str) -> None:
+def check_keys(row: dict[str, Any], location: str, required: Sequence[str] = REQUIRED) -> None:
     """Raise ValueError for missing or unknown keys."""
-    missing, unknown = sorted(set(REQUIRED) - row.keys()), sorted(row.keys() - FIELD_TYPES.keys())
+    missing, unknown = sorted(set(required) - row.keys()), sorted(row.keys() - FIELD_TYPES.keys())
     if missing or unknown:
         problems = [f"missing {missing}"] * bool(missing) + [f"unknown {unknown}"] * bool(unknown)
-        optional = [name for name in FIELD_TYPES if name not in REQUIRED]
+        optional = [name for name in FIELD_TYPES if name not in required]
+        lacks_prompts = missing and set(missing) <= {"prompt_audio", "prompt_text"} < set(required)
+        hint = "; or say eval.prompts=LIST, whose voices then speak the texts" if lacks_prompts else ""
         raise ValueError(
-            f"{location}: keys {' and '.join(problems)}; needed: {', '.join(REQUIRED)}; optional: {', '.join(optional)}"
+            f"{location}: keys {' and '.join(problems)}; needed: {', '.join(required)}; optional: "
+            f"{', '.join(optional)}{hint}"
         )
 
 

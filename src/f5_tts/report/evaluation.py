@@ -8,9 +8,9 @@ from pathlib import Path
 from rapidfuzz.distance import Levenshtein
 
 from f5_tts.eval.results import Result
-from f5_tts.eval.statistics import Score
+from f5_tts.eval.statistics import Score, bootstrap_interval, error_rate
 from f5_tts.files import write_atomically
-from f5_tts.report.table import Table
+from f5_tts.report.table import Table, percent
 from f5_tts.rewards.asr.normal_form import words_of
 from f5_tts.rewards.registry import is_reward
 
@@ -22,7 +22,7 @@ MAX_PRINTED = 5
 
 def write_page(result: Result, folder: Path) -> None:
     """Write results.md."""
-    tables = [metrics_table(result), kinds_table(result), worst_table(result)]
+    tables = [metrics_table(result), texts_table(result), kinds_table(result), worst_table(result)]
     text = "\n".join([f"# Evaluation of {result.ckpt}\n", *(table.markdown() for table in tables if table.rows)])
     write_atomically(folder / FILE, lambda part: part.write_text(text, encoding="utf-8"))
 
@@ -34,6 +34,9 @@ def describe_errors(result: Result) -> list[str]:
         shares = [f"{share:.1%} {kind}" for kind, share in error_kinds(result.unseen(name)).items()]
         if shares:
             lines.append(f"words by {result.title(name)}: {', '.join(shares)}")
+    by_text = [f"{kind} {error_rate(scores):.1%}" for kind, scores in by_kind_of_text(result).items()]
+    if by_text:
+        lines.append(f"error rate by kind of text ({result.title(judge_of(result))}): {', '.join(by_text)}")
     worst = worst_first(result.unseen(judge_of(result)))[:MAX_PRINTED]
     lines += [f"worst: {score.id}, {wrong(score)}: {score.text!r} was heard as {score.hypothesis!r}" for score in worst]
     return lines if result.rtf is None else [*lines, f"real-time factor {result.rtf:.3f}"]
@@ -53,6 +56,13 @@ def error_kinds(scores: Sequence[Score]) -> dict[str, float]:
         edit.tag for score in scores for edit in Levenshtein.editops(words_of(score.text), words_of(score.hypothesis))
     ]
     return {kind: edits.count(tag) / sum(score.words for score in scores) for tag, kind in KINDS.items()}
+
+
+def by_kind_of_text(result: Result) -> dict[str, list[Score]]:
+    """Group the scores by the judge by kind of text, in the order of the list; none where the list names no kinds."""
+    scores = result.unseen(judge_of(result))
+    kinds = dict.fromkeys(score.kind for score in scores if score.kind)
+    return {kind: [score for score in scores if score.kind == kind] for kind in kinds}
 
 
 def worst_first(scores: Sequence[Score]) -> list[Score]:
@@ -96,6 +106,16 @@ def kinds_table(result: Result) -> Table:
         [result.title(name), *(f"{100 * x:.1f} %" for x in found.values())] for name, found in kinds.items() if found
     ]
     return Table(caption="Errors per word of the texts", header=["recogniser", *KINDS.values()], rows=rows)
+
+
+def texts_table(result: Result) -> Table:
+    """Build the table of error rates by kind of text."""
+    rows = [
+        [kind, percent(bootstrap_interval(scores)), str(len(scores))]
+        for kind, scores in by_kind_of_text(result).items()
+    ]
+    title = result.title(judge_of(result))
+    return Table(caption=f"By kind of text, by {title}", header=["texts", "error rate", "clips"], rows=rows)
 
 
 def worst_table(result: Result) -> Table:

@@ -38,10 +38,10 @@ from f5_tts.eval.evaluator import (
     settings_of,
 )
 from f5_tts.eval.judges import Judges, build_judges, check_judges, rewards_of_run
-from f5_tts.eval.lists import read_list
 from f5_tts.eval.progress import Progress, close_progress, open_progress
 from f5_tts.eval.results import FILE, Result, read_result, select_examples, write_result
 from f5_tts.eval.test_set import EvalItem, read_items, unseen_speakers
+from f5_tts.eval.texts import read_eval_list
 from f5_tts.files import ensure_writable_dir
 from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import Checkpoint, ModelSpec, check_spec, read_checkpoint
@@ -134,7 +134,7 @@ def evaluation_items(settings: EvalConfig) -> tuple[list[EvalItem], list[EvalIte
         ConfigError: a key is given that belongs to eval.list, without it.
     """
     if settings.list is None:
-        given = [key for key in ("dev_list", "recordings") if getattr(settings, key) is not None]
+        given = [key for key in ("dev_list", "recordings", "prompts") if getattr(settings, key) is not None]
         if given:
             raise ConfigError(f"eval.{given[0]} belongs to eval.list, which is not set; say eval.list=FILE too")
         paths = [Path(settings.items_dir) / f"{split}.jsonl" for split in ("dev", "test")]
@@ -142,9 +142,8 @@ def evaluation_items(settings: EvalConfig) -> tuple[list[EvalItem], list[EvalIte
         for items, path in zip((dev, test), paths, strict=True):
             unseen_speakers(items, path)
         return dev, test
-    recordings = Path(settings.recordings) if settings.recordings else None
-    dev = read_list(Path(settings.dev_list), recordings) if settings.dev_list else []
-    return dev, read_list(Path(settings.list), recordings)
+    dev = read_eval_list(settings.dev_list, settings) if settings.dev_list else []
+    return dev, read_eval_list(settings.list, settings)
 
 
 def evaluate_checkpoint(
