@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import tempfile
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,11 @@ from tests.compat.conftest import BINS, HOP, RATE, RECORDING, SAID, STEPS, Publi
 from tests.compat.speech import TEXT, assert_speech, num_frames
 
 from f5_tts.api import F5TTS
+from f5_tts.config.load import compose_config
+from f5_tts.config.schema import RLTrainConfig, TrainConfig
 from f5_tts.infer import utils_infer
+from f5_tts.infer.cli import run_cli
+from f5_tts.socket_server import TTSStreamingProcessor
 
 LONG = "one two three four, five six seven eight nine. " * 5
 
@@ -316,18 +321,43 @@ def test_text_of_a_reference_without_a_full_stop_is_taken_as_it_is(loaded) -> No
 def test_a_fixed_duration_is_that_of_all_chunks_together(loaded) -> None:
     audio, rate = read(RECORDING)
     chunks = ["one two three four,", "five six seven eight nine."]
-    ((_, _, mel),) = utils_infer.infer_batch_process(
-        (audio, rate), SAID, chunks, *loaded, fix_duration=5, nfe_step=1, progress=None
+    ((wave, _, mel),) = utils_infer.infer_batch_process(
+        (audio, rate), SAID, chunks, *loaded, fix_duration=5, cross_fade_duration=0.5, nfe_step=1, progress=None
     )
-    left = 5 * RATE // HOP - audio.shape[1] * RATE // rate // HOP
-    assert mel.shape[1] == sum(int(left * len(chunk) / sum(map(len, chunks))) for chunk in chunks)
+    hops = audio.shape[1] * RATE // rate // HOP
+    reference_s = hops * HOP / RATE
+    shares = [(5 - reference_s + 0.5) * len(chunk) / sum(map(len, chunks)) for chunk in chunks]  # 0.5 s overlap
+    assert mel.shape[1] == sum(int((reference_s + share) * RATE / HOP) - hops for share in shares)
+    assert abs(len(wave) / RATE - (5 - reference_s)) < 4 * HOP / RATE  # each chunk ends up to two frames earlier
+
+
+MEL, NAME = "model.mel_spec.mel_spec_type=bigvgan", "model.vocoder.name=bigvgan"
+BIGVGAN: dict[str, Callable[[Published, Path], object]] = {
+    "load_vocoder": lambda files, _: utils_infer.load_vocoder("bigvgan"),
+    "load_vocoder from a folder": lambda files, _: utils_infer.load_vocoder("bigvgan", True, "../checkpoints/bigvgan"),
+    "class, vocoder": lambda files, config: F5TTS(str(config), files.ckpt),
+    "class, folder": lambda files, config: F5TTS(str(config), files.ckpt, vocoder_local_path="../checkpoints/bigvgan"),
+    "command": lambda files, _: run_cli(["-mc", files.config, "-p", files.ckpt, "--vocoder_name", "bigvgan"]),
+    "command, config": lambda files, config: run_cli(["-mc", str(config), "-p", files.ckpt]),
+    "server": lambda files, _: TTSStreamingProcessor(files.config, files.ckpt, "", "", "", overrides=[NAME]),
+    "server, mels": lambda files, _: TTSStreamingProcessor(files.config, files.ckpt, "", "", "", overrides=[MEL]),
+    "training": lambda files, _: compose_config("F5TTS_Base", [NAME], TrainConfig),
+    "training by rewards": lambda files, _: compose_config("F5TTS_Base_RL", [NAME], RLTrainConfig),
+}
+
+
+@pytest.mark.parametrize("entry", BIGVGAN)
+def test_bigvgan_is_refused_in_a_sentence_wherever_it_is_asked_for(entry: str, published: Published, tmp_path: Path):
+    config = OmegaConf.load(published.config)
+    config.model.mel_spec = {"mel_spec_type": "bigvgan"}
+    OmegaConf.save(config, tmp_path / "bigvgan.yaml")
+    with pytest.raises(ValueError, match=r"BigVGAN's decoder is not built in.* griffin_lim"):
+        BIGVGAN[entry](published, tmp_path / "bigvgan.yaml")
 
 
 def test_what_is_not_offered_is_refused_in_a_sentence(published: Published, tmp_path: Path) -> None:
     from f5_tts.model import DiT
 
-    with pytest.raises(ValueError, match=r"model\.vocoder\.name=bigvgan is not allowed; allowed: vocos or griffin_lim"):
-        utils_infer.load_vocoder("bigvgan")
     with pytest.raises(TypeError, match=r"DiT has no argument wide; its arguments: mel_dim, text_num_embeds, dim"):
         utils_infer.load_model(DiT, {**published.sizes, "wide": 1}, published.ckpt)
     with pytest.raises(ValueError, match="does not fit this model"):

@@ -102,6 +102,18 @@ def speech_frames(reference_frames: int, reference_text: str, text: str, speed: 
     return int(reference_frames / num_bytes(reference_text) * num_bytes(text) / effective_speed)
 
 
+def fixed_durations(total_s: float, reference_s: float, chunks: Sequence[str], overlap_s: float) -> list[float]:
+    """Share a duration of reference and speech out over the chunks by their bytes.
+
+    Returns for each the seconds of the reference and its own. Where there are several, the cross-fades that joining
+    takes away come on top.
+    """
+    if len(chunks) == 1:
+        return [total_s]
+    left, sizes = total_s - reference_s + overlap_s * (len(chunks) - 1), list(map(num_bytes, chunks))
+    return [reference_s + left * size / sum(sizes) for size in sizes]
+
+
 def gain(rms: float, target_rms: float) -> float:
     """Compute the gain for the reference, at least 1, that raises a quiet one to the target RMS."""
     return max(1.0, target_rms / rms)

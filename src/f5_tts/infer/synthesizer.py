@@ -22,8 +22,8 @@ from f5_tts.infer.chunking import (
     chunk_size,
     cross_fade,
     fit_chunks,
+    fixed_durations,
     gain,
-    num_bytes,
     speech_frames,
     split_text,
     with_full_stop,
@@ -148,13 +148,12 @@ class Synthesizer:
         texts = fit_chunks(split_text(text, size), size) if isinstance(item.text, str) else list(item.text)
         mel = self.mel(reference_gain * reference.wave[None])[0]
         hops = len(mel) - self.edge_frames
-        text_bytes = sum(map(num_bytes, texts))
+        seconds = self.fixed_seconds(hops, texts)
         requests = [
             Request(
                 prompt_mel=mel,
                 text=with_trailing_space(prompt) + chunk,
-                frames=self.frames(hops, with_trailing_space(prompt), chunk, item.speed, num_bytes(chunk) / text_bytes)
-                - self.edge_frames,
+                frames=self.frames(hops, with_trailing_space(prompt), chunk, item.speed, seconds[i]) - self.edge_frames,
                 seed=item.seed + i,
             )
             for i, chunk in enumerate(texts)
@@ -176,23 +175,30 @@ class Synthesizer:
             return reference.text.rstrip(". ")
         return reference.text if reference.is_complete else with_full_stop(reference.text)
 
-    def frames(self, prompt_frames: int, prompt: str, text: str, speed: float, share: float) -> int:
-        """Compute the frames of a chunk from its length, or its share of what infer.fix_duration leaves.
+    def fixed_seconds(self, prompt_frames: int, chunks: Sequence[str]) -> Sequence[float | None]:
+        """Return for each chunk the seconds of the reference and its own by infer.fix_duration; None without it.
 
-        The result has at least one frame per symbol. Raises ValueError if the reference fills infer.fix_duration.
+        Raises ValueError if the reference fills infer.fix_duration.
         """
-        fixed_seconds = self.cfg.infer.fix_duration
-        if fixed_seconds is None:
+        infer, rate = self.cfg.infer, self.cfg.model.mel_spec.frames_per_second
+        if infer.fix_duration is None:
+            return [None] * len(chunks)
+        if int(infer.fix_duration * rate) <= prompt_frames:
+            raise ValueError(
+                f"infer.fix_duration={infer.fix_duration:g} s leaves no time for the text: the reference takes "
+                f"{prompt_frames / rate:.1f} s of it"
+            )
+        return fixed_durations(infer.fix_duration, prompt_frames / rate, chunks, infer.cross_fade_duration)
+
+    def frames(self, prompt_frames: int, prompt: str, text: str, speed: float, fixed_s: float | None) -> int:
+        """Compute the frames of a chunk from its length, or from the seconds of the reference and its own.
+
+        The result has at least one frame per symbol.
+        """
+        if fixed_s is None:
             num_frames = speech_frames(prompt_frames, prompt, text, speed)
         else:
-            left = int(fixed_seconds * self.cfg.model.mel_spec.frames_per_second) - prompt_frames
-            num_frames = int(share * left)
-            if left < 1:
-                seconds = prompt_frames / self.cfg.model.mel_spec.frames_per_second
-                raise ValueError(
-                    f"infer.fix_duration={fixed_seconds:g} s leaves no time for the text: the reference takes "
-                    f"{seconds:.1f} s of it"
-                )
+            num_frames = int(fixed_s * self.cfg.model.mel_spec.frames_per_second) - prompt_frames
         return max(num_frames, len(self.vocabulary.split(prompt + text)) + 1 - prompt_frames, MIN_FRAMES)
 
     def generate_mels(self, requests: Sequence[Request]) -> list[Float[Tensor, "n d"]]:
