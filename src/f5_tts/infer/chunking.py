@@ -103,7 +103,7 @@ def speech_frames(reference_frames: int, reference_text: str, text: str, speed: 
 
 
 def fixed_durations(total_s: float, reference_s: float, chunks: Sequence[str], overlap_s: float) -> list[float]:
-    """Share a duration of reference and speech out over the chunks by their bytes.
+    """Divide a duration of reference and speech among the chunks by their bytes.
 
     Returns for each the seconds of the reference and its own. Where there are several, the cross-fades that joining
     takes away come on top.
