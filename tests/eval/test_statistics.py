@@ -133,6 +133,13 @@ def test_the_rates_of_a_recogniser_and_the_similarity_come_with_half_their_inter
     assert len(result) == 4 * 4 + 3
 
 
+def test_a_measure_is_a_mean_over_the_clips_that_have_it_and_absent_where_none_has():
+    nan = float("nan")
+    clips = [score("a", 0, measures={"f0_spread": 2.0, "clicks": nan}), score("b", 0, measures={"f0_spread": 3.0})]
+    result = named_metrics({"whisper": [*clips, score("c", 0, measures={"f0_spread": nan})]}, rtf=None)
+    assert result["eval/f0_spread"] == 2.5 and "eval/clicks" not in result
+
+
 def test_what_cannot_be_measured_is_refused():
     with pytest.raises(ValueError, match="at least one score, found none"):
         bootstrap_interval([])

@@ -60,6 +60,6 @@ def test_the_page_has_metrics_kinds_and_the_worst_clips_of_a_judge_that_was_no_r
     write_page(result(GOOD, EXTRA, rewards=["digits_wer"]), tmp_path)
     lines = [" ".join(line.split()) for line in (tmp_path / "results.md").read_text("utf-8").splitlines()]
     assert lines[0] == "# Evaluation of a.pt"
-    assert "| eval/rtf | 0.25 | |" in lines
+    assert "| eval/rtf | 0.25 | | |" in lines
     assert "| pocketsphinx (reward) | 0.0 % | 0.0 % | 14.3 % |" in lines
     assert lines[-1] == "| other | 1 | 2 | 0.500 | one two | nine two |"  # by whisper

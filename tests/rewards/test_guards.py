@@ -8,7 +8,8 @@ from tests.rewards.gradients import relative_error
 from torch import Tensor
 
 from f5_tts.config.schema import ProviderConfig
-from f5_tts.rewards.guards import Clipping, LongSilence, SpeechRate, longest_silence
+from f5_tts.rewards.guards import Clicks, Clipping, F0Spread, LongSilence, SpeechRate
+from f5_tts.rewards.measures import longest_silence
 from f5_tts.rewards.registry import build_providers
 from f5_tts.types import DifferentiableReward, RewardInput
 
@@ -37,6 +38,20 @@ def test_a_prompt_of_the_same_clip_takes_its_part_of_the_text():
     """Use six letters in 0.25 + 0.75 s."""
     scores = SpeechRate(low=6.0, high=6.0).score([clip(tone(0.25), lead=tone(0.75))])
     torch.testing.assert_close(scores, torch.ones(1))
+
+
+def test_monotone_speech_and_clicks_are_scored_as_the_ratio_to_what_is_allowed():
+    """Use a voice without any spread, noise, which has none, and two wrong samples in one second."""
+    assert F0Spread(low=1.5).score([clip(tone(1))]) < 0.1
+    noise = torch.randn(RATE, generator=torch.Generator().manual_seed(0))
+    assert F0Spread().score([clip(0.1 * noise)]).isnan()
+    wrong = tone(1)
+    wrong[[2000, 5000]] += 0.5
+    assert Clicks(most=1.0).score([clip(tone(1)), clip(wrong)]).tolist() == [1.0, 0.5]
+    with pytest.raises(ValueError, match=r"f0_spread: low=0\.0 must be above 0 semitones"):
+        F0Spread(low=0.0)
+    with pytest.raises(ValueError, match=r"clicks: most=0\.0 must be above 0 per second"):
+        Clicks(most=0.0)
 
 
 def test_a_text_without_letters_has_no_rate():

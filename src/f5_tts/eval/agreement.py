@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
+from statistics import fmean
 
 from f5_tts.eval.evaluator import EvalAudio, reward_inputs
 from f5_tts.eval.judges import Judges, item_language
@@ -12,6 +14,7 @@ from f5_tts.eval.results import Result
 from f5_tts.eval.statistics import Score
 from f5_tts.eval.test_set import EvalItem
 from f5_tts.rewards.asr.error_rate import word_errors
+from f5_tts.rewards.measures import MEASURES, measure
 
 
 def recordings_of(items: Sequence[EvalItem]) -> list[EvalItem]:
@@ -38,6 +41,15 @@ def floors(items: Sequence[EvalItem], reader: EvalAudio, judges: Judges) -> dict
         ]
         rates[name] = sum(edits for edits, _ in counts) / sum(words for _, words in counts)
     return rates
+
+
+def recording_measures(items: Sequence[EvalItem], reader: EvalAudio) -> dict[str, float]:
+    """Compute the mean measures of the recordings of a test set, without those that do not apply to any of them."""
+    recordings = recordings_of(items)
+    inputs = reward_inputs(recordings, [reader.prompt(item) for item in recordings], reader)
+    measured = [measure(recording) for recording in inputs]
+    values = {name: [row[name] for row in measured if not math.isnan(row[name])] for name in MEASURES}
+    return {name: fmean(found) for name, found in values.items() if found}
 
 
 def disagreement(one: Sequence[Score], other: Sequence[Score]) -> float:

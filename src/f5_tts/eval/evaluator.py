@@ -30,6 +30,7 @@ from f5_tts.model.checkpoint import HEAD, Checkpoint, load_weights
 from f5_tts.model.flow import time_grid
 from f5_tts.model.mel import LogMel, frames_in
 from f5_tts.rewards.asr.error_rate import char_errors, has_prompt_leak, has_repetition, word_errors
+from f5_tts.rewards.measures import measure
 from f5_tts.types import RewardInput, Vocoder
 
 NO_MATTER = (  # keys of eval that change neither clips nor scores, or do so by the items alone
@@ -149,18 +150,26 @@ def score_rows(
     The other judges score each clip once.
     """
     inputs = reward_inputs(items, clips, reader)
-    values = judges.scores(inputs)
-    return {
-        name: [
-            asdict(score_clip(item, transcript, scores, judges.normalize, item_language(item, reader.settings)))
-            for item, transcript, scores in zip(items, judges.transcribe(name, inputs), values, strict=True)
+    values, measured = judges.scores(inputs), [measure(clip) for clip in inputs]
+    languages = [item_language(item, reader.settings) for item in items]
+
+    def rows(transcripts: list[str]) -> list[dict[str, Any]]:
+        clips_heard = zip(items, transcripts, values, languages, measured, strict=True)
+        return [
+            asdict(score_clip(item, text, scores, judges.normalize, language, measures))
+            for item, text, scores, language, measures in clips_heard
         ]
-        for name in judges.recognizers
-    }
+
+    return {name: rows(judges.transcribe(name, inputs)) for name in judges.recognizers}
 
 
 def score_clip(
-    item: EvalItem, transcript: str, judge_values: Mapping[str, float], normalize: Normalize, language: str
+    item: EvalItem,
+    transcript: str,
+    judge_values: Mapping[str, float],
+    normalize: Normalize,
+    language: str,
+    measures: Mapping[str, float] | None = None,
 ) -> Score:
     """Compute the score of one clip from its transcript and the judges' scores, in the normal form of the language."""
     text, heard, prompt = (normalize(words, language) for words in (item.text, transcript, item.prompt_text))
@@ -180,6 +189,7 @@ def score_clip(
         kind=item.kind,
         text=text,
         opinions={opinion_name(name): value for name, value in judge_values.items() if name != SIMILARITY},
+        measures=dict(measures or {}),
     )
 
 

@@ -19,6 +19,7 @@ from f5_tts.eval.test_set import EvalItem
 from f5_tts.model.checkpoint import Checkpoint
 from f5_tts.plugins import import_attribute
 from f5_tts.rewards.asr.normal_form import check_libraries, normal_form, script_language
+from f5_tts.rewards.measures import MEASURES
 from f5_tts.rewards.registry import (
     PROVIDERS,
     build_provider,
@@ -33,7 +34,7 @@ from f5_tts.types import RewardInput, RewardProvider
 
 Normalize = Callable[[str, str], str]  # text and language -> its words, with single spaces
 VOICE_JUDGE = "voice"
-RESERVED = (*ASR_METRICS, "sim", "sim_target", "rtf")  # names of metrics that no judge of one's own may have
+RESERVED = (*ASR_METRICS, *MEASURES, "sim", "sim_target", "rtf")  # names of metrics that no judge of one's own may have
 SIMILARITY = f"{VOICE_JUDGE}.sim"
 SIMILARITY_TO_TARGET = f"{VOICE_JUDGE}.sim_target"
 

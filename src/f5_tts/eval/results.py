@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from math import isnan
 from pathlib import Path
 
 from f5_tts.eval.statistics import (
@@ -40,6 +41,7 @@ class Result:
     speaker_judge: str = "voice_sim"  # provider that measured similarity; earlier files have none: it was this one
     titles: dict[str, str] = field(default_factory=dict)  # name of each recognizer in tables; earlier files have none
     floors: dict[str, float] = field(default_factory=dict)  # error rate of each recognizer on recordings, if measured
+    recordings: dict[str, float] = field(default_factory=dict)  # mean measures of the recordings, where there are some
     rewards: list[str] = field(default_factory=list)  # what the checkpoint was trained by, as far as it says
     mark: str = ""  # of weights, settings and items; equal evaluations have the same one
 
@@ -85,7 +87,8 @@ def named_metrics(scores: Mapping[str, Sequence[Score]], rtf: float | None) -> d
         prefix = metric_prefix(asr)
         ratio_metrics = {f"{prefix}/{name}": ratio_metric for name, ratio_metric in ASR_METRICS.items()}
         if index == 0:
-            names = dict.fromkeys(name for score in asr_scores for name in score.opinions)
+            measured = [name for score in asr_scores for name, value in score.measures.items() if not isnan(value)]
+            names = dict.fromkeys([*(name for score in asr_scores for name in score.opinions), *measured])
             ratio_metrics |= {"eval/sim": similarities, **{f"eval/{name}": extra_metric(name) for name in names}}
         for name, interval in zip(
             ratio_metrics, bootstrap_intervals(asr_scores, list(ratio_metrics.values())), strict=True
@@ -132,9 +135,9 @@ def check_result(result: Result) -> None:
     numbers = [value for table in tables for value in table.values()]
     scores = [score for asr_scores in result.scores.values() for score in asr_scores]
     numbers += [value for score in scores for value in (score.edits, score.words, score.char_edits, score.chars)]
-    numbers += [*result.floors.values(), *(score.similarity for score in scores)]
+    numbers += [*result.floors.values(), *result.recordings.values(), *(score.similarity for score in scores)]
     numbers += [] if result.rtf is None else [result.rtf]
-    numbers += [value for score in scores for value in score.opinions.values()]
+    numbers += [value for score in scores for value in (score.opinions | score.measures).values()]
     texts = [
         result.ckpt,
         result.mark,

@@ -31,6 +31,7 @@ class Score:
     kind: str = ""  # of the text, as the list says
     text: str = ""  # text to synthesize, in the normal form that is compared; empty in earlier files
     opinions: dict[str, float] = field(default_factory=dict)  # scores of other judges by component; NaN: does not apply
+    measures: dict[str, float] = field(default_factory=dict)  # of the clip without a model; NaN: does not apply
 
     def __post_init__(self) -> None:
         for edits, size, unit in ((self.edits, self.words, "word"), (self.char_edits, self.chars, "character")):
@@ -90,10 +91,10 @@ def similarities(scores: Sequence[Score]) -> tuple[NDArray[np.float64], NDArray[
 
 
 def extra_metric(component: str) -> RatioMetric:
-    """Return a metric: the mean of a judge's score over the clips where it is not NaN."""
+    """Return a metric: the mean of a judge's score, or of a measure, over the clips where it is not NaN."""
 
     def of(scores: Sequence[Score]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        values = np.array([score.opinions.get(component, np.nan) for score in scores])
+        values = np.array([score.opinions.get(component, score.measures.get(component, np.nan)) for score in scores])
         applies = ~np.isnan(values)
         return by_item(scores, np.where(applies, values, 0.0).tolist()), by_item(scores, applies.tolist())
 

@@ -16,6 +16,13 @@ from f5_tts.rewards.registry import is_reward
 
 FILE = "results.md"
 KINDS = {"replace": "substituted", "delete": "deleted", "insert": "inserted"}
+MEASURED = {  # measure -> title, digits and unit
+    "f0_spread": ("F0 spread", ".2f", "semitones"),
+    "speech_rate": ("speech rate", ".1f", "letters per second"),
+    "pause": ("longest pause", ".2f", "s"),
+    "clicks": ("clicks", ".2f", "per second"),
+    "clipped": ("clipped samples", ".2%", ""),
+}
 MAX_CLIPS = 100  # on the page; scores.json has all
 MAX_PRINTED = 5
 
@@ -37,9 +44,22 @@ def describe_errors(result: Result) -> list[str]:
     by_text = [f"{kind} {error_rate(scores):.1%}" for kind, scores in by_kind_of_text(result).items()]
     if by_text:
         lines.append(f"error rate by kind of text ({result.title(judge_of(result))}): {', '.join(by_text)}")
+    lines += describe_measures(result)
     worst = worst_first(result.unseen(judge_of(result)))[:MAX_PRINTED]
     lines += [f"worst: {score.id}, {wrong(score)}: {score.text!r} was heard as {score.hypothesis!r}" for score in worst]
     return lines if result.rtf is None else [*lines, f"real-time factor {result.rtf:.3f}"]
+
+
+def describe_measures(result: Result) -> list[str]:
+    """Say what was measured of clips and recordings without a model; nothing of earlier results."""
+    metrics, recordings = result.metrics(), result.recordings
+    shown = [
+        f"{title} {metrics[f'eval/{name}']:{digits}} {unit}"
+        + (f" (recordings {recordings[name]:{digits}})" if name in recordings else "")
+        for name, (title, digits, unit) in MEASURED.items()
+        if f"eval/{name}" in metrics
+    ]
+    return [", ".join(shown)] if shown else []
 
 
 def judge_of(result: Result) -> str:
@@ -82,14 +102,15 @@ def wrong(score: Score) -> str:
 def metrics_table(result: Result) -> Table:
     """Build the table of all metrics."""
     metrics = result.metrics()
+    recorded = {f"eval/{name}": f"{value:.4g}" for name, value in result.recordings.items()}
     rows = [
-        [name, f"{value:.4g}", half_width(metrics, name)]
+        [name, f"{value:.4g}", half_width(metrics, name), recorded.get(name, "")]
         for name, value in metrics.items()
         if not name.endswith("_ci95")
     ]
     return Table(
         caption="Metrics on voices that were not trained on, with half the width of their 95 % intervals",
-        header=["metric", "value", "±"],
+        header=["metric", "value", "±", "recordings"],
         rows=rows,
     )
 

@@ -65,7 +65,7 @@ def check_comparable(model: str, result: Result, first: Result) -> None:
 
 def other_judges(result: Result) -> list[str]:
     """List the metrics of judges other than recognizers and the speaker judge."""
-    return list(next(iter(result.scores.values()))[0].opinions)
+    return list(dict.fromkeys(name for score in next(iter(result.scores.values())) for name in score.opinions))
 
 
 def cells(result: Result, asr_names: Sequence[str], judges: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Rewards against failures that error rate and similarity miss: wrong speech rate, long silence, clipping.
+"""Rewards against failures that error rate and similarity miss: rate, monotony, long silence, clicks, clipping.
 
 They need no model and no reference audio. Each score is 1 within its tolerance and falls towards 0 outside. With weight
 0 the score is only reported, or used by a gate.
@@ -17,14 +17,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from f5_tts.data.texts import normalize
 from f5_tts.rewards.audio import is_usable
 from f5_tts.rewards.clip_losses import clip_losses
+from f5_tts.rewards.measures import (
+    FULL_SCALE,
+    WINDOW_S,
+    clicks_per_second,
+    clipped_share,
+    f0_spread,
+    longest_silence,
+    speech_rate,
+)
 from f5_tts.types import RewardInput
-
-WINDOW_S = 0.02  # window of the power
-QUIET_DB = -40.0  # silence threshold, relative to the loudest window of the clip
-FULL_SCALE = 0.999  # a sample of at least this amplitude counts as clipped
 
 
 class Guard(ABC):
@@ -57,10 +61,36 @@ class SpeechRate(Guard):
 
     def score_clip(self, item: RewardInput) -> float:
         """Score the speech rate of a clip."""
-        samples = item.audio.numel() + (0 if item.prompt_audio is None else item.prompt_audio.numel())
-        letters = len(normalize(item.text).replace(" ", ""))
-        rate = letters * item.sample_rate / samples
-        return min(1.0, rate / self.low, self.high / rate) if letters else math.nan
+        rate = speech_rate(item)
+        return rate if math.isnan(rate) else min(1.0, rate / self.low, self.high / rate)
+
+
+class F0Spread(Guard):
+    """Reward against monotone speech: 1 from an F0 spread of `low` semitones on, else the ratio to it.
+
+    The score is NaN for a clip with too few voiced frames.
+    """
+
+    def __init__(self, low: float = 1.5) -> None:
+        require(low > 0, f"f0_spread: low={low} must be above 0 semitones")
+        self.low = low
+
+    def score_clip(self, item: RewardInput) -> float:
+        """Score the F0 spread of a clip."""
+        spread = f0_spread(item.audio.detach().float().cpu(), item.sample_rate)
+        return spread if math.isnan(spread) else min(1.0, spread / self.low)
+
+
+class Clicks(Guard):
+    """Reward for clips without clicks: 1 up to `most` per second, else `most` / their number per second."""
+
+    def __init__(self, most: float = 1.0) -> None:
+        require(most > 0, f"clicks: most={most} must be above 0 per second")
+        self.most = most
+
+    def score_clip(self, item: RewardInput) -> float:
+        """Score the clicks of a clip."""
+        return self.most / max(self.most, clicks_per_second(item.audio.detach().float().cpu(), item.sample_rate))
 
 
 class LongSilence(Guard):
@@ -94,8 +124,7 @@ class Clipping(Guard):
 
     def score_clip(self, item: RewardInput) -> float:
         """Score the share of clipped samples of a clip."""
-        clipped_share = (item.audio.abs() >= FULL_SCALE).float().mean().item()
-        return max(0.0, 1.0 - clipped_share / self.worst)
+        return max(0.0, 1.0 - clipped_share(item.audio) / self.worst)
 
     def loss(self, inputs: Sequence[RewardInput]) -> Float[Tensor, " b"]:
         """Compute the mean excess of each clip's amplitude over full scale, divided by `worst`.
@@ -113,15 +142,3 @@ def require(fits: bool, message: str) -> None:
     """Raise ValueError with this message if a condition is false."""
     if not fits:
         raise ValueError(message)
-
-
-def longest_silence(clip: Float[Tensor, " nw"], sample_rate: int) -> float:
-    """Return the duration in seconds of the longest silence.
-
-    A window is silent if its power is below QUIET_DB relative to the loudest window. A last incomplete window is
-    ignored.
-    """
-    power = clip.detach().float().unfold(0, *[round(WINDOW_S * sample_rate)] * 2).square().mean(dim=1)
-    quiet = power < power.max() * 10 ** (QUIET_DB / 10)
-    ends = torch.cat([torch.tensor([-1]), (~quiet).nonzero().flatten().cpu(), torch.tensor([len(quiet)])])
-    return (ends.diff().max().item() - 1) * WINDOW_S

@@ -36,7 +36,9 @@ PROVIDERS = {
     "wespeaker_sim": "f5_tts.rewards.speaker.wespeaker_sim:WespeakerSim",
     "distill_mos": "f5_tts.rewards.distill_mos:DistillMos",
     "speech_rate": "f5_tts.rewards.guards:SpeechRate",
+    "f0_spread": "f5_tts.rewards.guards:F0Spread",
     "long_silence": "f5_tts.rewards.guards:LongSilence",
+    "clicks": "f5_tts.rewards.guards:Clicks",
     "clipping": "f5_tts.rewards.guards:Clipping",
 }
 ALIASES = {  # short names of models: as a judge, what a model measures is known

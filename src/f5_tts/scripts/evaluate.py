@@ -24,7 +24,7 @@ from f5_tts.config.schema import ConfigError, EvalConfig, TrainConfig
 from f5_tts.data.audio import exists, load_audio, write_wav
 from f5_tts.data.tokenizer import Vocabulary, build_vocabulary
 from f5_tts.entrypoint import run_command
-from f5_tts.eval.agreement import describe_agreement, floors
+from f5_tts.eval.agreement import describe_agreement, floors, recording_measures
 from f5_tts.eval.comparison import check_comparable, describe_change
 from f5_tts.eval.evaluator import (
     EvalAudio,
@@ -119,6 +119,7 @@ def evaluate_clips(cfg: TrainConfig, test: list[EvalItem]) -> Result:
         rtf=None,
         **judge_names(cfg, judges),
         floors=progress.kept("floors", lambda: floors(items, reader, judges)),
+        recordings=progress.kept("recordings", lambda: recording_measures(items, reader)),
     )
 
 
@@ -175,6 +176,7 @@ def evaluate_checkpoint(
         "rtf": synthesizer.real_time_factor(on_test.seconds(f"{guidance:g}"), clips),
         **judge_names(cfg, judges),
         "floors": progress.kept("floors", lambda: floors(dev + test, synthesizer, judges)),
+        "recordings": progress.kept("recordings", lambda: recording_measures(test, synthesizer)),
     }
 
 
