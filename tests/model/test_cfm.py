@@ -135,7 +135,7 @@ def guided_gradients(
         else:
             time = torch.tensor([0.2, 0.7])
             out = model(x, cond, text, time, mask, cfg_strength=2.0, grad_uncond=False)
-    (out.mean.float().square().mean() + out.ln_sigma.float().square().mean()).backward()
+    torch.cat([out.mean.float(), torch.as_tensor(out.ln_sigma).float()]).square().mean().backward()
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in kept}
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()

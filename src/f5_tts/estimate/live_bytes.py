@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from f5_tts.model.backbones.kernels import torch_kernels
 from f5_tts.model.cfm import CFM
 
 
@@ -73,7 +74,8 @@ def forward_bytes(
     text, time = torch.zeros(num, frames, dtype=torch.long), torch.zeros(num)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
-    with norms_in_single_precision(model), PeakMemoryCounter() as counter, torch.set_grad_enabled(with_backward):
+    as_on_gpu = norms_in_single_precision(model), torch_kernels()
+    with as_on_gpu[0], as_on_gpu[1], PeakMemoryCounter() as counter, torch.set_grad_enabled(with_backward):
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             velocity = model(x, cond, text, time, cfg_strength=cfg_strength, grad_uncond=grad_uncond)
         if with_backward:

@@ -11,6 +11,7 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from f5_tts.config.schema import ArchConfig
+from f5_tts.model.backbones.kernels import add_product
 from f5_tts.model.backbones.layers import AdaLayerNorm, Attention, Backbone, FeedForward
 from f5_tts.model.heads import velocity_heads
 from f5_tts.model.keywords import takes_keywords
@@ -29,8 +30,8 @@ class DiTBlock(nn.Module):
         """Compute the block's output; `rotations` are those of `RotaryEmbedding`."""
         shift, scale, gate, ff_shift, ff_scale, ff_gate = self.attn_norm(time)
         norm = self.attn_norm.norm
-        x = x + gate * self.attn(norm(x) * (1 + scale) + shift, mask, rotations)
-        return x + ff_gate * self.ff(norm(x) * (1 + ff_scale) + ff_shift)
+        x = add_product(x, gate, self.attn(add_product(shift, norm(x), 1 + scale), mask, rotations))
+        return add_product(x, ff_gate, self.ff(add_product(ff_shift, norm(x), 1 + ff_scale)))
 
 
 class DiT(Backbone):
@@ -62,4 +63,4 @@ class DiT(Backbone):
         if self.long_skip_connection is not None:
             h = self.long_skip_connection(torch.cat([h, first], dim=-1))
         scale, shift = self.norm_out(condition)
-        return self.norm_out.norm(h) * (1 + scale) + shift
+        return add_product(shift, self.norm_out.norm(h), 1 + scale)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from f5_tts.config.schema import ArchConfig
+from f5_tts.model.backbones.kernels import Dropout, Mish, attention
 from f5_tts.model.heads import Velocity
 
 
@@ -192,7 +193,7 @@ class ConvPositionEmbedding(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         convolutions = [nn.Conv1d(dim, dim, 31, groups=16, padding=15) for _ in range(2)]
-        self.conv1d = nn.Sequential(convolutions[0], nn.Mish(), convolutions[1], nn.Mish())
+        self.conv1d = nn.Sequential(convolutions[0], Mish(), convolutions[1], Mish())
 
     def forward(self, x: Float[Tensor, "b n c"], mask: Bool[Tensor, "b n"] | None) -> Float[Tensor, "b n c"]:
         """Compute the position embedding, zero on padding frames."""
@@ -262,7 +263,7 @@ class FeedForward(nn.Module):
         super().__init__()
         inner = arch.dim * arch.ff_mult
         expand = nn.Sequential(nn.Linear(arch.dim, inner), nn.GELU(approximate="tanh"))
-        self.ff = nn.Sequential(expand, nn.Dropout(arch.dropout), nn.Linear(inner, arch.dim))
+        self.ff = nn.Sequential(expand, Dropout(arch.dropout), nn.Linear(inner, arch.dim))
 
     def forward(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
         """Compute the network's output."""
@@ -278,7 +279,7 @@ class Attention(nn.Module):
         self.rotary_heads = arch.heads if arch.pe_attn_head is None else arch.pe_attn_head
         inner = arch.heads * arch.dim_head
         self.to_q, self.to_k, self.to_v = (nn.Linear(arch.dim, inner) for _ in range(3))
-        self.to_out = nn.ModuleList([nn.Linear(inner, arch.dim), nn.Dropout(arch.dropout)])
+        self.to_out = nn.ModuleList([nn.Linear(inner, arch.dim), Dropout(arch.dropout)])
         has_norm = arch.qk_norm == "rms_norm"
         self.q_norm = nn.RMSNorm(arch.dim_head, eps=1e-6) if has_norm else nn.Identity()
         self.k_norm = nn.RMSNorm(arch.dim_head, eps=1e-6) if has_norm else nn.Identity()
@@ -289,9 +290,7 @@ class Attention(nn.Module):
         """Compute attention over all frames, or over valid ones if `attn_mask_enabled`; padding becomes zero."""
         q, k, v = (to(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for to in (self.to_q, self.to_k, self.to_v))
         q, k = self.apply_positions(self.q_norm(q), rotations), self.apply_positions(self.k_norm(k), rotations)
-        # broadcast over heads and queries, which fast kernels accept
-        keys = mask[:, None, None] if mask is not None and self.uses_mask else None
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=keys)
+        out = attention(q, k, v, mask if self.uses_mask else None)
         for layer in self.to_out:
             out = layer(out if out.ndim == 3 else out.transpose(1, 2).flatten(2))
         return mask_frames(out, mask)
