@@ -310,6 +310,17 @@ def test_programs_that_replace_functions_of_the_module(published: Published, loa
     assert calls[0] == "load_checkpoint" and "convert_char_to_pinyin" in calls[1:]
 
 
+def test_letters_are_read_in_the_form_that_the_vocabulary_has(loaded, tts: F5TTS) -> None:
+    symbols, composed, decomposed = tts.synthesizer.vocabulary.ids, "xin ch\u00e0o c\u1ee7a", "xin cha\u0300o cu\u0309a"
+    assert "\u1ee7" in symbols and "\u0309" not in symbols
+    ours = tts.infer(RECORDING, SAID, composed, seed=7)
+    path, text = utils_infer.preprocess_ref_audio_text(str(RECORDING), SAID)
+    torch.manual_seed(7)
+    spoken = utils_infer.infer_process(path, text, decomposed, *loaded, nfe_step=STEPS, progress=None)
+    for speech in (spoken, tts.infer(RECORDING, SAID, decomposed, seed=7)):
+        assert_speech(speech, ours, num_frames("xin ch__o c___a"))  # by bytes
+
+
 def test_text_of_a_reference_without_a_full_stop_is_taken_as_it_is(loaded) -> None:
     path, _ = utils_infer.preprocess_ref_audio_text(str(RECORDING), SAID)
     hops = soundfile.info(path).frames * RATE // 16_000 // HOP

@@ -138,14 +138,14 @@ class Synthesizer:
 
     def prepare(self, item: SynthesisInput) -> PreparedInput:
         """Split an input into chunks and build their requests; chunk i uses the input's seed + i."""
-        given = [item.text] if isinstance(item.text, str) else item.text
+        given = [self.vocabulary.compose(part) for part in ([item.text] if isinstance(item.text, str) else item.text)]
         text = " ".join(" ".join(given).split())
         self.check_text(text, "gen_text")
         self.check_text(item.reference.text, "ref_text")
         reference, reference_gain = item.reference, gain(item.reference.rms, self.cfg.infer.target_rms)
-        prompt = self.prompt_text(reference)
+        prompt = self.vocabulary.compose(self.prompt_text(reference))
         size = chunk_size(prompt, reference.seconds, item.speed)
-        texts = fit_chunks(split_text(text, size), size) if isinstance(item.text, str) else list(item.text)
+        texts = fit_chunks(split_text(text, size), size) if isinstance(item.text, str) else given
         mel = self.mel(reference_gain * reference.wave[None])[0]
         hops = len(mel) - self.edge_frames
         seconds = self.fixed_seconds(hops, texts)

@@ -207,6 +207,7 @@ def infer_process(
     """
     rate = model_obj.mel_spec.target_sample_rate
     audio = load_audio(ref_audio, rate)
+    ref_text, gen_text = map(SplitHere.of(model_obj.vocab_char_map).compose, (ref_text, gen_text))
     size = bytes_per_chunk(ref_text, len(audio) / rate, float(speed))
     chunks = fit_chunks(chunk_text(" ".join(gen_text.split()), size), size)
     show_info(f"{len(chunks)} chunk{'s' * (len(chunks) != 1)} of text")
@@ -316,8 +317,8 @@ class SplitHere(Vocabulary):
         return vocabulary
 
     def split(self, text: str | Sequence[str]) -> list[str]:
-        """Split a text into symbols."""
-        return list(convert_char_to_pinyin([text])[0]) if isinstance(text, str) else list(text)
+        """Split a text into symbols, its letters in the form that the vocabulary has."""
+        return list(convert_char_to_pinyin([self.compose(text)])[0]) if isinstance(text, str) else list(text)
 
 
 def decoder(vocoder: Any) -> Callable[[Tensor, Tensor], list[Tensor]]:
