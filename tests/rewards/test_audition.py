@@ -135,6 +135,7 @@ def test_the_report_says_what_each_reward_lowers_and_raises():
     assert lines[0] == "| audio | ear.acc | voice.sim | all | ranked correctly |"
     assert lines[4].startswith("| noise | 0.367 (67%) | 0.800 (0%) | ")
     assert "ear.acc: lowers noise; raises nothing; from recording to copy -0.033 ± 0.047; 500.0 ms a clip" in lines
+    assert "ear.acc: the recording scores above copy 33%, noise 67%" in lines
     assert "voice.sim: lowers nothing; raises noise; from recording to copy -0.100 ± 0.000; 2.0 ms a clip" in lines
 
 
@@ -145,11 +146,11 @@ def test_the_embedded_rewards_order_everything_as_a_person_would(tmp_path):
     done = subprocess.run([*command, "audition.clips=12"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     verdicts = dict(re.findall(r"^\| ([a-z ]+) \|.*\| (yes|no|) \|$", done.stdout, re.MULTILINE))
-    assert verdicts.pop("copy") == "" and len(verdicts) == 9
+    assert verdicts.pop("copy") == "" and len(verdicts) == 11
     assert set(verdicts.values()) == {"yes"}, done.stdout
     assert (tmp_path / "audition.md").read_text() in done.stdout
     assert (tmp_path / "audition.png").read_bytes().startswith(b"\x89PNG")
-    assert len(list(tmp_path.glob("*.wav"))) == 10
+    assert len(list(tmp_path.glob("*.wav"))) == 12
 
 
 def test_a_reward_that_knows_digits_alone_refuses_other_texts(tmp_path):

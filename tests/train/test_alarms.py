@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from f5_tts.train.alarms import ALARMS, AlarmFn, AlarmMonitor, Row, reward_hacked
+from f5_tts.train.alarms import ALARMS, AlarmFn, AlarmMonitor, Row, less_natural, reward_hacked
 from f5_tts.train.metrics_log import metric_rows
 
 RECORDED = Path(__file__).parent
@@ -20,6 +20,7 @@ BAD = {
     "reward_too_large": "rl.rewards.mode=rank_shaping",
     "no_spread": "raise rl.mini_repeat_count",
     "reward_hacked": "raise rl.kl_weight",
+    "less_natural": "give the reward f0_spread a weight",
 }  # alarm -> config key that its message names
 
 
@@ -36,7 +37,8 @@ def healthy(update: int) -> dict[str, float]:
         "reward/max": 0.9,
     }
     row |= {} if update % 2 else {"ratio/initial_max_dev": 0.0}
-    return row | ({} if update % 10 else {"judge/wer": 0.4 - 0.001 * update})
+    judged = {"judge/wer": 0.4 - 0.001 * update, "eval/f0_spread": 2.5 - 0.005 * update, "eval/mos": 3.0}
+    return row | ({} if update % 10 else judged)
 
 
 def made(name: str, update: int) -> dict[str, float]:
@@ -56,6 +58,8 @@ def made(name: str, update: int) -> dict[str, float]:
         row["frac_reward_zero_std"] = 1.0
     elif name == "reward_hacked" and "judge/wer" in row:
         row["judge/wer"] = 0.45 + 0.008 * late
+    elif name == "less_natural" and "judge/wer" in row:
+        row["eval/f0_spread"] = 1.8
     return row
 
 
@@ -133,6 +137,26 @@ def test_a_resumed_run_rings_as_the_whole_one():
     watch = AlarmMonitor(ALARMS, rows[:45])
     later = [{name.removeprefix("health/alarm_") for name in watch(row)[0]} for row in rows[45:]]
     assert later == whole[45:] and {"sigma_collapsed"} in later
+
+
+# --- less_natural ---
+
+
+@pytest.mark.parametrize(
+    ("errors", "metric", "values", "rings_at"),
+    [
+        ([0.4, 0.3, 0.3, 0.3], "eval/f0_spread", [2.0, 1.4, 1.4, 1.4], 2),  # three quarters of 2.0 are 1.5
+        ([0.4, 0.3, 0.3, 0.3], "eval/f0_spread", [2.0, 1.4, 1.6, 1.4], None),  # never two in a row
+        ([0.4, 0.4, 0.4, 0.4], "eval/f0_spread", [2.0, 1.0, 1.0, 1.0], None),  # not more intelligible
+        ([0.4, 0.3, 0.3, 0.3], "eval/mos", [3.0, 2.9, 2.75, 2.7], 3),
+        ([0.4, 0.3, 0.3, 0.3], "eval/mos", [math.nan] * 4, None),
+    ],
+)
+def test_fewer_errors_in_speech_that_gets_less_natural_are_an_alarm(errors, metric, values, rings_at):
+    rows = [{"judge/wer": wer, metric: value} for wer, value in zip(errors, values, strict=True)]
+    ringing, output = rung(rows, {"less_natural": less_natural})
+    assert next((index for index, found in enumerate(ringing) if found), None) == rings_at
+    assert all(f", and {metric} fell from" in line for line in output)
 
 
 # --- reward_hacked ---

@@ -203,7 +203,8 @@ def report(result: Audition, weights: Mapping[str, float]) -> str:
         cells = [cell(scores[variant], scores[RESYNTHESIS]) for scores in columns.values()]
         lines.append([variant, *cells, ranking_verdict(variant, columns["all"][variant] - columns["all"][RESYNTHESIS])])
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return "\n".join([table, "", *(summary(name, columns[name], result.seconds) for name in weights)])
+    lines_by_reward = [(summary(name, columns[name], result.seconds), rank(name, columns[name])) for name in weights]
+    return "\n".join([table, "", *(line for pair in lines_by_reward for line in pair)])
 
 
 def cell(scores: Tensor, copies: Tensor) -> str:
@@ -237,6 +238,14 @@ def summary(name: str, scores: Mapping[str, Tensor], seconds: Mapping[str, float
         "to "
         f"copy {change.nanmean():+.3f} ± {np.nanstd(change):.3f}; {milliseconds:.1f} ms a clip"
     )
+
+
+def rank(name: str, scores: Mapping[str, Tensor]) -> str:
+    """Say of how many clips the recording scores above each variant: all of them where a reward hears as a person."""
+    shares = {
+        variant: (scores[RECORDING] > score).float().mean() for variant, score in scores.items() if variant != RECORDING
+    }
+    return f"{name}: the recording scores above {', '.join(f'{v} {share:.0%}' for v, share in shares.items())}"
 
 
 def main(argv: list[str]) -> bool:

@@ -20,12 +20,14 @@ MAX_KL_GROWTH = 10.0  # growth factor within WINDOW updates
 MIN_KL = 0.02  # growth from a KL below it is ignored, since KL starts at 0
 MAX_WER_RISE = 0.05  # rise of the judge's error rate; a few dozen clips mostly vary by less at random
 MAX_SIMILARITY_FALL = 0.05  # fall of eval/sim, likewise
+MIN_F0_SHARE = 0.75  # share of the first validation's F0 spread; a validation of a few dozen clips varies by a tenth
+MAX_MOS_FALL = 0.2  # fall of eval/mos since the first validation, points of 1 to 5
 MAX_REWARD = 1e18  # the square of larger ones, summed over an update, may pass the end of single precision, 3.4e38
 SPREAD_ADVICE = (
     "raise rl.mini_repeat_count, or what makes samples differ (rl.temperature, flow_grpo: rl.sde.a), or add a reward "
     "that distinguishes them"
 )
-SIMILARITY, ERROR_RATE = "eval/sim", "/wer"  # kept metrics of a validation: a name, and the end of other names
+KEPT, ERROR_RATE = ("eval/sim", "eval/f0_spread", "eval/mos"), "/wer"  # metrics of a validation: names, end of others
 ELSEWHERE = ("asr/", "forgot/")  # beginnings of the names of error rates that are not on the items of dev
 VALIDATIONS = 2  # number of last validations that must all be worse than an earlier one
 
@@ -36,7 +38,7 @@ class History:
 
     start: list[Row] = field(default_factory=list)  # the first WINDOW updates of the run
     recent: deque[Row] = field(default_factory=lambda: deque(maxlen=HISTORY_LENGTH))  # the last HISTORY updates
-    validated: list[Row] = field(default_factory=list)  # error rates, similarity and the mean of `reward/mean` over
+    validated: list[Row] = field(default_factory=list)  # error rates, KEPT and the mean of `reward/mean` over
     # the last HISTORY_LENGTH updates (NaN before the first one), by validation
 
     def add(self, row: Row) -> None:
@@ -50,8 +52,8 @@ class History:
 
 
 def is_validated(name: str) -> bool:
-    """Check whether a metric is the similarity or an error rate of a validation, of whichever recognizer."""
-    return name == SIMILARITY or (name.endswith(ERROR_RATE) and not name.startswith(ELSEWHERE))
+    """Check whether a metric is similarity, naturalness or an error rate of a validation, of whichever recognizer."""
+    return name in KEPT or (name.endswith(ERROR_RATE) and not name.startswith(ELSEWHERE))
 
 
 AlarmFn = Callable[[History], str | None]  # returns what was found and what to do, or None
@@ -164,6 +166,36 @@ def reward_hacked(history: History, judge: str = "judge/wer") -> str | None:
     return None
 
 
+def less_natural(history: History, judge: str = "judge/wer") -> str | None:
+    """Check whether speech got more intelligible and less natural since the first validation: monotone, for example.
+
+    In each of the last VALIDATIONS ones the error rate is lower than in the first one, and F0 spread below MIN_F0_SHARE
+    of it, or MOS more than MAX_MOS_FALL below it (arXiv 2509.18531).
+    """
+    rows = [row for row in history.validated if values([row], judge)]
+    if len(rows) <= VALIDATIONS:
+        return None
+    first, last = rows[0], rows[-VALIDATIONS:]
+
+    def fell(metric: str, limit: float) -> bool:
+        return all(mean_of([row], metric) < limit for row in last)
+
+    def change(metric: str) -> str:
+        return f"{metric} fell from {mean_of([first], metric):.3g} to {mean_of(last[-1:], metric):.3g}"
+
+    limits = {
+        "eval/f0_spread": MIN_F0_SHARE * mean_of([first], "eval/f0_spread"),
+        "eval/mos": mean_of([first], "eval/mos") - MAX_MOS_FALL,
+    }
+    fallen = [metric for metric, limit in limits.items() if fell(metric, limit)]
+    if not fallen or not fell(judge, mean_of([first], judge)):
+        return None
+    return (
+        f"{change(judge)}, and {change(fallen[0])}: listen to the clips; take an earlier checkpoint, raise "
+        "rl.kl_weight, or give the reward f0_spread a weight"
+    )
+
+
 ALARMS: dict[str, AlarmFn] = {
     "sigma_collapsed": sigma_collapsed,
     "ratio_out_of_range": ratio_out_of_range,
@@ -171,6 +203,7 @@ ALARMS: dict[str, AlarmFn] = {
     "reward_too_large": reward_too_large,
     "no_spread": no_spread,
     "reward_hacked": reward_hacked,
+    "less_natural": less_natural,
 }
 
 

@@ -12,6 +12,7 @@ import torch
 from f5_tts.config.schema import ConfigError, ModelConfig, RLConfig, RLTrainConfig, group_size
 from f5_tts.data.tokenizer import Vocabulary
 from f5_tts.eval.judges import describe_rewarded
+from f5_tts.eval.results import metric_prefix
 from f5_tts.model.build import build_model, build_vocoder
 from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import Checkpoint, load_weights, match_weights, read_checkpoint
@@ -25,7 +26,7 @@ from f5_tts.rl.algorithms import find_algorithm
 from f5_tts.rl.kernel import trainable_steps
 from f5_tts.rl.rollout import rollout_grid
 from f5_tts.rl.scoring import RewardScorer
-from f5_tts.train.alarms import ALARMS, MAX_KL, AlarmFn, kl_out_of_range, reward_hacked
+from f5_tts.train.alarms import ALARMS, MAX_KL, AlarmFn, kl_out_of_range, less_natural, reward_hacked
 from f5_tts.train.validation import Best, selecting_metric
 
 
@@ -138,8 +139,8 @@ def selecting_judge(cfg: RLTrainConfig) -> str | None:
 def build_alarms(cfg: RLTrainConfig) -> dict[str, AlarmFn]:
     """Select the alarms that apply to this run.
 
-    no_spread does where samples of a group are compared, reward_hacked where a judge is no reward. The KL to a
-    reference of another guidance has no limit.
+    no_spread does where samples of a group are compared, reward_hacked where a judge is no reward. less_natural reads
+    the first recognizer where all are rewards. The KL to a reference of another guidance has no limit.
     """
     rl, judge = cfg.rl, selecting_judge(cfg)
     compares = group_size(rl) > 1 and not find_algorithm(rl.algorithm).uses_reward_gradients
@@ -148,6 +149,7 @@ def build_alarms(cfg: RLTrainConfig) -> dict[str, AlarmFn]:
     settings = {
         "kl_out_of_range": partial(kl_out_of_range, limit=kl_limit),
         "reward_hacked": partial(reward_hacked, judge=judge or ""),
+        "less_natural": partial(less_natural, judge=judge or f"{metric_prefix(cfg.eval.recognisers[0].name)}/wer"),
     }
     return {name: settings.get(name, alarm) for name, alarm in ALARMS.items() if applies.get(name, True)}
 

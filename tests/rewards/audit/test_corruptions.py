@@ -2,18 +2,23 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.rewards.test_measures import RATE as VOICE_RATE
+from tests.rewards.test_measures import voice
 from torch import Tensor
 
 from f5_tts.rewards.audit.corruptions import (
     CORRUPTIONS,
+    clicks,
     clipping,
     dropped_word,
     long_pause,
+    monotone,
     noise,
     repeated_word,
     silence,
     word_edges,
 )
+from f5_tts.rewards.measures import f0_spread, f0_track
 from f5_tts.types import RewardInput
 
 RATE = 1_000
@@ -58,6 +63,21 @@ def test_a_pause_of_a_second_comes_between_words(item):
     place, _ = word_edges(item, 1)
     assert torch.equal(torch.cat([paused[:place], paused[place + RATE :]]), item.audio)
     assert paused[place : place + RATE].abs().max() < 0.01
+
+
+def test_twenty_clicks_a_second_are_single_samples_at_the_peak(item):
+    changed = clicks(item).audio != item.audio
+    assert 20 <= changed.sum() <= 26  # of 1.3 s; places that are at the peak already do not change
+    assert clicks(item).audio[changed].unique().tolist() == pytest.approx([0.3])
+
+
+def test_monotone_speech_has_the_median_f0_and_the_level_of_the_clip():
+    """Use a voice of eight harmonics that swings by four semitones around 150 Hz."""
+    audio = voice(4.0)
+    flat = monotone(RewardInput(audio=audio, sample_rate=VOICE_RATE, text="one")).audio
+    assert f0_spread(audio, VOICE_RATE) > 3 and f0_spread(flat, VOICE_RATE) < 0.1
+    assert f0_track(flat, VOICE_RATE).median() == pytest.approx(150, rel=0.03)
+    assert flat.square().mean() == pytest.approx(audio.square().mean().item(), rel=1e-3)
 
 
 def test_noise_is_five_decibels_below_the_speech(item):

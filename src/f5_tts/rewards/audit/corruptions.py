@@ -8,14 +8,18 @@ from dataclasses import replace
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from f5_tts.rewards.asr.error_rate import tokens
 from f5_tts.rewards.asr.normal_form import language_of
+from f5_tts.rewards.measures import f0_track
 from f5_tts.types import RewardInput
 
 NOISE_DB = -5.0  # power of the white noise relative to the speech
 OVERDRIVE = 10.0  # peak before clipping, relative to full scale
 PAUSE_S = 1.0
+CLICKS_PER_S = 20
+TYPICAL_F0 = 150.0  # Hz
 NOISE_FLOOR = 1e-3  # RMS of an inserted pause: background noise rather than digital silence
 SEARCH_RADIUS = 0.25  # search range around an estimated word boundary, as a share of the word's length
 WINDOW_S = 0.02
@@ -53,6 +57,29 @@ def long_pause(item: RewardInput) -> RewardInput:
     return replace(item, audio=torch.cat([item.audio[:position], pause, item.audio[position:]]))
 
 
+def clicks(item: RewardInput) -> RewardInput:
+    """Set single samples to the peak of the clip, CLICKS_PER_S a second, at random places from a fixed seed."""
+    number = max(1, round(CLICKS_PER_S * len(item.audio) / item.sample_rate))
+    places = torch.randint(len(item.audio), (number,), generator=torch.Generator().manual_seed(2))
+    return replace(item, audio=item.audio.index_fill(0, places, item.audio.abs().max().item()))
+
+
+def monotone(item: RewardInput) -> RewardInput:
+    """Give every voiced sound the same F0, the clip's median: the phases of a spectrogram with its period as hop are 0.
+
+    Where no F0 is found it is TYPICAL_F0.
+    """
+    track = f0_track(item.audio, item.sample_rate)
+    hop = round(item.sample_rate / (track.median().item() if len(track) else TYPICAL_F0))
+    size, window = 4 * hop, torch.hann_window(4 * hop)
+    padded = F.pad(item.audio, (0, size))
+    magnitudes = torch.stft(padded, size, hop, window=window, pad_mode="constant", return_complex=True).abs()
+    centered = magnitudes * (1 - 2 * (torch.arange(len(magnitudes)) % 2))[:, None]  # the pulse in the middle of a frame
+    wave = torch.istft(centered.to(torch.complex64), size, hop, window=window, length=len(item.audio))
+    level = (item.audio.square().mean() / wave.square().mean().clamp(min=1e-12)).sqrt()
+    return replace(item, audio=level * wave)
+
+
 def silence(item: RewardInput) -> RewardInput:
     """Replace the clip with zeros."""
     return replace(item, audio=torch.zeros_like(item.audio))
@@ -64,6 +91,8 @@ CORRUPTIONS: dict[str, Corruption] = {
     "noise": noise,
     "clipping": clipping,
     "long pause": long_pause,
+    "clicks": clicks,
+    "monotone": monotone,
     "silence": silence,
 }
 
