@@ -118,6 +118,13 @@ def test_a_list_may_name_recordings_of_the_home_folder(tmp_path, monkeypatch):
     assert entry.audio == str(tmp_path / "home" / "a.wav")
 
 
+@pytest.mark.parametrize(("name", "looked_for"), [("wavs\\a.wav", "wavs\\a.wav"), ("b.wav", "wavs/b.wav")])
+def test_a_missing_recording_is_looked_for_in_wavs_if_its_name_has_no_folder(name: str, looked_for: str, tmp_path):
+    write(tmp_path / "wavs/a.wav", "")
+    _, (entry,) = read_entries(write(tmp_path / "list.csv", "audio_file|text", f"{name}|one"))
+    assert entry.audio == str(tmp_path.resolve() / looked_for)  # so that the hint at backslashes finds wavs/a.wav
+
+
 def test_jsonl_keeps_all_other_keys(tmp_path):
     messages = [
         {"audio": "a.wav", "text": "eins", "language": "de", "mood": 3},

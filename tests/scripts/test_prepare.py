@@ -46,6 +46,7 @@ def test_a_list_becomes_the_layout_with_its_columns_and_the_time_of_the_audio(tm
     console = capsys.readouterr().out
     assert "read as jsonl: 2 entries" in console and "2 rows; the audio stays where it is" in console
     assert "train with datasets.name=mine model.tokenizer=custom" in console
+    assert f"\n  cd {tmp_path.resolve()}  #" in console  # where training finds data/
 
 
 @pytest.mark.parametrize("options", [[], ["--copy"]])
@@ -54,6 +55,7 @@ def test_a_folder_is_prepared_and_checked_by_relative_paths(options, tmp_path, m
     write(tmp_path / "my_recordings" / "anna" / "a.txt", "one")
     monkeypatch.chdir(tmp_path)
     assert main(["my_recordings", "data/x_custom", "--workers", "1", *options])
+    assert "\n  cd " not in capsys.readouterr().out
     (row,) = read_rows(Path("data/x_custom"))
     assert (row.text, row.speaker, row.duration) == ("one", "anna", 0.5)
     assert check_dataset.main(["data/x_custom", "--workers", "1"])

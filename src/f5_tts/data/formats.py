@@ -166,7 +166,7 @@ def find_recording(name: str, folder: Path) -> Path:
     names = [path] if has_ending or not path else [f"{path}.wav", f"{path}.flac", f"{path}.mp3", path]
     candidates = [folder / place / file for place in ("", "wavs", "clips") for file in names]
     there = (candidate for candidate in candidates if exists(candidate))
-    in_wavs = Path(path).name == path and (folder / "wavs").is_dir()
+    in_wavs = not {"/", "\\"} & set(path) and (folder / "wavs").is_dir()
     return next(there, folder / "wavs" / names[0] if in_wavs else folder / path)
 
 

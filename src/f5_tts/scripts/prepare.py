@@ -329,14 +329,17 @@ def new_symbols(folder: Path, base: Vocabulary) -> list[str]:
 
 def next_steps(folder: Path, tokenizer: str, example: Entry) -> Iterator[str]:
     """Yield console lines: how the data set is selected, and commands that check, train, evaluate and speak with it."""
-    name = folder.resolve().name.removesuffix(f"_{tokenizer}")
-    is_found = folder.resolve().parent.name == "data" and name != folder.resolve().name
+    folder = folder.resolve()
+    name, root = folder.name.removesuffix(f"_{tokenizer}"), folder.parent.parent
+    is_found = folder.parent.name == "data" and name != folder.name
     if not is_found:
         yield f"training looks for data/NAME_{tokenizer}: move the folder there, and NAME below is its name"
     chosen = f"datasets.name={shlex.quote(name if is_found else 'NAME')} model.tokenizer={tokenizer}"
     run = f"ckpts/{shlex.quote(name if is_found else 'NAME')}"
     voice = f"-r {shlex.quote(example.audio)} -s {shlex.quote(example.text)} -t {shlex.quote(example.text)}"
     yield f"train with {chosen}; for example with the model {MODEL} (-cn or -m chooses another):"
+    if is_found and root != Path.cwd():
+        yield f"  cd {shlex.quote(str(root))}  # training looks for data/ where it is started"
     yield f"  python -m f5_tts.scripts.check_dataset {shlex.quote(str(folder))}"
     yield f"  python -m f5_tts.train.train -cn {MODEL} {chosen} ckpts.save_dir={run}"
     evaluated = f"eval.ckpt={run}/model_last.pt eval.items_dir={shlex.quote(str(folder))} eval.out={run}/eval"
