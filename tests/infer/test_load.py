@@ -12,6 +12,7 @@ from f5_tts.config.load import compose_synthesis_config
 from f5_tts.config.schema import SynthesisConfig
 from f5_tts.data.tokenizer import Vocabulary
 from f5_tts.infer.load import find_checkpoint, find_vocabulary, load_synthesizer
+from f5_tts.infer.sample import Request
 from f5_tts.model.build import build_model, find_device
 from f5_tts.model.checkpoint import read_checkpoint, write_checkpoint
 
@@ -41,6 +42,23 @@ def test_a_checkpoint_with_a_gaussian_head_speaks_without_being_told(checkpoint:
     speaker = load_synthesizer(tiny(), str(checkpoint), device="cpu")
     assert speaker.model.is_gaussian and not speaker.model.training
     assert speaker.vocabulary.symbols == tuple(LETTERS)
+
+
+def test_bfloat16_speaks_nearly_the_same_from_half_the_memory(capsys):
+    """Speak with the shipped model; a log-mel is -11.5 where it is silent, so its spread is what counts."""
+    settings = ("infer.nfe_step=4", "infer.epss=false")
+    configs = [
+        compose_synthesis_config("F5TTS_Mini", [*settings, f"infer.precision={name}"]) for name in ("no", "bf16")
+    ]
+    speakers = [load_synthesizer(cfg, str(BASE), device="cpu") for cfg in configs]
+    sizes = [sum(weight.nbytes for weight in speaker.model.parameters()) for speaker in speakers]
+    assert sizes[1] * 2 == sizes[0]
+    torch.manual_seed(0)
+    request = Request(prompt_mel=torch.randn(40, 100), text="one two three", frames=60, seed=0)
+    mels = [speaker.generate_mels([request])[0] for speaker in speakers]
+    assert mels[1].dtype == torch.float32
+    assert 0 < (mels[0] - mels[1]).std() < 0.03 * mels[0].std()
+    assert capsys.readouterr().out == ""
 
 
 def test_a_model_that_was_trained_on_padding_speaks_without_it(checkpoint: Path):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 
@@ -7,13 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from f5_tts.config.schema import RLConfig
+from f5_tts.config.schema import ConfigError, RLConfig
 from f5_tts.model.cfm import CFM, padding_mask
 from f5_tts.model.flow import solve, time_grid
 from f5_tts.model.heads import Velocity
+from f5_tts.rl.draft import draw_last_steps
 from f5_tts.rl.kernel import build_kernel, sample_trained_steps
 from f5_tts.rl.policy_gradient import Models, grpo_loss
-from f5_tts.rl.rollout import cut_prompts, draw_group, draw_rollout, rollout_grid
+from f5_tts.rl.rollout import cut_prompts, draw_finished, draw_group, draw_rollout, rollout_grid
 from f5_tts.types import ExperienceBatch, Rollout, SpeechBatch
 
 EARLY = ("window.t_range=[0.0,0.5]", "window.schedule=fixed")  # the window begins at the first step
@@ -280,3 +282,39 @@ def test_every_trained_step_of_every_pass_is_recorded(rl, policy, batch):
         assert torch.equal(rollout.times, grid[trained])
         assert rollout.states.shape == rollout.actions.shape == (2, 4, 12, 6)
         assert rollout.means.shape == rollout.stds.shape == (2, 4, 12, 6)
+
+
+# --- precision ---
+
+
+def precisions_of(policy: CFM, draw: Callable[[], object]) -> list[torch.dtype]:
+    """Draw, and return the type of the output layer's result at each evaluation of the policy."""
+    seen: list[torch.dtype] = []
+    hook = policy.transformer.proj_out.register_forward_hook(lambda layer, inputs, output: seen.append(output.dtype))
+    draw()
+    hook.remove()
+    return seen
+
+
+def test_finished_samples_are_drawn_in_bfloat16_and_come_in_single_precision_near_the_others(rl, policy, batch):
+    config = rl("algorithm=nft", "shared_noise=false", "mini_repeat_count=2", "steps=4")
+    samples = []
+    for precision in (None, "bf16"):
+        torch.manual_seed(0)
+        changed = replace(config, rollout_precision=precision)
+        seen = precisions_of(policy, lambda rl=changed: samples.extend(draw_finished(policy, batch, rl)))
+        assert set(seen) == {torch.bfloat16 if precision else torch.float32}
+    exact, rounded = (rollout.mel for rollout in samples)
+    assert rounded.dtype == torch.float32
+    assert 0 < (exact - rounded).norm() < 0.02 * exact.norm()
+
+
+def test_steps_of_draft_that_a_gradient_goes_through_are_drawn_as_they_are_learned(rl, policy, batch):
+    config = rl("algorithm=draft", "steps=4", "draft.last_steps=2", "mini_repeat_count=1", "rollout_precision=bf16")
+    seen = precisions_of(policy, lambda: list(draw_last_steps(policy, batch, config)))
+    assert seen == [torch.bfloat16] * 2 + [torch.float32] * 2
+
+
+def test_densities_are_not_compared_between_precisions(rl):
+    with pytest.raises(ConfigError, match=r"rl.rollout_precision=bf16 does not go with rl.algorithm=flow_grpo, which"):
+        rl("algorithm=flow_grpo", "rollout_precision=bf16")

@@ -13,10 +13,11 @@ from torch import nn
 from torch.optim import AdamW, Optimizer
 
 from f5_tts.config.load import compose_config
-from f5_tts.config.schema import OptimConfig, TrainConfig
+from f5_tts.config.schema import OptimConfig, RLTrainConfig, TrainConfig
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.cfm import CFM
-from f5_tts.train.accelerator import build_accelerator, precision, prepare_model
+from f5_tts.model.precision import bf16_unit
+from f5_tts.train.accelerator import build_accelerator, log_on_main, precision, prepare_model
 from f5_tts.train.optimizer import choose_optimizer
 
 CPU = torch.device("cpu")
@@ -46,19 +47,51 @@ def new_process() -> Iterator[None]:
 @pytest.mark.parametrize(
     ("asked", "variable", "found"),
     [
-        ("auto", None, "no"),
-        ("auto", "", "no"),
-        ("auto", "bf16", "bf16"),
+        ("launcher", None, "no"),
+        ("launcher", "", "no"),
+        ("launcher", "bf16", "bf16"),
         ("auto", "FP16", "fp16"),
+        ("auto", "no", "no"),
         ("no", "bf16", "no"),
         ("fp16", None, "fp16"),
     ],
 )
-def test_precision_is_the_configs_and_auto_that_of_the_environment(optim, monkeypatch, asked, variable, found):
+def test_precision_is_the_configs_or_that_of_the_environment(optim, monkeypatch, asked, variable, found):
     monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
     if variable is not None:
         monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", variable)
     assert precision(replace(optim, mixed_precision=asked)) == found
+
+
+@pytest.mark.parametrize(
+    ("units", "chosen", "said"),
+    [
+        ((), "no", "single precision, on a cpu without one of AMX, AVX-512 BF16"),
+        (("_is_avx512_bf16_supported",), "bf16", "bf16, by AVX-512 BF16"),
+        (("_is_amx_tile_supported", "_is_avx512_bf16_supported"), "bf16", "bf16, by AMX"),
+    ],
+)
+def test_auto_looks_at_the_processor_and_says_what_it_takes(optim, monkeypatch, capsys, units, chosen: str, said: str):
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
+    monkeypatch.setattr("f5_tts.train.accelerator.default_device", lambda: CPU)
+    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda name=name: name in units, raising=False)
+    for variable, seen in ((None, [f"optim.mixed_precision=auto: {said}"]), ("1", [])):  # rank 1 says nothing
+        if variable is not None:
+            monkeypatch.setenv("RANK", variable)
+        assert precision(replace(optim, mixed_precision="auto"), log_on_main) == chosen
+        assert capsys.readouterr().out.splitlines() == seen
+
+
+@pytest.mark.parametrize("kind", ["mps", "xpu"])
+def test_other_devices_compute_in_single_precision(kind: str):
+    assert bf16_unit(torch.device(kind)) is None
+
+
+def test_configs_with_published_results_name_their_precision():
+    configs = [compose_config("F5TTS_Mini", [], TrainConfig)]
+    configs += [compose_config(f"F5TTS_Mini_{name}", [], RLTrainConfig) for name in ("RL", "Draft")]
+    assert [cfg.optim.mixed_precision for cfg in configs] == ["no"] * 3
 
 
 def test_a_precision_that_is_none_is_refused_with_its_variable_and_those_that_are(optim, monkeypatch):

@@ -26,6 +26,7 @@ from f5_tts.train.build_rl import (
     check_window,
     describe_rollouts,
     resolve_algorithm,
+    resolve_rollout_precision,
 )
 
 
@@ -157,3 +158,16 @@ def test_another_checkpoint_is_the_reference_also_beside_adapters_that_have_lear
         for parameter in policy.parameters():
             parameter.add_(0.1 if parameter.requires_grad else 0.0)
     assert torch.equal(mean(reference), mean(model(1)))
+
+
+@pytest.mark.parametrize(("unit", "chosen"), [("AMX", "bf16"), (None, None)])
+def test_samples_are_drawn_in_bfloat16_where_a_unit_computes_in_it_and_as_they_are_learned_elsewhere(
+    monkeypatch, unit: str | None, chosen: str | None
+):
+    monkeypatch.setattr("f5_tts.model.precision.bf16_unit", lambda device: unit)
+    lines: list[str] = []
+    assert resolve_rollout_precision("auto", torch.device("cpu"), lines.append) == chosen
+    assert len(lines) == 1 and lines[0].startswith("rl.rollout_precision=auto: ")
+    assert resolve_rollout_precision("bf16", torch.device("cpu"), lines.append) == "bf16"
+    assert resolve_rollout_precision(None, torch.device("cpu"), lines.append) is None
+    assert len(lines) == 1

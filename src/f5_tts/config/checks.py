@@ -22,6 +22,7 @@ from f5_tts.config.schema import (
     group_size,
 )
 from f5_tts.files import HUB
+from f5_tts.plugins import is_module_attribute
 
 MAX_INT = 2**63  # what libraries keep in 64 bits, among them seeds, to which updates and items are added
 
@@ -263,6 +264,12 @@ def check_algorithm(rl: RLConfig) -> None:
         rl.algorithm != "f5r" or rl.updates_per_rollout == 1,
         f"rl.updates_per_rollout={rl.updates_per_rollout} does not go with rl.algorithm=f5r, which differentiates "
         "through the sampling itself; set it to 1",
+    )
+    require(
+        rl.rollout_precision is None or rl.algorithm in ("nft", "draft") or is_module_attribute(rl.algorithm),
+        f"rl.rollout_precision={rl.rollout_precision} does not go with rl.algorithm={rl.algorithm}, which compares the "
+        "densities of drawing and learning: both need the same precision, optim.mixed_precision; set it to null, or "
+        "take nft or draft",
     )
     check_draft(rl)
 

@@ -207,7 +207,7 @@ class OptimConfig:
     max_grad_norm: Positive
     max_skips: Natural
     bnb_optimizer: bool
-    mixed_precision: Annotated[str, one_of("auto", "no", "fp16", "bf16")]
+    mixed_precision: Annotated[str, one_of("launcher", "auto", "no", "fp16", "bf16")]
     tf32: bool
     shard: bool
     seed: Natural
@@ -281,6 +281,7 @@ class InferConfig:
     fix_duration: Minutes | None
     trim: Annotated[str, one_of("upstream", "ours")]
     batch_size: Count
+    precision: Annotated[str, one_of("no", "bf16", "auto")]
     seed: Seed | None
 
 
@@ -376,6 +377,7 @@ class RLConfig:
     mini_repeat_count: Count
     updates_per_rollout: Count
     steps: Count
+    rollout_precision: Annotated[str, one_of("bf16", "auto")] | None
     cfg_strength: NonNegative
     cfg_grad_uncond: bool
     sway_sampling_coef: Sway | None

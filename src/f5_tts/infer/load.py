@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from f5_tts.config.schema import ModelConfig, SynthesisConfig
 from f5_tts.data.tokenizer import EMILIA_VOCAB, TOKENIZERS, Vocabulary, byte_vocabulary, read_vocabulary
 from f5_tts.download.hub import find_file
 from f5_tts.infer.synthesizer import Synthesizer
 from f5_tts.model.build import build_model, build_vocoder, find_device
 from f5_tts.model.checkpoint import Checkpoint, ModelSpec, check_spec, load_weights, read_checkpoint
+from f5_tts.model.precision import choose_precision
 
 PUBLISHED = {
     "F5TTS_v1_Base": "hf://SWivid/F5-TTS/F5TTS_v1_Base/model_1250000.safetensors",
@@ -41,7 +44,9 @@ def load_synthesizer(
     check_spec(checkpoint, ModelSpec.of(cfg.model, vocabulary))
     model = build_model(inference_config(cfg.model, checkpoint), vocabulary)
     load_weights(model, checkpoint)
-    return Synthesizer(model.to(target_device).eval(), vocabulary, vocoder, cfg)
+    is_half = choose_precision(cfg.infer.precision, target_device, "infer.precision") == "bf16"
+    model = model.to(target_device, torch.bfloat16 if is_half else None)
+    return Synthesizer(model.eval(), vocabulary, vocoder, cfg)
 
 
 def choose_weights(checkpoint: Checkpoint, use_ema: bool | None) -> Checkpoint:

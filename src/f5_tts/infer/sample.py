@@ -103,9 +103,10 @@ def sample(
 
     def slope(x: Tensor, time: Tensor) -> Tensor:
         output = velocity(x, time)
+        mean = output.mean.to(x.dtype)
         if step_noise is None or output.ln_sigma is None:
-            return output.mean
-        return output.mean + output.ln_sigma.float().exp() * step_noise()
+            return mean
+        return mean + output.ln_sigma.float().exp() * step_noise()
 
     speech = solve(slope, noise, times, method)
     return torch.where(prompt_mask, cond, speech)

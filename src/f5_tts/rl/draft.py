@@ -24,7 +24,15 @@ from f5_tts.model.heads import VelocityModel
 from f5_tts.rl.gather import Ranks, gather_over_ranks
 from f5_tts.rl.metrics import reward_loss_metrics
 from f5_tts.rl.policy_gradient import Models, reference_distance, velocity_at
-from f5_tts.rl.rollout import cut_prompts, jitter_durations, pad_for_jitter, prompt_mask, rollout_grid, stack_steps
+from f5_tts.rl.rollout import (
+    cut_prompts,
+    drawing_model,
+    jitter_durations,
+    pad_for_jitter,
+    prompt_mask,
+    rollout_grid,
+    stack_steps,
+)
 from f5_tts.types import ExperienceBatch, LossOutput, Rollout, Scorer, SpeechBatch
 
 Step = Callable[[Tensor, int], Tensor]  # (state, index of a recorded step) -> state after it
@@ -64,12 +72,17 @@ def differentiated_grid(rl: RLConfig) -> tuple[Float[Tensor, " s"], int]:
 def solve_recorded(
     policy: VelocityModel, batch: SpeechBatch, times: Float[Tensor, " s"], num_recorded: int, rl: RLConfig
 ) -> Rollout:
-    """Solve from noise to speech along the mean velocity; record the states before the last `num_recorded` steps."""
+    """Solve from noise to speech along the mean velocity; record the states before the last `num_recorded` steps.
+
+    rl.rollout_precision is that of the steps before them.
+    """
     prompt, length = prompt_mask(batch), batch.mel.shape[1]
     cond = batch.mel.masked_fill(~prompt[..., None], 0.0)
-    field = velocity_field(policy, cond, batch.text, padding_mask(batch.lens, length), rl.cfg_strength)
-    states = [torch.randn_like(batch.mel)]
-    for time, next_time in pairwise(times):
+    inputs = cond, batch.text, padding_mask(batch.lens, length), rl.cfg_strength
+    fields = velocity_field(drawing_model(policy, rl), *inputs), velocity_field(policy, *inputs)
+    first_recorded, states = len(times) - 1 - num_recorded, [torch.randn_like(batch.mel)]
+    for step, (time, next_time) in enumerate(pairwise(times)):
+        field = fields[step >= first_recorded]
         states.append(states[-1] + (next_time - time) * field(states[-1], time).mean)
     no_steps = states[-1].new_zeros(0, *states[-1].shape)
     return Rollout(

@@ -20,6 +20,7 @@ from f5_tts.data.masking import prompt_lengths, span_mask
 from f5_tts.model.cfm import padding_mask, velocity_field
 from f5_tts.model.flow import solve, time_grid
 from f5_tts.model.heads import VelocityModel
+from f5_tts.model.precision import in_bf16
 from f5_tts.rl.gaussian import Gaussian
 from f5_tts.rl.kernel import build_kernel, sample_trained_steps
 from f5_tts.types import RewardBatch, Rollout, ScoreFn, SpeechBatch
@@ -52,6 +53,11 @@ def draw_group(
 def draw_finished(policy: VelocityModel, batch: SpeechBatch, rl: RLConfig) -> Iterator[Rollout]:
     """Draw a group as `draw_group` does without recording a step, for losses of finished samples."""
     return draw_group(policy, batch, rl, lambda times, rl: [])
+
+
+def drawing_model(policy: VelocityModel, rl: RLConfig) -> VelocityModel:
+    """Return the policy in the precision of steps that no gradient goes through."""
+    return in_bf16(policy) if rl.rollout_precision == "bf16" else policy
 
 
 def rollout_grid(rl: RLConfig) -> Float[Tensor, " s"]:
@@ -99,7 +105,7 @@ def solve_mean(
     """Solve to the last of `times` by Euler's method along the mean velocity, and return the state there."""
     cond = batch.mel.masked_fill(~prompt_mask(batch)[..., None], 0.0)
     mask = padding_mask(batch.lens, batch.mel.shape[1])
-    field = velocity_field(policy, cond, batch.text, mask, rl.cfg_strength)
+    field = velocity_field(drawing_model(policy, rl), cond, batch.text, mask, rl.cfg_strength)
     return solve(lambda x, t: field(x, t).mean, noise, times)
 
 
@@ -120,7 +126,8 @@ def draw_rollout(
     mask, target = padding_mask(batch.lens, length), span_mask(batch.prompt_lens, batch.lens, length)
     prompt = prompt_mask(batch)
     cond = batch.mel.masked_fill(~prompt[..., None], 0.0)
-    field, kernel = velocity_field(policy, cond, batch.text, mask, rl.cfg_strength), build_kernel(rl)
+    field = velocity_field(drawing_model(policy, rl), cond, batch.text, mask, rl.cfg_strength)
+    kernel = build_kernel(rl)
     x, states, actions = start, [], []
     distributions: list[Gaussian] = []
     for step, (time, next_time) in enumerate(pairwise(times)):

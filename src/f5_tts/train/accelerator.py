@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from accelerate import Accelerator
@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from f5_tts.config.schema import OptimConfig
 from f5_tts.model.build import default_device
 from f5_tts.model.cfm import CFM
+from f5_tts.model.precision import choose_precision
 
 PRECISIONS = ("no", "fp16", "bf16")
 PRECISION_ENV = "ACCELERATE_MIXED_PRECISION"
@@ -27,7 +28,7 @@ def build_accelerator(optim: OptimConfig) -> Accelerator:
     """
     check_launch(os.environ)
     torch.set_float32_matmul_precision("high" if optim.tf32 else "highest")
-    chosen_precision, on_cpu = precision(optim), default_device().type == "cpu"
+    chosen_precision, on_cpu = precision(optim, log_on_main), default_device().type == "cpu"
     accelerator = Accelerator(mixed_precision=chosen_precision, cpu=on_cpu)
     if optim.shard and accelerator.num_processes == 1:
         raise ValueError(
@@ -50,14 +51,24 @@ def check_launch(environment: Mapping[str, str]) -> None:
         )
 
 
-def precision(optim: OptimConfig) -> str:
-    """Choose the precision: no, fp16 or bf16; optim.mixed_precision=auto uses ACCELERATE_MIXED_PRECISION.
+def log_on_main(line: str) -> None:
+    """Print a line before there is an accelerator, on the main rank."""
+    if os.environ.get("RANK", "0") == "0":
+        print(line)
 
-    Raises ValueError where that variable has another value.
+
+def precision(optim: OptimConfig, log: Callable[[str], None] = lambda line: None) -> str:
+    """Choose the precision: no, fp16 or bf16.
+
+    optim.mixed_precision=launcher and auto use ACCELERATE_MIXED_PRECISION. Without that, launcher means no, and auto
+    what suits the processor. Raises ValueError where that variable has another value.
     """
-    if optim.mixed_precision != "auto":
+    requested = os.environ.get(PRECISION_ENV, "").lower()
+    if optim.mixed_precision not in ("launcher", "auto"):
         return optim.mixed_precision
-    requested = os.environ.get(PRECISION_ENV, "").lower() or "no"
+    if not requested:
+        own = "no" if optim.mixed_precision == "launcher" else "auto"
+        return choose_precision(own, default_device(), "optim.mixed_precision", log)
     if requested not in PRECISIONS:
         raise ValueError(
             f"{PRECISION_ENV}={requested} in the environment is not allowed; allowed: {' or '.join(PRECISIONS)}"

@@ -19,6 +19,7 @@ from f5_tts.model.checkpoint import Checkpoint, load_weights, match_weights, rea
 from f5_tts.model.fsdp import shard_like
 from f5_tts.model.grow import grow_to
 from f5_tts.model.lora import add_adapters, with_zero_adapters
+from f5_tts.model.precision import choose_precision
 from f5_tts.model.snapshot import Snapshot
 from f5_tts.rewards.registry import build_providers, full_name, rewarded
 from f5_tts.rl.advantage import GroupAdvantage, RunningBaseline
@@ -106,6 +107,16 @@ def resolve_algorithm(requested: str, checkpoint: Checkpoint, log: Callable[[str
     if algorithm.warning is not None:
         log(algorithm.warning)
     return requested
+
+
+def resolve_rollout_precision(
+    requested: str | None, device: torch.device, log: Callable[[str], None] = print
+) -> str | None:
+    """Resolve `rl.rollout_precision`: bf16, or None where samples are drawn in the precision of learning."""
+    if requested is None:
+        return None
+    chosen = choose_precision(requested, device, "rl.rollout_precision", log)
+    return None if chosen == "no" else chosen
 
 
 def check_window(rl: RLConfig) -> None:

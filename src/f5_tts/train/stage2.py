@@ -30,6 +30,7 @@ from f5_tts.train.build_rl import (
     check_window,
     describe_rollouts,
     resolve_algorithm,
+    resolve_rollout_precision,
 )
 from f5_tts.train.checkpoint_dir import CheckpointDir, initial_weights, origin_of
 from f5_tts.train.loop import register_grad_scaler
@@ -79,6 +80,7 @@ def build_stage2(cfg: RLTrainConfig, accelerator: Accelerator) -> Stage2:
     plan, vocabulary = build_plan(cfg, log), build_vocabulary(cfg)
     checkpoint = find_start(cfg, checkpoints, log)
     check_window(cfg.rl)
+    cfg.rl.rollout_precision = resolve_rollout_precision(cfg.rl.rollout_precision, accelerator.device, log)
     log(describe_rollouts(cfg, len(plan.frames(0)), world_size))
     total = count_updates(plan, cfg.optim, cfg.rl.updates_per_rollout, world_size)
     check_schedule(cfg.optim, total)
