@@ -56,9 +56,12 @@ def tensors(state: Any, path: str = "") -> dict[str, Any]:
     return {path: state}
 
 
-def assert_equal(found: Path, expected: Path, but_for: str | None = None) -> None:
-    """Assert that two checkpoints are equal bit for bit, except an entry that `expected` need not have."""
-    one, other = tensors({key: part for key, part in read(found).items() if key != but_for}), tensors(read(expected))
+def assert_equal(found: Path, expected: Path, but_for: Sequence[str] = ()) -> None:
+    """Assert that two checkpoints are equal bit for bit, except entries that `expected` need not have."""
+    one, other = (
+        tensors({key: part for key, part in read(found).items() if key not in but_for}),
+        tensors(read(expected)),
+    )
     assert one.keys() == other.keys()
     differing = [name for name, leaf in other.items() if not equal(one[name], leaf)]
     assert differing == []

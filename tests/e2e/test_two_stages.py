@@ -134,7 +134,7 @@ def test_a_validated_stage_1_makes_the_same_weights_and_keeps_its_best(stage_1, 
     watch += [f"eval.forgot={few_items / 'dev.jsonl'}"]
     assert train.main([*STAGE_1, SMALL_BATCHES, *tiny, *watch, f"ckpts.save_dir={tmp_path}"])
     kept, plain = read(tmp_path / "model_last.pt"), read(stage_1 / "model_last.pt")
-    assert kept.keys() == plain.keys() | {"best_state_dict"}
+    assert kept.keys() == plain.keys() | {"best_state_dict", "validation"}
     for name, value in plain["model_state_dict"].items():
         assert torch.equal(kept["model_state_dict"][name], value)
     assert read(tmp_path / "model_best.pt")["update"] == kept["best_state_dict"]["update"]
@@ -281,7 +281,7 @@ def test_a_validated_run_makes_the_same_weights_and_goes_on_with_its_best(stage_
     watch = ["eval.every_updates=2", f"eval.items_dir={few_items}", "eval.steps=2", "eval.dev_takes=1", taste]
     assert run(validated, *watch, "ckpts.log_samples=true")
     for name in ("model_2.pt", "model_last.pt"):
-        assert_equal(validated / name, folder / name, but_for="best_state_dict")
+        assert_equal(validated / name, folder / name, but_for=("best_state_dict", "validation"))
     seen = {"eval/wer", "eval/sim", "eval/wer_ema", "eval/sim_ema"}
     assert logged(validated) - logged(folder) == documented({"validation", "judge of yours"})
     assert [row["update"] for row in rows(validated)] == [0, 1, 2, 3, 4]

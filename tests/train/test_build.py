@@ -13,7 +13,8 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from f5_tts.config.load import compose_config
-from f5_tts.config.schema import EmaConfig, TrainConfig
+from f5_tts.config.schema import EmaConfig, TrainConfig, dataset_dir
+from f5_tts.data.rows import read_rows
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.cfm import CFM
 from f5_tts.train.build import build_ema, build_plan, epoch_counter
@@ -142,7 +143,8 @@ def test_an_average_on_the_cpu_of_a_model_on_the_gpu_is_the_same(model):
 def test_an_epoch_is_a_pass_over_the_data_set(monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     changes = ["datasets.name=mini", "datasets.batch_size_type=sample", "datasets.batch_size_per_gpu=4"]
-    plan = build_plan(compose_config("F5TTS_Mini", changes, TrainConfig))
+    cfg = compose_config("F5TTS_Mini", changes, TrainConfig)
+    plan = build_plan(cfg, read_rows(dataset_dir(cfg)))
     epoch, batches = epoch_counter(plan), len(plan.epoch(0))
     assert [epoch(read) for read in (0, 3)] == pytest.approx([0, 3 / batches])
     assert epoch(batches) == 1 and epoch(2 * batches + 1) == pytest.approx(2 + 1 / len(plan.epoch(2)))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -8,7 +9,8 @@ from f5_tts.config.load import compose_config
 from f5_tts.config.schema import ConfigError, TrainConfig
 from f5_tts.data.audio import EncodedAudio
 from f5_tts.data.rows import Row
-from f5_tts.train.held_out import items_of, split_rows
+from f5_tts.eval.test_set import EvalItem
+from f5_tts.train.held_out import describe_held_out, items_of, split_rows
 
 
 def config(*more: str) -> TrainConfig:
@@ -44,35 +46,73 @@ def test_single_rows_are_held_out_without_speakers():
 
 def test_a_run_trains_on_all_rows_unless_it_is_asked_to_hold_some_out():
     table = rows(200)
-    for settings in (config("eval.every_updates=0"), config("eval.dev=null"), config("eval.dev=dev.jsonl")):
+    for settings in (
+        config("eval.dev=null"),
+        config("eval.dev=dev.jsonl"),
+        config("eval.dev=null", "eval.dev_items=9"),
+    ):
         assert split_rows(table, settings) == (table, [])
-    assert split_rows(rows(8), config("eval.every_updates=0"))[1] == []
+    assert split_rows(rows(8), config("eval.dev=null"))[1] == []
+    assert len(split_rows(table, config("eval.every_updates=0"))[1]) == 6  # a resumed run that validates no more
 
 
-def test_nothing_is_held_out_of_a_small_data_set_or_of_one_with_a_single_speaker():
-    with pytest.raises(ConfigError, match=r"no rows from a data set of fewer than 200, and this one has 199"):
+def test_nothing_is_held_out_of_a_small_data_set():
+    with pytest.raises(ConfigError, match=r"no rows are held out of a data set of fewer than 200, and .* has 199"):
         split_rows(rows(199), config())
-    with pytest.raises(ConfigError, match=r"would take 200 of 200 rows, because whole speakers are held out"):
-        split_rows(rows(200, speakers=1), config())
+    with pytest.raises(ConfigError, match=r"eval\.dev_items=101 is more than half of the 200 rows"):
+        split_rows(rows(200), config("eval.dev_items=101"))
+
+
+@pytest.mark.parametrize("speakers", [1, 2, 9])
+def test_pairs_of_rows_are_held_out_where_whole_speakers_would_be_too_many_rows(speakers):
+    """Of 200 rows, 20 may be held out, and of nine speakers each has 22 or 23."""
+    kept, held = split_rows(rows(200, speakers=speakers), config())
+    assert (len(kept), len(held)) == (194, 6)
+    assert all(count % 2 == 0 for count in Counter(row.speaker for row in held).values())
+    assert len(items(held, 6)) == 6  # each has a prompt of its speaker
+    assert describe_held_out(kept, held).endswith("trained on too, since whole speakers would be too many rows")
+
+
+def test_a_large_speaker_is_passed_over_while_small_ones_suffice():
+    large = [replace(row, speaker="large") for row in rows(300)]
+    for seed in range(5):
+        kept, held = split_rows([*large, *rows(100, speakers=25)], config(f"optim.seed={seed}"))
+        assert len(held) == 8 and "large" not in {row.speaker for row in held}
+        assert describe_held_out(kept, held) == (
+            "8 of 400 rows are held out for validations (eval.dev=held_out), all those of 2 speakers"
+        )
+
+
+def items(table: list[Row], num: int, max_seconds: float = 100, bad: tuple[str, ...] = ()) -> list[EvalItem]:
+    return items_of(table, num, max_seconds, lambda row: row.audio_path not in bad)
 
 
 def test_held_out_rows_become_items_with_a_prompt_of_the_same_speaker_and_their_recording():
-    items = items_of([*rows(6, speakers=2), Row(audio_path="lone.wav", text="a", duration=1.0, speaker="9")], 4)
-    assert Counter(item.speaker for item in items) == {"0": 3, "1": 1}  # evenly spaced, 4 at most
-    first = items[0]
+    made = items([*rows(6, speakers=2), Row(audio_path="lone.wav", text="a", duration=1.0, speaker="9")], 4)
+    assert Counter(item.speaker for item in made) == {"0": 3, "1": 1}  # evenly spaced, 4 at most
+    first = made[0]
     assert (first.text, first.target_audio, first.duration, first.language) == ("text 0", "0.wav", 1.0, "de")
     assert (first.prompt_audio, first.prompt_text, first.seen) == ("2.wav", "text 2", False)
-    assert len({item.id for item in items}) == 4
-    assert [
-        item.text for item in items_of([*rows(2), Row(audio_path="3", text="…", duration=1.0, speaker=None)], 9)
-    ] == [
-        "text 0",
-        "text 1",
-    ]
+    assert len({item.id for item in made}) == 4
+    wordless = Row(audio_path="3", text="…", duration=1.0, speaker=None)
+    assert [item.text for item in items([*rows(2), wordless], 9)] == ["text 0", "text 1"]
+
+
+def test_rows_that_cannot_be_used_are_neither_items_nor_prompts_and_long_items_come_last():
+    """Pairs of rows last 3, 5, 7, 9 s, and the last one with the first one 6 s."""
+    assert [item.text for item in items(rows(5), 3, bad=("1.wav",))] == ["text 2", "text 3", "text 4"]
+    assert [item.text for item in items(rows(5), 3, max_seconds=6)] == ["text 0", "text 1", "text 4"]
+    assert len(items(rows(5), 5, max_seconds=1)) == 5
+
+
+@pytest.mark.parametrize(("named", "code"), [("DE", "de"), ("zh-CN", ""), ("German", ""), (None, "")])
+def test_a_language_that_is_no_code_is_left_to_the_script(named, code):
+    table = [replace(row, columns={"language": named}) for row in rows(2)]
+    assert {item.language for item in items(table, 2)} == {code}
 
 
 def test_recordings_that_are_in_no_file_and_rows_without_a_pair_are_refused():
     inside = [Row(audio_path=EncodedAudio(b"", i), text="a", duration=1.0, speaker=None) for i in range(2)]
     for table in (inside, rows(1)):
-        with pytest.raises(ConfigError, match=r"eval\.dev=held_out needs recordings in files, two of each speaker"):
-            items_of(table, 4)
+        with pytest.raises(ConfigError, match=r"eval\.dev=held_out needs (recordings in files|two rows of a speaker)"):
+            items(table, 4)

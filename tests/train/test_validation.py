@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -312,6 +313,10 @@ def test_raw_and_averaged_weights_are_heard_when_it_is_due_and_nothing_is_change
     state.update = 1
     assert validate(state) == {}
     assert len(output) == 1 and "validation at update 0: eval/wer=0.5000" in output[0]
+    assert re.search(r"; took \d+\.\d s; lowest", output[0])
+    state.update = 4
+    validate(state)
+    assert re.search(r"; took \d+\.\d s, (100\.0|\d\d?\.\d)% of the time since the last; the best", output[1])
 
 
 def test_the_best_weights_are_written_with_the_rule_that_chose_them_and_stay(evaluator, state, tmp_path):

@@ -223,8 +223,9 @@ def check_rl(cfg: RLTrainConfig) -> None:
     check_prompt(cfg)
     check_intervals(cfg)
     require(
-        rl.stop_when is None or cfg.eval.every_updates > 0,
-        f"rl.stop_when={rl.stop_when} needs validations while training, and eval.every_updates is 0; set it to 20, or "
+        rl.stop_when is None or bool(cfg.eval.every_updates),
+        f"rl.stop_when={rl.stop_when} needs validations while training, and eval.every_updates is "
+        f"{as_override(cfg.eval.every_updates)}; set it to 20, or "
         "rl.stop_when to null",
     )
     require(

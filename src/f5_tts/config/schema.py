@@ -244,7 +244,7 @@ class EvalConfig:
     best_of: Count
     seed: Natural
     items_dir: PathText
-    every_updates: Natural
+    every_updates: Natural | None
     dev: PathText | None
     dev_items: Count
     forgot: PathText | None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -14,19 +15,22 @@ import psutil
 import torch
 
 from f5_tts import __version__
-from f5_tts.config.schema import EvalConfig, RLTrainConfig, TrainConfig, dataset_dir
+from f5_tts.config.schema import RLTrainConfig, TrainConfig, dataset_dir
 from f5_tts.data.quality import bad_rows, bad_texts, scan_row
-from f5_tts.data.rows import Row
+from f5_tts.data.rows import Row, read_data_set
 from f5_tts.data.texts import coverage
 from f5_tts.data.tokenizer import build_vocabulary
 from f5_tts.doctor.context import RunUnderTest
+from f5_tts.eval.judges import judge_libraries
 from f5_tts.extras import install_hint
 from f5_tts.files import HUB, ensure_writable_dir
 from f5_tts.model.build import default_device
-from f5_tts.model.checkpoint import Checkpoint
+from f5_tts.model.checkpoint import Checkpoint, find_checkpoint, read_checkpoint
 from f5_tts.rewards.registry import provider_attribute
+from f5_tts.rl.gather import SingleRank
 from f5_tts.rl.grpo import PolicyLoss
 from f5_tts.train.accelerator import build_accelerator, precision, prepare_model
+from f5_tts.train.auto_validation import choose_validation
 from f5_tts.train.build import build_plan, build_stage1_model, build_train_state, count_updates
 from f5_tts.train.build_rl import describe_rollouts
 from f5_tts.train.checkpoint_dir import CheckpointDir, initial_weights
@@ -63,12 +67,6 @@ def libraries(cfg: TrainConfig) -> Iterator[str]:
     yield from judge_libraries(cfg.eval) if cfg.eval.every_updates else []
     yield from [cfg.ckpts.logger] if cfg.ckpts.logger else []
     yield from ["bitsandbytes"] if cfg.optim.bnb_optimizer else []
-
-
-def judge_libraries(settings: EvalConfig) -> Iterator[str]:
-    """Yield the libraries that the judges of a validation import."""
-    for entry in [*settings.recognisers, settings.speaker, *settings.providers]:
-        yield from () if entry.worker else provider_attribute(entry.name, "requires", ())
 
 
 def machine(run: RunUnderTest) -> str:
@@ -117,7 +115,9 @@ def data(run: RunUnderTest) -> str:
         ValueError: a text or a decoded row is bad, or most texts have a symbol that the vocabulary lacks.
     """
     cfg, messages = run.cfg, []
-    plan = build_plan(cfg, messages.append)
+    table = read_data_set(cfg.datasets.name, dataset_dir(cfg))
+    choose_validation(cfg, table, saved_state(cfg), SingleRank(), messages.append)
+    plan = build_plan(cfg, table, messages.append)
     order = sorted(index for batch in plan.epoch(0) for index, _, _ in batch)
     indices = evenly_spaced(order, NUM_SCANNED)
     rows = [plan.dataset.rows[index] for index in indices]
@@ -136,6 +136,14 @@ def data(run: RunUnderTest) -> str:
     seconds = plan.frames(0)[order] / plan.frames_per_second
     messages.append(f"{len(rows)} of {len(order)} rows decoded, items of {seconds.min():.1f} to {seconds.max():.1f} s")
     return "; ".join([*messages, symbols])
+
+
+def saved_state(cfg: TrainConfig) -> Checkpoint | None:
+    """Read the checkpoint that a run would resume from; None where there is none, or a later check says why not."""
+    with suppress(ValueError, OSError):
+        path = find_checkpoint(Path(cfg.ckpts.save_dir), pretrained=False)
+        return None if path is None else read_checkpoint(path)
+    return None
 
 
 def unusable_rows(cfg: TrainConfig, problem: str, first: BadRow) -> ValueError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import cast
@@ -27,6 +27,7 @@ from f5_tts.rewards.registry import (
     check_words,
     full_name,
     is_reward,
+    provider_attribute,
     score_all,
     transcripts_by,
 )
@@ -77,6 +78,12 @@ def build_judges(settings: EvalConfig) -> Judges:
     """Build the judges of an evaluation; raise ValueError for one that cannot be used."""
     recognizers = build_providers(settings.recognisers, "eval.recognisers")
     return Judges(recognizers=recognizers, scorers=build_scorers(settings), normalize=build_normalizer(settings))
+
+
+def judge_libraries(settings: EvalConfig) -> Iterator[str]:
+    """Yield the libraries that the judges import and only extras install."""
+    for entry in [*settings.recognisers, settings.speaker, *settings.providers]:
+        yield from () if entry.worker else provider_attribute(entry.name, "requires", ())
 
 
 def build_scorers(settings: EvalConfig) -> dict[str, RewardProvider]:

@@ -46,6 +46,17 @@ def is_origin(value: Any) -> bool:
     return re.fullmatch(r"\w[\w.-]*", value["file"]) is not None
 
 
+def is_validation(value: Any) -> bool:
+    """Check whether a value is the interval and the items of a run's validations."""
+    return (
+        is_dict(value)
+        and value.keys() == {"every_updates", "dev"}
+        and is_count(value["every_updates"])
+        and value["every_updates"] > 0
+        and (value["dev"] is None or is_text(value["dev"]))
+    )
+
+
 def is_vocabulary(value: Any) -> bool:
     """Check whether a value is a list of symbols."""
     return isinstance(value, list) and all(map(is_text, value))
@@ -95,6 +106,7 @@ ENTRIES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "bad_rows": (is_counts, "a list of row indices"),
     "numbered": (is_counts, "a list of updates"),
     "settings": (is_section, "a section of plain values"),
+    "validation": (is_validation, "every_updates, an integer above 0, and dev, a text or none"),
     "origin": (is_origin, "the name of a file in the same folder and its sha256"),
     "objective": (is_text, "a text"),
     "optimizer_class": (is_text, "a text"),

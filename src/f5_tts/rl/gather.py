@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
 from f5_tts.types import RewardBatch, Rollout
+
+T = TypeVar("T")
 
 
 @runtime_checkable
@@ -38,7 +40,11 @@ class Ranks(Protocol):
 class SingleRank:
     """Ranks of a run of one process: gathering changes nothing."""
 
-    world_size = 1
+    world_size, rank = 1, 0
+
+    def gather_objects(self, value: T) -> list[T]:
+        """Return the object of the only rank."""
+        return [value]
 
     def gather(self, rows: Tensor) -> Tensor:
         """Return the rows unchanged."""

@@ -14,11 +14,11 @@ from accelerate import Accelerator
 from ema_pytorch import EMA
 from torch.optim.lr_scheduler import LambdaLR
 
-from f5_tts.config.schema import OptimConfig, RLTrainConfig, TrainConfig, dataset_dir, updates_per_rollout
+from f5_tts.config.schema import OptimConfig, RLTrainConfig, TrainConfig, updates_per_rollout
 from f5_tts.data.batching import BatchPlan, load_batches
 from f5_tts.data.dataset import AudioReader, SpeechDataset
 from f5_tts.data.quality import bad_texts
-from f5_tts.data.rows import Row, read_data_set
+from f5_tts.data.rows import Row
 from f5_tts.data.texts import TextRules, coverage
 from f5_tts.data.tokenizer import Vocabulary, build_vocabulary
 from f5_tts.model.build import build_model
@@ -31,7 +31,7 @@ from f5_tts.model.mel import LogMel
 from f5_tts.rewards.registry import needs_words
 from f5_tts.train.bad_rows import OutageWatch, all_rows_bad, usable_batches
 from f5_tts.train.checkpoint_dir import initial_weights
-from f5_tts.train.held_out import split_rows
+from f5_tts.train.held_out import describe_held_out, split_rows
 from f5_tts.train.optimizer import MakeOptimizer, learning_rate_factor
 from f5_tts.train.run_settings import settings_of
 from f5_tts.train.train_state import DataPosition, TrainState
@@ -43,25 +43,31 @@ if TYPE_CHECKING:
 MAX_TEXTS = 100_000  # texts that are compared with the vocabulary before training
 
 
-def build_plan(cfg: TrainConfig, log: Callable[[str], None] = print) -> BatchPlan:
-    """Read the data set and plan the order of its batches; report how many items are too long for any batch."""
-    spec = cfg.model.mel_spec
-    read = AudioReader(LogMel(spec), spec.target_sample_rate, cfg.datasets.max_seconds)
-    rows, held_out = split_rows(read_data_set(cfg.datasets.name, dataset_dir(cfg)), cfg)
+def build_plan(cfg: TrainConfig, rows: list[Row], log: Callable[[str], None] = print) -> BatchPlan:
+    """Plan the order of the batches of a data set, without the rows that are held out, and report what is left out."""
+    rows, held_out = split_rows(rows, cfg)
     if held_out:
-        log(f"{len(held_out)} of {len(rows) + len(held_out)} rows are held out for validations (eval.dev=held_out)")
-    rules = text_rules(cfg)
-    check_texts(rows, rules, log)
-    pair_speakers, seed = cfg.datasets.pair_speakers, cfg.optim.seed
-    dataset = SpeechDataset(rows, read, pair_speakers=pair_speakers, seed=seed, rules=rules)
-    frames_per_second = spec.frames_per_second
-    plan = BatchPlan(
-        dataset=dataset, settings=cfg.datasets, frames_per_second=frames_per_second, seed=seed, held_out=held_out
-    )
+        log(describe_held_out(rows, held_out))
+    check_texts(rows, text_rules(cfg), log)
+    plan = plan_batches(cfg, rows, held_out)
     if num := plan.num_too_long():
         budget = cfg.datasets.batch_size_per_gpu
         log(f"{num} of {len(rows)} items are longer than datasets.batch_size_per_gpu={budget} frames and left out")
     return plan
+
+
+def plan_batches(cfg: TrainConfig, rows: list[Row], held_out: Sequence[Row] = ()) -> BatchPlan:
+    """Plan the order of the batches of these rows."""
+    spec, seed = cfg.model.mel_spec, cfg.optim.seed
+    read = AudioReader(LogMel(spec), spec.target_sample_rate, cfg.datasets.max_seconds)
+    pair_speakers, rules = cfg.datasets.pair_speakers, text_rules(cfg)
+    return BatchPlan(
+        dataset=SpeechDataset(rows, read, pair_speakers=pair_speakers, seed=seed, rules=rules),
+        settings=cfg.datasets,
+        frames_per_second=spec.frames_per_second,
+        seed=seed,
+        held_out=held_out,
+    )
 
 
 def text_rules(cfg: TrainConfig) -> TextRules:

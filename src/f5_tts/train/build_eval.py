@@ -2,44 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from f5_tts.config.schema import TrainConfig
 from f5_tts.data.batching import BatchPlan
+from f5_tts.data.quality import scan_row
+from f5_tts.data.rows import Row
+from f5_tts.data.texts import TextRules
 from f5_tts.data.tokenizer import Vocabulary
 from f5_tts.eval.evaluator import EvalSynthesizer, Evaluator
-from f5_tts.eval.judges import build_judges, check_judges
+from f5_tts.eval.judges import Judges, check_judges
 from f5_tts.eval.lists import read_list
 from f5_tts.eval.test_set import EvalItem, read_items, unseen_speakers
 from f5_tts.model.mel import LogMel
 from f5_tts.rewards.registry import full_name
 from f5_tts.train.checkpoint_dir import CheckpointDir
-from f5_tts.train.distributed import AllRanks
+from f5_tts.train.distributed import RanksOfRun
 from f5_tts.train.held_out import HELD_OUT, items_of
 from f5_tts.train.validation import Best, Validation, selecting_metric
 from f5_tts.types import Vocoder
 
 
 def build_evaluator(
-    cfg: TrainConfig, items: list[EvalItem], vocabulary: Vocabulary, vocoder: Vocoder, cfg_strength: float
+    cfg: TrainConfig, items: list[EvalItem], synthesizer: EvalSynthesizer, judges: Judges, cfg_strength: float
 ) -> Evaluator:
     """Build the evaluator of these items; raise ValueError if a judge cannot judge them."""
-    judges = build_judges(cfg.eval)
     check_judges(judges, items, cfg.eval)
-    mel = LogMel(cfg.model.mel_spec)
-    return Evaluator(
-        items=items * cfg.eval.dev_takes,
-        synthesizer=EvalSynthesizer(mel=mel, vocoder=vocoder, vocabulary=vocabulary, settings=cfg.eval),
-        judges=judges,
-        cfg_strength=cfg_strength,
-    )
+    items = items * cfg.eval.dev_takes
+    return Evaluator(items=items, synthesizer=synthesizer, judges=judges, cfg_strength=cfg_strength)
 
 
-def dev_items(cfg: TrainConfig, plan: BatchPlan) -> list[EvalItem]:
+def dev_items(cfg: TrainConfig, held_out: Sequence[Row], rules: TextRules) -> list[EvalItem]:
     """Return the items of a validation: held-out rows, those of a list, or those of unseen speakers in dev.jsonl."""
     if cfg.eval.dev == HELD_OUT:
-        return items_of(plan.held_out, cfg.eval.dev_items)
+        max_seconds = cfg.datasets.max_seconds
+        return items_of(
+            held_out,
+            cfg.eval.dev_items,
+            max_seconds,
+            is_usable=lambda row: scan_row(row, max_seconds, rules).seconds is not None,
+        )
     if cfg.eval.dev is not None:
         return read_list(Path(cfg.eval.dev), recordings_folder(cfg))
     path = Path(cfg.eval.items_dir) / "dev.jsonl"
@@ -54,23 +57,27 @@ def recordings_folder(cfg: TrainConfig) -> Path | None:
 def build_validation(
     cfg: TrainConfig,
     plan: BatchPlan,
+    judges: Judges,
     vocabulary: Vocabulary,
     vocoder: Vocoder,
     checkpoints: CheckpointDir,
     log: Callable[[str], None],
-    ranks: AllRanks,
+    ranks: RanksOfRun,
     *,
     best: Best | None,
     cfg_strength: float,
     start_guidance: float | None = None,
 ) -> Validation:
     """Build the validation of a run, with that of a second list (eval.forgot) beside it; all ranks call this."""
-    forgot = None
+    assert cfg.eval.every_updates, "chosen before"
+    forgot, mel = None, LogMel(cfg.model.mel_spec)
+    synthesizer = EvalSynthesizer(mel=mel, vocoder=vocoder, vocabulary=vocabulary, settings=cfg.eval)
     with ranks.raise_on_all_ranks():
-        evaluator = build_evaluator(cfg, dev_items(cfg, plan), vocabulary, vocoder, cfg_strength)
+        items = dev_items(cfg, plan.held_out, plan.dataset.rules)
+        evaluator = build_evaluator(cfg, items, synthesizer, judges, cfg_strength)
         if cfg.eval.forgot is not None:
             items = read_list(Path(cfg.eval.forgot), recordings_folder(cfg))
-            forgot = build_evaluator(cfg, items, vocabulary, vocoder, cfg_strength)
+            forgot = build_evaluator(cfg, items, synthesizer, judges, cfg_strength)
     return Validation(
         evaluator,
         cfg.eval.every_updates,

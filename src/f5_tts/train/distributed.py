@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from f5_tts.model.fsdp import is_dtensor
 from f5_tts.plugins import USERS_CODE, exit_is_error
+from f5_tts.rl.gather import SingleRank
 
 T = TypeVar("T")
 ON_ALL_RANKS = "_f5_tts_on_all_ranks"  # attribute of errors that every rank raises
@@ -72,6 +73,9 @@ class AllRanks:
             error = ValueError(f"process {failures[0][0]} of {self.world_size} failed: {failures[0][1]}")
         setattr(error, ON_ALL_RANKS, True)
         raise error
+
+
+RanksOfRun: TypeAlias = AllRanks | SingleRank
 
 
 def is_on_all_ranks(error: BaseException | None) -> bool:

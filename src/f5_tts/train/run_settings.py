@@ -10,6 +10,7 @@ from f5_tts.config.checks import as_override, typed_values
 from f5_tts.config.schema import TrainConfig
 from f5_tts.data.rows import Row
 from f5_tts.model.checkpoint import Checkpoint
+from f5_tts.train.held_out import HELD_OUT
 
 DATA_SET = "the data set"  # entry beside the config keys: its size and checksum
 NEED_PERMISSION = (DATA_SET, "rl.algorithm")  # a run with another one is another run
@@ -72,8 +73,10 @@ def compare_settings(
     lines = {key: change_of(key, saved, current) for key in changed if key_is_reported_here(key)}
     other_run = [lines[key] for key in NEED_PERMISSION if key in lines]
     if other_run and not allow_changed:
+        held_out = checkpoint.payload.get("validation", {}).get("dev") == HELD_OUT
+        hint = "; it holds rows out for validations, as eval.dev=held_out does" if held_out else ""
         raise ValueError(
-            f"{checkpoint.path} is of another run: {'; '.join(other_run)}. Choose another ckpts.save_dir, with "
+            f"{checkpoint.path} is of another run: {'; '.join(other_run)}{hint}. Choose another ckpts.save_dir, with "
             f"ckpts.init_from={checkpoint.path} to start from these weights, or go on in this folder with "
             "ckpts.allow_changed=true"
         )

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from f5_tts.config.schema import RLTrainConfig
 from f5_tts.data.batching import BatchPlan
 from f5_tts.data.tokenizer import Vocabulary, build_vocabulary
+from f5_tts.eval.judges import Judges
 from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import Checkpoint
 from f5_tts.model.snapshot import Snapshot
@@ -20,7 +21,8 @@ from f5_tts.rl.algorithms import find_algorithm
 from f5_tts.rl.nft import EmaPolicy
 from f5_tts.rl.scoring import RewardScorer
 from f5_tts.train.accelerator import prepare_model
-from f5_tts.train.build import build_plan, build_train_state, count_updates
+from f5_tts.train.auto_validation import describe_validation, plan_with_validation
+from f5_tts.train.build import build_train_state, count_updates
 from f5_tts.train.build_rl import (
     build_advantage,
     build_best,
@@ -33,6 +35,7 @@ from f5_tts.train.build_rl import (
     resolve_rollout_precision,
 )
 from f5_tts.train.checkpoint_dir import CheckpointDir, initial_weights, origin_of
+from f5_tts.train.distributed import AllRanks
 from f5_tts.train.loop import register_grad_scaler
 from f5_tts.train.optimizer import MakeOptimizer, check_schedule, choose_optimizer
 from f5_tts.train.run_settings import describe_rows
@@ -58,6 +61,7 @@ class Stage2:
     checkpoints: CheckpointDir
     tracker: Tracker | None  # on the main rank only
     plan: BatchPlan
+    judges: Judges | None  # of its validations; None where it has none
     vocabulary: Vocabulary
     total: int  # number of updates
     scorer: RewardScorer
@@ -77,8 +81,9 @@ def build_stage2(cfg: RLTrainConfig, accelerator: Accelerator) -> Stage2:
     checkpoints.prepare()
     make_optimizer = choose_optimizer(cfg.optim, accelerator.device, log)
     tracker = build_tracker(cfg) if is_main else None
-    plan, vocabulary = build_plan(cfg, log), build_vocabulary(cfg)
     checkpoint = find_start(cfg, checkpoints, log)
+    plan, judges = plan_with_validation(cfg, checkpoint, AllRanks(accelerator), log)
+    vocabulary = build_vocabulary(cfg)
     check_window(cfg.rl)
     cfg.rl.rollout_precision = resolve_rollout_precision(cfg.rl.rollout_precision, accelerator.device, log)
     log(describe_rollouts(cfg, len(plan.frames(0)), world_size))
@@ -96,6 +101,7 @@ def build_stage2(cfg: RLTrainConfig, accelerator: Accelerator) -> Stage2:
         if isinstance(component, Stateful)
     }
     models.state.settings |= describe_rows(plan.dataset.rows)
+    models.state.validation = describe_validation(cfg)
     models.state.resume(checkpoint, log)
     models.state.initial_weights = origin_of(checkpoint, cfg.model.objective)
     checkpoints.save_initial_weights(models.state)
@@ -104,6 +110,7 @@ def build_stage2(cfg: RLTrainConfig, accelerator: Accelerator) -> Stage2:
         checkpoints=checkpoints,
         tracker=tracker,
         plan=plan,
+        judges=judges,
         vocabulary=vocabulary,
         total=total,
         scorer=scorer,

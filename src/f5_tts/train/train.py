@@ -11,9 +11,9 @@ from f5_tts.data.tokenizer import build_vocabulary, require_space
 from f5_tts.entrypoint import run_command
 from f5_tts.model.build import build_vocoder
 from f5_tts.train.accelerator import build_accelerator, prepare_model
+from f5_tts.train.auto_validation import describe_validation, plan_with_validation
 from f5_tts.train.build import (
     batches_of_updates,
-    build_plan,
     build_stage1_model,
     build_train_state,
     count_updates,
@@ -43,11 +43,12 @@ def train(cfg: TrainConfig) -> bool:
     checkpoints.prepare()
     make_optimizer = choose_optimizer(cfg.optim, accelerator.device, log)
     tracker = build_tracker(cfg) if is_main else None
-    plan, vocabulary = build_plan(cfg, log), build_vocabulary(cfg)
+    checkpoint = checkpoints.find_latest(pretrained=True)
+    ranks, vocabulary = AllRanks(accelerator), build_vocabulary(cfg)
+    plan, judges = plan_with_validation(cfg, checkpoint, ranks, log)
     world_size, spec = accelerator.num_processes, cfg.model.mel_spec
     total = count_updates(plan, cfg.optim, world_size=world_size)
     check_schedule(cfg.optim, total)
-    checkpoint = checkpoints.find_latest(pretrained=True)
     model = build_stage1_model(cfg, vocabulary, checkpoint, log)
     if checkpoint is None:
         require_space(vocabulary, f"vocabulary {vocab_path(cfg)}")
@@ -56,6 +57,7 @@ def train(cfg: TrainConfig) -> bool:
     policy = prepare_model(model, accelerator)
     state = build_train_state(cfg, model, vocabulary, total, make_optimizer, world_size)
     state.settings |= describe_rows(plan.dataset.rows)
+    state.validation = describe_validation(cfg)
     if (best := build_stage1_best(cfg)) is not None:
         state.stateful["best"] = best
     register_grad_scaler(state, accelerator)
@@ -81,15 +83,16 @@ def train(cfg: TrainConfig) -> bool:
         validate=build_validation(
             cfg,
             plan,
+            judges,
             vocabulary,
             build_vocoder(cfg.model),
             checkpoints,
             metrics_log.write_line,
-            AllRanks(accelerator),
+            ranks,
             best=best,
             cfg_strength=cfg.infer.cfg_strength,
         )
-        if cfg.eval.every_updates
+        if judges is not None
         else no_validation,
         make_samples=ContinuationSamples(vocabulary, build_vocoder(cfg.model), cfg.infer, spec)
         if makes_samples

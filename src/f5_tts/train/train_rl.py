@@ -66,12 +66,13 @@ def build_loop_context(stage2: Stage2, cfg: RLTrainConfig, metrics_log: MetricsL
 def build_validation(
     stage2: Stage2, cfg: RLTrainConfig, log: Callable[[str], None], ranks: AllRanks
 ) -> Validation | None:
-    """Build the validation on held-out items; None without eval.every_updates."""
-    if not cfg.eval.every_updates:
+    """Build the validation on held-out items; None for a run without."""
+    if stage2.judges is None:
         return None
     return build_eval.build_validation(
         cfg,
         stage2.plan,
+        stage2.judges,
         stage2.vocabulary,
         stage2.scorer.vocoder,
         stage2.checkpoints,

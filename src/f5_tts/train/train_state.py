@@ -100,6 +100,7 @@ class TrainState:
     # file and sha256 of stage 2's initial weights, in the checkpoint folder
     initial_weights: dict[str, str] | None = None
     numbered: list[int] = field(default_factory=list)  # updates whose model_<update>.pt this run has written and kept
+    validation: dict[str, Any] = field(default_factory=dict)  # its interval and items, see auto_validation.py
     settings: dict[str, Any] = field(default_factory=dict)  # what changes the result, see run_settings.py
     allow_changed: bool = False  # ckpts.allow_changed
 
@@ -128,6 +129,7 @@ class TrainState:
             "batches": self.position.batches,
             "numbered": list(self.numbered),
             "settings": self.settings,
+            **({"validation": self.validation} if self.validation else {}),
             **({"bad_rows": sorted(self.position.bad_rows)} if self.position.bad_rows else {}),
             **self.adapters(),
             **{f"{name}_state_dict": component.state_dict() for name, component in self.stateful.items()},

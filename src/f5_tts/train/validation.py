@@ -16,7 +16,7 @@ from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import BEST
 from f5_tts.rewards.registry import is_reward, rewarded
 from f5_tts.train.checkpoint_dir import CheckpointDir
-from f5_tts.train.distributed import AllRanks
+from f5_tts.train.distributed import RanksOfRun
 from f5_tts.train.train_state import TrainState
 
 # drop of eval/sim since the start that is always allowed: a lower error rate must not cost speaker similarity
@@ -115,13 +115,14 @@ class Validation:
         best: Best | None,
         checkpoints: CheckpointDir,
         log: Callable[[str], None],
-        ranks: AllRanks,
+        ranks: RanksOfRun,
         *,
         start_guidance: float | None = None,
         forgot: Evaluator | None = None,
     ) -> None:
         self.evaluator, self.every_updates, self.best = evaluator, every_updates, best
         self.checkpoints, self.log, self.ranks, self.forgot = checkpoints, log, ranks, forgot
+        self.ended: float | None = None  # time at which the last validation of this process ended
         self.at_start = evaluator if start_guidance is None else replace(evaluator, cfg_strength=start_guidance)
 
     def __call__(self, state: TrainState) -> dict[str, float]:
@@ -139,8 +140,16 @@ class Validation:
         metrics |= {f"forgot/{name}": value for name, value in second.items()}
         shown_names = [name for name in metrics if name.removesuffix("_ema").endswith(("/wer", "/sim"))]
         summary = ", ".join(f"{name}={metrics[name]:.4f}" for name in shown_names)
-        self.log(f"validation at update {state.update}: {summary}{self.keep_best(raw, state)}")
-        return metrics | {"time/validation": time.perf_counter() - started}
+        duration = self.describe_duration(started)
+        self.log(f"validation at update {state.update}: {summary}; {duration}{self.keep_best(raw, state)}")
+        self.ended = time.perf_counter()
+        return metrics | {"time/validation": self.ended - started}
+
+    def describe_duration(self, started: float) -> str:
+        """Describe how long the validation that started then took, and its share of the time since the one before."""
+        now = time.perf_counter()
+        share = "" if self.ended is None else f", {(now - started) / (now - self.ended):.1%} of the time since the last"
+        return f"took {now - started:.1f} s{share}"
 
     def evaluate(self, model: CFM, evaluator: Evaluator) -> dict[str, float]:
         """Evaluate a model on all ranks; an error on one of them ends all."""
