@@ -17,10 +17,10 @@ from f5_tts.rewards.registry import is_reward
 FILE = "results.md"
 KINDS = {"replace": "substituted", "delete": "deleted", "insert": "inserted"}
 MEASURED = {  # measure -> title, digits and unit
-    "f0_spread": ("F0 spread", ".2f", "semitones"),
-    "speech_rate": ("speech rate", ".1f", "letters per second"),
-    "pause": ("longest pause", ".2f", "s"),
-    "clicks": ("clicks", ".2f", "per second"),
+    "f0_spread": ("F0 spread", ".2f", " semitones"),
+    "speech_rate": ("speech rate", ".1f", " letters per second"),
+    "pause": ("longest pause", ".2f", " s"),
+    "clicks": ("clicks", ".2f", " per second"),
     "clipped": ("clipped samples", ".2%", ""),
 }
 MAX_CLIPS = 100  # on the page; scores.json has all
@@ -54,7 +54,7 @@ def describe_measures(result: Result) -> list[str]:
     """Say what was measured of clips and recordings without a model; nothing of earlier results."""
     metrics, recordings = result.metrics(), result.recordings
     shown = [
-        f"{title} {metrics[f'eval/{name}']:{digits}} {unit}"
+        f"{title} {metrics[f'eval/{name}']:{digits}}{unit}"
         + (f" (recordings {recordings[name]:{digits}})" if name in recordings else "")
         for name, (title, digits, unit) in MEASURED.items()
         if f"eval/{name}" in metrics
