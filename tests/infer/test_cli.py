@@ -284,6 +284,7 @@ def with_flag(flag: str, value: str) -> list[str]:
         (with_flag("-r", ""), "the voice main has no ref_audio, a recording of it: give one with --ref_audio"),
         (with_flag("-m", "F5TTS_Mnii"), "no config is named F5TTS_Mnii: did you mean F5TTS_Mini?"),
         (with_flag("-p", "gone.pt"), "no file at gone.pt, which ckpt_file names"),
+        (with_flag("-p", "pretrained/gone.pt"), "names; pretrained/ is a folder of the repository: start in a clone"),
         (with_flag("-p", ""), "no checkpoint of F5TTS_Mini is published"),
         (with_flag("-p", "pretrained/F5TTS_Mini/README.md"), "README.md cannot be read as a checkpoint"),
         (with_flag("-v", "gone.txt"), "no file at gone.txt, which vocab_file names"),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from f5_tts.files import HUB, user_path
 
+SHIPPED = "pretrained/"  # weights that no wheel holds
 CACHE_DIR: ContextVar[str | None] = ContextVar("CACHE_DIR", default=None)  # folder of the cache; None: the hub's own
 
 
@@ -34,7 +35,8 @@ def find_file(name: str, key: str) -> Path:
     """
     path = hub_file(name, key) if name.startswith(HUB) else user_path(name)
     if not path.is_file():
-        raise FileNotFoundError(f"no file at {name}, which {key} names")
+        advice = f"; {SHIPPED} is a folder of the repository: start in a clone of it, or name another file"
+        raise FileNotFoundError(f"no file at {name}, which {key} names{advice if name.startswith(SHIPPED) else ''}")
     return path
 
 
