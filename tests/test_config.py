@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from f5_tts.config.checks import check
+from f5_tts.config.command_line import load_config
 from f5_tts.config.foreign import ABSENT_KEYS, FOREIGN_NAMES, ForeignName, foreign_table
 from f5_tts.config.load import (
     CONFIG_DIR,
@@ -17,7 +18,6 @@ from f5_tts.config.load import (
     compose_synthesis_config,
     config_names,
     has_key,
-    load_config,
     look_alikes,
     read_config,
     schema_of,

@@ -9,7 +9,8 @@ import pytest
 from omegaconf import OmegaConf
 from tests import guide
 
-from f5_tts.config.load import CONFIG_DIR, compose_config, key_paths, load_config
+from f5_tts.config.command_line import load_config
+from f5_tts.config.load import CONFIG_DIR, compose_config, key_paths
 from f5_tts.config.schema import ConfigError, ProviderConfig, RLTrainConfig, TrainConfig, dataset_dir
 from f5_tts.rewards.registry import build_providers
 

@@ -18,17 +18,10 @@ from f5_tts.config.load import compose_config
 from f5_tts.config.schema import ProviderConfig, RLTrainConfig, TrainConfig
 from f5_tts.data.formats import FORMATS
 from f5_tts.data.tokenizer import TOKENIZERS
-from f5_tts.infer import cli
-from f5_tts.rewards import serve
+from f5_tts.infer import settings
+from f5_tts.rewards.flags import read_config, serve
 from f5_tts.rewards.registry import build_providers, score_all
-from f5_tts.scripts import (
-    check_dataset,
-    export,
-    extend_vocab,
-    fetch_reward_asr_model,
-    fetch_reward_spk_model,
-    prepare,
-)
+from f5_tts.scripts import fetch_reward_asr_model, fetch_reward_spk_model, flags
 from f5_tts.types import RewardInput
 
 ROOT = Path(__file__).parents[1]
@@ -45,9 +38,14 @@ SCHEMAS = {
     "f5_tts.rewards.audition": ("F5TTS_RL", RLTrainConfig),
 }
 FETCHES = {module.__name__: module.command_line for module in (fetch_reward_asr_model, fetch_reward_spk_model)}
-
-CHECKPOINT_COMMANDS = {module.__name__: module.command_line for module in (export, extend_vocab)}
-DATA_COMMANDS = {module.__name__: module.command_line for module in (prepare, check_dataset)}
+CHECKPOINT_COMMANDS = {
+    "f5_tts.scripts.export": flags.export_parser,
+    "f5_tts.scripts.extend_vocab": flags.extend_vocab_parser,
+}
+DATA_COMMANDS = {
+    "f5_tts.scripts.prepare": flags.prepare_parser,
+    "f5_tts.scripts.check_dataset": flags.check_dataset_parser,
+}
 
 
 def documented_lines() -> list[str]:
@@ -110,8 +108,8 @@ def test_every_module_that_the_documents_run_is_known_here() -> None:
 
 def test_every_reward_server_that_we_print_is_understood() -> None:
     lines = [line.partition(" -m f5_tts.rewards.serve ")[2] for line in documented_lines()]
-    served = [serve.command_line().parse_args(shlex.split(line)) for line in lines if line]
-    assert served and all(isinstance(serve.read_config(args.config), dict) for args in served)
+    served = [serve(shlex.split(line)) for line in lines if line]
+    assert served and all(isinstance(read_config(args.config), dict) for args in served)
 
 
 @pytest.mark.parametrize("words", exports(), ids=" ".join)
@@ -154,14 +152,14 @@ def test_the_documents_show_both_stages_for_the_small_model_and_for_a_gpu() -> N
 
 @pytest.mark.parametrize("words", speaking_commands(), ids=" ".join)
 def test_every_speaking_command_that_we_print_is_understood_and_its_files_are_there(words: list[str]) -> None:
-    given = cli.read_settings(words)
-    assert cli.synthesis_config(given).model.name == given["model"]
+    given = settings.read_settings(words)
+    assert settings.synthesis_config(given).model.name == given["model"]
     assert all((ROOT / given[key]).is_file() for key in ("ckpt_file", "ref_audio"))
 
 
 def test_readme_shows_how_to_speak_and_the_command_is_installed() -> None:
     assert len(speaking_commands()) == 1
-    assert f'f5-tts_infer-cli = "{cli.__name__}:{cli.main.__name__}"' in (ROOT / "pyproject.toml").read_text("utf-8")
+    assert 'f5-tts_infer-cli = "f5_tts.commands:start_script"' in (ROOT / "pyproject.toml").read_text("utf-8")
 
 
 @pytest.mark.parametrize("path", OURS, ids=lambda path: path.name)

@@ -16,7 +16,10 @@ import pytest
 
 SRC = Path(__file__).resolve().parents[1] / "src"
 LAYERS = (
-    ("types", "config", "console", "entrypoint", "extras", "files", "plotting", "plugins", "download", "installation"),
+    (
+        *("types", "config", "console", "commands", "entrypoint", "extras", "files", "plotting", "plugins", "download"),
+        "installation",
+    ),
     ("data",),
     ("model",),
     ("rewards",),
@@ -27,7 +30,7 @@ LAYERS = (
     ("report",),
     ("estimate",),
     ("doctor",),
-    ("scripts", "api", "socket_server"),
+    ("scripts", "api", "socket_server", "__main__"),
 )  # layers, lowest first: a package imports from its own layer and lower ones
 LEVEL_OF = {layer: level for level, layers in enumerate(LAYERS) for layer in layers}
 # library -> packages that may import it

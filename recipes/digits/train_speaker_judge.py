@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from f5_tts.config.load import load_config
+from f5_tts.config.load import compose_config
 from f5_tts.config.schema import TrainConfig
 from f5_tts.files import user_path, write_atomically
 from f5_tts.model.build import build_vocoder
@@ -130,7 +130,7 @@ def training_voices(count: int = NUM_VOICES) -> list[Voice]:
 
 def build_copy() -> Copy:
     """Build the function that vocodes a clip as the model's samples are, from a blurred log-mel."""
-    model = load_config([], default="F5TTS_Mini", schema=TrainConfig).model
+    model = compose_config("F5TTS_Mini", [], TrainConfig).model
     mel, vocoder = LogMel(model.mel_spec), build_vocoder(model)
 
     def copy(wave: Tensor, blur: float) -> Tensor:

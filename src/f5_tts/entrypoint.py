@@ -7,8 +7,8 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -18,7 +18,7 @@ from f5_tts.console import make_output_safe
 MAX_ERROR_CHARS = 2000  # characters
 EXIT_INTERRUPTED = 130  # exit code of a run that the user interrupted
 USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError, MemoryError)
-SCRIPTS = "f5-tts_"  # what the names of our commands begin with, in pyproject.toml
+SCRIPTS = "f5-tts"  # what the names of our commands begin with, in pyproject.toml
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # parameters of mallopt(3)
 
 
@@ -68,6 +68,17 @@ def handle_ctrl_c(handler: Callable[..., object], *, instead_of: Callable[..., o
         signal.signal(signal.SIGINT, handler)
 
 
+@contextmanager
+def end_on_ctrl_c() -> Iterator[None]:
+    """Let Ctrl-C end the process with one line inside the block, where libraries are imported.
+
+    They might take the exception for an error of their own.
+    """
+    handle_ctrl_c(exit_on_ctrl_c, instead_of=signal.default_int_handler)
+    yield
+    handle_ctrl_c(signal.default_int_handler, instead_of=exit_on_ctrl_c)
+
+
 def exit_on_ctrl_c(number: int = signal.SIGINT, frame: FrameType | None = None) -> NoReturn:
     """End this process at once with one line, without waiting for threads that are still at work."""
     with suppress(Exception):  # the signal may have come in the middle of a write
@@ -79,7 +90,7 @@ def exit_on_ctrl_c(number: int = signal.SIGINT, frame: FrameType | None = None) 
 
 def is_starting_command() -> bool:
     """Check whether Python is importing this package in order to run one of its commands."""
-    is_module = sys.argv[:1] == ["-m"] and any(word.startswith("f5_tts.") for word in sys.orig_argv)
+    is_module = sys.argv[:1] == ["-m"] and any(word.partition(".")[0] == "f5_tts" for word in sys.orig_argv)
     return is_module or any(Path(word).name.startswith(SCRIPTS) for word in sys.orig_argv[1:2])
 
 

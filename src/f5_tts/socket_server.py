@@ -7,33 +7,34 @@ endian, mono, at the model's sample rate) and then the three bytes END; it may s
 
 from __future__ import annotations
 
-import argparse
+from f5_tts.commands import start
+
+if __name__ == "__main__":  # before the imports below, which take seconds
+    start("serve-speech")
+
 import select
 import socket
 import socketserver
-import sys
 import time
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from threading import Lock
-from typing import NoReturn
 
 import torch
 
 from f5_tts.config.load import compose_synthesis_config
-from f5_tts.entrypoint import run_command
 from f5_tts.files import user_path
 from f5_tts.infer.chunking import chunk_size, split_for_stream
-from f5_tts.infer.cli import EXAMPLE_VOICE, MODEL
 from f5_tts.infer.load import load_synthesizer
 from f5_tts.infer.reference import read_reference
+from f5_tts.infer.settings import EXAMPLE_VOICE
 from f5_tts.infer.synthesizer import SynthesisInput, progress_bar, resolve_seed
 
 PIECE = 2048  # samples that are sent at once
 END, END_PAUSE_S = b"END", 0.05  # after the last sample of a text, and how long after
 MAX_TEXT_BYTES = 2**20
 PAUSE_S = 0.02  # s without further bytes, after which a text is complete: the protocol marks no end
-DTYPES = {name: getattr(torch, name) for name in ("float32", "float16", "bfloat16")}
 
 
 class TTSStreamingProcessor:
@@ -133,25 +134,8 @@ def receive(conn: socket.socket) -> bytes:
     return data
 
 
-def command_line() -> argparse.ArgumentParser:
-    """Build the argument parser."""
-    parser = argparse.ArgumentParser(prog="f5-tts_socket-server", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 listens to other machines, too")
-    parser.add_argument("--port", type=int, default=9998)
-    parser.add_argument("--model", default=MODEL, help="name of a config; default: %(default)s")
-    parser.add_argument("--ckpt_file", default="", help="weights: a path or hf://org/repo/path; default: the published")
-    parser.add_argument("--vocab_file", default="", help="vocabulary, as for weights; default: that of the model")
-    parser.add_argument("--ref_audio", help="a recording of the voice; default: a packaged example")
-    parser.add_argument("--ref_text", default="", help="its transcript; without it, Whisper transcribes the recording")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, xpu, mps, ...; default: a GPU if there is one")
-    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="precision of the weights")
-    parser.add_argument("overrides", metavar="key=value", nargs="*", help="of the config, e.g. infer.nfe_step=16")
-    return parser
-
-
-def main(argv: list[str]) -> bool:
+def run(args: Namespace) -> bool:
     """Load the model and serve until Ctrl-C."""
-    args = command_line().parse_intermixed_args(argv)
     voice = {"ref_audio": args.ref_audio, "ref_text": args.ref_text} if args.ref_audio else EXAMPLE_VOICE
     processor = TTSStreamingProcessor(
         args.model,
@@ -159,7 +143,7 @@ def main(argv: list[str]) -> bool:
         args.vocab_file,
         **voice,
         device=args.device,
-        dtype=DTYPES[args.dtype],
+        dtype=getattr(torch, args.dtype),
         overrides=args.overrides,
     )
     with SpeechServer((args.host, args.port), processor) as server:
@@ -167,12 +151,3 @@ def main(argv: list[str]) -> bool:
         print(f"speaking on {host}:{port} at {processor.synthesizer.sample_rate} Hz", flush=True)
         server.serve_forever()
     return True
-
-
-def command() -> NoReturn:
-    """Run the command with the arguments of the process."""
-    run_command(main, sys.argv[1:])
-
-
-if __name__ == "__main__":
-    command()

@@ -12,7 +12,10 @@ from examples.stream_client import listen
 from tests.compat.conftest import RATE, RECORDING, SAID, Published
 
 from f5_tts.api import F5TTS
-from f5_tts.socket_server import PIECE, SpeechServer, TTSStreamingProcessor, main
+from f5_tts.commands import find_command
+from f5_tts.socket_server import PIECE, SpeechServer, TTSStreamingProcessor
+
+main = find_command("serve-speech").main
 
 # the reference's 14 bytes take 0.9 s, so that a quarter of what fits into a chunk is 82 bytes
 FIRST, SECOND = "nine four eight, one two three, four five six, seven eight.", "zero one two three four five six."

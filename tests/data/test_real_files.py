@@ -14,7 +14,7 @@ from f5_tts.data.rows import Row
 from f5_tts.data.texts import TextRules
 from f5_tts.data.tokenizer import Vocabulary, read_vocabulary
 from f5_tts.infer.chunking import fit_chunks, split_text
-from f5_tts.infer.cli import split_by_voice
+from f5_tts.infer.settings import split_by_voice
 from f5_tts.model.checkpoint import plain_name
 
 # --- lists: the content of a file, and name and text of each recording (or what is wrong) ---

@@ -29,8 +29,8 @@ from f5_tts.data.tokenizer import read_vocabulary
 from f5_tts.download.archive import unpack
 from f5_tts.eval.results import Result, Score, read_result, write_result
 from f5_tts.eval.test_set import read_items
-from f5_tts.infer.cli import read_settings, read_text, split_by_voice, synthesis_config
 from f5_tts.infer.reference import read_reference
+from f5_tts.infer.settings import read_settings, read_text, split_by_voice, synthesis_config
 from f5_tts.model.checkpoint import Checkpoint, export_weights, read_checkpoint, write_checkpoint
 from f5_tts.model.vocoders.vocos import Vocos, read_vocos
 from f5_tts.rewards.asr.sensevoice import FILES, check_files, weight_shapes

@@ -30,8 +30,8 @@ from f5_tts.data.rows import read_rows, rows_of_table
 from f5_tts.data.tokenizer import TOKENIZERS, Vocabulary
 from f5_tts.eval.test_set import read_items
 from f5_tts.infer.chunking import split_text
-from f5_tts.infer.cli import output_path
 from f5_tts.infer.reference import read_reference
+from f5_tts.infer.settings import output_path
 from f5_tts.model.checkpoint import read_checkpoint, write_checkpoint
 from f5_tts.model.vocoders.vocos import read_vocos
 from f5_tts.rewards.asr.sensevoice import SenseVoice, weight_shapes

@@ -15,14 +15,12 @@ from f5_tts.config.schema import ConfigError
 from f5_tts.data.audio import load_audio
 from f5_tts.entrypoint import run_command
 from f5_tts.infer import silence
-from f5_tts.infer.cli import (
-    file_name,
+from f5_tts.infer.cli import file_name, read_voices, run_cli
+from f5_tts.infer.settings import (
     output_path,
     packaged,
     read_settings,
     read_text,
-    read_voices,
-    run_cli,
     split_by_voice,
     synthesis_config,
 )
@@ -294,7 +292,7 @@ def with_flag(flag: str, value: str) -> list[str]:
         (with_flag("--speed", "0.0"), "infer.speed=0.0 is not allowed; allowed: a number from 0.01 on"),
         (with_flag("--vocoder_name", "x"), "model.vocoder.name=x is not allowed"),
         (with_flag("--device", "gpu"), "device gpu cannot be used here"),
-        (with_flag("--frob", "3"), "unrecognized arguments: --frob 3; usage: f5-tts_infer-cli -m MODEL"),
+        (with_flag("--frob", "3"), "unrecognized arguments: --frob 3; usage: f5-tts infer -m MODEL"),
         (with_flag("--gen", "3"), "ambiguous option: --gen could match --gen_text, --gen_file"),
     ],
 )

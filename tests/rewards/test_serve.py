@@ -14,9 +14,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from f5_tts.commands import find_command
 from f5_tts.rewards.remote.protocol import TOKEN, decode_scores, encode_inputs
-from f5_tts.rewards.serve import main, reachable_host
+from f5_tts.rewards.serve import reachable_host
 from f5_tts.types import RewardInput
+
+main = find_command("serve-reward").main
 
 ROOT = Path(__file__).parents[2]
 CLIPS = [RewardInput(audio=torch.ones(1600), sample_rate=16_000, text="one")] * 2

@@ -7,7 +7,9 @@ import pytest
 from datasets import Dataset as Table
 from tests.scripts.recordings import record, run
 
-from f5_tts.scripts.check_dataset import main
+from f5_tts.commands import find_command
+
+main = find_command("check-dataset").main
 
 
 def data_set(folder: Path, rows: list[tuple[str, str, float]], speakers: list[str] | None = None) -> Path:

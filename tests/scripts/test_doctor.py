@@ -18,17 +18,19 @@ import yaml
 from datasets import Dataset as Table
 from packaging.requirements import Requirement
 
+from f5_tts.commands import find_command
 from f5_tts.config.load import compose_config, config_names, schema_of
 from f5_tts.config.schema import RLTrainConfig, TrainConfig
-from f5_tts.doctor.checks import Check, run_check
+from f5_tts.doctor.checks import Check, load_run_under_test, run_check
 from f5_tts.doctor.context import RunUnderTest
 from f5_tts.doctor.rewards import max_group_sum
 from f5_tts.doctor.run_setup import evenly_spaced, libraries
 from f5_tts.doctor.update import disk
 from f5_tts.extras import ASSET_PACKAGES, install_hint
 from f5_tts.rewards.registry import PROVIDERS, provider_attribute
-from f5_tts.scripts import doctor
 from f5_tts.train import train
+
+doctor = find_command("doctor").main
 
 EXTRAS = {
     "pocketsphinx": "mini",
@@ -109,7 +111,7 @@ def examine(ward, tiny, capsys) -> Examine:
         argv = [*STAGE_2, *tiny, *COMMON, providers] if stage == 2 else [*STAGE_1, *tiny, *COMMON]
         capsys.readouterr()
         try:
-            code = 0 if doctor.main([*argv, *options]) else None
+            code = 0 if doctor([*argv, *options]) else None
         except SystemExit as end:
             code = end.code
         *lines, last = capsys.readouterr().out.splitlines()
@@ -337,9 +339,9 @@ def test_a_folder_that_cannot_be_made_is_said_and_the_rest_is_tried(examine, tmp
 
 
 def test_more_checkpoints_than_the_disk_holds_are_an_error_that_names_the_keys(ward, tiny):
-    run, checks = doctor.load_run_under_test("F5TTS_Mini", [*tiny, *COMMON, "ckpts.save_dir=new"])
+    run, checks = load_run_under_test("F5TTS_Mini", [*tiny, *COMMON, "ckpts.save_dir=new"])
     for check in checks[:5]:
-        assert doctor.run_check(check, run)[0] == "ok"
+        assert run_check(check, run)[0] == "ok"
     assert disk(run, 4).startswith("up to 4 checkpoints of ")  # one per two updates, and model_last.pt twice
     with pytest.raises(ValueError, match=r"set ckpts\.keep_last_n_checkpoints or raise ckpts\.save_per_updates"):
         disk(run, 10**12)

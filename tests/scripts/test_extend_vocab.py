@@ -6,10 +6,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from f5_tts.commands import find_command
 from f5_tts.data.tokenizer import EMILIA_VOCAB, byte_vocabulary, read_vocabulary
 from f5_tts.model.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from f5_tts.scripts.extend_vocab import main
 from f5_tts.train.checkpoint_dir import initial_weights, sha256_of
+
+main = find_command("extend-vocab").main
 
 NAME = "transformer.text_embed.text_embed.weight"
 OLD = torch.tensor([[9.0, 9.0], [1.0, 2.0], [3.0, 4.0], [5.0, 9.0]])  # filler, and the rows of " ab"

@@ -13,10 +13,13 @@ from datasets import Dataset as Table
 from tests.forkserver import FORK
 from tests.scripts.recordings import command_of, environment, record, run
 
+from f5_tts.commands import find_command
 from f5_tts.data.rows import Row, read_rows
 from f5_tts.download import fetch
-from f5_tts.scripts import check_dataset, export, prepare
-from f5_tts.scripts.prepare import main
+from f5_tts.scripts import flags
+
+main = find_command("prepare").main
+check_dataset = find_command("check-dataset").main
 
 
 def write(path: Path, *lines: str) -> Path:
@@ -58,17 +61,17 @@ def test_a_folder_is_prepared_and_checked_by_relative_paths(options, tmp_path, m
     assert "\n  cd " not in capsys.readouterr().out
     (row,) = read_rows(Path("data/x_custom"))
     assert (row.text, row.speaker, row.duration) == ("one", "anna", 0.5)
-    assert check_dataset.main(["data/x_custom", "--workers", "1"])
+    assert check_dataset(["data/x_custom", "--workers", "1"])
     assert "0 of 1 rows are bad" in capsys.readouterr().out
 
 
 def test_home_is_expanded_in_the_paths_of_commands(monkeypatch):
     monkeypatch.setenv("HOME", "/home/ann")
     arguments = [
-        prepare.command_line().parse_args(["~/in", "$HOME/out"]).folder,
-        check_dataset.command_line().parse_args(["x", "--report", "~/out"]).report,
-        export.command_line().parse_args(["~/m.pt", "~/out"]).folder,
-        fetch.command_line("module", None).parse_args(["--cache_dir", "~/out"]).cache_dir,
+        flags.prepare_parser().parse_args(["~/in", "$HOME/out"]).folder,
+        flags.check_dataset_parser().parse_args(["x", "--report", "~/out"]).report,
+        flags.export_parser().parse_args(["~/m.pt", "~/out"]).folder,
+        fetch.command_line("fetch asr").parse_args(["--cache_dir", "~/out"]).cache_dir,
     ]
     assert arguments == [Path("/home/ann/out")] * 4
 
@@ -96,9 +99,9 @@ def test_how_long_a_recording_may_be_is_said_once_for_making_and_checking(tmp_pa
     listed = write(tmp_path / "list.csv", "audio_file|text", "long.wav|text")
     (row,) = prepared(listed, tmp_path / "out", "--max_seconds", "31.5")
     assert row.duration == 31.0
-    assert check_dataset.main([str(tmp_path / "out"), "--workers", "1", "--max_seconds", "31"])
+    assert check_dataset([str(tmp_path / "out"), "--workers", "1", "--max_seconds", "31"])
     with pytest.raises(SystemExit):
-        check_dataset.main([str(tmp_path / "out"), "--workers", "1"])
+        check_dataset([str(tmp_path / "out"), "--workers", "1"])
     assert (
         "lasts 31.0 s, longer than datasets.max_seconds=30: shorten it, or raise the limit" in capsys.readouterr().out
     )

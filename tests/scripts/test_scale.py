@@ -18,11 +18,13 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from f5_tts.commands import find_command
 from f5_tts.config.load import ConfigError, compose_config
 from f5_tts.config.schema import RLConfig, RLTrainConfig
 from f5_tts.estimate.communication import SHARDED_OVERRIDES, CommunicationEstimate, passes_per_update
-from f5_tts.scripts.scale import main
 from f5_tts.train import train, train_rl
+
+main = find_command("scale").main
 
 ROOT = Path(__file__).parents[2]
 SIZES = ["dim=32", "depth=2", "heads=2", "dim_head=16", "text_dim=16", "conv_layers=1"]

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from f5_tts.commands import Command
 from f5_tts.config.schema import ConfigError, RLTrainConfig, TrainConfig
-from f5_tts.infer.load import PUBLISHED
+from f5_tts.infer.settings import PUBLISHED
 from f5_tts.train import finetune_cli
 
 
@@ -17,12 +18,13 @@ from f5_tts.train import finetune_cli
 def composed(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return a function that runs the command and returns the config that would be trained."""
     configs = []
-    for name in ("train", "train_rl"):
-        monkeypatch.setattr(finetune_cli, name, lambda cfg: configs.append(cfg) or True)
+    monkeypatch.setattr(Command, "start", lambda command, cfg: configs.append((command.name, cfg)) or True)
 
     def run(line: str) -> Any:
         assert finetune_cli.run_cli(line.split())
-        return configs[-1]
+        name, cfg = configs[-1]
+        assert name == ("train-rl" if "--rl" in line.split() else "train")
+        return cfg
 
     return run
 

@@ -1,8 +1,7 @@
-"""Loading of configurations from `configs/*.yaml` and a command line; values are defined in the YAML files alone."""
+"""Composition of configurations from `configs/*.yaml` and overrides; values are defined in the YAML files alone."""
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import os
 import re
@@ -14,7 +13,7 @@ from functools import cache
 from io import StringIO
 from pathlib import Path
 from types import UnionType
-from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from hydra import compose, initialize_config_dir
@@ -59,19 +58,6 @@ Config = TypeVar("Config", TrainConfig, RLTrainConfig, SynthesisConfig)
 
 
 # --- loading ---
-
-
-def load_config(argv: list[str], *, default: str, schema: type[TrainConfigT]) -> TrainConfigT:
-    """Load the configuration that a command line describes: `-cn NAME` selects it, `key=value` changes it.
-
-    `-h` prints usage and exits.
-
-    Raises:
-        ConfigError: the command line or a value is invalid.
-    """
-    check_dashes(argv)
-    args = command_line(default).parse_intermixed_args(argv)
-    return compose_config(args.config_name, args.overrides, schema)
 
 
 def compose_config(name: str, overrides: list[str], schema: type[TrainConfigT]) -> TrainConfigT:
@@ -143,47 +129,6 @@ def schema_of(name: str) -> type[TrainConfig]:
 def config_names() -> list[str]:
     """List the names that `-cn` accepts."""
     return sorted(path.stem for path in CONFIG_DIR.glob("*.yaml") if not path.stem.startswith("_"))
-
-
-def check_dashes(argv: list[str]) -> None:
-    """Raise ConfigError for keys that are written as options, with all of them in the form of keys."""
-    flags = [word for word in argv if word.startswith("--") and is_key_name(word)]
-    if flags:
-        keys = [key_form(flag.lstrip("-")) for flag in flags]
-        raise ConfigError(f"{' '.join(flags)}: keys are written without dashes, key=value: {' '.join(keys)}")
-
-
-def is_key_name(flag: str) -> bool:
-    """Check whether an option is a key, with its sections, or a name that other projects have for one."""
-    name = flag.lstrip("-").partition("=")[0].replace("-", "_")
-    return "." in name or find_foreign(name) is not None
-
-
-def key_form(flag: str) -> str:
-    """Return an option as a key with a value: that of a name of another project, else the option's own name."""
-    name, _, text = flag.partition("=")
-    name = name.replace("-", "_")
-    foreign = find_foreign(name)
-    return f"{foreign.key if foreign and not foreign.difference else name}={text or 'VALUE'}"
-
-
-class CommandLine(argparse.ArgumentParser):
-    """Argument parser whose errors are ConfigErrors."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise ConfigError with the message and the usage."""
-        raise ConfigError(f"{message}; usage: {self.usage}; -h prints the help")
-
-
-def command_line(default: str) -> CommandLine:
-    """Build the parser of `-cn NAME key=value ...`."""
-    keys = f"Every key with its meaning, unit and range: _base.yaml and _rl.yaml in {CONFIG_DIR}"
-    parser = CommandLine(usage="[-cn NAME] [key=value ...]", epilog=keys, allow_abbrev=False)
-    parser.add_argument(
-        "-cn", "--config-name", metavar="NAME", default=default, help=f"{', '.join(config_names())}; default: {default}"
-    )
-    parser.add_argument("overrides", metavar="key=value", nargs="*", help="e.g. optim.epochs=2")
-    return parser
 
 
 @cache

@@ -75,6 +75,7 @@ Fraction = Annotated[float, Constraint("a number from 0 to 1", lambda x: 0 <= x 
 Sway = Annotated[float, Constraint("a number from -1 to 1", lambda x: -1 <= x <= 1)]
 Range = Annotated[list[float], Constraint("[low, high] with 0 <= low <= high <= 1", is_range)]
 NonNegatives = Annotated[list[float], Constraint("a list of numbers, each 0 or more", lambda xs: xs and min(xs) >= 0)]
+TOKENIZERS = ("custom", "char", "pinyin", "byte")  # ways to split a text
 TYPE_NAMES = {bool: "true or false", float: "a number", str: "text", type(None): "null"}
 
 
@@ -165,7 +166,7 @@ class ModelConfig:
     """The model, its text input, its training objective, and its mel and vocoder."""
 
     name: str
-    tokenizer: Annotated[str, one_of("custom", "char", "pinyin", "byte")]
+    tokenizer: Annotated[str, one_of(*TOKENIZERS)]
     tokenizer_path: PathText | None
     backbone: Annotated[str, one_of("DiT", "UNetT")]
     output_dist: Annotated[str, one_of("deterministic", "gaussian")]

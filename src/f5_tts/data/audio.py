@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -15,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from f5_tts.data.other_formats import decode, is_other_sound
+from f5_tts.data.paths import describe_missing, exists
 from f5_tts.data.resample import resample
 from f5_tts.data.wav_size import wav_size
 from f5_tts.files import write_atomically
@@ -140,7 +140,7 @@ def read_samples(source: Source, max_seconds: float = MAX_SECONDS) -> tuple[np.n
     """
     file = source.file() if isinstance(source, EncodedAudio) else Path(source)
     if isinstance(file, Path) and not exists(file):
-        raise MissingAudio(f"no audio file at {file}{describe_other_name(file)}")
+        raise MissingAudio(describe_missing(file))
     if isinstance(file, Path) and is_other_sound(file):
         return read_other_format(file, max_seconds)
     try:
@@ -191,26 +191,6 @@ def say_scaled(source: Source) -> None:
             f"{source} has float samples in the range of 16-bit integers: they are scaled, here and in other such "
             "files (check_dataset lists them)"
         )
-
-
-def exists(file: Path) -> bool:
-    """Check whether the path is a file; a name that the system does not allow is none."""
-    try:
-        return file.is_file()
-    except (OSError, ValueError):
-        return False
-
-
-def describe_other_name(file: Path) -> str:
-    """Describe the name under which a missing file is there: with slashes, or in another Unicode form."""
-    slashed = Path(str(file).replace("\\", "/"))
-    if "\\" in str(file) and exists(slashed):
-        return f": its path has backslashes, and {slashed} is there; write it with slashes"
-    forms = (file.with_name(unicodedata.normalize(form, file.name)) for form in ("NFC", "NFD") if file.name)
-    if other := next((form for form in forms if form != file and exists(form)), None):
-        form = "composed (NFC)" if unicodedata.is_normalized("NFC", other.name) else "decomposed (NFD)"
-        return f", but one whose name has its letters {form}; write the name so"
-    return ""
 
 
 def check_header(audio_file: soundfile.SoundFile, source: Source, max_seconds: float) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 import soundfile
 
-from f5_tts.data.audio import exists
 from f5_tts.data.other_formats import advice, is_decoder_installed, is_other_sound
+from f5_tts.data.paths import exists
 from f5_tts.data.rows import SPEAKER_COLUMNS
 from f5_tts.data.tables import (
     AUDIO_NAMES,

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import soundfile
 
 from f5_tts.data.audio import MIN_SECONDS, EncodedAudio
+from f5_tts.data.paths import is_saved, require_data_set, saved_splits
 from f5_tts.data.tables import AUDIO_NAMES, TEXT_NAMES
 from f5_tts.files import HUB
 
@@ -124,17 +125,6 @@ def read_table_at(path: Path) -> Table:
     return table
 
 
-def saved_splits(folder: Path) -> list[str]:
-    """List the splits of a folder that a DatasetDict was saved to; empty for any other folder."""
-    path = folder / "dataset_dict.json"
-    return list(json.loads(path.read_text(encoding="utf-8"))["splits"]) if path.is_file() else []
-
-
-def is_saved(folder: Path) -> bool:
-    """Check whether a data set was saved to this folder by `save_to_disk`."""
-    return (folder / "state.json").is_file() and (folder / "dataset_info.json").is_file()
-
-
 def read_durations(path: Path) -> list[float]:
     """Read the seconds of each row from duration.json.
 
@@ -142,20 +132,7 @@ def read_durations(path: Path) -> list[float]:
         FileNotFoundError: the file or the table beside it is missing.
         ValueError: the file is damaged or empty, or a duration is not above 0.
     """
-    raw = path.parent / "raw"
-    if is_saved(path.parent) or saved_splits(path.parent):
-        raise FileNotFoundError(
-            f"{path.parent} was written by save_to_disk: move all of it into {raw} and add {path} "
-            f'({{"duration": [seconds of each row]}}), or leave it and say datasets.name={HUB}{path.parent}'
-        )
-    if not raw.is_dir() and not raw.with_suffix(".arrow").is_file():
-        raise FileNotFoundError(
-            f"no data set at {path.parent}: expected {raw} (or {raw}.arrow) and {path} (the folder is "
-            "data/<datasets.name>_<model.tokenizer>, relative to the working directory; python -m "
-            "f5_tts.scripts.prepare makes one)"
-        )
-    if not path.is_file():
-        raise FileNotFoundError(f'no {path}: it must hold {{"duration": [seconds of each row]}}')
+    require_data_set(path.parent)
     try:
         durations = json.loads(path.read_text(encoding="utf-8"))["duration"]
         if not isinstance(durations, list) or not all(type(seconds) in (int, float) for seconds in durations):

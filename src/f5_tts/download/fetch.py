@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
 import shutil
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from f5_tts.commands import new_parser
 from f5_tts.download.source import RemoteFile, Source, first_line, verified_sha256
 from f5_tts.files import user_path
 
 STAGING = ".fetch"  # staging folder in --cache_dir for partial files
 
 
-def command_line(module: str, text: str | None) -> argparse.ArgumentParser:
+def command_line(command: str) -> ArgumentParser:
     """Build the argument parser that both fetch commands share."""
-    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=text)
+    parser = new_parser(command)
     parser.add_argument("--cache_dir", type=folder, required=True, metavar="DIR", help="folder for the model")
     parser.add_argument("--revision", help="a branch, tag or commit of the hub's repository; default: its main branch")
     parser.add_argument("--offline", action="store_true", help="make no connection; use only files on this machine")
@@ -27,7 +28,7 @@ def folder(text: str) -> Path:
     """Convert an argument to a path; raise ArgumentTypeError if a file has that path."""
     path = user_path(text)
     if path.exists() and not path.is_dir():
-        raise argparse.ArgumentTypeError(f"{path} is a file, where a folder should be")
+        raise ArgumentTypeError(f"{path} is a file, where a folder should be")
     return path
 
 

@@ -33,11 +33,15 @@ def find_file(name: str, key: str) -> Path:
         FileNotFoundError: there is no such file, or it cannot be downloaded.
         ValueError: a hub name is incomplete.
     """
-    path = hub_file(name, key) if name.startswith(HUB) else user_path(name)
-    if not path.is_file():
+    require_file(name, key)
+    return hub_file(name, key) if name.startswith(HUB) else user_path(name)
+
+
+def require_file(name: str, key: str) -> None:
+    """Raise FileNotFoundError unless there is a file of this name; those of the hub are not looked for."""
+    if not name.startswith(HUB) and not user_path(name).is_file():
         advice = f"; {SHIPPED} is a folder of the repository: start in a clone of it, or name another file"
         raise FileNotFoundError(f"no file at {name}, which {key} names{advice if name.startswith(SHIPPED) else ''}")
-    return path
 
 
 def hub_file(name: str, key: str) -> Path:

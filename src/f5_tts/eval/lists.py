@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from f5_tts.data.audio import exists
 from f5_tts.data.formats import audio_files, read_entries
+from f5_tts.data.paths import exists
 from f5_tts.data.rows import read_rows
 from f5_tts.data.tables import as_name, read_table, read_text
 from f5_tts.eval.test_set import REQUIRED, EvalItem, check_ids, check_keys, read_fields

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from f5_tts.infer.cli import main
+from typing import NoReturn
+
+from f5_tts.commands import start
+
+
+def main() -> NoReturn:
+    """Run the command with the arguments of the process."""
+    start("infer")
+
 
 if __name__ == "__main__":
     main()

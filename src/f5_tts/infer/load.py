@@ -10,16 +10,11 @@ import torch
 from f5_tts.config.schema import ModelConfig, SynthesisConfig
 from f5_tts.data.tokenizer import EMILIA_VOCAB, TOKENIZERS, Vocabulary, byte_vocabulary, read_vocabulary
 from f5_tts.download.hub import find_file
+from f5_tts.infer.settings import PUBLISHED
 from f5_tts.infer.synthesizer import Synthesizer
 from f5_tts.model.build import build_model, build_vocoder, find_device
 from f5_tts.model.checkpoint import Checkpoint, ModelSpec, check_spec, load_weights, read_checkpoint
 from f5_tts.model.precision import choose_precision
-
-PUBLISHED = {
-    "F5TTS_v1_Base": "hf://SWivid/F5-TTS/F5TTS_v1_Base/model_1250000.safetensors",
-    "F5TTS_Base": "hf://SWivid/F5-TTS/F5TTS_Base/model_1200000.safetensors",
-    "E2TTS_Base": "hf://SWivid/E2-TTS/E2TTS_Base/model_1200000.safetensors",
-}  # model.name -> published checkpoint
 
 
 def load_synthesizer(

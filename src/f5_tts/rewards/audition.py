@@ -8,7 +8,11 @@ resynthesis, and what a clip costs.
 
 from __future__ import annotations
 
-import sys
+from f5_tts.commands import start
+
+if __name__ == "__main__":  # before the imports below, which take seconds
+    start("audition")
+
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,12 +28,10 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
-from f5_tts.config.load import load_config
 from f5_tts.config.schema import ConfigError, ModelConfig, RLTrainConfig, dataset_dir
 from f5_tts.data.dataset import AudioReader
 from f5_tts.data.formats import folder_entries
 from f5_tts.data.rows import Row, read_data_set
-from f5_tts.entrypoint import run_command
 from f5_tts.files import write_atomically
 from f5_tts.model.build import build_vocoder
 from f5_tts.model.mel import LogMel
@@ -248,9 +250,8 @@ def rank(name: str, scores: Mapping[str, Tensor]) -> str:
     return f"{name}: the recording scores above {', '.join(f'{v} {share:.0%}' for v, share in shares.items())}"
 
 
-def main(argv: list[str]) -> bool:
+def run(cfg: RLTrainConfig) -> bool:
     """Run the audit of a config; write audition.md, audition.png and one WAV file per variant."""
-    cfg = load_config(argv, default="F5TTS_RL", schema=RLTrainConfig)
     result, out = audition(cfg), Path(cfg.audition.out)
     named = {entry.name: entry.weight for entry in cfg.rl.rewards.providers}
     weights = {key: named[key.rpartition(".")[0]] for key in result.scores[RESYNTHESIS]}
@@ -259,7 +260,3 @@ def main(argv: list[str]) -> bool:
     draw_audition(result.scores, RESYNTHESIS, out / "audition.png")
     print(f"{text}\n\n{out}: audition.md, audition.png, and an example of each kind to listen to")
     return True
-
-
-if __name__ == "__main__":
-    run_command(main, sys.argv[1:])

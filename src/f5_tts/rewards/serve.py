@@ -2,45 +2,34 @@
 
 from __future__ import annotations
 
-import argparse
+from f5_tts.commands import start
+
+if __name__ == "__main__":  # before the imports below, which take seconds
+    start("serve-reward")
+
 import json
 import os
 import socket
 import sys
 import threading
 import traceback
+from argparse import Namespace
 from contextlib import suppress
-from typing import Any, NoReturn, TextIO
+from typing import NoReturn, TextIO
 
-from f5_tts.entrypoint import run_command
-from f5_tts.files import expand_texts
+from f5_tts.rewards.flags import TOKEN, read_config
 from f5_tts.rewards.registry import build_local_provider
-from f5_tts.rewards.remote.protocol import TOKEN, is_loopback, shared_token
+from f5_tts.rewards.remote.protocol import is_loopback, shared_token
 from f5_tts.rewards.remote.server import RewardServer, Service, error_detail
 
 USER_ERRORS = (ValueError, OSError, ImportError)  # the message of these is enough, without a traceback
 
 
-def command_line() -> argparse.ArgumentParser:
-    """Build the argument parser."""
-    parser = argparse.ArgumentParser(prog="python -m f5_tts.rewards.serve", description=__doc__)
-    parser.add_argument("name", metavar="NAME", help="a built-in reward provider, or module:attribute of your own")
-    parser.add_argument("--config", default="{}", metavar="JSON", help="""its config: '{"model_dir": "..."}'""")
-    parser.add_argument(
-        "--host", default="127.0.0.1", help=f"address to listen at; one that other machines can reach needs {TOKEN}"
-    )
-    parser.add_argument("--port", type=int, default=8008, help="0: any free port")
-    parser.add_argument("--max_mb", type=float, default=1024, help="the largest request body that is accepted, in MB")
-    parser.add_argument("--owned", metavar="KEY", help="for a run that starts its own server: its config key")
-    return parser
-
-
-def main(argv: list[str]) -> bool:
+def run(args: Namespace) -> bool:
     """Serve until Ctrl-C; with --owned until stdin ends.
 
     With --owned, the URL or the error is printed as JSON.
     """
-    args = command_line().parse_args(argv)
     if args.owned:
         threading.Thread(target=exit_with_parent, daemon=True).start()
     with stdout_for_one_line() as line:
@@ -64,7 +53,7 @@ def reachable_host(host: str) -> str:
     return socket.gethostname() if host in ("0.0.0.0", "") else host
 
 
-def build_server(args: argparse.Namespace) -> RewardServer:
+def build_server(args: Namespace) -> RewardServer:
     """Create a listening server, and remove the token from the environment.
 
     Raises ValueError for invalid arguments, for a host other than this computer without a token, and if the address is
@@ -83,17 +72,6 @@ def build_server(args: argparse.Namespace) -> RewardServer:
         return RewardServer(address, service, token=token, max_bytes=int(args.max_mb * 2**20))
     except (OSError, OverflowError) as error:
         raise ValueError(f"cannot listen at --host {args.host} --port {args.port}: {error}") from error
-
-
-def read_config(text: str) -> dict[str, Any]:
-    """Parse the JSON object of --config; raise ValueError if it is none."""
-    try:
-        config = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"--config {text} is not JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"""--config {text} is not a JSON object, such as '{{"model_dir": "..."}}'""")
-    return expand_texts(config)
 
 
 def stdout_for_one_line() -> TextIO:
@@ -124,7 +102,3 @@ def error_text(error: Exception) -> str:
         return str(error)
     traceback.print_exc()
     return error_detail(error)
-
-
-if __name__ == "__main__":
-    run_command(main, sys.argv[1:])

@@ -7,7 +7,11 @@ sample.
 
 from __future__ import annotations
 
-import sys
+from f5_tts.commands import start
+
+if __name__ == "__main__":  # before the imports below, which take seconds
+    start("best-of")
+
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +21,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from f5_tts.config.load import load_config
 from f5_tts.config.schema import ConfigError, RewardsConfig, RLTrainConfig
 from f5_tts.data.tokenizer import build_vocabulary
-from f5_tts.entrypoint import run_command
 from f5_tts.eval.evaluator import (
     EvalSynthesizer,
     build_eval_synthesizer,
@@ -102,14 +104,9 @@ def rewards_of(
     return torch.stack([combine(score_all(providers, each), weights, rewards.gates, {}).total for each in inputs])
 
 
-def main(argv: list[str]) -> bool:
+def run(cfg: RLTrainConfig) -> bool:
     """Run the command: evaluate best-of-N and print a line for each recogniser."""
-    cfg = load_config(argv, default="F5TTS_Mini_RL", schema=RLTrainConfig)
     result = best_of(cfg)
     for entry in cfg.eval.recognisers:
         print(f"best of {cfg.eval.best_of}: {result.summary(entry.name)}")
     return True
-
-
-if __name__ == "__main__":
-    run_command(main, sys.argv[1:])

@@ -6,14 +6,14 @@ The estimate is computed from tensor shapes alone, so it needs no weights, no da
 
 from __future__ import annotations
 
-import sys
-from argparse import Namespace
-from math import inf
+from f5_tts.commands import start
 
-from f5_tts.config.checks import require
-from f5_tts.config.load import command_line, compose_config
+if __name__ == "__main__":  # before the imports below, which take seconds
+    start("budget")
+
+from argparse import Namespace
+
 from f5_tts.config.schema import RLTrainConfig
-from f5_tts.entrypoint import run_command
 from f5_tts.estimate.memory import (
     MemoryItem,
     budget,
@@ -26,11 +26,6 @@ from f5_tts.estimate.memory import (
 )
 from f5_tts.rewards.registry import provider_attribute
 from f5_tts.train.accelerator import precision
-
-# --- sizes ---
-
-
-# --- output ---
 
 
 def table(items: list[MemoryItem]) -> str:
@@ -63,27 +58,9 @@ def uncounted(cfg: RLTrainConfig) -> str:
     return f"not included: the CUDA context (about 0.5 GB) and workspaces of kernels{more}"
 
 
-def check_above_zero(args: Namespace, *flags: str) -> None:
-    """Raise ConfigError if one of these flags is not a finite number above 0."""
-    for flag in flags:
-        value = getattr(args, flag)
-        require(0 < value < inf, f"--{flag}={value:g} is not allowed; allowed: a number above 0")
-
-
-def main(argv: list[str]) -> bool:
+def run(arguments: tuple[Namespace, RLTrainConfig]) -> bool:
     """Run the command: print the estimate and, if it exceeds --limit, the changes that would reduce it."""
-    parser = command_line("F5TTS_RL")
-    parser.add_argument("--seconds", type=float, help="the longest clip, s; default: datasets.max_seconds")
-    parser.add_argument("--limit", type=float, default=8.0, help="memory of the GPU, GB; default: 8")
-    parser.add_argument(
-        "--processes", type=int, default=2, help="processes that shard the model with optim.shard=true; default: 2"
-    )
-    args = parser.parse_intermixed_args(argv)
-    cfg = compose_config(args.config_name, args.overrides, RLTrainConfig)
-    if args.seconds is None:
-        args.seconds = cfg.datasets.max_seconds
-    check_above_zero(args, "seconds", "limit")
-    require(args.processes > 1, f"--processes={args.processes} is not allowed; allowed: 2 or more")
+    args, cfg = arguments
     items = budget(cfg, args.seconds, args.processes)
     used_gb = total_bytes(items, "GPU") / 1e9
     print(f"{heading(cfg, args.seconds, args.processes)}\n{table(items)}\n{uncounted(cfg)}")
@@ -93,7 +70,3 @@ def main(argv: list[str]) -> bool:
         for num, change in suggest_savings(args.config_name, args.overrides, cfg, args.seconds, args.processes):
             print(f"  {num / 1e9:5.2f} GB  {change}")
     return True
-
-
-if __name__ == "__main__":
-    run_command(main, sys.argv[1:])

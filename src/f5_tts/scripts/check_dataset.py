@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
+from f5_tts.commands import start
+
+if __name__ == "__main__":  # before the imports below, which take seconds
+    start("check-dataset")
+
 import json
 import sys
+from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
@@ -17,10 +22,8 @@ from f5_tts.data.rows import Row, read_hub, read_rows
 from f5_tts.data.scan import map_in_processes
 from f5_tts.data.texts import TextRules, coverage
 from f5_tts.data.tokenizer import TOKENIZERS, Vocabulary, read_vocabulary
-from f5_tts.entrypoint import run_command
-from f5_tts.files import HUB, user_path, write_atomically
+from f5_tts.files import write_atomically
 from f5_tts.plotting import new_figure
-from f5_tts.scripts.flags import add_flags
 from f5_tts.scripts.prepare import CHANGED, describe_changes, read_report
 from f5_tts.types import BadRow
 
@@ -78,7 +81,7 @@ def write_report(rows: Iterable[BadRow], path: Path) -> None:
     write_atomically(path, lambda tmp_path: tmp_path.write_text(lines, encoding="utf-8"))
 
 
-def vocabulary_of(arguments: argparse.Namespace) -> Vocabulary | None:
+def vocabulary_of(arguments: Namespace) -> Vocabulary | None:
     """Load the vocabulary from --vocab, else from the data set's own vocab.txt; return None if there is neither.
 
     The suffix of the folder's name selects the tokenizer; a data set of the hub has neither.
@@ -90,37 +93,8 @@ def vocabulary_of(arguments: argparse.Namespace) -> Vocabulary | None:
     return read_vocabulary(path, suffix if suffix in TOKENIZERS else "custom") if path else None
 
 
-def folder_or_hub(text: str) -> Path | str:
-    """Convert the argument that names the data set: a folder, or a name of the hub."""
-    return text if text.startswith(HUB) else user_path(text)
-
-
-def command_line() -> argparse.ArgumentParser:
-    """Build the argument parser."""
-    parser = argparse.ArgumentParser(prog="python -m f5_tts.scripts.check_dataset", description=__doc__)
-    parser.add_argument(
-        "folder",
-        type=folder_or_hub,
-        metavar="DIR",
-        help="with raw/ (or raw.arrow) and duration.json, or hf:// as in datasets.name",
-    )
-    parser.add_argument(
-        "--vocab", type=user_path, metavar="FILE", help="a symbol a line; default: vocab.txt of the folder"
-    )
-    parser.add_argument("--plot", type=user_path, metavar="FILE", help="a histogram of the durations, as PNG")
-    parser.add_argument(
-        "--report",
-        type=user_path,
-        metavar="FILE",
-        help="file for all findings; default: check.jsonl in DIR, or here",
-    )
-    add_flags(parser)
-    return parser
-
-
-def main(argv: list[str]) -> bool:
+def run(arguments: Namespace) -> bool:
     """Run the command: print and write the report, and exit with code 1 if rows are bad."""
-    arguments = command_line().parse_args(argv)
     name, vocabulary = arguments.folder, vocabulary_of(arguments)
     rows = read_hub(name) if isinstance(name, str) else read_rows(name)
     scan_one = partial(scan_row, max_seconds=arguments.max_seconds, rules=TextRules(vocabulary, needs_words=True))
@@ -143,7 +117,3 @@ def main(argv: list[str]) -> bool:
     if bad:
         sys.exit(1)
     return True
-
-
-if __name__ == "__main__":
-    run_command(main, sys.argv[1:])

@@ -6,16 +6,19 @@ in ckpts.save_dir, which is removed again; output of libraries goes to stderr.
 
 from __future__ import annotations
 
+from f5_tts.commands import start
+
+if __name__ == "__main__":  # before the imports below, which take seconds
+    start("doctor")
+
 import sys
+from argparse import Namespace
 
-from f5_tts.config.load import command_line
 from f5_tts.doctor.checks import load_run_under_test, run_check
-from f5_tts.entrypoint import run_command
 
 
-def main(argv: list[str]) -> bool:
+def run(args: Namespace) -> bool:
     """Run the command: print a line for each check, and exit with code 2 if one failed."""
-    args = command_line("F5TTS_RL").parse_intermixed_args(argv)
     run, checks = load_run_under_test(args.config_name, args.overrides)
     count = {"ok": 0, "FAIL": 0, "--": 0}
     for check in checks:
@@ -26,7 +29,3 @@ def main(argv: list[str]) -> bool:
     if count["FAIL"]:
         sys.exit(2)
     return True
-
-
-if __name__ == "__main__":
-    run_command(main, sys.argv[1:])

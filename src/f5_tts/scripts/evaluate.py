@@ -9,8 +9,12 @@ system made.
 
 from __future__ import annotations
 
+from f5_tts.commands import start
+
+if __name__ == "__main__":  # before the imports below, which take seconds
+    start("evaluate")
+
 import shutil
-import sys
 from dataclasses import replace
 from functools import partial
 from hashlib import sha256
@@ -19,11 +23,10 @@ from typing import Any
 
 from torch import Tensor
 
-from f5_tts.config.load import load_config
 from f5_tts.config.schema import ConfigError, EvalConfig, TrainConfig
-from f5_tts.data.audio import exists, load_audio, write_wav
+from f5_tts.data.audio import load_audio, write_wav
+from f5_tts.data.paths import exists
 from f5_tts.data.tokenizer import Vocabulary, build_vocabulary
-from f5_tts.entrypoint import run_command
 from f5_tts.eval.agreement import describe_agreement, floors, recording_measures
 from f5_tts.eval.comparison import check_comparable, describe_change
 from f5_tts.eval.evaluator import (
@@ -219,9 +222,8 @@ def keep_examples(items: list[EvalItem], clips: list[Tensor], chosen: list[str],
             write_wav(Path(str(synthesizer.settings.out)) / "wavs" / f"{item.id}.wav", clip, synthesizer.sample_rate)
 
 
-def main(argv: list[str]) -> bool:
+def run(cfg: TrainConfig) -> bool:
     """Run the command: evaluate the checkpoint and print its scores."""
-    cfg = load_config(argv, default="F5TTS_Mini", schema=TrainConfig)
     result = evaluate(cfg)
     for entry in cfg.eval.recognisers:
         print(result.summary(entry.name))
@@ -230,7 +232,3 @@ def main(argv: list[str]) -> bool:
         print("\n".join(describe_change(read_result(Path(cfg.eval.against)), result)))
     print(", ".join(f"{name}={value:.4g}" for name, value in result.metrics().items()))
     return True
-
-
-if __name__ == "__main__":
-    run_command(main, sys.argv[1:])

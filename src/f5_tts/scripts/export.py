@@ -6,22 +6,23 @@ F5-TTS loads without changes, and beside them a model card and a config. `--push
 
 from __future__ import annotations
 
-import argparse
-import sys
+from f5_tts.commands import start
+
+if __name__ == "__main__":  # before the imports below, which take seconds
+    start("export")
+
+from argparse import Namespace
 from pathlib import Path
 
 import torch
 
 from f5_tts.data.tokenizer import read_vocabulary, write_vocabulary
 from f5_tts.download.hub import push_files
-from f5_tts.entrypoint import run_command
 from f5_tts.eval.results import read_result
-from f5_tts.files import user_path
 from f5_tts.model.checkpoint import Checkpoint, export_weights, num_symbols, read_checkpoint
 from f5_tts.model.payload import EMA, RAW
 from f5_tts.report.model_card import PUBLISHED, CardDetails, license_of, write_card
 
-DTYPES = {name: getattr(torch, name) for name in ("float32", "float16", "bfloat16")}
 PUBLISHED_SIZE = 10**8  # weights; published models have more, and are published in float32
 
 
@@ -69,29 +70,7 @@ def symbols_of(checkpoint: Checkpoint, vocabulary: Path | None) -> list[str]:
     return list(read_vocabulary(vocabulary).symbols)
 
 
-def command_line() -> argparse.ArgumentParser:
-    """Build the argument parser."""
-    parser = argparse.ArgumentParser(prog="python -m f5_tts.scripts.export", description=__doc__)
-    parser.add_argument("checkpoint", type=user_path)
-    parser.add_argument("folder", type=user_path)
-    parser.add_argument("--weights", choices=["raw", "ema"], help="default: those that the checkpoint recommends")
-    parser.add_argument("--vocab", type=user_path, help="the vocabulary, for a checkpoint that does not hold its own")
-    parser.add_argument(
-        "--dtype", choices=DTYPES, help="default: float32, and float16 for models smaller than published ones"
-    )
-    card = parser.add_argument_group("model card")
-    card.add_argument(
-        "--base_model", metavar="ORG/NAME", help=f"for a model of a published size {PUBLISHED}, else none"
-    )
-    card.add_argument("--license", metavar="ID", help="e.g. cc-by-nc-4.0; default: that of the base model")
-    card.add_argument("--languages", nargs="+", default=[], metavar="CODE", help="e.g. en zh")
-    card.add_argument("--datasets", nargs="+", default=[], metavar="NAME", help="what it was trained on")
-    card.add_argument("--eval", type=user_path, metavar="FOLDER", help="evaluation (eval.out) with results and clips")
-    card.add_argument("--push", metavar="ORG/NAME", help="upload the folder to this model of the Hugging Face hub")
-    return parser
-
-
-def card_details(arguments: argparse.Namespace, checkpoint: Checkpoint) -> CardDetails:
+def card_details(arguments: Namespace, checkpoint: Checkpoint) -> CardDetails:
     """Build what the flags say of the model; raise ValueError for a license that the base model does not allow."""
     base = arguments.base_model or (PUBLISHED if default_dtype(checkpoint) == torch.float32 else None)
     details = CardDetails(
@@ -101,13 +80,12 @@ def card_details(arguments: argparse.Namespace, checkpoint: Checkpoint) -> CardD
     return details
 
 
-def main(argv: list[str]) -> bool:
+def run(arguments: Namespace) -> bool:
     """Run the command: export the checkpoint; print the path and size of the file, and what is in it."""
-    arguments = command_line().parse_args(argv)
     checkpoint = read_checkpoint(arguments.checkpoint).with_weights(arguments.weights)
     details = card_details(arguments, checkpoint)
     result = None if arguments.eval is None else read_result(arguments.eval)
-    path = export(checkpoint, arguments.folder, arguments.vocab, DTYPES.get(arguments.dtype))
+    path = export(checkpoint, arguments.folder, arguments.vocab, arguments.dtype and getattr(torch, arguments.dtype))
     card, *others = write_card(checkpoint, path, details, arguments.eval, result)
     print(f"model card: {card}; {', '.join(str(other.relative_to(path.parent)) for other in others)}")
     if license_of(details) is None:
@@ -120,7 +98,3 @@ def main(argv: list[str]) -> bool:
         f"{describe(checkpoint, arguments.weights, arguments.dtype)}"
     )
     return True
-
-
-if __name__ == "__main__":
-    run_command(main, sys.argv[1:])

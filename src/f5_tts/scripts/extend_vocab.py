@@ -6,14 +6,16 @@ the text embedding for the symbols that it lacks, and a vocab.txt that begins wi
 
 from __future__ import annotations
 
-import argparse
-import sys
+from f5_tts.commands import start
+
+if __name__ == "__main__":  # before the imports below, which take seconds
+    start("extend-vocab")
+
+from argparse import Namespace
 from pathlib import Path
 
 from f5_tts.data.tokenizer import Vocabulary, read_vocabulary, with_new_symbols, write_vocabulary
 from f5_tts.download.hub import find_file
-from f5_tts.entrypoint import run_command
-from f5_tts.files import user_path
 from f5_tts.model.checkpoint import Checkpoint, read_checkpoint, write_checkpoint, write_published
 from f5_tts.model.grow import grow, known_vocabulary
 from f5_tts.model.payload import EMA, RAW
@@ -70,31 +72,10 @@ def write(checkpoint: Checkpoint, path: Path) -> None:
         write_checkpoint(path, checkpoint.payload)
 
 
-def command_line() -> argparse.ArgumentParser:
-    """Build the argument parser."""
-    parser = argparse.ArgumentParser(prog="python -m f5_tts.scripts.extend_vocab", description=__doc__)
-    parser.add_argument("checkpoint", metavar="CKPT", help="a path or hf://org/repo/path")
-    parser.add_argument("vocab", type=user_path, metavar="VOCAB", help="a symbol a line, in any order")
-    parser.add_argument("folder", type=user_path, metavar="OUT")
-    parser.add_argument(
-        "--base_vocab",
-        type=user_path,
-        metavar="FILE",
-        help="the vocabulary of a checkpoint that does not hold it; default: vocab.txt beside it, or with 2545 symbols "
-        "the released one",
-    )
-    return parser
-
-
-def main(argv: list[str]) -> bool:
+def run(arguments: Namespace) -> bool:
     """Run the command: write the files, and print how a run starts from them."""
-    arguments = command_line().parse_args(argv)
     checkpoint = read_checkpoint(find_file(arguments.checkpoint, "CKPT"))
     path = extend(checkpoint, read_vocabulary(arguments.vocab), arguments.folder, arguments.base_vocab)
     vocab = arguments.folder / "vocab.txt"
     print(f"wrote {path} and {vocab}; train with ckpts.init_from={path} model.tokenizer_path={vocab}")
     return True
-
-
-if __name__ == "__main__":
-    run_command(main, sys.argv[1:])

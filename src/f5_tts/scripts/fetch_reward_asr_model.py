@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
+from argparse import ArgumentParser, Namespace
 
+from f5_tts.commands import start
 from f5_tts.download import fetch
 from f5_tts.download.source import list_hub_files
-from f5_tts.entrypoint import run_command
 
 REPOSITORY = "FunAudioLLM/SenseVoiceSmall"
 OPTIONAL = "tokens.json"  # inference does not read it
@@ -22,14 +21,18 @@ FILES = (
 )
 
 
-def command_line() -> argparse.ArgumentParser:
+def command_line() -> ArgumentParser:
     """Build the argument parser."""
-    return fetch.command_line("f5_tts.scripts.fetch_reward_asr_model", __doc__)
+    return fetch.command_line("fetch asr")
 
 
-def main(argv: list[str]) -> bool:
+def read_arguments(argv: list[str]) -> Namespace:
+    """Read the arguments."""
+    return command_line().parse_args(argv)
+
+
+def run(arguments: Namespace) -> bool:
     """Run the command; return False if it was interrupted."""
-    arguments = command_line().parse_args(argv)
     folder = arguments.cache_dir
     try:
         source = list_hub_files(REPOSITORY, FILES, arguments.revision, offline=arguments.offline)
@@ -42,4 +45,4 @@ def main(argv: list[str]) -> bool:
 
 
 if __name__ == "__main__":
-    run_command(main, sys.argv[1:])
+    start("fetch asr")

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import sys
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from f5_tts.commands import start
 from f5_tts.download import fetch
 from f5_tts.download.archive import unpack
 from f5_tts.download.source import Source, from_folder, from_url, list_hub_files
-from f5_tts.entrypoint import run_command
 from f5_tts.files import user_path
 
 REPOSITORY = "Wespeaker/wespeaker-cnceleb-resnet34"
@@ -22,9 +21,9 @@ ARCHIVES = (f"{MODEL}.zip", f"{MODEL}.tar.gz")  # used if a repository has no se
 ADVICE = "give a zip or tar.gz of it: --archive FILE_OR_URL"
 
 
-def command_line() -> argparse.ArgumentParser:
+def command_line() -> ArgumentParser:
     """Build the argument parser."""
-    parser = fetch.command_line("f5_tts.scripts.fetch_reward_spk_model", __doc__)
+    parser = fetch.command_line("fetch speaker")
     parser.add_argument(
         "--archive",
         metavar="FILE_OR_URL",
@@ -33,9 +32,13 @@ def command_line() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: list[str]) -> bool:
+def read_arguments(argv: list[str]) -> Namespace:
+    """Read the arguments."""
+    return command_line().parse_args(argv)
+
+
+def run(arguments: Namespace) -> bool:
     """Run the command; return False if it was interrupted."""
-    arguments = command_line().parse_args(argv)
     root, folder = arguments.cache_dir, arguments.cache_dir / MODEL
     try:
         if arguments.archive:
@@ -48,7 +51,7 @@ def main(argv: list[str]) -> bool:
     return True
 
 
-def install_from_hub(arguments: argparse.Namespace, folder: Path, root: Path) -> None:
+def install_from_hub(arguments: Namespace, folder: Path, root: Path) -> None:
     """Download the model's separate files or else its archive, which stays in `root` for later comparison."""
     source = find_on_hub(arguments, folder, root)
     archive = archive_of(source, root)
@@ -59,7 +62,7 @@ def install_from_hub(arguments: argparse.Namespace, folder: Path, root: Path) ->
         install_unpacked(root / archive, folder, root)
 
 
-def find_on_hub(arguments: argparse.Namespace, folder: Path, root: Path) -> Source:
+def find_on_hub(arguments: Namespace, folder: Path, root: Path) -> Source:
     """Find the first repository that has the model as files or as an archive; without one, return the first.
 
     --revision applies to the first repository only. Raises ValueError if no repository can be listed.
@@ -89,7 +92,7 @@ def archive_of(source: Source, root: Path) -> str | None:
     return next((name for name in ARCHIVES if source.has(name, root)), None)
 
 
-def find_archive(arguments: argparse.Namespace) -> Path:
+def find_archive(arguments: Namespace) -> Path:
     """Return the path of the archive that --archive names; download it to --cache_dir if it is a URL.
 
     Raises ValueError if --revision is given as well, FileNotFoundError if the file does not exist.
@@ -118,4 +121,4 @@ def install_unpacked(archive: Path, folder: Path, root: Path) -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, sys.argv[1:])
+    start("fetch speaker")

@@ -1,12 +1,93 @@
-"""Command-line flags of the commands that read recordings."""
+"""Arguments of the commands in this folder, which are read before the libraries of a command are imported."""
 
 from __future__ import annotations
 
 import os
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
+from math import inf
+from pathlib import Path
 
-from f5_tts.config.load import read_yaml
+from f5_tts.commands import new_parser
+from f5_tts.config.checks import require
+from f5_tts.config.command_line import key_parser, load_config, read_keys
+from f5_tts.config.load import compose_config, read_yaml
+from f5_tts.config.schema import TOKENIZERS, EvalConfig, RLTrainConfig, TrainConfig
+from f5_tts.data.paths import require_data_set
+from f5_tts.download.hub import require_file
+from f5_tts.files import HUB, user_path
+from f5_tts.infer.settings import MODEL
+
+FORMATS = ("csv", "ljspeech", "folder", "jsonl")  # of a new data set
+DTYPES = ("float32", "float16", "bfloat16")
+
+# --- data sets ---
+
+
+def prepare_parser() -> ArgumentParser:
+    """Build the argument parser of prepare."""
+    parser = new_parser("prepare")
+    parser.add_argument("source", type=user_path, metavar="INPUT", help="a CSV or JSONL file, or a folder")
+    parser.add_argument("folder", type=user_path, metavar="OUT_DIR", help="data/NAME_TOKENIZER")
+    parser.add_argument("--format", choices=FORMATS, help="default: detected")
+    parser.add_argument(
+        "--tokenizer", choices=TOKENIZERS, help="default: as OUT_DIR's name ends, else custom (characters)"
+    )
+    parser.add_argument(
+        "--base_vocab",
+        type=user_path,
+        metavar="FILE",
+        help="the vocabulary of the model to fine-tune: vocab.txt gets its lines, then the new symbols of the texts",
+    )
+    parser.add_argument("--copy", action="store_true", help="copy audio to OUT_DIR/wavs; default: it stays where it is")
+    add_flags(parser)
+    return parser
+
+
+def prepare(argv: list[str]) -> Namespace:
+    """Read the arguments of prepare; raise FileNotFoundError unless INPUT is there."""
+    arguments = prepare_parser().parse_args(argv)
+    if not arguments.source.exists():
+        raise FileNotFoundError(f"no file or folder at {arguments.source}")
+    return arguments
+
+
+def check_dataset_parser() -> ArgumentParser:
+    """Build the argument parser of check-dataset."""
+    parser = new_parser("check-dataset")
+    parser.add_argument(
+        "folder",
+        type=folder_or_hub,
+        metavar="DIR",
+        help="with raw/ (or raw.arrow) and duration.json, or hf:// as in datasets.name",
+    )
+    parser.add_argument(
+        "--vocab", type=user_path, metavar="FILE", help="a symbol a line; default: vocab.txt of the folder"
+    )
+    parser.add_argument("--plot", type=user_path, metavar="FILE", help="a histogram of the durations, as PNG")
+    parser.add_argument(
+        "--report",
+        type=user_path,
+        metavar="FILE",
+        help="file for all findings; default: check.jsonl in DIR, or here",
+    )
+    add_flags(parser)
+    return parser
+
+
+def check_dataset(argv: list[str]) -> Namespace:
+    """Read the arguments of check-dataset; raise FileNotFoundError unless the folder is a data set."""
+    arguments = check_dataset_parser().parse_args(argv)
+    if isinstance(arguments.folder, Path):
+        require_data_set(arguments.folder)
+    if arguments.vocab:
+        require_file(str(arguments.vocab), "--vocab")
+    return arguments
+
+
+def folder_or_hub(text: str) -> Path | str:
+    """Convert the argument that names the data set: a folder, or a name of the hub."""
+    return text if text.startswith(HUB) else user_path(text)
 
 
 def add_flags(parser: ArgumentParser) -> None:
@@ -26,3 +107,162 @@ def positive(kind: type[int] | type[float]) -> Callable[[str], int | float]:
         return kind(text)
 
     return number
+
+
+# --- checkpoints ---
+
+
+def extend_vocab_parser() -> ArgumentParser:
+    """Build the argument parser of extend-vocab."""
+    parser = new_parser("extend-vocab")
+    parser.add_argument("checkpoint", metavar="CKPT", help="a path or hf://org/repo/path")
+    parser.add_argument("vocab", type=user_path, metavar="VOCAB", help="a symbol a line, in any order")
+    parser.add_argument(
+        "folder", type=user_path, metavar="OUT", help="gets the checkpoint, and a vocab.txt that begins with its own"
+    )
+    parser.add_argument(
+        "--base_vocab",
+        type=user_path,
+        metavar="FILE",
+        help="the vocabulary of a checkpoint that does not hold it; default: vocab.txt beside it, or with 2545 symbols "
+        "the released one",
+    )
+    return parser
+
+
+def extend_vocab(argv: list[str]) -> Namespace:
+    """Read the arguments of extend-vocab; raise FileNotFoundError unless the files are there."""
+    arguments = extend_vocab_parser().parse_args(argv)
+    require_file(arguments.checkpoint, "CKPT")
+    require_file(str(arguments.vocab), "VOCAB")
+    if arguments.base_vocab:
+        require_file(str(arguments.base_vocab), "--base_vocab")
+    return arguments
+
+
+def export_parser() -> ArgumentParser:
+    """Build the argument parser of export."""
+    parser = new_parser("export")
+    parser.add_argument("checkpoint", type=user_path, metavar="CKPT")
+    parser.add_argument("folder", type=user_path, metavar="FOLDER", help="gets model_<update>.safetensors and the rest")
+    parser.add_argument("--weights", choices=["raw", "ema"], help="default: those that the checkpoint recommends")
+    parser.add_argument("--vocab", type=user_path, help="the vocabulary, for a checkpoint that does not hold its own")
+    parser.add_argument(
+        "--dtype", choices=DTYPES, help="default: float32, and float16 for models smaller than published ones"
+    )
+    card = parser.add_argument_group("model card")
+    card.add_argument(
+        "--base_model", metavar="ORG/NAME", help="default: the published F5-TTS for a model of its size, else none"
+    )
+    card.add_argument("--license", metavar="ID", help="e.g. cc-by-nc-4.0; default: that of the base model")
+    card.add_argument("--languages", nargs="+", default=[], metavar="CODE", help="e.g. en zh")
+    card.add_argument("--datasets", nargs="+", default=[], metavar="NAME", help="what it was trained on")
+    card.add_argument("--eval", type=user_path, metavar="FOLDER", help="evaluation (eval.out) with results and clips")
+    card.add_argument("--push", metavar="ORG/NAME", help="upload the folder to this model of the Hugging Face hub")
+    return parser
+
+
+def export(argv: list[str]) -> Namespace:
+    """Read the arguments of export; raise FileNotFoundError unless the checkpoint is there."""
+    arguments = export_parser().parse_args(argv)
+    if not arguments.checkpoint.is_file():
+        raise FileNotFoundError(f"no checkpoint at {arguments.checkpoint}")
+    return arguments
+
+
+def serve_speech_parser() -> ArgumentParser:
+    """Build the argument parser of serve-speech."""
+    parser = new_parser("serve-speech")
+    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 listens to other machines, too")
+    parser.add_argument("--port", type=int, default=9998)
+    parser.add_argument("--model", default=MODEL, help="name of a config; default: %(default)s")
+    parser.add_argument("--ckpt_file", default="", help="weights: a path or hf://org/repo/path; default: the published")
+    parser.add_argument("--vocab_file", default="", help="vocabulary, as for weights; default: that of the model")
+    parser.add_argument("--ref_audio", help="a recording of the voice; default: a packaged example")
+    parser.add_argument("--ref_text", default="", help="its transcript; without it, Whisper transcribes the recording")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, xpu, mps, ...; default: a GPU if there is one")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="precision of the weights")
+    parser.add_argument("overrides", metavar="key=value", nargs="*", help="of the config, e.g. infer.nfe_step=16")
+    return parser
+
+
+def serve_speech(argv: list[str]) -> Namespace:
+    """Read the arguments of serve-speech; raise FileNotFoundError if a file is missing that they name."""
+    arguments = serve_speech_parser().parse_intermixed_args(argv)
+    for key in ("ckpt_file", "vocab_file", "ref_audio"):
+        if name := getattr(arguments, key):
+            require_file(name, f"--{key}")
+    return arguments
+
+
+# --- runs ---
+
+
+def doctor(argv: list[str]) -> Namespace:
+    """Read the arguments of doctor; what is wrong with the keys is for the doctor to say."""
+    return read_keys(key_parser("doctor", "F5TTS_RL"), argv)
+
+
+def budget(argv: list[str]) -> tuple[Namespace, RLTrainConfig]:
+    """Read the arguments of budget, and the config."""
+    parser = key_parser("budget", "F5TTS_RL")
+    parser.add_argument("--seconds", type=float, help="the longest clip, s; default: datasets.max_seconds")
+    parser.add_argument("--limit", type=float, default=8.0, help="memory of the GPU, GB; default: 8")
+    parser.add_argument(
+        "--processes", type=int, default=2, help="processes that shard the model with optim.shard=true; default: 2"
+    )
+    args = read_keys(parser, argv)
+    cfg = with_clip_length(args, "limit")
+    require(args.processes > 1, f"--processes={args.processes} is not allowed; allowed: 2 or more")
+    return args, cfg
+
+
+def scale(argv: list[str]) -> tuple[Namespace, RLTrainConfig]:
+    """Read the arguments of scale, and the config."""
+    parser = key_parser("scale", "F5TTS_RL")
+    parser.add_argument("--seconds", type=float, help="the longest clip, s; default: datasets.max_seconds")
+    parser.add_argument("--inside", type=float, default=200.0, help="GB/s between GPUs of a node; default: 200")
+    parser.add_argument("--between", type=float, default=50.0, help="GB/s between nodes of 8 GPUs; default: 50")
+    args = read_keys(parser, argv)
+    cfg = with_clip_length(args, "inside", "between")
+    require(not cfg.optim.shard, "optim.shard=true is compared with optim.shard=false here: leave it out")
+    return args, cfg
+
+
+def with_clip_length(args: Namespace, *above_zero: str) -> RLTrainConfig:
+    """Compose the config, and set --seconds from it unless it is given.
+
+    Raises ConfigError if --seconds or another of these flags is not a finite number above 0.
+    """
+    cfg = compose_config(args.config_name, args.overrides, RLTrainConfig)
+    if args.seconds is None:
+        args.seconds = cfg.datasets.max_seconds
+    for flag in ("seconds", *above_zero):
+        value = getattr(args, flag)
+        require(0 < value < inf, f"--{flag}={value:g} is not allowed; allowed: a number above 0")
+    return cfg
+
+
+def evaluate(argv: list[str]) -> TrainConfig:
+    """Load the config of evaluate; raise FileNotFoundError if a file is missing that it names."""
+    cfg = load_config(argv, default="F5TTS_Mini", schema=TrainConfig, command="evaluate")
+    require_checkpoint(cfg.eval)
+    return cfg
+
+
+def best_of(argv: list[str]) -> RLTrainConfig:
+    """Load the config of best-of; raise FileNotFoundError if a file is missing that it names."""
+    cfg = load_config(argv, default="F5TTS_Mini_RL", schema=RLTrainConfig, command="best-of")
+    require_checkpoint(cfg.eval)
+    return cfg
+
+
+def require_checkpoint(settings: EvalConfig) -> None:
+    """Raise FileNotFoundError unless the checkpoint of an evaluation is there."""
+    if settings.ckpt is not None and not Path(settings.ckpt).is_file():
+        raise FileNotFoundError(f"no checkpoint at {settings.ckpt}, which eval.ckpt names")
+
+
+def env(argv: list[str]) -> Namespace:
+    """Read the arguments of env: none."""
+    return new_parser("env").parse_args(argv)

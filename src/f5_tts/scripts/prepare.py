@@ -5,20 +5,24 @@ Run the same command again after an interruption: it resumes where it stopped.
 
 from __future__ import annotations
 
-import argparse
+from f5_tts.commands import start
+
+if __name__ == "__main__":  # before the imports below, which take seconds
+    start("prepare")
+
 import hashlib
 import json
 import shlex
 import shutil
-import sys
 import unicodedata
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from f5_tts.data.formats import FORMATS, SPACES, Entry, read_entries
+from f5_tts.data.formats import SPACES, Entry, read_entries
 from f5_tts.data.rows import SPEAKER_COLUMNS
 from f5_tts.data.scan import map_in_processes, scan_recording
 from f5_tts.data.texts import coverage
@@ -31,9 +35,7 @@ from f5_tts.data.tokenizer import (
     with_new_symbols,
     write_vocabulary,
 )
-from f5_tts.entrypoint import run_command
-from f5_tts.files import user_path, write_atomically
-from f5_tts.scripts.flags import add_flags
+from f5_tts.files import write_atomically
 
 REPORT = "prepare.jsonl"
 FORM = "Unicode form"  # kind of change
@@ -347,29 +349,8 @@ def next_steps(folder: Path, tokenizer: str, example: Entry) -> Iterator[str]:
     yield f"  f5-tts_infer-cli -m {MODEL} -p {run}/model_last.pt {voice}"
 
 
-def command_line() -> argparse.ArgumentParser:
-    """Build the argument parser."""
-    parser = argparse.ArgumentParser(prog="python -m f5_tts.scripts.prepare", description=__doc__)
-    parser.add_argument("source", type=user_path, metavar="INPUT", help="a CSV or JSONL file, or a folder")
-    parser.add_argument("folder", type=user_path, metavar="OUT_DIR", help="data/NAME_TOKENIZER")
-    parser.add_argument("--format", choices=list(FORMATS), help="default: detected")
-    parser.add_argument(
-        "--tokenizer", choices=list(TOKENIZERS), help="default: as OUT_DIR's name ends, else custom (characters)"
-    )
-    parser.add_argument(
-        "--base_vocab",
-        type=user_path,
-        metavar="FILE",
-        help="the vocabulary of the model to fine-tune: vocab.txt gets its lines, then the new symbols of the texts",
-    )
-    parser.add_argument("--copy", action="store_true", help="copy audio to OUT_DIR/wavs; default: it stays where it is")
-    add_flags(parser)
-    return parser
-
-
-def main(argv: list[str]) -> bool:
+def run(arguments: Namespace) -> bool:
     """Run the command; return False if it was interrupted."""
-    arguments = command_line().parse_args(argv)
     folder, ending = arguments.folder, arguments.folder.resolve().name.rpartition("_")[2]
     tokenizer = arguments.tokenizer or (ending if ending in TOKENIZERS else "custom")
     kind, entries = read_entries(arguments.source, arguments.format)
@@ -398,7 +379,3 @@ def main(argv: list[str]) -> bool:
     for line in next_steps(folder, tokenizer, next(entry for entry in entries if not entry.problem)):
         print(line)
     return True
-
-
-if __name__ == "__main__":
-    run_command(main, sys.argv[1:])

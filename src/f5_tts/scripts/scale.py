@@ -7,14 +7,17 @@ assumptions: pass those of your machine.
 
 from __future__ import annotations
 
-import sys
+from f5_tts.commands import start
 
-from f5_tts.config.checks import require
-from f5_tts.config.load import command_line, compose_config
+if __name__ == "__main__":  # before the imports below, which take seconds
+    start("scale")
+
+from argparse import Namespace
+
+from f5_tts.config.load import compose_config
 from f5_tts.config.schema import RLTrainConfig
-from f5_tts.entrypoint import run_command
 from f5_tts.estimate.communication import GPUS_PER_NODE, SHARDED_OVERRIDES, WORLD_SIZES, CommunicationEstimate
-from f5_tts.scripts.budget import check_above_zero, heading
+from f5_tts.scripts.budget import heading
 
 HEAD = "| GPUs | rollouts an update | held, GB | sent, GB | s | held in shards, GB | sent in shards, GB | s |"
 
@@ -56,23 +59,10 @@ def summary(estimate: CommunicationEstimate) -> str:
     )
 
 
-def main(argv: list[str]) -> bool:
+def run(arguments: tuple[Namespace, RLTrainConfig]) -> bool:
     """Run the command: print the estimate as a table."""
-    parser = command_line("F5TTS_RL")
-    parser.add_argument("--seconds", type=float, help="the longest clip, s; default: datasets.max_seconds")
-    parser.add_argument("--inside", type=float, default=200.0, help="GB/s between GPUs of a node; default: 200")
-    parser.add_argument("--between", type=float, default=50.0, help="GB/s between nodes of 8 GPUs; default: 50")
-    args = parser.parse_intermixed_args(argv)
-    cfg = compose_config(args.config_name, args.overrides, RLTrainConfig)
-    if args.seconds is None:
-        args.seconds = cfg.datasets.max_seconds
-    check_above_zero(args, "seconds", "inside", "between")
-    require(not cfg.optim.shard, "optim.shard=true is compared with optim.shard=false here: leave it out")
+    args, cfg = arguments
     sharded_cfg = compose_config(args.config_name, args.overrides + SHARDED_OVERRIDES, RLTrainConfig)
     estimate = CommunicationEstimate(cfg, sharded_cfg, args.seconds)
     print(f"{heading(cfg, args.seconds)}\n{summary(estimate)}\n{table(estimate, args.inside, args.between)}")
     return True
-
-
-if __name__ == "__main__":
-    run_command(main, sys.argv[1:])

@@ -7,12 +7,12 @@ import sys
 from argparse import Namespace
 from typing import Any, NamedTuple, NoReturn
 
-from f5_tts.config.load import CommandLine, compose_config
+from f5_tts.commands import find_command
+from f5_tts.config.command_line import CommandLine
+from f5_tts.config.load import compose_config
 from f5_tts.config.schema import ConfigError, RLTrainConfig, TrainConfig
 from f5_tts.entrypoint import run_command
-from f5_tts.infer.load import PUBLISHED
-from f5_tts.train.train import train
-from f5_tts.train.train_rl import train_rl
+from f5_tts.infer.settings import PUBLISHED
 
 
 class Flag(NamedTuple):
@@ -103,11 +103,15 @@ def start_of(args: Namespace) -> str | None:
 
 
 def run_cli(argv: list[str]) -> bool:
-    """Compose the config that the flags stand for, and train; return False when stopped early."""
+    """Train what the flags stand for; return False when stopped early."""
+    cfg = compose(argv)
+    return find_command("train-rl" if isinstance(cfg, RLTrainConfig) else "train").start(cfg)
+
+
+def compose(argv: list[str]) -> TrainConfig:
+    """Compose the config that the flags stand for."""
     args = command_line().parse_intermixed_args(argv)
-    if args.rl:
-        return train_rl(compose_config(config_name(args), overrides_of(args), RLTrainConfig))
-    return train(compose_config(config_name(args), overrides_of(args), TrainConfig))
+    return compose_config(config_name(args), overrides_of(args), RLTrainConfig if args.rl else TrainConfig)
 
 
 def main() -> NoReturn:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from typing import NoReturn
+from f5_tts.commands import start
 
-from f5_tts.config.load import load_config
+if __name__ == "__main__":  # before the imports below, which take seconds
+    start("train")
+
 from f5_tts.config.schema import TrainConfig, vocab_path
 from f5_tts.data.tokenizer import build_vocabulary, require_space
-from f5_tts.entrypoint import run_command
 from f5_tts.model.build import build_vocoder
 from f5_tts.train.accelerator import build_accelerator, prepare_model
 from f5_tts.train.auto_validation import describe_validation, plan_with_validation
@@ -23,6 +23,7 @@ from f5_tts.train.build import (
 from f5_tts.train.build_eval import build_stage1_best, build_validation
 from f5_tts.train.checkpoint_dir import CheckpointDir, origin_of
 from f5_tts.train.distributed import AllRanks
+from f5_tts.train.flags import stage_1
 from f5_tts.train.infilling import InfillingLoss
 from f5_tts.train.loop import LoopContext, fit, no_validation, register_grad_scaler
 from f5_tts.train.metrics_log import MetricsLog
@@ -102,13 +103,4 @@ def train(cfg: TrainConfig) -> bool:
 
 def main(argv: list[str]) -> bool:
     """Compose the config from the command line and train; return False when stopped early."""
-    return train(load_config(argv, default="F5TTS_v1_Base", schema=TrainConfig))
-
-
-def command() -> NoReturn:
-    """Run the command with the arguments of the process."""
-    run_command(main, sys.argv[1:])
-
-
-if __name__ == "__main__":
-    command()
+    return train(stage_1(argv))

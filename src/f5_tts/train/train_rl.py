@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from typing import NoReturn
+from f5_tts.commands import start
 
-from f5_tts.config.load import load_config
+if __name__ == "__main__":  # before the imports below, which take seconds
+    start("train-rl")
+
+from collections.abc import Callable
+
 from f5_tts.config.schema import RLTrainConfig
-from f5_tts.entrypoint import run_command
 from f5_tts.rl.grpo import PolicyLoss, collect_experience
 from f5_tts.train import build_eval
 from f5_tts.train.accelerator import build_accelerator
 from f5_tts.train.build import batches_of_updates, epoch_counter
 from f5_tts.train.build_rl import build_alarms
 from f5_tts.train.distributed import AllRanks
+from f5_tts.train.flags import stage_2
 from f5_tts.train.loop import LoopContext, fit, no_validation
 from f5_tts.train.metrics_log import MetricsLog
 from f5_tts.train.sample_log import RolloutSamples
@@ -101,13 +103,4 @@ def build_metrics_log(stage2: Stage2, cfg: RLTrainConfig) -> MetricsLog:
 
 def main(argv: list[str]) -> bool:
     """Compose the config from the command line and train stage 2; return False when stopped early."""
-    return train_rl(load_config(argv, default="F5TTS_RL", schema=RLTrainConfig))
-
-
-def command() -> NoReturn:
-    """Run the command with the arguments of the process."""
-    run_command(main, sys.argv[1:])
-
-
-if __name__ == "__main__":
-    command()
+    return train_rl(stage_2(argv))

@@ -15,10 +15,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 from torch import Tensor
 
+from f5_tts.rewards.flags import TOKEN
 from f5_tts.types import RewardInput
 
 PROTOCOL = 2  # version; server and client must have the same
-TOKEN = "F5TTS_REWARD_TOKEN"  # environment variable with the token that server and clients share
 TENSOR_FIELDS = {
     "audio": "audio",
     "lead": "prompt_audio",
