@@ -188,7 +188,7 @@ def test_changes_of_texts_are_counted_and_said_also_by_check_dataset(tmp_path, c
         "2 texts have line breaks, tabs or several spaces in a row: each of these is written as one space",
     ]
     assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("2 texts")] == said
-    assert check_dataset.main([str(tmp_path / "out"), "--workers", "1"])
+    assert check_dataset([str(tmp_path / "out"), "--workers", "1"])
     checked = capsys.readouterr().out.splitlines()
     assert [line for line in checked if "2 texts" in line] == [f"when they were prepared, {line}" for line in said]
     prepared(source, tmp_path / "out")
