@@ -24,7 +24,14 @@ ERRORS, SIMILARITIES = [0.5, 0.0, 0.25, 0.5, 0.25], [0.5, 0.4, 0.49, 0.5, 0.5]
 OPTIONS = [
     *["-cn", "F5TTS_Mini", f"model.tokenizer_path={REPOSITORY / 'data/mini_custom/vocab.txt'}"],
     *["datasets.pair_speakers=false", "datasets.batch_size_type=sample", "datasets.batch_size_per_gpu=50"],
-    *["eval.every_updates=null", "eval.dev_items=1", "eval.dev_takes=1", "eval.steps=1", "infer.cfg_strength=0"],
+    *[
+        "eval.items_dir=null",
+        "eval.every_updates=null",
+        "eval.dev_items=1",
+        "eval.dev_takes=1",
+        "eval.steps=1",
+        "infer.cfg_strength=0",
+    ],
     *["eval.recognisers=['tests.e2e.test_held_out:Ears']", "eval.speaker=tests.e2e.test_held_out:Voice"],
 ]  # a validation is 2 clips of 2 rows, times 5 for the judges: 20 rows; an update 50 rows, times 3: 14 of them afford 5
 

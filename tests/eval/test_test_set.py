@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from f5_tts.eval.test_set import EvalItem, read_items
+from f5_tts.config.schema import ConfigError
+from f5_tts.eval.test_set import EvalItem, items_folder, read_items
 
 ROW = {
     "id": "a",
@@ -83,3 +84,9 @@ def test_an_empty_list_and_a_missing_one_are_named(tmp_path: Path):
         read_items(write(tmp_path, ""))
     with pytest.raises(FileNotFoundError, match=r"no evaluation list at .*nowhere\.jsonl"):
         read_items(tmp_path / "nowhere.jsonl")
+
+
+def test_without_a_folder_of_lists_nothing_says_what_to_speak():
+    with pytest.raises(ConfigError, match=r"name a list, eval\.list=FILE .* or eval\.items_dir=FOLDER"):
+        items_folder(None)
+    assert items_folder("lists") == Path("lists")

@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
@@ -13,17 +13,25 @@ from f5_tts.data.rows import Row
 from f5_tts.model.checkpoint import Checkpoint
 from f5_tts.rl.gather import SingleRank
 from f5_tts.train.auto_validation import Cost, choose_validation, describe_validation
+from f5_tts.train.build import text_rules
+from f5_tts.train.build_eval import dev_items
 from f5_tts.train.held_out import split_rows
 from f5_tts.types import RewardInput
 
-T = TypeVar("T")
 FILE = "data/mini_custom/wavs/dev_00_dev_prompt_0.flac"
 EARS = "tests.train.test_auto_validation:Ears"
 JUDGES = [f"eval.recognisers=[{{name: '{EARS}'}}]", "eval.speaker={name: 'tests.train.test_auto_validation:Voice'}"]
 SHORT = [
     *["datasets.batch_size_type=sample", "datasets.batch_size_per_gpu=4", "datasets.pair_speakers=false"],
     "model.tokenizer_path=data/mini_custom/vocab.txt",
-    *["eval.every_updates=null", "eval.dev_items=2", "eval.dev_takes=1", "eval.steps=1", "infer.cfg_strength=0"],
+    *[
+        "eval.items_dir=null",
+        "eval.every_updates=null",
+        "eval.dev_items=2",
+        "eval.dev_takes=1",
+        "eval.steps=1",
+        "infer.cfg_strength=0",
+    ],
     *["optim.max_updates=1000", *JUDGES],
 ]  # a validation is 4 clips of 200 frames, times 5 for the judges: 4000; an update 4 rows of 100 frames, times 3: 1200
 
@@ -58,7 +66,7 @@ class OtherRankFails(SingleRank):
 
     world_size = 2
 
-    def gather_objects(self, value: T) -> list[Any]:
+    def gather_objects(self, value: Any) -> list[Any]:
         return [value, "no whisper on machine 2"]
 
 
@@ -91,7 +99,7 @@ def chosen(cfg: TrainConfig, rows: list[Row], start: Checkpoint | None = None, r
 )
 def test_a_run_makes_the_validations_that_take_at_most_5_percent_of_it_and_the_last_at_its_end(updates, num, interval):
     """Count: 0.05 x 1200 / 4000 = 0.015 validations an update, one of them before the first."""
-    cost = Cost.of(config(f"optim.max_updates={updates}"), table(), 1)
+    cost = Cost.of(config("eval.dev=held_out", f"optim.max_updates={updates}"), table(), 1)
     assert (cost.one, cost.run, cost.total) == (4000, 1200 * updates, updates)
     assert (cost.num, cost.interval, cost.problem) == (num, interval, None)
     assert updates // interval <= num and (1 + num) * cost.one <= 0.05 * cost.run
@@ -103,13 +111,18 @@ def test_guidance_takes_a_second_list_and_ranks_count(tmp_path):
     (tmp_path / "list.jsonl").write_text(3 * line)
     lists = [f"eval.dev={tmp_path / 'list.jsonl'}", f"eval.forgot={tmp_path / 'list.jsonl'}"]
     changes = [["infer.cfg_strength=2"], ["eval.dev_takes=2"], ["eval.steps=3"], lists]
-    assert [Cost.of(config(*more), table(), 1).one for more in changes] == [8000, 8000, 12_000, 9000]
-    accumulated = Cost.of(config("optim.grad_accumulation_steps=2"), table(), world_size=4)
+    assert [Cost.of(config("eval.dev=held_out", *more), table(), 1).one for more in changes] == [
+        8000,
+        8000,
+        12_000,
+        9000,
+    ]
+    accumulated = Cost.of(config("eval.dev=held_out", "optim.grad_accumulation_steps=2"), table(), world_size=4)
     assert accumulated.run == 1000 * 1200 * 8
 
 
 def test_stage_2_counts_the_passes_that_draw_a_group_and_one_trained_step():
-    group = ["rl.mini_repeat_count=4", "rl.steps=3", "rl.cfg_strength=0"]
+    group = ["eval.dev=held_out", "rl.mini_repeat_count=4", "rl.steps=3", "rl.cfg_strength=0"]
     runs = [Cost.of(rl_config(*group, *more), table(), 1).run for more in ([], ["rl.cfg_strength=1"])]
     assert runs == [1000 * 400 * 4 * (3 + 3), 1000 * 400 * 4 * (6 + 3)]
 
@@ -183,6 +196,24 @@ def test_what_one_rank_lacks_decides_for_all():
 def test_what_the_command_says_is_done_without_a_word(more):
     cfg = config(more)
     assert chosen(cfg, table()) == "" and more == f"eval.every_updates={cfg.eval.every_updates}"
+
+
+def test_an_interval_alone_holds_rows_out_unless_there_is_a_list():
+    asked, listed, pathless = (
+        config("eval.every_updates=7"),
+        config("eval.every_updates=7", "eval.items_dir=lists"),
+        config("eval.every_updates=7", "eval.dev=list.jsonl"),
+    )
+    for cfg in (asked, listed, pathless):
+        assert chosen(cfg, table()) == ""
+    assert [cfg.eval.dev for cfg in (asked, listed, pathless)] == ["held_out", None, "list.jsonl"]
+
+
+def test_the_dev_list_of_the_shipped_model_is_used_where_a_run_chooses_for_itself():
+    cfg = config("eval.items_dir=data/mini_custom", "optim.max_updates=20000")
+    assert "validation before the first update and after every" in chosen(cfg, table())
+    assert cfg.eval.dev is None and len(dev_items(cfg, [], text_rules(cfg))) == 48
+    assert Cost.of(cfg, table(), 1).one == 2 * 48 * 200 * 5
 
 
 # --- a resumed run ---

@@ -244,7 +244,7 @@ class EvalConfig:
     dev_takes: Count
     best_of: Count
     seed: Natural
-    items_dir: PathText
+    items_dir: PathText | None
     every_updates: Natural | None
     dev: PathText | None
     dev_items: Count

@@ -11,6 +11,7 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from f5_tts.config.schema import ConfigError
 from f5_tts.data.texts import normalize
 from f5_tts.data.tokenizer import is_valid_unicode
 
@@ -89,6 +90,16 @@ def read_fields(path: Path, required: Sequence[str] = REQUIRED) -> Iterator[tupl
     for number, line in enumerate(lines, 1):
         if line.strip():
             yield number, parse_line(line, f"{path}, line {number}", required)
+
+
+def items_folder(items_dir: str | None) -> Path:
+    """Return the folder of dev.jsonl and test.jsonl; raise ConfigError where none is set."""
+    if items_dir is None:
+        raise ConfigError(
+            "nothing says which texts are spoken: name a list, eval.list=FILE (docs/evaluation.md), or "
+            "eval.items_dir=FOLDER with dev.jsonl and test.jsonl"
+        )
+    return Path(items_dir)
 
 
 def unseen_speakers(items: Sequence[EvalItem], path: Path) -> list[EvalItem]:

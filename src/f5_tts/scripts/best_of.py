@@ -32,7 +32,7 @@ from f5_tts.eval.evaluator import (
 )
 from f5_tts.eval.judges import build_judges, check_judges
 from f5_tts.eval.results import Result, write_result
-from f5_tts.eval.test_set import EvalItem, read_items
+from f5_tts.eval.test_set import EvalItem, items_folder, read_items
 from f5_tts.files import ensure_writable_dir
 from f5_tts.model.checkpoint import ModelSpec, check_spec, read_checkpoint
 from f5_tts.rewards.combine import combine
@@ -58,7 +58,7 @@ def best_of(cfg: RLTrainConfig) -> Result:
     check_spec(checkpoint, ModelSpec.of(cfg.model, vocabulary))
     ensure_writable_dir(Path(settings.out), "eval.out")
     providers, judges = build_providers(cfg.rl.rewards.providers), build_judges(settings)
-    test = read_items(Path(settings.items_dir) / "test.jsonl")
+    test = read_items(items_folder(settings.items_dir) / "test.jsonl")
     check_judges(judges, test, settings)
     model, synthesizer = load_eval_model(cfg, checkpoint, vocabulary), build_eval_synthesizer(cfg, vocabulary)
     items = test * settings.takes

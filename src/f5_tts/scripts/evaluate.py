@@ -43,7 +43,7 @@ from f5_tts.eval.evaluator import (
 from f5_tts.eval.judges import Judges, build_judges, check_judges, rewards_of_run
 from f5_tts.eval.progress import Progress, close_progress, open_progress
 from f5_tts.eval.results import FILE, Result, read_result, select_examples, write_result
-from f5_tts.eval.test_set import EvalItem, read_items, unseen_speakers
+from f5_tts.eval.test_set import EvalItem, items_folder, read_items, unseen_speakers
 from f5_tts.eval.texts import read_eval_list
 from f5_tts.files import ensure_writable_dir
 from f5_tts.model.cfm import CFM
@@ -141,7 +141,7 @@ def evaluation_items(settings: EvalConfig) -> tuple[list[EvalItem], list[EvalIte
         given = [key for key in ("dev_list", "recordings", "prompts") if getattr(settings, key) is not None]
         if given:
             raise ConfigError(f"eval.{given[0]} belongs to eval.list, which is not set; say eval.list=FILE too")
-        paths = [Path(settings.items_dir) / f"{split}.jsonl" for split in ("dev", "test")]
+        paths = [items_folder(settings.items_dir) / f"{split}.jsonl" for split in ("dev", "test")]
         dev, test = map(read_items, paths)
         for items, path in zip((dev, test), paths, strict=True):
             unseen_speakers(items, path)

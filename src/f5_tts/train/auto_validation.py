@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.util import find_spec
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -13,14 +12,14 @@ from f5_tts.data.audio import MIN_SECONDS
 from f5_tts.data.batching import BatchPlan
 from f5_tts.data.rows import Row, read_data_set
 from f5_tts.eval.judges import Judges, build_judges, check_judges, describe_rewarded, judge_libraries
-from f5_tts.eval.lists import read_list
+from f5_tts.eval.texts import read_eval_list
 from f5_tts.extras import install_hint
 from f5_tts.model.build import build_vocoder
 from f5_tts.model.checkpoint import Checkpoint
 from f5_tts.model.payload import OPTIMIZER
 from f5_tts.rewards.registry import rewarded
 from f5_tts.train.build import build_plan, count_updates, plan_batches, text_rules
-from f5_tts.train.build_eval import dev_items, recordings_folder
+from f5_tts.train.build_eval import dev_items, listed_items
 from f5_tts.train.distributed import RanksOfRun
 from f5_tts.train.held_out import HELD_OUT, split_rows, too_few_rows
 
@@ -52,13 +51,16 @@ def choose_validation(
     ranks: RanksOfRun,
     log: Callable[[str], None],
 ) -> Judges | None:
-    """Set eval.every_updates and eval.dev where the former is null, and say so in a line; return judges of a new run.
+    """Set eval.every_updates and eval.dev where they are null, and say so in a line; return judges of a new run.
 
     A resumed run has the validations that its checkpoint records.
     """
-    if cfg.eval.every_updates is not None or is_resumed(cfg, start, log):
-        return None
-    return choose(cfg, rows, ranks, log)
+    settings = cfg.eval
+    if settings.every_updates is None:
+        return None if is_resumed(cfg, start, log) else choose(cfg, rows, ranks, log)
+    if settings.every_updates and settings.items_dir is None:
+        settings.dev = settings.dev or HELD_OUT
+    return None
 
 
 def is_resumed(cfg: TrainConfig, start: Checkpoint | None, log: Callable[[str], None]) -> bool:
@@ -81,11 +83,13 @@ def describe_validation(cfg: TrainConfig) -> dict[str, Any]:
 def choose(cfg: TrainConfig, rows: list[Row], ranks: RanksOfRun, log: Callable[[str], None]) -> Judges | None:
     """Choose the validations of a new run, the same on all ranks; return their judges, or None for no validations.
 
-    A list in eval.dev is used, else rows are held out. That there is nothing to judge by, too little to hold out or too
-    much to compute is no error.
+    A list in eval.dev or eval.items_dir is used, else rows are held out. It is no error where nothing can judge, there
+    is too little to hold out, or too much to compute.
     """
     chosen = cfg.eval.dev
-    cfg.eval.dev, cfg.eval.every_updates = chosen or HELD_OUT, 0
+    cfg.eval.every_updates = 0
+    if cfg.eval.items_dir is None:
+        cfg.eval.dev = chosen or HELD_OUT
     reason, judges = obstacle(cfg, rows), None
     cost = None if reason else Cost.of(cfg, rows, ranks.world_size)
     if cost is not None and (reason := cost.problem) is None:
@@ -159,8 +163,8 @@ class Cost:
         share = (1 + FEWEST) * self.one / max(self.run, 1.0)
         return (
             f"{1 + FEWEST} validations would take about {share:.1%} of this run of {self.total} updates, more than "
-            f"{MAX_COST:.0%}; eval.every_updates={max(1, self.total // FEWEST)} makes them, eval.dev=FILE names a "
-            "list of your own for them"
+            f"{MAX_COST:.0%}; eval.every_updates={max(1, self.total // FEWEST)} makes them, and fewer eval.dev_items "
+            "(or a shorter list in eval.dev) take less"
         )
 
     @property
@@ -179,10 +183,9 @@ class Cost:
 
 def num_clips(cfg: TrainConfig) -> int:
     """Count the clips of a validation: of raw and averaged weights, and of raw weights on the list eval.forgot."""
-    settings, folder = cfg.eval, recordings_folder(cfg)
-    held_out = settings.dev is None or settings.dev == HELD_OUT
-    items = settings.dev_items if held_out else len(read_list(Path(str(settings.dev)), folder))
-    forgot = len(read_list(Path(settings.forgot), folder)) if settings.forgot else 0
+    settings = cfg.eval
+    items = settings.dev_items if settings.dev == HELD_OUT else len(listed_items(settings))
+    forgot = len(read_eval_list(settings.forgot, settings)) if settings.forgot else 0
     return (2 * items + forgot) * settings.dev_takes
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
-from f5_tts.config.schema import TrainConfig
+from f5_tts.config.schema import EvalConfig, TrainConfig
 from f5_tts.data.batching import BatchPlan
 from f5_tts.data.quality import scan_row
 from f5_tts.data.rows import Row
@@ -13,8 +12,8 @@ from f5_tts.data.texts import TextRules
 from f5_tts.data.tokenizer import Vocabulary
 from f5_tts.eval.evaluator import EvalSynthesizer, Evaluator
 from f5_tts.eval.judges import Judges, check_judges
-from f5_tts.eval.lists import read_list
-from f5_tts.eval.test_set import EvalItem, read_items, unseen_speakers
+from f5_tts.eval.test_set import EvalItem, items_folder, read_items, unseen_speakers
+from f5_tts.eval.texts import read_eval_list
 from f5_tts.model.mel import LogMel
 from f5_tts.rewards.registry import full_name
 from f5_tts.train.checkpoint_dir import CheckpointDir
@@ -34,24 +33,24 @@ def build_evaluator(
 
 
 def dev_items(cfg: TrainConfig, held_out: Sequence[Row], rules: TextRules) -> list[EvalItem]:
-    """Return the items of a validation: held-out rows, those of a list, or those of unseen speakers in dev.jsonl."""
-    if cfg.eval.dev == HELD_OUT:
-        max_seconds = cfg.datasets.max_seconds
-        return items_of(
-            held_out,
-            cfg.eval.dev_items,
-            max_seconds,
-            is_usable=lambda row: scan_row(row, max_seconds, rules).seconds is not None,
-        )
-    if cfg.eval.dev is not None:
-        return read_list(Path(cfg.eval.dev), recordings_folder(cfg))
-    path = Path(cfg.eval.items_dir) / "dev.jsonl"
+    """Return the items of a validation: held-out rows, or those of a list."""
+    if cfg.eval.dev != HELD_OUT:
+        return listed_items(cfg.eval)
+    max_seconds = cfg.datasets.max_seconds
+    return items_of(
+        held_out,
+        cfg.eval.dev_items,
+        max_seconds,
+        is_usable=lambda row: scan_row(row, max_seconds, rules).seconds is not None,
+    )
+
+
+def listed_items(settings: EvalConfig) -> list[EvalItem]:
+    """Return the items of the list eval.dev, or without one those of unseen speakers in dev.jsonl of eval.items_dir."""
+    if settings.dev is not None:
+        return read_eval_list(settings.dev, settings)
+    path = items_folder(settings.items_dir) / "dev.jsonl"
     return unseen_speakers(read_items(path), path)
-
-
-def recordings_folder(cfg: TrainConfig) -> Path | None:
-    """Return the folder of the recordings of a LibriSpeech-PC list."""
-    return Path(cfg.eval.recordings) if cfg.eval.recordings else None
 
 
 def build_validation(
@@ -76,7 +75,7 @@ def build_validation(
         items = dev_items(cfg, plan.held_out, plan.dataset.rules)
         evaluator = build_evaluator(cfg, items, synthesizer, judges, cfg_strength)
         if cfg.eval.forgot is not None:
-            items = read_list(Path(cfg.eval.forgot), recordings_folder(cfg))
+            items = read_eval_list(cfg.eval.forgot, cfg.eval)
             forgot = build_evaluator(cfg, items, synthesizer, judges, cfg_strength)
     return Validation(
         evaluator,
