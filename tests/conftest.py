@@ -185,8 +185,8 @@ def process_state() -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def states_around_import() -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the process state before and after the first import of funasr, as the package imports it."""
+    from f5_tts.rewards.asr.funasr_model import import_funasr
     from f5_tts.rewards.asr.preserve_state import preserve_process_state
-    from f5_tts.rewards.asr.sensevoice import import_funasr
 
     before = process_state()
     with preserve_process_state():

@@ -33,7 +33,9 @@ from f5_tts.infer.reference import read_reference
 from f5_tts.infer.settings import read_settings, read_text, split_by_voice, synthesis_config
 from f5_tts.model.checkpoint import Checkpoint, export_weights, read_checkpoint, write_checkpoint
 from f5_tts.model.vocoders.vocos import Vocos, read_vocos
-from f5_tts.rewards.asr.sensevoice import FILES, check_files, weight_shapes
+from f5_tts.rewards.asr import sensevoice
+from f5_tts.rewards.asr.funasr_model import check_files, weight_shapes
+from f5_tts.rewards.asr.sensevoice import FILES
 from f5_tts.rewards.remote.client import read_description
 from f5_tts.rewards.remote.protocol import decode_inputs, decode_scores, encode_inputs, encode_scores
 from f5_tts.rewards.speaker.wespeaker_sim import read_resnet
@@ -95,16 +97,18 @@ def models(folder: Path) -> Iterator[Case]:
     speaker = make_directory(folder / "wespeaker", m_channels=1, feat_dim=8, embed_dim=2)
     for name in ("config.yaml", "avg_model.pt"):
         yield Case(f"WeSpeaker {name}", speaker / name, lambda: read_resnet(speaker), str(speaker))
-    hearing = folder / "sensevoice"
+    hearing, kind = folder / "sensevoice", sensevoice.SENSEVOICE
     hearing.mkdir()
     for name in FILES:
         (hearing / name).write_text("{}")
     (hearing / "config.yaml").write_text(yaml.safe_dump(SENSEVOICE))
     torch.save(WEIGHTS, hearing / "model.pt")
-    yield Case("SenseVoice config.yaml", hearing / "config.yaml", lambda: check_files(hearing), "config.yaml")
+    yield Case("SenseVoice config.yaml", hearing / "config.yaml", lambda: check_files(hearing, kind), "config.yaml")
     shapes = {name: value.shape for name, value in WEIGHTS.items()}
     same = shapes.__eq__
-    yield Case("SenseVoice model.pt", hearing / "model.pt", lambda: weight_shapes(hearing / "model.pt"), "pt", same)
+    yield Case(
+        "SenseVoice model.pt", hearing / "model.pt", lambda: weight_shapes(hearing / "model.pt", kind), "pt", same
+    )
 
 
 def vocos_config(sizes: dict[str, int]) -> dict[str, Any]:

@@ -34,7 +34,8 @@ from f5_tts.infer.reference import read_reference
 from f5_tts.infer.settings import output_path
 from f5_tts.model.checkpoint import read_checkpoint, write_checkpoint
 from f5_tts.model.vocoders.vocos import read_vocos
-from f5_tts.rewards.asr.sensevoice import SenseVoice, weight_shapes
+from f5_tts.rewards.asr.funasr_model import weight_shapes
+from f5_tts.rewards.asr.sensevoice import SENSEVOICE, SenseVoice
 from f5_tts.rewards.speaker.wespeaker_sim import read_resnet
 from f5_tts.scripts.prepare import RowWorker, prepare
 from f5_tts.train.checkpoint_dir import CheckpointDir
@@ -68,7 +69,7 @@ def test_code_in_weights_is_refused_and_has_not_run(place: str, tmp_path: Path):
         "checkpoint": ("model_last.pt", lambda: read_checkpoint(tmp_path / "model_last.pt")),
         "Vocos": ("pytorch_model.bin", lambda: read_vocos(tmp_path, MINI_MEL)),
         "WeSpeaker": ("avg_model.pt", lambda: read_resnet(tmp_path)),
-        "SenseVoice": ("model.pt", lambda: weight_shapes(tmp_path / "model.pt")),
+        "SenseVoice": ("model.pt", lambda: weight_shapes(tmp_path / "model.pt", SENSEVOICE)),
     }[place]
     torch.save(hostile, tmp_path / name)
     with pytest.raises(ValueError, match=name):

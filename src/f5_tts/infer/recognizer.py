@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from f5_tts.infer import whisper
-from f5_tts.rewards.asr.sensevoice import DEFAULT_DIRECTORY, LANGUAGES, REQUIRED_MODULES, SenseVoice
+from f5_tts.rewards.asr.funasr_model import REQUIRED_MODULES
+from f5_tts.rewards.asr.sensevoice import DEFAULT_DIRECTORY, LANGUAGES, SenseVoice
 from f5_tts.rewards.asr.whisper import WhisperWer
 from f5_tts.rewards.audio import to_16k_mono
 

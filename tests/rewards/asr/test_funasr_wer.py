@@ -13,12 +13,14 @@ import pytest
 import soxr
 import torch
 from tests.conftest import process_state
+from tests.rewards.paraformer import TOKENS, make_paraformer
 from tests.rewards.sensevoice import BPE, LETTERS, RATE, cmvn, tokenizer_file, tones
 from torch import Tensor
 
 from f5_tts.config.schema import ProviderConfig
 from f5_tts.rewards.asr.funasr_wer import CACHE_SIZE, FunasrWer
-from f5_tts.rewards.asr.sensevoice import FILES, find_directory
+from f5_tts.rewards.asr.paraformer import ParaformerWer
+from f5_tts.rewards.asr.sensevoice import FILES, find_sensevoice
 from f5_tts.rewards.registry import build_providers, score_all
 from f5_tts.types import RewardInput
 
@@ -275,7 +277,7 @@ def test_a_hub_name_means_the_hubs_files_also_by_modelscopes_name(hearing_direct
     snapshot = shutil.copytree(hearing_directory, folder / "snapshots" / "abc")
     (folder / "refs").mkdir()
     (folder / "refs" / "main").write_text("abc")
-    assert find_directory(name) == Path(snapshot)
+    assert find_sensevoice(name) == Path(snapshot)
 
 
 def test_a_torchaudio_that_does_not_load_is_explained(hearing_directory: Path, tmp_path: Path, monkeypatch):
@@ -392,3 +394,40 @@ def test_weights_may_lie_beside_what_training_needed(copy: Path):
     weights = torch.load(copy / "model.pt", weights_only=True)
     torch.save({"state_dict": {**weights, "optimizer.step": torch.zeros(1)}, "epoch": 3}, copy / "model.pt")
     assert FunasrWer(str(copy)).score([clip("abcd")])["acc"].item() == 1
+
+
+# --- Paraformer, of random weights ---
+
+
+@pytest.fixture(scope="module", params=["SeacoParaformer", "Paraformer"])
+def paraformer(request, tmp_path_factory) -> ParaformerWer:
+    return ParaformerWer(str(make_paraformer(tmp_path_factory.mktemp("zh") / "model", request.param)))
+
+
+@pytest.mark.filterwarnings("ignore:some clips are silent")
+def test_paraformer_hears_its_own_characters_whatever_else_is_heard_with_them(paraformer: ParaformerWer):
+    """The weights are random, so that what it hears means nothing; it is one text per clip, always the same."""
+    clips = [clip("今天", says=text, language="zh") for text in ("abcdef", "hgab")]
+    scores = paraformer.score([*clips, replace(clips[0], audio=torch.zeros(RATE))])
+    assert scores["heard"][:2] == [paraformer.score([item])["heard"][0] for item in clips]
+    assert set("".join(scores["heard"])) <= set(TOKENS) and scores["heard"][0] and scores["heard"][2] == ""
+    assert scores["unusable"].tolist() == [0, 0, 1]
+    assert (paraformer.languages, paraformer.title) == (("zh",), "Paraformer")
+
+
+def test_what_is_no_paraformer_is_refused_and_where_to_get_it_is_said(tmp_path: Path):
+    folder = make_paraformer(tmp_path / "model")
+    weights = torch.load(folder / "model.pt", weights_only=True)["state_dict"]
+    name = weights.popitem()[0]
+    torch.save(weights, folder / "model.pt")
+    with pytest.raises(
+        ValueError, match=rf"^paraformer_wer: .*model\.pt does not fit .* tokens\.json .*{name} nothing"
+    ):
+        ParaformerWer(str(folder))
+    (folder / "tokens.json").unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"lacks tokens\.json; copy the files of https://huggingface\.co/funasr"
+    ):
+        ParaformerWer(str(folder))
+    with pytest.raises(ValueError, match=r"paraformer_wer: config\.model_id is None, and Paraformer is not part"):
+        ParaformerWer(None)

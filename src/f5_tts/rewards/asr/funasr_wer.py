@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from f5_tts.rewards.asr.error_rate import tokens
 from f5_tts.rewards.asr.normal_form import language_of
-from f5_tts.rewards.asr.sensevoice import LANGUAGES, SenseVoice, find_directory
+from f5_tts.rewards.asr.sensevoice import LANGUAGES, SenseVoice, find_sensevoice
 from f5_tts.rewards.asr.sensevoice_loss import TextLikelihood, token_nats, word_nats
 from f5_tts.rewards.asr.transcript_reward import TranscriptReward, with_prompt
 from f5_tts.rewards.audio import fingerprint, is_usable, resample_to_16k, shared_rate
@@ -87,7 +87,7 @@ class FunasrWer(TranscriptReward):
         self.lang, self.wer_mode, self.from_audio = lang, wer_mode, ref_source == "audio"
         self.has_word_scores = component == "fit" and not self.from_audio
         self.rate = "cer" if wer_mode == "char" else "wer"
-        self.recognizer = SenseVoice(find_directory(model_id), device, batch_size)
+        self.recognizer = SenseVoice(find_sensevoice(model_id), device, batch_size)
         self._cache: dict[bytes, str] = {}
 
     @staticmethod
