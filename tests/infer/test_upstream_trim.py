@@ -28,6 +28,8 @@ def pause(seconds: float) -> Tensor:
         ([tone(7.0), pause(0.3), tone(6.0)], 7.0),  # longer than 12 s: shorter pauses count too
         ([tone(3.0), pause(1.5), tone(11.0)], 12.0),  # the first segment has not 6 s yet, so the second is cut
         ([tone(14.0)], 12.0),
+        # the quiet part is speech at -50 dB, which gives more than 12 s, and at -40 dB a pause: 4, 3 and 3 s
+        ([tone(3.0), 0.0266 * tone(9.0), tone(1.0), pause(2.0), tone(2.0)], 10.0),
     ],
 )
 def test_what_is_left_of_a_recording_has_the_duration_of_the_rules_and_50_ms_of_silence(parts, seconds: float):

@@ -16,11 +16,11 @@ ADDED_MS = 50  # silence at the end
 
 def trim_as_upstream(wave: Float[Tensor, " nw"], sample_rate: int) -> Float[Tensor, " _"]:
     """Shorten pauses, cut a long recording at a pause or at 12 s, and replace silence at its end by 50 ms."""
-    wave = join_segments(wave, sample_rate, *LONG_PAUSES)
-    if num_ms(wave, sample_rate) > MAX_MS:
-        wave = join_segments(wave, sample_rate, *SHORT_PAUSES)
-    wave = cut_edges(part(wave, sample_rate, 0, MAX_MS), sample_rate)
-    return torch.cat([wave, wave.new_zeros(ADDED_MS * sample_rate // 1000)])
+    joined = join_segments(wave, sample_rate, *LONG_PAUSES)
+    if num_ms(joined, sample_rate) > MAX_MS:
+        joined = join_segments(wave, sample_rate, *SHORT_PAUSES)
+    kept = cut_edges(part(joined, sample_rate, 0, MAX_MS), sample_rate)
+    return torch.cat([kept, wave.new_zeros(ADDED_MS * sample_rate // 1000)])
 
 
 def join_segments(wave: Tensor, sample_rate: int, pause_ms: int, threshold_db: float) -> Tensor:
@@ -60,18 +60,18 @@ def spoken_spans(wave: Tensor, sample_rate: int, pause_ms: int, threshold_db: fl
 
 
 def cut_edges(wave: Tensor, sample_rate: int) -> Tensor:
-    """Cut silence at the start, by 10 ms, and at the end, by 1 ms."""
+    """Cut silence at both ends, by steps of 10 ms."""
     begin, end = 0, num_ms(wave, sample_rate)
-    while begin < end and level_of(wave, sample_rate, begin, STEP_MS) < EDGE_DB:
+    while begin < end and level_of(wave, sample_rate, begin) < EDGE_DB:
         begin += STEP_MS
-    while end > begin and level_of(wave, sample_rate, end - 1, 1) <= EDGE_DB:
-        end -= 1
+    while end > begin and level_of(wave, sample_rate, max(0, end - STEP_MS)) < EDGE_DB:
+        end -= STEP_MS
     return part(wave, sample_rate, begin, end)
 
 
-def level_of(wave: Tensor, sample_rate: int, start_ms: int, window_ms: int) -> float:
-    """Compute the level of one window in dB of full scale; minus infinity for silence."""
-    power = part(wave, sample_rate, start_ms, start_ms + window_ms).square().mean()
+def level_of(wave: Tensor, sample_rate: int, start_ms: int) -> float:
+    """Compute the level of the window that starts there in dB of full scale; minus infinity for silence."""
+    power = part(wave, sample_rate, start_ms, start_ms + STEP_MS).square().mean()
     return float(10 * power.log10())
 
 
