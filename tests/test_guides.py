@@ -47,6 +47,8 @@ DATA_COMMANDS = {
     "f5_tts.scripts.check_dataset": flags.check_dataset_parser,
 }
 
+REPORT = "f5_tts.scripts.report"
+
 
 def documented_lines() -> list[str]:
     """List the command lines in bash blocks, with continuation lines joined."""
@@ -103,13 +105,19 @@ def test_every_command_that_we_print_composes(words: list[str]) -> None:
 
 def test_every_module_that_the_documents_run_is_known_here() -> None:
     modules = {line.partition(" -m ")[2].split()[0] for line in documented_lines() if " -m f5_tts" in line}
-    assert modules == {*SCHEMAS, *FETCHES, *DATA_COMMANDS, *CHECKPOINT_COMMANDS, "f5_tts.rewards.serve"}
+    assert modules == {*SCHEMAS, *FETCHES, *DATA_COMMANDS, *CHECKPOINT_COMMANDS, REPORT, "f5_tts.rewards.serve"}
 
 
 def test_every_reward_server_that_we_print_is_understood() -> None:
     lines = [line.partition(" -m f5_tts.rewards.serve ")[2] for line in documented_lines()]
     served = [serve(shlex.split(line)) for line in lines if line]
     assert served and all(isinstance(read_config(args.config), dict) for args in served)
+
+
+def test_every_report_that_we_print_is_of_the_folder_of_a_run() -> None:
+    lines = [line.partition(f" -m {REPORT} ")[2] for line in documented_lines()]
+    runs = [run for line in lines if line for run in flags.report(shlex.split(line)).runs]
+    assert runs and all(run.parts[0] in ("ckpts", "runs") for run in runs)
 
 
 @pytest.mark.parametrize("words", exports(), ids=" ".join)

@@ -9,26 +9,18 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 
-from f5_tts.config.load import compose_config
-from f5_tts.config.schema import RLTrainConfig
 from f5_tts.entrypoint import run_command
 from f5_tts.eval.agreement import describe_agreement
-from f5_tts.eval.results import Result, read_result, select_examples
-from f5_tts.eval.statistics import Interval, Score, paired_interval, similarities
-from f5_tts.eval.test_set import read_items
-from f5_tts.report.html import ListenRow, Results, Sample, write_page
-from f5_tts.report.plots import draw_runs
-from f5_tts.report.table import asr_title, compare
-from f5_tts.train.metrics_log import metric_rows
+from f5_tts.report.render import describe, write_page, write_picture
+from f5_tts.report.sources import find_sources
+from f5_tts.report.table import compare
 from recipes.digits.lanes import Lane, Phase, run_lanes, usable_cpus
 
 RUN_DIR = Path("runs/quickstart")
 BASE = Path("pretrained/F5TTS_Mini/model_800.safetensors")
-ITEMS = Path("data/mini_custom/test.jsonl")
 ALGORITHMS = ("nft", "draft")  # each is the folder of its run, too
 SELECTING, JUDGE = "pocketsphinx", "whisper"  # the first chooses guidance and weights on dev; the second only measures
 CHECKSUM_DIGITS = 12  # hexadecimal, of SHA-256
@@ -44,6 +36,12 @@ JUDGES = [
 ]
 SHORT_NFT = ["optim.max_updates=150", "eval.every_updates=50", "eval.dev_takes=1"]  # ends when draft does
 BEST = "model_best.pt"  # chosen on dev by pocketsphinx
+TITLE = "Before and after reinforcement learning"
+INTRODUCTION = (
+    "A small text-to-speech model takes a prompt and speaks other digits in the prompt's voice. It was never trained "
+    "on these digit strings. Here is how well it does that before and after training by reinforcement, once for each "
+    "algorithm. All models start from the same noise."
+)
 
 
 def lanes(run_dir: Path = RUN_DIR) -> list[Lane]:
@@ -111,73 +109,21 @@ def evaluation(ckpt: Path, out: Path, *more: str) -> Phase:
 
 
 def write_report(run_dir: Path = RUN_DIR) -> None:
-    """Write the table, the plot and the HTML page of a complete run, and print the table."""
-    results = read_results(run_dir)
-    picture, table = run_dir / "run.png", compare(results)
-    base, *trained = results.items()
-    changes = [describe_change(base[1], result, title) for title, result in trained]
-    text = "\n".join([table.markdown(), *changes, *describe_agreement(base[1])])
-    (run_dir / "results.md").write_text(f"{text}\n", encoding="utf-8")
-    draw_runs({name: metric_rows(run_dir / name / "metrics.jsonl") for name in ALGORITHMS}, picture)
-    write_page(
-        listen_rows(results, run_dir), run_dir / "listen.html", Results(table=table, changes=changes, picture=picture)
-    )
-    print(f"\n{text}\n")
-    print(f"table {run_dir / 'results.md'}, plot {picture}; to listen, open {run_dir / 'listen.html'} in a browser")
-
-
-def read_results(run_dir: Path) -> dict[str, Result]:
-    """Read the results of the base model and of each algorithm, by their titles in the table."""
+    """Write table, picture and report of a complete run, and print the table."""
+    evaluations = [run_dir / "eval" / name for name in ("base", *ALGORITHMS)]
+    sources = find_sources([*(run_dir / name for name in ALGORITHMS), *evaluations])
     checksum = sha256(BASE.read_bytes()).hexdigest()[:CHECKSUM_DIGITS]
     titles = {"base": f"base (sha256 {checksum})", **{name: f"stage 2 ({name})" for name in ALGORITHMS}}
-    return {title: read_result(run_dir / "eval" / folder) for folder, title in titles.items()}
-
-
-def describe_change(before: Result, after: Result, title: str) -> str:
-    """Describe how training changed error rate and similarity, from differences paired by item."""
-    scores = before.unseen(JUDGE), [after.unseen(JUDGE)]
-    error, voice = paired_interval(*scores, relative=True), paired_interval(*scores, similarities)
-    return (
-        f"{title.capitalize()} changed the error rate by {asr_title(before, JUDGE)} by {with_interval(error, '+.0%')} "
-        f"of the base's, and the similarity by {before.speaker_judge} by {with_interval(voice, '+.3f')} (95 % "
-        "intervals over items; one seed)."
-    )
-
-
-def with_interval(interval: Interval, style: str) -> str:
-    """Format a value and its interval."""
-    value, low, high = (format(number, style) for number in (interval.value, interval.low, interval.high))
-    return f"{value} ({low} to {high})"
-
-
-def listen_rows(results: Mapping[str, Result], run_dir: Path) -> list[ListenRow]:
-    """Collect the first clip of each model for the example items, with what the judge heard."""
-    items = {item.id: item for item in read_items(ITEMS)}
-    first_takes = {model: scores_by_id(result.unseen(JUDGE)) for model, result in results.items()}
-    count = compose_config("F5TTS_Mini_RL", [], RLTrainConfig).eval.num_wavs
+    results = {titles[found.title]: found.result for found in sources.evaluations}
+    page, picture = run_dir / "report.html", run_dir / "run.svg"
+    verdicts = write_page(sources, page, title=TITLE, introduction=INTRODUCTION, judge=JUDGE)
+    write_picture(sources, picture)
+    changes = [f"{finding.text}." for verdict in verdicts for finding in verdict.findings]
     base = next(iter(results.values()))
-    return [
-        ListenRow(
-            text=items[name].text,
-            prompt_audio=Path(items[name].prompt_audio),
-            prompt_text=items[name].prompt_text,
-            samples=[
-                Sample(
-                    model=model,
-                    audio=run_dir / "eval" / folder / "wavs" / f"{name}.wav",
-                    transcript=scores[name].hypothesis,
-                    similarity=scores[name].similarity,
-                )
-                for folder, (model, scores) in zip(("base", *ALGORITHMS), first_takes.items(), strict=True)
-            ],
-        )
-        for name in select_examples(base.scores[SELECTING], count)
-    ]
-
-
-def scores_by_id(scores: list[Score]) -> dict[str, Score]:
-    """Return the score of the first take of each item."""
-    return {score.id: score for score in reversed(scores)}
+    text = "\n".join([compare(results).markdown(), *changes, *describe_agreement(base)])
+    (run_dir / "results.md").write_text(f"{text}\n", encoding="utf-8")
+    print(f"\n{text}\n")
+    print(f"table {run_dir / 'results.md'}, picture {picture}; {describe(page)}")
 
 
 def main(argv: list[str]) -> bool:

@@ -18,11 +18,19 @@ from statistics import fmean
 
 from f5_tts.entrypoint import run_command
 from f5_tts.eval.results import Result, read_result
-from f5_tts.eval.statistics import RatioMetric, Score, extra_metric, paired_interval, similarities, word_errors
+from f5_tts.eval.statistics import (
+    Interval,
+    RatioMetric,
+    Score,
+    extra_metric,
+    paired_interval,
+    similarities,
+    word_errors,
+)
+from f5_tts.report.metric_rows import metric_rows
 from f5_tts.report.table import HELD_OUT, Table, asr_title, judge_title, other_judges
-from f5_tts.train.metrics_log import metric_rows
 from recipes.digits.lanes import Lane, Phase, cpu_seconds, run_lanes, usable_cpus
-from recipes.digits.quickstart import BASE, BEST, JUDGE, JUDGES, SELECTING, evaluation, stage_1, stage_2, with_interval
+from recipes.digits.quickstart import BASE, BEST, JUDGE, JUDGES, SELECTING, evaluation, stage_1, stage_2
 
 RUN_DIR = Path("runs/results")
 SEEDS = [1, 2, 3]
@@ -259,6 +267,12 @@ def command_line() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m recipes.digits.results", description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="default: 1 2 3")
     return parser
+
+
+def with_interval(interval: Interval, style: str) -> str:
+    """Format a value and its interval."""
+    value, low, high = (format(number, style) for number in (interval.value, interval.low, interval.high))
+    return f"{value} ({low} to {high})"
 
 
 def main(argv: list[str]) -> bool:

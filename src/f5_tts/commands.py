@@ -205,6 +205,16 @@ COMMANDS = (
         run="f5_tts.rewards.audition:run",
     ),
     Command(
+        name="report",
+        module="f5_tts.scripts.report",
+        group="Measuring",
+        brief="a page to look at, listen to and send on",
+        does="Write the report of runs and evaluations, one HTML page: verdict, clips, a blind comparison and curves.",
+        examples=("ckpts/mine_rl", "runs/nft runs/draft --out compared.html --judge whisper"),
+        arguments="f5_tts.scripts.flags:report",
+        run="f5_tts.scripts.report:run",
+    ),
+    Command(
         name="infer",
         module="f5_tts.infer.cli",
         group="Using a model",

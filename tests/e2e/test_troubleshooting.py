@@ -123,7 +123,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_names_the_key_and_the_run_
     assert output.startswith(f"error: cannot write {tmp_path / 'disk'}/model_last.pt (")
     assert f"point ckpts.save_dir={tmp_path / 'disk'} to a larger volume" in output
     kept = tmp_path / "kept"
-    assert {path.name for path in kept.iterdir()} == {".lock", "metrics.jsonl", "model_last.pt"}
+    assert {path.name for path in kept.iterdir()} == {".lock", "metrics.jsonl", "model_last.pt", "run.yaml"}
     assert (kept / "model_last.pt").read_bytes() == start.read_bytes()
     assert train.main([*STAGE_1, *tiny, "optim.max_updates=4", f"ckpts.save_dir={kept}"])
     assert torch.load(kept / "model_last.pt", weights_only=True)["update"] == 4

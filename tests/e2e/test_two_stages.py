@@ -145,7 +145,7 @@ def test_a_validated_stage_1_makes_the_same_weights_and_keeps_its_best(stage_1, 
 
 
 def test_stage_1_writes_what_a_run_needs(stage_1):
-    assert names(stage_1) == ["metrics.jsonl", "model_2.pt", "model_4.pt", "model_last.pt"]
+    assert names(stage_1) == ["metrics.jsonl", "model_2.pt", "model_4.pt", "model_last.pt", "run.yaml"]
     state = read(stage_1 / "model_last.pt")
     assert state.keys() == STATE
     assert state["update"] == 4 and state["objective"] == "gaussian_nll"
@@ -307,6 +307,8 @@ def check_samples(folder: Path) -> None:
     """
     kinds = (".jsonl", "_gen.wav", "_ref.wav", "_worst.wav")
     assert names(folder / "samples") == [f"update_{update}{kind}" for update in (2, 4) for kind in kinds]
+    report = (folder / "report.html").read_text("utf-8")
+    assert report.count("data:audio/flac") == 2 * 3 and "rows with checksum" in report
     lines = (folder / "samples" / "update_4.jsonl").read_text("utf-8").splitlines()
     table, metrics = [json.loads(line) for line in lines], rows(folder)[-1]
     columns = {"group", "prompt", "text", "digits_ctc.heard", "reward", "digits_ctc.acc", "voice_sim.sim", "advantage"}

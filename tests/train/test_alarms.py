@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from f5_tts.report.metric_rows import metric_rows
 from f5_tts.train.alarms import ALARMS, AlarmFn, AlarmMonitor, Row, less_natural, reward_hacked
-from f5_tts.train.metrics_log import metric_rows
 
 RECORDED = Path(__file__).parent
 BY_POCKETSPHINX = {"reward_hacked": partial(reward_hacked, judge="eval/wer")}

@@ -14,17 +14,14 @@ from f5_tts.commands import start
 if __name__ == "__main__":  # before the imports below, which take seconds
     start("evaluate")
 
-import shutil
 from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from f5_tts.config.schema import ConfigError, EvalConfig, TrainConfig
-from f5_tts.data.audio import load_audio, write_wav
+from f5_tts.data.audio import load_audio
 from f5_tts.data.paths import exists
 from f5_tts.data.tokenizer import Vocabulary, build_vocabulary
 from f5_tts.eval.agreement import describe_agreement, floors, recording_measures
@@ -40,6 +37,7 @@ from f5_tts.eval.evaluator import (
     score_clips,
     settings_of,
 )
+from f5_tts.eval.examples import copy_examples, keep_examples
 from f5_tts.eval.judges import Judges, build_judges, check_judges, rewards_of_run
 from f5_tts.eval.progress import Progress, close_progress, open_progress
 from f5_tts.eval.results import FILE, Result, read_result, select_examples, write_result
@@ -114,11 +112,14 @@ def evaluate_clips(cfg: TrainConfig, test: list[EvalItem]) -> Result:
     clips = [load_audio(folder / f"{item.id}.wav", reader.sample_rate) for item in items]
     heard = {"the clips": [sha256(clip.numpy().tobytes()).hexdigest() for clip in clips]}
     progress = open_progress(Path(str(settings.out)), heard | judging_settings(settings, items), reader.sample_rate)
+    scores = score_clips(items, clips, reader, judges, progress)
+    chosen = select_examples(next(iter(scores.values())), settings.num_wavs)
+    keep_examples(Path(str(settings.out)), items, clips, chosen, reader)
     return Result(
         ckpt=str(folder),
         guidance={},
         dev_error_rates={},
-        scores=score_clips(items, clips, reader, judges, progress),
+        scores=scores,
         rtf=None,
         **judge_names(cfg, judges),
         floors=progress.kept("floors", lambda: floors(items, reader, judges)),
@@ -171,7 +172,8 @@ def evaluate_checkpoint(
     takes, on_test = test * settings.takes, progress.part("test")  # each position in the list has its own noise
     clips = synthesizer.synthesize(model, takes, guidance, progress=on_test)
     scores = score_clips(takes, clips, synthesizer, judges, on_test)
-    keep_examples(test, clips, select_examples(scores[names[0]], settings.num_wavs), synthesizer)
+    chosen = select_examples(scores[names[0]], settings.num_wavs)
+    keep_examples(Path(str(settings.out)), test, clips, chosen, synthesizer)
     return {
         "guidance": dict.fromkeys(names, guidance),
         "dev_error_rates": {names[0]: rates} if rates else {},
@@ -211,15 +213,8 @@ def reuse_result(cfg: TrainConfig, mark: str) -> Result | None:
     if known.mark != mark:
         return None
     print(f"{settings.ckpt} has the weights of {known.ckpt}, bit for bit: its scores are those in {settings.known}")
-    shutil.copytree(Path(settings.known) / "wavs", Path(str(settings.out)) / "wavs", dirs_exist_ok=True)
+    copy_examples(Path(settings.known), Path(str(settings.out)))
     return replace(known, ckpt=str(settings.ckpt))
-
-
-def keep_examples(items: list[EvalItem], clips: list[Tensor], chosen: list[str], synthesizer: EvalSynthesizer) -> None:
-    """Write the first clip of each chosen item as a WAV file."""
-    for item, clip in zip(items, clips[: len(items)], strict=True):
-        if item.id in chosen:
-            write_wav(Path(str(synthesizer.settings.out)) / "wavs" / f"{item.id}.wav", clip, synthesizer.sample_rate)
 
 
 def run(cfg: TrainConfig) -> bool:

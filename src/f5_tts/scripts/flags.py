@@ -170,6 +170,17 @@ def export(argv: list[str]) -> Namespace:
     return arguments
 
 
+def report(argv: list[str]) -> Namespace:
+    """Read the arguments of report."""
+    parser = new_parser("report")
+    parser.add_argument("runs", nargs="+", type=user_path, metavar="RUN", help="a folder: ckpts.save_dir or eval.out")
+    parser.add_argument("--out", type=user_path, metavar="FILE", help="default: report.html in the first folder")
+    parser.add_argument("--before", metavar="TITLE", help="evaluation to compare with; default: an untrained model's")
+    parser.add_argument("--judge", metavar="NAME", help="recogniser of the verdict; default: the first, but a reward")
+    parser.add_argument("--title", default="", help="of the page")
+    return parser.parse_args(argv)
+
+
 def serve_speech_parser() -> ArgumentParser:
     """Build the argument parser of serve-speech."""
     parser = new_parser("serve-speech")

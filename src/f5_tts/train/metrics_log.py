@@ -6,10 +6,10 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
+from f5_tts.report.metric_rows import metric_rows
 from f5_tts.train.alarms import AlarmFn, AlarmMonitor
 from f5_tts.train.checkpoint_dir import explain_write_errors
 from f5_tts.train.sample_log import Samples, write_samples
@@ -17,32 +17,6 @@ from f5_tts.train.set_aside import FOLDER, free_name
 from f5_tts.train.trackers import Tracker
 
 BAR_METRICS = ("loss", "reward/mean", "loss/kl")  # metrics on the progress bar; the file has all of them
-
-
-def metric_rows(path: Path) -> list[dict[str, Any]]:
-    """Read the rows of a metrics.jsonl; return none where there is no such file.
-
-    A line that a crash cut short or filled with zeros is dropped silently. Other damaged lines are dropped and counted
-    in a printed message.
-    """
-    if not path.is_file():
-        return []
-    lines = path.read_bytes().split(b"\n")
-    rows = [row for line in lines if (row := metric_row(line)) is not None]
-    if (num := sum(bool(line.strip(b"\0 ")) for line in lines[:-1]) - len(rows)) > 0:
-        print(f"{path}: {num} lines are damaged, and left out")
-    return rows
-
-
-def metric_row(line: bytes) -> dict[str, Any] | None:
-    """Parse one line to an update and its metrics, each a number or None; return None for any other line."""
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(row, dict) or type(row.get("update")) is not int:
-        return None
-    return row if all(value is None or type(value) in (int, float) for value in row.values()) else None
 
 
 class MetricsLog:

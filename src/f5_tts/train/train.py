@@ -10,6 +10,7 @@ if __name__ == "__main__":  # before the imports below, which take seconds
 from f5_tts.config.schema import TrainConfig, vocab_path
 from f5_tts.data.tokenizer import build_vocabulary, require_space
 from f5_tts.model.build import build_vocoder
+from f5_tts.report.run_record import write_record
 from f5_tts.train.accelerator import build_accelerator, prepare_model
 from f5_tts.train.auto_validation import describe_validation, plan_with_validation
 from f5_tts.train.build import (
@@ -21,14 +22,14 @@ from f5_tts.train.build import (
     init_bias_to_mean_mel,
 )
 from f5_tts.train.build_eval import build_stage1_best, build_validation
-from f5_tts.train.checkpoint_dir import CheckpointDir, origin_of
+from f5_tts.train.checkpoint_dir import CheckpointDir, explain_write_errors, origin_of
 from f5_tts.train.distributed import AllRanks
 from f5_tts.train.flags import stage_1
 from f5_tts.train.infilling import InfillingLoss
 from f5_tts.train.loop import LoopContext, fit, no_validation, register_grad_scaler
 from f5_tts.train.metrics_log import MetricsLog
 from f5_tts.train.optimizer import check_schedule, choose_optimizer
-from f5_tts.train.run_settings import describe_rows
+from f5_tts.train.run_settings import DATA_SET, describe_rows
 from f5_tts.train.sample_log import ContinuationSamples
 from f5_tts.train.trackers import build_tracker
 
@@ -67,6 +68,9 @@ def train(cfg: TrainConfig) -> bool:
         if cfg.lora.rank:
             state.initial_weights = origin_of(checkpoint, cfg.model.objective)
             checkpoints.save_initial_weights(state)
+    with explain_write_errors(checkpoints.path):
+        if is_main:
+            write_record(checkpoints.path, cfg, state.settings[DATA_SET])
     epoch = epoch_counter(plan)
     log_settings = {"first": state.update, "total": total, "title": cfg.model.objective, "writes": is_main}
     metrics_log = MetricsLog(

@@ -10,15 +10,19 @@ if __name__ == "__main__":  # before the imports below, which take seconds
 from collections.abc import Callable
 
 from f5_tts.config.schema import RLTrainConfig
+from f5_tts.report.render import report_run
+from f5_tts.report.run_record import write_record
 from f5_tts.rl.grpo import PolicyLoss, collect_experience
 from f5_tts.train import build_eval
 from f5_tts.train.accelerator import build_accelerator
 from f5_tts.train.build import batches_of_updates, epoch_counter
 from f5_tts.train.build_rl import build_alarms
+from f5_tts.train.checkpoint_dir import explain_write_errors
 from f5_tts.train.distributed import AllRanks
 from f5_tts.train.flags import stage_2
 from f5_tts.train.loop import LoopContext, fit, no_validation
 from f5_tts.train.metrics_log import MetricsLog
+from f5_tts.train.run_settings import DATA_SET
 from f5_tts.train.sample_log import RolloutSamples
 from f5_tts.train.stage2 import Stage2, build_stage2
 from f5_tts.train.validation import Validation
@@ -36,12 +40,16 @@ def train_rl(cfg: RLTrainConfig) -> bool:
     policy, reference, old_policy, state = stage2.models
     scorer, ranks = stage2.scorer, AllRanks(stage2.accelerator)
     updates = batches_of_updates(stage2.plan, stage2.vocabulary, cfg.optim, state, stage2.accelerator)
-    metrics_log = build_metrics_log(stage2, cfg)
-    log_samples = cfg.ckpts.log_samples and stage2.accelerator.is_main_process
+    metrics_log, is_main = build_metrics_log(stage2, cfg), stage2.accelerator.is_main_process
+    log_samples = cfg.ckpts.log_samples and is_main
     experience = collect_experience(
         policy, updates, scorer, stage2.advantage, cfg.rl, old_policy=old_policy, ranks=ranks, update=state.update
     )
-    return fit(
+    folder = stage2.checkpoints.path
+    with explain_write_errors(folder):
+        if is_main:
+            write_record(folder, cfg, state.settings[DATA_SET])
+    finished = fit(
         state,
         policy,
         experience,
@@ -50,6 +58,9 @@ def train_rl(cfg: RLTrainConfig) -> bool:
         validate=build_validation(stage2, cfg, metrics_log.write_line, ranks) or no_validation,
         make_samples=RolloutSamples(scorer.vocoder, cfg.model.mel_spec) if log_samples else None,
     )
+    if finished and is_main:
+        print(report_run(folder))
+    return finished
 
 
 def build_loop_context(stage2: Stage2, cfg: RLTrainConfig, metrics_log: MetricsLog) -> LoopContext:

@@ -1,0 +1,178 @@
+"""What a report is made of: the training runs and the evaluations in the folders that it is asked about."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from f5_tts.eval import results
+from f5_tts.eval.results import Result, read_result
+from f5_tts.report.metric_rows import metric_rows
+from f5_tts.report.run_record import RunRecord, read_record
+
+METRICS = "metrics.jsonl"
+SKIPPED = ("set_aside", "unfinished", "wavs", "samples", "data")  # folders that are not searched
+MAX_DEPTH = 3  # of the folders that are searched
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Training:
+    """Training run: its folder, its metrics by update, and how it was started."""
+
+    title: str
+    folder: Path
+    rows: Sequence[dict[str, Any]]
+    record: RunRecord
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """Evaluation of one checkpoint."""
+
+    title: str
+    folder: Path
+    result: Result
+    note: str = ""  # which evaluations of the same weights are left out
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sources:
+    """All runs and evaluations of a report; the first evaluation is what the others are compared with."""
+
+    trainings: Sequence[Training]
+    evaluations: Sequence[Evaluation]
+
+
+def find_sources(folders: Sequence[Path], before: str | None = None) -> Sources:
+    """Find the runs (metrics.jsonl) and evaluations (scores.json) in these folders and below.
+
+    Args:
+        before: title of the evaluation that the others are compared with; by default the first one of a checkpoint
+            that no reward has trained.
+
+    Raises:
+        FileNotFoundError: a folder is missing, or holds neither.
+        ValueError: no evaluation has the title `before`, or a file is damaged.
+    """
+    pairs = [(folder, place) for folder in folders for place in places(folder)]
+    trainings = [
+        Training(title=title, folder=place, rows=rows, record=read_record(place))
+        for place, title in titles_of(pairs, METRICS).items()
+        if (rows := metric_rows(place / METRICS))
+    ]
+    evaluations = [
+        Evaluation(title=title, folder=place, result=read_result(place))
+        for place, title in titles_of(pairs, results.FILE).items()
+    ]
+    missing = [str(folder) for folder in folders if not is_used(folder, [*trainings, *evaluations])]
+    if missing:
+        raise FileNotFoundError(
+            f"{', '.join(missing)}: no metrics of an update ({METRICS}) and no scores ({results.FILE}) there. A report "
+            "needs the folder of a run (ckpts.save_dir) or of an evaluation (eval.out), or one that holds such folders"
+        )
+    return Sources(trainings=trainings, evaluations=without_copies(first_before(evaluations, before)))
+
+
+def is_used(folder: Path, found: Sequence[Training | Evaluation]) -> bool:
+    """Check whether a run or an evaluation is in a folder."""
+    return any(source.folder.is_relative_to(folder) for source in found)
+
+
+def places(folder: Path) -> list[Path]:
+    """List the folders with metrics or scores, at most MAX_DEPTH levels down."""
+    found = []
+    for path, names, files in os.walk(folder):
+        here = Path(path)
+        too_deep = len(here.relative_to(folder).parts) >= MAX_DEPTH
+        names[:] = [] if too_deep else sorted(n for n in names if n not in SKIPPED and not n.startswith("."))
+        if {METRICS, results.FILE} & set(files):
+            found.append(here)
+    return found
+
+
+def titles_of(found: Sequence[tuple[Path, Path]], file: str) -> dict[Path, str]:
+    """Return a title for each folder with this file: its path below the one that was asked for.
+
+    The name of the latter comes before it where two would be equal.
+    """
+    kept = [(folder, place) for folder, place in found if (place / file).is_file()]
+    short = {place: name_below(folder, place) for folder, place in kept}
+    names = list(short.values())
+    return {
+        place: short[place] if names.count(short[place]) == 1 else f"{folder.resolve().name}/{short[place]}"
+        for folder, place in kept
+    }
+
+
+def name_below(folder: Path, place: Path) -> str:
+    """Return the path of a folder below another one, without `eval/` at its beginning."""
+    below = place.relative_to(folder).as_posix()
+    return folder.resolve().name if below == "." else below.removeprefix("eval/")
+
+
+def first_before(evaluations: Sequence[Evaluation], before: str | None) -> list[Evaluation]:
+    """Put the evaluation that the others are compared with first."""
+    titles = [evaluation.title for evaluation in evaluations]
+    if before is not None and before not in titles:
+        raise ValueError(f"--before {before}: no evaluation has this title; found {', '.join(titles) or 'none'}")
+    untrained = [evaluation.title for evaluation in evaluations if not evaluation.result.rewards]
+    first = before or next(iter(untrained or titles), None)
+    return sorted(evaluations, key=lambda evaluation: evaluation.title != first)
+
+
+def without_copies(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
+    """Leave out evaluations with the same weights, items and settings as an earlier one, which says so."""
+    kept: dict[str, Evaluation] = {}
+    for number, evaluation in enumerate(evaluations):
+        mark = evaluation.result.mark or str(number)
+        if mark in kept:
+            note = f"{kept[mark].note}{evaluation.title} has the same weights and results. "
+            kept[mark] = replace(kept[mark], note=note)
+        else:
+            kept[mark] = evaluation
+    return list(kept.values())
+
+
+# --- clips of a run ---
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RolloutClip:
+    """Clip that a run saved while it trained, with the row of its table."""
+
+    title: str
+    path: Path
+    row: dict[str, Any]
+
+
+CLIPS = {"gen": "best of its group", "worst": "worst of its group", "ref": "recording"}
+
+
+def sampled_updates(training: Training) -> list[int]:
+    """List the updates at which a run saved samples."""
+    names = (re.fullmatch(r"update_(\d+)_gen\.wav", path.name) for path in (training.folder / "samples").glob("*.wav"))
+    return sorted(int(match[1]) for match in names if match)
+
+
+def rollout_clips(training: Training, update: int) -> list[RolloutClip]:
+    """Return the clips of an update, each with its row: the best and the worst sample of the first prompt."""
+    stem = training.folder / "samples" / f"update_{update}"
+    rows = [json.loads(line) for line in read_lines(stem.with_suffix(".jsonl"))]
+    group = sorted((row for row in rows if row["group"] == rows[0]["group"]), key=lambda row: row["reward"] or 0.0)
+    row_of = {"gen": group[-1], "worst": group[0], "ref": group[0]} if group else {}
+    titles = {"gen": "sample", "ref": "recording"} if len(group) == 1 else CLIPS
+    return [
+        RolloutClip(title=title, path=path, row=row_of.get(name, {}))
+        for name, title in titles.items()
+        if (path := stem.with_name(f"{stem.name}_{name}.wav")).is_file()
+    ]
+
+
+def read_lines(path: Path) -> list[str]:
+    """Read the lines of a file; none where it is missing."""
+    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
