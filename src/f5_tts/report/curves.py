@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from f5_tts.report.charts import Chart, Line, Numbers
+from f5_tts.report.evaluation import MEASURED
 
 Row = Mapping[str, Any]  # metrics of one update: numbers; None where a value was not finite
 Runs = Mapping[str, Sequence[Row]]  # rows by title of the run
@@ -57,6 +58,8 @@ def curve_groups(runs: Runs) -> list[CurveGroup]:
     """Build the charts of all runs; groups without a chart are left out."""
     names = list(dict.fromkeys(name for rows in runs.values() for row in rows for name in row))
     judged = [name for name in names if f"{name}{HALF_WIDTH}" in names and not name.endswith(LESS_TELLING)]
+    measured = [name for name in judged if name.partition("/")[2] in MEASURED]
+    judged = [name for name in judged if name not in measured]
     scores = [name for name in names if re.fullmatch("rewards/.+/mean", name)]
     plain = {title: rows for title, rows in runs.items() if not any("reward/mean" in row for row in rows)}
     failed = [name for name in names if name.startswith("health/") and not name.startswith(ALARM)]
@@ -73,6 +76,11 @@ def curve_groups(runs: Runs) -> list[CurveGroup]:
             note="What the training maximizes. Lines are moving averages, dots single updates, bands one standard "
             "deviation over the samples.",
             charts=[*per_run, *metric_charts(runs, scores)],
+        ),
+        CurveGroup(
+            title="Naturalness",
+            note="Measured of the same clips without a model. Compare with recordings: neither more nor less is better.",
+            charts=metric_charts(runs, measured),
         ),
         CurveGroup(
             title="Distance to the reference",
@@ -117,6 +125,9 @@ def title_of(name: str, runs: Runs) -> str:
         return f"loss of {match[1]} (lower is better)" if is_loss else match[1]
     if name.startswith("forgot/"):
         return f"{title_of(name.removeprefix('forgot/'), runs)}, on the second list"
+    if (measure := name.partition("/")[2]) in MEASURED:
+        measure_title, _, unit = MEASURED[measure]
+        return f"{measure_title}, {unit}" if unit else measure_title
     recognizer = name.removesuffix("/wer")
     return TITLES.get(name, f"error rate by {recognizer}" if recognizer != name else name)
 

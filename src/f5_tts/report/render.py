@@ -13,9 +13,9 @@ import jinja2
 from f5_tts.files import write_atomically
 from f5_tts.report.charts import draw_picture
 from f5_tts.report.curves import HEALTH, alarms_of, curve_groups
+from f5_tts.report.metrics_table import by_metric
 from f5_tts.report.players import embed_audio, sampled_of, sentences_of
 from f5_tts.report.sources import Sources, Training, find_sources
-from f5_tts.report.table import by_metric
 from f5_tts.report.verdict import Verdict, compare_models, from_validations
 
 FILE = "report.html"

@@ -6,11 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from f5_tts.eval.results import Result, labelled
-from f5_tts.eval.statistics import Interval, Score, bootstrap_interval, extra_metric, similarities, word_errors
+from f5_tts.eval.statistics import Interval, bootstrap_interval, extra_metric, similarities, word_errors
 
 ASR_TITLES = {"whisper": "Whisper tiny.en", "pocketsphinx": "pocketsphinx"}  # whose columns are first, in this order
 JUDGE_TITLES = {"mos": "MOS by DistillMOS", "sim_target": "similarity to the recording"}  # by metric
-MISSING = "\N{EN DASH}"
 HELD_OUT = "Held-out digit strings in voices that no training used, with 95 % intervals over items"
 
 
@@ -111,61 +110,3 @@ def percent(interval: Interval) -> str:
 def decimals(interval: Interval) -> str:
     """Format a score and its interval."""
     return f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})"
-
-
-# --- metrics as rows ---
-
-
-def by_metric(results: Mapping[str, Result]) -> Table:
-    """Build the table with a row for each metric and a column for each model, which may have been judged by others."""
-    rewards = all_rewards(results.values())
-    recognizers = sorted(dict.fromkeys(name for result in results.values() for name in result.scores), key=asr_position)
-    speakers = dict.fromkeys(result.speaker_judge for result in results.values())
-    judges = dict.fromkeys(name for result in results.values() for name in other_judges(result))
-    rows = [
-        [f"error rate by {asr_title_of(results, name, rewards)}", *(error_cell(r, name) for r in results.values())]
-        for name in recognizers
-    ]
-    rows += [
-        [judge_title(name, rewards), *(similarity_cell(result, name) for result in results.values())]
-        for name in speakers
-    ]
-    rows += [[judge_title(name, rewards), *(judge_cell(r, name) for r in results.values())] for name in judges]
-    rows.append(["guidance", *(guidance_cell(result) for result in results.values())])
-    rows.append(["clips", *(str(len(first_scores(result))) for result in results.values())])
-    return Table(
-        caption="Held-out texts in voices that no training used, with 95 % intervals over items",
-        header=["", *results],
-        rows=rows,
-    )
-
-
-def first_scores(result: Result) -> list[Score]:
-    """Return the held-out scores by the first recognizer; those of other judges are the same with each."""
-    return result.unseen(next(iter(result.scores)))
-
-
-def asr_title_of(results: Mapping[str, Result], name: str, rewards: Sequence[str]) -> str:
-    """Return the title of a recognizer in the first result that has it."""
-    return asr_title(next(result for result in results.values() if name in result.scores), name, rewards)
-
-
-def error_cell(result: Result, name: str) -> str:
-    """Format the error rate by a recognizer."""
-    return percent(bootstrap_interval(result.unseen(name), word_errors)) if name in result.scores else MISSING
-
-
-def similarity_cell(result: Result, name: str) -> str:
-    """Format the similarity by a speaker judge."""
-    return decimals(bootstrap_interval(first_scores(result), similarities)) if name == result.speaker_judge else MISSING
-
-
-def judge_cell(result: Result, name: str) -> str:
-    """Format the score of another judge."""
-    known = name in other_judges(result)
-    return decimals(bootstrap_interval(first_scores(result), extra_metric(name))) if known else MISSING
-
-
-def guidance_cell(result: Result) -> str:
-    """Format the guidance strength."""
-    return ", ".join(dict.fromkeys(f"{strength:g}" for strength in result.guidance.values())) or MISSING
