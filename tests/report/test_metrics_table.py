@@ -1,15 +1,16 @@
 from __future__ import annotations
 
+from typing import Any
+
 from tests.report.folders import TEXTS, score
 
 from f5_tts.eval.results import Result
 from f5_tts.report.metrics_table import by_metric
 
 
-def result(name: str, heard: str, **more: object) -> Result:
-    scores = {
-        name: [score("a", TEXTS["a"], heard, opinions={"mos": 2.0}, measures={"pause": 0.5, "clicks": float("nan")})]
-    }
+def result(name: str, heard: str, **more: Any) -> Result:
+    judged: dict[str, Any] = {"opinions": {"mos": 2.0}, "measures": {"pause": 0.5, "clicks": float("nan")}}
+    scores = {name: [score("a", TEXTS["a"], heard, **judged)]}
     fields = {"ckpt": "a.pt", "guidance": {name: 2.0}, "dev_error_rates": {}, "rtf": None, **more}
     return Result(scores=scores, **fields)
 

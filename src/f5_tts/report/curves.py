@@ -79,7 +79,7 @@ def curve_groups(runs: Runs) -> list[CurveGroup]:
         ),
         CurveGroup(
             title="Naturalness",
-            note="Measured of the same clips without a model. Compare with recordings: neither more nor less is better.",
+            note="Measured of the same clips by rules. Neither more nor less is better: compare with recordings.",
             charts=metric_charts(runs, measured),
         ),
         CurveGroup(
@@ -127,7 +127,7 @@ def title_of(name: str, runs: Runs) -> str:
         return f"{title_of(name.removeprefix('forgot/'), runs)}, on the second list"
     if (measure := name.partition("/")[2]) in MEASURED:
         measure_title, _, unit = MEASURED[measure]
-        return f"{measure_title}, {unit}" if unit else measure_title
+        return f"{measure_title}, {unit.strip()}" if unit else measure_title
     recognizer = name.removesuffix("/wer")
     return TITLES.get(name, f"error rate by {recognizer}" if recognizer != name else name)
 

@@ -94,7 +94,7 @@ def measure_rows(results: Results) -> list[list[str]]:
         if any(cell != MISSING for cell in cells):
             known = [result.recordings[name] for result in results.values() if name in result.recordings]
             recordings = format(known[0], digits) if known else ""
-            rows.append([f"{title} ({unit})" if unit else title, *cells, recordings])
+            rows.append([f"{title} ({unit.strip()})" if unit else title, *cells, recordings])
     return rows
 
 
