@@ -16,6 +16,7 @@ import yaml
 from huggingface_hub import ModelCard
 from tests.tiny import tiny_arch
 
+from f5_tts.commands import find_command
 from f5_tts.config.load import compose_config, compose_synthesis_config
 from f5_tts.config.schema import TrainConfig
 from f5_tts.data.tokenizer import read_vocabulary
@@ -24,8 +25,8 @@ from f5_tts.eval.statistics import Score
 from f5_tts.model.build import build_model
 from f5_tts.model.checkpoint import ModelSpec, read_checkpoint, write_checkpoint
 from f5_tts.report.model_card import CardDetails, license_of, write_card
-from f5_tts.scripts.export import main
 
+main = find_command("export").main
 SETTINGS = {
     "rl.algorithm": "draft",
     "rl.rewards.providers.0.name": "voice_sim",
