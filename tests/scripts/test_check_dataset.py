@@ -107,6 +107,8 @@ def test_sentences_of_a_pinyin_data_set_are_compared_as_the_model_reads_them(tmp
     (tmp_path / "v.txt").write_text(" \nhao3\n")
     check(folder, "--vocab", tmp_path / "v.txt")
     assert "'ni2' in 1" in capsys.readouterr().out
+    check(folder)
+    assert "the vocabulary (2545 symbols) has every symbol" in capsys.readouterr().out  # that of published weights
 
 
 def test_the_durations_are_drawn(tmp_path):

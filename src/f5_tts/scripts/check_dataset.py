@@ -21,7 +21,7 @@ from f5_tts.data.quality import bad_rows, odd_recordings, scan_row, speaking_rat
 from f5_tts.data.rows import Row, read_hub, read_rows
 from f5_tts.data.scan import map_in_processes
 from f5_tts.data.texts import TextRules, coverage
-from f5_tts.data.tokenizer import TOKENIZERS, Vocabulary, read_vocabulary
+from f5_tts.data.tokenizer import EMILIA_VOCAB, TOKENIZERS, Vocabulary, read_vocabulary
 from f5_tts.files import write_atomically
 from f5_tts.plotting import new_figure
 from f5_tts.scripts.prepare import CHANGED, describe_changes, read_report
@@ -82,14 +82,16 @@ def write_report(rows: Iterable[BadRow], path: Path) -> None:
 
 
 def vocabulary_of(arguments: Namespace) -> Vocabulary | None:
-    """Load the vocabulary from --vocab, else from the data set's own vocab.txt; return None if there is neither.
+    """Load the vocabulary from --vocab, else from the data set's own vocab.txt, else for pinyin the released one.
 
-    The suffix of the folder's name selects the tokenizer; a data set of the hub has neither.
+    Returns None if there is none. The suffix of the folder's name selects the tokenizer; a data set of the hub has
+    neither.
     """
     if isinstance(arguments.folder, str):
         return read_vocabulary(arguments.vocab) if arguments.vocab else None
     own_vocab, suffix = arguments.folder / "vocab.txt", arguments.folder.resolve().name.rpartition("_")[2]
-    path = arguments.vocab or (own_vocab if own_vocab.is_file() else None)
+    released = EMILIA_VOCAB if suffix == "pinyin" else None  # as in training
+    path = arguments.vocab or (own_vocab if own_vocab.is_file() else released)
     return read_vocabulary(path, suffix if suffix in TOKENIZERS else "custom") if path else None
 
 
