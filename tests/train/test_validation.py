@@ -26,6 +26,7 @@ from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import ModelSpec, read_checkpoint
 from f5_tts.model.mel import LogMel
 from f5_tts.train.build import build_ema
+from f5_tts.train.build_eval import conditions
 from f5_tts.train.build_rl import build_alarms, build_best
 from f5_tts.train.checkpoint_dir import CheckpointDir
 from f5_tts.train.distributed import AllRanks
@@ -317,6 +318,72 @@ def test_raw_and_averaged_weights_are_heard_when_it_is_due_and_nothing_is_change
     state.update = 4
     validate(state)
     assert re.search(r"; took \d+\.\d s, (100\.0|\d\d?\.\d)% of the time since the last; the best", output[1])
+
+
+def test_a_judge_that_fails_on_the_average_leaves_both_models_with_their_weights(evaluator, state, tmp_path):
+    """The average is measured in the model's place, because it may live on another device."""
+
+    class FailsLater(Hears):
+        calls = 0
+
+        def score(self, inputs: Sequence[RewardInput]) -> dict[str, Any]:
+            self.calls += 1
+            if self.calls == 2:
+                raise RuntimeError("the ear fell off")
+            return super().score(inputs)
+
+    with torch.no_grad():
+        state.ema.ema_model.transformer.proj_out.bias.add_(1.0)
+    models = (state.model, state.ema.ema_model)
+    before = [{name: value.clone() for name, value in model.state_dict().items()} for model in models]
+    judges = replace(evaluator.judges, recognizers={"whisper": FailsLater("a")})
+    with pytest.raises(ValueError, match="the ear fell off"):
+        validation(replace(evaluator, judges=judges), tmp_path, [])(state)
+    for model, weights in zip(models, before, strict=True):
+        assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+
+
+def test_a_validation_without_enough_memory_is_repeated_in_smaller_batches(clip_by_clip, state, tmp_path):
+    """Let a vocoder take clips one by one."""
+    evaluator = clip_by_clip
+    sizes: list[int] = []
+
+    def small(mels: Tensor, lens: Tensor) -> list[Tensor]:
+        sizes.append(len(mels))
+        if len(mels) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate\nand more")
+        return vocoder(mels, lens)
+
+    whole = evaluator(state.model)
+    synthesizer = replace(evaluator.synthesizer, vocoder=small, settings=replace(evaluator.synthesizer.settings))
+    synthesizer.settings.batch_size = 4
+    result = validation(replace(evaluator, synthesizer=synthesizer), tmp_path, output := [])(state)
+    assert result["eval/sim"] == pytest.approx(whole["eval/sim"]) and sizes == [3, 2, *[1] * 6]
+    assert output[0] == "CUDA out of memory. Tried to allocate: the validation is repeated with eval.batch_size=2"
+    assert output[1].endswith("eval.batch_size=1") and "validation at update 0" in output[2]
+
+
+def test_a_best_on_other_items_or_by_another_model_of_a_judge_is_not_compared(evaluator, cfg):
+    def found(evaluator: Evaluator = evaluator, selecting: str = "judge/wer", **changes: Any) -> str:
+        return conditions(replace(cfg.eval, **changes), evaluator, selecting)
+
+    sizes = [ProviderConfig(name="whisper", config={"model": size}) for size in ("small", "large-v3")]
+    digits = ProviderConfig(name="pocketsphinx")
+    same = [
+        *[found(), found(batch_size=1), found(num_wavs=1), found(recognisers=[digits])],
+        found(replace(evaluator, items=[replace(item, prompt_audio="moved/elsewhere.wav") for item in ITEMS])),
+    ]
+    others = [
+        *[found(steps=9), found(seed=1), found(recognisers=[sizes[0]]), found(recognisers=[digits, sizes[1]])],
+        *[found(replace(evaluator, items=ITEMS[:2])), found(replace(evaluator, cfg_strength=1.0))],
+    ]
+    assert len(set(same)) == 1 and len({*same, *others}) == 7
+    best, later = Best("judge/wer", "voice_sim"), Best("judge/wer", "voice_sim")
+    best.judges.append(found())
+    assert best.is_new_best(metrics(0.5, judge=0.1), 0)
+    later.judges.append(found(steps=9))
+    later.load_state_dict(best.state_dict())
+    assert later.is_new_best(metrics(0.5, judge=0.9), 2)
 
 
 def test_the_best_weights_are_written_with_the_rule_that_chose_them_and_stay(evaluator, state, tmp_path):

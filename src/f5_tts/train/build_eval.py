@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 
 from f5_tts.config.schema import EvalConfig, TrainConfig
 from f5_tts.data.batching import BatchPlan
@@ -12,6 +14,7 @@ from f5_tts.data.texts import TextRules
 from f5_tts.data.tokenizer import Vocabulary
 from f5_tts.eval.evaluator import EvalSynthesizer, Evaluator
 from f5_tts.eval.judges import Judges, check_judges
+from f5_tts.eval.results import metric_prefix
 from f5_tts.eval.test_set import EvalItem, items_folder, read_items, unseen_speakers
 from f5_tts.eval.texts import read_eval_list
 from f5_tts.model.mel import LogMel
@@ -21,6 +24,8 @@ from f5_tts.train.distributed import RanksOfRun
 from f5_tts.train.held_out import HELD_OUT, items_of
 from f5_tts.train.validation import Best, Validation, selecting_metric
 from f5_tts.types import Vocoder
+
+CONDITIONS = ("steps", "sway_sampling_coef", "seed", "normaliser", "simplify", "language")  # keys of eval
 
 
 def build_evaluator(
@@ -53,6 +58,16 @@ def listed_items(settings: EvalConfig) -> list[EvalItem]:
     return unseen_speakers(read_items(path), path)
 
 
+def conditions(settings: EvalConfig, evaluator: Evaluator, selecting: str) -> str:
+    """Return a digest of what an error rate depends on besides the weights: items, synthesis and configs of judges."""
+    judges = [entry for entry in settings.recognisers if f"{metric_prefix(entry.name)}/wer" == selecting]
+    items = [(item.text, item.prompt_text, item.duration, item.speaker, item.language) for item in evaluator.items]
+    values = [getattr(settings, key) for key in CONDITIONS]
+    configs = [entry.config for entry in (*judges, settings.speaker)]
+    text = json.dumps([items, evaluator.cfg_strength, values, configs], default=str)
+    return sha256(text.encode(errors="surrogatepass")).hexdigest()[:12]
+
+
 def build_validation(
     cfg: TrainConfig,
     plan: BatchPlan,
@@ -77,6 +92,8 @@ def build_validation(
         if cfg.eval.forgot is not None:
             items = read_eval_list(cfg.eval.forgot, cfg.eval)
             forgot = build_evaluator(cfg, items, synthesizer, judges, cfg_strength)
+    if best is not None:
+        best.judges.append(conditions(cfg.eval, evaluator, best.judges[0]))
     return Validation(
         evaluator,
         cfg.eval.every_updates,

@@ -9,14 +9,19 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import torch
+from accelerate.utils.memory import clear_device_cache
+from torch import nn
+
 from f5_tts.config.schema import ProviderConfig
-from f5_tts.eval.evaluator import Evaluator
+from f5_tts.eval.evaluator import Evaluator, Share
 from f5_tts.eval.results import metric_prefix
 from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import BEST
 from f5_tts.rewards.registry import is_reward, rewarded
 from f5_tts.train.checkpoint_dir import CheckpointDir
 from f5_tts.train.distributed import RanksOfRun
+from f5_tts.train.oom import is_oom
 from f5_tts.train.train_state import TrainState
 
 # drop of eval/sim since the start that is always allowed: a lower error rate must not cost speaker similarity
@@ -44,7 +49,7 @@ class Best:
     """
 
     def __init__(self, selecting: str, speaker_judge: str) -> None:
-        self.judges = [selecting, speaker_judge]  # of this run
+        self.judges = [selecting, speaker_judge]  # of this run, and once they are known the conditions of a validation
         self.compared: list[str] = []  # the same of the record
         self.value = 0.0  # lowest value of that metric
         self.update = -1  # update of that value
@@ -54,8 +59,8 @@ class Best:
     def is_new_best(self, metrics: Mapping[str, float], update: int, has_file: bool = True) -> bool:
         """Check whether a validation is the new best, and record it if so.
 
-        The first validation always is, and so is the first one by other judges than before. Where the weights of the
-        record are gone (`has_file` is False), whatever is similar enough is better than none.
+        The first validation always is, and so is the first one by other judges or on other items than before. Where the
+        weights of the record are gone (`has_file` is False), whatever is similar enough is better than none.
         """
         error, similarity = metrics[self.judges[0]], metrics["eval/sim"]
         if math.isnan(error):  # no item has a word
@@ -83,6 +88,26 @@ class Best:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the record from a checkpoint."""
         vars(self).update(state)
+
+
+@contextmanager
+def exchanged(model: nn.Module, other: nn.Module) -> Iterator[None]:
+    """Exchange the weights of two equal models in the body, each on its own device, one tensor at a time."""
+    swap(model, other)
+    try:
+        yield
+    finally:
+        swap(model, other)
+
+
+@torch.no_grad()
+def swap(model: nn.Module, other: nn.Module) -> None:
+    """Exchange the values of the parameters and buffers of two equal models."""
+    for get in (nn.Module.parameters, nn.Module.buffers):
+        for one, two in zip(get(model), get(other), strict=True):
+            kept = one.to(two.device, copy=True)
+            one.copy_(two)
+            two.copy_(kept)
 
 
 @contextmanager
@@ -130,12 +155,13 @@ class Validation:
         if state.update % self.every_updates:
             return {}
         started = time.perf_counter()
-        average = state.ema.ema_model
+        evaluator, average = self.evaluator if state.update else self.at_start, state.ema.ema_model
         assert isinstance(average, CFM)
-        evaluator = self.evaluator if state.update else self.at_start
-        with evaluation_mode(state.model), evaluation_mode(average):
-            raw, averaged = self.evaluate(state.model, evaluator), self.evaluate(average, evaluator)
+        with evaluation_mode(state.model):
+            raw = self.evaluate(state.model, evaluator)
             second = {} if self.forgot is None else self.evaluate(state.model, self.forgot)
+            with exchanged(state.model, average):  # which may be on the CPU, where it would take hours
+                averaged = self.evaluate(state.model, evaluator)
         metrics = raw | {f"{name}_ema": averaged[name] for name in averaged if not name.endswith(("_ci95", "/rtf"))}
         metrics |= {f"forgot/{name}": value for name, value in second.items()}
         shown_names = [name for name in metrics if name.removesuffix("_ema").endswith(("/wer", "/sim"))]
@@ -154,8 +180,22 @@ class Validation:
     def evaluate(self, model: CFM, evaluator: Evaluator) -> dict[str, float]:
         """Evaluate a model on all ranks; an error on one of them ends all."""
         with self.ranks.raise_on_all_ranks():
-            share = evaluator.measure(model, self.ranks.rank, self.ranks.world_size)
+            share = self.measure(model, evaluator)
         return evaluator.metrics(self.ranks.gather_objects(share))
+
+    def measure(self, model: CFM, evaluator: Evaluator) -> Share:
+        """Measure the share of this rank, from now on in smaller batches where memory does not suffice."""
+        settings = evaluator.synthesizer.settings
+        while True:
+            try:
+                return evaluator.measure(model, self.ranks.rank, self.ranks.world_size)
+            except RuntimeError as error:
+                if not is_oom(error) or settings.batch_size == 1:
+                    raise
+                reason = str(error).partition("\n")[0]
+            clear_device_cache(garbage_collection=True)
+            settings.batch_size = (settings.batch_size + 1) // 2
+            self.log(f"{reason}: the validation is repeated with eval.batch_size={settings.batch_size}")
 
     def keep_best(self, metrics: Mapping[str, float], state: TrainState) -> str:
         """Save the weights if this validation is the best so far; return the end of the line about it."""
