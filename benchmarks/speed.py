@@ -32,10 +32,10 @@ from f5_tts.entrypoint import tune_malloc
 from f5_tts.infer.sample import sample
 from f5_tts.model.backbones import layers
 from f5_tts.model.build import build_model
-from f5_tts.model.cfm import CFM, padding_mask
+from f5_tts.model.cfm import CFM
 from f5_tts.model.flow import solve, time_grid
 from f5_tts.train.infilling import InfillingLoss
-from f5_tts.types import SpeechBatch
+from f5_tts.types import SpeechBatch, padding_mask
 
 FRAMES, TOKENS, MEL_BINS, SYMBOLS = 300, 60, 100, 256
 STEPS, GUIDANCE = 16, 2.0

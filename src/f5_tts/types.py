@@ -21,6 +21,22 @@ def split_range(num: int) -> list[slice]:
     return [rows for rows in (slice(0, middle), slice(middle, num)) if rows.start < rows.stop]
 
 
+def move(tensor: Tensor, device: torch.device) -> Tensor:
+    """Move a tensor to `device`; a GPU gets it from pinned memory, so that nothing waits for the copy."""
+    is_upload = device.type == "cuda" and tensor.device.type == "cpu"
+    return tensor.pin_memory().to(device, non_blocking=True) if is_upload else tensor.to(device)
+
+
+def padding_mask(lens: Int[Tensor, " b"], length: int) -> Bool[Tensor, "b n"] | None:
+    """Return a mask that is True on valid frames, or None if nothing is padded; attention is faster without a mask.
+
+    On a GPU this waits for all work before it, so a learning pass takes the mask that was made with its batch.
+    """
+    if bool((lens == length).all()):
+        return None
+    return torch.arange(length, device=lens.device) < lens[:, None]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Utterance:
     """Training item: the prompt (given frames) followed by the target (frames to generate)."""
@@ -62,7 +78,7 @@ class SpeechBatch:
     def to(self, device: torch.device) -> SpeechBatch:
         """Move the tensors of the batch to `device`; the waveforms stay where they are."""
         values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        return replace(self, **{k: v.to(device) for k, v in values.items() if isinstance(v, Tensor)})
+        return replace(self, **{k: move(v, device) for k, v in values.items() if isinstance(v, Tensor)})
 
     def repeat(self, times: int) -> SpeechBatch:
         """Repeat each item `times` times; the copies of an item are adjacent in the new batch."""
@@ -104,11 +120,19 @@ class Rollout:
     actions: Float[Tensor, "a b n d"]
     means: Float[Tensor, "a b n d"]  # mean of the Gaussian of each action
     stds: Float[Tensor, "a ..."]  # its standard deviation: a b n d, or one number per step, a 1 1 1
+    # found here, so that learning does not wait for a GPU to answer
+    mask: Bool[Tensor, "b n"] | None = field(init=False)  # True on valid frames; None if nothing is padded
+    group: Int[Tensor, " b"] = field(init=False)  # group of each sample, by the order of their ids, from 0
+    num_groups: int = field(init=False)
 
     def __post_init__(self) -> None:
         empty = (~self.target_mask.any(dim=1)).nonzero().flatten().tolist()
         if empty:
             raise ValueError(f"samples {empty} have no frames to generate: lower rl.prompt_frac_range")
+        ids, group = torch.unique(self.batch.group_ids, return_inverse=True)
+        found = {"mask": padding_mask(self.batch.lens, self.mel.shape[1]), "group": group, "num_groups": len(ids)}
+        for name, value in found.items():
+            object.__setattr__(self, name, value)
 
     def select(self, rows: slice) -> Rollout:
         """Select a slice of the samples."""
@@ -257,11 +281,21 @@ class ExperienceBatch:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LossOutput:
-    """Loss of one slice of an item, with its metrics."""
+    """Loss of one slice of an item, with its metrics.
+
+    Metrics may be tensors: the loop reads the numbers of all slices at once, and so waits for a GPU once an update.
+    """
 
     loss: Float[Tensor, ""]
-    metrics: dict[str, float]
+    metrics: dict[str, float | Tensor]  # scalars, without gradient
     seconds: float = 0.0  # seconds of speech counted in this slice only: trained on in stage 1, drawn in stage 2
+    # raises an error where the numbers of the metrics show one; called before the optimizer step
+    check: Callable[[dict[str, float]], object] | None = None
+
+
+def detached(metrics: Mapping[str, Tensor]) -> dict[str, float | Tensor]:
+    """Return scalars as metrics of a slice, without their graphs."""
+    return {name: value.detach() for name, value in metrics.items()}
 
 
 ScoreFn = Callable[[Rollout], RewardBatch]

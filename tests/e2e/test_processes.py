@@ -106,7 +106,7 @@ def whole(request, tmp_path_factory, tiny, warmed_up) -> tuple[str, Path, str]:
 def test_two_processes_are_one_model_that_writes_once(whole):
     stage, folder, out = whole
     assert [row["update"] for row in rows(folder)] == [1, 2, 3, 4]
-    assert all(row["health/weights_apart"] == 0 for row in rows(folder))
+    assert rows(folder)[0]["health/weights_apart"] == 0  # compared then, every fifty updates, and before each save
     assert (read(folder / "model_last.pt")["update"], read(folder / "model_last.pt")["processes"]) == (4, 2)
     if stage == "stage 2":
         assert out.count("4 prompts x 2 samples = 8 rollouts per update, 4 per forward, on 2 processes") == 1

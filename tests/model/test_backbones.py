@@ -24,8 +24,9 @@ from f5_tts.model.backbones.layers import (
     upsample_text,
 )
 from f5_tts.model.build import build_model
-from f5_tts.model.cfm import CFM, padding_mask
+from f5_tts.model.cfm import CFM
 from f5_tts.model.heads import Velocity
+from f5_tts.types import padding_mask
 
 DITS = ["dit_v1", "dit_v0", "dit_qknorm", "dit_longskip", "dit_noconv", "dit_avgup"]
 GAUSSIAN = ["dit", "unett"]

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from f5_tts.model.cfm import CFM, padding_mask, velocity_field
+from f5_tts.model.cfm import CFM, velocity_field
 from f5_tts.model.heads import Velocity
+from f5_tts.types import padding_mask
 
 
 @pytest.fixture

@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from f5_tts.model.cfm import CFM, padding_mask
+from f5_tts.model.cfm import CFM
 from f5_tts.model.flow import interpolate
 from f5_tts.model.heads import Velocity
 from f5_tts.model.losses import gaussian_nll, velocity_mse
+from f5_tts.types import padding_mask
 
 MODELS = ["dit_v1", "dit_v0", "unett_e2"]
 STEPS = ["nll.keep", "nll.drop_audio", "nll.drop_both", "gaussian_model_mse.keep"]

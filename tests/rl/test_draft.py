@@ -11,14 +11,14 @@ from tests.tiny import MINI_MEL
 from torch import Tensor
 
 from f5_tts.config.schema import GateConfig, RLConfig
-from f5_tts.model.cfm import CFM, padding_mask
+from f5_tts.model.cfm import CFM
 from f5_tts.rl.augment import augment
 from f5_tts.rl.draft import draft_loss, draw_last_steps, velocity_anchor
 from f5_tts.rl.grpo import PolicyLoss, collect_experience
 from f5_tts.rl.policy_gradient import Models
 from f5_tts.rl.rollout import rollout_grid
 from f5_tts.rl.scoring import RewardScorer
-from f5_tts.types import ExperienceBatch, RewardInput, Rollout, SpeechBatch
+from f5_tts.types import ExperienceBatch, RewardInput, Rollout, SpeechBatch, padding_mask
 
 DRAFT = ("algorithm=draft", "steps=4", "mini_repeat_count=2", "kl_weight=0.0", "draft.last_steps=4")
 

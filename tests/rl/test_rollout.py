@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from f5_tts.config.schema import ConfigError, RLConfig
-from f5_tts.model.cfm import CFM, padding_mask
+from f5_tts.model.cfm import CFM
 from f5_tts.model.flow import solve, time_grid
 from f5_tts.model.heads import Velocity
 from f5_tts.rl.draft import draw_last_steps
 from f5_tts.rl.kernel import build_kernel, sample_trained_steps
 from f5_tts.rl.policy_gradient import Models, grpo_loss
 from f5_tts.rl.rollout import cut_prompts, draw_finished, draw_group, draw_rollout, rollout_grid
-from f5_tts.types import ExperienceBatch, Rollout, SpeechBatch
+from f5_tts.types import ExperienceBatch, Rollout, SpeechBatch, padding_mask
 
 EARLY = ("window.t_range=[0.0,0.5]", "window.schedule=fixed")  # the window begins at the first step
 BOTH = pytest.mark.parametrize("algorithm", ["gaussian_grpo", "flow_grpo"])

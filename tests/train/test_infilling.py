@@ -182,7 +182,7 @@ def test_the_batches_of_one_update_count_alike(settings):
     torch.manual_seed(0)
     slices = [output.loss.item() for output in loss(CFM(Witness()), batches)]
     torch.manual_seed(0)
-    alone = [loss.batch_loss(CFM(Witness()), batch).loss.item() for batch in batches]
+    alone = [loss.batch_loss(CFM(Witness()), batch, None).loss.item() for batch in batches]
     assert slices == pytest.approx([value / 2 for value in alone])
 
 

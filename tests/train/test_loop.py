@@ -723,3 +723,47 @@ def test_an_alarm_that_does_not_end_the_run_only_warns(tmp_path, capsys):
     run = Run(tmp_path)
     run.fit([points((1.0, 1.0))] * 12, better_and_better, validate=worse_and_worse)
     assert run.state.update == 12 and "the run ended" not in capsys.readouterr().out
+
+
+# --- gradients and weights of several ranks ---
+
+
+class FakeRanks:
+    """Accelerator of several ranks, each with this rank's gradients times its number, from 1."""
+
+    num_processes = 3
+
+    def __init__(self) -> None:
+        self.reduced: list[Tensor] = []
+
+    def reduce(self, values: Tensor, reduction: str) -> Tensor:
+        assert reduction == "mean"
+        self.reduced.append(values)
+        return values * 2  # (1 + 2 + 3) / 3
+
+
+def test_gradients_of_all_ranks_are_averaged_in_buckets(monkeypatch):
+    """Use gradients of 40, 24, 8, 200 and 4 bytes, one of double precision, and buckets of 64 bytes."""
+    sizes = [(5, 2), (6,), (2,), (50,), (1,)]
+    layers = [torch.nn.Parameter(torch.zeros(size)) for size in sizes]
+    layers.append(torch.nn.Parameter(torch.zeros(3, dtype=torch.float64)))
+    model = torch.nn.ParameterList([*layers, torch.nn.Parameter(torch.zeros(7))])  # the last one has no gradient
+    for index, parameter in enumerate(layers):
+        parameter.grad = torch.full_like(parameter, index + 1.0)
+    monkeypatch.setattr(loop, "BUCKET_BYTES", 64)
+    ranks = FakeRanks()
+    loop.average_gradients(model, ranks)  # pyright: ignore[reportArgumentType]
+    assert [part.nbytes for part in ranks.reduced] == [40 + 24, 8, 200, 4, 3 * 8]
+    assert [parameter.grad.unique().tolist() for parameter in layers if parameter.grad is not None] == [
+        [2.0 * (index + 1)] for index in range(6)
+    ]
+
+
+def test_weights_of_all_ranks_are_compared_at_first_now_and_then_and_before_each_save(tmp_path, monkeypatch):
+    """Save every 30 updates; what is compared at the end is the state that is saved there."""
+    run = Run(tmp_path)
+    run.ckpts.last_per_updates, run.ckpts.save_per_updates = 30, 60
+    compared: list[int] = []
+    monkeypatch.setattr(loop, "check_weights_in_sync", lambda model, accelerator, update: compared.append(update) or {})
+    run.fit([points((1.0, 1.0))] * 104, total=104)
+    assert compared == [1, 30, 51, 60, 90, 101, 104]

@@ -23,7 +23,7 @@ from f5_tts.model.checkpoint import HEAD
 from f5_tts.rl.grpo import collect_experience
 from f5_tts.rl.policy_gradient import check_on_policy
 from f5_tts.train.build_rl import build_advantage
-from f5_tts.train.loop import accumulate_gradients, merge_metrics, train_update
+from f5_tts.train.loop import accumulate_gradients, merge_metrics, read_rows, train_update
 from f5_tts.train.oom import OomRetry
 from f5_tts.types import ExperienceBatch, RewardBatch, Rollout
 
@@ -85,9 +85,8 @@ class RandomRewards:
 
 def backward_slices(run: RunUnderTest, item: list[Any]) -> dict[str, float]:
     """Run the backward passes of one update and return its merged metrics; gradients accumulate."""
-    return merge_metrics(
-        [output.metrics for output in accumulate_gradients(run.policy, item, run.loss, run.accelerator)]
-    )
+    slices = accumulate_gradients(run.policy, item, run.loss, run.accelerator)
+    return merge_metrics(read_rows([output.metrics for output in slices]))
 
 
 def measured(run: RunUnderTest) -> dict[str, float]:

@@ -12,8 +12,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from f5_tts.data.masking import span_mask
 from f5_tts.data.tokenizer import Vocabulary
-from f5_tts.model.cfm import CFM, padding_mask, velocity_field
+from f5_tts.model.cfm import CFM, velocity_field
 from f5_tts.model.flow import solve
+from f5_tts.types import padding_mask
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -108,10 +108,3 @@ def velocity_field(
         return output
 
     return velocity
-
-
-def padding_mask(lens: Int[Tensor, " b"], length: int) -> Bool[Tensor, "b n"] | None:
-    """Return a mask that is True on valid frames, or None if nothing is padded; attention is faster without a mask."""
-    if bool((lens == length).all()):
-        return None
-    return torch.arange(length, device=lens.device) < lens[:, None]

@@ -12,7 +12,7 @@ def velocity_mse(
     predicted: Float[Tensor, "b n d"], target: Float[Tensor, "b n d"], span: Bool[Tensor, "b n"]
 ) -> Float[Tensor, ""]:
     """Compute the mean of (μ - u)² over the frames of `span`."""
-    return (predicted - target).square()[span].mean()
+    return span_mean((predicted - target).square(), span)
 
 
 def gaussian_nll(
@@ -31,4 +31,9 @@ def gaussian_nll(
     variance = (2 * predicted.ln_sigma).exp()
     nll = (predicted.mean - target).square() / (2 * variance + 1e-6)
     nll = nll + (1 + t2_weight * time.square())[:, None, None] * predicted.ln_sigma
-    return nll[span].mean()
+    return span_mean(nll, span)
+
+
+def span_mean(values: Float[Tensor, "b n d"], span: Bool[Tensor, "b n"]) -> Float[Tensor, ""]:
+    """Compute the mean over the frames of `span`, without an index, for which a GPU would have to answer first."""
+    return values.masked_fill(~span[..., None], 0.0).sum() / (span.sum() * values.shape[-1])

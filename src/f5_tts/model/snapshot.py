@@ -24,13 +24,15 @@ class Snapshot:
         self.model, self.device = model, device
         trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
         self.tensors = {name: value.detach().to(device, copy=True) for name, value in trained.items()}
+        if device == "cpu" and torch.cuda.is_available():
+            self.tensors = {name: value.pin_memory() for name, value in self.tensors.items()}
 
     def __call__(self, *inputs: Any, **options: Any) -> Velocity:
         """Run the model with the snapshot's weights; inputs and output are those of the model."""
         current = self.model.state_dict()  # includes buffers, which rl.ref_model_ckpt also loads
         if any(map(is_dtensor, current.values())):
             return self.forward_swapped(current, *inputs, **options)
-        tensors = {name: value.to(current[name].device) for name, value in self.tensors.items()}
+        tensors = {name: value.to(current[name].device, non_blocking=True) for name, value in self.tensors.items()}
         return functional_call(self.model, tensors, inputs, options)
 
     def forward_swapped(self, current: Mapping[str, Tensor], *inputs: Any, **options: Any) -> Velocity:

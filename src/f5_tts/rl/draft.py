@@ -18,7 +18,7 @@ from torch import Tensor
 
 from f5_tts.config.schema import RLConfig, group_size
 from f5_tts.data.masking import span_mask
-from f5_tts.model.cfm import padding_mask, velocity_field
+from f5_tts.model.cfm import velocity_field
 from f5_tts.model.flow import sway
 from f5_tts.model.heads import VelocityModel
 from f5_tts.rl.gather import Ranks, gather_over_ranks
@@ -33,7 +33,7 @@ from f5_tts.rl.rollout import (
     rollout_grid,
     stack_steps,
 )
-from f5_tts.types import ExperienceBatch, LossOutput, Rollout, Scorer, SpeechBatch
+from f5_tts.types import ExperienceBatch, LossOutput, Rollout, Scorer, SpeechBatch, padding_mask
 
 Step = Callable[[Tensor, int], Tensor]  # (state, index of a recorded step) -> state after it
 
@@ -183,4 +183,4 @@ def velocity_anchor(models: Models, batch: ExperienceBatch, step: int, rl: RLCon
     quantile = (torch.randperm(num, device=device) + torch.rand(num, device=device)) / num
     time = quantile if rl.sway_sampling_coef is None else sway(quantile, rl.sway_sampling_coef)
     kl = reference_distance(models, batch.rollout, time, rl)
-    return LossOutput(loss=rl.kl_weight * kl, metrics={"loss/kl": kl.item()})
+    return LossOutput(loss=rl.kl_weight * kl, metrics={"loss/kl": kl.detach()})

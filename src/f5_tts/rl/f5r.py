@@ -18,14 +18,13 @@ from torch import Tensor
 
 from f5_tts.config.schema import RLConfig, group_size
 from f5_tts.data.masking import span_mask
-from f5_tts.model.cfm import padding_mask
 from f5_tts.model.flow import time_grid
 from f5_tts.model.heads import Velocity, VelocityModel
 from f5_tts.rl.advantage import as_rows
 from f5_tts.rl.gaussian import Gaussian
 from f5_tts.rl.policy_gradient import Models, reference_settings
 from f5_tts.rl.rollout import cut_prompts, jitter_durations, pad_for_jitter, prompt_mask, stack_steps
-from f5_tts.types import ExperienceBatch, LossOutput, Rollout, SpeechBatch
+from f5_tts.types import ExperienceBatch, LossOutput, Rollout, SpeechBatch, detached, padding_mask
 
 MIN_GRADIENT_STEPS = 2  # number of first steps that rl.skip_grad_prob never drops from the gradient
 
@@ -158,7 +157,7 @@ def f5r_loss(models: Models, batch: ExperienceBatch, step: int, rl: RLConfig) ->
     std = policy.std[:, rollout.target_mask]
     metrics = {"loss": loss, "loss/kl": kl, "loss/pro_adv": surrogate}
     metrics |= {"policy/sigma_mean": std.mean(), "policy/sigma_min": std.min(), "policy/sigma_max": std.max()}
-    return LossOutput(loss=loss, metrics={name: value.item() for name, value in metrics.items()})
+    return LossOutput(loss=loss, metrics=detached(metrics))
 
 
 @torch.no_grad()

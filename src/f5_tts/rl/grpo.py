@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 from f5_tts.config.schema import RLConfig
 from f5_tts.model.heads import VelocityModel
@@ -116,9 +117,12 @@ class PolicyLoss:
             for loss_fn, step, weight in self.loss_terms(batch, rl):
                 output = loss_fn(models, batch, step, rl)
                 metrics = add_metric_aliases(output.metrics) | batch.metrics
-                if batch.is_on_policy:
-                    metrics |= check_on_policy(output.metrics, rl)
-                yield LossOutput(loss=output.loss * batch.loss_weight * weight, metrics=metrics, seconds=seconds)
+                check = None
+                if batch.is_on_policy and "ratio/max_dev" in metrics:
+                    metrics["ratio/initial_max_dev"] = metrics["ratio/max_dev"]
+                    check = partial(check_on_policy, rl=rl)
+                loss = output.loss * batch.loss_weight * weight
+                yield LossOutput(loss=loss, metrics=metrics, seconds=seconds, check=check)
                 seconds = 0.0
 
     def loss_terms(self, batch: ExperienceBatch, rl: RLConfig) -> list[LossTerm]:

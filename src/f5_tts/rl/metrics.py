@@ -70,11 +70,12 @@ def noise_level(rollouts: list[Rollout]) -> float:
     return float((stds / lengths.sqrt()).mean())
 
 
-def add_metric_aliases(metrics: dict[str, float]) -> dict[str, float]:
+def add_metric_aliases(metrics: Mapping[str, float | Tensor]) -> dict[str, float | Tensor]:
     """Add the names that other trainers use for the same metrics.
 
     These are the policy loss, the KL to the reference, and the KL to the policy that drew the samples.
     """
+    metrics = dict(metrics)
     if "loss/pro_adv" not in metrics:
         return metrics | ({"kl": metrics["loss/kl"]} if "loss/kl" in metrics else {})
     old_kl = {"kl/old": metrics["approx_kl"]} if "approx_kl" in metrics else {}

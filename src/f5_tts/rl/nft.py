@@ -17,7 +17,7 @@ from f5_tts.model.snapshot import Snapshot
 from f5_tts.rl.advantage import as_rows
 from f5_tts.rl.gaussian import entry_mean
 from f5_tts.rl.policy_gradient import Models, reference_settings, velocity_at
-from f5_tts.types import ExperienceBatch, LossOutput, Rollout
+from f5_tts.types import ExperienceBatch, LossOutput, Rollout, detached
 
 DECAY_RATE = 0.001  # growth of the old policy's decay η per rollout
 
@@ -55,7 +55,7 @@ def nft_loss(models: Models, batch: ExperienceBatch, step: int, rl: RLConfig) ->
         "policy/deviation": entry_mean(velocity_change.detach().abs(), rollout.target_mask).mean(),
     }
     metrics = {"loss": loss, "loss/kl": kl, "loss/pro_adv": -policy_loss, **distances}
-    return LossOutput(loss=loss, metrics={name: value.item() for name, value in metrics.items()})
+    return LossOutput(loss=loss, metrics=detached(metrics))
 
 
 def normalized_error(weight: Tensor, error: Tensor, rollout: Rollout, remaining_time: Tensor) -> Tensor:
@@ -78,8 +78,7 @@ def sample_times_and_noise(rollout: Rollout, step: int, rl: RLConfig) -> tuple[T
 
     The times are as dense as the solver's steps and stratified over the groups.
     """
-    _, group = torch.unique(rollout.batch.group_ids, return_inverse=True)
-    num = int(group.max()) + 1
+    group, num = rollout.group, rollout.num_groups
     stratum = torch.randperm(num, device=group.device) + torch.rand(num, device=group.device)
     quantile = (step + stratum / num) / rl.nft.num_times
     time = quantile if rl.sway_sampling_coef is None else sway(quantile, rl.sway_sampling_coef)

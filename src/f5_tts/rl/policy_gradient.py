@@ -13,7 +13,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from f5_tts.config.schema import RLConfig
-from f5_tts.model.cfm import padding_mask
 from f5_tts.model.flow import interpolate
 from f5_tts.model.heads import Velocity, VelocityModel
 from f5_tts.rl.gaussian import (
@@ -26,7 +25,7 @@ from f5_tts.rl.gaussian import (
     log_ratio,
 )
 from f5_tts.rl.kernel import build_kernel
-from f5_tts.types import ExperienceBatch, LossOutput, Rollout
+from f5_tts.types import ExperienceBatch, LossOutput, Rollout, detached
 
 RATIOS = {"mean": log_ratio, "guard": guarded_log_ratio}  # rl.ratio
 
@@ -72,7 +71,7 @@ def grpo_loss(models: Models, batch: ExperienceBatch, step: int, rl: RLConfig) -
         "loss/pro_adv": surrogate,
         **policy_metrics(current, sample_log_ratio.detach(), rollout, rl),
     }
-    return LossOutput(loss=loss, metrics={name: value.item() for name, value in metrics.items()})
+    return LossOutput(loss=loss, metrics=detached(metrics))
 
 
 def clipped_surrogate(log_ratio: Tensor, advantages: Tensor, rl: RLConfig) -> Tensor:
@@ -108,7 +107,7 @@ def anchor_loss(models: Models, batch: ExperienceBatch, step: int, rl: RLConfig)
     """
     time = torch.rand(len(batch.rollout.mel), device=batch.rollout.mel.device)
     distance = reference_distance(models, batch.rollout, time, rl)
-    return LossOutput(loss=rl.anchor_weight * distance, metrics={"loss/anchor": distance.item()})
+    return LossOutput(loss=rl.anchor_weight * distance, metrics={"loss/anchor": distance.detach()})
 
 
 def with_anchor_of(rl: RLConfig, update: int) -> RLConfig:
@@ -149,9 +148,8 @@ def policy_at(model: VelocityModel, rollout: Rollout, step: int, rl: RLConfig) -
 
 def velocity_at(model: VelocityModel, rollout: Rollout, x: Tensor, time: Tensor, rl: RLConfig) -> Velocity:
     """Compute the guided velocity of `model` at a state x of the rollout's prompts."""
-    mask = padding_mask(rollout.batch.lens, x.shape[1])
     guidance = {"cfg_strength": rl.cfg_strength, "grad_uncond": rl.cfg_grad_uncond}
-    return model(x, rollout.cond, rollout.batch.text, time, mask, **guidance)
+    return model(x, rollout.cond, rollout.batch.text, time, rollout.mask, **guidance)
 
 
 def check_on_policy(metrics: dict[str, float], rl: RLConfig) -> dict[str, float]:

@@ -17,13 +17,13 @@ from torch import Tensor
 
 from f5_tts.config.schema import RLConfig, group_size
 from f5_tts.data.masking import prompt_lengths, span_mask
-from f5_tts.model.cfm import padding_mask, velocity_field
+from f5_tts.model.cfm import velocity_field
 from f5_tts.model.flow import solve, time_grid
 from f5_tts.model.heads import VelocityModel
 from f5_tts.model.precision import in_bf16
 from f5_tts.rl.gaussian import Gaussian
 from f5_tts.rl.kernel import build_kernel, sample_trained_steps
-from f5_tts.types import RewardBatch, Rollout, ScoreFn, SpeechBatch
+from f5_tts.types import RewardBatch, Rollout, ScoreFn, SpeechBatch, padding_mask
 
 ChooseSteps: TypeAlias = Callable[[Tensor, RLConfig], list[int]]  # (time grid, rl) -> indices of the trained steps
 

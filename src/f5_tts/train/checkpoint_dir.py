@@ -139,7 +139,7 @@ class CheckpointDir:
         For the same reason a numbered file has the older ones deleted only once the update after it was not skipped.
         """
         self.is_numbered_due |= state.update % self.settings.save_per_updates == 0
-        self.is_last_due |= self.is_numbered_due or state.update % self.settings.last_per_updates == 0
+        self.is_last_due |= self.is_save_due(state.update)
         if was_skipped:
             return False
         self.prune(state)
@@ -150,6 +150,11 @@ class CheckpointDir:
             self.save_last(state)
         self.is_numbered_due, self.is_last_due = False, False
         return is_numbered
+
+    def is_save_due(self, update: int) -> bool:
+        """Check whether a file is due after this many updates, or was put off."""
+        periods = self.settings.save_per_updates, self.settings.last_per_updates
+        return self.is_numbered_due or self.is_last_due or any(update % period == 0 for period in periods)
 
     def save_numbered(self, state: TrainState) -> None:
         """Save `model_<update>.pt`."""

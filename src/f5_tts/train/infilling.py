@@ -9,11 +9,11 @@ from torch import Tensor
 
 from f5_tts.config.schema import ModelConfig
 from f5_tts.data.masking import random_spans, span_mask
-from f5_tts.model.cfm import CFM, padding_mask
+from f5_tts.model.cfm import CFM
 from f5_tts.model.flow import interpolate, sway
 from f5_tts.model.heads import Velocity
-from f5_tts.model.losses import gaussian_nll, velocity_mse
-from f5_tts.types import LossOutput, SpeechBatch
+from f5_tts.model.losses import gaussian_nll, span_mean, velocity_mse
+from f5_tts.types import LossOutput, SpeechBatch, detached, padding_mask
 
 
 class InfillingLoss:
@@ -25,13 +25,14 @@ class InfillingLoss:
 
     def __call__(self, policy: CFM, batches: list[SpeechBatch]) -> Iterator[LossOutput]:
         """Yield the loss of one update in slices, one per batch, weighted by its number of frames."""
-        total = sum(int(batch.lens.sum()) for batch in batches)
-        for batch in batches:
-            output, frames = self.batch_loss(policy, batch), int(batch.lens.sum())
-            seconds = frames / self.frames_per_second
-            yield LossOutput(loss=output.loss * (frames / total), metrics=output.metrics, seconds=seconds)
+        # read before the first pass: a GPU would be waited for in each of them
+        masks = [padding_mask(batch.lens, batch.mel.shape[1]) for batch in batches]
+        num_frames = torch.stack([batch.lens.sum() for batch in batches]).tolist()
+        for batch, mask, frames in zip(batches, masks, num_frames, strict=True):
+            output, seconds = self.batch_loss(policy, batch, mask), frames / self.frames_per_second
+            yield LossOutput(loss=output.loss * (frames / sum(num_frames)), metrics=output.metrics, seconds=seconds)
 
-    def batch_loss(self, policy: CFM, batch: SpeechBatch) -> LossOutput:
+    def batch_loss(self, policy: CFM, batch: SpeechBatch, mask: Tensor | None) -> LossOutput:
         """Compute the loss of one batch with random spans, times, noise and dropped conditions."""
         speech, settings = batch.mel, self.settings
         span = self.spans(batch)
@@ -43,7 +44,7 @@ class InfillingLoss:
             speech.masked_fill(span[..., None], 0.0),
             batch.text,
             time,
-            padding_mask(batch.lens, speech.shape[1]),
+            mask,
             drop_audio=blank_audio,
             drop_text=blank_both,
         )
@@ -53,12 +54,12 @@ class InfillingLoss:
         """Compute the MSE, or the NLL with the MSE as an additional metric."""
         mse = velocity_mse(velocity.mean, target, span)
         if self.settings.objective == "mse":
-            return LossOutput(loss=mse, metrics={"loss": mse.item()})
+            return LossOutput(loss=mse, metrics={"loss": mse.detach()})
         nll = gaussian_nll(velocity, target, time, span, self.settings.nll_t2)
         assert velocity.ln_sigma is not None
-        sigma = velocity.ln_sigma.detach()[span].exp().mean()
+        sigma = span_mean(velocity.ln_sigma.detach().exp(), span)
         metrics = {"loss": nll, "loss/nll": nll, "loss/mse": mse, "policy/sigma_mean": sigma}
-        return LossOutput(loss=nll, metrics={name: value.item() for name, value in metrics.items()})
+        return LossOutput(loss=nll, metrics=detached(metrics))
 
     def times(self, num: int) -> Tensor:
         """Draw training times: uniform, or denser near noise, as a solver with sway -1 visits them."""

@@ -6,15 +6,16 @@ import math
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from torch import Tensor
 
 from f5_tts.config.schema import OptimConfig
 from f5_tts.model.cfm import CFM
@@ -29,6 +30,8 @@ from f5_tts.train.sample_log import MakeSamples
 from f5_tts.train.train_state import TrainState
 from f5_tts.types import LossOutput
 
+COMPARED_EVERY = 50  # updates from one comparison of the weights of all ranks to the next
+BUCKET_BYTES = 25 * 2**20  # bytes of gradients that are averaged over the ranks at once
 Item = TypeVar("Item")
 ComputeLoss = Callable[[CFM, Item], Iterable[LossOutput]]
 Validate = Callable[[TrainState], dict[str, float]]
@@ -112,7 +115,8 @@ def fit(
                 if item is None:
                     break
                 skips = state.skips.total
-                metrics = train_update(state, policy, item, compute_loss, accelerator, optim, oom_retry)
+                compares = is_comparison_due(state.update, checkpoints)
+                metrics = train_update(state, policy, item, compute_loss, accelerator, optim, oom_retry, compares)
                 metrics |= throughput_metrics(metrics.pop("seconds"), time.perf_counter() - started) | memory_metrics()
                 try:
                     metrics |= validate(state)
@@ -123,6 +127,7 @@ def fit(
                 is_saved = is_between_rollouts and checkpoints.save_if_due(state, state.skips.total > skips)
                 if make_samples is not None and is_saved:
                     metrics_log.log_samples(make_samples(state.model, item), state.update)
+        check_weights_in_sync(state.model, accelerator, state.update)
         checkpoints.save_end(state)  # a signal does not interrupt the save
     checkpoints.release_lock()
     if ended and accelerator.is_main_process:
@@ -131,6 +136,11 @@ def fit(
             f"active: {checkpoints.path} has this state and model_best.pt; rl.stop_when=null goes on from here"
         )
     return not stopped
+
+
+def is_comparison_due(update: int, checkpoints: CheckpointDir) -> bool:
+    """Check whether the update after this many ends with a comparison of all ranks: now and then, and before a save."""
+    return update % COMPARED_EVERY == 0 or checkpoints.is_save_due(update + 1)
 
 
 def is_ended_by_alarm(context: LoopContext) -> bool:
@@ -147,8 +157,12 @@ def train_update(
     accelerator: Accelerator,
     optim: OptimConfig,
     oom_retry: OomRetry,
+    compares: bool = True,
 ) -> dict[str, float]:
     """Make one update from an item; return the merged metrics of its slices, and `seconds` of speech.
+
+    A GPU is waited for once, before the optimizer step, when the numbers of all slices are read. `compares` compares
+    the weights of all ranks.
 
     If a loss or the gradient is not finite on any rank, no rank takes the optimizer step. Counter, schedule and average
     go on, so that a resumed run meets the same updates. In fp16 the loss is scaled: the scale falls after a gradient
@@ -159,13 +173,14 @@ def train_update(
         slices = oom_retry.run(
             item, lambda chunks: accumulate_gradients(policy, chunks, compute_loss, accelerator), state.optimizer
         )
-    losses, metrics = [output.loss.item() for output in slices], merge_metrics([output.metrics for output in slices])
     average_gradients(state.model, accelerator)
     accelerator.unscale_gradients(state.optimizer)
-    norm = to_full(accelerator.clip_grad_norm_(policy.parameters(), optim.max_grad_norm)).item()
-    loss = sum(losses, 0.0)
-    metrics = {"loss": loss} | metrics
-    is_finite = is_finite_everywhere(loss, norm, accelerator)
+    gradient_norm = to_full(accelerator.clip_grad_norm_(policy.parameters(), optim.max_grad_norm))
+    numbers = read_numbers(slices, gradient_norm, accelerator)
+    with nullcontext() if optim.shard else AllRanks(accelerator).raise_on_all_ranks():
+        numbers.check(slices)
+    loss, norm, is_finite = sum(numbers.losses, 0.0), numbers.norm, numbers.is_finite
+    metrics = {"loss": loss} | merge_metrics(numbers.metrics)
     state.is_torn = True
     if is_finite:
         state.skips.count(False)
@@ -188,7 +203,8 @@ def train_update(
     state.scheduler.step()
     state.optimizer.zero_grad()
     state.ema.update()
-    metrics |= check_weights_in_sync(state.model, accelerator, state.update + 1)
+    if compares:
+        metrics |= check_weights_in_sync(state.model, accelerator, state.update + 1)
     state.finish_update()
     return metrics
 
@@ -202,6 +218,42 @@ def accumulate_gradients(
         accelerator.backward(output.loss)
         slices.append(replace(output, loss=output.loss.detach()))
     return slices
+
+
+class SliceNumbers(NamedTuple):
+    """Numbers of the slices of an update on the CPU."""
+
+    losses: list[float]
+    metrics: list[dict[str, float]]
+    norm: float  # of the gradient of all ranks
+    is_finite: bool  # on every rank
+
+    def check(self, slices: list[LossOutput]) -> None:
+        """Check the metrics of each slice as it asks for; raise its error."""
+        for output, metrics in zip(slices, self.metrics, strict=True):
+            if output.check is not None:
+                output.check(metrics)
+
+
+def read_numbers(slices: list[LossOutput], norm: Tensor, accelerator: Accelerator) -> SliceNumbers:
+    """Read losses, metrics and the gradient norm of an update from their device in one copy."""
+    measured = torch.stack([*(output.loss.detach().to(norm) for output in slices), norm])
+    failed = (~measured.isfinite().all()).to(norm)
+    if accelerator.num_processes > 1:
+        failed = torch.as_tensor(accelerator.reduce(failed, reduction="sum"))  # pyright: ignore
+    shared = dict(enumerate([*measured, failed]))
+    first, *metrics = read_rows([shared, *(output.metrics for output in slices)])
+    *losses, norm_value, num_failed = first.values()
+    return SliceNumbers(losses, metrics, norm_value, num_failed == 0)
+
+
+def read_rows(rows: Sequence[Mapping[Any, float | Tensor]]) -> list[dict[Any, float]]:
+    """Return rows of scalars as numbers; those on a device are read in one copy."""
+    waiting = [value for row in rows for value in row.values() if isinstance(value, Tensor)]
+    numbers = iter(torch.stack([value.to(waiting[0]) for value in waiting]).tolist() if waiting else [])
+    return [
+        {name: next(numbers) if isinstance(value, Tensor) else value for name, value in row.items()} for row in rows
+    ]
 
 
 def is_finite_everywhere(loss: float, norm: float, accelerator: Accelerator) -> bool:
@@ -244,10 +296,27 @@ def average_gradients(model: torch.nn.Module, accelerator: Accelerator) -> None:
 
     Sharded parameters (DTensor) are averaged already.
     """
-    if accelerator.num_processes > 1:
-        for parameter in model.parameters():
-            if parameter.grad is not None and not is_dtensor(parameter):
-                parameter.grad = accelerator.reduce(parameter.grad, reduction="mean")  # pyright: ignore
+    if accelerator.num_processes == 1:
+        return
+    for bucket in gradient_buckets(model):
+        flat = torch.cat([gradient.flatten() for gradient in bucket])
+        average = torch.as_tensor(accelerator.reduce(flat, reduction="mean"))  # pyright: ignore
+        for gradient, part in zip(bucket, average.split([part.numel() for part in bucket]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+
+def gradient_buckets(model: torch.nn.Module) -> list[list[Tensor]]:
+    """Divide the gradients that are not sharded into buckets of one type and up to BUCKET_BYTES, or of one gradient."""
+    buckets: list[list[Tensor]] = []
+    for gradient in (value.grad for value in model.parameters() if not is_dtensor(value)):
+        if gradient is None:
+            continue
+        last = buckets[-1] if buckets and buckets[-1][0].dtype == gradient.dtype else None
+        if last is not None and sum(part.nbytes for part in last) + gradient.nbytes <= BUCKET_BYTES:
+            last.append(gradient)
+        else:
+            buckets.append([gradient])
+    return buckets
 
 
 def throughput_metrics(seconds: float, duration_s: float) -> dict[str, float]:
