@@ -319,6 +319,11 @@ def test_a_mistake_in_a_toml_file_names_key_and_file(tmp_path: Path, text: str, 
     assert words.format(flags[1]) in str(caught.value)
 
 
+def test_a_transcript_without_its_recording_is_refused(capsys):
+    output = complaint(capsys, "-s", "seven two four", "-t", "one")
+    assert output == "ref_text=seven two four is given without its recording: give it with --ref_audio"
+
+
 def test_a_voice_of_a_file_needs_its_recording_where_it_speaks(tmp_path: Path, capsys):
     flags = [*toml(tmp_path, "[voices.other]\nref_text = 'one'\n"), *SPEAK]
     output = complaint(capsys, *flags, "-t", "one [other] two")

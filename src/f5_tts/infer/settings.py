@@ -117,7 +117,12 @@ def read_settings(argv: list[str]) -> dict[str, Any]:
 
 
 def with_examples(settings: dict[str, Any]) -> dict[str, Any]:
-    """Add the voice and the text of the packaged example where none is given, and say so."""
+    """Add the voice and the text of the packaged example where none is given, and say so.
+
+    Raises ConfigError for a transcript without its recording.
+    """
+    if settings.get("ref_text") and "ref_audio" not in settings:
+        raise ConfigError(f"ref_text={settings['ref_text']} is given without its recording: give it with --ref_audio")
     added: dict[str, Any] = {} if "ref_audio" in settings else EXAMPLE_VOICE
     if not {"gen_text", "gen_file"} & settings.keys():
         added = {**added, "gen_text": EXAMPLE_TEXT}
