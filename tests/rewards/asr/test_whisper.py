@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from recipes.digits.judges import digit_words
+from tests.rewards.multilingual_whisper import make_multilingual_whisper
 from torch import Tensor
 
 from f5_tts.data.audio import load_audio
@@ -90,3 +92,22 @@ def test_the_installed_weights_know_english_and_a_model_that_is_not_there_is_nam
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ValueError, match=r"whisper: config\.model=no/model cannot be loaded .* give a size of faster"):
         WhisperWer("no/model")
+
+
+@pytest.mark.slow
+def test_a_multilingual_model_hears_each_clip_in_the_language_of_its_text(tmp_path: Path, monkeypatch):
+    """The code is faster-whisper's; the weights are random, so that what is heard means nothing."""
+    judge = WhisperWer(str(make_multilingual_whisper(tmp_path)))
+    assert {"de", "ru", "zh", "fi"} <= set(judge.languages or ()) and judge.title == "Whisper model"
+    asked, transcribe = [], judge.general.transcribe
+
+    def listen(clip: Tensor, language: str | None, **settings: Any) -> Any:
+        asked.append(language)
+        return transcribe(clip, language=language, **settings)
+
+    monkeypatch.setattr(judge.general, "transcribe", listen)
+    noise = 0.1 * torch.randn(RATE, generator=torch.Generator().manual_seed(0))
+    texts = [("Guten Tag", "de"), ("Привет", "ru"), ("今天", "auto"), ("Hei", "xx")]
+    scores = judge.score([clip_of(noise, text, language=language) for text, language in texts])
+    assert asked == ["de", "ru", "zh", None]  # by the script, or left to the model
+    assert len(scores["heard"]) == 4 and scores["unusable"].sum() == 0
