@@ -28,7 +28,7 @@ from f5_tts.doctor.run_setup import evenly_spaced, libraries
 from f5_tts.doctor.update import disk
 from f5_tts.extras import ASSET_PACKAGES, install_hint
 from f5_tts.rewards.registry import PROVIDERS, provider_attribute
-from f5_tts.train import train
+from f5_tts.train import train, train_rl
 
 doctor = find_command("doctor").main
 
@@ -247,6 +247,27 @@ def test_a_text_without_words_is_named_where_a_reward_compares_words(examine, tu
     assert state == "FAIL" and "1 of 8 rows have bad texts: repair or remove them" in message
     assert "; row 3, no word: the text of data/own_custom/3.wav has no word that a reward could compare" in message
     assert examine(2, tuned, *known)["data"][0] == "ok"  # loudness needs no words
+
+
+def test_a_reward_that_knows_digits_alone_refuses_other_texts_here_and_before_stage_2(examine, tuned, tiny, ward):
+    folder = ward / "data" / "tones_custom"
+    shutil.copytree(ward / "data" / "own_custom", folder)
+    shutil.rmtree(folder / "raw")
+    columns = {"audio_path": Table.load_from_disk(str(ward / "data/own_custom/raw"))["audio_path"]}
+    Table.from_dict({**columns, "text": ["one tone", "ten noon"] * 4}).save_to_disk(str(folder / "raw"))
+    weights = [str(REPOSITORY / "pretrained/digits_ctc" / f"{name}.safetensors") for name in "ab"]
+    options = [
+        tuned,
+        "datasets.name=tones",
+        f"rl.rewards.providers=[{{name: digits_ctc, config: {{ckpts: {weights}}}}}]",
+    ]
+    refusal = (
+        r"rl\.rewards\.providers.*: digits_ctc knows the words .* alone, and 8 of 8 texts have others: 'one tone' has"
+    )
+    state, message = examine(2, *options)["rewards"]
+    assert state == "FAIL" and re.search(refusal, message)
+    with pytest.raises(ValueError, match=refusal):
+        train_rl.main([*STAGE_2, *tiny, *COMMON, *options])
 
 
 def test_texts_that_the_vocabulary_lacks_are_an_error_where_most_have_them(examine, tuned, tmp_path):
