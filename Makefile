@@ -9,7 +9,7 @@ DOCS := .venv/.ready-docs
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1  # no look for a newer pyright
 export PYTHONDONTWRITEBYTECODE :=  # else each command that the tests start would compile all modules again
 
-.PHONY: help quickstart clean-run setup check test lint types tests fast-tests docs wheel base reward results corpus
+.PHONY: help quickstart clean-run setup check test lint types tests fast-tests test-browser docs wheel base reward results corpus
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -40,9 +40,14 @@ PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope
 
 tests: $(DEV)
 	$(PYTEST)
+	@$(RUN) -m tests.browser.chromium
+
+test-browser: $(DEV) ## the tests in a browser, Chromium, which is installed by apt where that is allowed
+	@$(RUN) -m tests.browser.chromium --install
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -m browser
 
 fast-tests: $(DEV)
-	$(PYTEST) -m "not slow and not soak" --ignore tests/e2e --ignore tests/fuzz
+	$(PYTEST) -m "not slow and not soak and not browser" --ignore tests/e2e --ignore tests/fuzz
 
 docs: $(DOCS) ## build the documentation site into site/ (needs Python 3.11 or newer)
 	@$(RUN) -c "import zensical" 2>/dev/null || { echo "make docs needs Python 3.11 or newer in .venv: rm -rf .venv, then make PYTHON=python3.13 docs" >&2; exit 2; }

@@ -308,7 +308,7 @@ def check_samples(folder: Path) -> None:
     kinds = (".jsonl", "_gen.wav", "_ref.wav", "_worst.wav")
     assert names(folder / "samples") == [f"update_{update}{kind}" for update in (2, 4) for kind in kinds]
     report = (folder / "report.html").read_text("utf-8")
-    assert report.count("data:audio/flac") == 2 * 3 and "rows with checksum" in report
+    assert report.count("data:audio/") == 2 * 3 and "rows with checksum" in report
     lines = (folder / "samples" / "update_4.jsonl").read_text("utf-8").splitlines()
     table, metrics = [json.loads(line) for line in lines], rows(folder)[-1]
     columns = {"group", "prompt", "text", "digits_ctc.heard", "reward", "digits_ctc.acc", "voice_sim.sim", "advantage"}

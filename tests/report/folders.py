@@ -34,7 +34,13 @@ def score(name: str, text: str, heard: str, similarity: float = 0.5, **more: Any
 
 
 def write_evaluation(
-    folder: Path, heard: Mapping[str, str], *, seconds: float = 0.2, similarity: float = 0.5, **more: Any
+    folder: Path,
+    heard: Mapping[str, str],
+    *,
+    seconds: float = 0.2,
+    prompt_s: float = 0.2,
+    similarity: float = 0.5,
+    **more: Any,
 ) -> Path:
     """Write an evaluation by Whisper with a clip and a prompt for each item: what was heard, by the id of TEXTS."""
     scores = [score(name, TEXTS[name], words, similarity) for name, words in heard.items()]
@@ -43,7 +49,7 @@ def write_evaluation(
     lines = []
     for name in heard:
         tone(folder / "wavs" / f"{name}.wav", 440, seconds)
-        tone(folder / "prompts" / f"{name}.wav", 880)
+        tone(folder / "prompts" / f"{name}.wav", 880, prompt_s)
         paths = {"prompt": f"prompts/{name}.wav", "clip": f"wavs/{name}.wav"}
         lines.append(json.dumps({"id": name, "text": TEXTS[name].title(), "prompt_text": "zero <b>", **paths}) + "\n")
     (folder / "examples.jsonl").write_text("".join(lines))

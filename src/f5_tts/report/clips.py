@@ -13,7 +13,8 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-MIME_TYPES = {"FLAC": "audio/flac", "MP3": "audio/mpeg"}  # formats that all browsers play
+MIME_TYPES = {"FLAC": "audio/flac", "MP3": "audio/mpeg", "WAV": "audio/wav"}  # formats that all browsers play
+MIN_SAMPLES = 3 * 4096  # in FLAC: Chromium cannot seek in a file of one or two blocks
 HIGHEST = 8000  # Hz, in a spectrogram
 WINDOW_S, FLOOR_DB = 0.032, -70.0
 ROWS, MAX_COLUMNS = 96, 480  # pixels of a spectrogram
@@ -32,16 +33,11 @@ class Clip:
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
         return cls(samples=samples.mean(axis=1), sample_rate=rate)
 
-    @property
-    def seconds(self) -> float:
-        """Return the duration."""
-        return len(self.samples) / self.sample_rate
-
     def audio(self, container: str) -> str:
-        """Return a data URI in a format of MIME_TYPES."""
-        file = io.BytesIO()
-        soundfile.write(file, self.samples.clip(-1, 1), self.sample_rate, format=container)
-        return data_uri(MIME_TYPES[container], file.getvalue())
+        """Return a data URI in FLAC or MP3; in WAV for a clip of fewer than MIN_SAMPLES."""
+        file, used = io.BytesIO(), "WAV" if len(self.samples) < MIN_SAMPLES else container
+        soundfile.write(file, self.samples.clip(-1, 1), self.sample_rate, format=used)
+        return data_uri(MIME_TYPES[used], file.getvalue())
 
     def spectrogram(self) -> str:
         """Return a data URI of a gray picture: time from left to right, 0 to 8 kHz from bottom to top, loud is dark."""

@@ -61,8 +61,8 @@ class Sentence:
 
     @property
     def fewer_errors(self) -> int:
-        """Return by how many words the last model is better than the first one."""
-        return self.versions[0].errors - self.versions[-1].errors
+        """Return by how many words the model after the first one is better."""
+        return self.versions[0].errors - self.versions[:2][-1].errors
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

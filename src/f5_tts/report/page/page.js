@@ -24,7 +24,7 @@ for (const audio of all("audio")) {
 }
 
 function play(audio, from = 0) {
-  audio.currentTime = from;
+  if (audio.currentTime !== from) audio.currentTime = from;
   return audio.play();
 }
 
@@ -56,16 +56,15 @@ one("#play-all")?.addEventListener("click", (event) => {
 
 // --- order of the sentences ---
 
-const MEASURES = {
-  improved: (card) => -card.dataset.improved,
-  worsened: (card) => +card.dataset.improved,
-  errors: (card) => -card.dataset.errors,
-};
+const SIGNS = { improved: 1, worsened: -1 };
+const cards = all(".sentence").map((card) => ({ card, errors: card.dataset.errors.split(" ").map(Number) }));
 
 function sortSentences() {
-  const measure = MEASURES[one("#order").value];
-  const cards = all(".sentence").sort((a, b) => measure(a) - measure(b));
-  one("#sentences").append(...cards);
+  const [order, version] = one("#order").value.split(" ");
+  const change = (errors) => errors[version] - (order in SIGNS ? errors[0] : 0);
+  const sign = SIGNS[order] ?? -1;
+  const sorted = [...cards].sort((a, b) => sign * (change(a.errors) - change(b.errors)));
+  one("#sentences").append(...sorted.map(({ card }) => card));
 }
 
 one("#order")?.addEventListener("change", sortSentences);
