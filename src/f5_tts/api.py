@@ -21,6 +21,7 @@ from f5_tts.infer.reference import read_reference
 from f5_tts.infer.silence import shorten_pauses
 from f5_tts.infer.spectrogram import save_spectrogram
 from f5_tts.infer.synthesizer import SynthesisInput, as_progress, progress_bar, resolve_seed
+from f5_tts.infer.utils_infer import SplitHere
 from f5_tts.model.cfm import CFM
 from f5_tts.types import Number
 
@@ -59,6 +60,8 @@ class F5TTS:
             check(cfg)
         with hub_cache(hf_cache_dir):
             self.synthesizer = load_synthesizer(cfg, str(ckpt_file), str(vocab_file), device, use_ema)
+        if self.synthesizer.vocabulary.tokenizer == "pinyin":  # programs may replace how texts are split
+            self.synthesizer.vocabulary = SplitHere.of(self.synthesizer.vocabulary.ids)
         self.target_sample_rate = self.synthesizer.sample_rate
         self.mel_spec_type = cfg.model.mel_spec.mel_spec_type
         self.seed: int | None = None  # seed of the last call

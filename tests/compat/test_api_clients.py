@@ -14,6 +14,7 @@ from tests.compat.conftest import RATE, RECORDING, SAID, STEPS, Published
 from tests.compat.speech import TEXT, assert_speech, num_frames
 
 from f5_tts.api import F5TTS
+from f5_tts.data.tokenizer import byte_vocabulary
 from f5_tts.infer import whisper
 
 
@@ -182,3 +183,4 @@ class Listener:
 class _Silent:
     def __init__(self, cfg: Any) -> None:
         self.sample_rate = cfg.model.mel_spec.target_sample_rate
+        self.vocabulary = byte_vocabulary()

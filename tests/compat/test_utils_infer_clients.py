@@ -284,7 +284,9 @@ def test_program_that_sets_the_constants_for_a_model_of_its_own(monkeypatch, exp
     np.testing.assert_allclose(wave, ours[0], atol=1e-3)
 
 
-def test_programs_that_replace_functions_of_the_module(published: Published, loaded, expected, monkeypatch) -> None:
+def test_programs_that_replace_functions_of_the_module(
+    published: Published, loaded, expected, tts: F5TTS, monkeypatch
+) -> None:
     calls: list[str] = []
     load, split = utils_infer.load_checkpoint, utils_infer.convert_char_to_pinyin
 
@@ -308,6 +310,7 @@ def test_programs_that_replace_functions_of_the_module(published: Published, loa
     )
     assert_speech(spoken, expected)
     assert calls[0] == "load_checkpoint" and "convert_char_to_pinyin" in calls[1:]
+    assert_speech(tts.infer(RECORDING, SAID, TEXT.replace("nine", "NINE"), seed=7), expected)  # also by the class
 
 
 def test_letters_are_read_in_the_form_that_the_vocabulary_has(loaded, tts: F5TTS) -> None:
