@@ -378,7 +378,6 @@ def test_a_config_of_the_other_stage_is_answered_with_those_that_fit():
         ("model.objective=gaussian_nll", "model.objective=gaussian_nll is not stage 2"),
         ("model.arch.text_mask_padding=false", "model.arch.text_embedding_average_upsampling=true needs"),
         ("model.mel_spec.n_fft=512", "model.mel_spec.win_length=1024 is more than model.mel_spec.n_fft=512"),
-        ("rl.group_size=13", "rl.group_size=13 is not a multiple of rl.mini_repeat_count=8"),
         ("datasets.pair_speakers=false", "rl.prompt_frac_range=null needs datasets.pair_speakers=true"),
         ("rl.prompt_frac_range=[0.2,1]", "rl.prompt_frac_range=[0.2, 1.0] may leave no frames to generate"),
         ("rl.rewards.providers=[]", "rl.rewards.providers is empty"),
@@ -403,7 +402,48 @@ def test_a_config_of_the_other_stage_is_answered_with_those_that_fit():
     ],
 )
 def test_keys_of_stage_2_that_contradict_each_other_are_refused(override: str, start: str):
-    assert sentence(override).startswith(start)
+    assert start in problems(override)[0]
+
+
+def problems(*overrides: str) -> list[str]:
+    """Return the problems of overrides of the small stage-2 config, without their numbers."""
+    first, *lines = sentence(*overrides).splitlines()
+    return [line.partition(". ")[2] for line in lines] or [first]
+
+
+def test_all_problems_are_told_at_once_each_with_its_cure():
+    """Check wrong keys, values and names, then keys that contradict each other, each once and in this order."""
+    wrong = ["rl.stpes=4", "optim.epochs=x", "optim.max_skips=-1", "rl.epsilon=0.2", "rl.steps", "lora.dropout=0.5"]
+    found = problems(*wrong, "rl.ref_model_use_ema=true", "datasets.pair_speakers=false")
+    assert [text.split()[0] for text in found] == [
+        *("unknown", "optim.epochs=x", "optim.max_skips=-1", "rl.epsilon", "'rl.steps'"),
+        *("rl.prompt_frac_range=null", "rl.ref_model_use_ema=true", "lora.dropout=0.5:"),
+    ]
+    assert sentence(*wrong).startswith("6 problems\n1. unknown key rl.stpes in F5TTS_Mini_RL: did you mean rl.steps?")
+
+
+def test_a_contradiction_that_a_wrong_value_may_have_made_is_not_told():
+    """The head would fit to output_dist=gaussian, which is misspelt here."""
+    with pytest.raises(ConfigError) as caught:
+        mini("model.output_dist=gausian", "model.use_rl_head=true", "model.objective=gaussian_nll")
+    assert str(caught.value).startswith("model.output_dist=gausian is not allowed; allowed: ")
+
+
+def test_one_problem_is_one_sentence():
+    assert "\n" not in sentence("rl.steps=0")
+
+
+@pytest.mark.parametrize(("size", "count"), [(4, 4), (12, 6), (13, 1), (16, 8)])
+def test_a_group_size_lowers_the_samples_of_a_pass_to_a_divisor(size: int, count: int, capsys):
+    rl = mini_rl(f"num_generations={size}").rl
+    assert (group_size(rl), rl.mini_repeat_count) == (size, count)
+    note = f"rl.mini_repeat_count={count} instead of 8: rl.group_size={size} is a multiple of it\n"
+    assert (note in capsys.readouterr().err) == (count != 8)
+
+
+def test_samples_of_a_pass_that_are_given_are_not_changed_and_a_group_of_others_is_refused():
+    found = sentence("rl.group_size=13", "rl.mini_repeat_count=8")
+    assert found.startswith("rl.group_size=13 is not a multiple of rl.mini_repeat_count=8")
 
 
 @pytest.mark.parametrize(
@@ -455,7 +495,7 @@ def test_the_other_algorithms_need_no_head(algorithm: str):
     ],
 )
 def test_keys_of_stage_1_that_contradict_each_other_are_refused(overrides: list[str], start: str):
-    with pytest.raises(ConfigError, match=f"^{re.escape(start)}"):
+    with pytest.raises(ConfigError, match=f"^(2 problems\n1. )?{re.escape(start)}"):
         mini(*overrides)
 
 

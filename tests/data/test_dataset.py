@@ -185,9 +185,20 @@ def test_a_pair_lasts_as_long_as_both_its_rows():
     assert dataset.durations(2) == seconds
 
 
-@pytest.mark.parametrize("speakers, named", [(["x", "y", "x"], r"\['y'\]"), ([None, None], r"\['None'\]")])
-def test_speakers_with_too_few_rows_for_a_pair_are_named(speakers, named):
-    with pytest.raises(ValueError, match=rf"datasets\.pair_speakers needs two rows of each speaker.*{named}"):
+@pytest.mark.parametrize(
+    "speakers, named",
+    [
+        (["x", "y", "x"], "y has one"),
+        (["x", "y", "z", "z"], "x, y have one"),
+        ([None, "x", None, "x"], "2 rows name no speaker"),
+        ([None, "x"], "x has one and 1 rows name no speaker"),
+    ],
+)
+def test_speakers_with_too_few_rows_for_a_pair_are_named_with_what_to_do(speakers, named):
+    message = (
+        rf"^datasets\.pair_speakers=true needs two rows of each speaker.*\), and {named}: remove these rows, or set"
+    )
+    with pytest.raises(ValueError, match=message):
         SpeechDataset(rows_of(speakers), read_number, pair_speakers=True, seed=0)
 
 

@@ -12,12 +12,13 @@ from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
+from f5_tts.config.checks import check, raise_together
 from f5_tts.config.load import compose_config
-from f5_tts.config.schema import EmaConfig, TrainConfig, dataset_dir
-from f5_tts.data.rows import read_rows
+from f5_tts.config.schema import EmaConfig, RLTrainConfig, TrainConfig, dataset_dir
+from f5_tts.data.rows import Row, read_rows
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.cfm import CFM
-from f5_tts.train.build import build_ema, build_plan, epoch_counter
+from f5_tts.train.build import build_ema, build_plan, epoch_counter, unpair_unknown
 from f5_tts.train.optimizer import check_schedule, learning_rate_factor
 
 REPOSITORY = Path(__file__).parents[2]
@@ -148,3 +149,42 @@ def test_an_epoch_is_a_pass_over_the_data_set(monkeypatch):
     epoch, batches = epoch_counter(plan), len(plan.epoch(0))
     assert [epoch(read) for read in (0, 3)] == pytest.approx([0, 3 / batches])
     assert epoch(batches) == 1 and epoch(2 * batches + 1) == pytest.approx(2 + 1 / len(plan.epoch(2)))
+
+
+def rows_of(*speakers: str | None) -> list[Row]:
+    return [Row(audio_path="a.wav", text="a", duration=1.0, speaker=name, columns={}) for name in speakers]
+
+
+def test_without_speakers_prompts_are_cut_from_the_clips_and_it_is_said():
+    cfg, said = compose_config("F5TTS_Mini_RL", [], RLTrainConfig), []
+    unpair_unknown(cfg, rows_of(None, None), said.append)
+    assert (cfg.datasets.pair_speakers, cfg.rl.prompt_frac_range) == (False, [0.1, 0.3])
+    check(cfg)
+    (line,) = said
+    assert line.startswith("no row names its speaker (column speaker or speaker_id or client_id or spk): ")
+    assert "datasets.pair_speakers=false rl.prompt_frac_range=[0.1, 0.3]" in line and "None" not in line
+
+
+def test_stage_1_without_speakers_gets_no_prompts():
+    cfg, said = compose_config("F5TTS_Mini", [], TrainConfig), []
+    unpair_unknown(cfg, rows_of(None), said.append)
+    assert not cfg.datasets.pair_speakers and said[0].endswith("spk): datasets.pair_speakers=false")
+
+
+@pytest.mark.parametrize("speakers", [("x", None), ("x",)])
+def test_with_any_speaker_pairs_stay_asked_for(speakers: tuple[str | None, ...]):
+    cfg = compose_config("F5TTS_Mini_RL", [], RLTrainConfig)
+    unpair_unknown(cfg, rows_of(*speakers), pytest.fail)
+    assert cfg.datasets.pair_speakers and cfg.rl.prompt_frac_range is None
+
+
+def fail_with(error: Exception) -> None:
+    raise error
+
+
+def test_checks_that_are_run_together_tell_all_that_they_found():
+    with pytest.raises(ValueError, match=r"^2 problems\n1\. no a\n2\. b is odd$"):
+        raise_together(lambda: fail_with(FileNotFoundError("no a")), int, lambda: fail_with(ValueError("b is odd")))
+    with pytest.raises(FileNotFoundError, match=r"^no a$"):
+        raise_together(int, lambda: fail_with(FileNotFoundError("no a")))
+    raise_together(int)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import is_dataclass
 from operator import attrgetter
 from typing import Any, get_args
@@ -33,52 +33,65 @@ def check(cfg: TrainConfig | SynthesisConfig) -> None:
     Raises:
         ConfigError: the message names the first wrong key, its value and what is allowed.
     """
+    check_values(cfg)
+    for problem in disagreements(cfg):
+        raise ConfigError(problem)
+
+
+def check_values(cfg: TrainConfig | SynthesisConfig) -> None:
+    """Check that every value by itself is allowed; raise ConfigError for the first that is not."""
     for key, value, hint in typed_values(cfg):
         is_huge = isinstance(value, int) and value >= MAX_INT and key != "infer.seed"  # which has a limit of its own
         require(not is_huge, f"{key}={value} is too large: whole numbers are below 2^63")
         rules = [rule for option in (hint, *get_args(hint)) for rule in getattr(option, "__metadata__", ())]
         is_allowed = value is None or all(rule.test(value) for rule in rules)
         require(is_allowed, f"{key}={as_override(value)} is not allowed; allowed: {describe_type(hint)}")
-    check_model(cfg.model)
+
+
+def disagreements(cfg: TrainConfig | SynthesisConfig) -> Iterator[str]:
+    """Yield the problems of keys, whose values are allowed, with each other."""
+    yield from model_problems(cfg.model)
     if isinstance(cfg, TrainConfig):
-        check_vocabulary(cfg)
-        check_judges(cfg.eval)
-        check_fsdp(cfg)
+        yield from vocabulary_problems(cfg)
+        yield from judge_problems(cfg.eval)
+        yield from shard_problems(cfg)
     if isinstance(cfg, RLTrainConfig):
-        check_rl(cfg)
+        yield from rl_problems(cfg)
     elif isinstance(cfg, TrainConfig):
-        require(
+        yield from unless(
             cfg.lora.rank == 0 or cfg.model.warmup_scope == "full" or cfg.model.objective == "mse",
             f"model.warmup_scope=head trains the Gaussian head alone, and lora.rank={cfg.lora.rank} adapters too: set "
             "lora.rank=0, or model.warmup_scope=full",
         )
-        require(
+        yield from unless(
             cfg.model.objective != "grpo",
             "model.objective=grpo is stage 2; run python -m f5_tts.train.train_rl with an *_RL config",
         )
 
 
-def check_judges(settings: EvalConfig) -> None:
-    """Check that there is a recognizer, and the workers of all judges."""
-    require(bool(settings.recognisers), "eval.recognisers is empty; name one, e.g. eval.recognisers=[whisper]")
+def judge_problems(settings: EvalConfig) -> Iterator[str]:
+    """Yield the problems of judges: no recognizer, and workers."""
+    yield from unless(
+        bool(settings.recognisers), "eval.recognisers is empty; name one, e.g. eval.recognisers=[whisper]"
+    )
     for key, entries in (("recognisers", settings.recognisers), ("providers", settings.providers)):
         for index, entry in enumerate(entries):
-            check_worker(entry, f"eval.{key}.{index}")
-    check_worker(settings.speaker, "eval.speaker")
+            yield from worker_problems(entry, f"eval.{key}.{index}")
+    yield from worker_problems(settings.speaker, "eval.speaker")
 
 
-def check_vocabulary(cfg: TrainConfig) -> None:
-    """Check that a data set of the hub comes with a vocabulary: it has no vocab.txt."""
+def vocabulary_problems(cfg: TrainConfig) -> Iterator[str]:
+    """Yield a problem of a data set of the hub without a vocabulary: it has no vocab.txt."""
     model = cfg.model
-    require(
+    yield from unless(
         not cfg.datasets.name.startswith(HUB) or bool(model.tokenizer_path) or model.tokenizer in ("pinyin", "byte"),
         f"datasets.name={cfg.datasets.name} has no vocabulary for model.tokenizer={model.tokenizer}; set "
         "model.tokenizer_path to a file with one symbol a line, or model.tokenizer to pinyin or byte",
     )
 
 
-def check_fsdp(cfg: TrainConfig) -> None:
-    """Check that a sharded model (optim.shard) is not used where it cannot be.
+def shard_problems(cfg: TrainConfig) -> Iterator[str]:
+    """Yield the problems of a sharded model (optim.shard) that is used where it cannot be.
 
     It cannot be kept on two devices, and rank 0 cannot synthesize alone, because every pass needs all ranks.
     """
@@ -97,13 +110,40 @@ def check_fsdp(cfg: TrainConfig) -> None:
     else:
         conflicts += [("ckpts.log_samples", cfg.ckpts.log_samples, f"{speech_reason} false")]
     for key, value, reason in conflicts:
-        require(not (optim.shard and value), f"optim.shard=true does not go with {key}={as_override(value)}: {reason}")
+        yield from unless(
+            not (optim.shard and value), f"optim.shard=true does not go with {key}={as_override(value)}: {reason}"
+        )
 
 
 def require(fits: bool, message: str) -> None:
     """Raise ConfigError with this sentence if the condition is false."""
     if not fits:
         raise ConfigError(message)
+
+
+def unless(fits: bool, message: str) -> Iterator[str]:
+    """Yield this sentence if the condition is false."""
+    if not fits:
+        yield message
+
+
+def list_problems(problems: Sequence[str]) -> str:
+    """Return the sentence of one problem, or a list of several."""
+    if len(problems) == 1:
+        return problems[0]
+    return "\n".join([f"{len(problems)} problems", *(f"{number}. {text}" for number, text in enumerate(problems, 1))])
+
+
+def raise_together(*checks: Callable[[], object]) -> None:
+    """Run all checks, each of which raises an error where something is wrong; raise what all of them found."""
+    errors: list[Exception] = []
+    for check_one in checks:
+        try:
+            check_one()
+        except (ValueError, OSError) as error:
+            errors.append(error)
+    if errors:
+        raise errors[0] if len(errors) == 1 else ValueError(list_problems([str(error) for error in errors]))
 
 
 def as_override(value: Any) -> str:
@@ -124,196 +164,198 @@ def typed_values(section: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any
             yield key, value, hint
 
 
-def check_model(model: ModelConfig) -> None:
-    """Check the keys of model.* against each other."""
-    check_objective(model)
-    check_network(model)
-    check_audio(model)
+def model_problems(model: ModelConfig) -> Iterator[str]:
+    """Yield the problems of the keys of model.* with each other."""
+    yield from objective_problems(model)
+    yield from network_problems(model)
+    yield from audio_problems(model)
 
 
-def check_objective(model: ModelConfig) -> None:
-    """Check that the model has a Gaussian head exactly if an objective trains or samples it."""
+def objective_problems(model: ModelConfig) -> Iterator[str]:
+    """Yield a problem unless the model has a Gaussian head exactly if an objective trains or samples it."""
     gaussian = model.output_dist == "gaussian"
-    require(
+    yield from unless(
         model.objective == "grpo" or gaussian == (model.objective == "gaussian_nll"),
         f"model.objective={model.objective} does not go with model.output_dist={model.output_dist}; "
         "mse needs deterministic, gaussian_nll needs gaussian",
     )
-    require(
+    yield from unless(
         gaussian == model.use_rl_head,
         f"model.use_rl_head={as_override(model.use_rl_head)} does not go with model.output_dist={model.output_dist}; "
         "gaussian needs true, deterministic needs false",
     )
-    require(
+    yield from unless(
         gaussian or not model.sample_from_dist,
         "model.sample_from_dist=true needs a Gaussian head, which model.output_dist=deterministic lacks; set it to "
         "false, or model.output_dist=gaussian model.objective=gaussian_nll model.use_rl_head=true",
     )
 
 
-def check_network(model: ModelConfig) -> None:
-    """Check that sizes fit each other and that the backbone has the requested parts."""
+def network_problems(model: ModelConfig) -> Iterator[str]:
+    """Yield the problems of sizes that do not fit each other, and of parts that the backbone lacks."""
     arch = model.arch
-    require(
+    yield from unless(
         arch.text_mask_padding or not arch.text_embedding_average_upsampling,
         "model.arch.text_embedding_average_upsampling=true needs model.arch.text_mask_padding=true, "
         "to know where a text ends",
     )
-    require(
+    yield from unless(
         arch.pe_attn_head is None or arch.pe_attn_head <= arch.heads,
         f"model.arch.pe_attn_head={arch.pe_attn_head} is more than model.arch.heads={arch.heads}; "
         "make it heads or less, or null for all",
     )
-    require(arch.dim % 16 == 0, f"model.arch.dim={arch.dim} is not a multiple of 16, the groups of its convolutions")
-    require(
+    yield from unless(
+        arch.dim % 16 == 0, f"model.arch.dim={arch.dim} is not a multiple of 16, the groups of its convolutions"
+    )
+    yield from unless(
         arch.dim_head % 2 == 0, f"model.arch.dim_head={arch.dim_head} is odd; rotary positions rotate pairs of channels"
     )
     text_dim = model.mel_spec.n_mel_channels if arch.text_dim is None else arch.text_dim
-    require(
+    yield from unless(
         arch.conv_layers == 0 or text_dim % 2 == 0,
         f"model.arch.text_dim={text_dim} is odd; positions are pairs of a sine and a cosine",
     )
-    require(
+    yield from unless(
         model.backbone != "UNetT" or arch.depth % 2 == 0,
         f"model.arch.depth={arch.depth} is odd; model.backbone=UNetT connects its two halves by skip connections; "
         "make it even",
     )
-    require(
+    yield from unless(
         model.backbone != "UNetT" or not arch.long_skip_connection,
         "model.arch.long_skip_connection=true is for model.backbone=DiT; model.arch.skip_connect_type selects the "
         "skip connections of UNetT",
     )
-    require(
+    yield from unless(
         model.backbone != "DiT" or arch.skip_connect_type == "concat",
         f"model.arch.skip_connect_type={arch.skip_connect_type} is for model.backbone=UNetT; DiT has no such skip "
         "connections",
     )
 
 
-def check_audio(model: ModelConfig) -> None:
-    """Check the log-mel and the vocoder."""
+def audio_problems(model: ModelConfig) -> Iterator[str]:
+    """Yield the problems of the log-mel and the vocoder."""
     mel = model.mel_spec
-    require(
+    yield from unless(
         mel.win_length <= mel.n_fft,
         f"model.mel_spec.win_length={mel.win_length} is more than model.mel_spec.n_fft={mel.n_fft}; "
         "make it n_fft or less",
     )
-    require(
+    yield from unless(
         model.vocoder.is_local == bool(model.vocoder.local_path),
         f"model.vocoder.is_local={as_override(model.vocoder.is_local)} does not go with model.vocoder.local_path="
         f"{as_override(model.vocoder.local_path)}; a vocoder in a folder needs true and the folder, the hub's false "
         "and null",
     )
-    require(
+    yield from unless(
         model.vocoder.name == "vocos" or not model.vocoder.is_local,
         f"model.vocoder.is_local=true is for vocos alone; model.vocoder.name={model.vocoder.name} has no weights",
     )
 
 
-def check_rl(cfg: RLTrainConfig) -> None:
-    """Check the keys of stage 2 for contradictions and impossible requests."""
+def rl_problems(cfg: RLTrainConfig) -> Iterator[str]:
+    """Yield the contradictions and impossible requests of the keys of stage 2."""
     rl = cfg.rl
-    require(
+    yield from unless(
         cfg.model.objective == "grpo",
         f"model.objective={cfg.model.objective} is not stage 2; train_rl needs model.objective=grpo, "
         "the other objectives run with python -m f5_tts.train.train",
     )
-    check_algorithm(rl)
-    check_head(cfg)
-    check_prompt(cfg)
-    check_intervals(cfg)
-    require(
+    yield from algorithm_problems(rl)
+    yield from head_problems(cfg)
+    yield from prompt_problems(cfg)
+    yield from interval_problems(cfg)
+    yield from unless(
         rl.stop_when is None or bool(cfg.eval.every_updates),
         f"rl.stop_when={rl.stop_when} needs validations while training, and eval.every_updates is "
         f"{as_override(cfg.eval.every_updates)}; set it to 20, or "
         "rl.stop_when to null",
     )
-    require(
+    yield from unless(
         rl.ref_model_ckpt is not None or not rl.ref_model_use_ema,
         "rl.ref_model_use_ema=true is for rl.ref_model_ckpt, which is null: the reference is then the policy at the "
         "start of stage 2",
     )
-    require(
+    yield from unless(
         cfg.lora.dropout == 0,
         f"lora.dropout={cfg.lora.dropout}: stage 2 samples and trains without dropout, so that the probability ratio "
         "starts at 1; set it to 0",
     )
-    require(
+    yield from unless(
         bool(rl.rewards.providers), "rl.rewards.providers is empty; name at least one reward, as F5TTS_RL.yaml does"
     )
     for index, entry in enumerate(rl.rewards.providers):
-        check_worker(entry, f"rl.rewards.providers.{index}")
+        yield from worker_problems(entry, f"rl.rewards.providers.{index}")
 
 
-def check_algorithm(rl: RLConfig) -> None:
-    """Check what each algorithm needs, and the group size."""
-    require(
+def algorithm_problems(rl: RLConfig) -> Iterator[str]:
+    """Yield the problems of the algorithm and of the group size."""
+    yield from unless(
         group_size(rl) % rl.mini_repeat_count == 0,
         f"rl.group_size={rl.group_size} is not a multiple of rl.mini_repeat_count={rl.mini_repeat_count}; "
         "change one of them, or set rl.group_size=null",
     )
-    require(
+    yield from unless(
         rl.algorithm != "nft" or not rl.shared_noise,
         "rl.algorithm=nft adds no noise during sampling, so with rl.shared_noise=true all samples of a group would "
         "be the same; set it to false",
     )
-    require(
+    yield from unless(
         rl.algorithm != "f5r" or rl.steps > 1,
         f"rl.steps={rl.steps} is no interval for rl.algorithm=f5r, which counts grid points; set it to 2 or more",
     )
-    require(
+    yield from unless(
         rl.algorithm != "f5r" or rl.updates_per_rollout == 1,
         f"rl.updates_per_rollout={rl.updates_per_rollout} does not go with rl.algorithm=f5r, which differentiates "
         "through the sampling itself; set it to 1",
     )
-    require(
+    yield from unless(
         rl.rollout_precision is None or rl.algorithm in ("nft", "draft") or is_module_attribute(rl.algorithm),
         f"rl.rollout_precision={rl.rollout_precision} does not go with rl.algorithm={rl.algorithm}, which compares the "
         "densities of drawing and learning: both need the same precision, optim.mixed_precision; set it to null, or "
         "take nft or draft",
     )
-    check_draft(rl)
+    yield from draft_problems(rl)
 
 
-def check_draft(rl: RLConfig) -> None:
-    """Check what the gradients of rewards need, alone or beside another algorithm."""
+def draft_problems(rl: RLConfig) -> Iterator[str]:
+    """Yield the problems of what the gradients of rewards need, alone or beside another algorithm."""
     draft = rl.draft
     if rl.algorithm != "draft" and draft.weight == 0:
         return
     used_by = "rl.algorithm=draft" if rl.algorithm == "draft" else f"rl.draft.weight={draft.weight:g}"
-    require(
+    yield from unless(
         draft.last_steps <= rl.steps,
         f"rl.draft.last_steps={draft.last_steps} is more than rl.steps={rl.steps}; set it to {rl.steps} or less",
     )
-    require(
+    yield from unless(
         rl.updates_per_rollout == 1,
         f"rl.updates_per_rollout={rl.updates_per_rollout} does not go with {used_by}: the gradient of a reward belongs "
         "to the samples of the current weights; set it to 1",
     )
 
 
-def check_head(cfg: RLTrainConfig) -> None:
-    """Check that an algorithm that samples from the Gaussian head has one."""
-    require(
+def head_problems(cfg: RLTrainConfig) -> Iterator[str]:
+    """Yield a problem of an algorithm that samples from the Gaussian head without one."""
+    yield from unless(
         cfg.rl.algorithm not in ("gaussian_grpo", "f5r") or cfg.model.output_dist == "gaussian",
         f"rl.algorithm={cfg.rl.algorithm} samples from a Gaussian head, which model.output_dist=deterministic lacks; "
         "set model.output_dist=gaussian model.use_rl_head=true, or take flow_grpo, nft or draft, which need none",
     )
 
 
-def check_prompt(cfg: RLTrainConfig) -> None:
-    """Check that prompts are either cut from the clips or come with them."""
+def prompt_problems(cfg: RLTrainConfig) -> Iterator[str]:
+    """Yield a problem unless prompts are either cut from the clips or come with them."""
     prompt = cfg.rl.prompt_frac_range
-    require(
+    yield from unless(
         prompt is not None or cfg.datasets.pair_speakers,
         "rl.prompt_frac_range=null needs datasets.pair_speakers=true: items have no prompt of their own without it; "
         "or give a range, e.g. rl.prompt_frac_range=[0.1,0.3]",
     )
-    require(
+    yield from unless(
         prompt is None or prompt[1] < 1,
         f"rl.prompt_frac_range={as_override(prompt)} may leave no frames to generate; make its upper bound less than 1",
     )
-    require(
+    yield from unless(
         prompt is None or not cfg.datasets.pair_speakers,
         f"rl.prompt_frac_range={as_override(prompt)} takes the prompt from the clip itself, but "
         "datasets.pair_speakers=true gives items another clip as prompt; set the range to null or pair_speakers to "
@@ -321,36 +363,36 @@ def check_prompt(cfg: RLTrainConfig) -> None:
     )
 
 
-def check_intervals(cfg: RLTrainConfig) -> None:
-    """Check that a run saves and ends between rollouts."""
+def interval_problems(cfg: RLTrainConfig) -> Iterator[str]:
+    """Yield a problem where a run would save or end within a rollout."""
     updates_per_rollout = cfg.rl.updates_per_rollout
     for key in ("optim.max_updates", "ckpts.save_per_updates", "ckpts.last_per_updates"):
         value = attrgetter(key)(cfg)
-        require(
+        yield from unless(
             value is None or value % updates_per_rollout == 0,
             f"{key}={value} is not a multiple of rl.updates_per_rollout={updates_per_rollout}; a run saves and ends "
             "between rollouts",
         )
 
 
-def check_worker(entry: ProviderConfig, config_key: str) -> None:
-    """Check that a reward's worker is given once, and that its config can reach the process that builds it."""
+def worker_problems(entry: ProviderConfig, config_key: str) -> Iterator[str]:
+    """Yield the problems of a reward's worker that is not given once, or that its config would not reach."""
     worker = entry.worker
     if worker is None:
         return
-    require(
+    yield from unless(
         bool(worker.python) != bool(worker.url),
         f"{config_key}.worker has python={as_override(worker.python)} and url={as_override(worker.url)}; give exactly "
         "one of them, or "
         f"{config_key}.worker=null for this process",
     )
     url = worker.url
-    require(
+    yield from unless(
         not url or url.startswith(("http://", "https://")),
         f"{config_key}.worker.url={url} is not allowed; allowed: a URL that begins with http:// or https://",
     )
     given_keys = [key for key, value in (*entry.config.items(), ("device", entry.device)) if url and value is not None]
-    require(
+    yield from unless(
         not given_keys,
         f"{config_key}.config.{', '.join(given_keys)} would not reach {config_key}.worker.url={url}; set it to null, "
         "and give it "

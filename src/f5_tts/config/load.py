@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
+from contextlib import redirect_stderr
 from copy import deepcopy
 from dataclasses import is_dataclass
 from functools import cache
@@ -22,7 +23,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
-from f5_tts.config.checks import check, require
+from f5_tts.config.checks import check, check_values, disagreements, list_problems, require
 from f5_tts.config.foreign import ABSENT_KEYS, ForeignName, find_foreign
 from f5_tts.config.schema import (
     PATH,
@@ -38,6 +39,7 @@ from f5_tts.files import expand_path, expand_texts, user_path
 
 CONFIG_DIR = Path(__file__).parents[1] / "configs"
 WITHOUT_TENSORS = {"text_mask_padding", "pe_attn_head"}  # keys of model.arch that change what the same tensors compute
+DOTTED = re.compile(r"\b[a-z]{2}\w*(?:\.\w+)+")  # a key in a sentence
 MAX_CONFIG_CHARS = 100_000  # characters
 OLD_NAMES = {"F5-TTS": "F5TTS_Base", "E2-TTS": "E2TTS_Base"}  # names of models in old programs
 OLD_KEYS = {"eval.speaker_judge": "eval.speaker"}  # keys that had another name
@@ -67,7 +69,7 @@ def compose_config(name: str, overrides: list[str], schema: type[TrainConfigT]) 
         ConfigError: the config or a key does not exist, or a value is invalid.
     """
     name = name.removesuffix(".yaml")
-    return finalize(deepcopy(read_config(name, schema)), overrides, name, schema)
+    return finalize(read_config(name, schema), overrides, name, schema)
 
 
 def compose_synthesis_config(name: str, overrides: list[str], file: str | None = None) -> SynthesisConfig:
@@ -96,14 +98,72 @@ def with_overrides(cfg: SynthesisConfig, overrides: list[str]) -> SynthesisConfi
     return finalize(OmegaConf.structured(cfg), overrides, cfg.model.name, SynthesisConfig)
 
 
-def finalize(cfg: Node, overrides: list[str], name: str, schema: type[Config]) -> Config:
-    """Apply overrides to a config, convert it to typed objects, and check every key and value."""
-    for override in overrides:
-        apply_override(cfg, override, name, schema)
+def finalize(base: Node, overrides: list[str], name: str, schema: type[Config]) -> Config:
+    """Apply overrides to a copy of a config, convert it to typed objects, and check every key and value.
+
+    Raises:
+        ConfigError: the message has all problems, each with what to do.
+    """
+    cfg = deepcopy(base)
+    try:
+        for override in overrides:
+            apply_override(cfg, override, name, schema)
+        follow_group_size(cfg, overrides)
+        config = to_typed(cfg)
+        check(config)
+        return config
+    except ConfigError as error:
+        with redirect_stderr(StringIO()):  # what was translated or followed has been said
+            problems = find_problems(base, overrides, name, schema)
+        raise ConfigError(list_problems(problems or [str(error)])) from error
+
+
+def to_typed(cfg: Node) -> Any:
+    """Convert a config to its dataclasses, with paths expanded."""
     config = to_object(cfg)
     expand_paths(config)
-    check(config)
     return config
+
+
+def find_problems(base: Node, overrides: list[str], name: str, schema: type[Config]) -> list[str]:
+    """Find what is wrong with each override by itself, and with the others together.
+
+    What mentions a key of an earlier problem is left out: it may be gone with that one. Nothing is returned where the
+    base itself has a wrong value, or none for a key.
+    """
+    cfg, problems = deepcopy(base), []
+    try:
+        check_values(to_typed(cfg))
+    except ConfigError:
+        return []
+    for override in overrides:
+        changed = deepcopy(cfg)
+        try:
+            apply_override(changed, override, name, schema)
+            check_values(to_typed(changed))
+        except ConfigError as error:
+            problems.append(str(error))
+        else:
+            cfg = changed
+    follow_group_size(cfg, overrides)
+    mentioned = {key for problem in problems for key in DOTTED.findall(problem)}
+    return problems + [text for text in disagreements(to_typed(cfg)) if mentioned.isdisjoint(DOTTED.findall(text))]
+
+
+def follow_group_size(cfg: Node, overrides: list[str]) -> None:
+    """Lower rl.mini_repeat_count to a divisor of rl.group_size, unless it is given itself, and say so."""
+    given = {override.lstrip("+").partition("=")[0] for override in overrides}
+    size, count = OmegaConf.select(cfg, "rl.group_size"), OmegaConf.select(cfg, "rl.mini_repeat_count")
+    if not size or size % count == 0 or "rl.mini_repeat_count" in given:
+        return
+    cfg.rl.mini_repeat_count = max(divisor for divisor in range(1, count + 1) if size % divisor == 0)
+    say(f"rl.mini_repeat_count={cfg.rl.mini_repeat_count} instead of {count}: rl.group_size={size} is a multiple of it")
+
+
+def say(text: str) -> None:
+    """Print a line to stderr; of several ranks one does."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text, file=sys.stderr)
 
 
 def expand_paths(section: Any) -> None:
@@ -265,8 +325,7 @@ def translate(foreign: ForeignName, key: str, text: str) -> tuple[str, str]:
     if foreign.difference:
         raise ConfigError(f"{key} ({foreign.programs}) is {foreign.key} here, and not the same: {foreign.difference}")
     value = foreign.values.get(text.strip("\"'").lower(), text)
-    if os.environ.get("RANK", "0") == "0":  # one of several ranks says it
-        print(f"{key}={text} ({foreign.programs}) is {foreign.key}={value} here", file=sys.stderr)
+    say(f"{key}={text} ({foreign.programs}) is {foreign.key}={value} here")
     return foreign.key, value
 
 

@@ -33,13 +33,20 @@ class SpeechDataset(Dataset[Utterance | BadRow]):
         self.by_speaker: dict[str | None, list[int]] = defaultdict(list)
         for index, row in enumerate(rows):
             self.by_speaker[row.speaker].append(index)
-        unpaired = sorted(
-            str(speaker) for speaker, indices in self.by_speaker.items() if speaker is None or len(indices) < 2
-        )
-        if pair_speakers and unpaired:
-            column = " or ".join(SPEAKER_COLUMNS)
+        if pair_speakers:
+            self.check_pairs()
+
+    def check_pairs(self) -> None:
+        """Raise ValueError unless each speaker is known and has two rows."""
+        alone = sorted(speaker for speaker, indices in self.by_speaker.items() if speaker is not None and len(indices) < 2)
+        unknown = len(self.by_speaker.get(None, []))
+        found = [f"{', '.join(alone[:5])} {'has' if len(alone) == 1 else 'have'} one"] if alone else []
+        found += [f"{unknown} rows name no speaker"] if unknown else []
+        if found:
             raise ValueError(
-                f"datasets.pair_speakers needs two rows of each speaker (column {column}); too few for {unpaired[:5]}"
+                f"datasets.pair_speakers=true needs two rows of each speaker (column {' or '.join(SPEAKER_COLUMNS)}), "
+                f"and {' and '.join(found)}: remove these rows, or set datasets.pair_speakers=false (and in stage 2 "
+                "rl.prompt_frac_range=[0.1,0.3])"
             )
 
     def prompt_indices(self, epoch: int) -> list[int]:

@@ -31,7 +31,7 @@ from f5_tts.rl.gather import SingleRank
 from f5_tts.rl.grpo import PolicyLoss
 from f5_tts.train.accelerator import build_accelerator, precision, prepare_model
 from f5_tts.train.auto_validation import choose_validation
-from f5_tts.train.build import build_plan, build_stage1_model, build_train_state, count_updates
+from f5_tts.train.build import build_plan, build_stage1_model, build_train_state, count_updates, unpair_unknown
 from f5_tts.train.build_rl import describe_rollouts
 from f5_tts.train.checkpoint_dir import CheckpointDir, initial_weights
 from f5_tts.train.infilling import InfillingLoss
@@ -116,6 +116,7 @@ def data(run: RunUnderTest) -> str:
     """
     cfg, messages = run.cfg, []
     table = read_data_set(cfg.datasets.name, dataset_dir(cfg))
+    unpair_unknown(cfg, table, messages.append)
     choose_validation(cfg, table, saved_state(cfg), SingleRank(), messages.append)
     plan = build_plan(cfg, table, messages.append)
     order = sorted(index for batch in plan.epoch(0) for index, _, _ in batch)

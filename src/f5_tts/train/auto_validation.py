@@ -18,7 +18,7 @@ from f5_tts.model.build import build_vocoder
 from f5_tts.model.checkpoint import Checkpoint
 from f5_tts.model.payload import OPTIMIZER
 from f5_tts.rewards.registry import rewarded
-from f5_tts.train.build import build_plan, count_updates, plan_batches, text_rules
+from f5_tts.train.build import build_plan, count_updates, plan_batches, text_rules, unpair_unknown
 from f5_tts.train.build_eval import dev_items, listed_items
 from f5_tts.train.distributed import RanksOfRun
 from f5_tts.train.held_out import HELD_OUT, split_rows, too_few_rows
@@ -37,6 +37,7 @@ def plan_with_validation(
     `start` is the checkpoint that the run starts or resumes from.
     """
     rows = read_data_set(cfg.datasets.name, dataset_dir(cfg))
+    unpair_unknown(cfg, rows, log)
     judges = choose_validation(cfg, rows, start, ranks, log)
     if judges is None and cfg.eval.every_updates:
         with ranks.raise_on_all_ranks():

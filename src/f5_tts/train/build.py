@@ -14,16 +14,18 @@ from accelerate import Accelerator
 from ema_pytorch import EMA
 from torch.optim.lr_scheduler import LambdaLR
 
+from f5_tts.config.checks import as_override
+from f5_tts.config.load import read_yaml
 from f5_tts.config.schema import OptimConfig, RLTrainConfig, TrainConfig, updates_per_rollout
 from f5_tts.data.batching import BatchPlan, load_batches
 from f5_tts.data.dataset import AudioReader, SpeechDataset
 from f5_tts.data.quality import bad_texts
-from f5_tts.data.rows import Row
+from f5_tts.data.rows import SPEAKER_COLUMNS, Row
 from f5_tts.data.texts import TextRules, coverage
 from f5_tts.data.tokenizer import Vocabulary, build_vocabulary
 from f5_tts.model.build import build_model
 from f5_tts.model.cfm import CFM
-from f5_tts.model.checkpoint import Checkpoint, ModelSpec, load_weights
+from f5_tts.model.checkpoint import Checkpoint, ModelSpec, check_spec, load_weights
 from f5_tts.model.fsdp import shard_model
 from f5_tts.model.grow import grow_to
 from f5_tts.model.lora import add_adapters
@@ -41,6 +43,26 @@ if TYPE_CHECKING:
     from f5_tts.config.schema import EmaConfig
 
 MAX_TEXTS = 100_000  # texts that are compared with the vocabulary before training
+
+
+def unpair_unknown(cfg: TrainConfig, rows: Sequence[Row], log: Callable[[str], None] = print) -> None:
+    """Turn datasets.pair_speakers off where no row names its speaker, and say so.
+
+    In stage 2 prompts are then cut from the clips: rl.prompt_frac_range gets the range of _rl.yaml where it is null.
+    """
+    if not cfg.datasets.pair_speakers or any(row.speaker is not None for row in rows):
+        return
+    cfg.datasets.pair_speakers, follows = False, ""
+    if isinstance(cfg, RLTrainConfig) and cfg.rl.prompt_frac_range is None:
+        cfg.rl.prompt_frac_range = list(read_yaml("_rl").rl.prompt_frac_range)
+        follows = f" rl.prompt_frac_range={as_override(cfg.rl.prompt_frac_range)}: prompts are cut from the clips"
+    log(f"no row names its speaker (column {' or '.join(SPEAKER_COLUMNS)}): datasets.pair_speakers=false{follows}")
+
+
+def check_vocabulary(checkpoint: Checkpoint, cfg: TrainConfig, vocabulary: Vocabulary) -> None:
+    """Raise ValueError where the checkpoint of a run has another vocabulary, which the run's does not extend."""
+    grown = grow_to(checkpoint, vocabulary.symbols, log=lambda message: None)
+    check_spec(grown, ModelSpec.of(cfg.model, vocabulary), log=lambda message: None)
 
 
 def build_plan(cfg: TrainConfig, rows: list[Row], log: Callable[[str], None] = print) -> BatchPlan:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+from f5_tts.config.checks import raise_together
 from f5_tts.config.command_line import load_config
-from f5_tts.config.schema import RLTrainConfig, TrainConfig, dataset_dir
+from f5_tts.config.schema import CkptsConfig, RLConfig, RLTrainConfig, TrainConfig, dataset_dir
 from f5_tts.data.paths import require_data_set
 from f5_tts.download.hub import require_file
 from f5_tts.files import HUB
@@ -14,23 +16,42 @@ from f5_tts.files import HUB
 def stage_1(argv: list[str]) -> TrainConfig:
     """Load the config of train; raise FileNotFoundError if a file is missing that it names."""
     cfg = load_config(argv, default="F5TTS_v1_Base", schema=TrainConfig, command="train")
-    require_files(cfg)
+    raise_together(*file_checks(cfg))
     return cfg
 
 
 def stage_2(argv: list[str]) -> RLTrainConfig:
     """Load the config of train-rl; raise FileNotFoundError if a file is missing that it names."""
     cfg = load_config(argv, default="F5TTS_RL", schema=RLTrainConfig, command="train-rl")
-    require_files(cfg)
-    if cfg.rl.ref_model_ckpt is not None and not Path(cfg.rl.ref_model_ckpt).is_file():
-        raise FileNotFoundError(f"no checkpoint at {cfg.rl.ref_model_ckpt}, which rl.ref_model_ckpt names")
+    raise_together(*file_checks(cfg), lambda: require_reference(cfg.rl))
     return cfg
 
 
-def require_files(cfg: TrainConfig) -> None:
-    """Raise FileNotFoundError unless the data set and, for a new run, the checkpoint that it starts from are there."""
+def file_checks(cfg: TrainConfig) -> list[Callable[[], None]]:
+    """List the checks of the data set, of the vocabulary and of the checkpoint that a new run starts from."""
+    return [lambda: require_data(cfg), lambda: require_vocabulary(cfg), lambda: require_start(cfg.ckpts)]
+
+
+def require_data(cfg: TrainConfig) -> None:
+    """Raise FileNotFoundError unless the data set is there, or one of the hub."""
     if not cfg.datasets.name.startswith(HUB):
         require_data_set(dataset_dir(cfg))
-    is_new = not any(Path(cfg.ckpts.save_dir).glob("model_*.pt"))
-    if is_new and cfg.ckpts.init_from is not None:
-        require_file(cfg.ckpts.init_from, "ckpts.init_from")
+
+
+def require_vocabulary(cfg: TrainConfig) -> None:
+    """Raise FileNotFoundError unless the vocabulary is there that the config names."""
+    if cfg.model.tokenizer_path is not None:
+        require_file(cfg.model.tokenizer_path, "model.tokenizer_path")
+
+
+def require_start(ckpts: CkptsConfig) -> None:
+    """Raise FileNotFoundError unless the checkpoint is there that a run starts from; one that resumes needs none."""
+    is_new = not any(file for name in ("model_*", "pretrained_*") for file in Path(ckpts.save_dir).glob(name))
+    if is_new and ckpts.init_from is not None:
+        require_file(ckpts.init_from, "ckpts.init_from")
+
+
+def require_reference(rl: RLConfig) -> None:
+    """Raise FileNotFoundError unless the checkpoint of the reference is there that the config names."""
+    if rl.ref_model_ckpt is not None and not Path(rl.ref_model_ckpt).is_file():
+        raise FileNotFoundError(f"no checkpoint at {rl.ref_model_ckpt}, which rl.ref_model_ckpt names")

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from accelerate import Accelerator
 
+from f5_tts.config.checks import raise_together
 from f5_tts.config.schema import RLTrainConfig
 from f5_tts.data.batching import BatchPlan
 from f5_tts.data.tokenizer import Vocabulary, build_vocabulary
@@ -22,7 +23,7 @@ from f5_tts.rl.nft import EmaPolicy
 from f5_tts.rl.scoring import RewardScorer
 from f5_tts.train.accelerator import prepare_model
 from f5_tts.train.auto_validation import describe_validation, plan_with_validation
-from f5_tts.train.build import build_train_state, count_updates
+from f5_tts.train.build import build_train_state, check_vocabulary, count_updates
 from f5_tts.train.build_rl import (
     build_advantage,
     build_best,
@@ -84,11 +85,14 @@ def build_stage2(cfg: RLTrainConfig, accelerator: Accelerator) -> Stage2:
     checkpoint = find_start(cfg, checkpoints, log)
     plan, judges = plan_with_validation(cfg, checkpoint, AllRanks(accelerator), log)
     vocabulary = build_vocabulary(cfg)
-    check_window(cfg.rl)
     cfg.rl.rollout_precision = resolve_rollout_precision(cfg.rl.rollout_precision, accelerator.device, log)
     log(describe_rollouts(cfg, len(plan.frames(0)), world_size))
     total = count_updates(plan, cfg.optim, cfg.rl.updates_per_rollout, world_size)
-    check_schedule(cfg.optim, total)
+    raise_together(
+        lambda: check_window(cfg.rl),
+        lambda: check_schedule(cfg.optim, total),
+        lambda: check_vocabulary(checkpoint, cfg, vocabulary),
+    )
     scorer = build_scorer(cfg.model, cfg.rl)
     check_words(scorer.providers, [row.sentence for row in plan.dataset.rows], "rl.rewards.providers")
     initial = initial_weights(checkpoint, cfg.model.objective)

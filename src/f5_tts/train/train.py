@@ -7,6 +7,7 @@ from f5_tts.commands import start
 if __name__ == "__main__":  # before the imports below, which take seconds
     start("train")
 
+from f5_tts.config.checks import raise_together
 from f5_tts.config.schema import TrainConfig, vocab_path
 from f5_tts.data.tokenizer import build_vocabulary, require_space
 from f5_tts.model.build import build_vocoder
@@ -17,6 +18,7 @@ from f5_tts.train.build import (
     batches_of_updates,
     build_stage1_model,
     build_train_state,
+    check_vocabulary,
     count_updates,
     epoch_counter,
     init_bias_to_mean_mel,
@@ -50,7 +52,10 @@ def train(cfg: TrainConfig) -> bool:
     plan, judges = plan_with_validation(cfg, checkpoint, ranks, log)
     world_size, spec = accelerator.num_processes, cfg.model.mel_spec
     total = count_updates(plan, cfg.optim, world_size=world_size)
-    check_schedule(cfg.optim, total)
+    raise_together(
+        lambda: check_schedule(cfg.optim, total),
+        lambda: checkpoint and check_vocabulary(checkpoint, cfg, vocabulary),
+    )
     model = build_stage1_model(cfg, vocabulary, checkpoint, log)
     if checkpoint is None:
         require_space(vocabulary, f"vocabulary {vocab_path(cfg)}")
