@@ -38,7 +38,9 @@ class SpeechDataset(Dataset[Utterance | BadRow]):
 
     def check_pairs(self) -> None:
         """Raise ValueError unless each speaker is known and has two rows."""
-        alone = sorted(speaker for speaker, indices in self.by_speaker.items() if speaker is not None and len(indices) < 2)
+        alone = sorted(
+            speaker for speaker, indices in self.by_speaker.items() if speaker is not None and len(indices) < 2
+        )
         unknown = len(self.by_speaker.get(None, []))
         found = [f"{', '.join(alone[:5])} {'has' if len(alone) == 1 else 'have'} one"] if alone else []
         found += [f"{unknown} rows name no speaker"] if unknown else []
