@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -151,3 +152,10 @@ def test_what_cannot_be_measured_is_refused():
         score("a", 1, char_edits=1, chars=0)
     with pytest.raises(ValueError, match="needs a value above 0 before"):
         paired_interval(scores([0, 0]), [scores([0, 1])], relative=True)
+
+
+def test_a_clip_whose_similarity_does_not_apply_is_left_out_of_the_mean():
+    clips = [score(name, 0, similarity=value) for name, value in (("a", 0.5), ("b", math.nan), ("c", 0.7))]
+    assert mean_similarity(clips) == pytest.approx(0.6)
+    assert bootstrap_interval(clips, similarities).value == pytest.approx(0.6)
+    assert math.isnan(mean_similarity(clips[1:2])) and math.isnan(bootstrap_interval(clips[1:2], similarities).value)

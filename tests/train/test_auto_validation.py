@@ -227,7 +227,9 @@ def saved(**payload: Any) -> Checkpoint:
 def test_a_resumed_run_has_the_validations_that_it_began_with():
     first, later, without = config(), config("optim.max_updates=30"), config()
     chosen(first, table())
-    assert chosen(later, table(), saved(validation=describe_validation(first))) == ""
+    assert chosen(later, table(), saved(validation=describe_validation(first))) == (
+        "validation after every 71 updates, as before"
+    )
     assert (later.eval.every_updates, later.eval.dev) == (71, "held_out")
     assert split_rows(table(), later) == split_rows(table(), first)
     assert chosen(without, table(), saved()).startswith("no validation while training, as before; ")

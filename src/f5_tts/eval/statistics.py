@@ -85,20 +85,27 @@ def prompt_leaks(scores: Sequence[Score]) -> tuple[NDArray[np.float64], NDArray[
 def similarities(scores: Sequence[Score]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return summed similarities and clip counts by item, in the order of ids.
 
-    The ratio of their sums is the mean similarity.
+    The ratio of their sums is the mean similarity of the clips where it is not NaN, as with a prompt without a voice.
     """
-    return by_item(scores, [s.similarity for s in scores]), by_item(scores, [1] * len(scores))
+    return where_it_applies(scores, [s.similarity for s in scores])
 
 
 def extra_metric(component: str) -> RatioMetric:
     """Return a metric: the mean of a judge's score, or of a measure, over the clips where it is not NaN."""
 
     def of(scores: Sequence[Score]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        values = np.array([score.opinions.get(component, score.measures.get(component, np.nan)) for score in scores])
-        applies = ~np.isnan(values)
-        return by_item(scores, np.where(applies, values, 0.0).tolist()), by_item(scores, applies.tolist())
+        values = [score.opinions.get(component, score.measures.get(component, np.nan)) for score in scores]
+        return where_it_applies(scores, values)
 
     return of
+
+
+def where_it_applies(
+    scores: Sequence[Score], values: Sequence[float]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return summed values and counts by item, over the clips whose value is not NaN."""
+    applies = ~np.isnan(values)
+    return by_item(scores, np.where(applies, values, 0.0).tolist()), by_item(scores, applies.tolist())
 
 
 def by_item(scores: Sequence[Score], values: Sequence[float | int]) -> NDArray[np.float64]:
@@ -121,8 +128,8 @@ def mean_similarity(scores: Sequence[Score]) -> float:
 
 
 def ratio(numerators: NDArray[np.float64], denominators: NDArray[np.float64]) -> float:
-    """Divide the sum of the numerators by the sum of the denominators."""
-    return float(numerators.sum() / denominators.sum())
+    """Divide the sum of the numerators by the sum of the denominators; NaN where that is 0."""
+    return float(numerators.sum() / denominators.sum()) if denominators.any() else np.nan
 
 
 def bootstrap_interval(

@@ -71,7 +71,9 @@ def is_resumed(cfg: TrainConfig, start: Checkpoint | None, log: Callable[[str], 
     recorded = start.payload.get("validation", {})
     cfg.eval.every_updates = recorded.get("every_updates", 0)
     cfg.eval.dev = cfg.eval.dev or recorded.get("dev")
-    if not cfg.eval.every_updates:
+    if cfg.eval.every_updates:
+        log(f"validation after every {cfg.eval.every_updates} updates, as before")
+    else:
         log("no validation while training, as before; eval.every_updates=N and a list, eval.dev=FILE, add it")
     return True
 
@@ -91,10 +93,11 @@ def choose(cfg: TrainConfig, rows: list[Row], ranks: RanksOfRun, log: Callable[[
     cfg.eval.every_updates = 0
     if cfg.eval.items_dir is None:
         cfg.eval.dev = chosen or HELD_OUT
-    reason, judges = obstacle(cfg, rows), None
-    cost = None if reason else Cost.of(cfg, rows, ranks.world_size)
-    if cost is not None and (reason := cost.problem) is None:
-        judges, reason = try_judges(cfg, rows)
+    with ranks.raise_on_all_ranks():
+        reason, judges = obstacle(cfg, rows), None
+        cost = None if reason else Cost.of(cfg, rows, ranks.world_size)
+        if cost is not None and (reason := cost.problem) is None:
+            judges, reason = try_judges(cfg, rows)
     reason = next(filter(None, ranks.gather_objects(reason)), None)
     if cost is None or reason is not None:
         cfg.eval.dev = chosen

@@ -74,7 +74,8 @@ def compare_settings(
     other_run = [lines[key] for key in NEED_PERMISSION if key in lines]
     if other_run and not allow_changed:
         held_out = checkpoint.payload.get("validation", {}).get("dev") == HELD_OUT
-        hint = "; it holds rows out for validations, as eval.dev=held_out does" if held_out else ""
+        settings = "eval.dev=held_out, and eval.dev_items and optim.seed as before"
+        hint = f"; it holds rows out for validations ({settings})" if held_out else ""
         raise ValueError(
             f"{checkpoint.path} is of another run: {'; '.join(other_run)}{hint}. Choose another ckpts.save_dir, with "
             f"ckpts.init_from={checkpoint.path} to start from these weights, or go on in this folder with "

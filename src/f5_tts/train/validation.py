@@ -121,6 +121,18 @@ def evaluation_mode(model: CFM) -> Iterator[None]:
         model.train(was_training)
 
 
+@contextmanager
+def advise() -> Iterator[None]:
+    """Add to an error of a judge in the body how the run goes on without it."""
+    try:
+        yield
+    except (ValueError, OSError, ImportError) as error:
+        raise ValueError(
+            f"a validation failed: {error}; the same command goes on after this update, and makes no more validations "
+            "with eval.every_updates=0 (where rows are held out, with eval.dev=held_out too)"
+        ) from error
+
+
 class Validation:
     """Evaluation of raw and averaged weights at the start and at regular updates, which also saves `model_best.pt`.
 
@@ -179,7 +191,7 @@ class Validation:
 
     def evaluate(self, model: CFM, evaluator: Evaluator) -> dict[str, float]:
         """Evaluate a model on all ranks; an error on one of them ends all."""
-        with self.ranks.raise_on_all_ranks():
+        with self.ranks.raise_on_all_ranks(), advise():
             share = self.measure(model, evaluator)
         return evaluator.metrics(self.ranks.gather_objects(share))
 
