@@ -135,9 +135,8 @@ def test_the_rates_of_a_recogniser_and_the_similarity_come_with_half_their_inter
 
 
 def test_a_measure_is_a_mean_over_the_clips_that_have_it_and_absent_where_none_has():
-    nan = float("nan")
-    clips = [score("a", 0, measures={"f0_spread": 2.0, "clicks": nan}), score("b", 0, measures={"f0_spread": 3.0})]
-    result = named_metrics({"whisper": [*clips, score("c", 0, measures={"f0_spread": nan})]}, rtf=None)
+    clips = [score("a", 0, measures={"f0_spread": 2.0}), score("b", 0, measures={"f0_spread": 3.0}), score("c", 0)]
+    result = named_metrics({"whisper": clips}, rtf=None)
     assert result["eval/f0_spread"] == 2.5 and "eval/clicks" not in result
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -48,7 +47,7 @@ def recording_measures(items: Sequence[EvalItem], reader: EvalAudio) -> dict[str
     recordings = recordings_of(items)
     inputs = reward_inputs(recordings, [reader.prompt(item) for item in recordings], reader)
     measured = [measure(recording) for recording in inputs]
-    values = {name: [row[name] for row in measured if not math.isnan(row[name])] for name in MEASURES}
+    values = {name: [row[name] for row in measured if name in row] for name in MEASURES}
     return {name: fmean(found) for name, found in values.items() if found}
 
 

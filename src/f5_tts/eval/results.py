@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from math import isnan
 from pathlib import Path
 
 from f5_tts.eval.statistics import (
@@ -87,8 +86,7 @@ def named_metrics(scores: Mapping[str, Sequence[Score]], rtf: float | None) -> d
         prefix = metric_prefix(asr)
         ratio_metrics = {f"{prefix}/{name}": ratio_metric for name, ratio_metric in ASR_METRICS.items()}
         if index == 0:
-            measured = [name for score in asr_scores for name, value in score.measures.items() if not isnan(value)]
-            names = dict.fromkeys([*(name for score in asr_scores for name in score.opinions), *measured])
+            names = dict.fromkeys(name for score in asr_scores for name in (*score.opinions, *score.measures))
             ratio_metrics |= {"eval/sim": similarities, **{f"eval/{name}": extra_metric(name) for name in names}}
         for name, interval in zip(
             ratio_metrics, bootstrap_intervals(asr_scores, list(ratio_metrics.values())), strict=True

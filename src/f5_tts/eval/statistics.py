@@ -31,7 +31,7 @@ class Score:
     kind: str = ""  # of the text, as the list says
     text: str = ""  # text to synthesize, in the normal form that is compared; empty in earlier files
     opinions: dict[str, float] = field(default_factory=dict)  # scores of other judges by component; NaN: does not apply
-    measures: dict[str, float] = field(default_factory=dict)  # of the clip without a model; NaN: does not apply
+    measures: dict[str, float] = field(default_factory=dict)  # of the clip without a model, those that apply
 
     def __post_init__(self) -> None:
         for edits, size, unit in ((self.edits, self.words, "word"), (self.char_edits, self.chars, "character")):

@@ -29,17 +29,18 @@ MEASURES = ("f0_spread", "speech_rate", "pause", "clicks", "clipped")
 
 
 def measure(item: RewardInput) -> dict[str, float]:
-    """Compute all MEASURES of a clip; NaN where one does not apply, and all of them for an unusable clip."""
+    """Compute the MEASURES of a clip that apply to it; none of an unusable clip."""
     clip, rate = item.audio.detach().float().cpu(), item.sample_rate
     if not is_usable(clip, rate):
-        return dict.fromkeys(MEASURES, math.nan)
-    return {
+        return {}
+    found = {
         "f0_spread": f0_spread(clip, rate),
         "speech_rate": speech_rate(item),
         "pause": longest_silence(clip, rate),
         "clicks": clicks_per_second(clip, rate),
         "clipped": clipped_share(clip),
     }
+    return {name: value for name, value in found.items() if not math.isnan(value)}
 
 
 def f0_spread(clip: Float[Tensor, " nw"], sample_rate: int) -> float:
