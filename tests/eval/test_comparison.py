@@ -51,6 +51,15 @@ def test_one_edit_less_in_every_item_of_ten_words_is_ten_points_in_every_resampl
     ]
 
 
+def test_other_judges_and_measures_are_compared_where_both_have_them():
+    """F0 spread is lower by 0.5 in every clip that has one; one side alone has opinions."""
+    old = [replace(score(str(i), 1), measures={"f0_spread": 2.0 + i}, opinions={"mos": 3.0}) for i in range(3)]
+    new = [replace(each, measures={"f0_spread": each.measures["f0_spread"] - 0.5}, opinions={}) for each in old]
+    old[0], new[0] = (replace(side[0], measures={}) for side in (old, new))  # a clip without voiced frames
+    lines = describe_change(result(*old), result(*new))
+    assert lines[-1] == "f0_spread: -0.500 (-0.500 to -0.500)" and not any(line.startswith("mos") for line in lines)
+
+
 def test_an_interval_with_zero_in_it_is_undecided_and_another_encoder_is_not_compared():
     mixed = result(score("0", 2), score("1", 1), score("2", 3))
     lines = describe_change(mixed, replace(BEFORE, speaker_judge="wespeaker"))

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 from f5_tts.eval.results import Result
-from f5_tts.eval.statistics import RatioMetric, Score, char_errors, paired_interval, similarities, word_errors
+from f5_tts.eval.statistics import (
+    RatioMetric,
+    Score,
+    char_errors,
+    extra_metric,
+    paired_interval,
+    similarities,
+    word_errors,
+)
 from f5_tts.eval.test_set import EvalItem
 
 
@@ -17,10 +26,12 @@ def check_comparable(before: Result, items: Iterable[EvalItem]) -> None:
 
 
 def describe_change(before: Result, after: Result) -> list[str]:
-    """Say how error rates and similarity differ on the items of unseen speakers that two evaluations have.
+    """Say how error rates and other scores differ on the items of unseen speakers that two evaluations have.
 
     Recognizers are compared where both have one of the same name and title, similarities where the encoder is the
-    same. Raises ValueError if an item has another text, or another number of takes.
+    same, other judges and measures where both have them.
+
+    Raises ValueError if an item has another text, or another number of takes.
     """
     names = [
         name for name in after.scores if name in before.scores and before.titles.get(name) == after.titles.get(name)
@@ -32,11 +43,19 @@ def describe_change(before: Result, after: Result) -> list[str]:
         old, new = common(before.unseen(name), after.unseen(name))
         for title, metric in (("word error rate", word_errors), ("character error rate", char_errors)):
             lines.append(f"{title} by {after.title(name)}: {change(old, new, metric, percent=True)}")
+    old, new = common(before.unseen(names[0]), after.unseen(names[0]))
     if before.speaker_judge == after.speaker_judge:
-        old, new = common(before.unseen(names[0]), after.unseen(names[0]))
         lines.append(f"similarity by {after.speaker_judge}: {change(old, new, similarities)}")
-    num_items = len({score.id for score in common(before.unseen(names[0]), after.unseen(names[0]))[1]})
+    both = [name for name in extra_names(new) if name in extra_names(old)]
+    lines += [f"{name}: {change(old, new, extra_metric(name))}" for name in both]
+    num_items = len({score.id for score in new})
     return [f"against {before.ckpt}, on the {num_items} items that both have (95 % intervals, paired by item):", *lines]
+
+
+def extra_names(scores: Sequence[Score]) -> list[str]:
+    """List the other judges' scores and the measures that any clip has, in order."""
+    found = [(name, value) for score in scores for name, value in (score.opinions | score.measures).items()]
+    return list(dict.fromkeys(name for name, value in found if not math.isnan(value)))
 
 
 def common(before: Sequence[Score], after: Sequence[Score]) -> tuple[list[Score], list[Score]]:

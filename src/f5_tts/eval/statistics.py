@@ -180,8 +180,8 @@ def paired_interval(
     after_top, after_bottom = np.array([metric(seed_scores) for seed_scores in after]).swapaxes(0, 1)
     rng = np.random.default_rng(seed)
     items, seeds = draw_counts(len(top), resamples, rng), draw_counts(len(after), resamples, rng)
-    old = (items @ top) / (items @ bottom)
-    new = ((seeds @ after_top) * items).sum(axis=1) / ((seeds @ after_bottom) * items).sum(axis=1)
+    old = ratios(items @ top, items @ bottom)
+    new = ratios(((seeds @ after_top) * items).sum(axis=1), ((seeds @ after_bottom) * items).sum(axis=1))
     return interval(relative_change(old, new) if relative else new - old)
 
 
