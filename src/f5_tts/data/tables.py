@@ -11,6 +11,7 @@ from pathlib import Path
 DELIMITERS = ("|", "\t", ";", ",")
 AUDIO_NAMES = ("audio_file", "audio_path", "audio", "audio_filepath", "file_name", "filename", "path", "wav")
 TEXT_NAMES = ("text", "sentence", "transcription", "transcript", "normalized_text")
+FILE_ENDING = re.compile(r"\.[A-Za-z]\w{1,4}$")
 NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
 
 
@@ -57,10 +58,15 @@ def read_table(path: Path) -> list[Record]:
 
 
 def find_delimiter(text: str) -> str | None:
-    """Find the separator: the one that gives the first line known names, else the first of DELIMITERS in it."""
+    """Find the separator: the one that gives the first line known names, or begins it with a file's name.
+
+    Else it is the first of DELIMITERS in that line.
+    """
     line = text.lstrip("\n").partition("\n")[0]
-    known = [sign for sign in DELIMITERS if is_header([unquote(name) for name in line.split(sign)])]
-    return next(iter([*known, *(sign for sign in DELIMITERS if sign in line)]), None)
+    signs = [sign for sign in DELIMITERS if sign in line]
+    known = [sign for sign in signs if is_header([unquote(name) for name in line.split(sign)])]
+    named = [sign for sign in signs if is_file_name(line.partition(sign)[0])]
+    return next(iter([*known, *named, *signs]), None)
 
 
 def parse(text: str, delimiter: str, path: Path, first: int) -> Iterator[tuple[int, list[str]]]:
@@ -72,7 +78,7 @@ def parse(text: str, delimiter: str, path: Path, first: int) -> Iterator[tuple[i
         match = field.match(text, position)
         assert match is not None, "the second alternative matches anything"
         value = match[0]
-        if match["quoted"] and "\n" in value and delimiter in value:
+        if match["quoted"] and swallows_rows(value, delimiter, (fields or [""])[0]):
             begin, end = first + line, first + line + value.count("\n")
             raise ValueError(
                 f"{path}, line {begin}: the quote in it closes only in line {end}"
@@ -86,6 +92,20 @@ def parse(text: str, delimiter: str, path: Path, first: int) -> Iterator[tuple[i
             start = line
     if fields:
         yield start, [*fields, ""]
+
+
+def swallows_rows(field: str, delimiter: str, first: str) -> bool:
+    """Check whether the lines after the first of a quoted field are rows: each has a separator.
+
+    Where the row's own first field is the name of a file, theirs are such names, too.
+    """
+    rows = [line.partition(delimiter) for line in field.split("\n")[1:]]
+    return bool(rows) and all(sign and (is_file_name(name) or not is_file_name(first)) for name, sign, _ in rows)
+
+
+def is_file_name(field: str) -> bool:
+    """Check whether a field ends as the name of a file does, with a dot and a few letters."""
+    return bool(FILE_ENDING.search(unquote(field.strip())))
 
 
 def unquote(field: str) -> str:
