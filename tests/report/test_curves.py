@@ -42,6 +42,13 @@ def test_rewards_are_a_moving_average_with_the_deviation_of_samples_and_the_sing
     assert line.spread is not None and line.spread.tolist() == [1, 1, 1]
 
 
+def test_validations_of_earlier_versions_have_no_intervals_and_averaged_weights_no_curve():
+    rows = [{"update": 0, "eval/wer": 0.5, "eval/wer_ema": 0.5, "eval/rtf": 1.0}, {"update": 5, "eval/wer": 0.25}]
+    found = charts({"nft": rows})
+    assert list(found) == ["error rate by pocketsphinx"]
+    assert found["error rate by pocketsphinx"].lines[0].y.tolist() == [0.5, 0.25]
+
+
 def test_of_an_update_done_twice_the_last_counts():
     rows = [{"update": 1, "loss": 1.0}, {"update": 2, "loss": 9.0}, {"update": 2, "loss": 3.0}]
     line = line_of("loss", "nft", 0, rows)
@@ -61,7 +68,7 @@ def test_a_run_without_rewards_has_its_loss_and_no_empty_groups():
 def test_alarms_have_their_first_and_last_update_and_are_in_the_charts_of_their_run():
     runs = {"nft": updates(6), "draft": [{"update": 1, "loss/kl": 0.1, "reward/mean": 1.0}]}
     assert alarms_of(runs) == [Alarm(run="nft", name="no_spread", first=5, last=6)]
-    assert charts(runs)["distance to the reference"].alarms == [(5.0, "no_spread")]
+    assert charts(runs)["distance to the reference"].alarms == [(5.0, "no_spread of nft")]
     assert charts(runs)["reward, the weighted sum of draft"].alarms == []
 
 

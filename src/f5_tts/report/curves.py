@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,8 @@ Row = Mapping[str, Any]  # metrics of one update: numbers; None where a value wa
 Runs = Mapping[str, Sequence[Row]]  # rows by title of the run
 ALARM = "health/alarm_"
 HALF_WIDTH = "_ci95"  # end of the names of half the width of a metric's 95 % interval
-LESS_TELLING = ("/cer", "/repeat_rate", "/leak_rate")  # judges' metrics that have no curve
+OF_VALIDATIONS = ("eval/", "judge/", "forgot/")  # beginnings of their names; others have an interval, too
+NO_CURVE = ("/cer", "/repeat_rate", "/leak_rate", "/rtf", "_ema", HALF_WIDTH)  # ends of names of validations
 HEALTH = "Health"
 HEALTH_METRICS = ("grad_norm", "group/reward_std_mean", "frac_reward_zero_std", "policy/sigma_mean", "ratio/max_dev")
 TITLES = {
@@ -57,7 +58,7 @@ class CurveGroup:
 def curve_groups(runs: Runs) -> list[CurveGroup]:
     """Build the charts of all runs; groups without a chart are left out."""
     names = list(dict.fromkeys(name for rows in runs.values() for row in rows for name in row))
-    judged = [name for name in names if f"{name}{HALF_WIDTH}" in names and not name.endswith(LESS_TELLING)]
+    judged = [name for name in names if is_validated(name, names) and not name.endswith(NO_CURVE)]
     measured = [name for name in judged if name.partition("/")[2] in MEASURED]
     judged = [name for name in judged if name not in measured]
     scores = [name for name in names if re.fullmatch("rewards/.+/mean", name)]
@@ -108,14 +109,23 @@ def metric_charts(runs: Runs, names: Iterable[str], only: str | None = None) -> 
         ]
         if lines:
             title = title_of(name, runs) + (f" of {only}" if only and len(runs) > 1 else "")
-            alarms = [(float(a.first), a.name) for a in alarms_of(runs) if a.run in {line.name for line in lines}]
+            alarms = [
+                (float(a.first), f"{a.name} of {a.run}")
+                for a in alarms_of(runs)
+                if a.run in {line.name for line in lines}
+            ]
             charts.append(Chart(title=title, metric=name, lines=lines, alarms=alarms))
     return charts
 
 
+def is_validated(name: str, names: Container[str]) -> bool:
+    """Check whether a metric comes from validations."""
+    return name.startswith(OF_VALIDATIONS) or f"{name}{HALF_WIDTH}" in names
+
+
 def is_shown(name: str, row: Row) -> bool:
     """Check whether a row has a value of a curve: row 0, a validation before the run, has those of judges alone."""
-    return row["update"] > 0 or f"{name}{HALF_WIDTH}" in row
+    return row["update"] > 0 or is_validated(name, row)
 
 
 def title_of(name: str, runs: Runs) -> str:
@@ -137,7 +147,7 @@ def line_of(name: str, title: str, color: int, rows: Sequence[Row]) -> Line:
     last = {row["update"]: row for row in rows if name in row and is_shown(name, row)}  # of an update done twice
     updates = sorted(last)
     x, y = np.array(updates, float), column(last, updates, name)
-    if any(f"{name}{HALF_WIDTH}" in row for row in rows):
+    if any(is_validated(name, row) for row in last.values()):
         return Line(name=title, color=color, x=x, y=y, spread=column(last, updates, f"{name}{HALF_WIDTH}"))
     deviation = re.sub("/mean$", "/std", name)
     has_spread = deviation != name and any(deviation in row for row in rows)

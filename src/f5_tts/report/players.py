@@ -105,7 +105,8 @@ def sentence_of(
     first, example = found[0]
     text = example.text or next(iter(scores[first.title].values()))[name].text or name
     prompt = first.folder / example.prompt
-    recording = Player(title="prompt", label=f"prompt: {example.prompt_text}", path=prompt)
+    said = example.prompt_text
+    recording = Player(title="prompt", label=f"prompt: {said}", path=prompt, notes=[said] if said else [])
     versions = []
     for evaluation, own in found:
         by_recognizer = {asr: scores[evaluation.title][asr][name] for asr in evaluation.result.scores}
