@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,12 +41,15 @@ class Scripted:
     """Judge that says what is written above, the same for raw and for averaged weights."""
 
     done, calls_per_validation = 0, 2  # validations before this run
+    stops_at = -1  # number of the validation in which Ctrl-C is pressed
 
     def __init__(self) -> None:
         self.calls = 0
 
     def number(self) -> int:
         self.calls += 1
+        if self.calls == self.stops_at * self.calls_per_validation + 1:
+            signal.raise_signal(signal.SIGINT)
         return self.done + (self.calls - 1) // self.calls_per_validation
 
 
@@ -80,12 +84,12 @@ def run(tmp_path_factory, tiny) -> Callable[..., Path]:
     """Return a function that trains in a folder, by default all rows of a data set of 200 rows."""
     place = tmp_path_factory.mktemp("held_out")
 
-    def train_in(name: str, *more: str) -> Path:
+    def train_in(name: str, *more: str, ends: bool = True) -> Path:
         length = ["optim.max_updates=14", "ckpts.save_per_updates=3"]
         options = [*OPTIONS, *tiny, "datasets.name=all", *length, *more, f"ckpts.save_dir={place / name}"]
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(place)
-            assert train.main(options)
+            assert train.main(options) is ends
         return place / name
 
     write_data_set(place / "data" / "all_custom", range(200))
@@ -123,15 +127,21 @@ def held_out_numbers() -> set[int]:
     return {2 * drawn, 2 * drawn + 1}
 
 
-def test_it_goes_on_bit_for_bit_with_the_same_rows_held_out(validated, run, monkeypatch, capsys):
-    """Raise nothing about the data set, say no choice again, and validate where the whole run did."""
-    interrupted_copy(validated, validated.parent / "resumed", update=9)
-    monkeypatch.setattr(Scripted, "done", 4)
-    resumed = run("resumed")
+def test_a_run_that_is_stopped_in_a_validation_finishes_it_and_goes_on_bit_for_bit_without_the_same_rows(
+    validated, run, monkeypatch, capsys
+):
+    monkeypatch.setattr(Ears, "stops_at", 2)
+    stopped = run("stopped", ends=False)
+    assert read(stopped / "model_last.pt")["update"] == rows(stopped)[-1]["update"] == 6
+    monkeypatch.setattr(Ears, "stops_at", -1)
+    monkeypatch.setattr(Scripted, "done", 3)
+    capsys.readouterr()
+    resumed = run("stopped")
     assert without_times(resumed) == without_times(validated)
     assert_equal(resumed / "model_last.pt", validated / "model_last.pt")
-    line = "2 of 200 rows are held out for validations (eval.dev=held_out), all those of 1 speaker"
-    assert capsys.readouterr().out.count(line) == 1
+    said = capsys.readouterr().out
+    assert "2 of 200 rows are held out for validations (eval.dev=held_out), all those of 1 speaker" in said
+    assert "validation after every 3 updates, as before" in said
 
 
 def test_it_does_not_go_on_with_the_held_out_rows_in_training(validated, run):

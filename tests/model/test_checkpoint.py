@@ -590,6 +590,11 @@ def test_a_new_file_takes_the_place_of_the_old_one_and_of_a_part_left_by_an_inte
         ({"numbered": ["/../../other"]}, "numbered is list, where a list of updates is expected"),
         ({"settings": {1: 2}}, "settings is dict, where a section of plain values"),
         ({"batches": -1}, "batches is -1, where an integer of 0 or more"),
+        (
+            {"validation": {"every_updates": 0, "dev": None}},
+            "validation is dict, where every_updates, an integer above 0",
+        ),
+        ({"validation": {"every_updates": 5, "dev": 3}}, "validation is dict, where every_updates, an integer above 0"),
     ],
 )
 def test_entries_that_a_resume_relies_on_are_checked(tmp_path, entry, message: str):
