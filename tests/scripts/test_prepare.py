@@ -14,9 +14,12 @@ from tests.forkserver import FORK
 from tests.scripts.recordings import command_of, environment, record, run
 
 from f5_tts.commands import find_command
+from f5_tts.data.formats import Entry
 from f5_tts.data.rows import Row, read_rows
+from f5_tts.data.tokenizer import EMILIA_VOCAB, read_vocabulary
 from f5_tts.download import fetch
 from f5_tts.scripts import flags
+from f5_tts.scripts.prepare import next_steps
 
 main = find_command("prepare").main
 check_dataset = find_command("check-dataset").main
@@ -166,7 +169,10 @@ def test_a_base_vocabulary_comes_first_and_the_new_symbols_after_it(tokenizer: s
     for text, new in (("abü", "aü"), ("yb", "y")):
         prepared(write(source, "audio_file|text", f"a.wav|{text}"), folder, *options)
         assert (folder / "vocab.txt").read_text("utf-8") == "\n".join([" ", "z", "b", *new, ""])
-        assert f"begins with the 3 symbols of --base_vocab; {len(new)} are new: '{new[0]}'" in capsys.readouterr().out
+        console = capsys.readouterr().out
+        assert f"begins with the 3 symbols of --base_vocab; {len(new)} are new: '{new[0]}'" in console
+        assert f"-cn F5TTS_v1_Base datasets.name=NAME model.tokenizer={tokenizer} " in console
+        assert " ckpts.init_from=CHECKPOINT\n" in console
         shutil.rmtree(folder / "raw")
         (folder / "duration.json").unlink()
     write(folder / "vocab.txt", " ", "x")
@@ -174,6 +180,12 @@ def test_a_base_vocabulary_comes_first_and_the_new_symbols_after_it(tokenizer: s
         prepared(source, folder, *options)
     with pytest.raises(ValueError, match="has a symbol twice, so that it cannot grow"):
         prepared(source, tmp_path / "other", "--base_vocab", str(write(base, " ", "a", "a")))
+
+
+def test_the_released_vocabulary_as_base_is_that_of_the_published_model(tmp_path):
+    steps = next_steps(tmp_path, "pinyin", Entry(place="", audio="a", text="b"), read_vocabulary(EMILIA_VOCAB))
+    (train,) = (line for line in steps if "train.train" in line)
+    assert train.endswith(" ckpts.init_from=hf://SWivid/F5-TTS/F5TTS_v1_Base/model_1250000.safetensors")
 
 
 def test_changes_of_texts_are_counted_and_said_also_by_check_dataset(tmp_path, capsys):

@@ -36,6 +36,7 @@ from f5_tts.data.tokenizer import (
     write_vocabulary,
 )
 from f5_tts.files import write_atomically
+from f5_tts.infer.settings import PUBLISHED
 
 REPORT = "prepare.jsonl"
 FORM = "Unicode form"  # kind of change
@@ -329,8 +330,11 @@ def new_symbols(folder: Path, base: Vocabulary) -> list[str]:
     return [f"vocab.txt begins with the {len(base)} symbols of --base_vocab; {len(new)} are new: {shown or 'none'}"]
 
 
-def next_steps(folder: Path, tokenizer: str, example: Entry) -> Iterator[str]:
-    """Yield console lines: how the data set is selected, and commands that check, train, evaluate and speak with it."""
+def next_steps(folder: Path, tokenizer: str, example: Entry, base: Vocabulary | None) -> Iterator[str]:
+    """Yield console lines: how the data set is selected, and commands that check, train, evaluate and speak with it.
+
+    Training starts from the model whose vocabulary `base` is: the published one, or one that the user has to name.
+    """
     folder = folder.resolve()
     name, root = folder.name.removesuffix(f"_{tokenizer}"), folder.parent.parent
     is_found = folder.parent.name == "data" and name != folder.name
@@ -343,7 +347,9 @@ def next_steps(folder: Path, tokenizer: str, example: Entry) -> Iterator[str]:
     if is_found and root != Path.cwd():
         yield f"  cd {shlex.quote(str(root))}  # training looks for data/ where it is started"
     yield f"  python -m f5_tts.scripts.check_dataset {shlex.quote(str(folder))}"
-    yield f"  python -m f5_tts.train.train -cn {MODEL} {chosen} ckpts.save_dir={run}"
+    is_released = base is not None and base.symbols == read_vocabulary(EMILIA_VOCAB).symbols
+    start = f" ckpts.init_from={PUBLISHED[MODEL] if is_released else 'CHECKPOINT'}" if base else ""
+    yield f"  python -m f5_tts.train.train -cn {MODEL} {chosen} ckpts.save_dir={run}{start}"
     evaluated = f"eval.ckpt={run}/model_last.pt eval.items_dir={shlex.quote(str(folder))} eval.out={run}/eval"
     yield f"  python -m f5_tts.scripts.evaluate -cn {MODEL} {chosen} {evaluated}  # with dev.jsonl and test.jsonl there"
     yield f"  f5-tts_infer-cli -m {MODEL} -p {run}/model_last.pt {voice}"
@@ -376,6 +382,6 @@ def run(arguments: Namespace) -> bool:
     print(f"{folder}: {len(entries) - len(left_out)} rows; the audio {audio}")
     for line in new_symbols(folder, base) if base else lacking_symbols(entries, vocabulary):
         print(line)
-    for line in next_steps(folder, tokenizer, next(entry for entry in entries if not entry.problem)):
+    for line in next_steps(folder, tokenizer, next(entry for entry in entries if not entry.problem), base):
         print(line)
     return True
