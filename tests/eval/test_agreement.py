@@ -1,14 +1,15 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
-from tests.eval.test_judges import FOX, Ears
+from tests.eval.test_judges import FOX, Ears, Peak
 from tests.tiny import MINI_MEL
 
 from f5_tts.config.load import compose_config
 from f5_tts.config.schema import TrainConfig
 from f5_tts.data.tokenizer import Vocabulary
-from f5_tts.eval.agreement import describe_agreement, disagreement, floors, recordings_of
+from f5_tts.eval.agreement import describe_agreement, disagreement, judge_recordings, recordings_of
 from f5_tts.eval.evaluator import EvalSynthesizer
 from f5_tts.eval.judges import Judges
 from f5_tts.eval.results import Result
@@ -16,6 +17,7 @@ from f5_tts.eval.statistics import Score
 from f5_tts.eval.test_set import EvalItem
 from f5_tts.model.mel import LogMel
 from f5_tts.report.table import compare
+from f5_tts.types import RewardInput
 
 WAV = "data/mini_custom/wavs/dev_00_dev_prompt_{}.flac"
 ITEMS = [
@@ -48,15 +50,26 @@ def test_the_recordings_are_those_of_the_texts_or_else_the_prompts_each_once():
     assert recordings_of([replace(FOX, prompt_text=" ")]) == []
 
 
+class Taste:
+    """Judge that gives 3 and 4 points in turn."""
+
+    component = "mos"
+
+    def score(self, inputs: Sequence[RewardInput]) -> list[float]:
+        return [3.0 + index % 2 for index in range(len(inputs))]
+
+
 def test_the_floor_is_the_error_rate_on_recordings():
     """Ears report the language of an item, "en": one of two words of both prompts."""
     settings = compose_config("F5TTS_Mini", [], TrainConfig).eval
     synthesizer = EvalSynthesizer(
         mel=LogMel(MINI_MEL), vocoder=lambda mels, lens: [], vocabulary=Vocabulary(" ab"), settings=settings
     )
-    judges = Judges(recognizers={"ears": Ears()}, scorers={})
-    assert floors(ITEMS, synthesizer, judges) == {"ears": 0.5}
-    assert floors([replace(ITEMS[0], prompt_text="")], synthesizer, judges) == {}
+    judges = Judges(recognizers={"ears": Ears()}, scorers={"voice": Peak(), "taste": Taste()})
+    floors, values = judge_recordings(ITEMS, synthesizer, judges)
+    assert floors == {"ears": 0.5}
+    assert values["mos"] == 3.5 and values["pause"] >= 0 and not any(name.endswith("sim") for name in values)
+    assert judge_recordings([replace(ITEMS[0], prompt_text="")], synthesizer, judges) == ({}, {})
 
 
 def test_two_recognizers_disagree_by_the_edits_between_their_transcripts_per_word_of_the_text():

@@ -2,53 +2,51 @@
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
 from statistics import fmean
 
-from f5_tts.eval.evaluator import EvalAudio, reward_inputs
+from f5_tts.eval.evaluator import EvalAudio, score_clips
 from f5_tts.eval.judges import Judges, item_language
+from f5_tts.eval.progress import NOTHING_KEPT, Progress
 from f5_tts.eval.results import Result
-from f5_tts.eval.statistics import Score
+from f5_tts.eval.statistics import Score, error_rate
 from f5_tts.eval.test_set import EvalItem
 from f5_tts.rewards.asr.error_rate import word_errors
-from f5_tts.rewards.measures import MEASURES, measure
 
 
 def recordings_of(items: Sequence[EvalItem]) -> list[EvalItem]:
     """List the recordings of a test set as items whose text they say: those of the texts, or else the prompts."""
     targets = {item.target_audio: replace(item, prompt_audio=item.target_audio) for item in items if item.target_audio}
     prompts = {item.prompt_audio: replace(item, text=item.prompt_text) for item in items if item.prompt_text.strip()}
-    return list((targets or prompts).values())
+    return [replace(item, target_audio="") for item in (targets or prompts).values()]
 
 
-def floors(items: Sequence[EvalItem], reader: EvalAudio, judges: Judges) -> dict[str, float]:
-    """Compute the error rate of each recognizer on the recordings of a test set; none where no text has a word.
+def judge_recordings(
+    items: Sequence[EvalItem], reader: EvalAudio, judges: Judges, progress: Progress = NOTHING_KEPT
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Judge the recordings of a test set as if they were clips.
 
-    It is what a perfect model would get: errors of the recognizer, and of the texts.
+    Returns the error rate of each recognizer, which is what a perfect model would get (errors of the recognizer, and of
+    the texts), and the means of measures and of other judges' scores, but for similarities. Both are empty where no
+    recording has a text with a word.
     """
-    settings, recordings = reader.settings, recordings_of(items)
-    normal = [judges.normalize(item.text, item_language(item, settings)) for item in recordings]
-    spoken = [(item, text) for item, text in zip(recordings, normal, strict=True) if text]
-    inputs = reward_inputs([i for i, _ in spoken], [reader.prompt(i) for i, _ in spoken], reader)
-    rates = {}
-    for name in judges.recognizers if spoken else ():
-        heard = zip(spoken, judges.transcribe(name, inputs), strict=True)
-        counts = [
-            word_errors(text, judges.normalize(said, item_language(item, settings))) for (item, text), said in heard
-        ]
-        rates[name] = sum(edits for edits, _ in counts) / sum(words for _, words in counts)
-    return rates
-
-
-def recording_measures(items: Sequence[EvalItem], reader: EvalAudio) -> dict[str, float]:
-    """Compute the mean measures of the recordings of a test set, without those that do not apply to any of them."""
-    recordings = recordings_of(items)
-    inputs = reward_inputs(recordings, [reader.prompt(item) for item in recordings], reader)
-    measured = [measure(recording) for recording in inputs]
-    values = {name: [row[name] for row in measured if name in row] for name in MEASURES}
-    return {name: fmean(found) for name, found in values.items() if found}
+    spoken = [
+        item for item in recordings_of(items) if judges.normalize(item.text, item_language(item, reader.settings))
+    ]
+    if not spoken:
+        return {}, {}
+    scores = score_clips(spoken, [reader.prompt(item) for item in spoken], reader, judges, progress)
+    floors = {name: error_rate(heard) for name, heard in scores.items()}
+    values = defaultdict[str, list[float]](list)
+    for score in next(iter(scores.values())):
+        for name, value in (score.opinions | score.measures).items():
+            if not math.isnan(value) and not name.endswith("sim"):
+                values[name].append(value)
+    return floors, {name: fmean(found) for name, found in values.items()}
 
 
 def disagreement(one: Sequence[Score], other: Sequence[Score]) -> float:

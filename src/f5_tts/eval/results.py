@@ -40,7 +40,7 @@ class Result:
     speaker_judge: str = "voice_sim"  # provider that measured similarity; earlier files have none: it was this one
     titles: dict[str, str] = field(default_factory=dict)  # name of each recognizer in tables; earlier files have none
     floors: dict[str, float] = field(default_factory=dict)  # error rate of each recognizer on recordings, if measured
-    recordings: dict[str, float] = field(default_factory=dict)  # mean measures of the recordings, where there are some
+    recordings: dict[str, float] = field(default_factory=dict)  # means of measures and other judges of the recordings
     rewards: list[str] = field(default_factory=list)  # what the checkpoint was trained by, as far as it says
     mark: str = ""  # of weights, settings and items; equal evaluations have the same one
 

@@ -16,7 +16,8 @@ from f5_tts.rewards.registry import is_reward
 
 FILE = "results.md"
 KINDS = {"replace": "substituted", "delete": "deleted", "insert": "inserted"}
-MEASURED = {  # measure -> title, digits and unit
+MEASURED = {  # metric -> title, digits and unit
+    "mos": ("opinion score", ".2f", " of 5"),
     "f0_spread": ("F0 spread", ".2f", " semitones"),
     "speech_rate": ("speech rate", ".1f", " letters per second"),
     "pause": ("longest pause", ".2f", " s"),
@@ -51,7 +52,7 @@ def describe_errors(result: Result) -> list[str]:
 
 
 def describe_measures(result: Result) -> list[str]:
-    """Say what was measured of clips and recordings without a model; nothing of earlier results."""
+    """Say how natural clips and recordings are by what was measured; nothing of earlier results."""
     metrics, recordings = result.metrics(), result.recordings
     shown = [
         f"{title} {metrics[f'eval/{name}']:{digits}}{unit}"

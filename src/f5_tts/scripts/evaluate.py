@@ -24,7 +24,7 @@ from f5_tts.config.schema import ConfigError, EvalConfig, TrainConfig
 from f5_tts.data.audio import load_audio
 from f5_tts.data.paths import exists
 from f5_tts.data.tokenizer import Vocabulary, build_vocabulary
-from f5_tts.eval.agreement import describe_agreement, floors, recording_measures
+from f5_tts.eval.agreement import describe_agreement, judge_recordings
 from f5_tts.eval.comparison import check_comparable, describe_change
 from f5_tts.eval.evaluator import (
     EvalAudio,
@@ -113,6 +113,7 @@ def evaluate_clips(cfg: TrainConfig, test: list[EvalItem]) -> Result:
     heard = {"the clips": [sha256(clip.numpy().tobytes()).hexdigest() for clip in clips]}
     progress = open_progress(Path(str(settings.out)), heard | judging_settings(settings, items), reader.sample_rate)
     scores = score_clips(items, clips, reader, judges, progress)
+    floors, recordings = judge_recordings(items, reader, judges, progress.part("recordings"))
     chosen = select_examples(next(iter(scores.values())), settings.num_wavs)
     keep_examples(Path(str(settings.out)), items, clips, chosen, reader)
     return Result(
@@ -122,8 +123,8 @@ def evaluate_clips(cfg: TrainConfig, test: list[EvalItem]) -> Result:
         scores=scores,
         rtf=None,
         **judge_names(cfg, judges),
-        floors=progress.kept("floors", lambda: floors(items, reader, judges)),
-        recordings=progress.kept("recordings", lambda: recording_measures(items, reader)),
+        floors=floors,
+        recordings=recordings,
     )
 
 
@@ -172,6 +173,7 @@ def evaluate_checkpoint(
     takes, on_test = test * settings.takes, progress.part("test")  # each position in the list has its own noise
     clips = synthesizer.synthesize(model, takes, guidance, progress=on_test)
     scores = score_clips(takes, clips, synthesizer, judges, on_test)
+    floors, recordings = judge_recordings(dev + test, synthesizer, judges, progress.part("recordings"))
     chosen = select_examples(scores[names[0]], settings.num_wavs)
     keep_examples(Path(str(settings.out)), test, clips, chosen, synthesizer)
     return {
@@ -180,8 +182,8 @@ def evaluate_checkpoint(
         "scores": scores,
         "rtf": synthesizer.real_time_factor(on_test.seconds(f"{guidance:g}"), clips),
         **judge_names(cfg, judges),
-        "floors": progress.kept("floors", lambda: floors(dev + test, synthesizer, judges)),
-        "recordings": progress.kept("recordings", lambda: recording_measures(test, synthesizer)),
+        "floors": floors,
+        "recordings": recordings,
     }
 
 
