@@ -128,8 +128,10 @@ class Loudness:
 def test_an_interrupted_evaluation_goes_on_where_it_was_and_other_settings_start_anew(
     tmp_path: Path, capsys, monkeypatch
 ) -> None:
-    paths = [f"eval.list={seed_list(tmp_path)}", f"eval.ckpt={tmp_path / 'model.pt'}"]
-    run = compose_config("F5TTS_Mini", [*TINY, *paths, "eval.batch_size=1"], TrainConfig)
+    items = seed_list(tmp_path)
+    paths = [f"eval.list={items}", f"eval.dev_list={items}", f"eval.ckpt={tmp_path / 'model.pt'}"]
+    settings = ["eval.batch_size=1", "eval.cfg_strengths=[0,1]", "eval.dev_takes=1"]
+    run = compose_config("F5TTS_Mini", [*TINY, *paths, *settings], TrainConfig)
     model = build_model(run.model, build_vocabulary(run))
     write_checkpoint(tmp_path / "model.pt", {"model_state_dict": model.state_dict()})
 
@@ -141,7 +143,7 @@ def test_an_interrupted_evaluation_goes_on_where_it_was_and_other_settings_start
 
     whole = evaluated("whole", Ears())
     with pytest.raises(ValueError, match="the machine went away"):
-        evaluated("out", Ears(fails_at=3))
+        evaluated("out", Ears(fails_at=2 * 2 + 3))  # two strengths on dev, and three clips of test
     assert len(list((tmp_path / "out/unfinished/test").rglob("*.wav"))) == 4  # two items, two takes
     assert not (tmp_path / "out/scores.json").exists()
     shutil.copytree(tmp_path / "out", tmp_path / "changed")
