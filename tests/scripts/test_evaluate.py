@@ -125,6 +125,7 @@ class Loudness:
         return [float(item.audio.double().square().mean()) for item in inputs]
 
 
+@pytest.mark.slow
 def test_an_interrupted_evaluation_goes_on_where_it_was_and_other_settings_start_anew(
     tmp_path: Path, capsys, monkeypatch
 ) -> None:
