@@ -2,14 +2,21 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from io import BytesIO
 
+import numpy as np
 import pytest
+import soundfile
+from tests.tiny import MINI_MEL
 
 from f5_tts.config.load import compose_config
 from f5_tts.config.schema import ConfigError, TrainConfig
 from f5_tts.data.audio import EncodedAudio
 from f5_tts.data.rows import Row
+from f5_tts.data.scan import scan_recording
+from f5_tts.eval.evaluator import EvalAudio
 from f5_tts.eval.test_set import EvalItem
+from f5_tts.model.mel import LogMel
 from f5_tts.train.held_out import describe_held_out, items_of, split_rows
 
 
@@ -111,8 +118,27 @@ def test_a_language_that_is_no_code_is_left_to_the_script(named, code):
     assert {item.language for item in items(table, 2)} == {code}
 
 
-def test_recordings_that_are_in_no_file_and_rows_without_a_pair_are_refused():
-    inside = [Row(audio_path=EncodedAudio(b"", i), text="a", duration=1.0, speaker=None) for i in range(2)]
-    for table in (inside, rows(1)):
-        with pytest.raises(ConfigError, match=r"eval\.dev=held_out needs (recordings in files|two rows of a speaker)"):
-            items(table, 4)
+def test_rows_without_a_pair_are_refused():
+    with pytest.raises(
+        ConfigError, match=r"eval\.dev=held_out needs two rows of a speaker that can be used, and has none"
+    ):
+        items(rows(1), 4)
+
+
+def test_recordings_inside_the_table_are_read_from_there():
+    """Read the item's prompt and recording as the data set reads its rows."""
+    table = [{"audio": {"bytes": wav(0.1 * (i + 1)), "path": None}} for i in range(2)]
+    inside = [Row(audio_path=EncodedAudio(table, i), text="a", duration=0.5, speaker=None) for i in range(2)]
+    settings = config().eval
+    reader = EvalAudio(mel=LogMel(MINI_MEL), settings=settings)
+    first, second = items_of(inside, 2, 30.0, lambda row: scan_recording(row.audio_path, 30.0).seconds == 0.5)
+    assert reader.prompt(first).mean() == pytest.approx(0.2, abs=1e-3)
+    assert reader.prompt(second).mean() == pytest.approx(0.1, abs=1e-3)
+    target = reader.target(first)
+    assert target is not None and target.mean() == pytest.approx(0.1, abs=1e-3)
+
+
+def wav(level: float) -> bytes:
+    stream = BytesIO()
+    soundfile.write(stream, np.full(8000, level), 16_000, format="WAV")
+    return stream.getvalue()

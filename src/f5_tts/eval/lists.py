@@ -84,8 +84,8 @@ def make_item(fields: Fields, folder: Path) -> EvalItem:
     item = EvalItem(**{**fields, "seen": False})
     if not item.prompt_text.strip():
         raise ValueError("'prompt_text' is empty; the words of the prompt are needed")
-    target = find_audio(item.target_audio, folder) if item.target_audio else ""
-    return replace(item, prompt_audio=find_audio(item.prompt_audio, folder), target_audio=target)
+    target = find_audio(str(item.target_audio), folder) if item.target_audio else ""
+    return replace(item, prompt_audio=find_audio(str(item.prompt_audio), folder), target_audio=target)
 
 
 def find_audio(name: str, folder: Path) -> str:

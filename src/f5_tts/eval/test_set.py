@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from f5_tts.config.schema import ConfigError
+from f5_tts.data.audio import Source
 from f5_tts.data.texts import normalize
 from f5_tts.data.tokenizer import is_valid_unicode
 
@@ -22,7 +23,7 @@ LANGUAGE = re.compile(r"[a-z]{2,3}")  # a code, as of ISO 639
 class EvalItem:
     """Test item: a text to synthesize in the voice of a prompt."""
 
-    prompt_audio: str  # path as written in the list
+    prompt_audio: Source  # path as written in the list; of a held-out row, its recording
     prompt_text: str
     text: str  # text to synthesize
     id: str  # constant over evaluations, so that two models can be compared item by item
@@ -30,7 +31,7 @@ class EvalItem:
     speaker: str = ""
     seen: bool = False  # whether the speaker was in the training data
     language: str = ""  # code of the text's language, e.g. "en"; "": by its script
-    target_audio: str = ""  # path of a recording of the text in that voice; "": there is none
+    target_audio: Source = ""  # path of a recording of the text in that voice; "": there is none
     kind: str = ""  # of the text, e.g. numbers; results are shown by kind, too
 
     def __post_init__(self) -> None:
@@ -50,7 +51,7 @@ class EvalItem:
             )
 
 
-FIELD_TYPES: dict[str, Any] = get_type_hints(EvalItem)
+FIELD_TYPES: dict[str, Any] = get_type_hints(EvalItem) | dict.fromkeys(("prompt_audio", "target_audio"), str)  # of JSON
 REQUIRED = [field.name for field in fields(EvalItem) if field.default is MISSING and field.name != "id"]
 JSON_NAMES = {str: "string", float: "number", bool: "true or false", float | None: "number"}
 
