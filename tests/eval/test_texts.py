@@ -11,6 +11,7 @@ import soundfile
 
 from f5_tts.config.load import compose_config
 from f5_tts.config.schema import TrainConfig
+from f5_tts.data.tokenizer import read_vocabulary
 from f5_tts.eval.test_set import EvalItem
 from f5_tts.eval.texts import HARD_FOLDER, HARD_SETS, read_eval_list
 from f5_tts.rewards.asr.normal_form import normal_form, script_language, words_of
@@ -44,6 +45,8 @@ def test_a_hard_set_has_a_hundred_different_texts_of_seven_kinds_in_its_language
     assert all(script_language(item.text) == language for item in items)
     longest = {kind: max(spoken_words(item) for item in items if item.kind == kind) for kind in KINDS}
     assert longest["short"] <= 3 < longest["names"] and longest["long"] > 40
+    known = read_vocabulary("data/Emilia_ZH_EN_pinyin/vocab.txt", "pinyin")  # of the published models
+    assert set(known.unknown([item.text for item in items])) <= {"ge"}  # of 这个, as pypinyin reads it
     assert all(any(c.isdigit() for c in item.text) for item in items if item.kind == "numbers")
 
 
