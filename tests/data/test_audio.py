@@ -157,6 +157,20 @@ def test_damage_that_decoders_pass_over_is_named(reason: str, tmp_path):
         load_audio(tmp_path / "a.wav", 16000)
 
 
+@pytest.mark.parametrize("cover", [b"", b"ID3\x04\0\0\0\0\x02\x01" + bytes(257)], ids=["bare", "with a cover"])
+def test_an_mp3_file_that_says_its_length_may_not_end_before_it(cover: bytes, tmp_path):
+    file = BytesIO()
+    soundfile.write(file, sine(16000, 2.0), 16000, format="MP3")
+    whole = file.getvalue()
+    half = whole[: len(whole) // 2]
+    for name, content in {"whole": whole, "half": half, "untold": half.replace(b"Xing", b"none")}.items():
+        (tmp_path / f"{name}.mp3").write_bytes(cover + content)
+    assert len(load_audio(tmp_path / "whole.mp3", 16000)) == pytest.approx(32000, abs=1152)
+    assert len(load_audio(tmp_path / "untold.mp3", 16000)) < 20000
+    with pytest.raises(BadAudio, match=r"half\.mp3 is cut short: its header says that it is \d\.\d\d s longer"):
+        load_audio(tmp_path / "half.mp3", 16000)
+
+
 @pytest.mark.parametrize("declared", [b"\xff" * 4, b"\x00\xf0\xff\x7f"], ids=["ffmpeg", "sox"])
 def test_a_piped_file_that_does_not_know_its_size_is_read(declared: bytes, tmp_path):
     (tmp_path / "a.wav").write_bytes(wav_of(declared=declared))

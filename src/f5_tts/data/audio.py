@@ -16,7 +16,7 @@ from torch import Tensor
 from f5_tts.data.other_formats import decode, is_other_sound
 from f5_tts.data.paths import describe_missing, exists
 from f5_tts.data.resample import resample
-from f5_tts.data.wav_size import wav_size
+from f5_tts.data.wav_size import states_length, wav_size
 from f5_tts.files import write_atomically
 
 MIN_SECONDS = 0.1  # shorter clips hold no speech and too few samples for a mel frame
@@ -150,7 +150,8 @@ def read_samples(source: Source, max_seconds: float = MAX_SECONDS) -> tuple[np.n
             while len(block := audio_file.read(FRAMES_PER_READ, dtype="float32", always_2d=True)):
                 blocks.append(block.mean(axis=1))
                 loudest = max(loudest, float(np.abs(block).max()))
-            samples, declared = np.concatenate(blocks), audio_file.frames if audio_file.format != "MP3" else 0
+            is_stated = audio_file.format != "MP3" or states_length(file)
+            samples, declared = np.concatenate(blocks), audio_file.frames if is_stated else 0
     # TypeError: soundfile needs a rate for names that end in .raw
     except (soundfile.LibsndfileError, TypeError) as error:
         reason = getattr(error, "error_string", str(error)).rstrip(".")

@@ -1,13 +1,17 @@
-"""Size of the samples of a WAV file: what its header says, and what is there."""
+"""Size of a WAV file's samples: what its header says, and what is there; and whether an MP3 file says its length."""
 
 from __future__ import annotations
 
+import re
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedIOBase, BytesIO
 from pathlib import Path
 
 UNKNOWN_FROM = 0x7FFF_0000  # bytes; programs that write to a pipe do not know the size, and say 2^31 or 2^32 less a bit
+MAX_TAG_AT = 64  # bytes from the start of an MP3 file's first frame to the end of what says its length
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +32,30 @@ class WavSize:
 
 def wav_size(file: BytesIO | Path) -> WavSize | None:
     """Read the size of the samples of a file; None for one that is no WAV file."""
+    with opened(file) as stream:
+        return size_of_stream(stream)
+
+
+def states_length(file: BytesIO | Path) -> bool:
+    """Check whether an MP3 file says in its first frame how many frames it has; else its length is an estimate."""
+    with opened(file) as stream:
+        start = stream.read(10)
+        sizes = zip(start[6:], (21, 14, 7, 0), strict=False)  # of an ID3 tag, with seven bits in each byte
+        stream.seek(10 + sum(bits << shift for bits, shift in sizes) if start.startswith(b"ID3") else 0)
+        frame = stream.read(MAX_TAG_AT)
+    tag = re.search(rb"(Xing|Info)...(.)", frame, re.DOTALL)
+    return tag is not None and bool(tag[2][0] & 1)
+
+
+@contextmanager
+def opened(file: BytesIO | Path) -> Iterator[BufferedIOBase]:
+    """Open a file, or use bytes and go back to their start."""
     if isinstance(file, Path):
         with file.open("rb") as stream:
-            return size_of_stream(stream)
-    size = size_of_stream(file)
-    file.seek(0)
-    return size
+            yield stream
+    else:
+        yield file
+        file.seek(0)
 
 
 def size_of_stream(stream: BufferedIOBase) -> WavSize | None:
