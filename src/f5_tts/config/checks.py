@@ -134,16 +134,17 @@ def list_problems(problems: Sequence[str]) -> str:
     return "\n".join([f"{len(problems)} problems", *(f"{number}. {text}" for number, text in enumerate(problems, 1))])
 
 
-def raise_together(*checks: Callable[[], object]) -> None:
-    """Run all checks, each of which raises an error where something is wrong; raise what all of them found."""
-    errors: list[Exception] = []
-    for check_one in checks:
+def raise_together(*calls: Callable[[], Any]) -> list[Any]:
+    """Call all functions, each of which raises an error where something is wrong; raise what all found, or return."""
+    results, errors = [], list[Exception]()
+    for call in calls:
         try:
-            check_one()
+            results.append(call())
         except (ValueError, OSError) as error:
             errors.append(error)
     if errors:
         raise errors[0] if len(errors) == 1 else ValueError(list_problems([str(error) for error in errors]))
+    return results
 
 
 def as_override(value: Any) -> str:

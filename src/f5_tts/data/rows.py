@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -19,6 +20,7 @@ import soundfile
 from f5_tts.data.audio import MIN_SECONDS, EncodedAudio
 from f5_tts.data.paths import is_saved, require_data_set, saved_splits
 from f5_tts.data.tables import AUDIO_NAMES, TEXT_NAMES
+from f5_tts.download.hub import offline_if_unreachable
 from f5_tts.files import HUB
 
 if TYPE_CHECKING:
@@ -176,10 +178,17 @@ def read_hub(name: str) -> list[Row]:
     configuration, _, split = selection.rpartition("/")
     if is_saved(Path(repository)) or saved_splits(Path(repository)):
         return rows_of_table(read_saved(Path(repository), split, name), name)
+    unreachable = None
     try:
-        table = load_dataset(repository, configuration or None, split=split or "train", trust_remote_code=False)
-    except (DatasetNotFoundError, ConnectionError) as error:
+        with nullcontext() if Path(repository).is_dir() else offline_if_unreachable(repository) as unreachable:
+            table = load_dataset(repository, configuration or None, split=split or "train", trust_remote_code=False)
+    except (DatasetNotFoundError, ConnectionError, FileNotFoundError) as error:
         problem = f"datasets.name={name}: {repository} is not a folder on this machine"
+        if unreachable is not None:
+            raise FileNotFoundError(
+                f"{problem}, the hub's cache does not hold it, and {unreachable}; copy the data set into a folder and "
+                f"say datasets.name={HUB}FOLDER"
+            ) from error
         raise FileNotFoundError(f"{problem}, and of the hub: {error}") from error
     except DatasetGenerationError as error:
         reason = str(error.__cause__ or error).partition("\n")[0]

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
+from f5_tts.download.source import first_line, url_of
 from f5_tts.files import HUB, user_path
 
 SHIPPED = "pretrained/"  # weights that no wheel holds
@@ -55,7 +56,7 @@ def hub_file(name: str, key: str) -> Path:
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{error}: is the hub reachable, and the name right? Otherwise copy "
-            f"https://huggingface.co/{org}/{repo}/resolve/main/{path} here and give its path as {key}"
+            f"{url_of(f'{org}/{repo}', path, 'main')} here and give its path as {key}"
         ) from error
 
 
@@ -65,7 +66,7 @@ def download_from_hub(repository: str, path: str) -> Path:
     Raises:
         FileNotFoundError: the download failed; the message has the reason.
     """
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache  # takes a second to import
+    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache  # takes a second to import
 
     # Connection errors come from requests, httpx or httpx2, depending on the version of huggingface_hub.
     from huggingface_hub.errors import HTTPError  # pyright: ignore[reportPrivateImportUsage]
@@ -73,10 +74,46 @@ def download_from_hub(repository: str, path: str) -> Path:
     try:
         folder = CACHE_DIR.get()
         cached = try_to_load_from_cache(repository, path, cache_dir=folder)
-        return Path(cached if isinstance(cached, str) else hf_hub_download(repository, path, cache_dir=folder))
+        if isinstance(cached, str):
+            return Path(cached)
+        if not constants.HF_HUB_OFFLINE:
+            ask_once(repository, path)
+        return Path(hf_hub_download(repository, path, cache_dir=folder))
     except (OSError, ValueError, HTTPError) as error:
-        reason = str(error).partition("\n")[0].rstrip(".")
+        reason = "HF_HUB_OFFLINE is set, and the cache lacks it" if constants.HF_HUB_OFFLINE else first_line(error)
         raise FileNotFoundError(f"{path} of {repository} could not be downloaded ({reason})") from error
+
+
+def ask_once(repository: str, path: str, kind: str = "model") -> None:
+    """Ask the hub for a file without downloading it; raise the client's error if that fails.
+
+    The client itself asks six times in half a minute, and prints each time that it does.
+    """
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+
+    url = hf_hub_url(repository, path, repo_type=kind)
+    get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+
+
+@contextmanager
+def offline_if_unreachable(repository: str) -> Iterator[str | None]:
+    """Let the hub's client use its cache alone inside the block if a data set cannot be asked for; give the reason."""
+    from datasets import config
+    from huggingface_hub import constants
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError  # pyright: ignore[reportPrivateImportUsage]
+
+    before, reason = constants.HF_HUB_OFFLINE, "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else None
+    if reason is None:
+        try:
+            ask_once(repository, "README.md", "dataset")
+        except (OSError, HTTPError) as error:  # where a hub answers, there may be no such file in the data set
+            answers = isinstance(error, HfHubHTTPError) and error.response.status_code < 500
+            reason = None if answers else f"the hub cannot be reached ({first_line(error)})"
+    constants.HF_HUB_OFFLINE = config.HF_HUB_OFFLINE = reason is not None
+    try:
+        yield reason
+    finally:
+        constants.HF_HUB_OFFLINE = config.HF_HUB_OFFLINE = before
 
 
 def push_files(files: Sequence[Path], folder: Path, repository: str) -> str:

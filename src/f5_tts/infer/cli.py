@@ -22,7 +22,7 @@ from f5_tts.data.audio import write_wav
 from f5_tts.entrypoint import run_command
 from f5_tts.infer.load import load_synthesizer
 from f5_tts.infer.reference import Reference, read_reference
-from f5_tts.infer.settings import SpeechOrder, read_command, reference_of, voice_table
+from f5_tts.infer.settings import SpeechOrder, read_command, reference_of, say_flags, voice_table
 from f5_tts.infer.silence import shorten_pauses
 from f5_tts.infer.synthesizer import SynthesisInput, SynthesisResult, resolve_seed
 
@@ -85,10 +85,10 @@ def run_cli(argv: list[str]) -> bool:
 def speak(order: SpeechOrder) -> bool:
     """Synthesize what a command line asks for; all inputs are checked before the model is loaded."""
     settings, cfg, segments, out = order.settings, order.cfg, order.segments, order.out
-    voices = read_voices(settings, {name for name, _ in segments}, cfg)
-    synthesizer = load_synthesizer(
-        cfg, settings.get("ckpt_file", ""), settings.get("vocab_file", ""), settings.get("device")
-    )
+    files = settings.get("ckpt_file", ""), settings.get("vocab_file", "")
+    with say_flags():
+        voices = read_voices(settings, {name for name, _ in segments}, cfg)
+        synthesizer = load_synthesizer(cfg, *files, settings.get("device"))
     seed = resolve_seed(cfg.infer)
     inputs = [
         SynthesisInput(reference=voices[name].reference, text=text, seed=seed + i, speed=voices[name].speed)

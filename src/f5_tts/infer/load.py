@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from f5_tts.config.checks import raise_together
 from f5_tts.config.schema import ModelConfig, SynthesisConfig
 from f5_tts.data.tokenizer import EMILIA_VOCAB, TOKENIZERS, Vocabulary, byte_vocabulary, read_vocabulary
 from f5_tts.download.hub import find_file
@@ -32,8 +33,8 @@ def load_synthesizer(
     model is built.
     """
     target_device = find_device(device)
-    vocoder = build_vocoder(cfg.model)
-    checkpoint = choose_weights(read_checkpoint(find_checkpoint(cfg.model.name, ckpt_file)), use_ema)
+    vocoder, path = raise_together(lambda: build_vocoder(cfg.model), lambda: find_checkpoint(cfg.model.name, ckpt_file))
+    checkpoint = choose_weights(read_checkpoint(path), use_ema)
     cfg = with_own_tokenizer(cfg, checkpoint)
     vocabulary = find_vocabulary(vocab_file, checkpoint, cfg.model)
     check_spec(checkpoint, ModelSpec.of(cfg.model, vocabulary))

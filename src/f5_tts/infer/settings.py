@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
@@ -67,6 +69,13 @@ SWITCHES = {
 }
 NUMBER_FLAGS = [field.name for field in fields(InferConfig) if field.name not in ("ode_method", "epss", "trim")]
 PATH_KEYS = ("ref_audio", "gen_file", "output_dir", "output_file")  # other paths are expanded where they are read
+FLAGS_OF_KEYS = {
+    r"into a folder and add model\.vocoder\.is_local=true model\.vocoder\.local_path=FOLDER": f"into {LOCAL_VOCOS} and "
+    "add --load_vocoder_from_local",
+    r"model\.vocoder\.is_local=true": "--load_vocoder_from_local",
+    r"model\.vocoder\.name=": "--vocoder_name ",
+    rf"\binfer\.({'|'.join(NUMBER_FLAGS)}|trim)(=| )": r"--\1 ",
+}  # pattern of what an error says -> the same in words of this command
 VOICE_KEYS = ("ref_audio", "ref_text", "speed")
 
 
@@ -80,8 +89,26 @@ class SpeechOrder:
     out: Path
 
 
+@contextmanager
+def say_flags() -> Iterator[None]:
+    """Let the errors of the block name flags where they name keys that have one: this command takes no keys."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        text = str(error)
+        for key, flag in FLAGS_OF_KEYS.items():
+            text = re.sub(key, flag, text)
+        raise type(error)(text) from error
+
+
 def read_command(argv: list[str]) -> SpeechOrder:
     """Read the flags, compose the config and split the text; raise an error if a file is missing that they name."""
+    with say_flags():
+        return read_order(argv)
+
+
+def read_order(argv: list[str]) -> SpeechOrder:
+    """Read what a command line asks for; errors name keys of the config."""
     settings = with_examples(read_settings(argv))
     cfg = synthesis_config(settings)
     segments = split_by_voice(read_text(settings), [MAIN_VOICE, *settings.get("voices", {})])

@@ -61,8 +61,7 @@ def build_vocoder(model: ModelConfig) -> GriffinLim | Vocos:
         raise ValueError(
             f"model.vocoder.name={vocoder.name} cannot convert mels of "
             f"model.mel_spec.mel_spec_type={mel_spec.mel_spec_type}, and BigVGAN's decoder is not built in; vocos mels "
-            "need vocos or griffin_lim, bigvgan mels griffin_lim: use model.vocoder.name=griffin_lim "
-            "(f5-tts_infer-cli: --vocoder_name griffin_lim)"
+            "need vocos or griffin_lim, bigvgan mels griffin_lim: use model.vocoder.name=griffin_lim"
         )
     folder = Path(vocoder.local_path) if vocoder.local_path else fetch_vocos()
     return read_vocos(folder, mel_spec)

@@ -420,6 +420,7 @@ def test_a_download_that_breaks_off_is_the_same_sentence_with_its_reason(error, 
     def fails(repository: str, name: str, **_: object) -> str:
         raise error
 
+    monkeypatch.setattr("f5_tts.download.hub.ask_once", lambda *_: None)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", fails)
     with pytest.raises(FileNotFoundError, match=r"could not be downloaded \((disk is full|connection dropped)\): put "):
         fetch_vocos()

@@ -43,7 +43,7 @@ MAX_MAGNITUDE = 1e2  # maximum magnitude of a bin
 DOWNLOAD_STEPS = (
     f"put {CONFIG} and {WEIGHTS} of https://huggingface.co/{REPOSITORY} into a folder and add "
     "model.vocoder.is_local=true model.vocoder.local_path=FOLDER; "
-    "or use model.vocoder.name=griffin_lim, which needs no weights (f5-tts_infer-cli: --vocoder_name griffin_lim)"
+    "or use model.vocoder.name=griffin_lim, which needs no weights"
 )
 
 
