@@ -25,6 +25,7 @@ from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import ModelSpec, read_checkpoint
 from f5_tts.model.mel import LogMel
+from f5_tts.train.alarms import AlarmMonitor
 from f5_tts.train.build import build_ema
 from f5_tts.train.build_eval import conditions
 from f5_tts.train.build_rl import build_alarms, build_best
@@ -443,3 +444,11 @@ def test_a_run_whose_recognizers_are_all_rewards_says_so_before_it_starts():
         build_best(compose_config("F5TTS_Mini_RL", [*REWARDED, "rl.stop_when=judge_worse"], RLTrainConfig))
     judged = compose_config("F5TTS_Mini_RL", [*REWARDED, "eval.recognisers=[pocketsphinx,whisper]"], RLTrainConfig)
     assert build_best(judged) is not None and "reward_hacked" in build_alarms(judged)
+
+
+def test_speech_that_gets_monotone_is_an_alarm_even_where_the_recognizer_is_the_reward():
+    """The F0 spread falls to half in two validations, while the reward's own recognizer hears fewer errors."""
+    alarms = build_alarms(compose_config("F5TTS_Mini_RL", REWARDED, RLTrainConfig))
+    watch = AlarmMonitor({"less_natural": alarms["less_natural"]})
+    rows = [{"eval/wer": wer, "eval/f0_spread": spread} for wer, spread in ((0.4, 2.0), (0.3, 1.0), (0.3, 1.0))]
+    assert [list(watch(row)[0]) for row in rows] == [[], [], ["health/alarm_less_natural"]]

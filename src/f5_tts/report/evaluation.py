@@ -36,19 +36,32 @@ def write_page(result: Result, folder: Path) -> None:
 
 
 def describe_errors(result: Result) -> list[str]:
-    """Say how many words are wrong in which way, which clips are worst, and how long the synthesis took."""
-    lines = []
-    for name in result.scores:
-        shares = [f"{share:.1%} {kind}" for kind, share in error_kinds(result.unseen(name)).items()]
-        if shares:
-            lines.append(f"words by {result.title(name)}: {', '.join(shares)}")
-    by_text = [f"{kind} {error_rate(scores):.1%}" for kind, scores in by_kind_of_text(result).items()]
-    if by_text:
-        lines.append(f"error rate by kind of text ({result.title(judge_of(result))}): {', '.join(by_text)}")
-    lines += describe_measures(result)
+    """Say which errors there are, how natural clips are, which ones are worst, and how long the synthesis took."""
     worst = worst_first(result.unseen(judge_of(result)))[:MAX_PRINTED]
-    lines += [f"worst: {score.id}, {wrong(score)}: {score.text!r} was heard as {score.hypothesis!r}" for score in worst]
-    return lines if result.rtf is None else [*lines, f"real-time factor {result.rtf:.3f}"]
+    return [
+        *describe_kinds(result),
+        *describe_texts(result),
+        *describe_measures(result),
+        *(f"worst: {s.id}, {wrong(s)}: {s.text!r} was heard as {s.hypothesis!r}" for s in worst),
+        *([] if result.rtf is None else [f"real-time factor {result.rtf:.3f}"]),
+    ]
+
+
+def describe_kinds(result: Result) -> list[str]:
+    """Say how many words are wrong in which way, by each recognizer."""
+    kinds = {result.title(name): error_kinds(result.unseen(name)) for name in result.scores}
+    return [
+        f"words by {title}: {', '.join(f'{share:.1%} {kind}' for kind, share in shares.items())}"
+        for title, shares in kinds.items()
+        if shares
+    ]
+
+
+def describe_texts(result: Result) -> list[str]:
+    """Say the error rate of each kind of text; nothing where the list names no kinds."""
+    rates = [f"{kind} {error_rate(scores):.1%}" for kind, scores in by_kind_of_text(result).items()]
+    title = result.title(judge_of(result))
+    return [f"error rate by kind of text ({title}): {', '.join(rates)}"] if rates else []
 
 
 def describe_measures(result: Result) -> list[str]:
