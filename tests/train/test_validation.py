@@ -27,7 +27,7 @@ from f5_tts.model.checkpoint import ModelSpec, read_checkpoint
 from f5_tts.model.mel import LogMel
 from f5_tts.train.alarms import AlarmMonitor
 from f5_tts.train.build import build_ema
-from f5_tts.train.build_eval import conditions
+from f5_tts.train.build_eval import conditions, metrics_of_rewards
 from f5_tts.train.build_rl import build_alarms, build_best
 from f5_tts.train.checkpoint_dir import CheckpointDir
 from f5_tts.train.distributed import AllRanks
@@ -452,3 +452,23 @@ def test_speech_that_gets_monotone_is_an_alarm_even_where_the_recognizer_is_the_
     watch = AlarmMonitor({"less_natural": alarms["less_natural"]})
     rows = [{"eval/wer": wer, "eval/f0_spread": spread} for wer, spread in ((0.4, 2.0), (0.3, 1.0), (0.3, 1.0))]
     assert [list(watch(row)[0]) for row in rows] == [[], [], ["health/alarm_less_natural"]]
+
+
+def test_a_run_whose_speaker_judge_is_a_reward_says_so_before_it_starts():
+    rewards = "rl.rewards.providers=[{name: wespeaker_sim, config: {model_dir: x}}, {name: clipping}]"
+    for speaker, lines in (("wespeaker", 1), ("resemblyzer", 0)):
+        cfg = compose_config(
+            "F5TTS_Mini_RL", ["eval.every_updates=1", rewards, f"eval.speaker={speaker}"], RLTrainConfig
+        )
+        assert build_best(cfg, (said := []).append) is not None and len(said) == lines
+        assert metrics_of_rewards(cfg) == ({"eval/sim"} if lines else set())
+    assert metrics_of_rewards(compose_config("F5TTS_Mini_RL", REWARDED, RLTrainConfig)) == {"eval/wer"}
+
+
+def test_what_a_reward_measures_is_marked_in_the_line_of_a_validation(evaluator, state, tmp_path):
+    validate = validation(evaluator, tmp_path, output := [])
+    validate.of_rewards = {"eval/wer", "eval/sim"}
+    validate(state)
+    marked = ("eval/wer", "eval/wer_ema", "eval/sim", "eval/sim_ema")
+    assert all(re.search(rf" {name}=-?\d\.\d+ \(reward\)[,;]", output[0]) for name in marked)
+    assert "judge/wer=0.0000, " in output[0] and output[0].count("(reward)") == 4

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 
-from f5_tts.config.schema import EvalConfig, TrainConfig
+from f5_tts.config.schema import EvalConfig, RLTrainConfig, TrainConfig
 from f5_tts.data.batching import BatchPlan
 from f5_tts.data.quality import scan_row
 from f5_tts.data.rows import Row
@@ -18,7 +18,7 @@ from f5_tts.eval.results import metric_prefix
 from f5_tts.eval.test_set import EvalItem, items_folder, read_items, unseen_speakers
 from f5_tts.eval.texts import read_eval_list
 from f5_tts.model.mel import LogMel
-from f5_tts.rewards.registry import full_name
+from f5_tts.rewards.registry import full_name, is_reward, rewarded
 from f5_tts.train.checkpoint_dir import CheckpointDir
 from f5_tts.train.distributed import RanksOfRun
 from f5_tts.train.held_out import HELD_OUT, items_of
@@ -103,7 +103,15 @@ def build_validation(
         ranks,
         start_guidance=start_guidance,
         forgot=forgot,
+        of_rewards=metrics_of_rewards(cfg),
     )
+
+
+def metrics_of_rewards(cfg: TrainConfig) -> set[str]:
+    """Return the error rates, and eval/sim, by models that are rewards of the run."""
+    rewards = rewarded(cfg.rl.rewards.providers) if isinstance(cfg, RLTrainConfig) else []
+    names = {f"{metric_prefix(entry.name)}/wer" for entry in cfg.eval.recognisers if is_reward(entry.name, rewards)}
+    return names | ({"eval/sim"} if is_reward(cfg.eval.speaker.name, rewards) else set())
 
 
 def build_stage1_best(cfg: TrainConfig) -> Best | None:

@@ -21,7 +21,7 @@ from f5_tts.model.grow import grow_to
 from f5_tts.model.lora import add_adapters, with_zero_adapters
 from f5_tts.model.precision import choose_precision
 from f5_tts.model.snapshot import Snapshot
-from f5_tts.rewards.registry import build_providers, full_name, rewarded
+from f5_tts.rewards.registry import build_providers, full_name, is_reward, rewarded
 from f5_tts.rl.advantage import GroupAdvantage, RunningBaseline
 from f5_tts.rl.algorithms import find_algorithm
 from f5_tts.rl.kernel import trainable_steps
@@ -128,11 +128,17 @@ def check_window(rl: RLConfig) -> None:
 def build_best(cfg: RLTrainConfig, log: Callable[[str], None] = print) -> Best | None:
     """Build the record of the best validation; None without eval.every_updates, or if all recognizers are rewards.
 
-    The latter is said. Raises ConfigError if the run is to end by a judge that it does not have.
+    The latter is said, and that the speaker judge is a reward. Raises ConfigError if the run is to end by a judge and has
+    none.
     """
     if not cfg.eval.every_updates:
         return None
     judge, names = selecting_judge(cfg), [entry.name for entry in cfg.eval.recognisers]
+    if is_reward(cfg.eval.speaker.name, rewarded(cfg.rl.rewards.providers)):
+        log(
+            f"warning: eval.speaker={cfg.eval.speaker.name} is a reward of this run, so eval/sim may rise while the "
+            "voice gets worse; take another one, e.g. eval.speaker=resemblyzer or eval.speaker=wavlm"
+        )
     if judge is not None:
         return Best(judge, full_name(cfg.eval.speaker.name))
     reason = describe_rewarded(names, rewarded(cfg.rl.rewards.providers))

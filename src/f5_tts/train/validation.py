@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -143,6 +143,7 @@ class Validation:
         best: the record of the best one; None: no judge may choose, because all of them are rewards.
         start_guidance: guidance strength at update 0, where the policy is its own reference; None: the evaluator's.
         forgot: evaluator of a second list, whose metrics of the raw weights begin with forgot/; None: none.
+        of_rewards: metrics by models that are rewards of the run; they are marked.
     """
 
     def __init__(
@@ -156,9 +157,11 @@ class Validation:
         *,
         start_guidance: float | None = None,
         forgot: Evaluator | None = None,
+        of_rewards: Collection[str] = (),
     ) -> None:
         self.evaluator, self.every_updates, self.best = evaluator, every_updates, best
         self.checkpoints, self.log, self.ranks, self.forgot = checkpoints, log, ranks, forgot
+        self.of_rewards = of_rewards
         self.ended: float | None = None  # time at which the last validation of this process ended
         self.at_start = evaluator if start_guidance is None else replace(evaluator, cfg_strength=start_guidance)
 
@@ -176,12 +179,19 @@ class Validation:
                 averaged = self.evaluate(state.model, evaluator)
         metrics = raw | {f"{name}_ema": averaged[name] for name in averaged if not name.endswith(("_ci95", "/rtf"))}
         metrics |= {f"forgot/{name}": value for name, value in second.items()}
-        shown_names = [name for name in metrics if name.removesuffix("_ema").endswith(("/wer", "/sim"))]
-        summary = ", ".join(f"{name}={metrics[name]:.4f}" for name in shown_names)
-        duration = self.describe_duration(started)
+        summary, duration = self.summarize(metrics), self.describe_duration(started)
         self.log(f"validation at update {state.update}: {summary}; {duration}{self.keep_best(raw, state)}")
         self.ended = time.perf_counter()
         return metrics | {"time/validation": self.ended - started}
+
+    def summarize(self, metrics: Mapping[str, float]) -> str:
+        """List the error rates and similarities; those by a reward are marked."""
+        kinds = {name: name.removeprefix("forgot/").removesuffix("_ema") for name in metrics}
+        return ", ".join(
+            f"{name}={metrics[name]:.4f}{' (reward)' if kind in self.of_rewards else ''}"
+            for name, kind in kinds.items()
+            if kind.endswith(("/wer", "/sim"))
+        )
 
     def describe_duration(self, started: float) -> str:
         """Describe how long the validation that started then took, and its share of the time since the one before."""
@@ -217,5 +227,6 @@ class Validation:
         is_lost = self.best.update >= 0 and not has_file
         if not self.best.is_new_best(metrics, state.update, has_file):
             return f"; the best so far is that of update {self.best.update}{', whose file is gone' if is_lost else ''}"
-        self.checkpoints.save_best(state)
+        with self.ranks.raise_on_all_ranks():
+            self.checkpoints.save_best(state)
         return f"; {'the best before is no longer there' if is_lost else self.best}: written to {BEST}"
