@@ -128,8 +128,8 @@ def check_window(rl: RLConfig) -> None:
 def build_best(cfg: RLTrainConfig, log: Callable[[str], None] = print) -> Best | None:
     """Build the record of the best validation; None without eval.every_updates, or if all recognizers are rewards.
 
-    The latter is said, and that the speaker judge is a reward. Raises ConfigError if the run is to end by a judge and has
-    none.
+    The latter is said, and that the speaker judge is a reward. Raises ConfigError if the run is to end by a judge that
+    it does not have.
     """
     if not cfg.eval.every_updates:
         return None
