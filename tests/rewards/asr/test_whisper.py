@@ -12,7 +12,7 @@ from torch import Tensor
 
 from f5_tts.data.audio import load_audio
 from f5_tts.rewards.asr.error_rate import word_errors
-from f5_tts.rewards.asr.whisper import WhisperWer
+from f5_tts.rewards.asr.whisper import WhisperWer, index_of
 from f5_tts.types import RewardInput
 
 ROOT = Path(__file__).parents[3]
@@ -111,3 +111,9 @@ def test_a_multilingual_model_hears_each_clip_in_the_language_of_its_text(tmp_pa
     scores = judge.score([clip_of(noise, text, language=language) for text, language in texts])
     assert asked == ["de", "ru", "zh", None]  # by the script, or left to the model
     assert len(scores["heard"]) == 4 and scores["unusable"].sum() == 0
+
+
+def test_each_process_of_a_run_hears_on_its_own_gpu(monkeypatch):
+    """CTranslate2 takes a number, and the first GPU would be that of all processes."""
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    assert [index_of(torch.device(name)) for name in ("cuda", "cuda:1", "cuda:0", "cpu")] == [3, 1, 0, 0]

@@ -169,7 +169,7 @@ def load_model(model: str | None, device: torch.device, compute_type: str) -> An
         return WhisperModel(
             str(weights_folder(WEIGHTS)) if model is None else model,
             device=device.type,
-            device_index=device.index or 0,
+            device_index=index_of(device),
             compute_type=compute_type,
             cpu_threads=torch.get_num_threads(),
         )
@@ -180,6 +180,13 @@ def load_model(model: str | None, device: torch.device, compute_type: str) -> An
             "faster-whisper, such as small or large-v3, where the hub can be reached, or a folder with model.bin, "
             "config.json and tokenizer.json"
         ) from error
+
+
+def index_of(device: torch.device) -> int:
+    """Return the number of a device; of cuda without one, the GPU that this rank uses."""
+    if device.index is None and device.type == "cuda":
+        return torch.cuda.current_device()
+    return device.index or 0
 
 
 def weights_folder(package: str) -> Path:
