@@ -252,12 +252,6 @@ def stop_requests() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def usable_cpus() -> int:
-    """Count the CPUs that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
 # --- the ledger ---
 
 

@@ -12,12 +12,13 @@ import time
 from hashlib import sha256
 from pathlib import Path
 
+from f5_tts.data.workers import usable_cpus
 from f5_tts.entrypoint import run_command
 from f5_tts.eval.agreement import describe_agreement
 from f5_tts.report.render import describe, write_page, write_picture
 from f5_tts.report.sources import find_sources
 from f5_tts.report.table import compare
-from recipes.digits.lanes import Lane, Phase, run_lanes, usable_cpus
+from recipes.digits.lanes import Lane, Phase, run_lanes
 
 RUN_DIR = Path("runs/quickstart")
 BASE = Path("pretrained/F5TTS_Mini/model_800.safetensors")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from f5_tts.data import workers
 from f5_tts.data.scan import CHUNK_SIZE, map_in_processes
-from f5_tts.data.workers import read_with_restarts
+from f5_tts.data.workers import count_workers, read_with_restarts, usable_cpus, worker_context
 
 pytestmark = pytest.mark.slow
 
@@ -43,7 +45,7 @@ class Numbers(Dataset[int]):
 def read(deadly: int, note: Path | None, num_workers: int = 2) -> list[int]:
     def start(done: int) -> DataLoader[int]:
         numbers = Numbers(done, deadly, note)
-        return DataLoader(numbers, batch_size=None, num_workers=num_workers, multiprocessing_context="spawn")
+        return DataLoader(numbers, batch_size=None, num_workers=num_workers, multiprocessing_context=worker_context())
 
     return list(read_with_restarts(start, num_workers))
 
@@ -93,8 +95,48 @@ def test_processes_that_read_get_no_ctrl_c_from_their_start_on_and_the_run_does(
     """A terminal sends it to all; those that were still importing their libraries ended with a traceback."""
 
     def start(done: int) -> DataLoader[bool]:
-        return DataLoader(Blocked(), batch_size=None, num_workers=1, multiprocessing_context="spawn")
+        return DataLoader(Blocked(), batch_size=None, num_workers=1, multiprocessing_context=worker_context())
 
     assert list(read_with_restarts(start, 1)) == [True] and not is_ctrl_c_blocked()
     scanned = list(map_in_processes(is_ctrl_c_blocked, range(CHUNK_SIZE + 1), 2, "scan"))
     assert all(scanned) and not is_ctrl_c_blocked()
+
+
+# --- how many, and how they start ---
+
+
+def test_workers_are_as_many_as_the_machine_has_cpus_beside_those_that_train(monkeypatch):
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3}, raising=False)
+    assert usable_cpus() == 1 and count_workers(None) == 0
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert usable_cpus() == 8 and count_workers(None) == 7
+    assert (count_workers(0), count_workers(40)) == (0, 40)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert count_workers(None) == 1
+    monkeypatch.setattr(os, "cpu_count", lambda: 512)
+    assert count_workers(None) == 16
+
+
+class Ancestry(Dataset[tuple[int, float]]):
+    """Parent of the process that reads, and the CPU seconds that it has taken."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> tuple[int, float]:
+        return os.getppid(), time.process_time()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are new interpreters elsewhere")
+@pytest.mark.usefixtures("real_start")
+def test_workers_are_forks_of_one_server_and_import_nothing_again():
+    """Importing takes more than a second of CPU time."""
+
+    def start(done: int) -> DataLoader[tuple[int, float]]:
+        return DataLoader(Ancestry(), batch_size=None, num_workers=2, multiprocessing_context=worker_context())
+
+    parents, seconds = zip(*read_with_restarts(start, 2), strict=True)
+    assert len(set(parents)) == 1 and parents[0] != os.getpid()
+    assert max(seconds) < 0.5

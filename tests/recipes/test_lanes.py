@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from recipes.digits.lanes import LEDGER, Lane, Phase, cpu_seconds, last_lines, run_lanes, usable_cpus
+from recipes.digits.lanes import LEDGER, Lane, Phase, cpu_seconds, last_lines, run_lanes
 
 pytestmark = pytest.mark.slow
 
@@ -105,11 +105,3 @@ def test_a_checkpoint_is_copied_once_and_the_copy_is_printed_as_a_command(tmp_pa
 def test_the_last_lines_hold_a_progress_bar_once() -> None:
     assert last_lines("a\n10%\r20%\r30%\n\nb\n", 2) == ["30%", "b"]
     assert last_lines("", 3) == []
-
-
-def test_a_process_on_one_cpu_counts_one(monkeypatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3}, raising=False)
-    assert usable_cpus() == 1
-    monkeypatch.delattr(os, "sched_getaffinity")
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    assert usable_cpus() == 8

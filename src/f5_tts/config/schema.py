@@ -107,7 +107,7 @@ class DatasetsConfig:
     max_samples: Natural
     max_seconds: Positive
     max_empty_batches: Count
-    num_workers: Natural
+    num_workers: Natural | None
     pair_speakers: bool
 
 

@@ -22,7 +22,7 @@ from f5_tts.console import make_output_safe
 from f5_tts.data.dataset import SpeechDataset
 from f5_tts.data.rows import Row
 from f5_tts.data.tokenizer import Vocabulary
-from f5_tts.data.workers import read_with_restarts
+from f5_tts.data.workers import count_workers, read_with_restarts, worker_context
 from f5_tts.types import BadRow, SpeechBatch, Utterance
 
 BUCKET_POOL = 16  # batches per pool of random items, which is sorted by length
@@ -150,14 +150,14 @@ def load_batches(
         batches = islice(plan.batches(first + done * world_size, epochs), rank, None, world_size)
         return build_loader(plan, vocabulary, batches)
 
-    yield from read_with_restarts(start, plan.settings.num_workers)
+    yield from read_with_restarts(start, count_workers(plan.settings.num_workers))
 
 
 def build_loader(
     plan: BatchPlan, vocabulary: Vocabulary, batches: Iterator[list[tuple[int, int, int]]]
 ) -> DataLoader[Any]:
     """Build a loader of batches, each a list of keys of the data set."""
-    workers = plan.settings.num_workers
+    workers = count_workers(plan.settings.num_workers)
     return DataLoader(
         plan.dataset,
         batch_sampler=batches,  # pyright: ignore[reportArgumentType]  # any iterable of key lists
@@ -165,7 +165,7 @@ def build_loader(
         collate_fn=partial(collate_good, vocabulary=vocabulary),
         # without it, the loader draws from the global random state, which must resume exactly
         generator=torch.Generator(),
-        multiprocessing_context="spawn" if workers else None,
+        multiprocessing_context=worker_context() if workers else None,
         worker_init_fn=start_worker if workers else None,
     )
 

@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from math import ceil
-from multiprocessing import get_context, parent_process
+from multiprocessing import parent_process
 from threading import Thread
 from typing import TypeVar
 
@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from f5_tts.console import make_output_safe
 from f5_tts.data.audio import BadAudio, Source, check_samples, holds_integers, read_samples
-from f5_tts.data.workers import hold_ctrl_c
+from f5_tts.data.workers import hold_ctrl_c, worker_context
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -67,7 +67,7 @@ def map_in_processes(
     """
     bar = tqdm(total=done + len(items), initial=done, desc=title, unit="row")
     workers = min(workers, ceil(len(items) / CHUNK_SIZE))  # more workers would get no items
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), start_worker) if workers > 1 else None
+    pool = ProcessPoolExecutor(workers, worker_context(), start_worker) if workers > 1 else None
     try:
         with hold_ctrl_c():
             results = pool.map(function, items, chunksize=CHUNK_SIZE) if pool else map(function, items)

@@ -1,14 +1,20 @@
-"""Data-loading workers that may die: they are started anew, and the run reads on where they stopped."""
+"""Data-loading workers: how many and how they start, and what happens when one dies.
+
+They are then started anew, and the run reads on where they stopped.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from multiprocessing import resource_tracker
+from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import wait
+from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
@@ -18,6 +24,33 @@ from f5_tts.entrypoint import describe_end
 
 Batch = TypeVar("Batch")
 END_S = 5.0  # s, until the end of a worker whose connection broke is seen
+MAX_WORKERS = 16  # per rank, where the config does not say how many
+
+
+def usable_cpus() -> int:
+    """Count the CPUs that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def count_workers(requested: int | None) -> int:
+    """Return the number of workers of this rank: what the config says, else a CPU each beside those of training."""
+    if requested is not None:
+        return requested
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # on this machine
+    return max(0, min(MAX_WORKERS, usable_cpus() // ranks - 1))
+
+
+def worker_context() -> BaseContext:
+    """Return how workers start: on Linux as forks of one server that has imported what this process has of the package.
+
+    Elsewhere each is a new interpreter, which imports everything again.
+    """
+    if sys.platform != "linux":
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload([name for name in sys.modules if name.startswith("f5_tts.")])
+    return context
 
 
 def read_with_restarts(start: Callable[[int], DataLoader[Batch]], num_workers: int) -> Iterator[Batch]:
@@ -66,12 +99,13 @@ def hold_ctrl_c() -> Iterator[None]:
     """Hold Ctrl-C back until after the body; processes that it starts never get it.
 
     A terminal sends Ctrl-C to all processes of a command, and those that are still starting would end with a traceback.
+    The same holds for the signal of a terminal that is closed, which the server that starts workers has to outlive.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
     resource_tracker.ensure_running()  # started later, it would let Ctrl-C through again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGHUP])
     try:
         yield
     finally:
