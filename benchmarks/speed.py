@@ -31,6 +31,7 @@ from f5_tts.data.tokenizer import Vocabulary
 from f5_tts.entrypoint import tune_malloc
 from f5_tts.infer.sample import sample
 from f5_tts.model.backbones import layers
+from f5_tts.model.backbones.kernels import torch_kernels
 from f5_tts.model.build import build_model
 from f5_tts.model.cfm import CFM
 from f5_tts.model.flow import solve, time_grid
@@ -150,7 +151,8 @@ def usual_layers() -> Iterator[None]:
     layers.F.scaled_dot_product_attention, layers.apply_rotary = attend_with_full_mask, rotate_by_halves
     layers.conv1d_channels_last = convolve_frames
     try:
-        yield
+        with torch_kernels():
+            yield
     finally:
         layers.F.scaled_dot_product_attention, layers.apply_rotary, layers.conv1d_channels_last = (
             attend,

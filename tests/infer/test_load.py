@@ -61,6 +61,24 @@ def test_bfloat16_speaks_nearly_the_same_from_half_the_memory(capsys):
     assert capsys.readouterr().out == ""
 
 
+def lies_in(file: Path, value: torch.Tensor) -> bool:
+    """Check whether the memory of a tensor is a mapping of a file."""
+    lines = [line.split() for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(str(file))]
+    ranges = [range(*(int(end, 16) for end in line[0].split("-"))) for line in lines]
+    return any(value.data_ptr() in addresses for addresses in ranges)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="mappings are listed on Linux alone")
+def test_weights_to_speak_with_stay_in_the_file_until_the_model_takes_them(checkpoint: Path):
+    whole, mapped = read_checkpoint(checkpoint), read_checkpoint(checkpoint, mapped=True)
+    assert whole.weights.keys() == mapped.weights.keys()
+    for name, value in mapped.weights.items():
+        assert torch.equal(value, whole.weights[name])
+        assert lies_in(checkpoint, value) and not lies_in(checkpoint, whole.weights[name])
+    speaker = load_synthesizer(tiny(), str(checkpoint), device="cpu")
+    assert not any(lies_in(checkpoint, weight) for weight in speaker.model.parameters())
+
+
 def test_a_model_that_was_trained_on_padding_speaks_without_it(checkpoint: Path):
     speaker = load_synthesizer(tiny("model.arch.attn_mask_enabled=false"), str(checkpoint))
     with torch.no_grad():

@@ -34,7 +34,7 @@ def load_synthesizer(
     """
     target_device = find_device(device)
     vocoder, path = raise_together(lambda: build_vocoder(cfg.model), lambda: find_checkpoint(cfg.model.name, ckpt_file))
-    checkpoint = choose_weights(read_checkpoint(path), use_ema)
+    checkpoint = choose_weights(read_checkpoint(path, mapped=True), use_ema)
     cfg = with_own_tokenizer(cfg, checkpoint)
     vocabulary = find_vocabulary(vocab_file, checkpoint, cfg.model)
     check_spec(checkpoint, ModelSpec.of(cfg.model, vocabulary))

@@ -161,8 +161,8 @@ def update_of(path: Path) -> int:
     return int(path.stem.removeprefix("model_"))
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint of this project or of a published model.
+def read_checkpoint(path: Path, mapped: bool = False) -> Checkpoint:
+    """Read a checkpoint of this project or of a published model; `mapped` leaves its tensors in the file until used.
 
     Training checkpoints give their raw weights, files of bare weights count as EMA weights.
 
@@ -170,7 +170,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, holds no weights, or holds more than tensors and plain values.
     """
-    payload = read_file(path)
+    payload = read_file(path, mapped)
     contents = payload if isinstance(payload, dict) else {}
     if is_bare := bool(contents) and all(isinstance(value, Tensor) for value in contents.values()):
         contents = {EMA: contents, **(read_header(path, contents) if is_safetensors(path) else {})}

@@ -47,11 +47,12 @@ LOAD_ERRORS = (
 )  # errors of torch, zipfile and safetensors for damaged files and unsafe pickles
 
 
-def read_file(path: Path) -> Any:
+def read_file(path: Path, mapped: bool = False) -> Any:
     """Read a file of torch.save or safetensors, which its first bytes tell apart, on the CPU; no code from it runs.
 
     All checksums of a torch.save archive are verified, which torch itself does not do. This takes about a second per 2
-    GB.
+    GB. With `mapped` the tensors of such an archive stay in the file until they are read, so that what a caller leaves
+    out (averages, optimizer states) takes no memory.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -64,6 +65,8 @@ def read_file(path: Path) -> Any:
             return load_file(path)
         if zipfile.is_zipfile(path):
             verify_records(path)
+            if mapped and path.suffix != ".safetensors":
+                return torch.load(str(path), map_location="cpu", weights_only=True, mmap=True)
             with path.open("rb") as stream:  # by its name, torch would take a file for safetensors
                 return torch.load(stream, map_location="cpu", weights_only=True)
         raise RuntimeError("neither safetensors nor an archive in the format of torch.save since PyTorch 1.6")
