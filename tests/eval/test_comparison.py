@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from f5_tts.config.load import compose_config
+from f5_tts.config.schema import TrainConfig
 from f5_tts.eval.comparison import check_comparable, describe_change
 from f5_tts.eval.results import Result
 from f5_tts.eval.statistics import Score
@@ -72,12 +74,21 @@ def test_evaluations_that_cannot_be_compared_are_named():
         "nothing to compare with"
     )
     other = replace(score("0", 1), chars=39)
-    with pytest.raises(ValueError, match="these items have other texts: 0"):
+    with pytest.raises(ValueError, match=r"these items have other texts, .*: 0"):
         describe_change(BEFORE, result(other))
     said, misheard = replace(score("0", 1), text="one two"), replace(score("0", 1), text="two one")  # of equal length
-    with pytest.raises(ValueError, match="these items have other texts: 0"):
+    with pytest.raises(ValueError, match=r"these items have other texts, .*: 0"):
         describe_change(result(said), result(misheard))
     assert len(describe_change(result(said), result(score("0", 1)))) == 4  # earlier results have no texts
-    item = EvalItem(id="elsewhere", prompt_audio="a.wav", prompt_text="one", text="two")
+
+
+def test_other_items_and_other_texts_are_refused_before_anything_is_spoken():
+    settings = compose_config("F5TTS_v1_Base", [], TrainConfig).eval
+    item = EvalItem(id="0", prompt_audio="a.wav", prompt_text="one", text="One, two!")
     with pytest.raises(ValueError, match=r"eval\.against: the evaluation of old\.pt has none of the items"):
-        check_comparable(BEFORE, [item])
+        check_comparable(BEFORE, [replace(item, id="elsewhere")], settings)
+    before = result(replace(score("0", 1), text="one two"))
+    check_comparable(before, [item], settings)
+    check_comparable(BEFORE, [item], settings)  # earlier results have no texts
+    with pytest.raises(ValueError, match="these items have other texts, or their texts another normal form: 0"):
+        check_comparable(before, [replace(item, text="Two, one!")], settings)

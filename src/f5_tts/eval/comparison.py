@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+from f5_tts.config.schema import EvalConfig
+from f5_tts.eval.judges import build_normalizer, item_language
 from f5_tts.eval.results import Result
 from f5_tts.eval.statistics import (
     RatioMetric,
@@ -18,11 +20,20 @@ from f5_tts.eval.statistics import (
 from f5_tts.eval.test_set import EvalItem
 
 
-def check_comparable(before: Result, items: Iterable[EvalItem]) -> None:
-    """Raise ValueError if an earlier evaluation has none of the items."""
-    known = {score.id for scores in before.scores.values() for score in scores}
-    if not any(item.id in known for item in items):
+def check_comparable(before: Result, items: Iterable[EvalItem], settings: EvalConfig) -> None:
+    """Raise ValueError if an earlier evaluation has none of the items, or others of their names."""
+    known = {score.id: score.text for scores in before.scores.values() for score in scores}
+    shared = [item for item in items if item.id in known]
+    if not shared:
         raise ValueError(f"eval.against: the evaluation of {before.ckpt} has none of the items; they are matched by id")
+    normalize = build_normalizer(settings)
+    differing = [
+        item.id
+        for item in shared
+        if known[item.id] not in ("", normalize(item.text, item_language(item, settings)))  # earlier results have none
+    ]
+    if differing:
+        raise ValueError(others(differing))
 
 
 def describe_change(before: Result, after: Result) -> list[str]:
@@ -64,9 +75,16 @@ def common(before: Sequence[Score], after: Sequence[Score]) -> tuple[list[Score]
     ids = known.keys() & {score.id for score in after}
     differing = sorted({score.id for score in after if score.id in ids and not same_text(score, known[score.id])})
     if differing or not ids:
-        found = f"these items have other texts: {', '.join(differing[:10])}" if differing else "no item is in both"
-        raise ValueError(f"eval.against: the two evaluations cannot be compared; {found}")
+        raise ValueError(others(differing) if differing else "eval.against: no item is in both evaluations")
     return [score for score in before if score.id in ids], [score for score in after if score.id in ids]
+
+
+def others(differing: Sequence[str]) -> str:
+    """Say that two evaluations have different texts under the same ids."""
+    return (
+        f"eval.against: the two evaluations cannot be compared; these items have other texts, or their texts another "
+        f"normal form: {', '.join(differing[:10])}"
+    )
 
 
 def same_text(one: Score, other: Score) -> bool:

@@ -68,7 +68,7 @@ def evaluate(cfg: TrainConfig) -> Result:
     if settings.against is not None:
         if Path(settings.against).resolve() == Path(settings.out).resolve():
             raise ConfigError(f"eval.against={settings.against} is eval.out, which is written; name another folder")
-        check_comparable(read_result(Path(settings.against)), test)
+        check_comparable(read_result(Path(settings.against)), test, settings)
     ensure_writable_dir(Path(settings.out), "eval.out")
     result = evaluate_weights(cfg, dev, test) if settings.ckpt else evaluate_clips(cfg, test)
     write_result(result, Path(settings.out))
