@@ -191,3 +191,11 @@ def test_both_runs_wait_for_wandb_sync_in_the_guides_folder(clone: Clone) -> Non
     output = clone.printed[guide.block_with("wandb sync")]
     assert "Would sync 2 run(s)" in output and all(f"run-{id}.wandb" in output for id in ids)
     assert not (clone.folder / "wandb").exists()
+
+
+@pytest.mark.parametrize(("module", "run"), [("f5_tts.train.train", "warmup"), ("f5_tts.train.train_rl", "grpo")])
+def test_both_stages_train_on_all_rows_and_say_why_none_is_held_out(clone: Clone, module: str, run: str) -> None:
+    said = clone.printed[guide.block_with(f" -m {module} ")]
+    assert said.count("no rows are held out of a data set of fewer than 200, and this one has 8") == 1
+    saved = clone.read(f"ckpts/mini_rl_{run}/model_last.pt")
+    assert saved["settings"]["the data set"].startswith("8 rows ") and "validation" not in saved
