@@ -112,6 +112,16 @@ def test_rows_that_cannot_be_used_are_neither_items_nor_prompts_and_long_items_c
     assert len(items(rows(5), 5, max_seconds=1)) == 5
 
 
+def test_texts_of_pinyin_are_no_sentences_that_a_judge_can_compare():
+    pinyin, letters, written = (
+        [replace(row, text=text, columns=columns) for row in rows(2)]
+        for text, columns in ((["ni3", "hao3"], {}), (list("one"), {}), (["ni3", "hao3"], {"raw_text": "你好"}))
+    )
+    assert [item.text for item in items([*pinyin, *letters, *written], 9)] == ["one"] * 2 + ["你好"] * 2
+    with pytest.raises(ConfigError, match=r"texts of pinyin need the column raw_text"):
+        items(pinyin, 9)
+
+
 @pytest.mark.parametrize(("named", "code"), [("DE", "de"), ("zh-CN", ""), ("German", ""), (None, "")])
 def test_a_language_that_is_no_code_is_left_to_the_script(named, code):
     table = [replace(row, columns={"language": named}) for row in rows(2)]

@@ -84,8 +84,8 @@ def describe_held_out(kept: Sequence[Row], held_out: Sequence[Row]) -> str:
 def items_of(rows: Sequence[Row], num: int, max_seconds: float, is_usable: Callable[[Row], bool]) -> list[EvalItem]:
     """Make test items of held-out rows, `num` at most, each with the next row of its speaker as its prompt.
 
-    Rows without a speaker take the next row of all. Rows without a word, those that cannot be used, and the only row of
-    a speaker are left out; items that are longer than `max_seconds` with their prompt are taken last. Raises
+    Rows without a speaker take the next row of all. Rows without a sentence, those that cannot be used, and the only
+    row of a speaker are left out; items that are longer than `max_seconds` with their prompt are taken last. Raises
     ConfigError if no item is left.
     """
     pairs = pairs_of(rows)
@@ -96,16 +96,16 @@ def items_of(rows: Sequence[Row], num: int, max_seconds: float, is_usable: Calla
     if not chosen:
         raise ConfigError(
             f"eval.dev=held_out needs two rows of a speaker that can be used, and has none among {len(rows)} that are "
-            f"held out; {LIST_ADVICE}"
+            f"held out (texts of pinyin need the column raw_text); {LIST_ADVICE}"
         )
     return [item_of(number, rows[text], rows[prompt]) for number, (text, prompt) in enumerate(chosen)]
 
 
 def pairs_of(rows: Sequence[Row]) -> list[tuple[int, int]]:
-    """List the rows with words, each with the next one of its speaker, as indices."""
+    """List the rows with a sentence, each with the next one of its speaker, as indices."""
     by_speaker = defaultdict(list)
     for index, row in enumerate(rows):
-        if normalize(row.sentence) and row.duration > 0:
+        if has_sentence(row) and normalize(row.sentence) and row.duration > 0:
             by_speaker[row.speaker].append(index)
     return [
         (index, group[(place + 1) % len(group)])
@@ -113,6 +113,13 @@ def pairs_of(rows: Sequence[Row]) -> list[tuple[int, int]]:
         for place, index in enumerate(group)
         if len(group) > 1
     ]
+
+
+def has_sentence(row: Row) -> bool:
+    """Check whether a row has its text as people write it; symbols such as pinyin syllables are not."""
+    return (
+        isinstance(row.text, str) or bool(row.columns.get("raw_text")) or all(len(symbol) == 1 for symbol in row.text)
+    )
 
 
 def item_of(number: int, row: Row, prompt: Row) -> EvalItem:
