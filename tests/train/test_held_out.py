@@ -122,6 +122,10 @@ def test_texts_of_pinyin_are_no_sentences_that_a_judge_can_compare():
         items(pinyin, 9)
 
 
+def test_without_speakers_nothing_is_compared_with_a_recording_that_may_have_another_voice():
+    assert {item.target_audio for item in items(rows(4), 4)} == {""}
+
+
 @pytest.mark.parametrize(("named", "code"), [("DE", "de"), ("zh-CN", ""), ("German", ""), (None, "")])
 def test_a_language_that_is_no_code_is_left_to_the_script(named, code):
     table = [replace(row, columns={"language": named}) for row in rows(2)]
@@ -138,7 +142,7 @@ def test_rows_without_a_pair_are_refused():
 def test_recordings_inside_the_table_are_read_from_there():
     """Read the item's prompt and recording as the data set reads its rows."""
     table = [{"audio": {"bytes": wav(0.1 * (i + 1)), "path": None}} for i in range(2)]
-    inside = [Row(audio_path=EncodedAudio(table, i), text="a", duration=0.5, speaker=None) for i in range(2)]
+    inside = [Row(audio_path=EncodedAudio(table, i), text="a", duration=0.5, speaker="a") for i in range(2)]
     settings = config().eval
     reader = EvalAudio(mel=LogMel(MINI_MEL), settings=settings)
     first, second = items_of(inside, 2, 30.0, lambda row: scan_recording(row.audio_path, 30.0).seconds == 0.5)

@@ -123,7 +123,10 @@ def has_sentence(row: Row) -> bool:
 
 
 def item_of(number: int, row: Row, prompt: Row) -> EvalItem:
-    """Make a test item of a row and the one before it; a language that is no code is left to the script."""
+    """Make a test item of a row and its prompt; a language that is no code is left to the script.
+
+    Without speakers the prompt may have another voice than the recording, which is then not compared with.
+    """
     language = str(row.columns.get("language") or "").lower()
     return EvalItem(
         id=f"held_out_{number:03d}",
@@ -133,5 +136,5 @@ def item_of(number: int, row: Row, prompt: Row) -> EvalItem:
         duration=row.duration,
         speaker=row.speaker or "",
         language=language if LANGUAGE.fullmatch(language) else "",
-        target_audio=row.audio_path,
+        target_audio="" if row.speaker is None else row.audio_path,
     )
