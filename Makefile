@@ -49,6 +49,13 @@ test-browser: $(DEV) ## the tests in a browser, Chromium, which is installed by 
 fast-tests: $(DEV)
 	$(PYTEST) -m "not slow and not soak and not browser" --ignore tests/e2e --ignore tests/fuzz
 
+test-gpu: $(DEV) ## updates at the published size on a GPU, with their memory and time: runs/gpu/report.json
+	@$(RUN) -c "import sys, torch; sys.exit(None if torch.cuda.is_available() else 'make test-gpu needs a CUDA GPU, and PyTorch finds none; make rehearsal takes the CPU')"
+	F5_TTS_TEST_SIZE=full $(RUN) -m pytest -s -m soak tests/gpu
+
+rehearsal: $(DEV) ## the same updates of both stages on the CPU (about 14 GB of memory, several minutes)
+	F5_TTS_TEST_SIZE=full $(RUN) -m pytest -s -m soak tests/gpu -k "stage_1 or budget"
+
 docs: $(DOCS) ## build the documentation site into site/ (needs Python 3.11 or newer)
 	@$(RUN) -c "import zensical" 2>/dev/null || { echo "make docs needs Python 3.11 or newer in .venv: rm -rf .venv, then make PYTHON=python3.13 docs" >&2; exit 2; }
 	@output=$$($(RUN) -m zensical build --clean --strict 2>&1); code=$$?; echo "$$output"; test $$code = 0 && ! echo "$$output" | grep -q "^griffe:"
