@@ -36,7 +36,7 @@ def test_a_data_set_with_an_audio_column_is_checked_by_its_name(tmp_path, capsys
     with pytest.raises(SystemExit) as end:
         main(["hf://saved", "--workers", "1"])
     assert end.value.code == 1
-    assert "1 of 2 rows are bad; every finding is in check.jsonl" in capsys.readouterr().out
+    assert "1 of 2 rows are bad; wrote check.jsonl with every finding; repair or remove them" in capsys.readouterr().out
 
 
 def test_a_good_data_set_is_summed_up(tmp_path, capsys):

@@ -120,7 +120,9 @@ def examine(ward, tiny, capsys) -> Examine:
         assert list(seen) == ORDER[stage] and len(lines) == len(seen)
         failed = sum(state == "FAIL" for state, _ in seen.values())
         skipped = sum(state == "--" for state, _ in seen.values())
-        assert last == f"{failed} of {len(seen)} checks failed, {skipped} skipped"
+        command = "train-rl" if stage == 2 else "train"
+        advice = "mend what failed, and ask again" if failed else f"next: f5-tts {command} with the same arguments"
+        assert last == f"{failed} of {len(seen)} checks failed, {skipped} skipped; {advice}"
         assert code == (2 if failed else 0)
         return seen
 

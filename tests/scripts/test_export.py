@@ -110,7 +110,7 @@ def test_the_precision_may_be_chosen_and_the_last_line_says_what_was_written(
     tensors = load_file(tmp_path / "out" / "model_12.safetensors")
     assert tensors["ema_model.transformer.proj_out.bias"].dtype == getattr(torch, dtype)
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last.endswith(f"the raw weights (the only ones) of update 12, in {dtype} (--dtype)")
+    assert f"the raw weights (the only ones) of update 12, in {dtype} (--dtype); next: f5-tts infer -mc " in last
 
 
 def test_published_sizes_are_exported_in_single_precision_and_smaller_ones_in_half(checkpoint: Path) -> None:

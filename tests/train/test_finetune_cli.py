@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from f5_tts.commands import Command
+from f5_tts.config.foreign import find_foreign
 from f5_tts.config.schema import ConfigError, RLTrainConfig, TrainConfig
 from f5_tts.infer.settings import PUBLISHED
 from f5_tts.train import finetune_cli
@@ -27,6 +28,15 @@ def composed(monkeypatch: pytest.MonkeyPatch) -> Any:
         return cfg
 
     return run
+
+
+def test_a_flag_is_the_key_that_its_name_stands_for_in_every_command() -> None:
+    """Compare the flags that the table of names of other projects has, too."""
+    known = {name: find_foreign(name) for name in finetune_cli.FLAGS}
+    keys = {name: foreign.key for name, foreign in known.items() if foreign is not None and not foreign.difference}
+    assert len(keys) >= 8
+    assert keys == {name: finetune_cli.FLAGS[name].key for name in keys}
+    assert [name for name, foreign in known.items() if foreign is not None and foreign.difference] == []
 
 
 def test_without_flags_the_values_are_those_of_f5_tts(composed) -> None:

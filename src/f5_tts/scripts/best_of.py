@@ -12,6 +12,7 @@ from f5_tts.commands import start
 if __name__ == "__main__":  # before the imports below, which take seconds
     start("best-of")
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -109,4 +110,5 @@ def run(cfg: RLTrainConfig) -> bool:
     result = best_of(cfg)
     for entry in cfg.eval.recognisers:
         print(f"best of {cfg.eval.best_of}: {result.summary(entry.name)}")
+    print(f"wrote {cfg.eval.out}; next: f5-tts report {shlex.quote(str(cfg.eval.out))}")
     return True

@@ -115,7 +115,8 @@ def run(arguments: Namespace) -> bool:
         *(coverage([row.text for row in rows], vocabulary).lines() if vocabulary else []),
     ]:
         print(line)
-    print(f"{len(bad)} of {len(rows)} rows are bad; every finding is in {report}")
+    advice = "repair or remove them" if bad else "next: f5-tts train, or f5-tts doctor before it"
+    print(f"{len(bad)} of {len(rows)} rows are bad; wrote {report} with every finding; {advice}")
     if bad:
         sys.exit(1)
     return True

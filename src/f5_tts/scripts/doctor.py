@@ -14,18 +14,22 @@ if __name__ == "__main__":  # before the imports below, which take seconds
 import sys
 from argparse import Namespace
 
+from f5_tts.config.schema import RLTrainConfig
 from f5_tts.doctor.checks import load_run_under_test, run_check
 
 
 def run(args: Namespace) -> bool:
     """Run the command: print a line for each check, and exit with code 2 if one failed."""
-    run, checks = load_run_under_test(args.config_name, args.overrides)
+    run_under_test, checks = load_run_under_test(args.config_name, args.overrides)
     count = {"ok": 0, "FAIL": 0, "--": 0}
     for check in checks:
-        state, text = run_check(check, run)
+        state, text = run_check(check, run_under_test)
         count[state] += 1
         print(f"{state:4} {check.name}: {text}", flush=True)
-    print(f"{count['FAIL']} of {len(checks)} checks failed, {count['--']} skipped")
+    summary = f"{count['FAIL']} of {len(checks)} checks failed, {count['--']} skipped"
     if count["FAIL"]:
+        print(f"{summary}; mend what failed, and ask again")
         sys.exit(2)
+    command = "train-rl" if isinstance(run_under_test.cfg, RLTrainConfig) else "train"
+    print(f"{summary}; next: f5-tts {command} with the same arguments")
     return True

@@ -14,6 +14,7 @@ from f5_tts.commands import start
 if __name__ == "__main__":  # before the imports below, which take seconds
     start("evaluate")
 
+import shlex
 from dataclasses import replace
 from functools import partial
 from hashlib import sha256
@@ -228,4 +229,5 @@ def run(cfg: TrainConfig) -> bool:
     if cfg.eval.against is not None:
         print("\n".join(describe_change(read_result(Path(cfg.eval.against)), result)))
     print(", ".join(f"{name}={value:.4g}" for name, value in result.metrics().items()))
+    print(f"wrote {cfg.eval.out}: scores.json, wavs/ and a page; next: f5-tts report {shlex.quote(str(cfg.eval.out))}")
     return True

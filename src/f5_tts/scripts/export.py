@@ -11,6 +11,7 @@ from f5_tts.commands import start
 if __name__ == "__main__":  # before the imports below, which take seconds
     start("export")
 
+import shlex
 from argparse import Namespace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from f5_tts.download.hub import push_files
 from f5_tts.eval.results import read_result
 from f5_tts.model.checkpoint import Checkpoint, export_weights, num_symbols, read_checkpoint
 from f5_tts.model.payload import EMA, RAW
-from f5_tts.report.model_card import PUBLISHED, CardDetails, license_of, write_card
+from f5_tts.report.model_card import CONFIG, PUBLISHED, CardDetails, license_of, write_card
 
 PUBLISHED_SIZE = 10**8  # weights; published models have more, and are published in float32
 
@@ -95,6 +96,7 @@ def run(arguments: Namespace) -> bool:
         print(f"uploaded to {push_files([path, card, *others, *vocabulary], path.parent, arguments.push)}")
     print(
         f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB) and its vocabulary beside it: "
-        f"{describe(checkpoint, arguments.weights, arguments.dtype)}"
+        f"{describe(checkpoint, arguments.weights, arguments.dtype)}; next: f5-tts infer -mc "
+        f"{shlex.quote(str(path.parent / CONFIG))} -p {shlex.quote(str(path))} -t TEXT"
     )
     return True

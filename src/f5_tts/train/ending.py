@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 
+from f5_tts.config.schema import TrainConfig
 from f5_tts.train.checkpoint_dir import CheckpointDir
 from f5_tts.train.distributed import is_on_all_ranks
 from f5_tts.train.metrics_log import MetricsLog
@@ -73,6 +76,18 @@ def save_after_error(state: TrainState, checkpoints: CheckpointDir, log: Callabl
         outcome = f"cannot be saved: {error}"
     if checkpoints.is_main:
         log(f"an error ends the run; its state after update {state.update} {outcome}")
+
+
+def describe_end(cfg: TrainConfig) -> str:
+    """Say what a finished run wrote, and what to type next."""
+    last = Path(cfg.ckpts.save_dir) / "model_last.pt"
+    quoted = shlex.quote(str(last))
+    by_objective = {
+        "gaussian_nll": f"stage 2, f5-tts train-rl -cn NAME ckpts.init_from={quoted}",
+        "mse": f"f5-tts infer -m {cfg.model.name} -p {quoted} -t TEXT, or f5-tts export {quoted} FOLDER",
+        "grpo": f"f5-tts export {quoted} FOLDER, or f5-tts infer -m {cfg.model.name} -p {quoted} -t TEXT",
+    }
+    return f"wrote {last}; next: {by_objective[cfg.model.objective]}"
 
 
 @contextmanager

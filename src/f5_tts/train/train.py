@@ -17,6 +17,7 @@ from f5_tts.train.accelerator import build_accelerator
 from f5_tts.train.build import batches_of_updates, epoch_counter
 from f5_tts.train.checkpoint_dir import explain_write_errors
 from f5_tts.train.distributed import AllRanks
+from f5_tts.train.ending import describe_end
 from f5_tts.train.flags import stage_1
 from f5_tts.train.infilling import InfillingLoss
 from f5_tts.train.loop import LoopContext, fit, no_validation
@@ -38,7 +39,7 @@ def train(cfg: TrainConfig) -> bool:
         if is_main:
             write_record(checkpoints.path, cfg, state.settings[DATA_SET])
     metrics_log = build_metrics_log(stage1, cfg)
-    return fit(
+    finished = fit(
         state,
         stage1.policy.train(),
         batches_of_updates(stage1.plan, stage1.vocabulary, cfg.optim, state, stage1.accelerator),
@@ -53,6 +54,9 @@ def train(cfg: TrainConfig) -> bool:
         validate=build_validation(stage1, cfg, metrics_log.write_line) or no_validation,
         make_samples=build_samples(stage1, cfg) if cfg.ckpts.log_samples and is_main else None,
     )
+    if finished and is_main:
+        print(describe_end(cfg))
+    return finished
 
 
 def build_metrics_log(stage1: Stage1, cfg: TrainConfig) -> MetricsLog:

@@ -19,6 +19,7 @@ from f5_tts.train.build import batches_of_updates, epoch_counter
 from f5_tts.train.build_rl import build_alarms
 from f5_tts.train.checkpoint_dir import explain_write_errors
 from f5_tts.train.distributed import AllRanks
+from f5_tts.train.ending import describe_end
 from f5_tts.train.flags import stage_2
 from f5_tts.train.loop import LoopContext, fit, no_validation
 from f5_tts.train.metrics_log import MetricsLog
@@ -59,7 +60,7 @@ def train_rl(cfg: RLTrainConfig) -> bool:
         make_samples=RolloutSamples(scorer.vocoder, cfg.model.mel_spec) if log_samples else None,
     )
     if finished and is_main:
-        print(report_run(folder))
+        print(f"{report_run(folder)}\n{describe_end(cfg)}")
     return finished
 
 
