@@ -11,6 +11,7 @@ import argparse
 import itertools
 import json
 import shutil
+import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,7 @@ import soxr
 from jaxtyping import Float
 from tqdm import tqdm
 
+from f5_tts.entrypoint import run_command
 from f5_tts.files import user_path
 
 if TYPE_CHECKING:
@@ -376,4 +378,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_command(lambda argv: not main(argv), sys.argv[1:])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
+from argparse import ArgumentParser
 from hashlib import sha256
 from pathlib import Path
 
@@ -129,6 +130,7 @@ def write_report(run_dir: Path = RUN_DIR) -> None:
 
 def main(argv: list[str]) -> bool:
     """Run the command: all phases, then the report; return False if the user stopped it."""
+    ArgumentParser(prog="python -m recipes.digits.quickstart", description=__doc__).parse_args(argv)
     started = time.monotonic()
     if not run_lanes(lanes(), at_once=min(2, usable_cpus())):
         return False

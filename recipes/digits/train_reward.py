@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import trange
 
 from f5_tts.data.audio import load_audio
+from f5_tts.entrypoint import run_command
 from f5_tts.files import user_path
 from f5_tts.model.mel import LogMel
 from f5_tts.model.vocoders.griffin_lim import GriffinLim
@@ -294,4 +296,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_command(lambda argv: not main(argv), sys.argv[1:])

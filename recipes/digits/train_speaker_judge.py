@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -24,6 +25,7 @@ from tqdm import tqdm
 
 from f5_tts.config.load import compose_config
 from f5_tts.config.schema import TrainConfig
+from f5_tts.entrypoint import run_command
 from f5_tts.files import user_path, write_atomically
 from f5_tts.model.build import build_vocoder
 from f5_tts.model.mel import LogMel
@@ -297,4 +299,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_command(lambda argv: not main(argv), sys.argv[1:])

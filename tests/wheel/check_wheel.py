@@ -77,7 +77,7 @@ STAGE_2 = [
 
 EXAMPLE = "infer/examples/basic/basic.toml"  # packaged, with its recordings
 MODULES = (
-    *("f5_tts.train.train", "f5_tts.train.train_rl", "f5_tts.train.finetune_cli"),
+    *("f5_tts", "f5_tts.train.train", "f5_tts.train.train_rl", "f5_tts.train.finetune_cli"),
     *("f5_tts.infer.infer_cli", "f5_tts.socket_server"),
     *("f5_tts.rewards.serve", "f5_tts.rewards.audition"),
     *(f"f5_tts.scripts.{path.stem}" for path in (ROOT / "src/f5_tts/scripts").glob("*.py") if is_command(path)),
@@ -149,8 +149,8 @@ def check_commands(environment: Path, work: Path) -> None:
     """Check that the package is the installed one, and that every command explains itself."""
     origin = run(environment, work, "-c", "import f5_tts; print(f5_tts.__file__)")
     require(Path(origin.strip()).is_relative_to(environment), f"f5_tts was imported from {origin}")
-    scripts = [str(path) for path in sorted((environment / "bin").glob("f5-tts_*"))]
-    require(len(scripts) == 4, f"the commands are {scripts}")
+    scripts = [str(path) for path in sorted((environment / "bin").glob("f5-tts*"))]
+    require(len(scripts) == 5, f"the commands are {scripts}")
     for words in (*([script] for script in scripts), *([python_of(environment), "-m", name] for name in MODULES)):
         require("usage:" in call([*words, "--help"], work), f"{' '.join(words)} --help printed no usage")
 
