@@ -163,9 +163,17 @@ def documented_lines() -> list[str]:
 
 @pytest.mark.parametrize("line", documented_lines())
 def test_documented_lines_are_understood(line: str):
+    """Find no problem but files that a reader has: one is a FileNotFoundError, several are numbered."""
     command = max((command for command in COMMANDS if line.startswith(command.name)), key=lambda found: len(found.name))
-    with suppress(FileNotFoundError):
+    problems = ""
+    try:
         resolve_name(command.arguments)(shlex.split(line.removeprefix(command.name), comments=True))
+    except FileNotFoundError:
+        return
+    except ValueError as error:
+        problems = str(error)
+    assert [text for text in re.split(r"\n?\d+\. ", problems)[1:] if not re.match("no (file|data set) at", text)] == []
+    assert re.fullmatch(r"(\d+ problems)?", problems.partition("\n")[0])
 
 
 def test_the_page_on_commands_has_the_table():
