@@ -123,8 +123,9 @@ def test_guidance_takes_a_second_list_and_ranks_count(tmp_path):
 
 def test_stage_2_counts_the_passes_that_draw_a_group_and_one_trained_step():
     group = ["eval.dev=held_out", "rl.mini_repeat_count=4", "rl.steps=3", "rl.cfg_strength=0"]
-    runs = [Cost.of(rl_config(*group, *more), table(), 1).run for more in ([], ["rl.cfg_strength=1"])]
-    assert runs == [1000 * 400 * 4 * (3 + 3), 1000 * 400 * 4 * (6 + 3)]
+    reused = ["rl.updates_per_rollout=2", "ckpts.save_per_updates=50"]
+    runs = [Cost.of(rl_config(*group, *more), table(), 1).run for more in ([], ["rl.cfg_strength=1"], reused)]
+    assert runs == [1000 * 400 * 4 * (3 + 3), 1000 * 400 * 4 * (6 + 3), 500 * 400 * 4 * (3 + 2 * 3)]
 
 
 # --- what is chosen ---

@@ -369,9 +369,9 @@ def test_a_best_on_other_items_or_by_another_model_of_a_judge_is_not_compared(ev
         return conditions(replace(cfg.eval, **changes), evaluator, selecting)
 
     sizes = [ProviderConfig(name="whisper", config={"model": size}) for size in ("small", "large-v3")]
-    digits = ProviderConfig(name="pocketsphinx")
+    digits, other = ProviderConfig(name="pocketsphinx"), ProviderConfig(name="funasr", config={"model_id": "x"})
     same = [
-        *[found(), found(batch_size=1), found(num_wavs=1), found(recognisers=[digits])],
+        *[found(), found(batch_size=1), found(num_wavs=1), found(recognisers=[other])],
         found(replace(evaluator, items=[replace(item, prompt_audio="moved/elsewhere.wav") for item in ITEMS])),
     ]
     others = [
