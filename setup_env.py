@@ -1,4 +1,4 @@
-"""Environment setup: `python setup_env.py --extras mini,eval,rl,track,trackio,dev` makes `.venv` with these extras.
+"""Environment setup: `python setup_env.py --extras mini,eval,rl,track,trackio,ui,dev` makes `.venv` with these extras.
 
 The script runs before anything is installed, so it uses the standard library alone. `TORCH_INDEX=<url>` selects the
 package index for torch; an empty value (`TORCH_INDEX=`) selects the index that pip is configured for.
@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 CONSTRAINTS = ROOT / "constraints.txt"
 ASSETS = ROOT / "requirements-assets.txt"
-EXTRAS = ("mini", "eval", "rl", "track", "trackio", "dev", "docs")
+EXTRAS = ("mini", "eval", "rl", "track", "trackio", "ui", "dev", "docs")
 OLDEST, NEWEST = (3, 10), (3, 13)
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 PROBE_TIMEOUT_S = 3

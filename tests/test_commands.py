@@ -184,7 +184,7 @@ def test_the_page_on_commands_has_the_table():
 def test_every_module_that_is_a_command_is_in_the_table():
     texts = {path: path.read_text("utf-8") for path in SRC.rglob("*.py")}
     called = {
-        name: ".".join(("f5_tts", *path.relative_to(SRC).with_suffix("").parts))
+        name: ".".join(("f5_tts", *path.relative_to(SRC).with_suffix("").parts)).removesuffix(".__main__")
         for path, text in texts.items()
         for name in re.findall(r"^if __name__ == .*\n    start\(\"(.*)\"\)", text, re.MULTILINE)
     }

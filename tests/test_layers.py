@@ -30,7 +30,7 @@ LAYERS = (
     ("train",),
     ("estimate",),
     ("doctor",),
-    ("scripts", "api", "socket_server", "__main__"),
+    ("scripts", "api", "socket_server", "ui", "__main__"),
 )  # layers, lowest first: a package imports from its own layer and lower ones
 LEVEL_OF = {layer: level for level, layers in enumerate(LAYERS) for layer in layers}
 # library -> packages that may import it
@@ -57,6 +57,8 @@ OPTIONAL = (
     "num2words",
     "opencc",
     "transformers",
+    "starlette",
+    "uvicorn",
 )  # import names of libraries that only an extra installs
 DEVELOPMENT = ("beartype", "pytest")
 

@@ -266,6 +266,16 @@ COMMANDS = (
         script="f5-tts_socket-server",
     ),
     Command(
+        name="ui",
+        module="f5_tts.ui",
+        group="Using a model",
+        brief="a web page over these commands",
+        does="Serve a web page for the files of a folder: speak, make a data set, start and watch runs, compare blind.",
+        examples=("", "my_folder --port 7861"),
+        arguments="f5_tts.scripts.flags:ui",
+        run="f5_tts.ui.__main__:run",
+    ),
+    Command(
         name="env",
         module="f5_tts.scripts.env",
         group="Help",

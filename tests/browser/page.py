@@ -52,11 +52,11 @@ class Browser:
 
         Select(self.driver.find_element("css selector", selector)).select_by_visible_text(title)
 
-    def wait(self, condition: Callable[[], Any], what: str) -> Any:
+    def wait(self, condition: Callable[[], Any], what: str, seconds: float = WAIT_S) -> Any:
         """Wait until a condition holds; return its value."""
         from selenium.webdriver.support.wait import WebDriverWait
 
-        return WebDriverWait(self.driver, WAIT_S, poll_frequency=0.05).until(lambda _: condition(), what)
+        return WebDriverWait(self.driver, seconds, poll_frequency=0.05).until(lambda _: condition(), what)
 
     def problems(self) -> dict[str, list[str]]:
         """Return what is wrong with the page: contrast, overflow, missing names, and messages on the console."""

@@ -181,6 +181,15 @@ def report(argv: list[str]) -> Namespace:
     return parser.parse_args(argv)
 
 
+def ui(argv: list[str]) -> Namespace:
+    """Read the arguments of ui."""
+    parser = new_parser("ui")
+    parser.add_argument("folder", nargs="?", type=user_path, default=Path(), help="no other file is read or written")
+    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 listens to other machines; they need the token")
+    parser.add_argument("--port", type=int, default=7860)
+    return parser.parse_args(argv)
+
+
 def serve_speech_parser() -> ArgumentParser:
     """Build the argument parser of serve-speech."""
     parser = new_parser("serve-speech")
