@@ -90,7 +90,7 @@ class Branch(click.Group):
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write a line for each command, by groups."""
-        formatter.write(f"usage: {NAME} {self.prefix}COMMAND [arguments]\n\n")
+        formatter.write(f"usage: {NAME} {self.prefix}COMMAND [arguments]\n")
         group = ""
         for command in self.members():
             heading, group = command.group if command.group != group else "", command.group
