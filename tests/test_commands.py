@@ -56,7 +56,7 @@ answers = [ended(*words) for words in asked] + [flags_of_f5_tts()]
 print(json.dumps([answers, [name for name in heavy if name in sys.modules]]))
 """
 MISTAKES = {
-    "train-rl rl.stpes=8": "unknown key rl.stpes in F5TTS_RL: did you mean rl.steps?",
+    "train-rl -cn F5TTS_Mini_RL rl.stpes=8": "unknown key rl.stpes in F5TTS_Mini_RL: did you mean rl.steps?",
     "train -cn F5TTS_Mini datasets.name=gone": "no data set at data/gone_custom",
     "train -cn F5TTS_Mini datasets.name=mini ckpts.init_from=a.pt": "no file at a.pt, which ckpts.init_from names",
     "train-rl -cn F5TTS_Mini_RL rl.ref_model_ckpt=a.pt": "no checkpoint at a.pt, which rl.ref_model_ckpt names",

@@ -429,6 +429,27 @@ def test_a_contradiction_that_a_wrong_value_may_have_made_is_not_told():
     assert str(caught.value).startswith("model.output_dist=gausian is not allowed; allowed: ")
 
 
+def test_missing_files_are_told_with_the_wrong_keys():
+    def missing(key: str) -> None:
+        raise FileNotFoundError(f"no file at a.pt, which {key} names")
+
+    with pytest.raises(ConfigError) as caught:
+        compose_config(
+            "F5TTS_Mini",
+            ["optim.epochs=0", "ckpts.init_form=a.pt"],
+            TrainConfig,
+            lambda cfg: [lambda: missing("ckpts.init_from"), lambda: missing("model.tokenizer_path")],
+        )
+    first, *lines = str(caught.value).splitlines()
+    assert first == "3 problems"  # not that of ckpts.init_from, which is misspelt
+    assert lines[-1] == "3. no file at a.pt, which model.tokenizer_path names"
+
+
+def test_a_misspelt_name_of_another_project_is_told_with_ours():
+    found = sentence("rl.num_generation=4")
+    assert found.endswith("did you mean num_generations (TRL, ms-swift), which is rl.group_size here?")
+
+
 def test_one_problem_is_one_sentence():
     assert "\n" not in sentence("rl.steps=0")
 

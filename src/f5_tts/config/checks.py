@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import is_dataclass
 from operator import attrgetter
 from typing import Any, get_args
@@ -136,15 +136,21 @@ def list_problems(problems: Sequence[str]) -> str:
 
 def raise_together(*calls: Callable[[], Any]) -> list[Any]:
     """Call all functions, each of which raises an error where something is wrong; raise what all found, or return."""
+    results, errors = call_all(calls)
+    if errors:
+        raise errors[0] if len(errors) == 1 else ValueError(list_problems([str(error) for error in errors]))
+    return results
+
+
+def call_all(calls: Iterable[Callable[[], Any]]) -> tuple[list[Any], list[Exception]]:
+    """Call all functions; return what they return, and the errors of the others."""
     results, errors = [], list[Exception]()
     for call in calls:
         try:
             results.append(call())
         except (ValueError, OSError) as error:
             errors.append(error)
-    if errors:
-        raise errors[0] if len(errors) == 1 else ValueError(list_problems([str(error) for error in errors]))
-    return results
+    return results, errors
 
 
 def as_override(value: Any) -> str:

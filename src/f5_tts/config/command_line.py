@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from f5_tts.commands import new_parser
 from f5_tts.config.foreign import find_foreign
 from f5_tts.config.key_help import explain_section, list_sections
-from f5_tts.config.load import TrainConfigT, compose_config, config_names
+from f5_tts.config.load import MoreChecks, TrainConfigT, compose_config, config_names, no_checks
 from f5_tts.config.schema import ConfigError
 
 
@@ -53,7 +53,12 @@ def key_parser(command: str, default: str) -> CommandLine:
 
 
 def load_config(
-    argv: list[str], *, default: str, schema: type[TrainConfigT], command: str = "train-rl"
+    argv: list[str],
+    *,
+    default: str,
+    schema: type[TrainConfigT],
+    command: str = "train-rl",
+    more_checks: MoreChecks = no_checks,
 ) -> TrainConfigT:
     """Load the configuration that a command line describes: `-cn NAME` selects it, `key=value` changes it.
 
@@ -63,7 +68,7 @@ def load_config(
         ConfigError: the command line or a value is invalid.
     """
     args = read_keys(key_parser(command, default), argv)
-    return compose_config(args.config_name, args.overrides, schema)
+    return compose_config(args.config_name, args.overrides, schema, more_checks)
 
 
 def read_keys(parser: CommandLine, argv: list[str]) -> Namespace:

@@ -6,7 +6,7 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr
 from copy import deepcopy
 from dataclasses import is_dataclass
@@ -23,8 +23,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
-from f5_tts.config.checks import check, check_values, disagreements, list_problems, require
-from f5_tts.config.foreign import ABSENT_KEYS, ForeignName, find_foreign
+from f5_tts.config.checks import call_all, check, check_values, disagreements, list_problems, raise_together, require
+from f5_tts.config.foreign import ABSENT_KEYS, FOREIGN_NAMES, ForeignName, find_foreign
 from f5_tts.config.schema import (
     PATH,
     ConfigError,
@@ -56,20 +56,30 @@ YAML_ERRORS = (
 )  # errors of yaml and OmegaConf for a file that is no config
 Node = Any  # an OmegaConf node, which its schema checks at run time
 TrainConfigT = TypeVar("TrainConfigT", bound=TrainConfig)
+MoreChecks = Callable[[Any], Sequence[Callable[[], object]]]
 Config = TypeVar("Config", TrainConfig, RLTrainConfig, SynthesisConfig)
 
 
 # --- loading ---
 
 
-def compose_config(name: str, overrides: list[str], schema: type[TrainConfigT]) -> TrainConfigT:
+def no_checks(cfg: TrainConfig) -> Sequence[Callable[[], object]]:
+    """Return no checks."""
+    return ()
+
+
+def compose_config(
+    name: str, overrides: list[str], schema: type[TrainConfigT], more_checks: MoreChecks = no_checks
+) -> TrainConfigT:
     """Compose the config `name` with `overrides`, typed as `schema`, and check every key and value.
+
+    `more_checks` lists functions that raise an error where something outside of the config is wrong, such as files.
 
     Raises:
         ConfigError: the config or a key does not exist, or a value is invalid.
     """
     name = name.removesuffix(".yaml")
-    return finalize(read_config(name, schema), overrides, name, schema)
+    return finalize(read_config(name, schema), overrides, name, schema, more_checks)
 
 
 def compose_synthesis_config(name: str, overrides: list[str], file: str | None = None) -> SynthesisConfig:
@@ -98,7 +108,9 @@ def with_overrides(cfg: SynthesisConfig, overrides: list[str]) -> SynthesisConfi
     return finalize(OmegaConf.structured(cfg), overrides, cfg.model.name, SynthesisConfig)
 
 
-def finalize(base: Node, overrides: list[str], name: str, schema: type[Config]) -> Config:
+def finalize(
+    base: Node, overrides: list[str], name: str, schema: type[Config], more_checks: MoreChecks = no_checks
+) -> Config:
     """Apply overrides to a copy of a config, convert it to typed objects, and check every key and value.
 
     Raises:
@@ -111,11 +123,12 @@ def finalize(base: Node, overrides: list[str], name: str, schema: type[Config]) 
         follow_group_size(cfg, overrides)
         config = to_typed(cfg)
         check(config)
-        return config
     except ConfigError as error:
         with redirect_stderr(StringIO()):  # what was translated or followed has been said
-            problems = find_problems(base, overrides, name, schema)
+            problems = find_problems(base, overrides, name, schema, more_checks)
         raise ConfigError(list_problems(problems or [str(error)])) from error
+    raise_together(*more_checks(config))
+    return config
 
 
 def to_typed(cfg: Node) -> Any:
@@ -125,7 +138,9 @@ def to_typed(cfg: Node) -> Any:
     return config
 
 
-def find_problems(base: Node, overrides: list[str], name: str, schema: type[Config]) -> list[str]:
+def find_problems(
+    base: Node, overrides: list[str], name: str, schema: type[Config], more_checks: MoreChecks
+) -> list[str]:
     """Find what is wrong with each override by itself, and with the others together.
 
     What mentions a key of an earlier problem is left out: it may be gone with that one. Nothing is returned where the
@@ -147,7 +162,9 @@ def find_problems(base: Node, overrides: list[str], name: str, schema: type[Conf
             cfg = changed
     follow_group_size(cfg, overrides)
     mentioned = {key for problem in problems for key in DOTTED.findall(problem)}
-    return problems + [text for text in disagreements(to_typed(cfg)) if mentioned.isdisjoint(DOTTED.findall(text))]
+    config = to_typed(cfg)
+    others = [*disagreements(config), *map(str, call_all(more_checks(config))[1])]
+    return problems + [text for text in others if mentioned.isdisjoint(DOTTED.findall(text))]
 
 
 def follow_group_size(cfg: Node, overrides: list[str]) -> None:
@@ -430,6 +447,10 @@ def unknown_key(cfg: Node, key: str, name: str) -> ConfigError:
     paths = key_paths(cfg)
     parents = {path for path in map(parent_key, paths) if key.startswith(f"{path}.")}
     hint = nearest(key, [path for path in paths if path not in parents], cutoff=0.75)
+    others = [other.rpartition(".")[2] for entry in FOREIGN_NAMES for other in entry.names]
+    if not hint and (similar := difflib.get_close_matches(key.rpartition(".")[2], others, n=1, cutoff=0.85)):
+        meant = find_foreign(similar[0])
+        hint = f": did you mean {similar[0]} ({meant.programs}), which is {meant.key} here?" if meant else ""
     if not hint:
         section = max(parents, key=len, default="")
         keys = [path for path in paths if parent_key(path) == section]

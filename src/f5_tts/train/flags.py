@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from f5_tts.config.checks import raise_together
 from f5_tts.config.command_line import load_config
 from f5_tts.config.schema import CkptsConfig, RLConfig, RLTrainConfig, TrainConfig, dataset_dir
 from f5_tts.data.paths import require_data_set
@@ -15,21 +14,18 @@ from f5_tts.files import HUB
 
 def stage_1(argv: list[str]) -> TrainConfig:
     """Load the config of train; raise FileNotFoundError if a file is missing that it names."""
-    cfg = load_config(argv, default="F5TTS_v1_Base", schema=TrainConfig, command="train")
-    raise_together(*file_checks(cfg))
-    return cfg
+    return load_config(argv, default="F5TTS_v1_Base", schema=TrainConfig, command="train", more_checks=file_checks)
 
 
 def stage_2(argv: list[str]) -> RLTrainConfig:
     """Load the config of train-rl; raise FileNotFoundError if a file is missing that it names."""
-    cfg = load_config(argv, default="F5TTS_RL", schema=RLTrainConfig, command="train-rl")
-    raise_together(*file_checks(cfg), lambda: require_reference(cfg.rl))
-    return cfg
+    return load_config(argv, default="F5TTS_RL", schema=RLTrainConfig, command="train-rl", more_checks=file_checks)
 
 
 def file_checks(cfg: TrainConfig) -> list[Callable[[], None]]:
-    """List the checks of the data set, of the vocabulary and of the checkpoint that a new run starts from."""
-    return [lambda: require_data(cfg), lambda: require_vocabulary(cfg), lambda: require_start(cfg.ckpts)]
+    """List the checks of the data set, of the vocabulary and of the checkpoints that a run begins with."""
+    checks = [lambda: require_data(cfg), lambda: require_vocabulary(cfg), lambda: require_start(cfg.ckpts)]
+    return [*checks, lambda: require_reference(cfg.rl)] if isinstance(cfg, RLTrainConfig) else checks
 
 
 def require_data(cfg: TrainConfig) -> None:
