@@ -94,6 +94,7 @@ def test_a_run_has_the_keys_of_the_form_and_its_lines(folder: Folder):
         ({"optim.max_updates": "5 6"}, "numbers and names alone"),
         ({"name": "../x"}, "is not allowed"),
         ({"data_set": "other_char"}, "choose one of mini_custom"),
+        ({"config": "F5TTS_Mini"}, "choose one of .*F5TTS_RL"),
         ({"start": "../x.pt"}, "no path in the folder"),
     ],
 )

@@ -153,7 +153,8 @@ class Page:
         if request.method == "GET":
             command = request.query_params.get("command", "train-rl")
             fields = orders.key_fields(orders.one_of(command, list(orders.KEYS), "command"))
-            return self.render("train.html", command=command, fields=fields, **self.choices())
+            values = {**self.choices(), "configs": orders.configs_of(command)}
+            return self.render("train.html", command=command, fields=fields, **values)
         fields = {name: str(value) for name, value in (await read_form(request)).items()}
         command = orders.run(self.folder, fields.get("command", ""), fields)
         return self.start([command], "run", f"run {fields['name']}", run=f"ckpts/{fields['name']}")

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from f5_tts.config.key_help import key_comments
-from f5_tts.config.load import config_names
+from f5_tts.config.load import config_names, read_yaml
 from f5_tts.data.formats import FORMATS
 from f5_tts.data.tokenizer import TOKENIZERS
 from f5_tts.report.run_record import read_record
@@ -43,6 +43,11 @@ def key_fields(command: str) -> list[tuple[str, str]]:
     """Return the keys of the form for a run, each with its own comment."""
     comments = key_comments()
     return [(key, comments[key]) for key in KEYS[command]]
+
+
+def configs_of(command: str) -> list[str]:
+    """List the configs of a command: those of stage 2 have a section rl."""
+    return [name for name in config_names() if ("rl" in read_yaml(name)) == (command == "train-rl")]
 
 
 def model_flags(folder: Folder, checkpoint: str, config: str) -> Command:
@@ -109,7 +114,7 @@ def run(folder: Folder, command: str, fields: Mapping[str, str]) -> Command:
     """Return the command of a fine-tune or a stage 2: config, data set, start, folder, keys, and lines of more keys."""
     command = one_of(command, list(KEYS), "command")
     name, _, tokenizer = one_of(fields.get("data_set", ""), folder.data_sets(), "data set").rpartition("_")
-    words = [command, "-cn", one_of(fields.get("config", ""), config_names(), "config")]
+    words = [command, "-cn", one_of(fields.get("config", ""), configs_of(command), "config")]
     words += [
         f"datasets.name={name}",
         f"model.tokenizer={tokenizer}",
