@@ -135,7 +135,8 @@ def test_both_stages_say_which_symbols_the_vocabulary_lacks_and_do_not_start_wit
     assert "row 1 of the data set is left out (no known symbol): " in console
     shutil.rmtree(data / "raw")
     Table.from_dict({"audio_path": paths, "text": ["TWO"] * 8}).save_to_disk(str(data / "raw"))
-    for command, stage in ((train, STAGE_1), (train_rl, STAGE_2)):
+    start = f"ckpts.init_from={tmp_path / 'warm/model_last.pt'}"
+    for command, stage in ((train, STAGE_1), (train_rl, [*STAGE_2, start])):
         with pytest.raises(ValueError, match="none of the 8 rows tried can be used; row 0 is no known symbol: "):
             command.main([*stage, *options, f"ckpts.save_dir={tmp_path / 'new'}"])
 
