@@ -53,7 +53,7 @@ test-gpu: $(DEV) ## updates at the published size on a GPU, with their memory an
 	@$(RUN) -c "import sys, torch; sys.exit(None if torch.cuda.is_available() else 'make test-gpu needs a CUDA GPU, and PyTorch finds none; make rehearsal takes the CPU')"
 	F5_TTS_TEST_SIZE=full $(RUN) -m pytest -s -m soak tests/gpu
 
-rehearsal: $(DEV) ## the same updates of both stages on the CPU (about 14 GB of memory, several minutes)
+rehearsal: $(DEV) ## the same updates of both stages on the CPU (11 GB of memory, some minutes)
 	F5_TTS_TEST_SIZE=full $(RUN) -m pytest -s -m soak tests/gpu -k "stage_1 or budget"
 
 docs: $(DOCS) ## build the documentation site into site/ (needs Python 3.11 or newer)

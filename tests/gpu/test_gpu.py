@@ -216,15 +216,18 @@ def test_draft_learns_through_its_last_step(report: dict[str, Any]):
 
 
 def test_memory_is_what_the_budget_says(report: dict[str, Any]):
-    """Compare within 10 % on a GPU; a CPU holds libraries besides, and copies that only loading made."""
+    """Compare within 10 % on a GPU; a CPU holds all items, libraries, and this test's copy of the weights."""
     run = updates_of_stage_2(*GUIDE)
     cfg = compose_config("F5TTS_RL", [*SHARED, *GUIDE], RLTrainConfig)
-    estimate = total_bytes(budget(cfg, SECONDS), "GPU")
+    items, weights = budget(cfg, SECONDS), sum(weight.nbytes for weight in run.before.values())
+    on_gpu, on_cpu = (total_bytes(items, device) for device in ("GPU", "CPU"))
     note(report, "stage 2, the guide's", run)
-    report["stage 2, the guide's"]["budget GB"] = round(estimate / 1e9, 2)
-    weights = sum(weight.nbytes for weight in run.before.values())
-    assert estimate > 6 * weights  # weights, gradients, two moments, average and reference
-    assert run.num_bytes == pytest.approx(estimate, rel=0.1) or (DEVICE.type == "cpu" and run.num_bytes > estimate)
+    report["stage 2, the guide's"]["budget GB"] = round(on_gpu / 1e9, 2)
+    if DEVICE.type == "cuda":
+        assert run.num_bytes == pytest.approx(on_gpu, rel=0.1)
+    elif SIZE == "full":
+        assert run.num_bytes - weights == pytest.approx(on_gpu + on_cpu, rel=0.15)
+    assert on_gpu + on_cpu > 6 * weights  # weights, gradients, two moments, average and reference
 
 
 def test_a_validation_speaks_in_bf16(report: dict[str, Any]):
