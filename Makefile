@@ -9,7 +9,7 @@ DOCS := .venv/.ready-docs
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1  # no look for a newer pyright
 export PYTHONDONTWRITEBYTECODE :=  # else each command that the tests start would compile all modules again
 
-.PHONY: help quickstart clean-run setup check test lint types tests fast-tests test-browser docs wheel base reward results corpus
+.PHONY: constraints help quickstart clean-run setup check test lint types tests fast-tests test-browser docs wheel base reward results corpus
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -59,6 +59,9 @@ rehearsal: $(DEV) ## the same updates of both stages on the CPU (11 GB of memory
 docs: $(DOCS) ## build the documentation site into site/ (needs Python 3.11 or newer)
 	@$(RUN) -c "import zensical" 2>/dev/null || { echo "make docs needs Python 3.11 or newer in .venv: rm -rf .venv, then make PYTHON=python3.13 docs" >&2; exit 2; }
 	@output=$$($(RUN) -m zensical build --clean --strict 2>&1); code=$$?; echo "$$output"; test $$code = 0 && ! echo "$$output" | grep -q "^griffe:"
+
+constraints: ## copy constraints.txt to pyproject.toml, where uv reads it
+	$(PYTHON) setup_env.py --constraints
 
 wheel: ## build the wheel, install it in an empty environment elsewhere, and train two updates from there
 	$(PYTHON) tests/wheel/check_wheel.py

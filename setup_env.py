@@ -2,6 +2,7 @@
 
 The script runs before anything is installed, so it uses the standard library alone. `TORCH_INDEX=<url>` selects the
 package index for torch; an empty value (`TORCH_INDEX=`) selects the index that pip is configured for.
+`python setup_env.py --constraints` copies the pinned versions to pyproject.toml, where uv reads them.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 CONSTRAINTS = ROOT / "constraints.txt"
+PYPROJECT = ROOT / "pyproject.toml"
 ASSETS = ROOT / "requirements-assets.txt"
 EXTRAS = ("mini", "eval", "rl", "track", "trackio", "ui", "dev", "docs")
 OLDEST, NEWEST = (3, 10), (3, 13)
@@ -39,8 +41,12 @@ class SetupError(Exception):
 
 def main(argv: list[str] | None = None) -> int:
     """Run the setup; return 0, 2 after an error, or 130 after Ctrl-C."""
+    arguments = parsed_arguments(argv)
     try:
-        set_up(parsed_extras(argv))
+        if arguments.constraints:
+            write_constraints()
+        else:
+            set_up(chosen_extras(arguments.extras))
     except SetupError as error:
         print(f"setup: {error}", file=sys.stderr)
         return 2
@@ -64,11 +70,17 @@ def set_up(extras: list[str]) -> None:
         stamp.touch()
 
 
-def parsed_extras(argv: list[str] | None) -> list[str]:
-    """Parse --extras; raise SetupError for an unknown one."""
+def parsed_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Parse the arguments."""
     parser = argparse.ArgumentParser(prog="setup_env.py", description=__doc__)
     parser.add_argument("--extras", default="mini", help=f"comma-separated, of: {', '.join(EXTRAS)} (default: mini)")
-    extras = parser.parse_args(argv).extras.split(",")
+    parser.add_argument("--constraints", action="store_true", help="only copy constraints.txt to pyproject.toml")
+    return parser.parse_args(argv)
+
+
+def chosen_extras(names: str) -> list[str]:
+    """Split the names of extras; raise SetupError for an unknown one."""
+    extras = names.split(",")
     unknown = [extra for extra in extras if extra not in EXTRAS]
     if unknown:
         raise SetupError(f"--extras has {unknown}, which pyproject.toml does not know; choose from {', '.join(EXTRAS)}")
@@ -192,6 +204,22 @@ def install_torch(pin: str, index: str | None, install: Callable[..., None] = pi
             print(f"setup: {index} has no {pin} for this Python; the registry's may be several GB", flush=True)
     with Phase(f"{pin} from the package registry"):
         install("install", "--no-deps", pin)
+
+
+# --- pinned versions, for uv ---
+
+
+def write_constraints() -> None:
+    """Copy the pinned versions to pyproject.toml."""
+    PYPROJECT.write_text(with_constraints(PYPROJECT.read_text("utf-8"), CONSTRAINTS.read_text("utf-8")), "utf-8")
+
+
+def with_constraints(pyproject: str, constraints: str) -> str:
+    """Return the text of pyproject.toml with the pins of constraints.txt as uv's constraint-dependencies."""
+    pins = [line for line in constraints.splitlines() if line and not line.startswith("#")]
+    before, begin, rest = pyproject.partition("\nconstraint-dependencies = [\n")
+    _, end, after = rest.partition("]\n")
+    return "".join([before, begin, *(f"  '{pin}',\n" for pin in pins), end, after])
 
 
 # --- the virtual environment ---

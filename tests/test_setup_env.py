@@ -15,6 +15,11 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from setup_env import CPU_INDEX, SetupError, torch_index
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # pyright: ignore[reportMissingImports]
+
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 
 
@@ -128,6 +133,29 @@ def test_torch_is_pinned_in_one_line():
     with pytest.raises(SetupError, match="pins torch 0 times"):
         setup_env.torch_pin("torchaudio==2.13.0\n")
     assert setup_env.torch_pin(setup_env.CONSTRAINTS.read_text(encoding="utf-8")).startswith("torch==")
+
+
+def test_uv_gets_the_pinned_versions_of_pip():
+    """Run `make constraints` after a change of constraints.txt."""
+    pyproject, constraints = setup_env.PYPROJECT.read_text("utf-8"), setup_env.CONSTRAINTS.read_text("utf-8")
+    assert setup_env.with_constraints(pyproject, constraints) == pyproject
+    lines = [f"  '{line}'," for line in constraints.splitlines() if not line.startswith("#")]
+    assert pyproject.splitlines()[-len(lines) - 1 :] == [*lines, "]"]
+
+
+def test_the_pins_of_uv_are_replaced_and_the_rest_of_the_file_stays():
+    file = "[tool.uv]\nconstraint-dependencies = [\n{}]\n[tool.ruff]\nlist = [\n]\n"
+    before, after = (file.format(pins) for pins in ("  'old==1',\n", "  'a==2 ; python_version < \"3.11\"',\n"))
+    assert setup_env.with_constraints(before, '# what was tested\na==2 ; python_version < "3.11"\n') == after
+
+
+def test_uv_chooses_the_build_of_torch_by_a_group_from_the_index_that_the_setup_takes():
+    pyproject = tomllib.loads(setup_env.PYPROJECT.read_text("utf-8"))
+    uv, groups = pyproject["tool"]["uv"], pyproject["dependency-groups"]
+    (index,) = uv["index"]
+    assert uv["sources"]["torch"] == {"index": index["name"], "group": "cpu"} and index["explicit"]
+    assert index["url"] == CPU_INDEX
+    assert groups == {"cpu": ["torch"], "cuda": ["torch"]} and uv["conflicts"] == [[{"group": name} for name in groups]]
 
 
 # --- arguments and Python version ---
