@@ -31,8 +31,12 @@ OLDEST, NEWEST = (3, 10), (3, 13)
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 PROBE_TIMEOUT_S = 3
 KEPT_LINES = 30  # lines of pip's output that are shown if it fails
-COMPILER_HINT = "a package must be compiled for this Python: apt install build-essential python3-dev"
-HINTS = {"Development.Module": COMPILER_HINT, "Python.h": COMPILER_HINT}  # text in failed output -> hint
+COMPILER_HINT = (
+    "a package must be compiled for this Python (pocketsphinx on 3.10 and 3.12): "
+    "apt install build-essential python3-dev, or take 3.11 or 3.13: make PYTHON=python3.13"
+)
+COMPILER_SIGNS = ("CMAKE_C_COMPILER", "Development.Module", "Python.h")
+HINTS = dict.fromkeys(COMPILER_SIGNS, COMPILER_HINT)  # text in failed output -> hint
 
 
 class SetupError(Exception):

@@ -237,7 +237,17 @@ def test_a_failing_command_is_shown_with_the_last_lines_it_printed(monkeypatch: 
     assert shown[-30:] == [f"line {i}" for i in range(11, 40)] + ["the reason"]
 
 
-def test_a_missing_compiler_or_header_is_explained():
-    text = setup_env.failure(["pip"], 1, "Could NOT find Python (missing: Interpreter Development.Module)")
-    assert text.endswith("apt install build-essential python3-dev")
+@pytest.mark.parametrize(
+    "output",
+    [
+        "Could NOT find Python (missing: Interpreter Development.Module)",
+        "CMake Error: CMAKE_C_COMPILER not set, after EnableLanguage",
+    ],
+)
+def test_a_missing_compiler_or_header_is_explained(output: str):
+    text = setup_env.failure(["pip"], 1, output)
+    assert "pocketsphinx" in text and "apt install build-essential python3-dev, or take 3.11 or 3.13" in text
+
+
+def test_another_failure_says_nothing_of_a_compiler():
     assert "apt" not in setup_env.failure(["pip"], 1, "no such version")
