@@ -28,8 +28,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from f5_tts.config.load import compose_config
-from f5_tts.config.schema import RLTrainConfig
+from f5_tts.config.schema import RLTrainConfig, dataset_dir
 from f5_tts.data.batching import load_batches
+from f5_tts.data.rows import read_data_set
 from f5_tts.data.tokenizer import build_vocabulary
 from f5_tts.entrypoint import EXIT_INTERRUPTED, run_command
 from f5_tts.files import user_path
@@ -115,7 +116,8 @@ def prepare(cfg: RLTrainConfig) -> tuple[CFM, Iterator[list[ExperienceBatch]]]:
     check_window(cfg.rl)
     checkpoint = read_checkpoint(Path(cfg.ckpts.init_from or BASE))
     resolve_algorithm(cfg.rl.algorithm, checkpoint)  # raises ValueError without a trained head that it needs
-    plan, vocabulary, scorer = build_plan(cfg), build_vocabulary(cfg), build_scorer(cfg.model, cfg.rl)
+    plan = build_plan(cfg, read_data_set(cfg.datasets.name, dataset_dir(cfg)))
+    vocabulary, scorer = build_vocabulary(cfg), build_scorer(cfg.model, cfg.rl)
     policy = build_policy(cfg, vocabulary, checkpoint)
     loaded = (item.batch for item in load_batches(plan, vocabulary, first=0) if item.batch is not None)
     prompts = iter(lambda: list(islice(loaded, cfg.optim.grad_accumulation_steps)), [])

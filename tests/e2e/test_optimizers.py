@@ -25,7 +25,12 @@ STAGE_2 += [
     "rl.rewards.providers=[{name: voice_sim}]",
     "rl.credit=sample",
 ]
-FRUGAL = ["optim.bnb_optimizer=true", "model.arch.checkpoint_activations=true", "optim.num_warmup_updates=0"]
+FRUGAL = [
+    "optim.bnb_optimizer=true",
+    "optim.mixed_precision=launcher",
+    "model.arch.checkpoint_activations=true",
+    "optim.num_warmup_updates=0",
+]
 
 
 @pytest.fixture

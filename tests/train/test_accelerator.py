@@ -83,6 +83,15 @@ def test_auto_looks_at_the_processor_and_says_what_it_takes(optim, monkeypatch, 
         assert capsys.readouterr().out.splitlines() == seen
 
 
+@pytest.mark.parametrize("variable", ["fp16", "bf16", "no"])
+def test_a_precision_of_the_launcher_that_the_config_overrules_is_said(optim, monkeypatch, variable: str):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", variable)
+    said: list[str] = []
+    assert precision(replace(optim, mixed_precision="bf16"), said.append) == "bf16"
+    overruled = "ACCELERATE_MIXED_PRECISION=fp16 of the launcher has no effect, since optim.mixed_precision=bf16; "
+    assert said == [overruled + "optim.mixed_precision=launcher takes its value"] * (variable == "fp16")
+
+
 @pytest.mark.parametrize("kind", ["mps", "xpu"])
 def test_other_devices_compute_in_single_precision(kind: str):
     assert bf16_unit(torch.device(kind)) is None

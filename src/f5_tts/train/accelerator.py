@@ -63,17 +63,20 @@ def precision(optim: OptimConfig, log: Callable[[str], None] = lambda line: None
     optim.mixed_precision=launcher and auto use ACCELERATE_MIXED_PRECISION. Without that, launcher means no, and auto
     what suits the processor. Raises ValueError where that variable has another value.
     """
-    requested = os.environ.get(PRECISION_ENV, "").lower()
-    if optim.mixed_precision not in ("launcher", "auto"):
-        return optim.mixed_precision
-    if not requested:
-        own = "no" if optim.mixed_precision == "launcher" else "auto"
-        return choose_precision(own, default_device(), "optim.mixed_precision", log)
-    if requested not in PRECISIONS:
+    chosen, requested = optim.mixed_precision, os.environ.get(PRECISION_ENV, "").lower()
+    if chosen not in ("launcher", "auto"):
+        if requested not in ("", "no", chosen):
+            log(
+                f"{PRECISION_ENV}={requested} of the launcher has no effect, since optim.mixed_precision={chosen}; "
+                "optim.mixed_precision=launcher takes its value"
+            )
+        return chosen
+    if requested and requested not in PRECISIONS:
         raise ValueError(
             f"{PRECISION_ENV}={requested} in the environment is not allowed; allowed: {' or '.join(PRECISIONS)}"
         )
-    return requested
+    own = "auto" if chosen == "auto" else "no"
+    return requested or choose_precision(own, default_device(), "optim.mixed_precision", log)
 
 
 def prepare_model(model: CFM, accelerator: Accelerator) -> CFM:
