@@ -150,7 +150,7 @@ def test_a_stop_that_only_the_launcher_hears_ends_both_after_the_same_update_wit
         run.send_signal(signal.SIGTERM)
         output += run.communicate()[1]
     assert run.returncode != 0
-    assert output.count("the run was stopped and saved: the same command resumes it") == 2
+    assert output.count("the run was stopped and saved: the same command resumes it") == 2, output
     assert 1 <= read(tmp_path / "model_last.pt")["update"] == rows(tmp_path)[-1]["update"] < 2000
 
 

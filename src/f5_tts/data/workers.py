@@ -44,12 +44,14 @@ def count_workers(requested: int | None) -> int:
 def worker_context() -> BaseContext:
     """Return how workers start: on Linux as forks of one server that has imported what this process has of the package.
 
-    Elsewhere each is a new interpreter, which imports everything again.
+    The module that runs as a command is left out, since each worker runs it again, as `__mp_main__`. Elsewhere each
+    worker is a new interpreter, which imports everything again.
     """
     if sys.platform != "linux":
         return get_context("spawn")
-    context = get_context("forkserver")
-    context.set_forkserver_preload([name for name in sys.modules if name.startswith("f5_tts.")])
+    context, command = get_context("forkserver"), getattr(sys.modules["__main__"], "__spec__", None)
+    imported = {name for name in sys.modules if name.startswith("f5_tts.")}
+    context.set_forkserver_preload(sorted(imported - {command and command.name}))
     return context
 
 
