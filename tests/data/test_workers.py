@@ -6,6 +6,8 @@ import os
 import signal
 import sys
 import time
+from importlib.util import find_spec
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -140,3 +142,12 @@ def test_workers_are_forks_of_one_server_and_import_nothing_again():
     parents, seconds = zip(*read_with_restarts(start, 2), strict=True)
     assert len(set(parents)) == 1 and parents[0] != os.getpid()
     assert max(seconds) < 0.5
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is imported before")
+def test_the_module_of_the_command_is_not_imported_before_workers_run_it(monkeypatch):
+    """Each runs it as `__mp_main__`, and runpy would warn on the console."""
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", find_spec("f5_tts.data.scan"))
+    worker_context()
+    preloaded = vars(forkserver._forkserver)["_preload_modules"]
+    assert "f5_tts.data.workers" in preloaded and "f5_tts.data.scan" not in preloaded
