@@ -117,6 +117,8 @@ REFUSED: dict[str, Change] = {
     "negative skips": put({"total": -1, "in_a_row": 0}, "skips"),
     "bad rows in lists": put([[1]], "bad_rows"),
     "bad rows a text": put("12", "bad_rows"),
+    "an old policy with a sparse tensor": put(torch.eye(2).to_sparse(), OLD, "tensors", BIAS),
+    "an old policy without values": put(torch.empty(2, device="meta"), OLD, "tensors", BIAS),
     "negative bad rows": put([-1], "bad_rows"),
     "an empty origin": put({}, "origin"),
     "an origin elsewhere": put({"file": "../reference.pt", "sha256": "0"}, "origin"),

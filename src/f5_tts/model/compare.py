@@ -11,6 +11,7 @@ from f5_tts.model.safe_load import is_dense
 
 NON_NEGATIVE = ("step", "exp_avg_sq", "rollouts")  # counters, and the squares whose roots an optimizer divides by
 LARGEST = 2.0**63  # of single numbers
+NOT_DENSE = "is no dense tensor with all its values in the file"
 
 
 def first_mismatch(found: Any, expected: Any, name: str) -> str | None:
@@ -25,7 +26,7 @@ def first_mismatch(found: Any, expected: Any, name: str) -> str | None:
         return first_mismatch(dict(enumerate(found)), dict(enumerate(expected)), name)
     one, other = describe(found), describe(expected)
     if isinstance(found, Tensor) and not is_dense(found):
-        return f"{name} is no dense tensor with all its values in the file"
+        return f"{name} {NOT_DENSE}"
     return None if one == other else f"{name} is {one}, where {other} is expected"
 
 
@@ -45,6 +46,8 @@ def first_bad_value(state: Any, name: str) -> str | None:
         return next(filter(None, (first_bad_value(value, f"{name}.{key}") for key, value in items)), None)
     if not isinstance(state, (Tensor, int, float)):
         return None
+    if isinstance(state, Tensor) and not is_dense(state):
+        return f"{name} {NOT_DENSE}"
     if not (state.isfinite().all() if isinstance(state, Tensor) else -LARGEST < state < LARGEST):
         return f"{name} holds numbers that are NaN, infinite or too large"
     negative = bool((state < 0).any()) if isinstance(state, Tensor) else state < 0

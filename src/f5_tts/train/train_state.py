@@ -248,7 +248,7 @@ class TrainState:
                     saved = getattr(component, "added_keys", {}) | saved
                 problems.append(first_mismatch(saved, expected, key))
         problems += [first_bad_value(state, key) for key, state in states.items()]
-        if found := [problem for problem in problems if problem]:
+        if found := list(dict.fromkeys(filter(None, problems))):
             raise ValueError(f"{checkpoint.path} cannot be resumed: {'; '.join(found[:3])}; {ADVICE}")
 
     def has_same_optimizer(self, payload: dict[str, Any]) -> bool:
