@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from f5_tts.data import workers
+from f5_tts.data.batching import start_worker
 from f5_tts.data.scan import CHUNK_SIZE, map_in_processes
 from f5_tts.data.workers import count_workers, read_with_restarts, usable_cpus, worker_context
 
@@ -151,3 +152,28 @@ def test_the_module_of_the_command_is_not_imported_before_workers_run_it(monkeyp
     worker_context()
     preloaded = vars(forkserver._forkserver)["_preload_modules"]
     assert "f5_tts.data.workers" in preloaded and "f5_tts.data.scan" not in preloaded
+
+
+class Deaf(Dataset[bool]):
+    """Whether the process that reads gets no SIGTERM."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> bool:
+        return signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is no server")
+def test_the_server_of_workers_outlives_the_sigterm_of_a_launcher_and_workers_get_it():
+    """A launcher sends it to the group; a run that then read on sometimes found its server ending, and failed."""
+
+    def start(done: int) -> DataLoader[bool]:
+        options = {"multiprocessing_context": worker_context(), "worker_init_fn": start_worker}
+        return DataLoader(Deaf(), batch_size=None, num_workers=1, **options)
+
+    assert list(read_with_restarts(start, 1)) == [False]
+    server = vars(forkserver._forkserver)["_forkserver_pid"]
+    os.kill(server, signal.SIGTERM)
+    assert list(read_with_restarts(start, 1)) == [False]
+    assert vars(forkserver._forkserver)["_forkserver_pid"] == server

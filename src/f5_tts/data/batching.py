@@ -22,7 +22,7 @@ from f5_tts.console import make_output_safe
 from f5_tts.data.dataset import SpeechDataset
 from f5_tts.data.rows import Row
 from f5_tts.data.tokenizer import Vocabulary
-from f5_tts.data.workers import count_workers, read_with_restarts, worker_context
+from f5_tts.data.workers import count_workers, read_with_restarts, receive_sigterm, worker_context
 from f5_tts.types import BadRow, SpeechBatch, Utterance
 
 BUCKET_POOL = 16  # batches per pool of random items, which is sorted by length
@@ -177,5 +177,6 @@ def start_worker(worker: int) -> None:
     worker to finish its update. The worker exits by itself when nothing reads from it any more.
     """
     make_output_safe()
+    receive_sigterm()
     if hasattr(os, "setsid"):
         os.setsid()

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from f5_tts.console import make_output_safe
 from f5_tts.data.audio import BadAudio, Source, check_samples, holds_integers, read_samples
-from f5_tts.data.workers import hold_ctrl_c, worker_context
+from f5_tts.data.workers import hold_signals, receive_sigterm, worker_context
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -69,7 +69,7 @@ def map_in_processes(
     workers = min(workers, ceil(len(items) / CHUNK_SIZE))  # more workers would get no items
     pool = ProcessPoolExecutor(workers, worker_context(), start_worker) if workers > 1 else None
     try:
-        with hold_ctrl_c():
+        with hold_signals():
             results = pool.map(function, items, chunksize=CHUNK_SIZE) if pool else map(function, items)
         for result in results:
             yield result
@@ -88,6 +88,7 @@ def map_in_processes(
 def start_worker() -> None:
     """Ignore Ctrl-C in a worker, which the parent process handles, and watch for the parent's exit."""
     make_output_safe()
+    receive_sigterm()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=exit_with_parent, daemon=True).start()
 

@@ -63,7 +63,7 @@ def read_with_restarts(start: Callable[[int], DataLoader[Batch]], num_workers: i
     """
     done, restarted_at = 0, -1
     while True:
-        with same_handler_of_ended_children(), hold_ctrl_c():
+        with same_handler_of_ended_children(), hold_signals():
             batches: Any = iter(start(done))
         try:
             for batch in batches:
@@ -97,21 +97,27 @@ def same_handler_of_ended_children() -> Iterator[None]:
 
 
 @contextmanager
-def hold_ctrl_c() -> Iterator[None]:
-    """Hold Ctrl-C back until after the body; processes that it starts never get it.
+def hold_signals() -> Iterator[None]:
+    """Hold Ctrl-C, SIGTERM and SIGHUP back until after the body; the server of workers that it starts never gets them.
 
-    A terminal sends Ctrl-C to all processes of a command, and those that are still starting would end with a traceback.
-    The same holds for the signal of a terminal that is closed, which the server that starts workers has to outlive.
+    A terminal or a launcher sends them to all processes of a command. The server has to outlive them, since the run
+    still reads until its update has ended; processes that are still starting would end with a traceback.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
     resource_tracker.ensure_running()  # started later, it would let Ctrl-C through again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGHUP])
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def receive_sigterm() -> None:
+    """Let SIGTERM through again in a worker, which its loader ends by it."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
 
 
 def is_of_the_data_set(error: Exception, num_workers: int) -> bool:
