@@ -107,7 +107,7 @@ def test_a_folder_of_recordings_gives_each_text_the_previous_recording_of_its_sp
         ("text 1", "text 2", "ann"),
         ("text 2", "text 3", "ann"),
     ]
-    assert [Path(each.target_audio).name for each in items] == ["1.wav", "2.wav", "3.wav"]
+    assert [Path(str(each.target_audio)).name for each in items] == ["1.wav", "2.wav", "3.wav"]
     assert "1 of 4 recordings are left out" in capsys.readouterr().out
 
 

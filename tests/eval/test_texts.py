@@ -62,7 +62,7 @@ def test_texts_are_spoken_by_the_prompts_in_turn(tmp_path: Path, voices: Path):
         ("3", "Three; four.", "I am b."),
         ("4", "Five", "I am a."),
     ]
-    assert Path(items[0].prompt_audio).samefile(voices / "a.wav")
+    assert Path(str(items[0].prompt_audio)).samefile(voices / "a.wav")
 
 
 def test_a_table_or_jsonl_may_hold_texts_or_prompts_alone(tmp_path: Path, voices: Path):
