@@ -150,7 +150,7 @@ def check_commands(environment: Path, work: Path) -> None:
     origin = run(environment, work, "-c", "import f5_tts; print(f5_tts.__file__)")
     require(Path(origin.strip()).is_relative_to(environment), f"f5_tts was imported from {origin}")
     scripts = [str(path) for path in sorted((environment / "bin").glob("f5-tts*"))]
-    require(len(scripts) == 5, f"the commands are {scripts}")
+    require(len(scripts) == 7, f"the commands are {scripts}")
     for words in (*([script] for script in scripts), *([python_of(environment), "-m", name] for name in MODULES)):
         require("usage:" in call([*words, "--help"], work), f"{' '.join(words)} --help printed no usage")
 
