@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import yaml
-from tests.rewards.sensevoice import RATE, cmvn
+from tests.rewards.sensevoice import FRONTEND, cmvn
 
 DIM, HEADS, LINEAR = 16, 2, 32
 TOKENS = ["<blank>", "<s>", "</s>", *"今天气很好我们去公园", "<unk>"]
@@ -83,16 +83,7 @@ def config(model: str) -> dict[str, Any]:
         | ({"smooth_factor2": 0.25, "noise_threshold2": 0.01, "upsample_times": 3} if "Seaco" in model else {})
         | ({"use_cif1_cnn": False, "upsample_type": "cnn_blstm"} if "Seaco" in model else {}),
         "frontend": "WavFrontend",
-        "frontend_conf": {
-            "fs": RATE,
-            "window": "hamming",
-            "n_mels": 80,
-            "frame_length": 25,
-            "frame_shift": 10,
-            "lfr_m": 7,
-            "lfr_n": 6,
-            "cmvn_file": None,
-        },
+        "frontend_conf": dict(FRONTEND),
         "tokenizer": "CharTokenizer",
         "tokenizer_conf": {"unk_symbol": "<unk>", "split_with_space": True},
     }

@@ -16,6 +16,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 RATE = 16_000
+FRONTEND = {
+    "fs": RATE,
+    "window": "hamming",
+    "n_mels": 80,
+    "frame_length": 25,
+    "frame_shift": 10,
+    "lfr_m": 7,
+    "lfr_n": 6,
+    "cmvn_file": None,
+}
 # fmt: off
 TAGS = [
     "<|zh|>", "<|en|>", "<|yue|>", "<|ja|>", "<|ko|>", "<|nospeech|>", "<|HAPPY|>", "<|SAD|>", "<|ANGRY|>",
@@ -94,16 +104,7 @@ def config(size: Size) -> dict[str, Any]:
         "tokenizer": "SentencepiecesTokenizer",
         "tokenizer_conf": {"bpemodel": None, "unk_symbol": "<unk>", "split_with_space": True},
         "frontend": "WavFrontend",
-        "frontend_conf": {
-            "fs": RATE,
-            "window": "hamming",
-            "n_mels": 80,
-            "frame_length": 25,
-            "frame_shift": 10,
-            "lfr_m": 7,
-            "lfr_n": 6,
-            "cmvn_file": None,
-        },
+        "frontend_conf": dict(FRONTEND),
     }
 
 
