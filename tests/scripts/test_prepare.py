@@ -182,6 +182,15 @@ def test_a_base_vocabulary_comes_first_and_the_new_symbols_after_it(tokenizer: s
         prepared(source, tmp_path / "other", "--base_vocab", str(write(base, " ", "a", "a")))
 
 
+def test_the_command_at_the_end_that_evaluates_reads_the_folder_that_was_written(tmp_path):
+    """It named a folder of lists before, dev.jsonl and test.jsonl, which nothing writes."""
+    folder = tmp_path / "data" / "mine_custom"
+    steps = next_steps(folder, "custom", Entry(place="", audio="a", text="b"), None)
+    (words,) = (step.split() for step in steps if "f5_tts.scripts.evaluate" in step)
+    assert f"eval.list={folder}" in words
+    assert not any(word.startswith("eval.items_dir") for word in words)
+
+
 def test_the_released_vocabulary_as_base_is_that_of_the_published_model(tmp_path):
     steps = next_steps(tmp_path, "pinyin", Entry(place="", audio="a", text="b"), read_vocabulary(EMILIA_VOCAB))
     (train,) = (line for line in steps if "train.train" in line)

@@ -350,8 +350,8 @@ def next_steps(folder: Path, tokenizer: str, example: Entry, base: Vocabulary | 
     is_released = base is not None and base.symbols == read_vocabulary(EMILIA_VOCAB).symbols
     start = f" ckpts.init_from={PUBLISHED[MODEL] if is_released else 'CHECKPOINT'}" if base else ""
     yield f"  python -m f5_tts.train.train -cn {MODEL} {chosen} ckpts.save_dir={run}{start}"
-    evaluated = f"eval.ckpt={run}/model_last.pt eval.items_dir={shlex.quote(str(folder))} eval.out={run}/eval"
-    yield f"  python -m f5_tts.scripts.evaluate -cn {MODEL} {chosen} {evaluated}  # with dev.jsonl and test.jsonl there"
+    evaluated = f"eval.ckpt={run}/model_last.pt eval.list={shlex.quote(str(folder))} eval.out={run}/eval"
+    yield f"  python -m f5_tts.scripts.evaluate -cn {MODEL} {chosen} {evaluated}  # or a list of other texts"
     yield f"  f5-tts_infer-cli -m {MODEL} -p {run}/model_last.pt {voice}"
 
 
