@@ -87,7 +87,7 @@ def test_it_compares_two_checkpoints_blind_and_keeps_the_answer(browser: Browser
     browser.click("main button")
     assert ended(browser) == "done" and "safetensors" not in browser.text("main")
     browser.click("[value=b]")
-    assert "You answered B." in browser.text("main")
+    browser.wait(lambda: "You answered B." in browser.text("main"), "the answer")
     record = json.loads((root / ANSWERS).read_text("utf-8"))
     assert record["models"][0] in browser.text("main") and (root / record["chosen"]).name == "b.wav"
 
