@@ -22,9 +22,9 @@ from f5_tts.eval.results import Result, read_result
 from f5_tts.eval.statistics import (
     Interval,
     RatioMetric,
-    Score,
     extra_metric,
     paired_interval,
+    seeds_interval,
     similarities,
     word_errors,
 )
@@ -175,8 +175,9 @@ class Measure:
 
     def cells(self, base: Result, runs: Sequence[Result]) -> list[str]:
         """Format the value over all runs, and its change with an interval over items and seeds; the base has none."""
-        before, after = base.unseen(self.asr), [run.unseen(self.asr) for run in runs]
-        value = f"{100 * mean(after, self.metric):.1f} %" if self.is_error else f"{mean(after, self.metric):.3f}"
+        before, after = [base.unseen(self.asr)], [run.unseen(self.asr) for run in runs]
+        mean = seeds_interval(after, self.metric).value
+        value = f"{100 * mean:.1f} %" if self.is_error else f"{mean:.3f}"
         if runs == [base]:
             return [value, ""]
         change = paired_interval(before, after, self.metric, relative=self.is_error)
@@ -243,12 +244,6 @@ def by_seed(base: Result, runs: Mapping[str, Sequence[Cell]], results: Mapping[s
         for cell, result in zip(row, results[name], strict=True)
     ]
     return Table(caption=HELD_OUT, header=["model", "seed", *error.columns()], rows=rows)
-
-
-def mean(runs: Sequence[Sequence[Score]], metric: RatioMetric) -> float:
-    """Compute a ratio metric over all items of all runs."""
-    top, bottom = metric([score for scores in runs for score in scores])
-    return float(top.sum() / bottom.sum())
 
 
 def costs(row: Sequence[Cell], run_dir: Path) -> list[str]:

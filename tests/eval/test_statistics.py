@@ -70,20 +70,20 @@ def test_a_seed_gives_the_same_interval_again():
 
 def test_a_constant_shift_is_found_exactly_whatever_the_order_and_the_spread():
     before, after = scores([1, 2, 3, 4] * 5), scores([0, 1, 2, 3] * 5)[::-1]
-    result = paired_interval(before, [after])
+    result = paired_interval([before], [after])
     assert (result.value, result.low, result.high) == pytest.approx((-0.25, -0.25, -0.25), abs=1e-12)
 
 
 def test_halved_errors_are_a_relative_change_of_a_half():
     before, after = scores([2, 4, 6, 8] * 5), scores([1, 2, 3, 4] * 5)
-    result = paired_interval(before, [after], relative=True)
+    result = paired_interval([before], [after], relative=True)
     assert (result.value, result.low, result.high) == pytest.approx((-0.5, -0.5, -0.5), abs=1e-12)
 
 
 def test_similarity_is_compared_item_by_item_too():
     before = [score(i, 0, similarity=0.1 * i) for i in range(8)]
     after = [score(i, 0, similarity=0.1 * i + 0.05) for i in range(8)]
-    result = paired_interval(before, [after], similarities)
+    result = paired_interval([before], [after], similarities)
     assert (result.value, result.low, result.high) == pytest.approx((0.05, 0.05, 0.05), abs=1e-12)
 
 
@@ -91,28 +91,28 @@ def test_seeds_that_differ_widen_the_interval_to_their_own_range():
     # Every item is alike, so only seeds vary: of three with differences 0, -1/4, -1/2, all three draws are the first
     # (or the last) in one of 27 resamples, 3.7 %, more than the 2.5 % of a tail.
     before = scores([2] * 10)
-    result = paired_interval(before, [scores([2] * 10), scores([1] * 10), scores([0] * 10)])
+    result = paired_interval([before], [scores([2] * 10), scores([1] * 10), scores([0] * 10)])
     assert (result.value, result.low, result.high) == pytest.approx((-0.25, -0.5, 0.0), abs=1e-12)
 
 
 def test_seeds_that_agree_leave_the_interval_of_the_items():
     before, after = scores([0, 4] * 50), scores([0, 2] * 50)
-    one, three = paired_interval(before, [after]), paired_interval(before, [after] * 3)
+    one, three = paired_interval([before], [after]), paired_interval([before], [after] * 3)
     assert three.value == one.value == -0.25
     assert (three.low, three.high) == pytest.approx((one.low, one.high), abs=0.01)
 
 
 def test_a_comparison_of_other_items_names_them():
     with pytest.raises(ValueError, match=r"these differ: \['1', 'x'\]"):
-        paired_interval(scores([1, 1]), [[score(0, 1), score("x", 1)]])
+        paired_interval([scores([1, 1])], [[score(0, 1), score("x", 1)]])
     with pytest.raises(ValueError, match=r"as often on both sides; these differ: \['0'\]"):
-        paired_interval(scores([1]), [[score(0, 1), score(0, 2)]])
+        paired_interval([scores([1])], [[score(0, 1), score(0, 2)]])
 
 
 def test_takes_of_an_item_are_drawn_together():
     before, after = scores([0, 4] * 50), scores([0, 2] * 50)
     assert bootstrap_interval(before * 3) == bootstrap_interval(before)  # equal takes add no information
-    assert paired_interval(before * 3, [after * 3]) == paired_interval(before, [after])
+    assert paired_interval([before * 3], [after * 3]) == paired_interval([before], [after])
     takes = [score(0, 0), score(1, 4), score(0, 4), score(1, 0)]  # each item is right in one take, wrong in the other
     assert bootstrap_interval(takes) == Interval(0.5, 0.5, 0.5)
 
@@ -144,13 +144,13 @@ def test_what_cannot_be_measured_is_refused():
     with pytest.raises(ValueError, match="at least one score, found none"):
         bootstrap_interval([])
     with pytest.raises(ValueError, match="at least one score, found none"):
-        paired_interval(scores([1]), [])
+        paired_interval([scores([1])], [])
     with pytest.raises(ValueError, match="item 'a' has 1 edits in 0 words"):
         score("a", 1, words=0)
     with pytest.raises(ValueError, match="item 'a' has 1 edits in 0 characters"):
         score("a", 1, char_edits=1, chars=0)
     with pytest.raises(ValueError, match="needs a value above 0 before"):
-        paired_interval(scores([0, 0]), [scores([0, 1])], relative=True)
+        paired_interval([scores([0, 0])], [scores([0, 1])], relative=True)
 
 
 def test_a_clip_whose_similarity_does_not_apply_is_left_out_of_the_mean():

@@ -28,14 +28,14 @@ def test_judges_rewards_distance_and_health_have_charts_and_rewards_one_per_run(
 
 
 def test_validations_are_drawn_as_measured_with_their_intervals_from_row_0_on():
-    (chart,) = metric_charts({"nft": updates(6)}, ["eval/wer"])
+    (chart,) = metric_charts({"nft": updates(6)}, ["eval/wer"], {"nft": ["nft"]})
     (line,) = chart.lines
     assert (line.x.tolist(), line.y.tolist(), line.dots) == ([0, 6], [0.5, 0.2], None)
     assert line.spread is not None and line.spread.tolist() == [0.03, 0.04]
 
 
 def test_rewards_are_a_moving_average_with_the_deviation_of_samples_and_the_single_updates():
-    (chart,) = metric_charts({"nft": updates(3)}, ["reward/mean"])
+    (chart,) = metric_charts({"nft": updates(3)}, ["reward/mean"], {"nft": ["nft"]})
     (line,) = chart.lines
     assert (line.x.tolist(), line.y.tolist()) == ([1, 2, 3], [2, 2, 2])
     assert line.dots is not None and line.dots.tolist() == [1, 2, 3]

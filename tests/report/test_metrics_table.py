@@ -16,7 +16,7 @@ def result(name: str, heard: str, **more: Any) -> Result:
 
 
 def rows(results: dict[str, Result]) -> dict[str, list[str]]:
-    table = by_metric(results)
+    table = by_metric({title: [each] for title, each in results.items()})
     return {row[0]: list(row[1:]) for row in [table.header, *table.rows]}
 
 

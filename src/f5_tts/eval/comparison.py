@@ -94,7 +94,7 @@ def same_text(one: Score, other: Score) -> bool:
 
 def change(before: Sequence[Score], after: Sequence[Score], metric: RatioMetric, *, percent: bool = False) -> str:
     """Format the change of a metric with its interval, and whether the interval leaves out 0."""
-    interval = paired_interval(before, [after], metric)
+    interval = paired_interval([before], [after], metric)
     unit, digits = (100, 1) if percent else (1, 3)
     value, low, high = (f"{unit * x:+.{digits}f}" for x in (interval.value, interval.low, interval.high))
     verdict = "" if interval.low > 0 or interval.high < 0 else ", undecided"

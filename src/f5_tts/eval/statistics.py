@@ -154,8 +154,29 @@ def ratios(numerators: NDArray[np.float64], denominators: NDArray[np.float64]) -
     return np.divide(numerators, denominators, out=np.full_like(numerators, np.nan), where=denominators > 0)
 
 
+def seeds_interval(
+    runs: Sequence[Sequence[Score]], metric: RatioMetric = word_errors, *, resamples: int = RESAMPLES, seed: int = 0
+) -> Interval:
+    """Compute the interval of a metric over all clips of several training seeds; items and seeds are both resampled.
+
+    As for `paired_interval`, the spread due to few seeds is underestimated.
+    """
+    check_runs(runs)
+    rng = np.random.default_rng(seed)
+    items = draw_counts(len(metric(runs[0])[0]), resamples, rng)
+    return interval(ratios_over_seeds(runs, metric, items, draw_counts(len(runs), resamples, rng)))
+
+
+def ratios_over_seeds(
+    runs: Sequence[Sequence[Score]], metric: RatioMetric, items: NDArray[np.float64], seeds: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Compute a metric over all clips of several training seeds, for each resample of the items and of the seeds."""
+    top, bottom = np.array([metric(scores) for scores in runs]).swapaxes(0, 1)
+    return ratios(((seeds @ top) * items).sum(axis=1), ((seeds @ bottom) * items).sum(axis=1))
+
+
 def paired_interval(
-    before: Sequence[Score],
+    before: Sequence[Sequence[Score]],
     after: Sequence[Sequence[Score]],
     metric: RatioMetric = word_errors,
     *,
@@ -165,24 +186,30 @@ def paired_interval(
 ) -> Interval:
     """Compute the interval of the change from before to after on the same items, matched by id.
 
-    With `relative` the change is divided by the value before. `after` holds one list of scores per training seed (a
+    With `relative` the change is divided by the value before. Both sides hold one list of scores per training seed (a
     list of one list for a single run).
 
-    Items and seeds are both resampled, each item with its before and all its afters together, so the difficulty of an
-    item cancels. With S seeds, the part of the spread due to seeds is too small by the factor sqrt((S - 1) / S), about
-    0.8 for three seeds; so treat a bound close to 0 as undecided.
+    Items and seeds are both resampled, each item with all its befores and afters together, so the difficulty of an
+    item cancels; the seeds of both sides have nothing to do with each other. With S seeds, the part of the spread due
+    to seeds is too small by the factor sqrt((S - 1) / S), about 0.8 for three seeds; so treat a bound close to 0 as
+    undecided.
     """
-    check_not_empty(before)
-    check_not_empty(after)
-    top, bottom = metric(before)
-    for seed_scores in after:
-        check_matched(before, seed_scores)
-    after_top, after_bottom = np.array([metric(seed_scores) for seed_scores in after]).swapaxes(0, 1)
+    check_runs(before)
+    check_runs(after)
+    check_matched(before[0], after[0])
     rng = np.random.default_rng(seed)
-    items, seeds = draw_counts(len(top), resamples, rng), draw_counts(len(after), resamples, rng)
-    old = ratios(items @ top, items @ bottom)
-    new = ratios(((seeds @ after_top) * items).sum(axis=1), ((seeds @ after_bottom) * items).sum(axis=1))
+    items = draw_counts(len(metric(before[0])[0]), resamples, rng)
+    new = ratios_over_seeds(after, metric, items, draw_counts(len(after), resamples, rng))
+    old = ratios_over_seeds(before, metric, items, draw_counts(len(before), resamples, rng))
     return interval(relative_change(old, new) if relative else new - old)
+
+
+def check_runs(runs: Sequence[Sequence[Score]]) -> None:
+    """Raise ValueError unless there is a run, and all runs have the same items."""
+    check_not_empty(runs)
+    for scores in runs:
+        check_not_empty(scores)
+        check_matched(runs[0], scores)
 
 
 def check_not_empty(scores: Sequence[object]) -> None:

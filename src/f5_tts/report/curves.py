@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from f5_tts.report.evaluation import MEASURED
 
 Row = Mapping[str, Any]  # metrics of one update: numbers; None where a value was not finite
 Runs = Mapping[str, Sequence[Row]]  # rows by title of the run
+Seeds = Mapping[str, Sequence[str]]  # titles of the runs of several seeds, by the title of their line
 ALARM = "health/alarm_"
 HALF_WIDTH = "_ci95"  # end of the names of half the width of a metric's 95 % interval
 OF_VALIDATIONS = ("eval/", "judge/", "forgot/")  # beginnings of their names; others have an interval, too
@@ -55,8 +57,13 @@ class CurveGroup:
     charts: Sequence[Chart]
 
 
-def curve_groups(runs: Runs) -> list[CurveGroup]:
-    """Build the charts of all runs; groups without a chart are left out."""
+def curve_groups(runs: Runs, seeds: Seeds | None = None) -> list[CurveGroup]:
+    """Build the charts of all runs; groups without a chart are left out.
+
+    Args:
+        seeds: the lines, each with the titles of the runs that it is a mean of; None: a line for each run.
+    """
+    lines = seeds or {title: [title] for title in runs}
     names = list(dict.fromkeys(name for rows in runs.values() for row in rows for name in row))
     judged = [name for name in names if is_validated(name, names) and not name.endswith(NO_CURVE)]
     measured = [name for name in judged if name.partition("/")[2] in MEASURED]
@@ -65,57 +72,77 @@ def curve_groups(runs: Runs) -> list[CurveGroup]:
     plain = {title: rows for title, rows in runs.items() if not any("reward/mean" in row for row in rows)}
     failed = [name for name in names if name.startswith("health/") and not name.startswith(ALARM)]
     failed = [name for name in failed if any(row.get(name) for rows in runs.values() for row in rows)]
-    per_run = [chart for title in runs for chart in metric_charts(runs, ["reward/mean"], title)]
+    per_run = [chart for title in lines for chart in metric_charts(runs, ["reward/mean"], lines, title)]
     groups = [
         CurveGroup(
             title="Held-out judges",
             note="Measured on texts and voices that no training used. The bands are 95 % intervals.",
-            charts=metric_charts(runs, judged),
+            charts=metric_charts(runs, judged, lines),
         ),
         CurveGroup(
             title="Rewards",
             note="What the training maximizes. Lines are moving averages, dots single updates, bands one standard "
             "deviation over the samples.",
-            charts=[*per_run, *metric_charts(runs, scores)],
+            charts=[*per_run, *metric_charts(runs, scores, lines)],
         ),
         CurveGroup(
             title="Naturalness",
             note="Measured of the same clips by rules. Neither more nor less is better: compare with recordings.",
-            charts=metric_charts(runs, measured),
+            charts=metric_charts(runs, measured, lines),
         ),
         CurveGroup(
             title="Distance to the reference",
             note="How far the model is from the one that the run began with.",
-            charts=metric_charts(runs, ["loss/kl"]),
+            charts=metric_charts(runs, ["loss/kl"], lines),
         ),
-        CurveGroup(title="Loss", note="Of runs without rewards.", charts=metric_charts(plain, ["loss"])),
+        CurveGroup(title="Loss", note="Of runs without rewards.", charts=metric_charts(plain, ["loss"], lines)),
         CurveGroup(
             title=HEALTH,
             note="What tells early that a run goes wrong.",
-            charts=metric_charts(runs, [*HEALTH_METRICS, *failed]),
+            charts=metric_charts(runs, [*HEALTH_METRICS, *failed], lines),
         ),
     ]
     return [group for group in groups if group.charts]
 
 
-def metric_charts(runs: Runs, names: Iterable[str], only: str | None = None) -> list[Chart]:
-    """Draw a chart for each metric that a run has; `only` leaves out the other runs, whose units differ."""
+def metric_charts(runs: Runs, names: Iterable[str], seeds: Seeds, only: str | None = None) -> list[Chart]:
+    """Draw a chart for each metric that a run has; `only` leaves out the other lines, whose units differ."""
     charts = []
     for name in names:
+        shown = {title: [run for run in group if has_curve(name, runs.get(run, ()))] for title, group in seeds.items()}
         lines = [
-            line_of(name, title, index, rows)
-            for index, (title, rows) in enumerate(runs.items())
-            if only in (None, title) and any(name in row for row in rows if is_shown(name, row))
+            line
+            for index, title in enumerate(seeds)
+            if only in (None, title)
+            for line in mean_lines(title, [line_of(name, run, index, runs[run]) for run in shown[title]])
         ]
         if lines:
-            title = title_of(name, runs) + (f" of {only}" if only and len(runs) > 1 else "")
-            alarms = [
-                (float(a.first), f"{a.name} of {a.run}")
-                for a in alarms_of(runs)
-                if a.run in {line.name for line in lines}
-            ]
+            title = title_of(name, runs) + (f" of {only}" if only and len(seeds) > 1 else "")
+            drawn = [run for group, found in shown.items() if only in (None, group) for run in found]
+            alarms = [(float(a.first), f"{a.name} of {a.run}") for a in alarms_of(runs) if a.run in drawn]
             charts.append(Chart(title=title, metric=name, lines=lines, alarms=alarms))
     return charts
+
+
+def has_curve(name: str, rows: Sequence[Row]) -> bool:
+    """Check whether a run has a value of a curve."""
+    return any(name in row for row in rows if is_shown(name, row))
+
+
+def mean_lines(title: str, lines: Sequence[Line]) -> list[Line]:
+    """Return the mean of the lines of several seeds and their standard deviation, at the updates that all of them have.
+
+    Lines that have no update in common, and the line of one run, are returned as they are.
+    """
+    shared = reduce(np.intersect1d, [line.x for line in lines]) if len(lines) > 1 else np.array([])
+    if not len(shared):
+        return list(lines)
+    at = [np.isin(line.x, shared) for line in lines]
+    values = np.stack([line.y[kept] for line, kept in zip(lines, at, strict=True)])
+    single = [line.dots[kept] for line, kept in zip(lines, at, strict=True) if line.dots is not None]
+    mean, spread = values.mean(axis=0), values.std(axis=0, ddof=1)
+    dots = np.mean(single, axis=0) if single else None
+    return [Line(name=title, color=lines[0].color, x=shared, y=mean, spread=spread, dots=dots)]
 
 
 def is_validated(name: str, names: Container[str]) -> bool:

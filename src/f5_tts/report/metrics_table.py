@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from f5_tts.eval.results import Result
-from f5_tts.eval.statistics import Interval, Score, bootstrap_interval, extra_metric, similarities, word_errors
+from f5_tts.eval.statistics import Interval, RatioMetric, Score, extra_metric, seeds_interval, similarities
 from f5_tts.report.evaluation import MEASURED
 from f5_tts.report.table import (
     Table,
@@ -21,20 +21,22 @@ from f5_tts.report.table import (
 
 MISSING = "\N{EN DASH}"
 RECORDINGS = "recordings"  # title of the column of what a perfect model would get
-Results = Mapping[str, Result]  # by title of the model
-Cell = Callable[[Result], str]
+Seeds = Sequence[Result]  # of training runs of one model that differ by their seed; mostly one
+Results = Mapping[str, Seeds]  # by title of the model
 
 
 def by_metric(results: Results) -> Table:
     """Build the table, with a last column for the recordings of the test set where they were measured."""
     rows = [*error_rows(results), *judge_rows(results), *measure_rows(results)]
-    rows.append(["guidance", *(guidance_cell(result) for result in results.values()), ""])
-    rows.append(["clips", *(str(len(first_scores(result))) for result in results.values()), ""])
+    rows.append(["guidance", *(guidance_cell(seeds) for seeds in results.values()), ""])
+    rows.append(["clips", *(str(sum(len(first_scores(result)) for result in seeds)) for seeds in results.values()), ""])
+    if several := any(len(seeds) > 1 for seeds in results.values()):
+        rows.append(["training runs", *(str(len(seeds)) for seeds in results.values()), ""])
     header = ["", *results, RECORDINGS]
     if not any(row[-1] for row in rows):
         header, rows = header[:-1], [row[:-1] for row in rows]
     return Table(
-        caption="Held-out texts in voices that no training used, with 95 % intervals over items",
+        caption=f"On the test set, with 95 % intervals over items{' and seeds' if several else ''}",
         header=header,
         rows=rows,
     )
@@ -42,68 +44,66 @@ def by_metric(results: Results) -> Table:
 
 def error_rows(results: Results) -> list[list[str]]:
     """Build the rows of the recognizers."""
-    rewards = all_rewards(results.values())
-    names = sorted(dict.fromkeys(name for result in results.values() for name in result.scores), key=asr_position)
+    rewards = all_rewards(all_seeds(results))
+    names = sorted(dict.fromkeys(name for seeds in results.values() for name in seeds[0].scores), key=asr_position)
     rows = []
     for name in names:
-        judged = {title: result for title, result in results.items() if name in result.scores}
-        cells = [error_cell(result, name) if title in judged else MISSING for title, result in results.items()]
-        first = next(iter(judged.values()))
+        first = next(seeds[0] for seeds in results.values() if name in seeds[0].scores)
+        cells = [error_cell(seeds, name) for seeds in results.values()]
         floor = f"{100 * first.floors[name]:.1f} %" if name in first.floors else ""
         rows.append([f"error rate by {asr_title(first, name, rewards)}", *cells, floor])
     return rows
 
 
-def error_cell(result: Result, name: str) -> str:
+def error_cell(seeds: Seeds, name: str) -> str:
     """Format the error rate by a recognizer."""
-    return percent(bootstrap_interval(result.unseen(name), word_errors))
+    known = name in seeds[0].scores
+    return percent(seeds_interval([result.unseen(name) for result in seeds])) if known else MISSING
 
 
 def judge_rows(results: Results) -> list[list[str]]:
     """Build the rows of the speaker judges and of the other ones."""
-    rewards = all_rewards(results.values())
-    speakers = dict.fromkeys(result.speaker_judge for result in results.values())
-    judges = dict.fromkeys(name for result in results.values() for name in other_judges(result))
+    rewards = all_rewards(all_seeds(results))
+    speakers = dict.fromkeys(seeds[0].speaker_judge for seeds in results.values())
+    judges = dict.fromkeys(name for seeds in results.values() for name in other_judges(seeds[0]))
     rows = [
-        [judge_title(name, rewards), *(similarity_cell(result, name) for result in results.values()), ""]
+        [judge_title(name, rewards), *(similarity_cell(seeds, name) for seeds in results.values()), ""]
         for name in speakers
     ]
     rows += [
-        [judge_title(name, rewards), *(score_cell(result, name) for result in results.values()), ""] for name in judges
+        [judge_title(name, rewards), *(score_cell(seeds, name) for seeds in results.values()), ""] for name in judges
     ]
     return rows
 
 
-def similarity_cell(result: Result, name: str) -> str:
+def similarity_cell(seeds: Seeds, name: str) -> str:
     """Format the similarity by a speaker judge."""
-    known = name == result.speaker_judge
-    return decimals(bootstrap_interval(first_scores(result), similarities)) if known else MISSING
+    return decimals(measured(seeds, similarities)) if name == seeds[0].speaker_judge else MISSING
 
 
-def score_cell(result: Result, name: str) -> str:
+def score_cell(seeds: Seeds, name: str) -> str:
     """Format the mean score of a judge."""
-    known = name in other_judges(result)
-    return decimals(bootstrap_interval(first_scores(result), extra_metric(name))) if known else MISSING
+    return decimals(measured(seeds, extra_metric(name))) if name in other_judges(seeds[0]) else MISSING
 
 
 def measure_rows(results: Results) -> list[list[str]]:
     """Build the rows of what was measured of clips and recordings without a model."""
     rows = []
     for name, (title, digits, unit) in MEASURED.items():
-        cells = [measure_cell(result, name, digits) for result in results.values()]
+        cells = [measure_cell(seeds, name, digits) for seeds in results.values()]
         if any(cell != MISSING for cell in cells):
-            known = [result.recordings[name] for result in results.values() if name in result.recordings]
+            known = [result.recordings[name] for result in all_seeds(results) if name in result.recordings]
             recordings = format(known[0], digits) if known else ""
             rows.append([f"{title} ({unit.strip()})" if unit else title, *cells, recordings])
     return rows
 
 
-def measure_cell(result: Result, name: str, digits: str) -> str:
+def measure_cell(seeds: Seeds, name: str, digits: str) -> str:
     """Format the mean of a measure and its interval."""
-    scores = first_scores(result)
+    scores = [score for result in seeds for score in first_scores(result)]
     if all(math.isnan(score.measures.get(name, math.nan)) for score in scores):
         return MISSING
-    return interval_text(bootstrap_interval(scores, extra_metric(name)), digits)
+    return interval_text(measured(seeds, extra_metric(name)), digits)
 
 
 def interval_text(interval: Interval, digits: str) -> str:
@@ -111,11 +111,22 @@ def interval_text(interval: Interval, digits: str) -> str:
     return f"{interval.value:{digits}} ({interval.low:{digits}} to {interval.high:{digits}})".replace("%", " %")
 
 
-def guidance_cell(result: Result) -> str:
-    """Format the guidance strength."""
-    return ", ".join(dict.fromkeys(f"{strength:g}" for strength in result.guidance.values())) or MISSING
+def guidance_cell(seeds: Seeds) -> str:
+    """Format the guidance strengths."""
+    found = dict.fromkeys(f"{strength:g}" for result in seeds for strength in result.guidance.values())
+    return ", ".join(found) or MISSING
+
+
+def measured(seeds: Seeds, metric: RatioMetric) -> Interval:
+    """Compute the interval of what does not depend on the recognizer, over items and seeds."""
+    return seeds_interval([first_scores(result) for result in seeds], metric)
 
 
 def first_scores(result: Result) -> Sequence[Score]:
     """Return the held-out scores by the first recognizer; those of other judges are the same with each."""
     return result.unseen(next(iter(result.scores)))
+
+
+def all_seeds(results: Results) -> list[Result]:
+    """List the results of all seeds of all models."""
+    return [result for seeds in results.values() for result in seeds]

@@ -16,6 +16,7 @@ from f5_tts.report.curves import HEALTH, alarms_of, curve_groups
 from f5_tts.report.metrics_table import by_metric
 from f5_tts.report.players import embed_audio, sampled_of, sentences_of
 from f5_tts.report.sources import Sources, Training, find_sources
+from f5_tts.report.table import Table
 from f5_tts.report.verdict import Verdict, compare_models, from_validations
 
 FILE = "report.html"
@@ -42,13 +43,13 @@ def write_page(
             title=title or default_title(sources),
             verdicts=verdicts,
             alarms=alarms_of(rows_of(sources)),
-            table=by_metric({e.title: e.result for e in sources.evaluations}) if sources.evaluations else None,
+            tables=tables_of(sources),
             notes=[e.note for e in sources.evaluations if e.note],
             sentences=sorted(kept, key=lambda sentence: -sentence.fewer_errors),
             left_out=len(sentences) - len(kept),
             sampled=[update for update in sampled if all(player.audio for player in update.players)],
-            runs=list(rows_of(sources)),
-            curves=curve_groups(rows_of(sources)),
+            seeds=seeds_of(sources),
+            curves=curve_groups(rows_of(sources), seeds_of(sources)),
             trainings=[described(training) for training in sources.trainings],
             differing=differing_keys(sources.trainings),
         )
@@ -102,11 +103,25 @@ def rows_of(sources: Sources) -> dict[str, Sequence[dict[str, Any]]]:
     return {training.title: training.rows for training in sources.trainings}
 
 
+def seeds_of(sources: Sources) -> dict[str, list[str]]:
+    """Return the titles of the runs of each group, whose runs differ by their seed alone."""
+    return {title: [training.title for training in group] for title, group in sources.groups.items()}
+
+
+def tables_of(sources: Sources) -> list[Table]:
+    """Build the table of the models, and that of single runs where a model was trained with several seeds."""
+    models = {model.title: model.results for model in sources.models}
+    single = {evaluation.title: [evaluation.result] for evaluation in sources.evaluations}
+    return [
+        by_metric(results) for results in ([models] if models.keys() == single.keys() else [models, single]) if results
+    ]
+
+
 def verdicts_of(sources: Sources, judge: str | None) -> list[Verdict]:
     """Compare each model with the first one; without two evaluations, each run with its own beginning."""
-    if len(sources.evaluations) < 2:
+    if len(sources.models) < 2:
         return [from_validations(training) for training in sources.trainings]
-    before, *others = sources.evaluations
+    before, *others = sources.models
     return [compare_models(before, after, judge) for after in others]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from f5_tts.eval import results
 from f5_tts.eval.results import Result, read_result
 from f5_tts.report.metric_rows import metric_rows
 from f5_tts.report.run_record import RunRecord, read_record
+from f5_tts.report.seeds import group_by_seed, shared_title
+from f5_tts.report.table import other_judges
 
 METRICS = "metrics.jsonl"
 SKIPPED = ("set_aside", "unfinished", "wavs", "samples", "data")  # folders that are not searched
@@ -38,6 +40,12 @@ class Evaluation:
     folder: Path
     result: Result
     note: str = ""  # which evaluations of the same weights are left out
+    other_seeds: Sequence[Result] = ()  # of runs that differ by their seed alone
+
+    @property
+    def results(self) -> list[Result]:
+        """Return the results of all seeds."""
+        return [self.result, *self.other_seeds]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +54,12 @@ class Sources:
 
     trainings: Sequence[Training]
     evaluations: Sequence[Evaluation]
+    groups: Mapping[str, Sequence[Training]]  # by title; runs that differ by their seed alone are one group
+
+    @property
+    def models(self) -> list[Evaluation]:
+        """Return the evaluations, where those of a group's runs are one."""
+        return over_seeds(self.evaluations, self.groups)
 
 
 def find_sources(folders: Sequence[Path], before: str | None = None) -> Sources:
@@ -75,7 +89,9 @@ def find_sources(folders: Sequence[Path], before: str | None = None) -> Sources:
             f"{', '.join(missing)}: no metrics of an update ({METRICS}) and no scores ({results.FILE}) there. A report "
             "needs the folder of a run (ckpts.save_dir) or of an evaluation (eval.out), or one that holds such folders"
         )
-    return Sources(trainings=trainings, evaluations=without_copies(first_before(evaluations, before)))
+    groups = groups_of(trainings)
+    kept = without_copies(first_before(evaluations, before), groups)
+    return Sources(trainings=trainings, evaluations=kept, groups=groups)
 
 
 def is_used(folder: Path, found: Sequence[Training | Evaluation]) -> bool:
@@ -100,19 +116,23 @@ def titles_of(found: Sequence[tuple[Path, Path]], file: str) -> dict[Path, str]:
 
     The name of the latter comes before it where two would be equal.
     """
-    kept = [(folder, place) for folder, place in found if (place / file).is_file()]
-    short = {place: name_below(folder, place) for folder, place in kept}
-    names = list(short.values())
-    return {
-        place: short[place] if names.count(short[place]) == 1 else f"{folder.resolve().name}/{short[place]}"
-        for folder, place in kept
-    }
+    kept = {place: folder for folder, place in found if (place / file).is_file()}
+    titles = {place: name_below(folder, place) for place, folder in kept.items()}
+    for above in range(1, max((len(folder.resolve().parts) for folder in kept.values()), default=0)):
+        names = list(titles.values())
+        titles |= {place: name_below(kept[place], place, above) for place in kept if names.count(titles[place]) > 1}
+    return titles
 
 
-def name_below(folder: Path, place: Path) -> str:
-    """Return the path of a folder below another one, without `eval/` at its beginning."""
-    below = place.relative_to(folder).as_posix()
-    return folder.resolve().name if below == "." else below.removeprefix("eval/")
+def name_below(folder: Path, place: Path, above: int = 0) -> str:
+    """Return the path of a folder below another one, without `eval/` at its beginning.
+
+    Args:
+        above: how many names of the path of the other folder come before it; at least one, where both are the same.
+    """
+    below = place.relative_to(folder).as_posix().removeprefix("eval/")
+    names = folder.resolve().parts
+    return "/".join(names[-max(above, 1) :]) if below == "." else "/".join([*names[len(names) - above :], below])
 
 
 def first_before(evaluations: Sequence[Evaluation], before: str | None) -> list[Evaluation]:
@@ -125,11 +145,15 @@ def first_before(evaluations: Sequence[Evaluation], before: str | None) -> list[
     return sorted(evaluations, key=lambda evaluation: evaluation.title != first)
 
 
-def without_copies(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
-    """Leave out evaluations with the same weights, items and settings as an earlier one, which says so."""
+def without_copies(evaluations: Sequence[Evaluation], groups: Mapping[str, Sequence[Training]]) -> list[Evaluation]:
+    """Leave out evaluations with the same weights, items and settings as an earlier one, which says so.
+
+    Those of several seeds are kept, so that each of them counts.
+    """
     kept: dict[str, Evaluation] = {}
     for number, evaluation in enumerate(evaluations):
-        mark = evaluation.result.mark or str(number)
+        mark = evaluation.result.mark if run_of(evaluation, groups) is None else ""
+        mark = mark or str(number)
         if mark in kept:
             note = f"{kept[mark].note}{evaluation.title} has the same weights and results. "
             kept[mark] = replace(kept[mark], note=note)
@@ -138,7 +162,61 @@ def without_copies(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
     return list(kept.values())
 
 
-# --- clips of a run ---
+# --- several seeds ---
+
+
+def groups_of(trainings: Sequence[Training]) -> dict[str, list[Training]]:
+    """Group the runs that differ by their seed alone, by their shared title."""
+    by_title = {training.title: training for training in trainings}
+    groups = group_by_seed({title: training.record for title, training in by_title.items()})
+    return {shared_title(titles): [by_title[title] for title in titles] for titles in groups}
+
+
+def run_of(evaluation: Evaluation, groups: Mapping[str, Sequence[Training]]) -> tuple[str, Training] | None:
+    """Return the group of several runs, and of these the one that an evaluated checkpoint is of; None without one."""
+    several = [(title, run) for title, group in groups.items() if len(group) > 1 for run in group]
+    return next(((title, run) for title, run in several if is_of(evaluation, run)), None)
+
+
+def is_of(evaluation: Evaluation, run: Training) -> bool:
+    """Check whether an evaluated checkpoint is of a run, which may have been moved with the evaluation in it."""
+    folder = Path(evaluation.result.ckpt).parent
+    moved = folder.name == run.folder.resolve().name and evaluation.folder.is_relative_to(run.folder)
+    return moved or folder.resolve() == run.folder.resolve()
+
+
+def over_seeds(evaluations: Sequence[Evaluation], groups: Mapping[str, Sequence[Training]]) -> list[Evaluation]:
+    """Merge the evaluations, made alike, of one checkpoint of each run of a group; leave the others as they are."""
+    found: dict[tuple[str, ...], dict[Path, Evaluation]] = {}
+    for evaluation in evaluations:
+        group, run = run_of(evaluation, groups) or (evaluation.title, None)
+        folder = evaluation.folder if run is None else run.folder
+        key = (group,) if run is None else (group, *made_alike(evaluation, run))
+        while folder in found.setdefault(key, {}):  # a second evaluation of the same kind
+            key = (*key, "again")
+        found[key][folder] = evaluation
+    return [merged(list(by_run.values())) for by_run in found.values()]
+
+
+def made_alike(evaluation: Evaluation, run: Training) -> list[str]:
+    """Return what evaluations of several seeds must have in common: place, name of the checkpoint, judges and items."""
+    inside = evaluation.folder.is_relative_to(run.folder)
+    place = evaluation.folder.relative_to(run.folder).as_posix() if inside else ""
+    result = evaluation.result
+    judges = [*(result.title(name) for name in result.scores), result.speaker_judge, *other_judges(result)]
+    items = sorted(f"{score.id} {score.text}" for scores in result.scores.values() for score in scores)
+    return [place, Path(result.ckpt).name, *judges, *items]
+
+
+def merged(evaluations: Sequence[Evaluation]) -> Evaluation:
+    """Return the evaluations of several seeds as one."""
+    first, *others = evaluations
+    return replace(
+        first,
+        title=shared_title([evaluation.title for evaluation in evaluations]),
+        other_seeds=[evaluation.result for evaluation in others],
+        note="".join(evaluation.note for evaluation in evaluations),
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,6 +14,7 @@ from f5_tts.report.sources import Evaluation, Training
 from f5_tts.report.table import asr_title
 
 BETTER, WORSE, UNDECIDED = "better", "worse", "undecided"
+Scores = Sequence[Sequence[Score]]  # of each seed
 NOT_ON_DEV = ("asr/", "forgot/")  # beginnings of the names of error rates that no validation on dev measured
 
 
@@ -53,13 +54,19 @@ def compare_models(before: Evaluation, after: Evaluation, judge: str | None = No
     except ValueError as error:
         return incomparable(after, str(error).removeprefix("eval.against: "))
     others = [by_recognizer(before, after, other) for other in shared_recognizers(before, after) if other != name]
-    num_items = len({score.id for score in common(before.result.unseen(name), after.result.unseen(name))[1]})
-    note = f"95 % intervals, on {num_items} held-out items, paired by item; one training run"
+    num_items = len({score.id for score in shared_scores(before, after, name)[1][0]})
+    note = f"95 % intervals, on {num_items} held-out items, paired by item; {training_runs(before, after)}"
     return Verdict(
         title=after.title,
         headline=replace(headline, text=f"{after.title}: {headline.text}"),
         details=[*others, *by_voice(before, after, name), Finding(text=note)],
     )
+
+
+def training_runs(before: Evaluation, after: Evaluation) -> str:
+    """Say how many training runs a comparison is of."""
+    counts = [f"{len(model.results)} training runs of {model.title}" for model in (before, after) if model.other_seeds]
+    return f"over items and seeds: {' and '.join(counts)}" if counts else "one training run"
 
 
 def incomparable(after: Evaluation, reason: str) -> Verdict:
@@ -83,8 +90,7 @@ def shared_judge(before: Evaluation, after: Evaluation, judge: str | None) -> st
 
 def by_recognizer(before: Evaluation, after: Evaluation, name: str) -> Finding:
     """Say by how much the error rate of a recognizer has changed, relative to the old one unless that may be 0."""
-    old, new = common(before.result.unseen(name), after.result.unseen(name))
-    change, unit = relative_change(old, new)
+    change, unit = relative_change(*shared_scores(before, after, name))
     answer = answer_of(change)
     size = f"{change.value:+.0f}{unit} ({change.low:+.0f} to {change.high:+.0f})"
     words = {BETTER: "fewer word errors than", WORSE: "more word errors than", UNDECIDED: "no clear difference from"}
@@ -92,12 +98,21 @@ def by_recognizer(before: Evaluation, after: Evaluation, name: str) -> Finding:
     return Finding(text=f"{words[answer]} {before.title}, {size} by {title}", answer=answer)
 
 
-def relative_change(old: Sequence[Score], new: Sequence[Score]) -> tuple[Interval, str]:
+def shared_scores(before: Evaluation, after: Evaluation, name: str) -> tuple[Scores, Scores]:
+    """Return the scores of every seed by a recognizer, on the items that both models have."""
+    old, new = before.results, after.results
+    return (
+        [common(new[0].unseen(name), result.unseen(name))[1] for result in old],
+        [common(old[0].unseen(name), result.unseen(name))[1] for result in new],
+    )
+
+
+def relative_change(old: Scores, new: Scores) -> tuple[Interval, str]:
     """Return the change of the error rate in percent of the old one, or in points where that may be 0; the unit."""
     try:
-        change, unit = paired_interval(old, [new], relative=True), " %"
+        change, unit = paired_interval(old, new, relative=True), " %"
     except ValueError:
-        change, unit = paired_interval(old, [new]), " points"
+        change, unit = paired_interval(old, new), " points"
     return Interval(100 * change.value, 100 * change.low, 100 * change.high), unit
 
 
@@ -113,8 +128,7 @@ def by_voice(before: Evaluation, after: Evaluation, name: str) -> list[Finding]:
     judge = after.result.speaker_judge
     if before.result.speaker_judge != judge:
         return []
-    old, new = common(before.result.unseen(name), after.result.unseen(name))
-    change = paired_interval(old, [new], similarities)
+    change = paired_interval(*shared_scores(before, after, name), similarities)
     answer = answer_of(change, lower_is_better=False)
     words = {BETTER: "a voice closer to the prompt's", WORSE: "a voice less like the prompt's"}
     voice = words.get(answer, "no clear difference of the voice")
