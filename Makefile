@@ -9,13 +9,16 @@ DOCS := .venv/.ready-docs
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1  # no look for a newer pyright
 export PYTHONDONTWRITEBYTECODE :=  # else each command that the tests start would compile all modules again
 
-.PHONY: constraints help quickstart clean-run setup check test lint types tests fast-tests test-browser docs wheel base reward results corpus
+.PHONY: constraints help quickstart showcase clean-run setup check test lint types tests fast-tests test-browser docs wheel base reward results corpus
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
 
 quickstart: $(EVAL) ## the whole job in a quarter of an hour: evaluate, train by nft and by draft, evaluate again; goes on where it stopped
 	$(RUN) -m recipes.digits.quickstart
+
+showcase: $(DEV) ## renew docs/quickstart.png and docs/audio from runs/quickstart, and print the tables of README and docs (ITEM=ID: other clips)
+	@$(RUN) -m recipes.digits.showcase $(if $(ITEM),--item $(ITEM))
 
 clean-run: ## forget the quick start's run, so that the next one starts over
 	rm -rf runs/quickstart

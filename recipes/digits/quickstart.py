@@ -16,8 +16,8 @@ from pathlib import Path
 from f5_tts.data.workers import usable_cpus
 from f5_tts.entrypoint import run_command
 from f5_tts.eval.agreement import describe_agreement
-from f5_tts.report.render import describe, write_page, write_picture
-from f5_tts.report.sources import find_sources
+from f5_tts.report.render import describe, verdicts_of, write_page, write_picture
+from f5_tts.report.sources import Sources, find_sources
 from f5_tts.report.table import compare
 from recipes.digits.lanes import Lane, Phase, run_lanes
 
@@ -110,19 +110,31 @@ def evaluation(ckpt: Path, out: Path, *more: str) -> Phase:
 # --- the report ---
 
 
-def write_report(run_dir: Path = RUN_DIR) -> None:
-    """Write table, picture and report of a complete run, and print the table."""
+def sources_of(run_dir: Path) -> Sources:
+    """Find the runs and evaluations of a complete run."""
     evaluations = [run_dir / "eval" / name for name in ("base", *ALGORITHMS)]
-    sources = find_sources([*(run_dir / name for name in ALGORITHMS), *evaluations])
+    return find_sources([*(run_dir / name for name in ALGORITHMS), *evaluations])
+
+
+def describe_results(sources: Sources) -> str:
+    """Format the table of the models, the changes, and how far the judges agree."""
     checksum = sha256(BASE.read_bytes()).hexdigest()[:CHECKSUM_DIGITS]
     titles = {"base": f"base (sha256 {checksum})", **{name: f"stage 2 ({name})" for name in ALGORITHMS}}
     results = {titles[found.title]: found.result for found in sources.evaluations}
-    page, picture = run_dir / "report.html", run_dir / "run.svg"
-    verdicts = write_page(sources, page, title=TITLE, introduction=INTRODUCTION, judge=JUDGE)
-    write_picture(sources, picture)
-    changes = [f"{finding.text}." for verdict in verdicts for finding in verdict.findings]
+    findings = [finding for verdict in verdicts_of(sources, JUDGE) for finding in verdict.findings]
     base = next(iter(results.values()))
-    text = "\n".join([compare(results).markdown(), *changes, *describe_agreement(base)])
+    return "\n".join(
+        [compare(results).markdown(), *(f"{found.text}." for found in findings), *describe_agreement(base)]
+    )
+
+
+def write_report(run_dir: Path = RUN_DIR) -> None:
+    """Write table, picture and report of a complete run, and print the table."""
+    sources = sources_of(run_dir)
+    page, picture = run_dir / "report.html", run_dir / "run.svg"
+    write_page(sources, page, title=TITLE, introduction=INTRODUCTION, judge=JUDGE)
+    write_picture(sources, picture)
+    text = describe_results(sources)
     (run_dir / "results.md").write_text(f"{text}\n", encoding="utf-8")
     print(f"\n{text}\n")
     print(f"table {run_dir / 'results.md'}, picture {picture}; {describe(page)}")

@@ -7,7 +7,8 @@ import pytest
 from tests.report.folders import updates
 
 from f5_tts.report.charts import Chart
-from f5_tts.report.curves import Alarm, alarms_of, curve_groups, line_of, metric_charts, smoothed
+from f5_tts.report.curves import MEANINGS, Alarm, alarms_of, curve_groups, line_of, metric_charts, smoothed
+from f5_tts.train.alarms import ALARMS
 
 
 def charts(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Chart]:
@@ -70,6 +71,12 @@ def test_alarms_have_their_first_and_last_update_and_are_in_the_charts_of_their_
     assert alarms_of(runs) == [Alarm(run="nft", name="no_spread", first=5, last=6)]
     assert charts(runs)["distance to the reference"].alarms == [(5.0, "no_spread of nft")]
     assert charts(runs)["reward, the weighted sum of draft"].alarms == []
+
+
+def test_every_alarm_of_the_training_has_a_meaning_and_says_when_it_was_active():
+    assert MEANINGS.keys() == ALARMS.keys()
+    one, more = (Alarm(run="nft", name="no_spread", first=5, last=last).description for last in (5, 6))
+    assert one.endswith("nothing was learned (update 5)") and more.endswith("(updates 5 to 6)")
 
 
 def test_the_smooth_line_is_a_centered_mean_of_what_there_is():

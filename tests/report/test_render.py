@@ -81,7 +81,8 @@ def test_the_verdict_comes_first_and_then_the_clips(page: Reader):
     titles = [a["id"] for tag, a in page.tags if tag == "section"]
     assert titles == ["verdict", "listen", "blind", "table", "curves", "sampled", "settings"]
     assert "undecided best: no clear difference from base, +0 points (" in page.text
-    assert "my<run>: no_spread , updates 5 to 6" in page.text
+    meaning = "all samples of every group had the same score, so that nothing was learned"
+    assert f"my<run>: {meaning} (updates 5 to 6) no_spread" in page.text
 
 
 def test_every_player_and_picture_has_a_name_of_its_own(page: Reader):

@@ -33,7 +33,7 @@ def test_an_evaluation_of_the_same_weights_is_named_and_shown_once(tmp_path: Pat
     for name in ("base", "stage1"):
         write_evaluation(tmp_path / name, {"a": "one"}, mark="same")
     (found,) = find_sources([tmp_path]).evaluations
-    assert found.note == "stage1 has the same weights and results. "
+    assert found.note == "stage1 has the same weights and results as base. "
 
 
 def test_a_folder_without_a_run_and_a_title_that_there_is_not_are_refused(tmp_path: Path):

@@ -72,7 +72,25 @@ def test_a_run_without_evaluations_is_judged_by_its_validations_with_a_warning(t
     (found,) = verdicts_of(find_sources([tmp_path / "run"]), None)
     assert found.headline.text == "run: 20.0 % word errors at update 6, 50.0 % at update 0"
     assert found.headline.answer == "better"  # 30 points, more than sqrt(3² + 4²) = 5
-    assert "-30.0 points (-35.0 to -25.0) by eval/wer" in found.details[0].text
+    assert "-30.0 points (-35.0 to -25.0) of the error rate by pocketsphinx" in found.details[0].text
+
+
+def test_a_voice_that_got_worse_in_the_validations_is_said(tmp_path: Path):
+    rows = updates(6)
+    for row, similarity in ((rows[0], 0.6), (rows[-1], 0.5)):
+        row |= {"eval/sim": similarity, "eval/sim_ci95": 0.03}
+    write_metrics(tmp_path / "run", rows)
+    (found,) = verdicts_of(find_sources([tmp_path / "run"]), None)
+    voice = found.details[1]  # 0.1 is more than sqrt(0.03² + 0.03²) = 0.042
+    assert voice.answer == "worse" and "similarity -0.100 (-0.142 to -0.058)" in voice.text
+
+
+def test_a_run_whose_best_weights_are_its_first_ones_says_so(tmp_path: Path):
+    write_metrics(tmp_path / "run", updates(6))
+    for name in ("before", "after"):
+        write_evaluation(tmp_path / "run" / "eval" / name, WRONG, mark="same", rewards=["mos"] * (name == "after"))
+    (found,) = verdicts_of(find_sources([tmp_path / "run"]), None)
+    assert found.details[-1].text == "after has the same weights and results as before. "
 
 
 def test_a_run_that_nobody_judged_says_what_to_do(tmp_path: Path):

@@ -22,6 +22,15 @@ OF_VALIDATIONS = ("eval/", "judge/", "forgot/")  # beginnings of their names; ot
 NO_CURVE = ("/cer", "/repeat_rate", "/leak_rate", "/rtf", "_ema", HALF_WIDTH)  # ends of names of validations
 HEALTH = "Health"
 HEALTH_METRICS = ("grad_norm", "group/reward_std_mean", "frac_reward_zero_std", "policy/sigma_mean", "ratio/max_dev")
+MEANINGS = {  # of the alarms of train/alarms.py
+    "sigma_collapsed": "the samples of a group hardly differed any more",
+    "ratio_out_of_range": "the policy was far from the one that drew the samples",
+    "kl_out_of_range": "the policy drifted away from its reference",
+    "reward_too_large": "rewards were so large that nothing was learned",
+    "no_spread": "all samples of every group had the same score, so that nothing was learned",
+    "reward_hacked": "the reward rose while a judge or the voice got worse: take model_best.pt",
+    "less_natural": "fewer errors, and less natural speech: listen to the clips",
+}
 TITLES = {
     "reward/mean": "reward, the weighted sum",
     "loss": "loss",
@@ -46,6 +55,12 @@ class Alarm:
     name: str
     first: int
     last: int
+
+    @property
+    def description(self) -> str:
+        """Say what it means, and when it was active."""
+        when = f"update {self.first}" if self.first == self.last else f"updates {self.first} to {self.last}"
+        return f"{MEANINGS.get(self.name, 'an alarm of another version')} ({when})"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,7 +91,7 @@ def curve_groups(runs: Runs, seeds: Seeds | None = None) -> list[CurveGroup]:
     groups = [
         CurveGroup(
             title="Held-out judges",
-            note="Measured on texts and voices that no training used. The bands are 95 % intervals.",
+            note="Validations, on texts that the run did not train on. The bands are 95 % intervals.",
             charts=metric_charts(runs, judged, lines),
         ),
         CurveGroup(

@@ -123,7 +123,7 @@ def metrics_table(result: Result) -> Table:
         if not name.endswith("_ci95")
     ]
     return Table(
-        caption="Metrics on voices that were not trained on, with half the width of their 95 % intervals",
+        caption="Metrics on the test set, with half the width of their 95 % intervals",
         header=["metric", "value", "±", "recordings"],
         rows=rows,
     )

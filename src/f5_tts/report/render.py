@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from f5_tts.report.metrics_table import by_metric
 from f5_tts.report.players import embed_audio, sampled_of, sentences_of
 from f5_tts.report.sources import Sources, Training, find_sources
 from f5_tts.report.table import Table
-from f5_tts.report.verdict import Verdict, compare_models, from_validations
+from f5_tts.report.verdict import Finding, Verdict, compare_models, from_validations
 
 FILE = "report.html"
 
@@ -120,7 +121,9 @@ def tables_of(sources: Sources) -> list[Table]:
 def verdicts_of(sources: Sources, judge: str | None) -> list[Verdict]:
     """Compare each model with the first one; without two evaluations, each run with its own beginning."""
     if len(sources.models) < 2:
-        return [from_validations(training) for training in sources.trainings]
+        notes = [Finding(text=found.note) for found in sources.models if found.note]
+        verdicts = [from_validations(training) for training in sources.trainings]
+        return [replace(verdict, details=[*verdict.details, *notes]) for verdict in verdicts]
     before, *others = sources.models
     return [compare_models(before, after, judge) for after in others]
 
@@ -133,6 +136,7 @@ def described(training: Training) -> dict[str, Any]:
     config = training.record.config
     facts = {
         "trained": f"{training.rows[-1]['update']} updates",
+        "model": config.get("model.name"),
         "algorithm": config.get("rl.algorithm") or config.get("model.objective"),
         "from": config.get("ckpts.init_from"),
         "data set": ", ".join(filter(None, [config.get("datasets.name"), training.record.data_set])),

@@ -155,7 +155,7 @@ def without_copies(evaluations: Sequence[Evaluation], groups: Mapping[str, Seque
         mark = evaluation.result.mark if run_of(evaluation, groups) is None else ""
         mark = mark or str(number)
         if mark in kept:
-            note = f"{kept[mark].note}{evaluation.title} has the same weights and results. "
+            note = f"{kept[mark].note}{evaluation.title} has the same weights and results as {kept[mark].title}. "
             kept[mark] = replace(kept[mark], note=note)
         else:
             kept[mark] = evaluation

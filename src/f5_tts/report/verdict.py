@@ -9,12 +9,14 @@ from typing import Any
 
 from f5_tts.eval.comparison import common
 from f5_tts.eval.statistics import Interval, Score, paired_interval, similarities
+from f5_tts.report.curves import title_of
 from f5_tts.report.evaluation import judge_of
 from f5_tts.report.sources import Evaluation, Training
 from f5_tts.report.table import asr_title
 
 BETTER, WORSE, UNDECIDED = "better", "worse", "undecided"
 Scores = Sequence[Sequence[Score]]  # of each seed
+SIMILARITY = "eval/sim"  # of validations
 NOT_ON_DEV = ("asr/", "forgot/")  # beginnings of the names of error rates that no validation on dev measured
 
 
@@ -129,11 +131,16 @@ def by_voice(before: Evaluation, after: Evaluation, name: str) -> list[Finding]:
     if before.result.speaker_judge != judge:
         return []
     change = paired_interval(*shared_scores(before, after, name), similarities)
+    return [voice_finding(change, judge)]
+
+
+def voice_finding(change: Interval, judge: str) -> Finding:
+    """Say how the similarity to the prompt's voice has changed."""
     answer = answer_of(change, lower_is_better=False)
     words = {BETTER: "a voice closer to the prompt's", WORSE: "a voice less like the prompt's"}
     voice = words.get(answer, "no clear difference of the voice")
     size = f"{change.value:+.3f} ({change.low:+.3f} to {change.high:+.3f})"
-    return [Finding(text=f"{voice}, similarity {size} by {judge}", answer=answer)]
+    return Finding(text=f"{voice}, similarity {size} by {judge}", answer=answer)
 
 
 # --- runs without an evaluation ---
@@ -158,16 +165,27 @@ def from_validations(training: Training) -> Verdict:
         headline = Finding(text=f"{training.title}: not evaluated")
         return Verdict(title=training.title, headline=headline, details=[Finding(text=advice)])
     first, best = validated[0], min(validated[1:], key=lambda row: row[name])
-    change, noise = best[name] - first[name], math.hypot(*(row.get(f"{name}_ci95") or 0.0 for row in (first, best)))
-    interval = Interval(100 * change, 100 * (change - noise), 100 * (change + noise))
+    interval = change_of(name, first, best, scale=100)
     text = (
         f"{training.title}: {100 * best[name]:.1f} % word errors at update {best['update']}, {100 * first[name]:.1f} % "
         f"at update {first['update']}"
     )
     size = f"{interval.value:+.1f} points ({interval.low:+.1f} to {interval.high:+.1f})"
-    note = f"{size} by {name} on the validation's items. They also chose that update, so expect less on others."
+    note = (
+        f"{size} of the {title_of(name, {})}, on the validation's items. The update is the one with the fewest "
+        "errors on these items, so expect less on others."
+    )
+    voice = []
+    if first.get(SIMILARITY) is not None and best.get(SIMILARITY) is not None:
+        voice = [voice_finding(change_of(SIMILARITY, first, best), "the validation's judge")]
     return Verdict(
         title=training.title,
         headline=Finding(text=text, answer=answer_of(interval)),
-        details=[Finding(text=note)],
+        details=[Finding(text=note), *voice],
     )
+
+
+def change_of(name: str, first: Mapping[str, Any], later: Mapping[str, Any], scale: float = 1.0) -> Interval:
+    """Return the change of a metric between two validations, whose intervals are taken as independent."""
+    change, noise = later[name] - first[name], math.hypot(*(row.get(f"{name}_ci95") or 0.0 for row in (first, later)))
+    return Interval(scale * change, scale * (change - noise), scale * (change + noise))

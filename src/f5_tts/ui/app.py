@@ -173,11 +173,13 @@ class Page:
     async def run(self, request: Request) -> Response:
         """Show a run; its changing part alone with `?part`."""
         name = request.path_params["name"]
-        folder = self.folder.existing(name)
+        job = next((job for job in self.jobs.all() if job.order.get("run") == name), None)
+        folder = self.folder.existing(name) if job is None else self.folder.inside(name)  # a job makes it later
         rows = metric_rows(folder / "metrics.jsonl")
         samples = sorted((folder / "samples").glob("*.wav"), key=lambda path: -path.stat().st_mtime)[:6]
         values = {
             "name": name,
+            "job": job,
             "update": rows[-1]["update"] if rows else None,
             "curves": curve_groups({folder.name: rows}) if rows else [],
             "alarms": alarms_of({folder.name: rows}),
