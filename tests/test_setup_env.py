@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
 import sys
@@ -251,3 +252,27 @@ def test_a_missing_compiler_or_header_is_explained(output: str):
 
 def test_another_failure_says_nothing_of_a_compiler():
     assert "apt" not in setup_env.failure(["pip"], 1, "no such version")
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (
+            "  Downloading https://mirror/torch-2.13.0-cp311.whl (180.2 MB)\n",
+            "downloading torch-2.13.0-cp311.whl (180.2 MB)",
+        ),
+        ("Downloading six-1.17.0-py2.py3-none-any.whl (11 kB)\n", ""),
+        ("Installing collected packages: a, b, c\n", "installing 3 packages"),
+        ("  Building wheel for pocketsphinx (pyproject.toml): started\n", "building pocketsphinx"),
+        ("Collecting torch==2.13.0\n", ""),
+        ("\n", ""),
+    ],
+)
+def test_downloads_of_megabytes_are_told_and_what_is_built_and_installed(line: str, told: str):
+    assert setup_env.sign_of_life(line) == told
+
+
+def test_a_command_is_told_while_it_runs_not_at_its_end(capsys: pytest.CaptureFixture[str]):
+    with setup_env.Phase("packages"):
+        setup_env.run([sys.executable, "-c", "print('Downloading a.whl (2.0 MB)'); print('other')"])
+    assert re.fullmatch(r"setup: packages \.\.\. \n  downloading a\.whl \(2\.0 MB\) \d s\n", capsys.readouterr().out)

@@ -297,7 +297,7 @@ def write_clips(clips: Iterable[Clip], folder: Path, speak: DigitSynthesizer) ->
 
 def write_training(folder: Path, out: Path, per_voice: int, speak: DigitSynthesizer) -> None:
     """Write the training utterances, their table, durations and vocabulary; rows name files below `out`."""
-    from datasets import Dataset
+    from datasets import Dataset, disable_progress_bars
 
     clips = train_clips(per_voice)
     durations = write_clips(clips, folder / "wavs", speak)
@@ -305,6 +305,7 @@ def write_training(folder: Path, out: Path, per_voice: int, speak: DigitSynthesi
         {"audio_path": wav_path(out, clip), "text": clip.text, "duration": seconds, "speaker": clip.voice.name}
         for clip, seconds in zip(clips, durations, strict=True)
     ]
+    disable_progress_bars()
     Dataset.from_list(rows).save_to_disk(folder / "raw")
     (folder / "duration.json").write_text(json.dumps({"duration": durations}) + "\n")
     (folder / "vocab.txt").write_text("".join(f"{symbol}\n" for symbol in SYMBOLS))
@@ -373,7 +374,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         make_corpus(recipe, out)
     except (ImportError, PermissionError) as error:
         parser.error(str(error))
-    print(f"{out} is complete")
+    print(f"wrote {out}; next: f5-tts train -cn F5TTS_Mini datasets.name={out.name.removesuffix('_custom')}")
     return 0
 
 

@@ -13,12 +13,12 @@ from argparse import ArgumentParser
 from hashlib import sha256
 from pathlib import Path
 
-from f5_tts.data.workers import usable_cpus
 from f5_tts.entrypoint import run_command
 from f5_tts.eval.agreement import describe_agreement
 from f5_tts.report.render import describe, verdicts_of, write_page, write_picture
 from f5_tts.report.sources import Sources, find_sources
 from f5_tts.report.table import compare
+from f5_tts.threads import usable_cpus
 from recipes.digits.lanes import Lane, Phase, run_lanes
 
 RUN_DIR = Path("runs/quickstart")
@@ -136,8 +136,7 @@ def write_report(run_dir: Path = RUN_DIR) -> None:
     write_picture(sources, picture)
     text = describe_results(sources)
     (run_dir / "results.md").write_text(f"{text}\n", encoding="utf-8")
-    print(f"\n{text}\n")
-    print(f"table {run_dir / 'results.md'}, picture {picture}; {describe(page)}")
+    print(f"\n{text}\n\nwrote {run_dir / 'results.md'} and {picture}; {describe(page)}")
 
 
 def main(argv: list[str]) -> bool:
@@ -146,8 +145,8 @@ def main(argv: list[str]) -> bool:
     started = time.monotonic()
     if not run_lanes(lanes(), at_once=min(2, usable_cpus())):
         return False
+    print(f"\ntrained and evaluated in {(time.monotonic() - started) / 60:.1f} minutes")
     write_report()
-    print(f"{(time.monotonic() - started) / 60:.1f} minutes")
     return True
 
 

@@ -278,7 +278,7 @@ def main(argv: list[str]) -> bool:
         return False
     text = tables(RUN_DIR, seeds)
     (RUN_DIR / "results.md").write_text(text, encoding="utf-8")
-    print(f"\n{text}\nwritten to {RUN_DIR / 'results.md'}")
+    print(f"\n{text}\nwrote {RUN_DIR / 'results.md'}; next: f5-tts report {RUN_DIR} for curves and clips")
     return True
 
 

@@ -291,7 +291,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     rates = measure(args.out)
     (args.out / "README.md").write_text(card(args.out, rates), encoding="utf-8")
     test = ", ".join(f"{name} {rate:.1%}" for name, rate in rates["test recordings"].items())
-    print(f"{args.out}: weights and card, word error rate on test {test}, {time.process_time() - started:.0f} CPU s")
+    spent = f"{time.process_time() - started:.0f} CPU s"
+    print(f"wrote {args.out}: weights and card, word error rate on test {test}, {spent}; next: make quickstart")
     return 0
 
 

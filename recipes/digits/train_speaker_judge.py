@@ -294,7 +294,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     features, labels = training_clips(training_voices(), CLIPS_PER_VOICE)
     made = time.process_time()
     save(train(features, labels), args.out)
-    print(f"{args.out} written: {made - start:.0f} CPU s of synthesis, {time.process_time() - made:.0f} of training")
+    spent = f"{made - start:.0f} CPU s of synthesis, {time.process_time() - made:.0f} of training"
+    print(f"wrote {args.out}: {spent}; next: the same command with --measure test")
     return 0
 
 

@@ -15,6 +15,7 @@ from textwrap import fill
 from typing import Any, NoReturn, TypeVar
 
 from f5_tts.entrypoint import end_on_ctrl_c, run_command
+from f5_tts.threads import limit_threads
 
 HELP_WIDTH = 100  # characters
 Parser = TypeVar("Parser", bound=ArgumentParser)
@@ -33,6 +34,7 @@ class Command:
     arguments: str  # the function that reads a list of arguments
     run: str  # the function that gets what it returns, and returns whether it finished
     script: str = ""  # a console script of its own, as F5-TTS or its forks have it
+    computes: bool = False  # with torch, so long that its number of threads matters
 
     def main(self, argv: list[str]) -> bool:
         """Read the arguments, then import the libraries and run the command; return False if it was interrupted."""
@@ -42,6 +44,8 @@ class Command:
         """Import the libraries and run the command; return False if it was interrupted."""
         with end_on_ctrl_c():
             run = resolve_name(self.run)
+        if self.computes:
+            limit_threads()
         return run(arguments)
 
 
@@ -119,6 +123,7 @@ COMMANDS = (
         ),
         arguments="f5_tts.train.flags:stage_1",
         run="f5_tts.train.train:train",
+        computes=True,
     ),
     Command(
         name="train-rl",
@@ -133,6 +138,7 @@ COMMANDS = (
         arguments="f5_tts.train.flags:stage_2",
         run="f5_tts.train.train_rl:train_rl",
         script="f5-tts_train-rl",
+        computes=True,
     ),
     Command(
         name="doctor",
@@ -147,6 +153,7 @@ COMMANDS = (
         ),
         arguments="f5_tts.scripts.flags:doctor",
         run="f5_tts.scripts.doctor:run",
+        computes=True,
     ),
     Command(
         name="budget",
@@ -180,6 +187,7 @@ COMMANDS = (
         ),
         arguments="f5_tts.scripts.flags:evaluate",
         run="f5_tts.scripts.evaluate:run",
+        computes=True,
     ),
     Command(
         name="best-of",
@@ -193,6 +201,7 @@ COMMANDS = (
         ),
         arguments="f5_tts.scripts.flags:best_of",
         run="f5_tts.scripts.best_of:run",
+        computes=True,
     ),
     Command(
         name="audition",
@@ -203,6 +212,7 @@ COMMANDS = (
         examples=("-cn F5TTS_Mini_RL", "-cn F5TTS_Mini_RL audition.folder=my_recordings audition.out=runs/audition"),
         arguments="f5_tts.rewards.flags:audition",
         run="f5_tts.rewards.audition:run",
+        computes=True,
     ),
     Command(
         name="report",
@@ -227,6 +237,7 @@ COMMANDS = (
         arguments="f5_tts.infer.settings:read_command",
         run="f5_tts.infer.cli:speak",
         script="f5-tts_infer-cli",
+        computes=True,
     ),
     Command(
         name="export",
@@ -253,6 +264,7 @@ COMMANDS = (
         ),
         arguments="f5_tts.rewards.flags:serve",
         run="f5_tts.rewards.serve:run",
+        computes=True,
     ),
     Command(
         name="serve-speech",
@@ -264,6 +276,7 @@ COMMANDS = (
         arguments="f5_tts.scripts.flags:serve_speech",
         run="f5_tts.socket_server:run",
         script="f5-tts_socket-server",
+        computes=True,
     ),
     Command(
         name="ui",
@@ -304,7 +317,16 @@ def start_script() -> NoReturn:
     start(next(command.name for command in COMMANDS if command.script == called))
 
 
-def new_parser(name: str, kind: type[Parser] = ArgumentParser, usage: str | None = None, **settings: Any) -> Parser:
+class FlagParser(ArgumentParser):
+    """Parser of a command that has flags and no keys."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the process with the usage and the message, which says so of words that look like keys."""
+        is_key = message.startswith("unrecognized arguments") and "=" in message
+        super().error(f"{message}; {self.prog} takes no keys, only the flags above" if is_key else message)
+
+
+def new_parser(name: str, kind: type[Parser] = FlagParser, usage: str | None = None, **settings: Any) -> Parser:
     """Make an argument parser without arguments for a command, with its sentence and its examples."""
     command = find_command(name)
     examples = "\n".join(f"  f5-tts {name} {words}".rstrip() for words in command.examples)

@@ -17,7 +17,8 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from f5_tts.data import workers
 from f5_tts.data.batching import start_worker
 from f5_tts.data.scan import CHUNK_SIZE, map_in_processes
-from f5_tts.data.workers import count_workers, read_with_restarts, usable_cpus, worker_context
+from f5_tts.data.workers import count_workers, read_with_restarts, worker_context
+from f5_tts.threads import usable_cpus
 
 pytestmark = pytest.mark.slow
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -126,6 +127,48 @@ def test_without_speakers_nothing_is_compared_with_the_recording(tmp_path: Path)
     assert [(each.prompt_text, each.target_audio) for each in read_list(tmp_path)] == [("text b", ""), ("text a", "")]
 
 
+def test_a_table_of_recordings_is_read_as_prepare_reads_it_each_text_after_another_recording(tmp_path: Path):
+    for name in ("a", "b", "c"):
+        record(tmp_path / "clips" / f"{name}.mp3")
+    rows = ["client_id\tpath\tsentence\tup_votes", "x\ta.mp3\tEins.\t2", "y\tc.mp3\tDrei.\t0", "x\tb.mp3\tZwei.\t1"]
+    (tmp_path / "validated.tsv").write_text("\n".join(rows), encoding="utf-8")
+    found = read_list(tmp_path / "validated.tsv")
+    assert [(each.prompt_text, each.text, each.speaker) for each in found] == [
+        ("Zwei.", "Eins.", "x"),
+        ("Eins.", "Zwei.", "x"),
+    ]
+    clips = str(tmp_path.resolve() / "clips")
+    assert (found[0].prompt_audio, found[0].target_audio) == (f"{clips}/b.mp3", f"{clips}/a.mp3")
+    lines = ['{"audio": "clips/a.mp3", "sentence": "Eins."}', '{"audio": "clips/b.mp3", "sentence": "Zwei."}']
+    (tmp_path / "list.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    assert [(each.prompt_text, each.text) for each in read_list(tmp_path / "list.jsonl")] == [
+        ("Zwei.", "Eins."),
+        ("Eins.", "Zwei."),
+    ]
+
+
+@pytest.mark.parametrize("name", ["own.csv", "own.jsonl"])
+def test_a_list_with_prompts_may_have_the_names_of_lists_of_recordings(tmp_path: Path, name: str):
+    record(tmp_path / "a.wav")
+    values = {"prompt_audio": "a.wav", "prompt_text": "one", "Sentence": "two", "path": "a.wav", "client_id": "x"}
+    values |= {"transcript": "which is not read"} if name == "own.csv" else {}
+    if name == "own.jsonl":
+        values["sentence"] = values.pop("Sentence")
+    table = f"{','.join(values)}\n{','.join(values.values())}\n"
+    (tmp_path / name).write_text(json.dumps(values) if name == "own.jsonl" else table, encoding="utf-8")
+    assert read_list(tmp_path / name) == [
+        item(
+            tmp_path,
+            id="1" if name == "own.jsonl" else "2",
+            text="two",
+            prompt_text="one",
+            speaker="x",
+            prompt_audio="a.wav",
+            target_audio="a.wav",
+        )
+    ]
+
+
 BAD_LINES = {
     "b|one|a.wav|two|three|four": "6 fields between pipes, where four or five are needed",
     "b|one|gone.wav|two": "no recording at .*gone.wav",
@@ -152,7 +195,7 @@ def test_all_bad_lines_are_named_at_once_with_file_and_number(tmp_path: Path):
     ("name", "text", "words"),
     [
         ("a.lst", "one two", r"a\.lst: the first line is 'one two', which is no line of Seed-TTS-eval"),
-        ("a.csv", "audio,text\na.wav,one\n", r"a\.csv, line 1: keys missing \['prompt_audio', 'prompt_text'\]"),
+        ("a.csv", "prompt_audio,text\na.wav,one\n", r"a\.csv, line 1: keys missing \['prompt_text'\]"),
         ("a.csv", "prompt_audio,prompt_text,text\na.wav,one\n", r"a\.csv, line 2: 2 fields, where the header has 3"),
         ("a.csv", "prompt_audio,prompt_text,text\na.wav,one,\n", r"a\.csv, line 2: 'text' is empty"),
         (

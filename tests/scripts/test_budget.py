@@ -85,6 +85,13 @@ def sizes(cfg: RLTrainConfig, seconds: float = 1.0) -> dict[str, tuple[str, int]
     return {part.name: (part.device, part.num_bytes) for part in budget(cfg, seconds)}
 
 
+def test_keys_that_memory_does_not_depend_on_are_not_checked(capsys):
+    main([*GUIDE, *TINY, "--seconds", "1"])
+    plain = capsys.readouterr().out
+    main([*GUIDE, *TINY, "--seconds", "1", "rl.prompt_frac_range=null", "datasets.pair_speakers=false"])
+    assert capsys.readouterr().out == plain
+
+
 def test_the_published_model_has_as_many_numbers_as_its_file(table):
     golden = table("g1_state_dicts")["F5TTS_v1_Base"]
     run = guides_run()

@@ -8,6 +8,8 @@ from datasets import Dataset as Table
 from tests.scripts.recordings import record, run
 
 from f5_tts.commands import find_command
+from f5_tts.scripts.check_dataset import vocabulary_of
+from f5_tts.scripts.flags import check_dataset as check_dataset_flags
 
 main = find_command("check-dataset").main
 
@@ -109,6 +111,19 @@ def test_sentences_of_a_pinyin_data_set_are_compared_as_the_model_reads_them(tmp
     assert "'ni2' in 1" in capsys.readouterr().out
     check(folder)
     assert "the vocabulary (2545 symbols) has every symbol" in capsys.readouterr().out  # that of published weights
+
+
+def test_keys_of_the_training_are_understood_where_the_command_has_them_as_flags(tmp_path, capsys):
+    record(tmp_path / "a.wav")
+    folder = data_set(tmp_path, [("a.wav", "ab", 1.0)])
+    (tmp_path / "v.txt").write_text(" \nb\n")
+    check(folder, "model.tokenizer=char", f"model.tokenizer_path={tmp_path / 'v.txt'}", "datasets.max_seconds=3")
+    assert "'a' in 1" in capsys.readouterr().out
+    assert vocabulary_of(check_dataset_flags([str(folder), "--tokenizer", "byte"])) is None  # it has no file
+    with pytest.raises(SystemExit, match="2"):
+        check_dataset_flags([str(folder), "optim.epochs=2"])
+    words = "unrecognized arguments: optim.epochs=2; f5-tts check-dataset takes no keys, only the flags above\n"
+    assert capsys.readouterr().err.endswith(words)
 
 
 def test_the_durations_are_drawn(tmp_path):

@@ -9,8 +9,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 import soundfile
 import torch
@@ -269,8 +271,10 @@ def test_a_reward_that_knows_digits_alone_refuses_other_texts_here_and_before_st
     )
     state, message = examine(2, *options)["rewards"]
     assert state == "FAIL" and re.search(refusal, message)
-    with pytest.raises(ValueError, match=refusal):
-        train_rl.main([*STAGE_2, *tiny, *COMMON, *options])
+    too_long = "optim.num_warmup_updates=9999"
+    both = rf"^2 problems\n1\. {too_long} does not end .*\n2\. {refusal}"
+    with pytest.raises(ValueError, match=both):
+        train_rl.main([*STAGE_2, *tiny, *COMMON, *options, too_long])
 
 
 def test_texts_that_the_vocabulary_lacks_are_an_error_where_most_have_them(examine, tuned, tmp_path):
@@ -367,10 +371,26 @@ def test_more_checkpoints_than_the_disk_holds_are_an_error_that_names_the_keys(w
     for check in checks[:5]:
         assert run_check(check, run)[0] == "ok"
     assert disk(run, 4).startswith("up to 4 checkpoints of ")  # one per two updates, and model_last.pt twice
-    with pytest.raises(ValueError, match=r"set ckpts\.keep_last_n_checkpoints or raise ckpts\.save_per_updates"):
+    with pytest.raises(ValueError, match=r"set ckpts\.keep_last_n_checkpoints=1 or raise ckpts\.save_per_updates, "):
         disk(run, 10**12)
     run.cfg.ckpts.keep_last_n_checkpoints = 1
     assert disk(run, 10**12).startswith("up to 3 checkpoints of ")
+
+
+def test_a_full_disk_is_an_error_that_names_another_volume(ward, tiny, tmp_path, monkeypatch):
+    run, checks = load_run_under_test("F5TTS_Mini", [*tiny, *COMMON, "ckpts.save_dir=new", "ckpts.save_per_updates=9"])
+    for check in checks[:5]:
+        assert run_check(check, run)[0] == "ok"
+    big = tmp_path / "big"
+    big.mkdir()
+    monkeypatch.setattr(psutil, "disk_partitions", lambda: [SimpleNamespace(mountpoint=str(big))])
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=3e11 if path == big else 100))
+    words = rf"ckpts\.save_dir=new has 1e-07 GB free: set ckpts\.save_dir to a folder on another volume, such as {big} "
+    with pytest.raises(ValueError, match=words + r"\(3e\+02 GB free\)"):
+        disk(run, 4)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
+    with pytest.raises(ValueError, match=r"on another volume$"):
+        disk(run, 4)
 
 
 # --- its own functions ---

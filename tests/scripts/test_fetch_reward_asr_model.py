@@ -20,7 +20,8 @@ def test_the_model_lies_directly_in_the_folder_and_every_checksum_is_printed(hub
             f"{name}: sha256 {digest} (fetched; as in {REPOSITORY} at {hub.commit(REPOSITORY, 'main')})" in done.stdout
         )
     last = done.stdout.splitlines()[-1]
-    assert last == f"SenseVoiceSmall is in {tmp_path}/model: rl.rewards.providers.1.config.model_id={tmp_path}/model"
+    words = "next: f5-tts train-rl rl.rewards.providers.1.config.model_id="
+    assert last == f"SenseVoiceSmall is in {tmp_path}/model; {words}{tmp_path}/model"
 
 
 def test_a_file_that_the_hub_does_not_have_is_named_and_nothing_is_fetched(hub, files, user, tmp_path):

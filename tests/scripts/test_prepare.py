@@ -186,14 +186,14 @@ def test_the_command_at_the_end_that_evaluates_reads_the_folder_that_was_written
     """It named a folder of lists before, dev.jsonl and test.jsonl, which nothing writes."""
     folder = tmp_path / "data" / "mine_custom"
     steps = next_steps(folder, "custom", Entry(place="", audio="a", text="b"), None)
-    (words,) = (step.split() for step in steps if "f5_tts.scripts.evaluate" in step)
+    (words,) = (step.split() for step in steps if "f5-tts evaluate" in step)
     assert f"eval.list={folder}" in words
     assert not any(word.startswith("eval.items_dir") for word in words)
 
 
 def test_the_released_vocabulary_as_base_is_that_of_the_published_model(tmp_path):
     steps = next_steps(tmp_path, "pinyin", Entry(place="", audio="a", text="b"), read_vocabulary(EMILIA_VOCAB))
-    (train,) = (line for line in steps if "train.train" in line)
+    (train,) = (line for line in steps if "f5-tts train" in line)
     assert train.endswith(" ckpts.init_from=hf://SWivid/F5-TTS/F5TTS_v1_Base/model_1250000.safetensors")
 
 
@@ -242,6 +242,30 @@ def test_a_list_without_a_good_entry_is_refused_with_the_first_reason(tmp_path):
     source = write(tmp_path / "list.csv", "audio_file|text", "a.wav|one")
     with pytest.raises(ValueError, match=r"none of 1 entries can be used; line 2: no audio file at .*a\.wav"):
         prepared(source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "kept").mkdir()
+    write(tmp_path / "kept" / "vocab.txt", " ", "o")
+    with pytest.raises(ValueError, match="none of 1 entries can be used"):
+        prepared(source, tmp_path / "kept")
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["vocab.txt"]
+    record(tmp_path / "a.wav")  # the list stays as it was
+    assert len(prepared(source, tmp_path / "kept")) == 1
+
+
+def test_a_folder_of_recordings_without_texts_names_the_lists_there(tmp_path):
+    record(tmp_path / "audio" / "a.wav")
+    lists = [write(tmp_path / name, "path,text", "audio/a.wav,one") for name in ("dev.csv", "train.tsv")]
+    with pytest.raises(ValueError, match=f"has recordings without texts beside them; .*: {lists[0]} or {lists[1]}$"):
+        main([str(tmp_path), str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+    write(tmp_path / "audio" / "a.txt", "one")
+    assert len(prepared(tmp_path, tmp_path / "out")) == 1
+
+
+def test_writing_the_table_shows_no_bar_of_its_own(tmp_path, capsys):
+    record(tmp_path / "a.wav")
+    prepared(write(tmp_path / "list.csv", "audio,text", "a.wav,one"), tmp_path / "out")
+    assert "Saving" not in capsys.readouterr().err
 
 
 def test_recordings_that_are_scaled_or_flat_are_counted(tmp_path, capsys):

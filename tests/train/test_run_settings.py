@@ -12,7 +12,9 @@ from f5_tts.config.load import compose_config
 from f5_tts.config.schema import RLTrainConfig
 from f5_tts.data.rows import Row
 from f5_tts.model.checkpoint import read_checkpoint
-from f5_tts.train.run_settings import describe_rows, settings_of
+from f5_tts.threads import SET_BY_USER
+from f5_tts.train import run_settings
+from f5_tts.train.run_settings import THREADS, describe_rows, describe_threads, settings_of
 
 ROWS = [Row(audio_path=f"{n}.wav", text=text, duration=1.5, speaker="x") for n, text in enumerate(["one", "two"])]
 
@@ -84,6 +86,45 @@ def test_another_algorithm_or_data_set_is_another_run_and_needs_permission(tmp_p
     assert "with ckpts.allow_changed=true" in str(e.value)
     assert len(resume(tmp_path, old, new, allow_changed=True)) == 1
     assert resume(tmp_path, old, new, objective="gaussian_nll") == []  # a start
+
+
+@pytest.fixture
+def free_to_choose(monkeypatch):
+    """Let nobody have chosen the number of threads, on a machine of four cores; restore it then."""
+    before = torch.get_num_threads()
+    for name in SET_BY_USER:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(run_settings, "usable_cpus", lambda: 4)
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("saved", [3, 1])
+def test_a_run_goes_on_with_its_number_of_threads(tmp_path, free_to_choose, saved: int):
+    current = describe_threads()
+    assert current == {THREADS: 1}
+    assert resume(tmp_path, {THREADS: saved}, current) == []
+    assert torch.get_num_threads() == saved == current[THREADS]
+
+
+@pytest.mark.parametrize("saved", [5, 0, -2, "2", True])
+def test_a_number_of_threads_that_there_cannot_be_is_not_taken(tmp_path, free_to_choose, saved: Any):
+    lines = resume(tmp_path, {THREADS: saved}, describe_threads())
+    assert torch.get_num_threads() == 1
+    assert lines == ([] if saved is True else [f"{THREADS} is 1 from here on; before it was {saved}"])  # True == 1
+
+
+def test_a_number_of_threads_that_the_user_has_set_is_kept_and_the_change_is_said(
+    tmp_path, free_to_choose, monkeypatch
+):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    lines = resume(tmp_path, {THREADS: 2}, describe_threads())
+    assert torch.get_num_threads() == 1 and lines == [f"{THREADS} is 1 from here on; before it was 2"]
+
+
+def test_a_checkpoint_without_a_number_of_threads_is_not_compared(tmp_path):
+    assert resume(tmp_path, settings(), settings() | describe_threads()) == []
 
 
 def test_a_data_set_in_another_folder_is_the_same():

@@ -35,6 +35,7 @@ OTHER_FORMAT = "is not read without PyAV"
 TEXT_SUFFIXES = (".txt", ".TXT", ".lab", ".normalized.txt")  # of the text beside a recording
 SOUND_SUFFIXES = (".aif", ".aifc", ".oga", ".opus", ".wave")  # that libsndfile reads besides its names of formats
 LONELY_TEXT = "a text without a recording of its name"
+MAX_LISTS = 5  # that one message names
 NO_TEXTS = ("vocab.txt", "readme.txt", "license.txt")  # files beside recordings that are the text of none
 
 
@@ -88,12 +89,23 @@ def detect_format(source: Path) -> str:
     if any(is_audio_file(Path(record.fields[0].strip())) for record in records):
         return "csv"
     if source.is_dir() and any(is_audio_file(path) or is_other_sound(path) for path in source.rglob("*")):
+        check_lists_beside(source)
         return "folder"
     raise ValueError(
         f"{source} is none of: csv (recording and text, separated by pipe, tab, semicolon or comma, with or without a "
         f"header such as audio_file and text), ljspeech (metadata.csv beside wavs/), folder (a.wav and a.txt side by "
         "side), jsonl (a .jsonl file); or say --format"
     )
+
+
+def check_lists_beside(folder: Path) -> None:
+    """Raise ValueError where no recording of a folder has a text beside it, and lists there may have the texts."""
+    lists = [path for path in sorted(folder.iterdir()) if path.suffix in (".csv", ".tsv", ".jsonl")]
+    if lists and not any(text_beside(path) for path in audio_files(folder)):
+        names = " or ".join(map(str, lists[:MAX_LISTS]))
+        raise ValueError(
+            f"{folder} has recordings without texts beside them; name the list that has the texts: {names}"
+        )
 
 
 def list_file(source: Path) -> Path:

@@ -5,7 +5,6 @@ They are then started anew, and the run reads on where they stopped.
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import threading
@@ -21,24 +20,18 @@ from typing import Any, TypeVar
 from torch.utils.data import DataLoader
 
 from f5_tts.entrypoint import describe_end
+from f5_tts.threads import local_ranks, usable_cpus
 
 Batch = TypeVar("Batch")
 END_S = 5.0  # s, until the end of a worker whose connection broke is seen
 MAX_WORKERS = 16  # per rank, where the config does not say how many
 
 
-def usable_cpus() -> int:
-    """Count the CPUs that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
 def count_workers(requested: int | None) -> int:
     """Return the number of workers of this rank: what the config says, else a CPU each beside those of training."""
     if requested is not None:
         return requested
-    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # on this machine
-    return max(0, min(MAX_WORKERS, usable_cpus() // ranks - 1))
+    return max(0, min(MAX_WORKERS, usable_cpus() // local_ranks() - 1))
 
 
 def worker_context() -> BaseContext:

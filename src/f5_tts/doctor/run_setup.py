@@ -82,7 +82,7 @@ def machine(run: RunUnderTest) -> str:
         )
         digits = precision(run.cfg.optim)
         messages.append(f"precision {'single' if digits == 'no' else digits}")
-        messages.append(f"{shutil.disk_usage(existing).free / 1e9:.0f} GB of disk free for ckpts.save_dir={folder}")
+        messages.append(f"{shutil.disk_usage(existing).free / 1e9:.3g} GB of disk free for ckpts.save_dir={folder}")
     return ", ".join(messages)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -244,17 +245,26 @@ def disk(run: RunUnderTest, remaining: int) -> str:
     ckpts = run.cfg.ckpts
     size, free = num_bytes(run.state.payload()), shutil.disk_usage(nearest(Path(ckpts.save_dir))).free
     numbered = remaining // ckpts.save_per_updates
+    # model_last.pt counts twice: the new one is written beside the old one
     files = 2 + (numbered if ckpts.keep_last_n_checkpoints < 0 else min(numbered, ckpts.keep_last_n_checkpoints))
-    summary = (
-        # model_last.pt counts twice: the new one is written beside the old one
-        f"up to {files} checkpoints of {size / 1e9:.2g} GB"
-    )
+    summary = f"up to {files} checkpoints of {size / 1e9:.2g} GB"
     if files * size > free:
+        fewer = "set ckpts.keep_last_n_checkpoints=1 or raise ckpts.save_per_updates, or " if files > 3 else ""
         raise ValueError(
-            f"{summary}, and ckpts.save_dir has {free / 1e9:.2g} GB free: set ckpts.keep_last_n_checkpoints or raise "
-            "ckpts.save_per_updates"
+            f"{summary}, and ckpts.save_dir={ckpts.save_dir} has {free / 1e9:.2g} GB free: {fewer}set ckpts.save_dir "
+            f"to a folder on another volume{describe_volume(files * size)}"
         )
     return summary
+
+
+def describe_volume(needed: int) -> str:
+    """Name the volume with most space, where one has the needed bytes and may be written."""
+    mounts = [Path(part.mountpoint) for part in psutil.disk_partitions()]
+    free = {mount: shutil.disk_usage(mount).free for mount in mounts if mount.is_dir() and os.access(mount, os.W_OK)}
+    roomiest = max(free, key=lambda mount: free[mount], default=None)
+    if roomiest is None or free[roomiest] < needed:
+        return ""
+    return f", such as {roomiest} ({free[roomiest] / 1e9:.2g} GB free)"
 
 
 def num_bytes(state: object) -> int:

@@ -137,6 +137,13 @@ def url_of(repository: str, name: str, revision: str | None) -> str:
     return hf_hub_url(repository, name, revision=revision)
 
 
+def endpoint() -> str:
+    """Return the address of the hub: HF_ENDPOINT, or that of Hugging Face."""
+    from huggingface_hub.constants import ENDPOINT
+
+    return ENDPOINT
+
+
 def verified_sha256(path: Path, file: RemoteFile) -> str | None:
     """Compute the file's SHA-256; return None if the file is missing or its size or checksum does not match."""
     if not path.is_file() or path.stat().st_size != (file.size or path.stat().st_size):

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from f5_tts.data.formats import audio_files, read_entries
+from f5_tts.data.formats import Entry, audio_files, read_entries
 from f5_tts.data.paths import exists
-from f5_tts.data.rows import read_rows
-from f5_tts.data.tables import as_name, read_table, read_text
-from f5_tts.eval.test_set import REQUIRED, EvalItem, check_ids, check_keys, read_fields
+from f5_tts.data.rows import SPEAKER_COLUMNS, read_rows
+from f5_tts.data.tables import as_name, is_header, read_table, read_text
+from f5_tts.eval.test_set import REQUIRED, EvalItem, check_ids, check_keys, field_names, read_fields
 
 Fields = Mapping[str, Any]  # fields of an EvalItem; "problem" instead: why there are none
 MAX_SHOWN = 10  # problems that one message lists
@@ -110,6 +111,8 @@ def list_format(path: Path) -> str:
     """Detect the format by the ending, else by the separators of the first line; raise ValueError if none fits."""
     if path.is_dir():
         return "folder"
+    if lists_recordings(path):
+        return "recordings"
     if path.suffix in (".jsonl", ".csv", ".tsv"):
         return path.suffix[1:]
     first = next((line for _, line in text_lines(path)), "")
@@ -125,6 +128,19 @@ def list_format(path: Path) -> str:
         f"text), of LibriSpeech-PC ({', '.join(LIBRISPEECH_NAMES)}, separated by tabs) or of MiniMax (speaker|text); "
         "or name the file .jsonl, .csv or .tsv"
     )
+
+
+def lists_recordings(path: Path) -> bool:
+    """Check whether a table or JSONL file names recordings and their texts, as `prepare` reads them, and no prompts."""
+    if path.suffix not in (".jsonl", ".csv", ".tsv") or not path.is_file():
+        return False
+    first = next((line for _, line in text_lines(path)), "")
+    try:
+        fields = json.loads(first) if path.suffix == ".jsonl" else read_table(path)[0].fields
+    except (ValueError, RecursionError, IndexError):
+        return False  # which its reader reports
+    names = [as_name(name) for name in fields]
+    return is_header(names) and not {"prompt_audio", "prompt_text"} & set(names)
 
 
 def text_lines(path: Path) -> Iterator[tuple[str, str]]:
@@ -150,12 +166,14 @@ def jsonl_rows(path: Path, recordings: Path | None, required: Sequence[str]) -> 
 
 
 def table_rows(path: Path, recordings: Path | None, required: Sequence[str]) -> Iterator[tuple[str, Fields]]:
-    """Yield the rows of a table with a header that names fields of `EvalItem`; empty fields count as not given."""
+    """Yield the rows of a table with a header that names fields (`field_names`); empty fields count as not given."""
     header, *records = read_table(path)
     names = [as_name(name) for name in header.fields]
-    check_keys(dict.fromkeys(names), f"{path}, line {header.line}", required)
+    known = field_names(names)
+    check_keys(dict.fromkeys(known.values()), f"{path}, line {header.line}", required)
     for record in records:
-        values = {name: value.strip() for name, value in zip(names, record.fields, strict=False) if value.strip()}
+        given = zip(names, record.fields, strict=False)
+        values = {known[name]: value.strip() for name, value in given if value.strip() and name in known}
         if len(record.fields) != len(names):
             values = {"problem": f"{len(record.fields)} fields, where the header has {len(names)}"}
         yield f"line {record.line}", {**dict.fromkeys(required, ""), **table_values(values, record.line)}
@@ -249,7 +267,7 @@ def minimax_rows(path: Path, recordings: Path | None, required: Sequence[str]) -
 
 
 def folder_rows(path: Path, recordings: Path | None, required: Sequence[str]) -> Iterator[tuple[str, Fields]]:
-    """Yield an item for each recording of a data set: its text, after another recording of the same speaker.
+    """Yield an item for each recording of a data set or list: its text, after another recording of the same speaker.
 
     A folder with duration.json is one that `prepare` made, any other is read as `prepare` does. Without speakers, the
     prompt is another recording of the set, and there is no recording to compare with. A recording without a text, or
@@ -274,7 +292,7 @@ def folder_rows(path: Path, recordings: Path | None, required: Sequence[str]) ->
 
 
 def data_set_clips(path: Path) -> list[dict[str, str]]:
-    """List the recordings of a folder: id (their position), text, speaker, language and target_audio.
+    """List the recordings of a folder or list: id (their position), text, speaker, language and target_audio.
 
     Entries that cannot be used are printed.
     """
@@ -286,7 +304,7 @@ def data_set_clips(path: Path) -> list[dict[str, str]]:
             if entry.problem:
                 print(f"{path}, {entry.place}: left out: {entry.problem}")
         usable = [entry for entry in entries if not entry.problem]
-        found = [(entry.audio, entry.text, entry.columns.get("speaker"), entry.columns) for entry in usable]
+        found = [(entry.audio, entry.text, speaker_of(entry), entry.columns) for entry in usable]
     return [
         {
             "id": str(number),
@@ -299,6 +317,11 @@ def data_set_clips(path: Path) -> list[dict[str, str]]:
     ]
 
 
+def speaker_of(entry: Entry) -> Any:
+    """Return the speaker of an entry; None where no column names one."""
+    return next((entry.columns[name] for name in SPEAKER_COLUMNS if entry.columns.get(name)), None)
+
+
 Reader = Callable[[Path, Path | None, Sequence[str]], Iterator[tuple[str, Fields]]]
 READERS: dict[str, Reader] = {
     "texts": text_rows,
@@ -309,4 +332,5 @@ READERS: dict[str, Reader] = {
     "librispeech": librispeech_rows,
     "minimax": minimax_rows,
     "folder": folder_rows,
+    "recordings": folder_rows,
 }

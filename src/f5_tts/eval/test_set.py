@@ -6,13 +6,15 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from f5_tts.config.schema import ConfigError
 from f5_tts.data.audio import Source
+from f5_tts.data.rows import SPEAKER_COLUMNS
+from f5_tts.data.tables import AUDIO_NAMES, TEXT_NAMES
 from f5_tts.data.texts import normalize
 from f5_tts.data.tokenizer import is_valid_unicode
 
@@ -52,6 +54,7 @@ class EvalItem:
 
 
 FIELD_TYPES: dict[str, Any] = get_type_hints(EvalItem) | dict.fromkeys(("prompt_audio", "target_audio"), str)  # of JSON
+OTHER_NAMES = {"text": TEXT_NAMES, "target_audio": AUDIO_NAMES, "speaker": SPEAKER_COLUMNS}  # as in lists of recordings
 REQUIRED = [field.name for field in fields(EvalItem) if field.default is MISSING and field.name != "id"]
 JSON_NAMES = {str: "string", float: "number", bool: "true or false", float | None: "number"}
 
@@ -124,11 +127,23 @@ def parse_line(line: str, location: str, required: Sequence[str]) -> dict[str, A
         raise ValueError(f"{location}: not JSON ({error})") from error
     if not isinstance(row, dict):
         raise ValueError(f"{location}: a JSON object is needed, found {type(row).__name__}")
+    row = {name: row[key] for key, name in field_names(row).items()}
     check_keys(row, location, required)
     try:
         return {key: parse_field(key, value) for key, value in row.items()}
     except (ValueError, OverflowError) as error:
         raise ValueError(f"{location}: {error}") from error
+
+
+def field_names(names: Iterable[str]) -> dict[str, str]:
+    """Map the names of a header to fields of `EvalItem`, some of which have other names in lists of recordings.
+
+    Of several names of one field only the first known one is in the result.
+    """
+    given = list(names)
+    found = {field: next((n for n in (field, *others) if n in given), None) for field, others in OTHER_NAMES.items()}
+    others = {name for names in OTHER_NAMES.values() for name in names}
+    return {name: name for name in given if name not in others} | {n: field for field, n in found.items() if n}
 
 
 def check_keys(row: dict[str, Any], location: str, required: Sequence[str] = REQUIRED) -> None:

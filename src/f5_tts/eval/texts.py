@@ -57,7 +57,7 @@ def read_prompts(path: Path, recordings: Path | None) -> list[Fields]:
 
     Raises ValueError if there is none, if one is not there, or if its text is missing.
     """
-    if path.is_dir():
+    if list_format(path) in ("folder", "recordings"):
         found = [prompt(clip["target_audio"], clip["text"], clip["speaker"]) for clip in data_set_clips(path)]
     else:
         rows = [fields for _, fields in format_rows(path, recordings, required=PROMPT_KEYS)]

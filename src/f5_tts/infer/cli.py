@@ -101,7 +101,7 @@ def speak(order: SpeechOrder) -> bool:
     if settings.get("save_chunk"):
         write_chunks(results, out, synthesizer.sample_rate, ascii_names=not settings.get("no_legacy_text"))
     write_wav(out, wave, synthesizer.sample_rate)
-    print(f"wrote {out}, {len(wave) / synthesizer.sample_rate:.1f} s, seed {seed}")
+    print(f"wrote {out}, {len(wave) / synthesizer.sample_rate:.1f} s; --seed {seed} speaks it again in the same way")
     return True
 
 

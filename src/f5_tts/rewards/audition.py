@@ -258,5 +258,8 @@ def run(cfg: RLTrainConfig) -> bool:
     text = report(result, weights)
     write_atomically(out / "audition.md", lambda part: part.write_text(text + "\n", encoding="utf-8"))
     draw_audition(result.scores, RESYNTHESIS, out / "audition.png")
-    print(f"{text}\n\n{out}: audition.md, audition.png, and an example of each kind to listen to")
+    print(
+        f"{text}\n\nwrote {out}: audition.md, audition.png, and an example of each kind to listen to; "
+        "next: f5-tts doctor with the arguments of the run"
+    )
     return True

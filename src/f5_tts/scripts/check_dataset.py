@@ -84,15 +84,15 @@ def write_report(rows: Iterable[BadRow], path: Path) -> None:
 def vocabulary_of(arguments: Namespace) -> Vocabulary | None:
     """Load the vocabulary from --vocab, else from the data set's own vocab.txt, else for pinyin the released one.
 
-    Returns None if there is none. The suffix of the folder's name selects the tokenizer; a data set of the hub has
-    neither.
+    Returns None if there is none. A data set of the hub has no own one, and no name that ends with a tokenizer.
     """
-    if isinstance(arguments.folder, str):
-        return read_vocabulary(arguments.vocab) if arguments.vocab else None
-    own_vocab, suffix = arguments.folder / "vocab.txt", arguments.folder.resolve().name.rpartition("_")[2]
-    released = EMILIA_VOCAB if suffix == "pinyin" else None  # as in training
-    path = arguments.vocab or (own_vocab if own_vocab.is_file() else released)
-    return read_vocabulary(path, suffix if suffix in TOKENIZERS else "custom") if path else None
+    folder = arguments.folder if isinstance(arguments.folder, Path) else None
+    suffix = folder.resolve().name.rpartition("_")[2] if folder else ""
+    tokenizer = arguments.tokenizer or (suffix if suffix in TOKENIZERS else "custom")
+    released = EMILIA_VOCAB if tokenizer == "pinyin" else None  # as in training
+    own = folder / "vocab.txt" if folder and (folder / "vocab.txt").is_file() else None
+    path = arguments.vocab or own or released
+    return read_vocabulary(path, tokenizer) if path else None
 
 
 def run(arguments: Namespace) -> bool:

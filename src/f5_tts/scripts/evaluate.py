@@ -228,6 +228,5 @@ def run(cfg: TrainConfig) -> bool:
     print("\n".join([*describe_errors(result), *describe_agreement(result)]))
     if cfg.eval.against is not None:
         print("\n".join(describe_change(read_result(Path(cfg.eval.against)), result)))
-    print(", ".join(f"{name}={value:.4g}" for name, value in result.metrics().items()))
     print(f"wrote {cfg.eval.out}: scores.json, wavs/ and a page; next: f5-tts report {shlex.quote(str(cfg.eval.out))}")
     return True

@@ -77,5 +77,5 @@ def run(arguments: Namespace) -> bool:
     checkpoint = read_checkpoint(find_file(arguments.checkpoint, "CKPT"))
     path = extend(checkpoint, read_vocabulary(arguments.vocab), arguments.folder, arguments.base_vocab)
     vocab = arguments.folder / "vocab.txt"
-    print(f"wrote {path} and {vocab}; train with ckpts.init_from={path} model.tokenizer_path={vocab}")
+    print(f"wrote {path} and {vocab}; next: f5-tts train ckpts.init_from={path} model.tokenizer_path={vocab}")
     return True

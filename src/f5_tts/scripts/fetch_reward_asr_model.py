@@ -40,7 +40,7 @@ def run(arguments: Namespace) -> bool:
         fetch.ensure_files(source, names, folder, root=folder)
     except KeyboardInterrupt:
         return False
-    print(f"SenseVoiceSmall is in {folder}: rl.rewards.providers.1.config.model_id={folder}")
+    print(f"SenseVoiceSmall is in {folder}; next: f5-tts train-rl rl.rewards.providers.1.config.model_id={folder}")
     return True
 
 

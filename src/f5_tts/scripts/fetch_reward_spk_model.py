@@ -47,7 +47,7 @@ def run(arguments: Namespace) -> bool:
             install_from_hub(arguments, folder, root)
     except KeyboardInterrupt:
         return False
-    print(f"{MODEL} is in {folder}: rl.rewards.providers.0.config.model_dir={folder}")
+    print(f"{MODEL} is in {folder}; next: f5-tts train-rl rl.rewards.providers.0.config.model_dir={folder}")
     return True
 
 

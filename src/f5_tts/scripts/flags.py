@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
 from math import inf
@@ -17,8 +16,15 @@ from f5_tts.data.paths import require_data_set
 from f5_tts.download.hub import require_file
 from f5_tts.files import HUB, user_path
 from f5_tts.infer.settings import MODEL
+from f5_tts.threads import usable_cpus
 
 FORMATS = ("csv", "ljspeech", "folder", "jsonl")  # of a new data set
+WITHOUT_MEMORY = ("rl.prompt_frac_range=", "datasets.pair_speakers=")  # keys that the memory does not depend on
+CHECK_FLAGS = {  # of check-dataset, by the key of the training
+    "model.tokenizer": "--tokenizer",
+    "model.tokenizer_path": "--vocab",
+    "datasets.max_seconds": "--max_seconds",
+}
 DTYPES = ("float32", "float16", "bfloat16")
 
 # --- data sets ---
@@ -64,6 +70,7 @@ def check_dataset_parser() -> ArgumentParser:
     parser.add_argument(
         "--vocab", type=user_path, metavar="FILE", help="a symbol a line; default: vocab.txt of the folder"
     )
+    parser.add_argument("--tokenizer", choices=TOKENIZERS, help="default: as DIR's name ends, else custom (characters)")
     parser.add_argument("--plot", type=user_path, metavar="FILE", help="a histogram of the durations, as PNG")
     parser.add_argument(
         "--report",
@@ -76,13 +83,22 @@ def check_dataset_parser() -> ArgumentParser:
 
 
 def check_dataset(argv: list[str]) -> Namespace:
-    """Read the arguments of check-dataset; raise FileNotFoundError unless the folder is a data set."""
-    arguments = check_dataset_parser().parse_args(argv)
+    """Read the arguments of check-dataset, some of which may be keys of the training.
+
+    Raises FileNotFoundError unless the folder is a data set.
+    """
+    arguments = check_dataset_parser().parse_args([as_flag(word) for word in argv])
     if isinstance(arguments.folder, Path):
         require_data_set(arguments.folder)
     if arguments.vocab:
         require_file(str(arguments.vocab), "--vocab")
     return arguments
+
+
+def as_flag(word: str) -> str:
+    """Return an argument of check-dataset, which has flags for some keys of the training."""
+    key, _, value = word.partition("=")
+    return f"{CHECK_FLAGS[key]}={value}" if key in CHECK_FLAGS else word
 
 
 def folder_or_hub(text: str) -> Path | str:
@@ -92,7 +108,7 @@ def folder_or_hub(text: str) -> Path | str:
 
 def add_flags(parser: ArgumentParser) -> None:
     """Add the flags of commands that read audio: --workers and --max_seconds."""
-    max_seconds, num = read_yaml("_base").datasets.max_seconds, os.cpu_count() or 1
+    max_seconds, num = read_yaml("_base").datasets.max_seconds, usable_cpus()
     max_help = "longest recording, s, as datasets.max_seconds of the training; default: %(default)s"
     parser.add_argument("--workers", type=positive(int), default=num, metavar="N", help="default: %(default)s")
     parser.add_argument("--max_seconds", type=positive(float), default=max_seconds, metavar="S", help=max_help)
@@ -254,6 +270,7 @@ def with_clip_length(args: Namespace, *above_zero: str) -> RLTrainConfig:
 
     Raises ConfigError if --seconds or another of these flags is not a finite number above 0.
     """
+    args.overrides = [word for word in args.overrides if not word.startswith(WITHOUT_MEMORY)]
     cfg = compose_config(args.config_name, args.overrides, RLTrainConfig)
     if args.seconds is None:
         args.seconds = cfg.datasets.max_seconds

@@ -18,6 +18,7 @@ import unicodedata
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,7 @@ def prepare(
     for kind, num in Counter(kind for row in rows for kind in row.pop(ODD, [])).items():
         print(f"{num} recordings are odd: {kind} (they are used; check_dataset lists them)")
     if not rows:
+        remove_unfinished(folder, unfinished)
         raise ValueError(f"none of {len(entries)} entries can be used; {left_out[0]['place']}: {left_out[0]['reason']}")
     write_layout(rows, folder, unfinished)
     if base or worker.tokenizer in ("custom", "char"):
@@ -186,6 +188,13 @@ def prepare(
     write_atomically(folder / REPORT, lambda tmp_path: tmp_path.write_text(text, encoding="utf-8"))
     shutil.rmtree(unfinished)
     return left_out
+
+
+def remove_unfinished(folder: Path, unfinished: Path) -> None:
+    """Remove what the command has written to a folder that gets no data set; files of the user stay."""
+    shutil.rmtree(unfinished)
+    with suppress(OSError):  # it is not empty
+        folder.rmdir()
 
 
 def read_report(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -223,7 +232,9 @@ def sha256_of(path: Path) -> str:
 def write_layout(rows: Sequence[dict[str, Any]], folder: Path, unfinished: Path) -> None:
     """Write raw/ and duration.json; each is written atomically."""
     from datasets import Dataset as Table  # this import takes a second
+    from datasets import disable_progress_bars
 
+    disable_progress_bars()  # of writing the table, which takes a moment
     names = dict.fromkeys(name for row in rows for name in row)
     columns = {name: column(name, [row.get(name) for row in rows]) for name in names}
     tmp_path, raw = unfinished / "raw", folder / "raw"
@@ -346,13 +357,13 @@ def next_steps(folder: Path, tokenizer: str, example: Entry, base: Vocabulary | 
     yield f"train with {chosen}; for example with the model {MODEL} (-cn or -m chooses another):"
     if is_found and root != Path.cwd():
         yield f"  cd {shlex.quote(str(root))}  # training looks for data/ where it is started"
-    yield f"  python -m f5_tts.scripts.check_dataset {shlex.quote(str(folder))}"
+    yield f"  f5-tts check-dataset {shlex.quote(str(folder))}"
     is_released = base is not None and base.symbols == read_vocabulary(EMILIA_VOCAB).symbols
     start = f" ckpts.init_from={PUBLISHED[MODEL] if is_released else 'CHECKPOINT'}" if base else ""
-    yield f"  python -m f5_tts.train.train -cn {MODEL} {chosen} ckpts.save_dir={run}{start}"
+    yield f"  f5-tts train -cn {MODEL} {chosen} ckpts.save_dir={run}{start}"
     evaluated = f"eval.ckpt={run}/model_last.pt eval.list={shlex.quote(str(folder))} eval.out={run}/eval"
-    yield f"  python -m f5_tts.scripts.evaluate -cn {MODEL} {chosen} {evaluated}  # or a list of other texts"
-    yield f"  f5-tts_infer-cli -m {MODEL} -p {run}/model_last.pt {voice}"
+    yield f"  f5-tts evaluate -cn {MODEL} {chosen} {evaluated}  # or a list of other texts"
+    yield f"  f5-tts infer -m {MODEL} -p {run}/model_last.pt {voice}"
 
 
 def run(arguments: Namespace) -> bool:

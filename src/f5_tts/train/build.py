@@ -35,7 +35,7 @@ from f5_tts.train.bad_rows import OutageWatch, all_rows_bad, usable_batches
 from f5_tts.train.checkpoint_dir import initial_weights
 from f5_tts.train.held_out import describe_held_out, split_rows
 from f5_tts.train.optimizer import MakeOptimizer, learning_rate_factor
-from f5_tts.train.run_settings import settings_of
+from f5_tts.train.run_settings import describe_threads, settings_of
 from f5_tts.train.train_state import DataPosition, TrainState
 from f5_tts.types import SpeechBatch, Utterance
 
@@ -208,7 +208,7 @@ def build_train_state(
         scheduler=scheduler,
         objective=cfg.model.objective,
         processes=processes,
-        settings=settings_of(cfg),
+        settings=settings_of(cfg) | describe_threads(),
         allow_changed=cfg.ckpts.allow_changed,
         lora=cfg.lora,
         batches_per_update=optim.grad_accumulation_steps * processes / updates_per_rollout(cfg),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -52,6 +53,7 @@ def choose_optimizer(optim: OptimConfig, device: torch.device, log: Callable[[st
     adamw = partial(AdamW, fused=True)
     if not optim.bnb_optimizer:
         return adamw
+    logging.getLogger("bitsandbytes.backends.cpu").setLevel(logging.ERROR)  # of kernels that no optimizer has
     try:
         import bitsandbytes
     except ImportError as error:

@@ -6,13 +6,17 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
+
 from f5_tts.config.checks import as_override, typed_values
 from f5_tts.config.schema import TrainConfig
 from f5_tts.data.rows import Row
 from f5_tts.model.checkpoint import Checkpoint
+from f5_tts.threads import is_set_by_user, usable_cpus
 from f5_tts.train.held_out import HELD_OUT
 
 DATA_SET = "the data set"  # entry beside the config keys: its size and checksum
+THREADS = "the number of threads"  # entry beside the config keys: sums of floats depend on it
 NEED_PERMISSION = (DATA_SET, "rl.algorithm")  # a run with another one is another run
 WITHOUT_EFFECT = (
     "ckpts.",
@@ -50,6 +54,21 @@ def settings_of(cfg: TrainConfig) -> dict[str, Any]:
     return {key: value for key, value in values.items() if not key.startswith(WITHOUT_EFFECT)}
 
 
+def describe_threads() -> dict[str, int]:
+    """Return the entry for the number of threads."""
+    return {THREADS: torch.get_num_threads()}
+
+
+def keep_threads(checkpoint: Checkpoint, current: dict[str, Any], log: Callable[[str], None]) -> None:
+    """Compute with as many threads as the checkpoint's run, unless the user has chosen a number or has fewer cores."""
+    saved = checkpoint.payload.get("settings", {}).get(THREADS)
+    is_allowed = type(saved) is int and 1 <= saved <= usable_cpus()
+    if is_allowed and saved != torch.get_num_threads() and not is_set_by_user():
+        torch.set_num_threads(saved)
+        current[THREADS] = saved
+        log(f"computing with {saved} threads, as before, since the result depends on it; OMP_NUM_THREADS changes it")
+
+
 def describe_rows(rows: Sequence[Row]) -> dict[str, str]:
     """Return the entry for the data set: how many rows, and a checksum of texts, speakers and durations in order."""
     digest = hashlib.sha256()
@@ -68,8 +87,8 @@ def compare_settings(
     """
     saved = checkpoint.payload.get("settings", current)
     changed = [key for key in sorted(saved.keys() | current.keys()) if saved.get(key) != current.get(key)]
-    if DATA_SET not in current:  # not read, in the doctor
-        changed = [key for key in changed if key != DATA_SET]
+    unknown = {DATA_SET} - current.keys() | {THREADS} - saved.keys()  # not read by the doctor; of older checkpoints
+    changed = [key for key in changed if key not in unknown]
     lines = {key: change_of(key, saved, current) for key in changed if key_is_reported_here(key)}
     other_run = [lines[key] for key in NEED_PERMISSION if key in lines]
     if other_run and not allow_changed:

@@ -88,13 +88,12 @@ def build_stage2(cfg: RLTrainConfig, accelerator: Accelerator) -> Stage2:
     cfg.rl.rollout_precision = resolve_rollout_precision(cfg.rl.rollout_precision, accelerator.device, log)
     log(describe_rollouts(cfg, len(plan.frames(0)), world_size))
     total = count_updates(plan, cfg.optim, cfg.rl.updates_per_rollout, world_size)
-    raise_together(
+    *_, scorer = raise_together(
         lambda: check_window(cfg.rl),
         lambda: check_schedule(cfg.optim, total),
         lambda: check_vocabulary(checkpoint, cfg, vocabulary),
+        lambda: build_checked_scorer(cfg, plan),
     )
-    scorer = build_scorer(cfg.model, cfg.rl)
-    check_words(scorer.providers, [row.sentence for row in plan.dataset.rows], "rl.rewards.providers")
     initial = initial_weights(checkpoint, cfg.model.objective)
     models = build_models(cfg, initial, vocabulary, total, make_optimizer, accelerator, log)
     advantage = build_advantage(scorer, cfg.rl, log)
@@ -122,6 +121,13 @@ def build_stage2(cfg: RLTrainConfig, accelerator: Accelerator) -> Stage2:
         models=models,
         best=best,
     )
+
+
+def build_checked_scorer(cfg: RLTrainConfig, plan: BatchPlan) -> RewardScorer:
+    """Build the rewards; raise ValueError for a recognizer that knows too few words for the texts."""
+    scorer = build_scorer(cfg.model, cfg.rl)
+    check_words(scorer.providers, [row.sentence for row in plan.dataset.rows], "rl.rewards.providers")
+    return scorer
 
 
 def find_start(cfg: RLTrainConfig, checkpoints: CheckpointDir, log: Callable[[str], None] = print) -> Checkpoint:

@@ -96,6 +96,7 @@ class Wandb:
             resume="allow",
             mode=mode,
             config=asdict(self.config),
+            settings=self.wandb.Settings(quiet=True),  # without a panel of curves at the end
         )
 
     def log(self, metrics: Mapping[str, float], update: int) -> None:

@@ -24,7 +24,7 @@ from f5_tts.model.lora import adapter_weights, check_same_lora, load_with_adapte
 from f5_tts.model.payload import EMA as AVERAGE
 from f5_tts.model.payload import LORA, OPTIMIZER, SCHEDULE, training_problems
 from f5_tts.train.optimizer import explain_misfit
-from f5_tts.train.run_settings import DATA_SET, compare_settings
+from f5_tts.train.run_settings import DATA_SET, compare_settings, keep_threads
 from f5_tts.train.upstream_run import as_own_run
 
 OPTIMIZER_CLASS = "optimizer_class"  # checkpoint key: class of the optimizer whose states it holds
@@ -183,6 +183,7 @@ class TrainState:
                 raise ValueError(f"{checkpoint.path} cannot be resumed: {misfit}; {ADVICE}")
             self.start(checkpoint, f"whose training state does not fit this run: {misfit}", log)
             return
+        keep_threads(checkpoint, self.settings, log)
         compare_settings(checkpoint, self.settings, self.allow_changed, log)
         self.check_values(checkpoint)
         self.restore(checkpoint, log)

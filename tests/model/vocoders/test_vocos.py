@@ -267,6 +267,12 @@ def test_a_missing_file_is_named_with_what_to_type(name, write_folder):
     assert "model.vocoder.is_local=true model.vocoder.local_path=FOLDER" in str(error.value)
 
 
+def test_the_page_of_the_vocoder_is_on_the_hub_that_the_user_has_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "https://mirror.example")  # what HF_ENDPOINT sets
+    with pytest.raises(FileNotFoundError, match=f"of https://mirror.example/{REPOSITORY} into a folder"):
+        read_vocos(tmp_path, TINY)
+
+
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=rf"no {CONFIG} and no {WEIGHTS} in the vocoder's folder .*gone: "):
         read_vocos(tmp_path / "gone", TINY)

@@ -12,6 +12,7 @@ from torch.nn.functional import gelu
 
 from f5_tts.config.schema import MelSpecConfig
 from f5_tts.download.hub import download_from_hub
+from f5_tts.download.source import endpoint
 from f5_tts.files import get_nested, read_yaml
 from f5_tts.model.backbones.layers import mask_frames
 from f5_tts.model.checkpoint import mismatches
@@ -40,11 +41,6 @@ SHARED_KEYS = (
 SIZES = ("dim", "intermediate_dim", "num_layers")  # keys under backbone.init_args that only config.yaml holds
 FEATURE_EXTRACTOR = "feature_extractor."  # prefix of the mel's weights, which are not loaded
 MAX_MAGNITUDE = 1e2  # maximum magnitude of a bin
-DOWNLOAD_STEPS = (
-    f"put {CONFIG} and {WEIGHTS} of https://huggingface.co/{REPOSITORY} into a folder and add "
-    "model.vocoder.is_local=true model.vocoder.local_path=FOLDER; "
-    "or use model.vocoder.name=griffin_lim, which needs no weights"
-)
 
 
 class Vocos(DecodesMel):
@@ -161,8 +157,16 @@ def fetch_vocos() -> Path:
     try:
         config, _ = (download_from_hub(REPOSITORY, name) for name in (CONFIG, WEIGHTS))
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"the vocoder's {error}: {DOWNLOAD_STEPS}") from error
+        raise FileNotFoundError(f"the vocoder's {error}: {download_steps()}") from error
     return config.parent
+
+
+def download_steps() -> str:
+    """Say how to get the vocoder's files by hand, and what to use instead."""
+    return (
+        f"put {CONFIG} and {WEIGHTS} of {endpoint()}/{REPOSITORY} into a folder and add model.vocoder.is_local=true "
+        "model.vocoder.local_path=FOLDER; or use model.vocoder.name=griffin_lim, which needs no weights"
+    )
 
 
 def read_vocos(folder: Path, mel_spec: MelSpecConfig) -> Vocos:
@@ -174,7 +178,7 @@ def read_vocos(folder: Path, mel_spec: MelSpecConfig) -> Vocos:
     """
     missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
     if missing:
-        raise FileNotFoundError(f"no {' and no '.join(missing)} in the vocoder's folder {folder}: {DOWNLOAD_STEPS}")
+        raise FileNotFoundError(f"no {' and no '.join(missing)} in the vocoder's folder {folder}: {download_steps()}")
     vocos = Vocos(mel_spec, **read_sizes(folder / CONFIG, mel_spec))
     load_tensors(vocos, folder / WEIGHTS)
     return vocos.eval().requires_grad_(False)
@@ -214,6 +218,6 @@ def load_tensors(vocos: Vocos, path: Path) -> None:
         raise ValueError(
             f"{path} is not what its {CONFIG} describes ({len(mismatched)} tensors differ; "
             f"{'; '.join(mismatched[:3])}): both should come from the same source, such as "
-            f"https://huggingface.co/{REPOSITORY}"
+            f"{endpoint()}/{REPOSITORY}"
         )
     vocos.load_state_dict(weights)

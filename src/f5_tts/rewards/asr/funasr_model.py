@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from f5_tts.download.hub import download_from_hub
+from f5_tts.download.source import endpoint
 from f5_tts.extras import install_hint
 from f5_tts.files import get_nested, read_yaml
 from f5_tts.model.build import find_device
@@ -40,7 +41,7 @@ class FunasrKind:
     components: Mapping[str, tuple[str, ...]]  # key of config.yaml -> classes; others of funasr read other files
     tokenizer: Mapping[str, str]  # setting of the tokenizer -> its file
     directory: str  # where it usually is
-    advice: str  # what fetches it to {directory}
+    advice: str  # what fetches it to {directory}, maybe from {hub}
     has_more_weights: bool = False  # whether its file may hold weights that the model lacks
     hub_names: Mapping[str, str] = field(default_factory=dict)  # ModelScope's name -> Hugging Face's name
 
@@ -51,7 +52,7 @@ class FunasrKind:
 
     def remedy(self, directory: Path | str) -> str:
         """Return what fetches the model to a directory."""
-        return self.advice.format(directory=directory)
+        return self.advice.format(directory=directory, hub=endpoint())
 
 
 class FunasrModel:

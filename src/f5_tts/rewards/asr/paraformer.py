@@ -27,7 +27,7 @@ PARAFORMER = FunasrKind(
     },
     tokenizer={"token_list": "tokens.json", "seg_dict": "seg_dict"},
     directory="checkpoints/funasr/paraformer-zh",
-    advice="copy the files of https://huggingface.co/funasr/paraformer-zh to {directory}",
+    advice="copy the files of {hub}/funasr/paraformer-zh to {directory}",
     hub_names={"paraformer-zh": "funasr/paraformer-zh"},
     has_more_weights=True,
 )
