@@ -104,17 +104,18 @@ def test_ctrl_c_is_one_line_and_waits_for_no_thread():
 @pytest.mark.parametrize(
     "words",
     [
-        "train.train -cn F5TTS_Mini datasets.name=mini",
-        "train.train_rl -cn F5TTS_Mini_RL",
-        "scripts.doctor",
-        "infer.cli",
+        "f5_tts.train.train -cn F5TTS_Mini datasets.name=mini",
+        "f5_tts.train.train_rl -cn F5TTS_Mini_RL",
+        "f5_tts.scripts.doctor",
+        "f5_tts.infer.cli",
+        "recipes.digits.make_corpus mini",
     ],
 )
 def test_ctrl_c_while_a_command_imports_its_libraries_is_one_line(words: str, tmp_path):
     """A module in the place of numpy tells when the imports have begun, and never ends."""
     (tmp_path / "numpy.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
-    paths = f"{tmp_path}:{Path(f5_tts.__file__).parents[1]}"
-    command = ["env", f"PYTHONPATH={paths}", sys.executable, "-m", *f"f5_tts.{words}".split()]
+    paths = f"{tmp_path}:{Path(f5_tts.__file__).parents[1]}:{Path(__file__).parents[1]}"
+    command = ["env", f"PYTHONPATH={paths}", sys.executable, "-m", *words.split()]
     assert interrupted(command, "importing")[::2] == (EXIT_INTERRUPTED, "interrupted\n")
 
 

@@ -13,15 +13,16 @@ from typing import Any
 
 from torch import Tensor
 
-from f5_tts.config.schema import EvalConfig, TrainConfig
+from f5_tts.config.schema import EvalConfig, TrainConfig, vocab_path
 from f5_tts.data.audio import load_audio
-from f5_tts.data.tokenizer import Vocabulary
+from f5_tts.data.tokenizer import Vocabulary, build_vocabulary
 from f5_tts.eval.judges import SIMILARITY, Judges, Normalize, item_language, opinion_name
 from f5_tts.eval.progress import NOTHING_KEPT, Progress
 from f5_tts.eval.results import named_metrics
 from f5_tts.eval.statistics import Score
 from f5_tts.eval.test_set import EvalItem
 from f5_tts.infer.chunking import speech_frames
+from f5_tts.infer.load import find_vocabulary
 from f5_tts.infer.sample import Request, sample_requests
 from f5_tts.infer.synthesizer import MIN_FRAMES, batches_by_length, generate_batched, progress_bar
 from f5_tts.model.build import build_model, build_vocoder
@@ -266,6 +267,16 @@ class Evaluator:
 def in_order(parts: Sequence[Sequence[Score]]) -> list[Score]:
     """Merge the scores of all ranks in the order of the list of items."""
     return [score for scores in zip_longest(*parts) for score in scores if score is not None]
+
+
+def find_eval_vocabulary(cfg: TrainConfig, checkpoint: Checkpoint) -> Vocabulary:
+    """Read the vocabulary of the run; where that is not there, as on another machine, that of the checkpoint."""
+    if vocab_path(cfg).is_file():
+        return build_vocabulary(cfg)
+    try:
+        return find_vocabulary("", checkpoint, cfg.model)
+    except FileNotFoundError:
+        return build_vocabulary(cfg)  # whose error names the key
 
 
 def load_eval_model(cfg: TrainConfig, checkpoint: Checkpoint, vocabulary: Vocabulary) -> CFM:

@@ -23,10 +23,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from f5_tts.config.schema import ConfigError, RewardsConfig, RLTrainConfig
-from f5_tts.data.tokenizer import build_vocabulary
 from f5_tts.eval.evaluator import (
     EvalSynthesizer,
     build_eval_synthesizer,
+    find_eval_vocabulary,
     load_eval_model,
     reward_inputs,
     score_clips,
@@ -55,7 +55,8 @@ def best_of(cfg: RLTrainConfig) -> Result:
     if len(settings.cfg_strengths) != 1:
         raise ConfigError(f"eval.cfg_strengths={settings.cfg_strengths}: name one, e.g. that of the model's evaluation")
     (strength,) = settings.cfg_strengths
-    checkpoint, vocabulary = read_checkpoint(Path(settings.ckpt)).with_weights(), build_vocabulary(cfg)
+    checkpoint = read_checkpoint(Path(settings.ckpt)).with_weights()
+    vocabulary = find_eval_vocabulary(cfg, checkpoint)
     check_spec(checkpoint, ModelSpec.of(cfg.model, vocabulary))
     ensure_writable_dir(Path(settings.out), "eval.out")
     providers, judges = build_providers(cfg.rl.rewards.providers), build_judges(settings)

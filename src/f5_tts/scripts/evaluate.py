@@ -24,7 +24,7 @@ from typing import Any
 from f5_tts.config.schema import ConfigError, EvalConfig, TrainConfig
 from f5_tts.data.audio import load_audio
 from f5_tts.data.paths import exists
-from f5_tts.data.tokenizer import Vocabulary, build_vocabulary
+from f5_tts.data.tokenizer import Vocabulary
 from f5_tts.eval.agreement import describe_agreement, judge_recordings
 from f5_tts.eval.comparison import check_comparable, describe_change
 from f5_tts.eval.evaluator import (
@@ -33,6 +33,7 @@ from f5_tts.eval.evaluator import (
     build_eval_synthesizer,
     clips_error_rate,
     digest,
+    find_eval_vocabulary,
     judging_settings,
     load_eval_model,
     score_clips,
@@ -84,7 +85,8 @@ def evaluate_weights(cfg: TrainConfig, dev: list[EvalItem], test: list[EvalItem]
     if not dev:
         settings.cfg_strengths = [cfg.infer.cfg_strength]
         print(f"no eval.dev_list: the guidance is infer.cfg_strength={cfg.infer.cfg_strength:g}")
-    checkpoint, vocabulary = read_checkpoint(Path(str(settings.ckpt))).with_weights(), build_vocabulary(cfg)
+    checkpoint = read_checkpoint(Path(str(settings.ckpt))).with_weights()
+    vocabulary = find_eval_vocabulary(cfg, checkpoint)
     check_spec(checkpoint, ModelSpec.of(cfg.model, vocabulary))
     identity = settings_of(cfg, checkpoint, vocabulary, dev + test)
     result = reuse_result(cfg, digest(identity))
