@@ -16,7 +16,9 @@ SHIPPED = Path("pretrained/F5TTS_Mini")
 def symbols(folder: Path, *overrides: str) -> list[str]:
     """Return the symbols with which a file of bare weights in a folder is evaluated."""
     cfg = compose_config("F5TTS_Mini", list(overrides), TrainConfig)
-    return list(find_eval_vocabulary(cfg, Checkpoint(folder / "model_800.safetensors", {}, {})).symbols)
+    return list(
+        find_eval_vocabulary(cfg, Checkpoint(path=folder / "model_800.safetensors", weights={}, payload={})).symbols
+    )
 
 
 def test_a_checkpoint_is_evaluated_without_the_data_set_that_it_was_trained_on(tmp_path: Path):
