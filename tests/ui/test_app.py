@@ -59,6 +59,13 @@ def test_a_run_is_watched_with_its_curves_alarms_and_samples(client: TestClient)
     assert clip in part and client.get(clip).headers["content-type"] == "audio/x-wav"
 
 
+def test_a_run_is_there_from_the_start_of_its_job_and_says_how_it_ended(client: TestClient, root: Path):
+    job_of(root, "a1", "2", kind="run", run="ckpts/new")
+    part = client.get("/runs/ckpts/new?part").text
+    assert "No update yet." in part and "data-ended>failed" in part and 'href="/jobs/a1"' in part
+    assert client.get("/runs/ckpts/unknown").status_code == 400
+
+
 @pytest.mark.parametrize(
     "address",
     ["/files/%2e%2e/x.wav", "/files//etc/passwd", "/files/ckpts/mine/metrics.jsonl", "/runs/%2e%2e"],
