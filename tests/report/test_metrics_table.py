@@ -12,7 +12,7 @@ def result(name: str, heard: str, **more: Any) -> Result:
     judged: dict[str, Any] = {"opinions": {"mos": 2.0}, "measures": {"pause": 0.5, "clicks": float("nan")}}
     scores = {name: [score("a", TEXTS["a"], heard, **judged)]}
     fields = {"ckpt": "a.pt", "guidance": {name: 2.0}, "dev_error_rates": {}, "rtf": None, **more}
-    return Result(scores=scores, **fields)
+    return Result(**{"scores": scores, **fields})
 
 
 def rows(results: dict[str, Result]) -> dict[str, list[str]]:
@@ -41,3 +41,9 @@ def test_recordings_have_a_column_where_they_were_measured():
     assert found[""] == ["base", "recordings"] and found["guidance"] == ["2", ""]
     assert found["error rate by Whisper tiny.en"][1] == "1.0 %"
     assert found["longest pause (s)"] == ["0.50 (0.50 to 0.50)", "0.12"]
+
+
+def test_shares_of_recordings_are_written_like_those_of_clips():
+    scores = {"whisper": [score("a", TEXTS["a"], "one", measures={"clipped": 0.001})]}
+    found = rows({"base": result("whisper", "one", scores=scores, recordings={"clipped": 0.0})})
+    assert found["clipped samples"] == ["0.10 % (0.10 % to 0.10 %)", "0.00 %"]

@@ -93,7 +93,7 @@ def measure_rows(results: Results) -> list[list[str]]:
         cells = [measure_cell(seeds, name, digits) for seeds in results.values()]
         if any(cell != MISSING for cell in cells):
             known = [result.recordings[name] for result in all_seeds(results) if name in result.recordings]
-            recordings = format(known[0], digits) if known else ""
+            recordings = format(known[0], digits).replace("%", " %") if known else ""
             rows.append([f"{title} ({unit.strip()})" if unit else title, *cells, recordings])
     return rows
 
