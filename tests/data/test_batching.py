@@ -14,7 +14,7 @@ from torch import Tensor
 
 from f5_tts.config.schema import DatasetsConfig
 from f5_tts.data.audio import Source
-from f5_tts.data.batching import BatchPlan, by_frames, collate, load_batches
+from f5_tts.data.batching import BatchPlan, by_frames, collate, load_batches, shuffle_blocks
 from f5_tts.data.dataset import AudioReader, SpeechDataset
 from f5_tts.data.rows import Row
 from f5_tts.data.tokenizer import Vocabulary
@@ -135,6 +135,32 @@ def test_a_budget_that_no_item_fits_is_refused():
 
 
 # --- order ---
+
+
+@pytest.mark.parametrize("num", [48, 53])  # 16 batches of 3, and 18: the last of 2
+def test_the_batches_that_two_ranks_take_at_once_are_neighbors_in_length(num):
+    plan = plan_of(random_durations(num), batch_size_type="sample", batch_size_per_gpu=3)
+    batches = list(plan.batches(0, epochs=3, ranks=2))
+    assert sorted(key for batch in batches for key, _, _ in batch) == sorted([*range(num)] * 3)
+    mean = [np.mean([plan.frames(0)[key] for key, _, _ in batch]) for batch in batches]
+    apart = [abs(mean[place] - mean[place + 1]) for place in range(0, len(batches) - 1, 2)]
+    alone = list(plan.batches(0, epochs=3))
+    by_chance = [np.mean([plan.frames(0)[key] for key, _, _ in batch]) for batch in alone]
+    assert np.mean(apart) < 0.5 * np.mean(np.abs(np.diff(by_chance)[::2]))
+
+
+@pytest.mark.parametrize("num, epoch, first", [(4, 0, 0), (5, 1, 1), (5, 2, 2), (2, 2, 2)])  # 3 - 5 % 3 = 1, 3 - 10 % 3
+def test_an_epoch_completes_the_block_that_the_one_before_it_began(num, epoch, first):
+    order = shuffle_blocks(num, epoch, 3, np.random.default_rng(0))
+    assert sorted(order) == [*range(num)]
+    assert order[:first] == [*range(first)]
+    blocks = [order[place : place + 3] for place in range(first, num, 3)]
+    assert all(block == [*range(block[0], block[0] + len(block))] for block in blocks)
+
+
+def test_one_rank_shuffles_all_batches():
+    alone = shuffle_blocks(9, 2, 1, np.random.default_rng(5))
+    assert alone == np.random.default_rng(5).permutation(9).tolist()
 
 
 @pytest.mark.parametrize("kind, size", [("frame", 400), ("sample", 5)])

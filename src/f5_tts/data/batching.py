@@ -1,6 +1,7 @@
 """Batches: which items form a batch, in what order, and how they are padded into a SpeechBatch.
 
-The order depends on the seed, the epoch and the data alone, so a resumed run continues at any batch.
+The order depends on the seed, the epoch, the data and the number of ranks alone, so a resumed run continues at any
+batch.
 """
 
 from __future__ import annotations
@@ -45,12 +46,15 @@ class BatchPlan:
     seed: int
     held_out: Sequence[Row] = ()  # rows of the data set that the run does not train on
 
-    def epoch(self, epoch: int) -> list[list[tuple[int, int, int]]]:
+    def epoch(self, epoch: int, ranks: int = 1) -> list[list[tuple[int, int, int]]]:
         """List the batches of one epoch, in order."""
-        split = by_frames if self.settings.batch_size_type == "frame" else by_count
         frames = self.frames(epoch)
+        if self.settings.batch_size_type == "frame":
+            batches = by_frames(frames, self.settings, self.seed, epoch)
+        else:
+            batches = by_count(frames, self.settings, self.seed, epoch, ranks)
         prompt_indices = self.dataset.prompt_indices(epoch) if self.dataset.pair_speakers else [-1] * len(frames)
-        return [[(i, prompt_indices[i], i) for i in batch] for batch in split(frames, self.settings, self.seed, epoch)]
+        return [[(i, prompt_indices[i], i) for i in batch] for batch in batches]
 
     def frames(self, epoch: int) -> np.ndarray:
         """Return the number of frames of each item in this epoch, its prompt included."""
@@ -71,15 +75,15 @@ class BatchPlan:
             )
         return int((frames > budget).sum())
 
-    def batches(self, first: int, epochs: int | None = None) -> Iterator[list[tuple[int, int, int]]]:
+    def batches(self, first: int, epochs: int | None = None, ranks: int = 1) -> Iterator[list[tuple[int, int, int]]]:
         """Yield all batches of a run, from number `first` on; without a number of epochs they never end."""
         for epoch in count() if epochs is None else range(epochs):
-            batches = self.epoch(epoch)
+            batches = self.epoch(epoch, ranks)
             yield from batches[first:]
             first = max(0, first - len(batches))
 
 
-def by_count(frames: np.ndarray, settings: DatasetsConfig, seed: int, epoch: int) -> list[list[int]]:
+def by_count(frames: np.ndarray, settings: DatasetsConfig, seed: int, epoch: int, ranks: int = 1) -> list[list[int]]:
     """Split shuffled items into batches of `batch_size_per_gpu`, where one batch may be smaller.
 
     Items are sorted by length within pools of batches, which reduces padding.
@@ -88,7 +92,19 @@ def by_count(frames: np.ndarray, settings: DatasetsConfig, seed: int, epoch: int
     pools = np.split(draw.permutation(len(frames)), range(BUCKET_POOL * size, len(frames), BUCKET_POOL * size))
     order = np.concatenate([pool[np.argsort(frames[pool], kind="stable")] for pool in pools])
     batches = [order[start : start + size].tolist() for start in range(0, len(order), size)]
-    return [batches[i] for i in draw.permutation(len(batches))]
+    return [batches[i] for i in shuffle_blocks(len(batches), epoch, ranks, draw)]
+
+
+def shuffle_blocks(num: int, epoch: int, ranks: int, draw: np.random.Generator) -> list[int]:
+    """Shuffle the batches of an epoch in blocks of neighbors, one for each rank.
+
+    Neighbors are about as long as each other, so no rank waits for a longer batch. The first batches complete the block
+    that the epoch before could not fill.
+    """
+    first = min(-epoch * num % ranks, num)
+    blocks, rest = divmod(num - first, ranks)
+    shuffled = first + ranks * draw.permutation(blocks)[:, None] + np.arange(ranks)
+    return [*range(first), *shuffled.flatten().tolist(), *range(num - rest, num)]
 
 
 def by_frames(frames: np.ndarray, settings: DatasetsConfig, seed: int, epoch: int) -> list[list[int]]:
@@ -147,7 +163,7 @@ def load_batches(
     """
 
     def start(done: int) -> DataLoader[LoadedBatch]:
-        batches = islice(plan.batches(first + done * world_size, epochs), rank, None, world_size)
+        batches = islice(plan.batches(first + done * world_size, epochs, world_size), rank, None, world_size)
         return build_loader(plan, vocabulary, batches)
 
     yield from read_with_restarts(start, count_workers(plan.settings.num_workers))
