@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 
-from f5_tts.data.workers import usable_cpus
 from f5_tts.entrypoint import run_command
 from f5_tts.eval.results import Result, read_result
 from f5_tts.eval.statistics import (
@@ -30,6 +29,7 @@ from f5_tts.eval.statistics import (
 )
 from f5_tts.report.metric_rows import metric_rows
 from f5_tts.report.table import HELD_OUT, Table, asr_title, judge_title, other_judges
+from f5_tts.threads import usable_cpus
 from recipes.digits.lanes import Lane, Phase, cpu_seconds, run_lanes
 from recipes.digits.quickstart import BASE, BEST, JUDGE, JUDGES, SELECTING, evaluation, stage_1, stage_2
 
