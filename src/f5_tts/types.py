@@ -199,6 +199,7 @@ class DifferentiableReward(Protocol):
     Attributes:
         takes: "mel" | "wave". What `loss` differentiates: `mel` of its inputs, in any of our mel settings, or `audio`,
             which needs a vocoder with gradients (Vocos).
+        takes_unchanged: optional. True: rl.draft.augmentation does not change what `loss` gets.
     """
 
     takes: str

@@ -327,3 +327,25 @@ def test_augmentation_changes_samples_within_its_limits_and_masks_some_with_thei
     torch.testing.assert_close(changed[masked], means[:, None, None].expand_as(mel)[masked])
     offset = (changed - mel).masked_fill(masked, torch.nan).nanmean(dim=(1, 2))
     assert offset.abs().max() < 0.8 + 0.7 + 0.5 and offset.std() > 0.2
+
+
+class Seen(Distance):
+    """Reward that keeps the log-mels that its loss gets."""
+
+    def __init__(self, *, takes_unchanged: bool):
+        self.takes_unchanged, self.mels = takes_unchanged, []
+
+    def loss(self, inputs: Sequence[RewardInput]) -> Tensor:
+        self.mels += [item.mel for item in inputs if item.mel is not None]
+        return super().loss(inputs)
+
+
+def test_a_reward_may_take_samples_without_augmentation(policy, batch, rewarded):
+    rl = rewarded(["plain", "changed"], *DRAFT, "draft.augmentation=1")
+    rewards = {"plain": Seen(takes_unchanged=True), "changed": Seen(takes_unchanged=False)}
+    (rollout, *_) = draw_last_steps(policy, batch, rl)
+    scorer(rl, **rewards).differentiate(rollout)
+    spans = [mel[span] for mel, span in zip(rollout.mel, rollout.target_mask, strict=True)]
+    for (name, reward), equal in zip(rewards.items(), (True, False), strict=True):
+        same = [torch.equal(seen, span) for seen, span in zip(reward.mels, spans, strict=True)]
+        assert set(same) == {equal}, name

@@ -41,6 +41,7 @@ PROVIDERS = {
     "long_silence": "f5_tts.rewards.guards:LongSilence",
     "clicks": "f5_tts.rewards.guards:Clicks",
     "clipping": "f5_tts.rewards.guards:Clipping",
+    "spectral_match": "f5_tts.rewards.spectral_match:SpectralMatch",
 }
 ALIASES = {  # short names of models: as a judge, what a model measures is known
     "pocketsphinx": "digits_wer",

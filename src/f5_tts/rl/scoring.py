@@ -71,8 +71,7 @@ class RewardScorer:
         scores = score_all(reported, self.inputs(rollout)) if reported else ProviderScores({}, {})
         with torch.enable_grad():
             mel = rollout.mel.detach().float().requires_grad_()
-            inputs = self.differentiable_inputs(mel, rollout)
-            losses = {f"{name}.loss": provider_loss(reward, name, inputs) for name, reward in self.teachers.items()}
+            losses = self.losses(mel, rollout)
             known = replace(scores, components=losses, diagnostics=scores.diagnostics | scores.components)
             gates = [gate for gate in self.rl.rewards.gates if gate.reward in losses]
             rewards = combine(known, self.loss_weights, gates, {})
@@ -81,9 +80,23 @@ class RewardScorer:
         seconds = int(rollout.target_mask.sum()) / self.mel_spec.frames_per_second
         return replace(rewards, total=rewards.total.detach(), components=detached, seconds=seconds), gradient.detach()
 
+    def losses(self, mel: Float[Tensor, "b n d"], rollout: Rollout) -> dict[str, Float[Tensor, " b"]]:
+        """Compute the reward losses, by "<provider>.loss"; some rewards take what rl.draft.augmentation changed."""
+        inputs = {
+            unchanged: self.differentiable_inputs(mel if unchanged else self.augmented(mel, rollout), rollout)
+            for unchanged in sorted(set(map(takes_unchanged, self.teachers.values())))
+        }
+        return {
+            f"{name}.loss": provider_loss(reward, name, inputs[takes_unchanged(reward)])
+            for name, reward in self.teachers.items()
+        }
+
+    def augmented(self, mel: Float[Tensor, "b n d"], rollout: Rollout) -> Float[Tensor, "b n d"]:
+        """Change the log-mel as rl.draft.augmentation says."""
+        return augment(mel, rollout.target_mask, self.rl.draft.augmentation)
+
     def differentiable_inputs(self, mel: Float[Tensor, "b n d"], rollout: Rollout) -> list[RewardInput]:
         """Build the inputs of reward losses: log-mels with gradients and, where a reward takes it, audio with them."""
-        mel = augment(mel, rollout.target_mask, self.rl.draft.augmentation)
         spans = [row[target] for row, target in zip(mel, rollout.target_mask, strict=True)]
         if any(reward.takes == "wave" for reward in self.teachers.values()):
             clips = self.vocoder(pad_sequence(spans, batch_first=True), rollout.target_mask.sum(dim=1))
@@ -124,6 +137,11 @@ class RewardScorer:
             target_audio=target,
             row=row,
         )
+
+
+def takes_unchanged(reward: DifferentiableReward) -> bool:
+    """Check whether a reward takes log-mels without rl.draft.augmentation."""
+    return getattr(reward, "takes_unchanged", False)
 
 
 def differentiable_rewards(
