@@ -48,7 +48,7 @@ def test_loose_files_of_the_hub_lie_in_a_folder_of_the_models_name(hub, user, tm
     assert (done.returncode, lying_in(root)) == (0, MODEL)
     assert f"avg_model.pt: sha256 {hashlib.sha256(WEIGHTS).hexdigest()} (fetched; as in {REPOSITORY}" in done.stdout
     folder = root / "cnceleb_resnet34"
-    assert done.stdout.endswith(f"in {folder}: rl.rewards.providers.0.config.model_dir={folder}\n")
+    assert done.stdout.endswith(f"next: f5-tts train-rl rl.rewards.providers.0.config.model_dir={folder}\n")
     hub.served.clear()
     assert user.run(SPK, "--cache_dir", root).returncode == 0
     assert hub.served == []

@@ -51,11 +51,17 @@ def nats_per_token(reward: FunasrWer, wave: Tensor, ids: list[int], language: st
 @pytest.mark.parametrize("num_samples", [400, 1_600, 5_000, 24_000, 31_999])
 @pytest.mark.parametrize("level", [1e-3, 0.1, 1.0])
 def test_features_are_those_of_funasrs_own_front_end(reward: FunasrWer, num_samples, level):
-    """Compare with WavFrontend, whose filter bank is computed by kaldi-native-fbank."""
+    """Compare with WavFrontend, whose filter bank is computed by kaldi-native-fbank.
+
+    A band without energy holds what single precision leaves of the frame's energy, which differs by processor: one
+    element in a thousand may differ by 1e-3.
+    """
     wave = level * torch.randn(num_samples, generator=torch.Generator().manual_seed(num_samples))
     frontend = reward.recognizer.frontend
     expected, _ = frontend(wave[None], torch.tensor([num_samples]))
-    torch.testing.assert_close(front_end(wave, frontend), expected[0], atol=1e-4, rtol=1e-4)
+    ours = front_end(wave, frontend)
+    assert torch.isclose(ours, expected[0], atol=1e-4, rtol=1e-4).float().mean() >= 0.999
+    torch.testing.assert_close(ours, expected[0], atol=1e-3, rtol=1e-4)
 
 
 @slow
