@@ -32,6 +32,7 @@ STAGE_1 = [
     *["optim.learning_rate=1e-2", "optim.num_warmup_updates=4"],
 ]
 JUDGES = [
+    "eval.dev_takes=2",  # half as many as by default: 96 clips choose among three guidance strengths
     f"eval.recognisers=[{SELECTING},{JUDGE}]",
     "eval.normaliser=recipes.digits.judges:digit_words",
     "eval.providers=[{name: voice_sim}, {name: 'recipes.digits.judges:SampledMos'}]",

@@ -59,7 +59,7 @@ def test_all_algorithms_spend_as_many_cpu_seconds_in_updates_and_validate_after_
 def test_seed_by_seed_so_that_one_seed_is_a_whole_table() -> None:
     names = [lane.name for lane in results.lanes([1, 2])]
     algorithms = ["nft", "gaussian_grpo", "flow_grpo", "draft", "nft_draft"]
-    ablations = ["no_augmentation", "last_step", "no_anchor", "no_guidance", "no_voice", "no_spectrum"]
+    ablations = ["no_augmentation", "last_step", "no_anchor", "no_guidance", "no_voice", "spectrum"]
     first = [f"{name}_seed_1" for name in (*algorithms, *ablations)]
     assert names == ["base", "best_of", *first, *(f"{name}_seed_2" for name in algorithms)]
 
