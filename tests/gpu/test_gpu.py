@@ -128,7 +128,7 @@ def chance(components: dict[str, Tensor], group_ids: Tensor, target: Tensor) -> 
 def updates_of_stage_2(*changes: str) -> Measured:
     """Build stage 2 as a run does, from random weights, and make its updates."""
     cfg = compose_config("F5TTS_RL", [*SHARED, *changes], RLTrainConfig)
-    vocabulary, accelerator = read_vocabulary(EMILIA_VOCAB), build_accelerator(cfg.optim)
+    vocabulary, accelerator = read_vocabulary(EMILIA_VOCAB), build_accelerator(cfg)
     initial = Checkpoint(path=Path("random"), weights=random_model(cfg).state_dict(), payload={})
     make_optimizer = choose_optimizer(cfg.optim, DEVICE)
     models = build_models(cfg, initial, vocabulary, UPDATES, make_optimizer, accelerator, lambda line: None)
@@ -142,7 +142,7 @@ def updates_of_stage_2(*changes: str) -> Measured:
 def updates_of_stage_1(*changes: str) -> Measured:
     """Build stage 1 from random weights and make its updates."""
     cfg = compose_config("F5TTS_v1_Base", [*SHARED, *STAGE_1, *changes], TrainConfig)
-    accelerator = build_accelerator(cfg.optim)
+    accelerator = build_accelerator(cfg)
     model = random_model(cfg)
     policy = prepare_model(model, accelerator)
     make_optimizer = choose_optimizer(cfg.optim, DEVICE)
@@ -232,7 +232,7 @@ def test_memory_is_what_the_budget_says(report: dict[str, Any]):
 
 def test_a_validation_speaks_in_bf16(report: dict[str, Any]):
     cfg = compose_config("F5TTS_RL", [*SHARED, *GUIDE], RLTrainConfig)
-    model = prepare_model(random_model(cfg).eval(), build_accelerator(cfg.optim))
+    model = prepare_model(random_model(cfg).eval(), build_accelerator(cfg))
     frames = round(SECONDS * cfg.model.mel_spec.frames_per_second)
     requests = [
         Request(prompt_mel=torch.randn(frames // 2, 100, device=DEVICE), text="a b c", frames=frames, seed=seed)

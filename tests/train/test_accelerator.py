@@ -9,6 +9,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from tests.tiny import tiny_arch
+from tests.train.test_train_state import train_state
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
@@ -16,11 +17,17 @@ from f5_tts.config.load import compose_config
 from f5_tts.config.schema import OptimConfig, RLTrainConfig, TrainConfig
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.cfm import CFM
-from f5_tts.model.precision import bf16_unit
+from f5_tts.model.precision import bf16_unit, product_seconds
 from f5_tts.train.accelerator import build_accelerator, log_on_main, precision, prepare_model
 from f5_tts.train.optimizer import choose_optimizer
 
 CPU = torch.device("cpu")
+AVX = ("_is_avx512_bf16_supported",)
+PRODUCT, AND_SINGLE = "since a matrix product takes", "and 12 ms in single precision"
+
+
+def run_with(**changes: str | bool) -> TrainConfig:
+    return compose_config("F5TTS_Mini", [f"optim.{key}={value}" for key, value in changes.items()], TrainConfig)
 
 
 @pytest.fixture
@@ -39,6 +46,15 @@ def new_process() -> Iterator[None]:
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
     torch.set_float32_matmul_precision(before)
+
+
+@pytest.fixture
+def faster_in_bf16(monkeypatch) -> None:
+    """Let the processor be ten times as fast in bf16."""
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
+    monkeypatch.setattr("f5_tts.train.accelerator.default_device", lambda: CPU)
+    monkeypatch.setattr("f5_tts.model.precision.bf16_unit", lambda device: "AMX")
+    monkeypatch.setattr("f5_tts.model.precision.product_seconds", lambda: (10.0, 1.0))
 
 
 # --- precision ---
@@ -64,14 +80,18 @@ def test_precision_is_the_configs_or_that_of_the_environment(optim, monkeypatch,
 
 
 @pytest.mark.parametrize(
-    ("units", "chosen", "said"),
+    ("units", "half", "chosen", "said"),
     [
-        ((), "no", "single precision, on a cpu without one of AMX, AVX-512 BF16"),
-        (("_is_avx512_bf16_supported",), "bf16", "bf16, by AVX-512 BF16"),
-        (("_is_amx_tile_supported", "_is_avx512_bf16_supported"), "bf16", "bf16, by AMX"),
+        ((), 1, "no", "single precision, on a cpu without one of AMX, AVX-512 BF16"),
+        (AVX, 10, "bf16", f"bf16, {PRODUCT} 10 ms in bf16 by AVX-512 BF16 {AND_SINGLE}"),  # 1.2 times as fast
+        (AVX, 10.1, "no", f"single precision, {PRODUCT} 10.1 ms in bf16 by AVX-512 BF16 {AND_SINGLE}"),
+        (("_is_amx_tile_supported", *AVX), 2, "bf16", f"bf16, {PRODUCT} 2 ms in bf16 by AMX {AND_SINGLE}"),
     ],
 )
-def test_auto_looks_at_the_processor_and_says_what_it_takes(optim, monkeypatch, capsys, units, chosen: str, said: str):
+def test_auto_takes_bf16_where_a_unit_is_clearly_faster_in_it_and_says_so(
+    optim, monkeypatch, capsys, units, half: float, chosen: str, said: str
+):
+    monkeypatch.setattr("f5_tts.model.precision.product_seconds", lambda: (0.012, half / 1000))
     monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
     monkeypatch.setattr("f5_tts.train.accelerator.default_device", lambda: CPU)
     for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
@@ -81,6 +101,36 @@ def test_auto_looks_at_the_processor_and_says_what_it_takes(optim, monkeypatch, 
             monkeypatch.setenv("RANK", variable)
         assert precision(replace(optim, mixed_precision="auto"), log_on_main) == chosen
         assert capsys.readouterr().out.splitlines() == seen
+
+
+def test_a_product_is_measured_in_both_precisions_once_per_process():
+    measured = product_seconds()
+    assert all(0 < seconds < 60 for seconds in measured)
+    assert product_seconds() is measured
+
+
+@pytest.mark.parametrize("before", ["no", "bf16"])
+@pytest.mark.usefixtures("new_process", "faster_in_bf16")
+def test_a_resumed_run_goes_on_in_the_precision_that_auto_chose_at_its_start(tmp_path, capsys, before: str):
+    run = train_state("mse")
+    run.settings = {"optim.mixed_precision": before}
+    torch.save(run.payload(), tmp_path / "model_last.pt")
+    cfg = compose_config("F5TTS_Mini", ["optim.mixed_precision=auto", f"ckpts.save_dir={tmp_path}"], TrainConfig)
+    assert build_accelerator(cfg).mixed_precision == cfg.optim.mixed_precision == before
+    before = "single precision" if before == "no" else before
+    assert capsys.readouterr().out == f"optim.mixed_precision=auto: {before}, as before\n"
+
+
+@pytest.mark.usefixtures("new_process", "faster_in_bf16")
+@pytest.mark.parametrize(
+    ("objective", "saved"), [("grpo", "no"), ("mse", "auto"), ("mse", "launcher"), ("mse", None), ("mse", 7)]
+)
+def test_a_new_run_and_one_that_does_not_say_what_it_had_choose_for_themselves(tmp_path, objective: str, saved):
+    run = train_state(objective)
+    run.settings = {} if saved is None else {"optim.mixed_precision": saved}
+    torch.save(run.payload(), tmp_path / "model_last.pt")
+    cfg = compose_config("F5TTS_Mini", ["optim.mixed_precision=auto", f"ckpts.save_dir={tmp_path}"], TrainConfig)
+    assert build_accelerator(cfg).mixed_precision == cfg.optim.mixed_precision == "bf16"
 
 
 @pytest.mark.parametrize("variable", ["fp16", "bf16", "no"])
@@ -111,8 +161,8 @@ def test_a_precision_that_is_none_is_refused_with_its_variable_and_those_that_ar
 
 @pytest.mark.parametrize(("chosen", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
 @pytest.mark.usefixtures("new_process")
-def test_a_model_computes_in_the_chosen_precision_and_answers_in_single(optim, chosen: str, dtype: torch.dtype):
-    accelerator = build_accelerator(replace(optim, mixed_precision=chosen))
+def test_a_model_computes_in_the_chosen_precision_and_answers_in_single(chosen: str, dtype: torch.dtype):
+    accelerator = build_accelerator(run_with(mixed_precision=chosen))
     model = prepare_model(CFM(DiT(tiny_arch(), mel_dim=6, num_tokens=9, gaussian=True)), accelerator)
     seen: list[torch.dtype] = []
     model.transformer.proj_out.register_forward_hook(lambda layer, inputs, output: seen.append(output.dtype))
@@ -125,15 +175,15 @@ def test_a_model_computes_in_the_chosen_precision_and_answers_in_single(optim, c
 
 @pytest.mark.usefixtures("new_process")
 @pytest.mark.parametrize(("tf32", "found"), [(True, "high"), (False, "highest")])
-def test_tf32_is_set_by_the_command(optim, tf32: bool, found: str):
-    build_accelerator(replace(optim, mixed_precision="no", tf32=tf32))
+def test_tf32_is_set_by_the_command(tf32: bool, found: str):
+    build_accelerator(run_with(tf32=tf32))
     assert torch.get_float32_matmul_precision() == found
 
 
 @pytest.mark.usefixtures("new_process")
-def test_one_process_is_not_divided(optim):
+def test_one_process_is_not_divided():
     with pytest.raises(ValueError, match=r"optim\.shard=true .* this is the only one: start several \(python -m torch"):
-        build_accelerator(replace(optim, shard=True))
+        build_accelerator(run_with(shard=True))
 
 
 # --- the optimizer ---

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -165,9 +166,22 @@ def test_samples_are_drawn_in_bfloat16_where_a_unit_computes_in_it_and_as_they_a
     monkeypatch, unit: str | None, chosen: str | None
 ):
     monkeypatch.setattr("f5_tts.model.precision.bf16_unit", lambda device: unit)
+    monkeypatch.setattr("f5_tts.model.precision.product_seconds", lambda: (10.0, 1.0))
     lines: list[str] = []
-    assert resolve_rollout_precision("auto", torch.device("cpu"), lines.append) == chosen
+    found = {
+        asked: resolve_rollout_precision(
+            run_of(f"rl.rollout_precision={asked}"), NO_HEAD, torch.device("cpu"), lines.append
+        )
+        for asked in ("auto", "bf16", "null")
+    }
+    assert found == {"auto": chosen, "bf16": "bf16", "null": None}
     assert len(lines) == 1 and lines[0].startswith("rl.rollout_precision=auto: ")
-    assert resolve_rollout_precision("bf16", torch.device("cpu"), lines.append) == "bf16"
-    assert resolve_rollout_precision(None, torch.device("cpu"), lines.append) is None
-    assert len(lines) == 1
+
+
+@pytest.mark.parametrize(("before", "said"), [("bf16", "bf16"), (None, "single precision")])
+def test_a_resumed_run_draws_its_samples_as_before(before: str | None, said: str):
+    cfg, lines = run_of("rl.rollout_precision=auto"), []
+    payload = {"objective": "grpo", "optimizer_state_dict": {}, "settings": {"rl.rollout_precision": before}}
+    resumed = replace(NO_HEAD, payload=payload)
+    assert resolve_rollout_precision(cfg, resumed, torch.device("meta"), lines.append) == before
+    assert lines == [f"rl.rollout_precision=auto: {said}, as before"]

@@ -363,8 +363,7 @@ def scaling() -> Iterator[Accelerator]:
     accelerate keeps one precision per process, so its state is reset before and after.
     """
     AcceleratorState._reset_state(reset_partial_state=True)
-    optim = compose_config("F5TTS_Mini", ["optim.mixed_precision=fp16"], TrainConfig).optim
-    accelerator = build_accelerator(optim)
+    accelerator = build_accelerator(compose_config("F5TTS_Mini", ["optim.mixed_precision=fp16"], TrainConfig))
     accelerator.scaler = torch.amp.GradScaler(accelerator.device.type, init_scale=8.0, growth_interval=2)
     yield accelerator
     AcceleratorState._reset_state(reset_partial_state=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import shutil
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -25,7 +24,7 @@ from f5_tts.eval.judges import judge_libraries
 from f5_tts.extras import install_hint
 from f5_tts.files import HUB, ensure_writable_dir
 from f5_tts.model.build import default_device
-from f5_tts.model.checkpoint import Checkpoint, find_checkpoint, read_checkpoint
+from f5_tts.model.checkpoint import Checkpoint
 from f5_tts.rewards.registry import provider_attribute
 from f5_tts.rl.gather import SingleRank
 from f5_tts.rl.grpo import PolicyLoss
@@ -33,7 +32,7 @@ from f5_tts.train.accelerator import build_accelerator, precision, prepare_model
 from f5_tts.train.auto_validation import choose_validation
 from f5_tts.train.build import build_plan, build_stage1_model, build_train_state, count_updates, unpair_unknown
 from f5_tts.train.build_rl import describe_rollouts
-from f5_tts.train.checkpoint_dir import CheckpointDir, initial_weights
+from f5_tts.train.checkpoint_dir import CheckpointDir, initial_weights, saved_state
 from f5_tts.train.infilling import InfillingLoss
 from f5_tts.train.loop import register_grad_scaler
 from f5_tts.train.optimizer import check_schedule, choose_optimizer
@@ -74,7 +73,7 @@ def machine(run: RunUnderTest) -> str:
     cpu = f"{torch.get_num_threads()} CPU threads, {psutil.virtual_memory().available / 1e9:.1f} GB of memory free"
     messages = [f"{gpu()}, {cpu}" if default_device().type != "cpu" else cpu]
     if hasattr(run, "cfg"):
-        run.accelerator = build_accelerator(run.cfg.optim)
+        run.accelerator = build_accelerator(run.cfg)
         folder = Path(run.cfg.ckpts.save_dir)
         existing = nearest(folder)
         ensure_writable_dir(
@@ -117,7 +116,7 @@ def data(run: RunUnderTest) -> str:
     cfg, messages = run.cfg, []
     table = read_data_set(cfg.datasets.name, dataset_dir(cfg))
     unpair_unknown(cfg, table, messages.append)
-    choose_validation(cfg, table, saved_state(cfg), SingleRank(), messages.append)
+    choose_validation(cfg, table, saved_state(cfg.ckpts), SingleRank(), messages.append)
     plan = build_plan(cfg, table, messages.append)
     order = sorted(index for batch in plan.epoch(0) for index, _, _ in batch)
     indices = evenly_spaced(order, NUM_SCANNED)
@@ -137,14 +136,6 @@ def data(run: RunUnderTest) -> str:
     seconds = plan.frames(0)[order] / plan.frames_per_second
     messages.append(f"{len(rows)} of {len(order)} rows decoded, items of {seconds.min():.1f} to {seconds.max():.1f} s")
     return "; ".join([*messages, symbols])
-
-
-def saved_state(cfg: TrainConfig) -> Checkpoint | None:
-    """Read the checkpoint that a run would resume from; None where there is none, or a later check says why not."""
-    with suppress(ValueError, OSError):
-        path = find_checkpoint(Path(cfg.ckpts.save_dir), pretrained=False)
-        return None if path is None else read_checkpoint(path)
-    return None
 
 
 def unusable_rows(cfg: TrainConfig, problem: str, first: BadRow) -> ValueError:
@@ -196,7 +187,7 @@ def load_rl(run: RunUnderTest, messages: list[str]) -> Checkpoint:
     """Build the policy, its reference and the loss of stage 2; return the checkpoint that it starts from."""
     cfg = run.rl_cfg
     folder = CheckpointDir(cfg.ckpts)
-    loaded = find_start(cfg, folder, messages.append)
+    loaded = find_start(cfg, folder, run.accelerator, messages.append)
     messages.append(f"Gaussian head {'trained' if loaded.has_trained_head else 'not trained'}: {cfg.rl.algorithm}")
     make_optimizer = choose_optimizer(cfg.optim, run.accelerator.device, messages.append)
     initial, total = initial_weights(loaded, cfg.model.objective), run.num_updates

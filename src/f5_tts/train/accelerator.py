@@ -5,30 +5,38 @@ from __future__ import annotations
 import atexit
 import os
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
+from accelerate.utils import gather_object
 
-from f5_tts.config.schema import OptimConfig
+from f5_tts.config.schema import OptimConfig, TrainConfig
 from f5_tts.model.build import default_device
 from f5_tts.model.cfm import CFM
 from f5_tts.model.precision import choose_precision
+from f5_tts.train.checkpoint_dir import saved_state
+from f5_tts.train.run_settings import keep_precision, resumed_payload
 
 PRECISIONS = ("no", "fp16", "bf16")
 PRECISION_ENV = "ACCELERATE_MIXED_PRECISION"
+KEY = "optim.mixed_precision"
 
 
-def build_accelerator(optim: OptimConfig) -> Accelerator:
+def build_accelerator(cfg: TrainConfig) -> Accelerator:
     """Build the accelerator, which holds devices and precision of a run.
 
-    The precision of float32 matrix products is set for the whole process. Each of several ranks leaves its process
-    group at exit (see also `entrypoint.exit_process`).
+    optim.mixed_precision=auto is replaced by the precision that is chosen. How float32 matrices are multiplied is set
+    for the whole process. Each of several ranks leaves its process group at exit (see also `entrypoint.exit_process`).
 
     Raises ValueError for optim.shard with one process.
     """
     check_launch(os.environ)
+    optim, on_cpu = cfg.optim, default_device().type == "cpu"
     torch.set_float32_matmul_precision("high" if optim.tf32 else "highest")
-    chosen_precision, on_cpu = precision(optim, log_on_main), default_device().type == "cpu"
+    if optim.mixed_precision == "auto":
+        optim.mixed_precision = resolve_auto(cfg, on_cpu)
+    chosen_precision = precision(optim, log_on_main)
     accelerator = Accelerator(mixed_precision=chosen_precision, cpu=on_cpu)
     if optim.shard and accelerator.num_processes == 1:
         raise ValueError(
@@ -39,6 +47,13 @@ def build_accelerator(optim: OptimConfig) -> Accelerator:
         accelerator.native_amp, accelerator.scaler = True, torch.amp.GradScaler("cpu")
     atexit.register(accelerator.state.destroy_process_group)
     return accelerator
+
+
+def resolve_auto(cfg: TrainConfig, on_cpu: bool) -> str:
+    """Return the precision for `auto`, on all ranks that of rank 0; a resumed run keeps its own."""
+    chosen = precision(cfg.optim, log_on_main, resumed_payload(cfg, saved_state(cfg.ckpts)))
+    PartialState(cpu=on_cpu)  # joins the other ranks
+    return gather_object([chosen])[0]
 
 
 def check_launch(environment: Mapping[str, str]) -> None:
@@ -57,11 +72,14 @@ def log_on_main(line: str) -> None:
         print(line)
 
 
-def precision(optim: OptimConfig, log: Callable[[str], None] = lambda line: None) -> str:
+def precision(
+    optim: OptimConfig, log: Callable[[str], None] = lambda line: None, payload: Mapping[str, Any] | None = None
+) -> str:
     """Choose the precision: no, fp16 or bf16.
 
     optim.mixed_precision=launcher and auto use ACCELERATE_MIXED_PRECISION. Without that, launcher means no, and auto
-    what suits the processor. Raises ValueError where that variable has another value.
+    what a resumed run with this checkpoint had, else what suits the processor. Raises ValueError where that variable
+    has another value.
     """
     chosen, requested = optim.mixed_precision, os.environ.get(PRECISION_ENV, "").lower()
     if chosen not in ("launcher", "auto"):
@@ -75,8 +93,9 @@ def precision(optim: OptimConfig, log: Callable[[str], None] = lambda line: None
         raise ValueError(
             f"{PRECISION_ENV}={requested} in the environment is not allowed; allowed: {' or '.join(PRECISIONS)}"
         )
-    own = "auto" if chosen == "auto" else "no"
-    return requested or choose_precision(own, default_device(), "optim.mixed_precision", log)
+    if requested or chosen == "launcher":
+        return requested or "no"
+    return choose_precision(keep_precision(chosen, KEY, payload or {}, log), default_device(), KEY, log)
 
 
 def prepare_model(model: CFM, accelerator: Accelerator) -> CFM:

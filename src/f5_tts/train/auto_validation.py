@@ -16,12 +16,12 @@ from f5_tts.eval.texts import read_eval_list
 from f5_tts.extras import install_hint
 from f5_tts.model.build import build_vocoder
 from f5_tts.model.checkpoint import Checkpoint
-from f5_tts.model.payload import OPTIMIZER
 from f5_tts.rewards.registry import rewarded
 from f5_tts.train.build import build_plan, count_updates, plan_batches, text_rules, unpair_unknown
 from f5_tts.train.build_eval import dev_items, listed_items
 from f5_tts.train.distributed import RanksOfRun
 from f5_tts.train.held_out import HELD_OUT, split_rows, too_few_rows
+from f5_tts.train.run_settings import resumed_payload
 
 MAX_COST = 0.05  # of the computation of a run, which its validations may take
 MOST, FEWEST = 20, 4  # validations of a run, besides that before the first update
@@ -66,9 +66,10 @@ def choose_validation(
 
 def is_resumed(cfg: TrainConfig, start: Checkpoint | None, log: Callable[[str], None]) -> bool:
     """Set what the checkpoint of this run records, if it is of this run: another choice would train on other rows."""
-    if start is None or start.payload.get("objective") != cfg.model.objective or OPTIMIZER not in start.payload:
+    payload = resumed_payload(cfg, start)
+    if not payload:
         return False
-    recorded = start.payload.get("validation", {})
+    recorded = payload.get("validation", {})
     cfg.eval.every_updates = recorded.get("every_updates", 0)
     cfg.eval.dev = cfg.eval.dev or recorded.get("dev")
     if cfg.eval.every_updates:

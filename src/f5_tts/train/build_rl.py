@@ -28,6 +28,7 @@ from f5_tts.rl.kernel import trainable_steps
 from f5_tts.rl.rollout import rollout_grid
 from f5_tts.rl.scoring import RewardScorer
 from f5_tts.train.alarms import ALARMS, MAX_KL, AlarmFn, kl_out_of_range, less_natural, reward_hacked
+from f5_tts.train.run_settings import keep_precision, resumed_payload
 from f5_tts.train.validation import Best, selecting_metric
 
 
@@ -110,12 +111,17 @@ def resolve_algorithm(requested: str, checkpoint: Checkpoint, log: Callable[[str
 
 
 def resolve_rollout_precision(
-    requested: str | None, device: torch.device, log: Callable[[str], None] = print
+    cfg: RLTrainConfig, checkpoint: Checkpoint, device: torch.device, log: Callable[[str], None] = print
 ) -> str | None:
-    """Resolve `rl.rollout_precision`: bf16, or None where samples are drawn in the precision of learning."""
+    """Resolve `rl.rollout_precision`: bf16, or None where samples are drawn in the precision of learning.
+
+    For `auto` a resumed run keeps what it had.
+    """
+    key, requested = "rl.rollout_precision", cfg.rl.rollout_precision
     if requested is None:
         return None
-    chosen = choose_precision(requested, device, "rl.rollout_precision", log)
+    kept = keep_precision(requested, key, resumed_payload(cfg, checkpoint), log)
+    chosen = choose_precision(kept, device, key, log)
     return None if chosen == "no" else chosen
 
 

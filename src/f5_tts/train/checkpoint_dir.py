@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -198,6 +198,17 @@ class CheckpointDir:
     def save_best(self, state: TrainState) -> None:
         """Save `model_best.pt`, which recommends the raw weights; no run resumes from it, and it is never pruned."""
         self.write(BEST, lambda: state.payload() | {"recommended": "raw"})
+
+
+def saved_state(settings: CkptsConfig) -> Checkpoint | None:
+    """Read the checkpoint in the folder of a run, without its tensors; None where there is none that can be read.
+
+    Why it cannot be read is said where the run loads it.
+    """
+    with suppress(ValueError, OSError):
+        path = find_checkpoint(Path(settings.save_dir), pretrained=False)
+        return None if path is None else read_checkpoint(path, mapped=True)
+    return None
 
 
 def origin_of(checkpoint: Checkpoint, objective: str | None = None) -> dict[str, str] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from f5_tts.config.checks import as_override, typed_values
 from f5_tts.config.schema import TrainConfig
 from f5_tts.data.rows import Row
 from f5_tts.model.checkpoint import Checkpoint
+from f5_tts.model.payload import OPTIMIZER
 from f5_tts.threads import is_set_by_user, usable_cpus
 from f5_tts.train.held_out import HELD_OUT
 
@@ -52,6 +53,21 @@ def settings_of(cfg: TrainConfig) -> dict[str, Any]:
     """Return all keys that change the result of a run, with their values."""
     values = {key: value for key, value, _ in typed_values(cfg) if ".worker" not in key}
     return {key: value for key, value in values.items() if not key.startswith(WITHOUT_EFFECT)}
+
+
+def resumed_payload(cfg: TrainConfig, checkpoint: Checkpoint | None) -> dict[str, Any]:
+    """Return the contents of the checkpoint that a run resumes from; nothing where it starts."""
+    payload = {} if checkpoint is None else checkpoint.payload
+    return payload if payload.get("objective") == cfg.model.objective and OPTIMIZER in payload else {}
+
+
+def keep_precision(requested: str, key: str, payload: Mapping[str, Any], log: Callable[[str], None]) -> str:
+    """Return what `auto` became before in the run that is resumed, and say so; other precisions as they are."""
+    saved = payload.get("settings", {}).get(key, "auto") or "no"
+    if requested != "auto" or saved not in ("no", "fp16", "bf16"):
+        return requested
+    log(f"{key}=auto: {'single precision' if saved == 'no' else saved}, as before")
+    return saved
 
 
 def describe_threads() -> dict[str, int]:

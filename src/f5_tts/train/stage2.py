@@ -82,10 +82,9 @@ def build_stage2(cfg: RLTrainConfig, accelerator: Accelerator) -> Stage2:
     checkpoints.prepare()
     make_optimizer = choose_optimizer(cfg.optim, accelerator.device, log)
     tracker = build_tracker(cfg) if is_main else None
-    checkpoint = find_start(cfg, checkpoints, log)
+    checkpoint = find_start(cfg, checkpoints, accelerator, log)
     plan, judges = plan_with_validation(cfg, checkpoint, AllRanks(accelerator), log)
     vocabulary = build_vocabulary(cfg)
-    cfg.rl.rollout_precision = resolve_rollout_precision(cfg.rl.rollout_precision, accelerator.device, log)
     log(describe_rollouts(cfg, len(plan.frames(0)), world_size))
     total = count_updates(plan, cfg.optim, cfg.rl.updates_per_rollout, world_size)
     *_, scorer = raise_together(
@@ -130,10 +129,17 @@ def build_checked_scorer(cfg: RLTrainConfig, plan: BatchPlan) -> RewardScorer:
     return scorer
 
 
-def find_start(cfg: RLTrainConfig, checkpoints: CheckpointDir, log: Callable[[str], None] = print) -> Checkpoint:
-    """Find the checkpoint that the run starts or resumes from, and resolve rl.algorithm=auto by it."""
+def find_start(
+    cfg: RLTrainConfig, checkpoints: CheckpointDir, accelerator: Accelerator, log: Callable[[str], None] = print
+) -> Checkpoint:
+    """Find the checkpoint that the run starts or resumes from; replace rl.algorithm=auto and rl.rollout_precision=auto.
+
+    All ranks take what rank 0 chooses.
+    """
     start = checkpoints.find_start()
     cfg.rl.algorithm = resolve_algorithm(cfg.rl.algorithm, start, log)
+    chosen = resolve_rollout_precision(cfg, start, accelerator.device, log)
+    cfg.rl.rollout_precision = AllRanks(accelerator).gather_objects(chosen)[0]
     return start
 
 

@@ -33,7 +33,7 @@ def train(cfg: TrainConfig) -> bool:
 
     Returns False when the user stopped the run early.
     """
-    stage1 = build_stage1(cfg, build_accelerator(cfg.optim))
+    stage1 = build_stage1(cfg, build_accelerator(cfg))
     state, checkpoints, is_main = stage1.state, stage1.checkpoints, stage1.accelerator.is_main_process
     with explain_write_errors(checkpoints.path):
         if is_main:

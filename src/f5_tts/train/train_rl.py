@@ -37,7 +37,7 @@ def train_rl(cfg: RLTrainConfig) -> bool:
     Returns False when the user stopped the run early. Raises FileNotFoundError when there is no checkpoint: stage 2
     starts from a trained model.
     """
-    stage2 = build_stage2(cfg, build_accelerator(cfg.optim))
+    stage2 = build_stage2(cfg, build_accelerator(cfg))
     policy, reference, old_policy, state = stage2.models
     scorer, ranks = stage2.scorer, AllRanks(stage2.accelerator)
     updates = batches_of_updates(stage2.plan, stage2.vocabulary, cfg.optim, state, stage2.accelerator)
