@@ -246,6 +246,7 @@ def test_a_mistyped_key_names_the_nearest_one():
     assert (
         sentence("rl.window={sise: 1}") == "unknown key rl.window.sise in F5TTS_Mini_RL: did you mean rl.window.size?"
     )
+    assert sentence("eval.items=a.lst") == "unknown key eval.items in F5TTS_Mini_RL: did you mean eval.list?"
 
 
 def test_a_key_like_no_other_gets_the_keys_beside_it():

@@ -28,10 +28,10 @@ from f5_tts.eval.statistics import (
     word_errors,
 )
 from f5_tts.report.metric_rows import metric_rows
-from f5_tts.report.table import HELD_OUT, Table, asr_title, judge_title, other_judges
+from f5_tts.report.table import Table, asr_title, judge_title, other_judges
 from f5_tts.threads import usable_cpus
 from recipes.digits.lanes import Lane, Phase, cpu_seconds, run_lanes
-from recipes.digits.quickstart import BASE, BEST, JUDGE, JUDGES, SELECTING, evaluation, stage_1, stage_2
+from recipes.digits.quickstart import BASE, BEST, HELD_OUT, JUDGE, JUDGES, SELECTING, evaluation, stage_1, stage_2
 
 RUN_DIR = Path("runs/results")
 SEEDS = [1, 2, 3]

@@ -23,7 +23,7 @@ from f5_tts.report.players import Sentence, sentences_of
 from f5_tts.report.render import write_picture
 from f5_tts.report.sources import Sources
 from f5_tts.report.table import Table, asr_title, compare
-from recipes.digits.quickstart import JUDGE, RUN_DIR, SELECTING, describe_results, sources_of
+from recipes.digits.quickstart import HELD_OUT, JUDGE, RUN_DIR, SELECTING, describe_results, sources_of
 
 PICTURE, AUDIO = Path("docs/quickstart.png"), Path("docs/audio")
 CLIPS = {"base": "base.flac", "nft": "stage_2_nft.flac", "draft": "stage_2.flac"}  # file by title of the model
@@ -111,9 +111,10 @@ def showcase(run_dir: Path, picture: Path, audio: Path, item: str | None) -> str
     draw_png(sources, picture)
     write_clips(chosen, audio)
     prompt = next(str(known.prompt_audio) for known in read_items(ITEMS) if known.id == chosen.id)
+    results = {found.title: found.result for found in sources.evaluations}
     parts = [
         describe_results(sources),
-        without_intervals(compare({found.title: found.result for found in sources.evaluations})).markdown(),
+        without_intervals(compare(results, HELD_OUT)).markdown(),
         clips_table(chosen, sources).markdown(),
         f"The prompt: {prompt}",
         describe_sentences(sentences),

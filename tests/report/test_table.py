@@ -48,7 +48,7 @@ def test_the_markdown_has_the_caption_and_aligned_columns():
 
 
 def test_models_are_compared_on_voices_never_seen_by_every_recogniser_and_judge():
-    table = compare({"base": result(2), "stage 2": result(1)})
+    table = compare({"base": result(2), "stage 2": result(1)}, "Models")
     assert dict(zip(table.header, table.rows[0], strict=True)) == {
         "model": "base",
         "guidance": "0.5",
@@ -63,12 +63,13 @@ def test_models_are_compared_on_voices_never_seen_by_every_recogniser_and_judge(
 
 
 def test_a_similarity_by_the_reward_is_labelled_and_one_by_a_judge_of_ones_own_is_named_after_it():
-    header = compare({"base": replace(result(2), speaker_judge="voice_sim")}).header
+    header = compare({"base": replace(result(2), speaker_judge="voice_sim")}, "Models").header
     assert header[4] == "similarity by voice_sim (reward)"
-    assert "mine:Voices" in compare({"base": replace(result(2), speaker_judge="mine:Voices")}).header
+    assert "mine:Voices" in compare({"base": replace(result(2), speaker_judge="mine:Voices")}, "Models").header
     untrained = replace(result(2), speaker_judge="voice_sim", rewards=[])
-    assert compare({"base": untrained}).header[4] == "similarity by voice_sim"
-    assert compare({"base": untrained, "stage 2": replace(untrained, rewards=["voice_sim"])}).header[4] == header[4]
+    assert compare({"base": untrained}, "Models").header[4] == "similarity by voice_sim"
+    both = {"base": untrained, "stage 2": replace(untrained, rewards=["voice_sim"])}
+    assert compare(both, "Models").header[4] == header[4]
 
 
 def test_a_recognizer_is_called_by_its_model_and_labelled_where_it_is_a_reward():
@@ -81,7 +82,7 @@ def test_a_recognizer_is_called_by_its_model_and_labelled_where_it_is_a_reward()
         titles={"whisper": "Whisper small"},
         rewards=["digits_wer", "mine:Ears"],
     )
-    assert list(compare({"base": trained}).header[2:5]) == [
+    assert list(compare({"base": trained}, "Models").header[2:5]) == [
         "error rate by Whisper small",
         "error rate by pocketsphinx (reward)",
         "error rate by mine:Ears (reward)",
@@ -95,12 +96,13 @@ def test_models_that_were_measured_differently_are_refused():
     alone = replace(first, scores={"pocketsphinx": first.scores["pocketsphinx"]}, guidance={"pocketsphinx": 0.5})
     for other in (alone, replace(first, speaker_judge="voice_sim")):
         with pytest.raises(ValueError, match=r"'stage 2' was measured by .*: evaluate both alike"):
-            compare({"base": first, "stage 2": other})
+            compare({"base": first, "stage 2": other}, "Models")
     with pytest.raises(ValueError, match="at least one model, found none"):
-        compare({})
+        compare({}, "Models")
 
 
 def test_clips_of_another_system_have_no_guidance():
     other = replace(result(1), ckpt="clips", guidance={}, rtf=None)
-    table = compare({"base": result(2), "other": other})
+    table = compare({"base": result(2), "other": other}, "Models")
+    assert table.caption == "Models"
     assert [row[1] for row in table.rows] == ["0.5", "-"]

@@ -75,9 +75,9 @@ STAGE_2 = [
     *["rl.prompt_frac_range=[0.2,0.3]", "rl.credit=sample"],
 ]
 ORDER = {
-    1: ["packages", "machine", "config", "data", "checkpoint", "gradient", "cost"],
+    1: ["packages", "machine", "config", "data", "checkpoint", "judges", "gradient", "cost"],
     2: [
-        *["packages", "machine", "config", "data", "checkpoint", "rewards"],
+        *["packages", "machine", "config", "data", "checkpoint", "judges", "rewards"],
         *["rollout", "ratio", "gradient", "advantages", "cost"],
     ],
 }
@@ -211,6 +211,17 @@ def test_a_mistyped_key_is_the_usual_sentence_and_libraries_and_machine_are_look
     assert seen["config"] == ("FAIL", "unknown key rl.step in F5TTS_Mini_RL: did you mean rl.steps?")
     assert states(seen, "ok") == ["packages", "machine"]
     assert seen["data"] == ("--", "skipped: needs config")
+
+
+def test_a_judge_that_training_could_not_load_is_refused_with_its_sentence(ward, examine, tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    watch = [f"ckpts.save_dir={tmp_path / 'new'}", f"eval.items_dir={REPOSITORY / 'data/mini_custom'}"]
+    watch += ["eval.every_updates=1", "eval.recognisers=[{name: whisper, config: {model: nowhere/model}}]"]
+    seen = examine(1, *watch)
+    assert states(seen, "FAIL") == ["judges"] and states(seen, "--") == []
+    with pytest.raises(ValueError, match=r"^whisper: config\.model=nowhere/model cannot be loaded") as refused:
+        train.main([*STAGE_1[:2], *tiny, *COMMON, *watch])
+    assert seen["judges"][1] == " ".join(str(refused.value).split())
 
 
 def test_a_missing_data_set_hides_no_checkpoint(examine, tuned):

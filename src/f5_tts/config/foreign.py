@@ -22,6 +22,9 @@ ABSENT_REWARD_KEYS = {
     "cache_dir": "embeddings of references are cached in memory, nothing is on disk",
     "cache_size": "the last 1024 embeddings of references are cached",
 }  # key of a reward's config -> what is so here
+MEANT_KEYS = {
+    "eval.items": "eval.list"
+}  # key that does not exist -> the one that is meant, if others look more like it
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
 from f5_tts.config.checks import call_all, check, check_values, disagreements, list_problems, raise_together, require
-from f5_tts.config.foreign import ABSENT_KEYS, FOREIGN_NAMES, ForeignName, find_foreign
+from f5_tts.config.foreign import ABSENT_KEYS, FOREIGN_NAMES, MEANT_KEYS, ForeignName, find_foreign
 from f5_tts.config.schema import (
     PATH,
     ConfigError,
@@ -446,7 +446,8 @@ def unknown_key(cfg: Node, key: str, name: str) -> ConfigError:
         return ConfigError(f"{key} is not a key here: {ABSENT_KEYS[key]}; leave it out")
     paths = key_paths(cfg)
     parents = {path for path in map(parent_key, paths) if key.startswith(f"{path}.")}
-    hint = nearest(key, [path for path in paths if path not in parents], cutoff=0.75)
+    known = [path for path in paths if path not in parents]
+    hint = f": did you mean {MEANT_KEYS[key]}?" if key in MEANT_KEYS else nearest(key, known, cutoff=0.75)
     others = [other.rpartition(".")[2] for entry in FOREIGN_NAMES for other in entry.names]
     if not hint and (similar := difflib.get_close_matches(key.rpartition(".")[2], others, n=1, cutoff=0.85)):
         meant = find_foreign(similar[0])

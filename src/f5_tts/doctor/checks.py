@@ -11,7 +11,7 @@ from typing import NamedTuple
 from f5_tts.config.load import compose_config, schema_of
 from f5_tts.config.schema import ConfigError, RLTrainConfig, TrainConfig
 from f5_tts.doctor.context import RunUnderTest, one_line_error
-from f5_tts.doctor.rewards import advantages, rewards
+from f5_tts.doctor.rewards import advantages, judges, rewards
 from f5_tts.doctor.run_setup import checkpoint, config, data, machine, packages
 from f5_tts.doctor.update import cost, gradient, ratio, rollout
 from f5_tts.plugins import USERS_CODE, exit_is_error
@@ -34,6 +34,7 @@ BUILT_BY = {
     "accelerator": "machine",
     "plan": "data",
     "rows": "data",
+    "judges": "data",
     "total": "data",
     "policy": "checkpoint",
     "state": "checkpoint",
@@ -46,6 +47,7 @@ COMMON_CHECKS = [
     Check(config),
     Check(data, ("cfg",)),
     Check(checkpoint, ("cfg", "accelerator")),
+    Check(judges, ("plan", "judges")),
 ]
 CHECKS: dict[type[TrainConfig], list[Check]] = {
     TrainConfig: [

@@ -12,6 +12,7 @@ from f5_tts.config.schema import ConfigError, RLTrainConfig, TrainConfig, update
 from f5_tts.data.batching import BatchPlan
 from f5_tts.data.rows import Row
 from f5_tts.data.tokenizer import build_vocabulary
+from f5_tts.eval.judges import Judges
 from f5_tts.model.cfm import CFM
 from f5_tts.rl.algorithms import find_algorithm
 from f5_tts.rl.nft import EmaPolicy
@@ -28,6 +29,7 @@ class RunUnderTest:
     cfg: TrainConfig
     accelerator: Accelerator
     plan: BatchPlan
+    judges: Judges | None  # that were built to choose the validations
     rows: list[Row]  # sampled rows whose audio can be decoded
     total: int  # updates of the whole run
     policy: CFM

@@ -1,4 +1,4 @@
-"""Doctor checks of a run's rewards: their scores for two recordings, and their advantages for a rollout."""
+"""Doctor checks of what scores the clips of a run: the judges of its validations, its rewards, and their advantages."""
 
 from __future__ import annotations
 
@@ -16,17 +16,33 @@ from f5_tts.data.audio import load_audio
 from f5_tts.data.quality import scan_row
 from f5_tts.data.rows import Row
 from f5_tts.doctor.context import RunUnderTest, one_line_error
+from f5_tts.eval.judges import build_judges, check_judges
+from f5_tts.eval.texts import read_eval_list
 from f5_tts.model.build import build_vocoder
 from f5_tts.rewards.registry import PROVIDERS, build_provider, check_words, score_all
 from f5_tts.rl.advantage import GroupAdvantage, zero_std_groups
 from f5_tts.rl.gather import concat_rewards, pad_and_concat
 from f5_tts.rl.scoring import RewardScorer
 from f5_tts.train.alarms import MAX_REWARD, SPREAD_ADVICE
+from f5_tts.train.build_eval import dev_items
 from f5_tts.types import RewardInput, RewardProvider
 
 SCORE_RANGES = {"acc": (0.0, 1.0), "sim": (-1.0, 1.0), "ok": (0.0, 1.0)}  # of the built-in rewards, by component
 ANY = (-MAX_REWARD, MAX_REWARD)
 TOLERANCE = 1e-3  # allowed sum of advantages, relative to the largest one
+
+
+def judges(run: RunUnderTest) -> str:
+    """Load the judges of the validations, as training does; raise its error where they cannot judge the items."""
+    settings, plan = run.cfg.eval, run.plan
+    if not settings.every_updates:
+        return "no validation while training"
+    found = run.judges or build_judges(settings)
+    items = dev_items(run.cfg, plan.held_out, plan.dataset.rules)
+    items += read_eval_list(settings.forgot, settings) if settings.forgot else []
+    check_judges(found, items, settings)
+    names = [*found.titles().values(), settings.speaker.name, *(entry.name for entry in settings.providers)]
+    return f"{', '.join(names)} for {len(items)} items after every {settings.every_updates} updates"
 
 
 def rewards(run: RunUnderTest) -> str:

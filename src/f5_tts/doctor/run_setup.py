@@ -116,7 +116,7 @@ def data(run: RunUnderTest) -> str:
     cfg, messages = run.cfg, []
     table = read_data_set(cfg.datasets.name, dataset_dir(cfg))
     unpair_unknown(cfg, table, messages.append)
-    choose_validation(cfg, table, saved_state(cfg.ckpts), SingleRank(), messages.append)
+    run.judges = choose_validation(cfg, table, saved_state(cfg.ckpts), SingleRank(), messages.append)
     plan = build_plan(cfg, table, messages.append)
     order = sorted(index for batch in plan.epoch(0) for index, _, _ in batch)
     indices = evenly_spaced(order, NUM_SCANNED)

@@ -10,7 +10,6 @@ from f5_tts.eval.statistics import Interval, bootstrap_interval, extra_metric, s
 
 ASR_TITLES = {"whisper": "Whisper tiny.en", "pocketsphinx": "pocketsphinx"}  # whose columns are first, in this order
 JUDGE_TITLES = {"mos": "MOS by DistillMOS", "sim_target": "similarity to the recording"}  # by metric
-HELD_OUT = "Held-out digit strings in voices that no training used, with 95 % intervals over items"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,7 +28,7 @@ class Table:
         return "\n".join([f"{self.caption}:", "", *(f"| {line} |" for line in padded)]) + "\n"
 
 
-def compare(results: Mapping[str, Result]) -> Table:
+def compare(results: Mapping[str, Result], caption: str) -> Table:
     """Build the table of models, by title; all of them have the recognizers and judges of the first one.
 
     The last row has the error rates on recordings, where they were measured.
@@ -53,7 +52,7 @@ def compare(results: Mapping[str, Result]) -> Table:
     if first.floors:
         shares = [f"{first.floors[name]:.1%}".replace("%", " %") for name in asr_names]
         rows.append(["recordings", "", *shares, *[""] * (len(scores) + 1)])
-    return Table(caption=HELD_OUT, header=header, rows=rows)
+    return Table(caption=caption, header=header, rows=rows)
 
 
 def check_comparable(model: str, result: Result, first: Result) -> None:
