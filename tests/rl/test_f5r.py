@@ -27,7 +27,7 @@ from f5_tts.rl.f5r import (
     f5r_loss,
     rollout_times,
     rollout_with_gradients,
-    sample_gradient_times,
+    sample_gradient_steps,
 )
 from f5_tts.rl.gaussian import Gaussian
 from f5_tts.rl.grpo import PolicyLoss
@@ -123,8 +123,8 @@ def recorded(golden_model, tensors, table, rl) -> Callable[[str], tuple[CFM, Rol
         )
         model = golden_model("dit", attn_mask_enabled=False).eval()
         noise = expected["noise"].view(told["n_intervals"], -1, *start.shape)
-        times = rollout_times(config)[told["kept_intervals"]]
-        return model, rollout_with_gradients(model, batch, start, noise, times, config), expected, config
+        rollout = rollout_with_gradients(model, batch, start, noise, told["kept_intervals"], config)
+        return model, rollout, expected, config
 
     return run
 
@@ -188,10 +188,10 @@ def test_without_shared_noise_every_sample_starts_elsewhere(rl, policy, batch):
 def test_steps_are_left_out_of_the_gradient_but_for_the_first_two(changes, want, rl):
     config = rl(*F5R, "steps=6", "sway_sampling_coef=null", *changes)
     torch.manual_seed(0)
-    drawn = [sample_gradient_times(config) for _ in range(100)]
-    assert sorted({len(times) for times in drawn}) == want
-    assert all((times.diff() > 0).all() for times in drawn)
-    assert "max_grad_steps=3" in changes or all(times[1] == torch.tensor(0.2) for times in drawn)
+    drawn = [sample_gradient_steps(config) for _ in range(100)]
+    assert sorted({len(steps) for steps in drawn}) == want
+    assert all(steps == sorted(set(steps)) for steps in drawn)
+    assert "max_grad_steps=3" in changes or all(steps[:2] == [0, 1] for steps in drawn)
 
 
 def test_an_update_is_one_slice_a_pass_and_reaches_every_weight(rl, policy, batch):
@@ -244,7 +244,7 @@ def pull(weight: float, rl: Callable[..., RLConfig], rollout_of: Callable[..., R
     torch.manual_seed(0)
     noise = torch.randn(1, 2 if weight else 1, *start.shape)
     batch = rollout_of(start, start, start, 1.0).batch
-    rollout = rollout_with_gradients(one_number(given), batch, start, noise, torch.zeros(1), config)
+    rollout = rollout_with_gradients(one_number(given), batch, start, noise, [0], config)
     action = rollout.actions.detach().flatten()
     advantages = (action - action.mean()) / action.std()
     loss = f5r_loss(Models(one_number(given)), batch_of(rollout, advantages), 0, config).loss

@@ -89,7 +89,7 @@ def update_of(model: CFM, waits: Waits, item: list[Any], loss: Callable[..., Any
     return metrics
 
 
-@pytest.mark.parametrize("algorithm", ["gaussian_grpo", "flow_grpo", "nft", "draft"])
+@pytest.mark.parametrize("algorithm", ["gaussian_grpo", "flow_grpo", "nft", "draft", "f5r"])
 def test_an_update_of_stage_2_waits_once_before_its_step(rl, policy, batch, waits, algorithm: str):
     shared = algorithm not in ("nft", "draft")
     settings = ["repeat_count=2", "mini_repeat_count=2", "anchor_weight=0.1", "cfg_strength=1.0"]
@@ -106,7 +106,7 @@ def test_an_update_of_stage_2_waits_once_before_its_step(rl, policy, batch, wait
     reference = lambda *inputs, **options: policy(*inputs, **options)  # noqa: E731
     seen = update_of(policy, waits, experience, PolicyLoss(config, reference))
     assert waits.found == ["tolist"]
-    assert seen["loss/kl"] == pytest.approx(0, abs=1e-6)
+    assert algorithm == "f5r" or seen["loss/kl"] == pytest.approx(0, abs=1e-6)  # its reference draws other samples
     assert seen["grad_norm"] > 0 and type(seen["loss"]) is type(seen["grad_norm"]) is float
 
 
@@ -135,6 +135,7 @@ LEARNING = {
     "model/cfm.py": (),
     "model/losses.py": (),
     "rl/draft.py": ("differentiated_grid",),
+    "rl/f5r.py": ("sample_gradient_steps",),
     "rl/gaussian.py": (),
     "rl/nft.py": (),
     "rl/policy_gradient.py": (),

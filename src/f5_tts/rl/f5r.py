@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import TypeAlias
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from f5_tts.config.schema import RLConfig, group_size
@@ -23,10 +24,11 @@ from f5_tts.model.heads import Velocity, VelocityModel
 from f5_tts.rl.advantage import as_rows
 from f5_tts.rl.gaussian import Gaussian
 from f5_tts.rl.policy_gradient import Models, reference_settings
-from f5_tts.rl.rollout import cut_prompts, jitter_durations, pad_for_jitter, prompt_mask, stack_steps
+from f5_tts.rl.rollout import cut_prompts, jitter_durations, pad_for_jitter, prompt_mask
 from f5_tts.types import ExperienceBatch, LossOutput, Rollout, SpeechBatch, detached, padding_mask
 
 MIN_GRADIENT_STEPS = 2  # number of first steps that rl.skip_grad_prob never drops from the gradient
+Conditions: TypeAlias = tuple[Tensor, Tensor, Tensor | None]  # cond, text and mask of the model
 
 
 # --- rollouts with gradients ---
@@ -34,12 +36,12 @@ MIN_GRADIENT_STEPS = 2  # number of first steps that rl.skip_grad_prob never dro
 
 def draw_with_gradients(policy: VelocityModel, batch: SpeechBatch, rl: RLConfig) -> Iterator[Rollout]:
     """Draw a group of samples per prompt, `rl.mini_repeat_count` of each per forward pass, with their gradients."""
-    batch, times = pad_for_jitter(cut_prompts(batch, rl), rl), sample_gradient_times(rl).to(batch.mel.device)
+    batch, kept_steps = pad_for_jitter(cut_prompts(batch, rl), rl), sample_gradient_steps(rl)
     shared_start = torch.randn_like(batch.mel).repeat_interleave(rl.mini_repeat_count, dim=0)
     for _ in range(group_size(rl) // rl.mini_repeat_count):
         repeated = jitter_durations(batch.repeat(rl.mini_repeat_count), rl)
         start = shared_start if rl.shared_noise else torch.randn_like(shared_start)
-        yield rollout_with_gradients(policy, repeated, start, sample_step_noise(start, rl), times, rl)
+        yield rollout_with_gradients(policy, repeated, start, sample_step_noise(start, rl), kept_steps, rl)
 
 
 def rollout_times(rl: RLConfig) -> Float[Tensor, " s"]:
@@ -47,16 +49,15 @@ def rollout_times(rl: RLConfig) -> Float[Tensor, " s"]:
     return time_grid(rl.steps - 1, rl.sway_sampling_coef, rl.epss)
 
 
-def sample_gradient_times(rl: RLConfig) -> Float[Tensor, " k"]:
-    """Draw the start times of the solver steps that stay in the gradient.
+def sample_gradient_steps(rl: RLConfig) -> list[int]:
+    """Draw the solver steps that stay in the gradient.
 
     Each step but the first two is dropped with probability rl.skip_grad_prob; of the remaining ones, at most
     rl.max_grad_steps are chosen at random.
     """
-    starts = rollout_times(rl)[:-1]
-    is_selected = (torch.rand(len(starts)) >= rl.skip_grad_prob) | (torch.arange(len(starts)) < MIN_GRADIENT_STEPS)
-    selected = starts[is_selected]
-    return selected[torch.randperm(len(selected))[: rl.max_grad_steps].sort().values]
+    is_selected = (torch.rand(rl.steps - 1) >= rl.skip_grad_prob) | (torch.arange(rl.steps - 1) < MIN_GRADIENT_STEPS)
+    selected = is_selected.nonzero().flatten()
+    return selected[torch.randperm(len(selected))[: rl.max_grad_steps].sort().values].tolist()
 
 
 def sample_step_noise(start: Float[Tensor, "b n d"], rl: RLConfig) -> Float[Tensor, "s h b n d"]:
@@ -69,58 +70,53 @@ def rollout_with_gradients(
     batch: SpeechBatch,
     start: Float[Tensor, "b n d"],
     noise: Float[Tensor, "s h b n d"],
-    gradient_times: Float[Tensor, " k"],
+    kept_steps: list[int],
     rl: RLConfig,
 ) -> Rollout:
-    """Solve from noise to speech, drawing each velocity: a = a_c + w (a_c - a_u), a_c ~ N(μ_c, σ_c²), a_u likewise.
-
-    Steps that start at one of the times to keep are recorded: the action a with the μ_c and σ_c that it is compared
-    with. All of these keep their gradients, which run through the chain of states back to the last step that was left
-    out.
-    """
-    length, prompt = batch.mel.shape[1], prompt_mask(batch)
+    """Solve from noise to speech, and record the kept steps with their gradients."""
+    length, prompt, times = batch.mel.shape[1], prompt_mask(batch), rollout_times(rl).to(start.device)
     cond = batch.mel.masked_fill(~prompt[..., None], 0.0)
-    x, states, actions = start, [], []
-    distributions: list[Gaussian] = []
-    times = rollout_times(rl).to(start.device)
-    for (time, next_time), noises in zip(pairwise(times), noise, strict=True):
-        has_gradient = bool((gradient_times == time).any())
-        with torch.set_grad_enabled(has_gradient and torch.is_grad_enabled()):
-            distributions_pair = cond_and_uncond(policy, x, cond, batch, time, rl)
-            action = apply_guidance(
-                [
-                    distribution.mean + distribution.std * unit_noise
-                    for distribution, unit_noise in zip(distributions_pair, noises, strict=True)
-                ],
-                rl,
-            )
-            next_x = x + (next_time - time) * action
-        if has_gradient:
-            states.append(x.detach())
-            actions.append(action)
-            distributions.append(distributions_pair[0])
-        x = next_x
+    x, steps = draw_steps(policy, start, (cond, batch.text, padding_mask(batch.lens, length)), noise, kept_steps, rl)
+    states, actions, means, stds = map(torch.stack, zip(*(steps[step] for step in kept_steps), strict=True))
     return Rollout(
         batch=batch,
         cond=cond,
         target_mask=span_mask(batch.prompt_lens, batch.lens, length),
         mel=torch.where(prompt[..., None], batch.mel, x.detach()),
-        times=gradient_times,
-        next_times=times[1:][torch.isin(times[:-1], gradient_times)],
-        states=stack_steps(states, x),
-        actions=stack_steps(actions, x),
-        means=stack_steps([distribution.mean for distribution in distributions], x),
-        stds=stack_steps([distribution.std for distribution in distributions], x),
+        times=times[:-1][kept_steps],
+        next_times=times[1:][kept_steps],
+        states=states,
+        actions=actions,
+        means=means,
+        stds=stds,
     )
 
 
-def cond_and_uncond(
-    policy: VelocityModel, x: Tensor, cond: Tensor, batch: SpeechBatch, time: Tensor, rl: RLConfig
-) -> list[Gaussian]:
+def draw_steps(
+    policy: VelocityModel, x: Tensor, given: Conditions, noise: Tensor, kept_steps: list[int], rl: RLConfig
+) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
+    """Solve from noise to speech, drawing each velocity: a = a_c + w (a_c - a_u), a_c ~ N(μ_c, σ_c²), a_u likewise.
+
+    Returns the speech, and of each step its state, a, and the μ_c and σ_c that a is compared with. Kept steps have
+    gradients, which run through the chain of states back to the last step that was left out.
+    """
+    steps = []
+    for step, (time, next_time) in enumerate(pairwise(rollout_times(rl).to(x.device))):
+        with torch.set_grad_enabled(step in kept_steps and torch.is_grad_enabled()):
+            pair = cond_and_uncond(policy, x, time, given, rl)
+            draws = [drawn.mean + drawn.std * unit_noise for drawn, unit_noise in zip(pair, noise[step], strict=True)]
+            action = apply_guidance(draws, rl)
+            next_x = x + (next_time - time) * action
+        steps.append((x.detach(), action, *pair[0]))
+        x = next_x
+    return x, steps
+
+
+def cond_and_uncond(policy: VelocityModel, x: Tensor, time: Tensor, given: Conditions, rl: RLConfig) -> list[Gaussian]:
     """Compute the distributions of the conditional velocity and, with guidance, of the unconditional one."""
-    mask, all_true = padding_mask(batch.lens, x.shape[1]), torch.ones_like(batch.lens, dtype=torch.bool)
-    conditions = [{}, {"drop_audio": all_true, "drop_text": all_true}] if rl.cfg_strength > 0 else [{}]
-    return [distribution(policy(x, cond, batch.text, time, mask, **condition), rl) for condition in conditions]
+    (cond, text, mask), all_true = given, torch.ones(len(x), dtype=torch.bool, device=x.device)
+    dropped = [{}, {"drop_audio": all_true, "drop_text": all_true}] if rl.cfg_strength > 0 else [{}]
+    return [distribution(policy(x, cond, text, time, mask, **drop), rl) for drop in dropped]
 
 
 def distribution(velocity: Velocity, rl: RLConfig) -> Gaussian:
@@ -147,27 +143,31 @@ def f5r_loss(models: Models, batch: ExperienceBatch, step: int, rl: RLConfig) ->
     zero where both are the same.
     """
     rollout, policy = batch.rollout, Gaussian(batch.rollout.means, batch.rollout.stds)
+    std, target = policy.std, rollout.target_mask[..., None]
     weighted = as_rows(batch.advantages)[..., None] * density(rollout.actions, policy, rl.density_eps)
-    surrogate = weighted[:, rollout.target_mask].mean()
+    surrogate = target_mean(weighted, target)
     kl = surrogate.new_zeros(())
     if models.reference is not None:
         reference_rollout = rollout_reference(models.reference, rollout, reference_settings(rl))
         kl = divergence(policy, reference_rollout, rl.kl_eps).sum(dim=0).mean()
     loss = -surrogate + rl.kl_weight * kl
-    std = policy.std[:, rollout.target_mask]
-    metrics = {"loss": loss, "loss/kl": kl, "loss/pro_adv": surrogate}
-    metrics |= {"policy/sigma_mean": std.mean(), "policy/sigma_min": std.min(), "policy/sigma_max": std.max()}
+    metrics = {"loss": loss, "loss/kl": kl, "loss/pro_adv": surrogate, "policy/sigma_mean": target_mean(std, target)}
+    metrics |= {"policy/sigma_min": std.where(target, torch.inf).min(), "policy/sigma_max": std.where(target, 0).max()}
     return LossOutput(loss=loss, metrics=detached(metrics))
+
+
+def target_mean(values: Float[Tensor, "s b n d"], target: Bool[Tensor, "b n 1"]) -> Float[Tensor, ""]:
+    """Average over all steps and target entries; to select these would wait for a GPU."""
+    return values.mean(dim=(0, 3))[..., None].where(target, 0).sum() / target.sum()
 
 
 @torch.no_grad()
 def rollout_reference(reference: VelocityModel, rollout: Rollout, rl: RLConfig) -> Gaussian:
     """Solve with the reference at the same times from new noise, and return the Gaussians that it draws from."""
-    start = torch.randn_like(rollout.mel)
-    reference_rollout = rollout_with_gradients(
-        reference, rollout.batch, start, sample_step_noise(start, rl), rollout.times, rl
-    )
-    return Gaussian(reference_rollout.means, reference_rollout.stds)
+    start, given = torch.randn_like(rollout.mel), (rollout.cond, rollout.batch.text, rollout.mask)
+    _, steps = draw_steps(reference, start, given, sample_step_noise(start, rl), [], rl)
+    kept = torch.searchsorted(rollout_times(rl).to(start.device), rollout.times)
+    return Gaussian(*(torch.stack(values)[kept] for values in list(zip(*steps, strict=True))[2:]))
 
 
 def density(action: Float[Tensor, "s b n d"], policy: Gaussian, eps: float) -> Float[Tensor, "s b n d"]:
