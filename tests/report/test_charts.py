@@ -59,4 +59,4 @@ def test_a_picture_has_all_charts_with_titles_and_the_names_of_the_runs():
     name = "{http://www.w3.org/2000/svg}"
     texts = [node.text for node in picture.iter(f"{name}text")]
     assert {"nft", "draft", "chart 0", "chart 1", "chart 2"} <= set(texts)
-    assert picture.attrib["viewBox"] == f"0 0 720 {30 + 2 * 230}"
+    assert picture.attrib["viewBox"] == f"0 0 740 {30 + 2 * 230}"

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 Numbers = NDArray[np.float64]
 NUM_COLORS = 6  # colors of the style sheet, --run-1 to --run-6
-WIDTH, HEIGHT = 360, 200  # in units of the picture, which are about pixels on a phone
-LEFT, RIGHT, TOP, BOTTOM = 50, 10, 10, 32  # margins
+WIDTH, HEIGHT = 370, 200  # in units of the picture, which are about pixels on a phone
+LEFT, RIGHT, TOP, BOTTOM = 50, 20, 10, 32  # margins
 TITLE = 30  # height of a title in a picture
 MAX_POINTS = 200  # of a line; longer ones are thinned out
 MARGIN = 0.06  # of the range of values, above and below the lines
