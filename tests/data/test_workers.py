@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from importlib.util import find_spec
 from multiprocessing import forkserver
@@ -17,7 +18,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from f5_tts.data import workers
 from f5_tts.data.batching import start_worker
 from f5_tts.data.scan import CHUNK_SIZE, map_in_processes
-from f5_tts.data.workers import count_workers, read_with_restarts, worker_context
+from f5_tts.data.workers import count_workers, hold_signals, read_with_restarts, worker_context
 from f5_tts.threads import usable_cpus
 
 pytestmark = pytest.mark.slow
@@ -178,3 +179,19 @@ def test_the_server_of_workers_outlives_the_sigterm_of_a_launcher_and_workers_ge
     os.kill(server, signal.SIGTERM)
     assert list(read_with_restarts(start, 1)) == [False]
     assert vars(forkserver._forkserver)["_forkserver_pid"] == server
+
+
+def test_a_signal_that_another_thread_receives_is_held_back_too() -> None:
+    """Send Ctrl-C to a thread that does not block it: without hold_signals it ends the body."""
+    over = threading.Event()
+    other = threading.Thread(target=over.wait)
+    other.start()
+    steps = 0
+    try:
+        with pytest.raises(KeyboardInterrupt), hold_signals():
+            signal.pthread_kill(other.ident or 0, signal.SIGINT)
+            for _ in range(1_000_000):
+                steps += 1
+    finally:
+        over.set()
+    assert steps == 1_000_000 and signal.getsignal(signal.SIGINT) is signal.default_int_handler

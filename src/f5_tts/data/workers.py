@@ -24,6 +24,7 @@ from f5_tts.threads import local_ranks, usable_cpus
 
 Batch = TypeVar("Batch")
 END_S = 5.0  # s, until the end of a worker whose connection broke is seen
+HELD = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]  # by hold_signals
 MAX_WORKERS = 16  # per rank, where the config does not say how many
 
 
@@ -100,11 +101,29 @@ def hold_signals() -> Iterator[None]:
         yield
         return
     resource_tracker.ensure_running()  # started later, it would let Ctrl-C through again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+    try:
+        with hold_handlers():
+            yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def hold_handlers() -> Iterator[None]:
+    """Call the handlers of signals after the body: another thread, which does not block a signal, can receive it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+    handlers = {number: signal.signal(number, lambda number, _: held.append(number)) for number in HELD}
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in handlers.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        for number in held:
+            signal.raise_signal(number)
 
 
 def receive_sigterm() -> None:
