@@ -16,7 +16,7 @@ from tests.e2e.runs import REPOSITORY, make_data_set
 from f5_tts.ui.app import ANSWERS, build_app
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-JOB_S = 90  # on a busy machine
+JOB_S = 240  # on a busy machine
 PAGES = ("", "compare", "data", "train", "train?command=train", "runs")
 TINY = "model.arch.dim=16\nmodel.arch.depth=1\nmodel.arch.heads=1\nmodel.arch.text_dim=8\nmodel.arch.conv_layers=0"
 
@@ -27,6 +27,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder: Path = tmp_path_factory.mktemp("work")
     for name in ("F5TTS_Mini", "copy/F5TTS_Mini"):
         shutil.copytree(REPOSITORY / "pretrained" / "F5TTS_Mini", folder / name)
+    shutil.copytree(REPOSITORY / "pretrained" / "digits_ctc", folder / "pretrained" / "digits_ctc")  # a reward's
     make_data_set(folder, num=4)
     shutil.copy(REPOSITORY / "data/mini_custom/wavs/test_00_test_prompt_1.flac", folder / "voice.flac")
     return folder
@@ -103,3 +104,24 @@ def test_it_starts_a_run_and_watches_it(browser: Browser, address: str, root: Pa
     browser.click("#state a")
     assert "Update 2." in browser.text("main") and browser.run("return document.querySelectorAll('svg').length") >= 2
     assert browser.problems() == {} and (root / "ckpts/tiny/run.yaml").is_file()
+
+
+def test_it_starts_stage_2_and_shows_it_live_to_its_report(browser: Browser, address: str, root: Path):
+    browser.open(address + "train")
+    browser.choose("#config", "F5TTS_Mini_Draft")
+    browser.choose("#data_set", "noise_custom")
+    browser.choose("#start", "F5TTS_Mini/model_800.safetensors")
+    keys = {"optim.max_updates": "3", "datasets.batch_size_per_gpu": "2", "eval.every_updates": "0"}
+    saved = {"ckpts.log_samples": "true", "ckpts.save_per_updates": "2"}
+    more = ["datasets.pair_speakers=false", "rl.prompt_frac_range=[0.2,0.4]", "rl.stop_when=null"]
+    more += ["optim.num_warmup_updates=0"]
+    fill(browser, name="tiny_rl", more="\n".join(more), **keys, **saved)
+    browser.click("main button")
+    browser.wait(lambda: browser.run("return !!document.querySelector('#state a')"), "the job does not start")
+    browser.click("#state a")  # to the run, which has no folder yet
+    assert browser.text("#state").startswith("running") and browser.text("#update") == "No update yet."
+    assert ended(browser).startswith("done"), root
+    assert browser.text("#update") == "Update 3. Report" and min(browser.durations()) > 0.1 and browser.problems() == {}
+    assert browser.run("return document.querySelectorAll('svg').length") >= 4
+    browser.click("#update a")
+    assert "tiny_rl: not evaluated" in browser.text("#verdict") and browser.problems() == {}
