@@ -158,7 +158,11 @@ def documented_lines() -> list[str]:
     texts = [path.read_text("utf-8") for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]]
     blocks: list[str] = [block for text in texts for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL)]
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    return [line.partition("f5-tts ")[2] for line in lines if re.match(r"(\.venv/bin/)?f5-tts (?!.*--help)", line)]
+    return [
+        line.partition("f5-tts ")[2]
+        for line in lines
+        if re.match(r"([A-Z_]+=\S+ )*(\S*bin/)?f5-tts (?!.*--help)", line)
+    ]
 
 
 @pytest.mark.parametrize("line", documented_lines())

@@ -6,7 +6,9 @@ import ast
 import math
 import re
 import shlex
+from collections.abc import Collection
 from importlib.util import find_spec
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,8 @@ import torch
 from recipes.digits import quickstart, results
 from tests import guide
 
-from f5_tts.config.load import compose_config
+from f5_tts.commands import COMMANDS, find_command
+from f5_tts.config.load import compose_config, read_yaml
 from f5_tts.config.schema import ProviderConfig, RLTrainConfig, TrainConfig
 from f5_tts.data.formats import FORMATS
 from f5_tts.data.tokenizer import TOKENIZERS
@@ -47,7 +50,9 @@ DATA_COMMANDS = {
     "f5_tts.scripts.check_dataset": flags.check_dataset_parser,
 }
 
-REPORT = "f5_tts.scripts.report"
+REPORT, SERVE, DOCTOR = "f5_tts.scripts.report", "f5_tts.rewards.serve", "f5_tts.scripts.doctor"
+NAMES = "|".join(sorted((command.name for command in COMMANDS), key=len, reverse=True))
+COMMAND = re.compile(rf"(?:\bf5-tts (?P<name>{NAMES})| -m (?P<module>f5_tts\.\S+))(?P<arguments>(?: .*)?)$")
 
 
 def documented_lines() -> list[str]:
@@ -57,28 +62,19 @@ def documented_lines() -> list[str]:
     return "\n".join(blocks).replace("\\\n", " ").splitlines()
 
 
-def documented_commands() -> list[list[str]]:
-    """List module and arguments of each `python -m f5_tts...`."""
-    lines = [line.partition(" -m ")[2] for line in documented_lines() if " -m f5_tts" in line]
-    return [words for words in (shlex.split(line, comments=True) for line in lines) if words[0] in SCHEMAS]
+def documented_calls() -> list[list[str]]:
+    """List module and arguments of each `f5-tts NAME` and `python -m f5_tts...`, those that ask for help aside."""
+    calls = [COMMAND.search(line) for line in documented_lines() if "--help" not in line]
+    return [
+        [call["module"] or find_command(call["name"]).module, *shlex.split(call["arguments"], comments=True)]
+        for call in calls
+        if call
+    ]
 
 
-def exports() -> list[list[str]]:
-    """List module and arguments of each command that writes another checkpoint."""
-    lines = [line.partition(" -m ")[2] for line in documented_lines()]
-    return [shlex.split(line) for line in lines if line.startswith(tuple(CHECKPOINT_COMMANDS))]
-
-
-def fetches() -> list[list[str]]:
-    """List module and arguments of each command that downloads a reward model."""
-    lines = [line.partition(" -m ")[2] for line in documented_lines()]
-    return [shlex.split(line) for line in lines if line.startswith(tuple(FETCHES))]
-
-
-def data_commands() -> list[list[str]]:
-    """List module and arguments of each command that makes or checks a data set."""
-    lines = [line.partition(" -m ")[2] for line in documented_lines()]
-    return [shlex.split(line, comments=True) for line in lines if line.startswith(tuple(DATA_COMMANDS))]
+def calls_of(modules: Collection[str]) -> list[list[str]]:
+    """List module and arguments of each documented command that is one of these modules."""
+    return [words for words in documented_calls() if words[0] in modules]
 
 
 def speaking_commands() -> list[list[str]]:
@@ -92,41 +88,43 @@ def own_commands() -> list[list[str]]:
     return [[phase.module, *phase.arguments] for lane in lanes for phase in lane.phases]
 
 
-@pytest.mark.parametrize("words", documented_commands() + own_commands(), ids=" ".join)
+@pytest.mark.parametrize("words", calls_of(SCHEMAS) + own_commands(), ids=" ".join)
 def test_every_command_that_we_print_composes(words: list[str]) -> None:
     module, *arguments = words
     default, schema = SCHEMAS[module]
-    name, overrides = (arguments[1], arguments[2:]) if arguments[0] == "-cn" else (default, arguments)
+    keys = [*takewhile(lambda word: not word.startswith("--"), arguments)]  # flags, as of budget, are last
+    name, overrides = (keys[1], keys[2:]) if keys[0] == "-cn" else (default, keys)
+    if module == DOCTOR and "rl" not in read_yaml(name):
+        schema = TrainConfig
     cfg = compose_config(name, overrides, schema)
     assert isinstance(cfg, schema)
     if default == name or "Mini" in name:
         assert find_spec(module) is not None
 
 
-def test_every_module_that_the_documents_run_is_known_here() -> None:
-    modules = {line.partition(" -m ")[2].split()[0] for line in documented_lines() if " -m f5_tts" in line}
-    assert modules == {*SCHEMAS, *FETCHES, *DATA_COMMANDS, *CHECKPOINT_COMMANDS, REPORT, "f5_tts.rewards.serve"}
+def test_every_module_that_the_documents_run_is_a_command_and_most_are_read_here() -> None:
+    modules = {module for module, *_ in documented_calls()}
+    read = {*SCHEMAS, *FETCHES, *DATA_COMMANDS, *CHECKPOINT_COMMANDS, REPORT, SERVE}
+    assert read <= modules <= {command.module for command in COMMANDS}
 
 
 def test_every_reward_server_that_we_print_is_understood() -> None:
-    lines = [line.partition(" -m f5_tts.rewards.serve ")[2] for line in documented_lines()]
-    served = [serve(shlex.split(line)) for line in lines if line]
+    served = [serve(arguments) for _, *arguments in calls_of({SERVE})]
     assert served and all(isinstance(read_config(args.config), dict) for args in served)
 
 
 def test_every_report_that_we_print_is_of_the_folder_of_a_run() -> None:
-    lines = [line.partition(f" -m {REPORT} ")[2] for line in documented_lines()]
-    runs = [run for line in lines if line for run in flags.report(shlex.split(line)).runs]
+    runs = [run for _, *arguments in calls_of({REPORT}) for run in flags.report(arguments).runs]
     assert runs and all(run.parts[0] in ("ckpts", "runs") for run in runs)
 
 
-@pytest.mark.parametrize("words", exports(), ids=" ".join)
+@pytest.mark.parametrize("words", calls_of(CHECKPOINT_COMMANDS), ids=" ".join)
 def test_every_command_that_writes_a_checkpoint_is_understood(words: list[str]) -> None:
     module, *arguments = words
     assert Path(CHECKPOINT_COMMANDS[module]().parse_args(arguments).checkpoint).suffix == ".pt"
 
 
-@pytest.mark.parametrize("words", data_commands(), ids=" ".join)
+@pytest.mark.parametrize("words", calls_of(DATA_COMMANDS), ids=" ".join)
 def test_every_command_on_data_that_we_print_is_understood_and_is_about_a_data_set_folder(words: list[str]) -> None:
     module, *arguments = words
     folder = DATA_COMMANDS[module]().parse_args(arguments).folder
@@ -141,18 +139,18 @@ def test_the_page_on_data_names_every_format_and_every_flag() -> None:
     assert flags and all(flag in page for flag in flags)
 
 
-@pytest.mark.parametrize("words", fetches(), ids=" ".join)
+@pytest.mark.parametrize("words", calls_of(FETCHES), ids=" ".join)
 def test_every_fetch_that_we_print_is_understood_and_fills_the_folder_of_the_stage_2_that_we_print(words: list[str]):
     module, *arguments = words
     folder = str(FETCHES[module]().parse_args(arguments).cache_dir)
-    given = [word for command in documented_commands() for word in command]
+    given = [word for command in calls_of(SCHEMAS) for word in command]
     asr = f"rl.rewards.providers.1.config.model_id=$PWD/{folder}" in given
     assert asr or f"rl.rewards.providers.0.config.model_dir={folder}/{fetch_reward_spk_model.MODEL}" in given
 
 
 def test_the_documents_show_both_stages_for_the_small_model_and_for_a_gpu() -> None:
     """Check for each stage the pages of the small model, and the guide for a GPU."""
-    named = [(words[0], "F5TTS_Mini" in " ".join(words)) for words in documented_commands()]
+    named = [(words[0], "F5TTS_Mini" in " ".join(words)) for words in calls_of(SCHEMAS)]
     for module in ("f5_tts.train.train", "f5_tts.train.train_rl"):
         assert (module, True) in named and (module, False) in named
         assert [name for name, _ in named].count(module) >= 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
@@ -24,6 +25,7 @@ def import_attribute(name: str, key: str) -> Any:
     Raises ValueError, which begins with `key`, where there is no such module.
     """
     module, _, attribute = name.partition(":")
+    add_working_dir()
     try:
         with exit_is_error(f"{key}: module {module}"):
             return getattr(import_module(module), attribute, None)
@@ -33,6 +35,14 @@ def import_attribute(name: str, key: str) -> Any:
         raise ValueError(
             f"{key}: there is no module {module} for {name}, neither installed nor in the working directory"
         ) from error
+
+
+def add_working_dir() -> None:
+    """Let imports look into the working directory first, as they do for `python -m` and not for a console script."""
+    with suppress(OSError):  # it may have been removed
+        here = str(Path.cwd())
+        if here not in sys.path and "" not in sys.path:
+            sys.path.insert(0, here)
 
 
 @contextmanager

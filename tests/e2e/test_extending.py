@@ -35,7 +35,7 @@ def write_files(text: str, folder: Path) -> list[Path]:
 
 def trained(text: str, folder: Path) -> list[dict[str, float]]:
     """Run the section's command of stage 2 in this process; the rows of its metrics."""
-    (command,) = re.findall(r"^\.venv/bin/python -m f5_tts\.train\.train_rl ((?:.*\\\n)*.*)$", text, re.MULTILINE)
+    (command,) = re.findall(r"^\.venv/bin/f5-tts train-rl ((?:.*\\\n)*.*)$", text, re.MULTILINE)
     assert train_rl.main([*shlex.split(command.replace("\\\n", " ")), *SMALL, f"ckpts.save_dir={folder}"])
     return rows(folder)
 

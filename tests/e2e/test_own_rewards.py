@@ -120,9 +120,7 @@ def test_the_gradient_of_the_page_trains_for_two_updates(
 ):
     (tmp_path / "my_gradients.py").write_text(SOURCE)
     monkeypatch.syspath_prepend(tmp_path)
-    (command,) = re.findall(
-        r"^\.venv/bin/python -m f5_tts\.train\.train_rl -cn F5TTS_Mini_RL ((?:.*\\\n)*.*)$", SECTION, re.M
-    )
+    (command,) = re.findall(r"^\.venv/bin/f5-tts train-rl -cn F5TTS_Mini_RL ((?:.*\\\n)*.*)$", SECTION, re.M)
     settings = [*tiny, *shlex.split(command.replace("\\\n", " ")), "datasets.batch_size_per_gpu=2", "rl.steps=2"]
     write_start(settings, tmp_path / "model_last.pt")
     before = torch.load(tmp_path / "model_last.pt", weights_only=True)["ema_model_state_dict"]

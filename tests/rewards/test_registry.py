@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import inf, nan
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -292,6 +294,15 @@ def test_a_module_that_imports_what_is_not_there_says_so_itself(tmp_path, monkey
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="no_such_library"):
         build_providers([ProviderConfig(name="broken_reward:Loud")])
+
+
+def test_code_in_the_working_directory_is_found_by_a_console_script_too(tmp_path, monkeypatch):
+    """Python puts the script's own folder where it puts the working directory for `python -m`."""
+    (tmp_path / "reward_of_this_folder.py").write_text("def silence(inputs): return [0.0 for _ in inputs]")
+    monkeypatch.setattr("sys.path", [path for path in sys.path if path not in ("", str(Path.cwd()))])
+    monkeypatch.chdir(tmp_path)
+    scored = score_all(build_providers([ProviderConfig(name="reward_of_this_folder:silence")]), clips(2))
+    assert scored.components["reward_of_this_folder:silence.score"].tolist() == [0, 0]
 
 
 def test_scores_without_the_component_that_counts_are_refused():

@@ -189,7 +189,7 @@ def test_adapters_are_all_that_is_sent_without_shards_and_in_shards_the_weights_
 def test_the_page_has_the_table_that_the_command_prints(capsys: pytest.CaptureFixture[str], monkeypatch):
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     page = (ROOT / "docs/scale.md").read_text("utf-8")
-    (command,) = re.findall(r"f5_tts\.scripts\.scale ((?:.*\\\n)*.*)", page)
+    (command,) = re.findall(r"f5-tts scale ((?:.*\\\n)*.*)", page)
     assert main(command.replace("\\\n", " ").replace("'", "").split())
     sentences, bar, table = capsys.readouterr().out.partition("\n")[2].partition("|")
     assert sentences.strip() in page and (bar + table).strip() in page
