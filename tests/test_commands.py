@@ -35,6 +35,7 @@ from io import StringIO
 
 from f5_tts.__main__ import main
 from f5_tts.train import finetune_cli
+from f5_tts.ui.__main__ import main as page_of_f5_tts
 
 def ended(*words):
     sys.argv[1:] = words
@@ -61,6 +62,11 @@ MISTAKES = {
     "train -cn F5TTS_Mini datasets.name=mini ckpts.init_from=a.pt": "no file at a.pt, which ckpts.init_from names",
     "train-rl -cn F5TTS_Mini_RL rl.ref_model_ckpt=a.pt": "no checkpoint at a.pt, which rl.ref_model_ckpt names",
     "evaluate eval.ckpt=a.pt eval.out=b": "no checkpoint at a.pt, which eval.ckpt names",
+    "audition -cn F5TTS_Mini_RL audition.folder=gone": "no folder at gone, which audition.folder names",
+    "audition datasets.name=gone": "no data set at data/gone_pinyin",
+    "report runs/gone": "no folder at runs/gone; a report is of a run (ckpts.save_dir)",
+    "serve-reward funasr_wer --config gone.json": "--config gone.json is not JSON",
+    "ui gone": "no folder at gone",
     "infer -r a.wav": "no audio file at a.wav",
     "infer -p a.pt": "no file at a.pt, which ckpt_file names",
     "prepare a.csv data/b_custom": "no file or folder at a.csv",

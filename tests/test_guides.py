@@ -114,7 +114,7 @@ def test_every_reward_server_that_we_print_is_understood() -> None:
 
 
 def test_every_report_that_we_print_is_of_the_folder_of_a_run() -> None:
-    runs = [run for _, *arguments in calls_of({REPORT}) for run in flags.report(arguments).runs]
+    runs = [run for _, *arguments in calls_of({REPORT}) for run in flags.report_parser().parse_args(arguments).runs]
     assert runs and all(run.parts[0] in ("ckpts", "runs") for run in runs)
 
 

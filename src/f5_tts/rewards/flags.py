@@ -4,19 +4,39 @@ from __future__ import annotations
 
 import json
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 from typing import Any
 
 from f5_tts.commands import new_parser
 from f5_tts.config.command_line import load_config
-from f5_tts.config.schema import RLTrainConfig
-from f5_tts.files import expand_texts
+from f5_tts.config.schema import RLTrainConfig, dataset_dir
+from f5_tts.data.paths import require_data_set
+from f5_tts.files import HUB, expand_texts
 
 TOKEN = "F5TTS_REWARD_TOKEN"  # environment variable with the token that server and clients share
 
 
 def audition(argv: list[str]) -> RLTrainConfig:
-    """Load the config of audition."""
-    return load_config(argv, default="F5TTS_RL", schema=RLTrainConfig, command="audition")
+    """Load the config of audition; raise FileNotFoundError if there is nothing to listen to."""
+    return load_config(
+        argv,
+        default="F5TTS_RL",
+        schema=RLTrainConfig,
+        command="audition",
+        more_checks=lambda cfg: [lambda: require_recordings(cfg)],
+    )
+
+
+def require_recordings(cfg: RLTrainConfig) -> None:
+    """Raise FileNotFoundError unless the folder of recordings is there, or the data set where none is named."""
+    folder = cfg.audition.folder
+    if folder is not None and not Path(folder).is_dir():
+        raise FileNotFoundError(
+            f"no folder at {folder}, which audition.folder names; it holds recordings with their text beside them, "
+            "a.wav and a.txt"
+        )
+    if folder is None and not cfg.datasets.name.startswith(HUB):
+        require_data_set(dataset_dir(cfg))
 
 
 def serve_parser() -> ArgumentParser:
@@ -34,8 +54,11 @@ def serve_parser() -> ArgumentParser:
 
 
 def serve(argv: list[str]) -> Namespace:
-    """Read the arguments of serve-reward."""
-    return serve_parser().parse_args(argv)
+    """Read the arguments of serve-reward; raise ValueError if its config is none, which a run with --owned asks for."""
+    arguments = serve_parser().parse_args(argv)
+    if not arguments.owned:
+        read_config(arguments.config)
+    return arguments
 
 
 def read_config(text: str) -> dict[str, Any]:

@@ -186,24 +186,38 @@ def export(argv: list[str]) -> Namespace:
     return arguments
 
 
-def report(argv: list[str]) -> Namespace:
-    """Read the arguments of report."""
+def report_parser() -> ArgumentParser:
+    """Build the argument parser of report."""
     parser = new_parser("report")
     parser.add_argument("runs", nargs="+", type=user_path, metavar="RUN", help="a folder: ckpts.save_dir or eval.out")
     parser.add_argument("--out", type=user_path, metavar="FILE", help="default: report.html in the first folder")
     parser.add_argument("--before", metavar="TITLE", help="evaluation to compare with; default: an untrained model's")
     parser.add_argument("--judge", metavar="NAME", help="recogniser of the verdict; default: the first, but a reward")
     parser.add_argument("--title", default="", help="of the page")
-    return parser.parse_args(argv)
+    return parser
+
+
+def report(argv: list[str]) -> Namespace:
+    """Read the arguments of report; raise FileNotFoundError if a folder is missing that they name."""
+    arguments = report_parser().parse_args(argv)
+    for folder in arguments.runs:
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"no folder at {folder}; a report is of a run (ckpts.save_dir) or an evaluation (eval.out)"
+            )
+    return arguments
 
 
 def ui(argv: list[str]) -> Namespace:
-    """Read the arguments of ui."""
+    """Read the arguments of ui; raise FileNotFoundError if there is no such folder."""
     parser = new_parser("ui")
     parser.add_argument("folder", nargs="?", type=user_path, default=Path(), help="no other file is read or written")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 listens to other machines; they need the token")
     parser.add_argument("--port", type=int, default=7860)
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    if not arguments.folder.is_dir():
+        raise FileNotFoundError(f"no folder at {arguments.folder}")
+    return arguments
 
 
 def serve_speech_parser() -> ArgumentParser:

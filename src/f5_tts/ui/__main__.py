@@ -13,18 +13,17 @@ from ipaddress import ip_address
 from typing import NoReturn
 
 from f5_tts.extras import install_hint
-from f5_tts.ui.app import build_app
 
 
 def run(arguments: Namespace) -> bool:
     """Serve the page until Ctrl-C; beyond loopback only who knows the token is answered."""
+    from f5_tts.ui.app import build_app  # here, since the scripts of F5-TTS's pages import this module first
+
     try:
         import uvicorn
     except ImportError as error:
         raise ImportError(f"the page needs uvicorn; run: {install_hint('uvicorn')}") from error
     root, token = arguments.folder.resolve(), ""
-    if not root.is_dir():
-        raise FileNotFoundError(f"no folder {arguments.folder}")
     app = build_app(root)
     if not is_loopback(arguments.host):
         token = secrets.token_urlsafe(24)
