@@ -199,6 +199,31 @@ def test_the_anchor_is_zero_at_the_start_and_pulls_back_afterwards(policy, batch
     assert policy.transformer.proj_out.bias.grad.min() > 0
 
 
+def test_an_anchor_of_every_third_update_has_three_times_the_weight_there_and_is_left_out_elsewhere(
+    policy, batch, rewarded
+):
+    """Move the policy by 0.2 in each mel entry, so that the anchor is 0.5 (0.2)², at whatever times it is measured."""
+    rl = rewarded(["distance"], *DRAFT, "kl_weight=0.5")
+    (drawn,) = experience_of(policy, batch, rl, distance=Distance())
+    reference = copy.deepcopy(policy)
+    with torch.no_grad():
+        policy.transformer.proj_out.bias += 0.2
+    alone = learn(policy, [drawn], replace(rl, kl_weight=0.0), reference)
+    pull = learn(policy, [drawn], rl, reference) - alone
+    anchors, thirds = [], replace(rl, anchor_every=3)
+    for update in (0, 1, 2, 3):
+        parts = [replace(drawn, update=update)]
+        torch.manual_seed(4)
+        first, *anchor = PolicyLoss(thirds, reference)(policy, parts)
+        assert "loss/kl" not in first.metrics
+        anchors.append([(output.loss.item(), float(output.metrics["kl"])) for output in anchor])
+        gradient = learn(policy, parts, thirds, reference)
+        torch.testing.assert_close(gradient - alone, (0 if anchor == [] else 3) * pull, rtol=1e-3, atol=1e-5)
+    due = [pytest.approx((3 * 0.5 * 0.2**2, 0.2**2), rel=1e-4)]
+    assert anchors == [due, [], [], due]
+    assert pull.abs().max() > 0.01
+
+
 def test_losses_are_added_by_weight_and_their_gradient_is_that_of_the_sum(policy, batch, rewarded):
     rl = rewarded(["one", "two"], *DRAFT)  # weights 1 and 2
     (drawn,) = experience_of(policy, batch, rl, one=Distance(), two=Deaf())

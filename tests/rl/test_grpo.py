@@ -283,6 +283,19 @@ def test_an_anchor_of_every_second_update_has_twice_the_gradient_there_and_none_
         torch.testing.assert_close(second - never, factor * (always - never), atol=1e-6, rtol=1e-3)
 
 
+def test_the_kl_of_nft_is_in_every_update_with_its_own_weight(policy, batch, rl):
+    config = rl("algorithm=nft", "shared_noise=false", "mini_repeat_count=2", "kl_weight=0.5", "anchor_every=4")
+    reference, experience = copy.deepcopy(policy), experience_of(policy, batch, config)
+    with torch.no_grad():
+        policy.transformer.proj_out.bias.add_(0.1)
+    losses = []
+    for config.anchor_every in (1, 4):
+        torch.manual_seed(0)
+        parts = [replace(part, update=update) for update in range(2) for part in experience]
+        losses.append([output.loss.item() for output in PolicyLoss(config, reference)(policy, parts)])
+    assert losses[0] == losses[1] and len(losses[0]) == 4
+
+
 def test_every_use_of_a_rollout_is_an_update_of_its_own(policy, batch, small):
     judge, twice = scorer(Loud(), small), replace(small, updates_per_rollout=2)
     stream = collect_experience(policy, [[batch]] * 2, judge, comparison(judge), twice, update=5)

@@ -149,6 +149,7 @@ def test_passes_of_the_guides_update_are_those_one_counts_by_hand():
         (["rl.algorithm=nft", "rl.shared_noise=false", "rl.nft.num_times=3"], 16 + 2 * 3, 3),
         (["rl.algorithm=flow_grpo", "rl.window.size=1", "rl.kl_weight=0"], 16, 1),
         (["rl.algorithm=draft", "rl.draft.last_steps=3"], 16 + 1, 3 + 1),  # the anchor compares with the reference
+        (["rl.algorithm=draft", "rl.draft.last_steps=3", "rl.anchor_every=4"], 16 + 1 / 4, 3 + 1 / 4),
         (["rl.algorithm=flow_grpo", "rl.window.size=1", "rl.kl_weight=0", "rl.draft.weight=1"], 2 * 16, 1 + 1),
     ],
 )

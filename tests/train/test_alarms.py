@@ -116,6 +116,13 @@ def test_a_kl_that_grows_tenfold_in_five_updates_rings_before_it_is_large():
     assert "rose from 0.03 to 0.36 within 5 updates" in output[0]
 
 
+def test_a_kl_of_every_tenth_update_rings_after_five_of_them():
+    """Have nothing but the loss between them, as draft with rl.anchor_every=10 has."""
+    ringing, output = rung([{"loss": 1.0} if update % 10 else {"loss": 1.0, "loss/kl": 0.6} for update in range(50)])
+    assert ringing[39:] == [set()] + 10 * [{"kl_out_of_range"}]
+    assert len(output) == 1
+
+
 def test_a_judge_that_gets_worse_with_the_reward_is_no_hacked_reward():
     rows = [{"reward/mean": 0.5 - 0.01 * update, "judge/wer": 0.4 + 0.1 * update} for update in range(20)]
     assert rung(rows)[1] == []

@@ -36,6 +36,7 @@ class Algorithm:
         uses_window: whether it trains the solver steps of rl.window.
         recorded_arrays: number of arrays of a sample's size that a rollout holds for its trained steps.
         uses_reward_gradients: whether it learns from the gradients of rewards, in place of their scores within groups.
+        anchor_key: the key of `rl` with the weight of its anchor, which rl.anchor_every makes 0 in some updates.
         build_old_policy: builds the policy that draws, where that is not the trained one.
         rollout_metrics: computes metrics of an update's rollouts.
         warning: printed at the start of a run.
@@ -47,6 +48,7 @@ class Algorithm:
     uses_window: bool = False
     uses_reward_gradients: bool = False
     recorded_arrays: Callable[[RLConfig], int] = lambda rl: 0
+    anchor_key: str = "anchor_weight"
     build_old_policy: Callable[[nn.Module, RLConfig], EmaPolicy | None] = lambda model, rl: None
     rollout_metrics: Callable[[list[Rollout]], dict[str, float]] = lambda rollouts: {}
     warning: str | None = None
@@ -69,8 +71,8 @@ def nft_terms(rl: RLConfig, rollout: Rollout, has_reference: bool) -> list[LossT
 
 
 def draft_terms(rl: RLConfig, rollout: Rollout, has_reference: bool) -> list[LossTerm]:
-    """List the reward loss and, with a reference, the squared distance to its velocity."""
-    return [(draft_loss, 0, 1.0), *([(velocity_anchor, 0, 1.0)] if has_reference else [])]
+    """List the reward loss and, with rl.kl_weight and a reference, the squared distance to its velocity."""
+    return [(draft_loss, 0, 1.0), *([(velocity_anchor, 0, 1.0)] if has_reference and rl.kl_weight > 0 else [])]
 
 
 def f5r_terms(rl: RLConfig, rollout: Rollout, has_reference: bool) -> list[LossTerm]:
@@ -105,6 +107,7 @@ ALGORITHMS = {
         draw=draw_last_steps,
         uses_reward_gradients=True,
         recorded_arrays=lambda rl: rl.draft.last_steps + 1,  # a state for each step, and the gradient of the rewards
+        anchor_key="kl_weight",
     ),
     "f5r": Algorithm(
         loss_terms=f5r_terms,

@@ -113,7 +113,7 @@ class PolicyLoss:
         models = Models(policy, self.reference, self.old_policy)
         for batch in batches:
             seconds = batch.rewards.seconds if batch.rewards and batch.is_on_policy else 0.0
-            rl = with_anchor_of(self.rl, batch.update)
+            rl = with_anchor_of(self.rl, batch.update, find_algorithm(self.rl.algorithm).anchor_key)
             for loss_fn, step, weight in self.loss_terms(batch, rl):
                 output = loss_fn(models, batch, step, rl)
                 metrics = add_metric_aliases(output.metrics) | batch.metrics

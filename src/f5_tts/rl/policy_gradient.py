@@ -110,10 +110,10 @@ def anchor_loss(models: Models, batch: ExperienceBatch, step: int, rl: RLConfig)
     return LossOutput(loss=rl.anchor_weight * distance, metrics={"loss/anchor": distance.detach()})
 
 
-def with_anchor_of(rl: RLConfig, update: int) -> RLConfig:
-    """Return the settings of an update: every rl.anchor_every-th has an anchor, of as many times the weight."""
-    weight = rl.anchor_weight * rl.anchor_every if update % rl.anchor_every == 0 else 0.0
-    return replace(rl, anchor_weight=weight)
+def with_anchor_of(rl: RLConfig, update: int, key: str = "anchor_weight") -> RLConfig:
+    """Return the settings of an update: every rl.anchor_every-th has an anchor, of as many times the weight (`key`)."""
+    weight = getattr(rl, key) * rl.anchor_every if update % rl.anchor_every == 0 else 0.0
+    return replace(rl, **{key: weight})
 
 
 def reference_distance(models: Models, rollout: Rollout, time: Float[Tensor, " b"], rl: RLConfig) -> Float[Tensor, ""]:

@@ -38,6 +38,8 @@ class History:
 
     start: list[Row] = field(default_factory=list)  # the first WINDOW updates of the run
     recent: deque[Row] = field(default_factory=lambda: deque(maxlen=HISTORY_LENGTH))  # the last HISTORY updates
+    distances: deque[float] = field(default_factory=lambda: deque(maxlen=2 * WINDOW))  # the last finite values of
+    # `loss/kl`: with rl.anchor_every not every update of draft has one
     validated: list[Row] = field(default_factory=list)  # error rates, KEPT and the mean of `reward/mean` over
     # the last HISTORY_LENGTH updates (NaN before the first one), by validation
 
@@ -46,6 +48,7 @@ class History:
         if len(self.start) < WINDOW:
             self.start.append(row)
         self.recent.append(row)
+        self.distances.extend(values([row], "loss/kl"))
         result = {name: value for name, value in row.items() if is_validated(name)}
         if result:
             self.validated.append({**result, "reward/mean": mean_of(self.recent, "reward/mean")})
@@ -107,7 +110,7 @@ def ratio_out_of_range(history: History) -> str | None:
 
 def kl_out_of_range(history: History, limit: float = MAX_KL) -> str | None:
     """Check whether the KL to the reference is above a limit, or grows fast."""
-    rows = list(history.recent)
+    rows = [{"loss/kl": distance} for distance in history.distances]
     current, before = mean_of(rows[-WINDOW:], "loss/kl"), mean_of(rows[-2 * WINDOW : -WINDOW], "loss/kl")
     if sustained_min(rows, "loss/kl") > limit:
         measured = f"loss/kl={current:.3g} for {WINDOW} updates (the threshold is {limit})"
