@@ -140,8 +140,9 @@ def test_the_guides_command_fits_and_config_and_docs_say_by_how_much(monkeypatch
     assert used < 7.5
     moved = sum(part.num_bytes for part in parts if part.name in PROVIDERS) / 1e9
     kept = {part.name: part.num_bytes / 1e9 for part in parts}["running average (EMA)"]
+    copied = total_bytes(budget(guides_run("rl.ref_model_device=cpu"), 30.0), "GPU") / 1e9
     comment = (ROOT / "src/f5_tts/configs/F5TTS_RL.yaml").read_text("utf-8")
-    for output in (used, used + kept, used + moved):
+    for output in (used, used + kept, used + moved, copied):
         assert f"{output:.2f}" in comment
     assert in_words(parts) in (ROOT / "docs/rl.md").read_text("utf-8")
 
@@ -163,8 +164,27 @@ def test_weights_gradients_average_and_reference_are_four_bytes_a_number_each_wh
     elsewhere = sizes(tiny_run("optim.ema.device=null", "rl.ref_model_device=cpu"))
     assert elsewhere["running average (EMA)"] == ("GPU", size)
     assert elsewhere["reference"] == ("CPU", size)
-    where, copy = elsewhere["reference, forward pass"]
+    where, copy = elsewhere["reference, copy and forward pass"]
     assert where == "GPU" and size < copy < size + parts["activations, forward and backward"][1]
+
+
+def test_a_reference_on_the_cpu_is_on_the_gpu_for_one_pass_and_leaves_its_answers_there():
+    """Compute by hand what is left of clips of 1 s, 94 frames of 100 bins, of 2 prompts with 4 samples each.
+
+    gaussian_grpo keeps mean and deviation at two trained steps, and velocity and noise of the anchor.
+    """
+    given = ("rl.ref_model_device=cpu", "datasets.batch_size_per_gpu=2", "rl.mini_repeat_count=4", "rl.steps=8")
+    array = 4 * 2 * 4 * 94 * 100
+    for changes, arrays in (
+        (["rl.algorithm=gaussian_grpo"], 2 * 2 + 2),
+        (["rl.algorithm=gaussian_grpo", "rl.anchor_weight=0"], 2 * 2),
+        (["rl.algorithm=flow_grpo", "rl.window.size=1"], 1 + 2),
+        (["rl.algorithm=nft", "rl.shared_noise=false", "rl.nft.num_times=3"], 2 * 3),
+        (["rl.algorithm=draft"], 2),
+    ):
+        assert sizes(tiny_run(*given, *changes))["reference, answers"] == ("GPU", arrays * array)
+    assert "reference, answers" not in sizes(tiny_run(*given, "rl.kl_weight=0"))
+    assert "reference, answers" not in sizes(tiny_run(*given, "rl.ref_model_device=null"))
 
 
 IN_SHARDS = ("optim.shard=true", "optim.bnb_optimizer=false", "optim.ema.device=null")

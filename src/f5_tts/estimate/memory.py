@@ -74,6 +74,8 @@ def persistent_items(cfg: RLTrainConfig, model: CFM, seconds: float, processes: 
     ]
     if rl.kl_weight > 0:
         items.append(MemoryItem("reference", device_of(rl.ref_model_device), trained, "rl.ref_model_device"))
+    if is_reference_copied(cfg):
+        items.append(MemoryItem("reference, answers", "GPU", answer_bytes(cfg, seconds), "rl.ref_model_device"))
     if old_policy is not None:
         items.append(MemoryItem("old policy (nft)", "GPU", trained, "rl.nft.old_decay"))
     if cfg.model.vocoder.name == "vocos":
@@ -87,7 +89,11 @@ def persistent_items(cfg: RLTrainConfig, model: CFM, seconds: float, processes: 
 
 
 def transient_items(cfg: RLTrainConfig, model: CFM, seconds: float) -> list[MemoryItem]:
-    """List what a forward and backward pass of the policy holds, and a forward pass of a reference kept on the CPU."""
+    """List what a forward and backward pass of the policy holds, and a reference kept on the CPU while it is copied.
+
+    Once an update its weights are copied, it is asked all that the update needs, and the copy is freed before the first
+    pass of the policy.
+    """
     rl, num = cfg.rl, prompts_per_batch(cfg, seconds) * cfg.rl.mini_repeat_count
     size = {"frames": frames_per_clip(cfg, seconds), "bf16": is_mixed_precision(cfg)}
     size |= {"cfg_strength": rl.cfg_strength, "grad_uncond": rl.cfg_grad_uncond}
@@ -95,12 +101,12 @@ def transient_items(cfg: RLTrainConfig, model: CFM, seconds: float) -> list[Memo
     items = [
         MemoryItem("activations, forward and backward", "GPU", forward_bytes(model, num, **size), key, transient=True)
     ]
-    if rl.kl_weight > 0 and rl.ref_model_device == "cpu":
+    if is_reference_copied(cfg):
         copy_bytes = BYTES_PER_FLOAT * sum(trained_sizes(model, cfg.lora))
         reference_bytes = forward_bytes(model.requires_grad_(False), num, with_backward=False, **size)
         items.append(
             MemoryItem(
-                "reference, forward pass",
+                "reference, copy and forward pass",
                 "GPU",
                 copy_bytes + reference_bytes,
                 "rl.ref_model_device",
@@ -168,6 +174,18 @@ def rollout_bytes(cfg: RLTrainConfig, seconds: float) -> int:
     if cfg.rl.draft.weight > 0:
         arrays += prompts * (3 + find_algorithm("draft").recorded_arrays(cfg.rl))
     return arrays * frames_per_clip(cfg, seconds) * cfg.model.mel_spec.n_mel_channels * BYTES_PER_FLOAT
+
+
+def answer_bytes(cfg: RLTrainConfig, seconds: float) -> int:
+    """Compute the bytes of what a reference kept on the CPU has answered for all passes of an update."""
+    samples = prompts_per_batch(cfg, seconds) * cfg.optim.grad_accumulation_steps * group_size(cfg.rl)
+    arrays = samples * find_algorithm(cfg.rl.algorithm).reference_arrays(cfg.rl)
+    return arrays * frames_per_clip(cfg, seconds) * cfg.model.mel_spec.n_mel_channels * BYTES_PER_FLOAT
+
+
+def is_reference_copied(cfg: RLTrainConfig) -> bool:
+    """Check whether the run has a reference whose weights are on the CPU between uses."""
+    return cfg.rl.kl_weight > 0 and device_of(cfg.rl.ref_model_device) == "CPU"
 
 
 def reward_items(cfg: RLTrainConfig) -> list[MemoryItem]:

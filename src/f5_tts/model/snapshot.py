@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,23 +18,40 @@ class Snapshot:
     """A model with the weights it had when the snapshot was taken; it is used without gradients.
 
     It copies the trained weights and shares all others with the model. With LoRA these are a few million numbers, not a
-    second model. `device` stores the copy; each use moves it to the model's device.
+    second model. `device` stores the copy; each use moves it to the model's device, and those inside `on_device` move
+    it once.
     """
 
     def __init__(self, model: nn.Module, device: str | None = None) -> None:
         self.model, self.device = model, device
+        self.moved: dict[str, Tensor] | None = None  # the tensors on the model's device, inside `on_device`
         trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
-        self.tensors = {name: value.detach().to(device, copy=True) for name, value in trained.items()}
-        if device == "cpu" and torch.cuda.is_available():
-            self.tensors = {name: value.pin_memory() for name, value in self.tensors.items()}
+        self.store({name: value.detach().to(device, copy=True) for name, value in trained.items()})
+
+    def store(self, tensors: dict[str, Tensor]) -> None:
+        """Store these tensors in place of its own; on the CPU of a machine with a GPU in pinned memory."""
+        is_pinned = self.device == "cpu" and torch.cuda.is_available()
+        self.tensors = {name: value.pin_memory() for name, value in tensors.items()} if is_pinned else tensors
 
     def __call__(self, *inputs: Any, **options: Any) -> Velocity:
         """Run the model with the snapshot's weights; inputs and output are those of the model."""
         current = self.model.state_dict()  # includes buffers, which rl.ref_model_ckpt also loads
         if any(map(is_dtensor, current.values())):
             return self.forward_swapped(current, *inputs, **options)
-        tensors = {name: value.to(current[name].device, non_blocking=True) for name, value in self.tensors.items()}
-        return functional_call(self.model, tensors, inputs, options)
+        return functional_call(self.model, self.moved or self.move(current), inputs, options)
+
+    def move(self, current: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the tensors on the devices of the model's own; those that are elsewhere are copied."""
+        return {name: value.to(current[name].device, non_blocking=True) for name, value in self.tensors.items()}
+
+    @contextmanager
+    def on_device(self) -> Iterator[None]:
+        """Keep the tensors on the model's device until the end of the block, so that its uses copy them once."""
+        self.moved = self.move(self.model.state_dict())
+        try:
+            yield
+        finally:
+            self.moved = None
 
     def forward_swapped(self, current: Mapping[str, Tensor], *inputs: Any, **options: Any) -> Velocity:
         """Run a sharded model with these weights, which are swapped with its own during the call."""

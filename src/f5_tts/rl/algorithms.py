@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from torch import nn
 
 from f5_tts.config.schema import RLConfig
 from f5_tts.model.heads import VelocityModel
 from f5_tts.plugins import import_attribute, is_module_attribute
-from f5_tts.rl.draft import draft_loss, draw_last_steps, velocity_anchor
-from f5_tts.rl.f5r import draw_with_gradients, f5r_loss
+from f5_tts.rl.draft import ask_in_strata, draft_loss, draw_last_steps, velocity_anchor
+from f5_tts.rl.f5r import ask_on_its_path, draw_with_gradients, f5r_loss
 from f5_tts.rl.metrics import noise_level
-from f5_tts.rl.nft import EmaPolicy, build_old_policy, nft_loss
-from f5_tts.rl.policy_gradient import Models, anchor_loss, grpo_loss
+from f5_tts.rl.nft import EmaPolicy, ask_at_fresh_times, build_old_policy, nft_loss
+from f5_tts.rl.policy_gradient import Models, anchor_loss, ask_anywhere, ask_at_step, grpo_loss
 from f5_tts.rl.rollout import draw_finished, draw_group
 from f5_tts.types import ExperienceBatch, LossOutput, Rollout, SpeechBatch
 
@@ -36,6 +36,8 @@ class Algorithm:
         uses_window: whether it trains the solver steps of rl.window.
         recorded_arrays: number of arrays of a sample's size that a rollout holds for its trained steps.
         uses_reward_gradients: whether it learns from the gradients of rewards, in place of their scores within groups.
+        reference_arrays: number of arrays of a sample's size that all answers of the reference hold, where it is asked
+            before the first pass of the policy (rl.ref_model_device).
         anchor_key: the key of `rl` with the weight of its anchor, which rl.anchor_every makes 0 in some updates.
         build_old_policy: builds the policy that draws, where that is not the trained one.
         rollout_metrics: computes metrics of an update's rollouts.
@@ -48,6 +50,7 @@ class Algorithm:
     uses_window: bool = False
     uses_reward_gradients: bool = False
     recorded_arrays: Callable[[RLConfig], int] = lambda rl: 0
+    reference_arrays: Callable[[RLConfig], int] = lambda rl: 0
     anchor_key: str = "anchor_weight"
     build_old_policy: Callable[[nn.Module, RLConfig], EmaPolicy | None] = lambda model, rl: None
     rollout_metrics: Callable[[list[Rollout]], dict[str, float]] = lambda rollouts: {}
@@ -63,6 +66,11 @@ def policy_gradient_terms(rl: RLConfig, rollout: Rollout, has_reference: bool) -
     num = len(rollout.times)
     steps: list[LossTerm] = [(grpo_loss, step, 1 / num) for step in range(num)]
     return [*steps, (anchor_loss, 0, 1.0)] if has_reference and rl.anchor_weight > 0 else steps
+
+
+def has_anchor(rl: RLConfig) -> bool:
+    """Check whether some updates of a policy gradient have an anchor."""
+    return rl.kl_weight > 0 and rl.anchor_weight > 0
 
 
 def nft_terms(rl: RLConfig, rollout: Rollout, has_reference: bool) -> list[LossTerm]:
@@ -85,6 +93,15 @@ def num_trained_steps(rl: RLConfig) -> int:
     return min(rl.window.size, rl.steps)
 
 
+# What each loss asks the reference, so that all of it can be asked before the first pass of the policy.
+QUESTIONS: dict[LossFn, Callable[[Models, ExperienceBatch, int, RLConfig], Any]] = {
+    grpo_loss: ask_at_step,
+    anchor_loss: ask_anywhere,
+    velocity_anchor: ask_in_strata,
+    nft_loss: ask_at_fresh_times,
+    f5r_loss: ask_on_its_path,
+}
+
 ALGORITHMS = {
     "gaussian_grpo": Algorithm(
         loss_terms=policy_gradient_terms,
@@ -92,6 +109,9 @@ ALGORITHMS = {
         needs_trained_head=True,
         uses_window=True,
         recorded_arrays=lambda rl: 4 * num_trained_steps(rl),  # state, action, mean, standard deviation
+        reference_arrays=lambda rl: (
+            2 * (num_trained_steps(rl) + has_anchor(rl))
+        ),  # mean and deviation, velocity and noise
     ),
     "flow_grpo": Algorithm(
         loss_terms=policy_gradient_terms,
@@ -99,14 +119,20 @@ ALGORITHMS = {
         uses_window=True,
         # state, action and mean; the standard deviation is one number per step
         recorded_arrays=lambda rl: 3 * num_trained_steps(rl),
+        reference_arrays=lambda rl: num_trained_steps(rl) + 2 * has_anchor(rl),
         rollout_metrics=lambda rollouts: {"sde/noise_level": noise_level(rollouts)},
     ),
-    "nft": Algorithm(loss_terms=nft_terms, build_old_policy=build_old_policy),
+    "nft": Algorithm(
+        loss_terms=nft_terms,
+        build_old_policy=build_old_policy,
+        reference_arrays=lambda rl: 2 * rl.nft.num_times,  # noise and velocity
+    ),
     "draft": Algorithm(
         loss_terms=draft_terms,
         draw=draw_last_steps,
         uses_reward_gradients=True,
         recorded_arrays=lambda rl: rl.draft.last_steps + 1,  # a state for each step, and the gradient of the rewards
+        reference_arrays=lambda rl: 2,  # noise and velocity
         anchor_key="kl_weight",
     ),
     "f5r": Algorithm(
@@ -114,6 +140,7 @@ ALGORITHMS = {
         draw=draw_with_gradients,
         needs_trained_head=True,
         recorded_arrays=lambda rl: 4 * rl.steps,
+        reference_arrays=lambda rl: 2 * rl.steps,
         warning=(
             "warning: rl.algorithm=f5r is the published objective, kept for comparison, and wrong: its samples are "
             "not detached, so that the gradient of the mean cancels without guidance and has the wrong sign with it; "

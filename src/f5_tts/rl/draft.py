@@ -23,7 +23,7 @@ from f5_tts.model.flow import sway
 from f5_tts.model.heads import VelocityModel
 from f5_tts.rl.gather import Ranks, gather_over_ranks
 from f5_tts.rl.metrics import reward_loss_metrics
-from f5_tts.rl.policy_gradient import Models, reference_distance, velocity_at
+from f5_tts.rl.policy_gradient import Models, Noised, ask_at_times, reference_distance, velocity_at
 from f5_tts.rl.rollout import (
     cut_prompts,
     drawing_model,
@@ -175,12 +175,17 @@ class ReplayedSteps(torch.autograd.Function):
 
 
 def velocity_anchor(models: Models, batch: ExperienceBatch, step: int, rl: RLConfig) -> LossOutput:
-    """Compute β mean_D (v - v_ref)² at one random time of each finished sample, with β = rl.kl_weight.
+    """Compute β mean_D (v - v_ref)² at one random time of each finished sample, with β = rl.kl_weight."""
+    kl = reference_distance(models, batch, models.answer or ask_in_strata(models, batch, step, rl), rl)
+    return LossOutput(loss=rl.kl_weight * kl, metrics={"loss/kl": kl.detach()})
+
+
+def ask_in_strata(models: Models, batch: ExperienceBatch, step: int, rl: RLConfig) -> Noised:
+    """Draw a time and noise for each finished sample, and compute the reference's velocity there.
 
     The times are as dense as the solver's steps and stratified over the samples.
     """
     num, device = len(batch.rollout.mel), batch.rollout.mel.device
     quantile = (torch.randperm(num, device=device) + torch.rand(num, device=device)) / num
     time = quantile if rl.sway_sampling_coef is None else sway(quantile, rl.sway_sampling_coef)
-    kl = reference_distance(models, batch.rollout, time, rl)
-    return LossOutput(loss=rl.kl_weight * kl, metrics={"loss/kl": kl.detach()})
+    return ask_at_times(models, batch.rollout, time, rl)

@@ -146,14 +146,19 @@ def f5r_loss(models: Models, batch: ExperienceBatch, step: int, rl: RLConfig) ->
     std, target = policy.std, rollout.target_mask[..., None]
     weighted = as_rows(batch.advantages)[..., None] * density(rollout.actions, policy, rl.density_eps)
     surrogate = target_mean(weighted, target)
-    kl = surrogate.new_zeros(())
-    if models.reference is not None:
-        reference_rollout = rollout_reference(models.reference, rollout, reference_settings(rl))
-        kl = divergence(policy, reference_rollout, rl.kl_eps).sum(dim=0).mean()
+    reference = models.answer or ask_on_its_path(models, batch, step, rl)
+    kl = surrogate.new_zeros(()) if reference is None else divergence(policy, reference, rl.kl_eps).sum(dim=0).mean()
     loss = -surrogate + rl.kl_weight * kl
     metrics = {"loss": loss, "loss/kl": kl, "loss/pro_adv": surrogate, "policy/sigma_mean": target_mean(std, target)}
     metrics |= {"policy/sigma_min": std.where(target, torch.inf).min(), "policy/sigma_max": std.where(target, 0).max()}
     return LossOutput(loss=loss, metrics=detached(metrics))
+
+
+def ask_on_its_path(models: Models, batch: ExperienceBatch, step: int, rl: RLConfig) -> Gaussian | None:
+    """Compute the distributions of the reference on a trajectory of its own; None without a reference."""
+    if models.reference is None:
+        return None
+    return rollout_reference(models.reference, batch.rollout, reference_settings(rl))
 
 
 def target_mean(values: Float[Tensor, "s b n d"], target: Bool[Tensor, "b n 1"]) -> Float[Tensor, ""]:

@@ -10,14 +10,17 @@ rewards: its samples are not compared.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from f5_tts.config.schema import RLConfig
 from f5_tts.model.heads import VelocityModel
+from f5_tts.model.snapshot import Snapshot
 from f5_tts.rl.advantage import AdvantageFn
-from f5_tts.rl.algorithms import LossTerm, find_algorithm
+from f5_tts.rl.algorithms import QUESTIONS, LossTerm, find_algorithm
 from f5_tts.rl.draft import differentiate_rewards, draft_loss, draw_beside
 from f5_tts.rl.gather import Ranks, SingleRank, gather_over_ranks
 from f5_tts.rl.metrics import add_metric_aliases, experience_metrics
@@ -111,11 +114,13 @@ class PolicyLoss:
     def __call__(self, policy: VelocityModel, batches: list[ExperienceBatch]) -> Iterator[LossOutput]:
         """Yield the loss of an update in slices that add up to it."""
         models = Models(policy, self.reference, self.old_policy)
+        answers = deque(self.ask_ahead(models, batches))
         for batch in batches:
             seconds = batch.rewards.seconds if batch.rewards and batch.is_on_policy else 0.0
-            rl = with_anchor_of(self.rl, batch.update, find_algorithm(self.rl.algorithm).anchor_key)
+            rl = self.settings_of(batch)
             for loss_fn, step, weight in self.loss_terms(batch, rl):
-                output = loss_fn(models, batch, step, rl)
+                answer = answers.popleft() if answers else None
+                output = loss_fn(models._replace(answer=answer), batch, step, rl)
                 metrics = add_metric_aliases(output.metrics) | batch.metrics
                 check = None
                 if batch.is_on_policy and "ratio/max_dev" in metrics:
@@ -124,6 +129,26 @@ class PolicyLoss:
                 loss = output.loss * batch.loss_weight * weight
                 yield LossOutput(loss=loss, metrics=metrics, seconds=seconds, check=check)
                 seconds = 0.0
+
+    def ask_ahead(self, models: Models, batches: list[ExperienceBatch]) -> list[Any]:
+        """Ask a reference that is stored elsewhere all that the slices of an update need, so that it is copied once.
+
+        The copy is gone before the first pass of the policy. The answer is None to a loss that asks nothing, and to one
+        of a user, which asks by itself. A reference on the model's device is asked slice by slice.
+        """
+        if not isinstance(self.reference, Snapshot) or self.reference.device is None:
+            return []
+        with self.reference.on_device():
+            return [
+                QUESTIONS[loss_fn](models, batch, step, rl) if loss_fn in QUESTIONS else None
+                for batch in batches
+                for rl in [self.settings_of(batch)]
+                for loss_fn, step, _ in self.loss_terms(batch, rl)
+            ]
+
+    def settings_of(self, batch: ExperienceBatch) -> RLConfig:
+        """Return the settings of a batch's update: some have no anchor, with rl.anchor_every."""
+        return with_anchor_of(self.rl, batch.update, find_algorithm(self.rl.algorithm).anchor_key)
 
     def loss_terms(self, batch: ExperienceBatch, rl: RLConfig) -> list[LossTerm]:
         """List the terms of a batch's loss: those of rl.algorithm, or of the draft samples drawn beside it."""

@@ -16,7 +16,7 @@ from f5_tts.model.heads import Velocity
 from f5_tts.model.snapshot import Snapshot
 from f5_tts.rl.advantage import as_rows
 from f5_tts.rl.gaussian import entry_mean
-from f5_tts.rl.policy_gradient import Models, reference_settings, velocity_at
+from f5_tts.rl.policy_gradient import Models, Noised, reference_settings, velocity_at
 from f5_tts.types import ExperienceBatch, LossOutput, Rollout, detached
 
 DECAY_RATE = 0.001  # growth of the old policy's decay η per rollout
@@ -32,9 +32,8 @@ def nft_loss(models: Models, batch: ExperienceBatch, step: int, rl: RLConfig) ->
     mean_D(A (v - u)²) / mean_D|v - u| with u = x1 - ε: b and A_max then cancel.
     """
     rollout, settings = batch.rollout, rl.nft
-    time, noise = sample_times_and_noise(rollout, step, rl)
+    time, noise, reference_velocity = models.answer or ask_at_fresh_times(models, batch, step, rl)
     state, target_velocity = interpolate(noise, rollout.mel, time), rollout.mel - noise
-    reference_velocity = velocity_without_gradient(models.reference, rollout, state, time, reference_settings(rl))
     drawn_velocity = velocity_without_gradient(models.old, rollout, state, time, rl)
     velocity = velocity_at(models.policy, rollout, state, time, rl).mean.float()
     old_velocity = velocity.detach() if drawn_velocity is None else drawn_velocity
@@ -56,6 +55,14 @@ def nft_loss(models: Models, batch: ExperienceBatch, step: int, rl: RLConfig) ->
     }
     metrics = {"loss": loss, "loss/kl": kl, "loss/pro_adv": -policy_loss, **distances}
     return LossOutput(loss=loss, metrics=detached(metrics))
+
+
+def ask_at_fresh_times(models: Models, batch: ExperienceBatch, step: int, rl: RLConfig) -> Noised:
+    """Draw times and noise for the finished samples, and compute the reference's velocity there, if there is one."""
+    rollout = batch.rollout
+    time, noise = sample_times_and_noise(rollout, step, rl)
+    state, settings = interpolate(noise, rollout.mel, time), reference_settings(rl)
+    return Noised(time, noise, velocity_without_gradient(models.reference, rollout, state, time, settings))
 
 
 def normalized_error(weight: Tensor, error: Tensor, rollout: Rollout, remaining_time: Tensor) -> Tensor:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -36,6 +36,15 @@ class Models(NamedTuple):
     policy: VelocityModel
     reference: VelocityModel | None = None  # the policy at the start of stage 2; None without rl.kl_weight
     old: VelocityModel | None = None  # nft: the policy that drew; None where it is the trained policy
+    answer: Any = None  # of the reference to this slice, where it was asked before the first one; see `ask_ahead`
+
+
+class Noised(NamedTuple):
+    """Flow times and noise of finished samples, and the reference's velocity there."""
+
+    time: Float[Tensor, " b"]
+    noise: Float[Tensor, "b n d"]
+    reference_velocity: Float[Tensor, "b n d"] | None  # None without a reference
 
 
 def grpo_loss(models: Models, batch: ExperienceBatch, step: int, rl: RLConfig) -> LossOutput:
@@ -47,9 +56,7 @@ def grpo_loss(models: Models, batch: ExperienceBatch, step: int, rl: RLConfig) -
     """
     rollout = batch.rollout
     old = Gaussian(rollout.means[step], rollout.stds[step])
-    reference = None
-    if models.reference is not None:  # computed before the policy's graph exists, to save memory
-        reference = frozen_policy(models.reference, rollout, step, reference_settings(rl))
+    reference = models.answer or ask_at_step(models, batch, step, rl)  # before the policy's graph, to save memory
     current = policy_at(models.policy, rollout, step, rl)
     if not rl.train_sigma:
         # frozen σ: the one used for drawing, although changed features may change the head's output
@@ -72,6 +79,13 @@ def grpo_loss(models: Models, batch: ExperienceBatch, step: int, rl: RLConfig) -
         **policy_metrics(current, sample_log_ratio.detach(), rollout, rl),
     }
     return LossOutput(loss=loss, metrics=detached(metrics))
+
+
+def ask_at_step(models: Models, batch: ExperienceBatch, step: int, rl: RLConfig) -> Gaussian | None:
+    """Compute the distribution of the reference at a trained step; None without a reference."""
+    if models.reference is None:
+        return None
+    return frozen_policy(models.reference, batch.rollout, step, reference_settings(rl))
 
 
 def clipped_surrogate(log_ratio: Tensor, advantages: Tensor, rl: RLConfig) -> Tensor:
@@ -105,9 +119,14 @@ def anchor_loss(models: Models, batch: ExperienceBatch, step: int, rl: RLConfig)
 
     The KL of the trained steps limits the policy only inside their window; this term limits it at every time.
     """
-    time = torch.rand(len(batch.rollout.mel), device=batch.rollout.mel.device)
-    distance = reference_distance(models, batch.rollout, time, rl)
+    distance = reference_distance(models, batch, models.answer or ask_anywhere(models, batch, step, rl), rl)
     return LossOutput(loss=rl.anchor_weight * distance, metrics={"loss/anchor": distance.detach()})
+
+
+def ask_anywhere(models: Models, batch: ExperienceBatch, step: int, rl: RLConfig) -> Noised:
+    """Draw a time and noise for each finished sample, and compute the reference's velocity there."""
+    mel = batch.rollout.mel
+    return ask_at_times(models, batch.rollout, torch.rand(len(mel), device=mel.device), rl)
 
 
 def with_anchor_of(rl: RLConfig, update: int, key: str = "anchor_weight") -> RLConfig:
@@ -116,14 +135,23 @@ def with_anchor_of(rl: RLConfig, update: int, key: str = "anchor_weight") -> RLC
     return replace(rl, **{key: weight})
 
 
-def reference_distance(models: Models, rollout: Rollout, time: Float[Tensor, " b"], rl: RLConfig) -> Float[Tensor, ""]:
-    """Compute mean_D (v - v_ref)² of the finished samples, noised anew to these flow times."""
+@torch.no_grad()
+def ask_at_times(models: Models, rollout: Rollout, time: Float[Tensor, " b"], rl: RLConfig) -> Noised:
+    """Draw noise for the finished samples, and compute the reference's velocity at these flow times."""
     assert models.reference is not None, "an anchor needs a reference"
-    state = interpolate(torch.randn_like(rollout.mel), rollout.mel, time)
-    with torch.no_grad():
-        reference_velocity = velocity_at(models.reference, rollout, state, time, reference_settings(rl)).mean.to(state)
-    velocity = velocity_at(models.policy, rollout, state, time, rl).mean.to(state)
-    return entry_mean((velocity - reference_velocity).square(), rollout.target_mask).mean()
+    noise = torch.randn_like(rollout.mel)
+    state = interpolate(noise, rollout.mel, time)
+    velocity = velocity_at(models.reference, rollout, state, time, reference_settings(rl)).mean.to(state)
+    return Noised(time, noise, velocity)
+
+
+def reference_distance(models: Models, batch: ExperienceBatch, at: Noised, rl: RLConfig) -> Float[Tensor, ""]:
+    """Compute mean_D (v - v_ref)² of the finished samples, noised anew."""
+    assert at.reference_velocity is not None, "an anchor needs a reference"
+    rollout = batch.rollout
+    state = interpolate(at.noise, rollout.mel, at.time)
+    velocity = velocity_at(models.policy, rollout, state, at.time, rl).mean.to(state)
+    return entry_mean((velocity - at.reference_velocity).square(), rollout.target_mask).mean()
 
 
 def reference_settings(rl: RLConfig) -> RLConfig:

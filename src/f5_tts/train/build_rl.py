@@ -84,7 +84,7 @@ def build_reference(
         checkpoint = grow_to(checkpoint, vocabulary.symbols, log)
         device = rl.ref_model_device or next(model.parameters()).device
         weights = shard_like(with_zero_adapters(model, match_weights(model, checkpoint, log)), model.state_dict())
-        reference.tensors = {name: value.to(device) for name, value in weights.items()}
+        reference.store({name: value.to(device) for name, value in weights.items()})
     return reference
 
 
