@@ -67,6 +67,8 @@ MISTAKES = {
     "report runs/gone": "no folder at runs/gone; a report is of a run (ckpts.save_dir)",
     "serve-reward funasr_wer --config gone.json": "--config gone.json is not JSON",
     "ui gone": "no folder at gone",
+    "evaluate eval.items_dir=docs": "no dev.jsonl and no test.jsonl in eval.items_dir=docs: guidance is chosen on dev",
+    "infer model.vocoder.name=griffin_lim": "takes flags, not keys: --vocoder_name griffin_lim; usage: f5-tts infer -m",
     "infer -r a.wav": "no audio file at a.wav",
     "infer -p a.pt": "no file at a.pt, which ckpt_file names",
     "prepare a.csv data/b_custom": "no file or folder at a.csv",

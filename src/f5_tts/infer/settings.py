@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from f5_tts.commands import new_parser
 from f5_tts.config.checks import check
@@ -124,10 +124,20 @@ def read_order(argv: list[str]) -> SpeechOrder:
 # --- arguments and config ---
 
 
-def command_line() -> CommandLine:
+class FlagLine(CommandLine):
+    """Argument parser of a command that takes flags, where a user of the other commands writes keys."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise ConfigError that says so of keys; `say_flags` writes those that have a flag as flags."""
+        start = "unrecognized arguments: "
+        is_key = message.startswith(start) and "=" in message and not message.startswith(f"{start}-")
+        super().error(message.replace(start, "this command takes flags, not keys: ") if is_key else message)
+
+
+def command_line() -> FlagLine:
     """Build the argument parser."""
     usage = "-m MODEL -p CKPT -r AUDIO -s TEXT -t TEXT [other flags]"
-    parser = new_parser("infer", CommandLine, usage=usage)
+    parser = new_parser("infer", FlagLine, usage=usage)
     for names, words in TEXT_FLAGS.items():
         parser.add_argument(*names.split("/"), help=words)
     for name, words in SWITCHES.items():

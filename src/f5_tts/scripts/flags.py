@@ -298,7 +298,20 @@ def evaluate(argv: list[str]) -> TrainConfig:
     """Load the config of evaluate; raise FileNotFoundError if a file is missing that it names."""
     cfg = load_config(argv, default="F5TTS_Mini", schema=TrainConfig, command="evaluate")
     require_checkpoint(cfg.eval)
+    require_lists(cfg.eval)
     return cfg
+
+
+def require_lists(settings: EvalConfig) -> None:
+    """Raise FileNotFoundError unless both lists of eval.items_dir are there, where no list is named instead."""
+    if settings.items_dir is None or settings.list is not None:
+        return
+    missing = [name for name in ("dev.jsonl", "test.jsonl") if not Path(settings.items_dir, name).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"no {' and no '.join(missing)} in eval.items_dir={settings.items_dir}: guidance is chosen on dev.jsonl, "
+            "and test.jsonl is measured; a single list is named by eval.list=FILE instead"
+        )
 
 
 def best_of(argv: list[str]) -> RLTrainConfig:
