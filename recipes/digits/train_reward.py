@@ -1,7 +1,7 @@
-"""Train the two recognizers of the reward `digits_ctc`, measure them, and write their card.
+"""Train the recognizers of the reward `digits_ctc`, measure them, and write their card.
 
 `make reward`, or `python -m recipes.digits.train_reward` after `python -m recipes.digits.make_corpus base`. It takes
-about five minutes on one core.
+about twenty minutes on one core.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from f5_tts.rewards.asr.digits_network import (
     word_labels,
     write_network,
 )
+from recipes.digits.adversary import change_worst
 from recipes.digits.change_mel import change_mel, make_negative
 from recipes.digits.make_corpus import RECIPES, SEED, DigitSynthesizer, eval_items, is_complete, wav_path
 from recipes.digits.make_corpus import train_clips as corpus_clips
@@ -50,6 +51,7 @@ BATCH_SIZE = 32
 LEARNING_RATE, WEIGHT_DECAY, BETAS = 2e-3, 0.02, (0.9, 0.98)
 WARMUP = 100  # updates
 MAX_NORM = 1.0  # of the gradient
+BOUND_RAMP = 100  # updates in which the bound of adversarial changes rises from 0
 PHONE_WEIGHT = 0.5
 RESYNTHESIZED = 3  # every third batch of clips has Griffin-Lim copies
 RESYNTHESIS_BATCH = 4
@@ -66,12 +68,18 @@ class Training:
     sizes: NetworkSizes
     seed: int
     updates: int = 330  # three times the corpus
+    bound: float = 0.0  # of adversarial changes, nats; 0: there are none
 
 
-# of different make, so that a policy cannot please both by the error of one
-TRAININGS = (
-    Training(name="a", sizes=NetworkSizes(width=136, kernel_size=5, dilations=(1, 1, 2, 1, 2, 1)), seed=1),
-    Training(name="b", sizes=NetworkSizes(width=144, kernel_size=3, dilations=(1, 2, 4, 1, 2, 4, 1, 2)), seed=2),
+SIZES = {  # of different make, so that a policy cannot please both by the error of one
+    "1": NetworkSizes(width=136, kernel_size=5, dilations=(1, 1, 2, 1, 2, 1)),
+    "2": NetworkSizes(width=144, kernel_size=3, dilations=(1, 2, 4, 1, 2, 4, 1, 2)),
+}
+TRAININGS = (  # a and b hear best, and score; c and d are trained adversarially, for gradients
+    Training(name="a", sizes=SIZES["1"], seed=1),
+    Training(name="b", sizes=SIZES["2"], seed=2),
+    Training(name="c", sizes=SIZES["1"], seed=1, updates=440, bound=0.8),
+    Training(name="d", sizes=SIZES["2"], seed=2, updates=440, bound=0.8),
 )
 
 
@@ -144,9 +152,11 @@ def train_network(corpus: Corpus, training: Training) -> DigitsNetwork:
     optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE, betas=BETAS, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda update: rate_factor(update, training.updates))
     batches = draw_batches(corpus, np.random.default_rng([SEED, training.seed]))
+    adversary = np.random.default_rng([SEED, training.seed, 1])
     bar = trange(training.updates, desc=f"training {training.name}", unit="update")
-    for _, examples in zip(bar, batches, strict=False):
-        loss = batch_loss(network, examples)
+    for update, examples in zip(bar, batches, strict=False):
+        limit = training.bound * min(1.0, update / BOUND_RAMP)
+        loss = batch_loss(network, worst_case(network, examples, limit, adversary))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), MAX_NORM)
@@ -154,6 +164,18 @@ def train_network(corpus: Corpus, training: Training) -> DigitsNetwork:
         schedule.step()
         bar.set_postfix(loss=f"{loss.item():.2f}")
     return network.eval()
+
+
+def worst_case(
+    network: DigitsNetwork, examples: Sequence[Example], limit: float, rng: np.random.Generator
+) -> list[Example]:
+    """Change each log-mel against the network, within a bound drawn from [0, `limit`) nats; at limit 0 not at all."""
+    if limit == 0:
+        return list(examples)
+    mels, texts = [mel for mel, _ in examples], [words for _, words in examples]
+    bounds = rng.uniform(0, limit, len(mels)).tolist()
+    changed = change_worst(lambda moved: batch_loss(network, list(zip(moved, texts, strict=True))), mels, bounds, rng)
+    return list(zip(changed, texts, strict=True))
 
 
 def new_network(corpus: Corpus, sizes: NetworkSizes) -> DigitsNetwork:
@@ -220,7 +242,7 @@ def measure(out: Path) -> dict[str, dict[str, float]]:
 
 CARD = """# digits_ctc
 
-Two small CTC recognizers of digit words, which the reward `digits_ctc` (`docs/rewards.md`) differentiates. They hear
+Four small CTC recognizers of digit words, which the reward `digits_ctc` (`docs/rewards.md`) differentiates. They hear
 log-mels, not audio, and know nothing but the ten digit words and their {num_phones} phones.
 
 | property | value |
@@ -231,12 +253,13 @@ and phones |
 | data | the corpus of the base model (`data/mini_base_custom`, 16 artificial voices, see `data/README.md`): no text \
 and no voice of dev or test; no person was recorded |
 | training | AdamW {rate:g}, {batch} clips per update, loss words + phones / 2; changes of level, spectrum, speed and \
-noise, masks, joined clips, Griffin-Lim copies of a third of the clips, {negative:.0%} clips without words |
+noise, masks, joined clips, Griffin-Lim copies of a third of the clips, {negative:.0%} clips without words; \
+c and d: also adversarial changes (`recipes/digits/adversary.py`) |
 | file | safetensors, half precision; sizes and a checksum in the metadata |
 | licence | MIT |
 
-| file | parameters | size | width | kernel | dilations | updates | seed |
-|---|---|---|---|---|---|---|---|
+| file | parameters | size | width | kernel | dilations | updates | seed | adversarial changes, nats |
+|---|---|---|---|---|---|---|---|---|
 {files}
 
 Word error rate on held-out texts, synthesized in voices that no training knows (dev: 2 voices, 48 clips; test: 4
@@ -271,7 +294,9 @@ def file_row(out: Path, training: Training) -> str:
     count = sum(parameter.numel() for parameter in read_network(path).parameters())
     dilations = " ".join(map(str, sizes.dilations))
     size = f"{path.stat().st_size / 1e6:.1f} MB"
-    row = (path.name, f"{count:,}", size, sizes.width, sizes.kernel_size, dilations, training.updates, training.seed)
+    changes = f"up to {training.bound:g}" if training.bound else "none"
+    made = (training.updates, training.seed, changes)
+    row = (path.name, f"{count:,}", size, sizes.width, sizes.kernel_size, dilations, *made)
     return f"| {' | '.join(map(str, row))} |"
 
 
