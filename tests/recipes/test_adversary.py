@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from datasets import Dataset
 from recipes.digits import train_reward
@@ -41,6 +42,21 @@ def test_the_worst_changes_of_real_clips_stay_within_the_bound_and_mislead_more_
     random = mel + 0.3 * uniform_like(mel, np.random.default_rng(rng)).sign()
     assert (worst - mel).abs().max() <= 0.3 + 1e-6
     assert loss([worst]) > loss([random]) and loss([worst]) > loss([mel]) + 0.05
+
+
+@pytest.mark.parametrize("plain, robust", ["ac", "bd"])
+def test_the_shipped_recognizers_for_gradients_are_misled_less_by_the_worst_changes(plain, robust):
+    rows, log_mel = Dataset.load_from_disk(str(ROOT / "data/mini_custom/raw")).to_list()[:8], LogMel(MEL_SPEC)
+    mels = [log_mel(load_audio(ROOT / row["audio_path"], 16_000)[None])[0] for row in rows]
+    examples = [(mel, row["text"].split()) for mel, row in zip(mels, rows, strict=True)]
+    rises = {}
+    for name in (plain, robust):
+        network = read_network(ROOT / f"pretrained/digits_ctc/{name}.safetensors")
+        worst = train_reward.worst_case(network, examples, 0.8, np.random.default_rng(0))
+        with torch.no_grad():
+            losses = [train_reward.batch_loss(network, clips) for clips in (examples, worst)]
+        rises[name] = (losses[1] - losses[0]).item()
+    assert rises[robust] < 0.5 * rises[plain]
 
 
 def test_each_example_of_a_batch_is_changed_by_less_than_the_limit_and_keeps_its_words():
