@@ -24,7 +24,8 @@ class Snapshot:
 
     def __init__(self, model: nn.Module, device: str | None = None) -> None:
         self.model, self.device = model, device
-        self.moved: dict[str, Tensor] | None = None  # the tensors on the model's device, inside `on_device`
+        # inside `on_device` the tensors on the model's device, none before the first use
+        self.moved: dict[str, Tensor] | None = None
         trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
         self.store({name: value.detach().to(device, copy=True) for name, value in trained.items()})
 
@@ -38,7 +39,10 @@ class Snapshot:
         current = self.model.state_dict()  # includes buffers, which rl.ref_model_ckpt also loads
         if any(map(is_dtensor, current.values())):
             return self.forward_swapped(current, *inputs, **options)
-        return functional_call(self.model, self.moved or self.move(current), inputs, options)
+        tensors = self.moved or self.move(current)
+        if self.moved is not None:
+            self.moved = tensors
+        return functional_call(self.model, tensors, inputs, options)
 
     def move(self, current: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the tensors on the devices of the model's own; those that are elsewhere are copied."""
@@ -46,8 +50,8 @@ class Snapshot:
 
     @contextmanager
     def on_device(self) -> Iterator[None]:
-        """Keep the tensors on the model's device until the end of the block, so that its uses copy them once."""
-        self.moved = self.move(self.model.state_dict())
+        """Keep the tensors on the model's device from their first use in the block to its end: they are copied once."""
+        self.moved = {}
         try:
             yield
         finally:
