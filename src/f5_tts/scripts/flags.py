@@ -303,14 +303,18 @@ def evaluate(argv: list[str]) -> TrainConfig:
 
 
 def require_lists(settings: EvalConfig) -> None:
-    """Raise FileNotFoundError unless both lists of eval.items_dir are there, where no list is named instead."""
+    """Raise FileNotFoundError unless the lists are there: those that are named, or else both of eval.items_dir."""
+    for key in ("list", "dev_list", "prompts"):
+        name = getattr(settings, key)
+        if name is not None and Path(name).suffix and not Path(name).exists():  # others may be names of shipped lists
+            raise FileNotFoundError(f"no file at {name}, which eval.{key} names")
     if settings.items_dir is None or settings.list is not None:
         return
     missing = [name for name in ("dev.jsonl", "test.jsonl") if not Path(settings.items_dir, name).is_file()]
     if missing:
         raise FileNotFoundError(
-            f"no {' and no '.join(missing)} in eval.items_dir={settings.items_dir}: guidance is chosen on dev.jsonl, "
-            "and test.jsonl is measured; a single list is named by eval.list=FILE instead"
+            f"no {' and no '.join(missing)} in eval.items_dir={settings.items_dir}, seen from here: guidance is chosen "
+            "on dev.jsonl, and test.jsonl is measured; a single list is named by eval.list=FILE instead"
         )
 
 
