@@ -22,7 +22,7 @@ def test_a_linear_loss_moves_each_entry_towards_its_slope_up_to_the_bound():
     start = 0.2 * uniform_like(mels[0], np.random.default_rng(7))
 
     def loss(moved):
-        return sum((mel * slope).sum() for mel, slope in zip(moved, slopes, strict=True))
+        return torch.stack([(mel * slope).sum() for mel, slope in zip(moved, slopes, strict=True)]).sum()
 
     changed, unchanged = change_worst(loss, mels, bounds, np.random.default_rng(7))
     step = 0.7 * 0.2 * slopes[0].sign()
