@@ -242,6 +242,8 @@ def keys_of(path: Path) -> set[str]:
 
 def test_a_mistyped_key_names_the_nearest_one():
     assert sentence("rl.stpes=8") == "unknown key rl.stpes in F5TTS_Mini_RL: did you mean rl.steps?"
+    for key, first in (("rl.draft.k", "rl.draft.weight"), ("rl.sde.zz", "rl.sde.kernel")):  # alike by the section alone
+        assert sentence(f"{key}=2").startswith(f"unknown key {key} in F5TTS_Mini_RL; known there: {first}")
     assert sentence("lerning_rate=1") == "unknown key lerning_rate in F5TTS_Mini_RL: did you mean optim.learning_rate?"
     assert (
         sentence("rl.window={sise: 1}") == "unknown key rl.window.sise in F5TTS_Mini_RL: did you mean rl.window.size?"

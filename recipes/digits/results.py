@@ -66,13 +66,13 @@ class Algorithm:
         return [*self.overrides, *schedule, "eval.dev_takes=1"]
 
 
-DRAFT = Algorithm(title="draft", config="F5TTS_Mini_Draft", overrides=[f"ckpts.init_from={BASE}"], cpu_seconds=1.5)
+DRAFT = Algorithm(title="draft", config="F5TTS_Mini_Draft", overrides=[f"ckpts.init_from={BASE}"], cpu_seconds=2.6)
 ALGORITHMS = {  # by folder
-    "nft": Algorithm(title="nft", overrides=NO_HEAD, cpu_seconds=2.6),
+    "nft": Algorithm(title="nft", overrides=NO_HEAD, cpu_seconds=2.7),
     "gaussian_grpo": Algorithm(
-        title="gaussian_grpo", overrides=["rl.algorithm=gaussian_grpo", *SDE], cpu_seconds=2.1, needs_head=True
+        title="gaussian_grpo", overrides=["rl.algorithm=gaussian_grpo", *SDE], cpu_seconds=2.3, needs_head=True
     ),
-    "flow_grpo": Algorithm(title="flow_grpo", overrides=["rl.algorithm=flow_grpo", *SDE, *NO_HEAD], cpu_seconds=2.1),
+    "flow_grpo": Algorithm(title="flow_grpo", overrides=["rl.algorithm=flow_grpo", *SDE, *NO_HEAD], cpu_seconds=2.3),
     "draft": DRAFT,
     "nft_draft": Algorithm(
         title="nft with draft (rl.draft.weight=1)",

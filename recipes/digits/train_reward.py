@@ -71,15 +71,14 @@ class Training:
     bound: float = 0.0  # of adversarial changes, nats; 0: there are none
 
 
-SIZES = {  # of different make, so that a policy cannot please both by the error of one
-    "1": NetworkSizes(width=136, kernel_size=5, dilations=(1, 1, 2, 1, 2, 1)),
-    "2": NetworkSizes(width=144, kernel_size=3, dilations=(1, 2, 4, 1, 2, 4, 1, 2)),
-}
+# of different make, so that a policy cannot please both by the error of one
+WIDE_KERNELS = NetworkSizes(width=136, kernel_size=5, dilations=(1, 1, 2, 1, 2, 1))
+WIDE_GAPS = NetworkSizes(width=144, kernel_size=3, dilations=(1, 2, 4, 1, 2, 4, 1, 2))
 TRAININGS = (  # a and b hear best, and score; c and d are trained adversarially, for gradients
-    Training(name="a", sizes=SIZES["1"], seed=1),
-    Training(name="b", sizes=SIZES["2"], seed=2),
-    Training(name="c", sizes=SIZES["1"], seed=1, updates=440, bound=0.8),
-    Training(name="d", sizes=SIZES["2"], seed=2, updates=440, bound=0.8),
+    Training(name="a", sizes=WIDE_KERNELS, seed=1),
+    Training(name="b", sizes=WIDE_GAPS, seed=2),
+    Training(name="c", sizes=WIDE_KERNELS, seed=1, updates=440, bound=0.8),
+    Training(name="d", sizes=WIDE_GAPS, seed=2, updates=440, bound=0.8),
 )
 
 

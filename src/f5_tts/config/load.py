@@ -446,10 +446,10 @@ def unknown_key(cfg: Node, key: str, name: str) -> ConfigError:
         return ConfigError(f"{key} is not a key here: {ABSENT_KEYS[key]}; leave it out")
     paths = key_paths(cfg)
     parents = {path for path in map(parent_key, paths) if key.startswith(f"{path}.")}
-    known = [path for path in paths if path not in parents]
+    known = [path for path in paths if path not in parents and are_alike(last_part(path), last_part(key))]
     hint = f": did you mean {MEANT_KEYS[key]}?" if key in MEANT_KEYS else nearest(key, known, cutoff=0.75)
-    others = [other.rpartition(".")[2] for entry in FOREIGN_NAMES for other in entry.names]
-    if not hint and (similar := difflib.get_close_matches(key.rpartition(".")[2], others, n=1, cutoff=0.85)):
+    others = [last_part(other) for entry in FOREIGN_NAMES for other in entry.names]
+    if not hint and (similar := difflib.get_close_matches(last_part(key), others, n=1, cutoff=0.85)):
         meant = find_foreign(similar[0])
         hint = f": did you mean {similar[0]} ({meant.programs}), which is {meant.key} here?" if meant else ""
     if not hint:
@@ -462,6 +462,16 @@ def unknown_key(cfg: Node, key: str, name: str) -> ConfigError:
 def parent_key(key: str) -> str:
     """Return a dotted key without its last part."""
     return key.rpartition(".")[0]
+
+
+def last_part(key: str) -> str:
+    """Return the last part of a dotted key."""
+    return key.rpartition(".")[2]
+
+
+def are_alike(word: str, other: str) -> bool:
+    """Check whether two names share half of their letters; whole keys of a section are alike by its name alone."""
+    return difflib.SequenceMatcher(None, word, other).ratio() >= 0.5
 
 
 def look_alikes(model: Mapping[str, Any]) -> list[str]:
