@@ -13,6 +13,7 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 
@@ -36,7 +37,7 @@ from recipes.digits.quickstart import BASE, BEST, HELD_OUT, JUDGE, JUDGES, SELEC
 RUN_DIR = Path("runs/results")
 SEEDS = [1, 2, 3]
 BEST_OF = 8
-BUDGET = 480.0  # CPU seconds of updates
+BUDGET = 360.0  # CPU seconds of updates
 REWARDS = ["digits_ctc", "voice_sim"]  # of all algorithms
 INTERVALS = 3  # between the validations of a run, the one before it and the one after it included
 COSTS = ("updates", "training, CPU s", "peak MiB", "inference cost")
@@ -84,8 +85,8 @@ ABLATIONS = {  # of draft, each with as many updates
     "no_augmentation": ("draft, no augmentation", "rl.draft.augmentation=0"),
     "last_step": ("draft, K = 1", "rl.draft.last_steps=1"),
     "no_anchor": ("draft, no anchor", "rl.kl_weight=0"),
-    "no_guidance": ("draft, anchor without guidance", "rl.ref_cfg_strength=0"),
     "no_voice": ("draft, no similarity term", "rl.rewards.providers.0.weight=0"),
+    "no_guidance": ("draft, anchor without guidance", "rl.ref_cfg_strength=0"),
     "spectrum": ("draft, with spectral_match", "rl.rewards.providers.2.weight=4"),
 }
 
@@ -136,12 +137,13 @@ def cells(seeds: Sequence[int], run_dir: Path = RUN_DIR) -> dict[str, list[Cell]
 
 
 def lanes(seeds: Sequence[int], run_dir: Path = RUN_DIR) -> list[Lane]:
-    """List the lanes in their order: the base model and its best-of-N, then the cells seed by seed."""
+    """List the lanes in their order: the base model and its best-of-N, the algorithms seed by seed, the ablations."""
     logs = run_dir / "logs"
     base = Lane(name="base", phases=[evaluation(BASE, run_dir / "base")], folder=logs)
     best = Lane(name="best_of", phases=[best_of_base(run_dir / "best_of")], folder=logs)
-    runs = [cell for row in cells(seeds, run_dir).values() for cell in row]
-    ordered = [cell for seed in seeds for cell in runs if cell.seed == seed]
+    runs = cells(seeds, run_dir)
+    seed_by_seed = zip(*(runs[name] for name in ALGORITHMS), strict=True)
+    ordered = [*chain.from_iterable(seed_by_seed), *chain.from_iterable(runs[name] for name in ABLATIONS)]
     return [base, best, *(cell.lane(logs) for cell in ordered)]
 
 
