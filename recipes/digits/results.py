@@ -4,7 +4,7 @@
 after an interruption. It writes runs/results/results.md. Each algorithm gets `BUDGET` CPU seconds of updates for each
 seed, with one thread. Validations, the evaluation, and stage 1 of gaussian_grpo, the only algorithm that needs it, come
 on top: a cell of algorithm and seed takes less than 15 minutes. The tables also have best-of-8 sampling, which needs no
-training, and ablations of draft with the first seed.
+training, and, with the first seed, variants: nft with the gradient of draft, and ablations of draft.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from recipes.digits.quickstart import BASE, BEST, HELD_OUT, JUDGE, JUDGES, SELEC
 RUN_DIR = Path("runs/results")
 SEEDS = [1, 2, 3]
 BEST_OF = 8
-BUDGET = 360.0  # CPU seconds of updates
+BUDGET = 300.0  # CPU seconds of updates
 REWARDS = ["digits_ctc", "voice_sim"]  # of all algorithms
 INTERVALS = 3  # between the validations of a run, the one before it and the one after it included
 COSTS = ("updates", "training, CPU s", "peak MiB", "inference cost")
@@ -67,6 +67,11 @@ class Algorithm:
         return [*self.overrides, *schedule, "eval.dev_takes=1"]
 
 
+def variant(title: str, override: str) -> Algorithm:
+    """Return draft with another override."""
+    return replace(DRAFT, title=title, overrides=[*DRAFT.overrides, override])
+
+
 DRAFT = Algorithm(title="draft", config="F5TTS_Mini_Draft", overrides=[f"ckpts.init_from={BASE}"], cpu_seconds=2.6)
 ALGORITHMS = {  # by folder
     "nft": Algorithm(title="nft", overrides=NO_HEAD, cpu_seconds=2.7),
@@ -75,25 +80,25 @@ ALGORITHMS = {  # by folder
     ),
     "flow_grpo": Algorithm(title="flow_grpo", overrides=["rl.algorithm=flow_grpo", *SDE, *NO_HEAD], cpu_seconds=2.3),
     "draft": DRAFT,
+}
+VARIANTS = {  # with the first seed alone; of draft, each changes one key and has as many updates
     "nft_draft": Algorithm(
         title="nft with draft (rl.draft.weight=1)",
         overrides=["rl.draft.weight=1", "rl.draft.last_steps=4", *NO_HEAD],
         cpu_seconds=3.4,
     ),
-}
-ABLATIONS = {  # of draft, each with as many updates
-    "no_augmentation": ("draft, no augmentation", "rl.draft.augmentation=0"),
-    "last_step": ("draft, K = 1", "rl.draft.last_steps=1"),
-    "no_anchor": ("draft, no anchor", "rl.kl_weight=0"),
-    "no_voice": ("draft, no similarity term", "rl.rewards.providers.0.weight=0"),
-    "no_guidance": ("draft, anchor without guidance", "rl.ref_cfg_strength=0"),
-    "spectrum": ("draft, with spectral_match", "rl.rewards.providers.2.weight=4"),
+    "no_augmentation": variant("draft, no augmentation", "rl.draft.augmentation=0"),
+    "last_step": variant("draft, K = 1", "rl.draft.last_steps=1"),
+    "no_anchor": variant("draft, no anchor", "rl.kl_weight=0"),
+    "no_voice": variant("draft, no similarity term", "rl.rewards.providers.0.weight=0"),
+    "no_guidance": variant("draft, anchor without guidance", "rl.ref_cfg_strength=0"),
+    "spectrum": variant("draft, with spectral_match", "rl.rewards.providers.2.weight=4"),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One run: algorithm or ablation, and seed."""
+    """One run: algorithm or variant, and seed."""
 
     algorithm: Algorithm
     folder: Path
@@ -125,25 +130,24 @@ class Cell:
 
 
 def cells(seeds: Sequence[int], run_dir: Path = RUN_DIR) -> dict[str, list[Cell]]:
-    """List the runs of each algorithm, one for each seed, and of each ablation, for the first seed."""
-    runs = {
-        name: [Cell(algorithm=algorithm, folder=run_dir / f"seed_{seed}" / name, seed=seed) for seed in seeds]
-        for name, algorithm in ALGORITHMS.items()
+    """List the runs of each algorithm, one for each seed, and of each variant, for the first seed."""
+    return {
+        name: [
+            Cell(algorithm=algorithm, folder=run_dir / f"seed_{seed}" / name, seed=seed)
+            for seed in (seeds if name in ALGORITHMS else seeds[:1])
+        ]
+        for name, algorithm in {**ALGORITHMS, **VARIANTS}.items()
     }
-    for name, (title, override) in ABLATIONS.items():
-        changed = replace(DRAFT, title=title, overrides=[*DRAFT.overrides, override])
-        runs[name] = [Cell(algorithm=changed, folder=run_dir / f"seed_{seeds[0]}" / name, seed=seeds[0])]
-    return runs
 
 
 def lanes(seeds: Sequence[int], run_dir: Path = RUN_DIR) -> list[Lane]:
-    """List the lanes in their order: the base model and its best-of-N, the algorithms seed by seed, the ablations."""
+    """List the lanes in their order: the base model and its best-of-N, the algorithms seed by seed, the variants."""
     logs = run_dir / "logs"
     base = Lane(name="base", phases=[evaluation(BASE, run_dir / "base")], folder=logs)
     best = Lane(name="best_of", phases=[best_of_base(run_dir / "best_of")], folder=logs)
     runs = cells(seeds, run_dir)
     seed_by_seed = zip(*(runs[name] for name in ALGORITHMS), strict=True)
-    ordered = [*chain.from_iterable(seed_by_seed), *chain.from_iterable(runs[name] for name in ABLATIONS)]
+    ordered = [*chain.from_iterable(seed_by_seed), *chain.from_iterable(runs[name] for name in VARIANTS)]
     return [base, best, *(cell.lane(logs) for cell in ordered)]
 
 
@@ -214,7 +218,7 @@ def tables(run_dir: Path, seeds: Sequence[int]) -> str:
 def over_seeds(
     base: Result, run_dir: Path, runs: Mapping[str, Sequence[Cell]], results: Mapping[str, Sequence[Result]]
 ) -> Table:
-    """Build the table of the base model, best-of-N, and each algorithm and ablation over its seeds."""
+    """Build the table of the base model, best-of-N, and each algorithm and variant over its seeds."""
     columns, no_training = measures(base), [""] * (len(COSTS) - 1)
     best = read_result(run_dir / "best_of")
     rows = [
