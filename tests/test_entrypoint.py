@@ -224,7 +224,7 @@ def complaint(capsys: pytest.CaptureFixture[str], main: Callable[[list[str]], bo
 
 
 def test_a_mistyped_key_is_named_with_the_one_that_was_meant(capsys, here):
-    output = complaint(capsys, train_rl.main, "-cn", "F5TTS_Mini_RL", "rl.stpes=8")
+    output = complaint(capsys, train_rl.main, "-cn", "F5TTS_Mini_RL", "ckpts.init_from=hf://a/b.pt", "rl.stpes=8")
     assert "rl.stpes" in output and "did you mean rl.steps" in output
 
 
@@ -272,7 +272,10 @@ def test_stage_2_without_stage_1_is_told_what_to_copy(capsys, here):
         (
             "train_rl",
             ["-cn", "F5TTS_Mini_RL", "rl.stpes=8"],
-            ["error: 2 problems", "1. unknown key rl.stpes", "2. no data set at data/mini_custom: "],
+            [
+                *["error: 3 problems", "1. unknown key rl.stpes", "2. no data set at data/mini_custom: "],
+                "3. no model_last.pt or model_<update>.pt in ckpts.save_dir=ckpts/F5TTS_Mini_RL: ",
+            ],
         ),
         ("train", ["-cn", "F5TTS_Mini"], ["error: no data set at data/mini_base_custom: "]),
     ],

@@ -66,7 +66,7 @@ def test_entries_become_providers_by_name():
     [
         (
             [ProviderConfig(name="voice")],
-            r"rl\.rewards\.providers\.0\.name: no .* called 'voice'; known: digits_wer, digits_ctc, voice_sim",
+            r"rl\.rewards\.providers\.0\.name: no .* 'voice' \(did you mean voice_sim\?\); known: digits_wer, d",
         ),
         (
             [ProviderConfig(name="voice_sim")] * 2,

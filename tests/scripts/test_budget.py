@@ -15,6 +15,7 @@ from torch._subclasses import FakeTensorMode
 
 from f5_tts.commands import find_command
 from f5_tts.config.load import ConfigError, compose_config
+from f5_tts.config.reward_names import PROVIDERS
 from f5_tts.config.schema import ModelConfig, RLTrainConfig
 from f5_tts.data.tokenizer import EMILIA_VOCAB, read_vocabulary
 from f5_tts.estimate.live_bytes import PeakMemoryCounter, forward_bytes
@@ -36,7 +37,6 @@ from f5_tts.model.fsdp import shard_numels
 from f5_tts.model.lora import trained_sizes
 from f5_tts.model.vocoders.vocos import Vocos
 from f5_tts.rewards.asr.funasr_wer import FunasrWer
-from f5_tts.rewards.registry import PROVIDERS
 from f5_tts.rewards.speaker.voice_sim import VoiceEncoder, VoiceSim
 from f5_tts.rewards.speaker.wespeaker_sim import WespeakerSim
 from f5_tts.scripts.budget import table as in_words

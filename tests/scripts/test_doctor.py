@@ -22,14 +22,15 @@ from packaging.requirements import Requirement
 
 from f5_tts.commands import find_command
 from f5_tts.config.load import compose_config, config_names, schema_of
-from f5_tts.config.schema import RLTrainConfig, TrainConfig
-from f5_tts.doctor.checks import Check, load_run_under_test, run_check
+from f5_tts.config.reward_names import PROVIDERS
+from f5_tts.config.schema import ConfigError, RLTrainConfig, TrainConfig
+from f5_tts.doctor.checks import COMMON_CHECKS, Check, run_check
 from f5_tts.doctor.context import RunUnderTest
 from f5_tts.doctor.rewards import max_group_sum
 from f5_tts.doctor.run_setup import evenly_spaced, libraries
 from f5_tts.doctor.update import disk
 from f5_tts.extras import ASSET_PACKAGES, install_hint
-from f5_tts.rewards.registry import PROVIDERS, provider_attribute
+from f5_tts.rewards.registry import provider_attribute
 from f5_tts.train import train, train_rl
 
 doctor = find_command("doctor").main
@@ -206,11 +207,15 @@ def test_gradients_of_rewards_have_no_ratio_and_reach_a_model_without_a_head(exa
 # --- faulty runs ---
 
 
-def test_a_mistyped_key_is_the_usual_sentence_and_libraries_and_machine_are_looked_at_all_the_same(examine):
-    seen = examine(2, "rl.step=4")
-    assert seen["config"] == ("FAIL", "unknown key rl.step in F5TTS_Mini_RL: did you mean rl.steps?")
-    assert states(seen, "ok") == ["packages", "machine"]
-    assert seen["data"] == ("--", "skipped: needs config")
+def test_a_mistyped_key_and_name_are_the_usual_sentences(ward):
+    providers = "rl.rewards.providers=[{name: voice_simm}, {name: 'absent:elsewhere'}]"
+    argv = [*STAGE_2, "rl.step=4", providers]
+    with pytest.raises(ConfigError) as refused:
+        doctor(argv)
+    assert str(refused.value).startswith(
+        "2 problems\n1. unknown key rl.step in F5TTS_Mini_RL: did you mean rl.steps?\n"
+        "2. rl.rewards.providers.0.name: no reward provider is called 'voice_simm' (did you mean voice_sim?); known: "
+    )
 
 
 def test_a_judge_that_training_could_not_load_is_refused_with_its_sentence(ward, examine, tiny, tmp_path, monkeypatch):
@@ -322,14 +327,16 @@ def test_code_of_the_users_that_exits_fails_its_check_and_the_doctor_goes_on():
     def exits(run: RunUnderTest) -> str:
         sys.exit(0)
 
-    state, text = run_check(Check(exits), RunUnderTest("F5TTS_Mini_RL"))
+    state, text = run_check(Check(exits), RunUnderTest("F5TTS_Mini", compose_config("F5TTS_Mini", [], TrainConfig)))
     assert state == "FAIL" and "code of your own called sys.exit(0)" in text
 
 
 def test_each_reward_is_tried_whatever_is_wrong_with_the_one_before(examine, tuned):
-    names = "{name: nobody}, {name: wespeaker_sim, config: {model_dir: nowhere}}, {name: 'ward_rewards:loudness'}"
+    names = (
+        "{name: 'nobody:here'}, {name: wespeaker_sim, config: {model_dir: nowhere}}, {name: 'ward_rewards:loudness'}"
+    )
     state, output = examine(2, tuned, f"rl.rewards.providers=[{names}]")["rewards"]
-    assert state == "FAIL" and "no reward provider is called 'nobody'" in output
+    assert state == "FAIL" and "there is no module nobody for nobody:x" in output
     assert (
         "wespeaker_sim: " in output
         and "nowhere" in output
@@ -378,8 +385,8 @@ def test_a_folder_that_cannot_be_made_is_said_and_the_rest_is_tried(examine, tmp
 
 
 def test_more_checkpoints_than_the_disk_holds_are_an_error_that_names_the_keys(ward, tiny):
-    run, checks = load_run_under_test("F5TTS_Mini", [*tiny, *COMMON, "ckpts.save_dir=new"])
-    for check in checks[:5]:
+    run = RunUnderTest("F5TTS_Mini", compose_config("F5TTS_Mini", [*tiny, *COMMON, "ckpts.save_dir=new"], TrainConfig))
+    for check in COMMON_CHECKS[:5]:
         assert run_check(check, run)[0] == "ok"
     assert disk(run, 4).startswith("up to 4 checkpoints of ")  # one per two updates, and model_last.pt twice
     with pytest.raises(ValueError, match=r"set ckpts\.keep_last_n_checkpoints=1 or raise ckpts\.save_per_updates, "):
@@ -389,8 +396,9 @@ def test_more_checkpoints_than_the_disk_holds_are_an_error_that_names_the_keys(w
 
 
 def test_a_full_disk_is_an_error_that_names_another_volume(ward, tiny, tmp_path, monkeypatch):
-    run, checks = load_run_under_test("F5TTS_Mini", [*tiny, *COMMON, "ckpts.save_dir=new", "ckpts.save_per_updates=9"])
-    for check in checks[:5]:
+    options = [*tiny, *COMMON, "ckpts.save_dir=new", "ckpts.save_per_updates=9"]
+    run = RunUnderTest("F5TTS_Mini", compose_config("F5TTS_Mini", options, TrainConfig))
+    for check in COMMON_CHECKS[:5]:
         assert run_check(check, run)[0] == "ok"
     big = tmp_path / "big"
     big.mkdir()
@@ -411,9 +419,9 @@ def test_a_full_disk_is_an_error_that_names_another_volume(ward, tiny, tmp_path,
 def test_an_extra_that_is_not_installed_is_named(tmp_path):
     source = (
         "import sys; sys.modules['peft'] = None\n"
-        "from f5_tts.scripts import doctor\n"
-        "run, checks = doctor.load_run_under_test('F5TTS_Mini_RL', ['lora.rank=2'])\n"
-        "print(*doctor.run_check(checks[0], run))"
+        "from f5_tts.scripts import doctor, flags\n"
+        "run = doctor.RunUnderTest(*flags.doctor(['-cn', 'F5TTS_Mini_RL', 'lora.rank=2']))\n"
+        "print(*doctor.run_check(doctor.CHECKS[type(run.cfg)][0], run))"
     )
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, cwd=tmp_path)
     assert done.stdout == 'FAIL no peft: pip install -e ".[lora]"\n', done.stderr

@@ -238,7 +238,7 @@ def test_a_key_that_belongs_to_a_list_needs_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("option", "words"),
-    [("eval.speaker_judge=nobody", "no reward provider is called 'nobody'"), (None, "cannot write to eval.out=")],
+    [("eval.speaker_judge=nobody:x", "there is no module nobody"), (None, "cannot write to eval.out=")],
 )
 def test_a_judge_or_a_folder_that_will_not_do_is_said_before_anything_is_synthesized(tmp_path: Path, option, words):
     """The prompts are not there, so that a synthesis would fail by them."""

@@ -57,9 +57,11 @@ def test_each_key_that_changes_the_result_is_one_line(tmp_path, key: str, old: s
 
 
 def test_another_list_of_rewards_is_said_entry_by_entry(tmp_path):
-    one, two = (settings(f"rl.rewards.providers=[{names}]") for names in ("{name: a}", "{name: a}, {name: b}"))
+    one, two = (
+        settings(f"rl.rewards.providers=[{names}]") for names in ("{name: clicks}", "{name: clicks}, {name: clipping}")
+    )
     lines = resume(tmp_path, one, two)
-    assert "rl.rewards.providers.1.name is b from here on; before it was absent" in lines
+    assert "rl.rewards.providers.1.name is clipping from here on; before it was absent" in lines
     assert all(line.startswith("rl.rewards.providers.1.") for line in lines)
 
 

@@ -8,6 +8,7 @@ from dataclasses import is_dataclass
 from operator import attrgetter
 from typing import Any, get_args
 
+from f5_tts.config.reward_names import provider_path
 from f5_tts.config.schema import (
     ConfigError,
     EvalConfig,
@@ -17,6 +18,7 @@ from f5_tts.config.schema import (
     RLTrainConfig,
     SynthesisConfig,
     TrainConfig,
+    WorkerConfig,
     describe_type,
     field_hints,
     group_size,
@@ -76,8 +78,8 @@ def judge_problems(settings: EvalConfig) -> Iterator[str]:
     )
     for key, entries in (("recognisers", settings.recognisers), ("providers", settings.providers)):
         for index, entry in enumerate(entries):
-            yield from worker_problems(entry, f"eval.{key}.{index}")
-    yield from worker_problems(settings.speaker, "eval.speaker")
+            yield from provider_problems(entry, f"eval.{key}.{index}")
+    yield from provider_problems(settings.speaker, "eval.speaker")
 
 
 def vocabulary_problems(cfg: TrainConfig) -> Iterator[str]:
@@ -135,10 +137,16 @@ def list_problems(problems: Sequence[str]) -> str:
 
 
 def raise_together(*calls: Callable[[], Any]) -> list[Any]:
-    """Call all functions, each of which raises an error where something is wrong; raise what all found, or return."""
+    """Call all functions, each of which raises an error where something is wrong; raise what all found, or return.
+
+    Several missing files are one FileNotFoundError, other problems one ValueError.
+    """
     results, errors = call_all(calls)
+    if len(errors) == 1:
+        raise errors[0]
     if errors:
-        raise errors[0] if len(errors) == 1 else ValueError(list_problems([str(error) for error in errors]))
+        are_files = all(isinstance(error, FileNotFoundError) for error in errors)
+        raise (FileNotFoundError if are_files else ValueError)(list_problems([str(error) for error in errors]))
     return results
 
 
@@ -291,7 +299,7 @@ def rl_problems(cfg: RLTrainConfig) -> Iterator[str]:
         bool(rl.rewards.providers), "rl.rewards.providers is empty; name at least one reward, as F5TTS_RL.yaml does"
     )
     for index, entry in enumerate(rl.rewards.providers):
-        yield from worker_problems(entry, f"rl.rewards.providers.{index}")
+        yield from provider_problems(entry, f"rl.rewards.providers.{index}")
 
 
 def algorithm_problems(rl: RLConfig) -> Iterator[str]:
@@ -382,11 +390,19 @@ def interval_problems(cfg: RLTrainConfig) -> Iterator[str]:
         )
 
 
-def worker_problems(entry: ProviderConfig, config_key: str) -> Iterator[str]:
-    """Yield the problems of a reward's worker that is not given once, or that its config would not reach."""
-    worker = entry.worker
-    if worker is None:
+def provider_problems(entry: ProviderConfig, config_key: str) -> Iterator[str]:
+    """Yield the problems of a reward: a name that is unknown here, a worker that its config would not reach."""
+    if entry.worker is not None:
+        yield from worker_problems(entry, entry.worker, config_key)
         return
+    try:
+        provider_path(entry.name, config_key)
+    except ValueError as error:
+        yield str(error)
+
+
+def worker_problems(entry: ProviderConfig, worker: WorkerConfig, config_key: str) -> Iterator[str]:
+    """Yield the problems of a reward's worker that is not given once, or that its config would not reach."""
     yield from unless(
         bool(worker.python) != bool(worker.url),
         f"{config_key}.worker has python={as_override(worker.python)} and url={as_override(worker.url)}; give exactly "

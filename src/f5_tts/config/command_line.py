@@ -12,6 +12,8 @@ from f5_tts.config.key_help import explain_section, list_sections
 from f5_tts.config.load import MoreChecks, TrainConfigT, compose_config, config_names, no_checks
 from f5_tts.config.schema import ConfigError
 
+ABOUT_KEYS = "keys, explained by --help SECTION or --help KEY (and in _base.yaml and _rl.yaml):"
+
 
 class CommandLine(ArgumentParser):
     """Argument parser whose errors are ConfigErrors."""
@@ -33,6 +35,7 @@ class ShowHelp(Action):
     ) -> None:
         """Print what was asked for."""
         wanted = str(values) if values and "=" not in values else ""
+        parser.epilog = f"{ABOUT_KEYS}\n{list_sections(parser.get_default('config_name'))}"
         print(explain_section(wanted, namespace.config_name) if wanted else parser.format_help())
         parser.exit()
 
@@ -47,8 +50,6 @@ def key_parser(command: str, default: str) -> CommandLine:
     parser.add_argument(
         "-h", "--help", nargs="?", metavar="SECTION", action=ShowHelp, help="this help, or the keys of a section"
     )
-    about = "keys, explained by --help SECTION or --help KEY (and in _base.yaml and _rl.yaml):"
-    parser.epilog = f"{about}\n{list_sections(default)}"
     return parser
 
 

@@ -8,8 +8,7 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from typing import NamedTuple
 
-from f5_tts.config.load import compose_config, schema_of
-from f5_tts.config.schema import ConfigError, RLTrainConfig, TrainConfig
+from f5_tts.config.schema import RLTrainConfig, TrainConfig
 from f5_tts.doctor.context import RunUnderTest, one_line_error
 from f5_tts.doctor.rewards import advantages, judges, rewards
 from f5_tts.doctor.run_setup import checkpoint, config, data, machine, packages
@@ -30,7 +29,6 @@ class Check(NamedTuple):
 
 
 BUILT_BY = {
-    "cfg": "config",
     "accelerator": "machine",
     "plan": "data",
     "rows": "data",
@@ -45,8 +43,8 @@ COMMON_CHECKS = [
     Check(packages),
     Check(machine),
     Check(config),
-    Check(data, ("cfg",)),
-    Check(checkpoint, ("cfg", "accelerator")),
+    Check(data),
+    Check(checkpoint, ("accelerator",)),
     Check(judges, ("plan", "judges")),
 ]
 CHECKS: dict[type[TrainConfig], list[Check]] = {
@@ -65,18 +63,6 @@ CHECKS: dict[type[TrainConfig], list[Check]] = {
         Check(cost, ("state", "total", "scorer")),
     ],
 }
-
-
-def load_run_under_test(name: str, overrides: list[str]) -> tuple[RunUnderTest, list[Check]]:
-    """Compose the run's config, or record why it is not valid; return it with the checks of its stage."""
-    schema: type[TrainConfig] = RLTrainConfig
-    try:
-        schema = schema_of(name)
-        run = RunUnderTest(name)
-        run.cfg = compose_config(name, overrides, schema)
-    except ConfigError as error:
-        run = RunUnderTest(name, error)
-    return run, CHECKS[schema]
 
 
 def run_check(check: Check, run: RunUnderTest) -> tuple[str, str]:

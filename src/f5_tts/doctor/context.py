@@ -8,7 +8,7 @@ from itertools import islice
 
 from accelerate import Accelerator
 
-from f5_tts.config.schema import ConfigError, RLTrainConfig, TrainConfig, updates_per_rollout
+from f5_tts.config.schema import RLTrainConfig, TrainConfig, updates_per_rollout
 from f5_tts.data.batching import BatchPlan
 from f5_tts.data.rows import Row
 from f5_tts.data.tokenizer import build_vocabulary
@@ -26,7 +26,6 @@ from f5_tts.types import ExperienceBatch, SpeechBatch
 class RunUnderTest:
     """A run under test, with what earlier checks built; an attribute is missing if no check could build it."""
 
-    cfg: TrainConfig
     accelerator: Accelerator
     plan: BatchPlan
     judges: Judges | None  # that were built to choose the validations
@@ -40,8 +39,8 @@ class RunUnderTest:
     experience: list[ExperienceBatch]  # of one update, with random advantages
     metrics: dict[str, float]  # metrics of a backward pass over it
 
-    def __init__(self, name: str, problem: ConfigError | None = None) -> None:
-        self.name, self.problem = name, problem
+    def __init__(self, name: str, cfg: TrainConfig) -> None:
+        self.name, self.cfg = name, cfg
 
     @property
     def rl_cfg(self) -> RLTrainConfig:

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from f5_tts.config.reward_names import PROVIDERS
 from f5_tts.config.schema import ProviderConfig, group_size
 from f5_tts.data.audio import load_audio
 from f5_tts.data.quality import scan_row
@@ -19,7 +20,7 @@ from f5_tts.doctor.context import RunUnderTest, one_line_error
 from f5_tts.eval.judges import build_judges, check_judges
 from f5_tts.eval.texts import read_eval_list
 from f5_tts.model.build import build_vocoder
-from f5_tts.rewards.registry import PROVIDERS, build_provider, check_words, score_all
+from f5_tts.rewards.registry import build_provider, check_words, score_all
 from f5_tts.rl.advantage import GroupAdvantage, zero_std_groups
 from f5_tts.rl.gather import concat_rewards, pad_and_concat
 from f5_tts.rl.scoring import RewardScorer

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from f5_tts.config.reward_names import PROVIDERS, full_name, is_reward
 from f5_tts.config.schema import EvalConfig
 from f5_tts.eval.results import ASR_METRICS
 from f5_tts.eval.test_set import EvalItem
@@ -21,12 +22,9 @@ from f5_tts.plugins import import_attribute
 from f5_tts.rewards.asr.normal_form import check_libraries, normal_form, script_language
 from f5_tts.rewards.measures import MEASURES
 from f5_tts.rewards.registry import (
-    PROVIDERS,
     build_provider,
     build_providers,
     check_words,
-    full_name,
-    is_reward,
     provider_attribute,
     score_all,
     transcripts_by,

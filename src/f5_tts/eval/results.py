@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from f5_tts.config.reward_names import is_reward
 from f5_tts.eval.statistics import (
     Score,
     bootstrap_intervals,
@@ -20,7 +21,6 @@ from f5_tts.eval.statistics import (
     word_errors,
 )
 from f5_tts.files import write_atomically
-from f5_tts.rewards.registry import is_reward
 
 FILE = "scores.json"
 METRIC_PREFIX = {"pocketsphinx": "eval", "whisper": "judge"}  # prefix of the metrics of two recognizers

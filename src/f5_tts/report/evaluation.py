@@ -7,12 +7,12 @@ from pathlib import Path
 
 from rapidfuzz.distance import Levenshtein
 
+from f5_tts.config.reward_names import is_reward
 from f5_tts.eval.results import Result
 from f5_tts.eval.statistics import Score, bootstrap_interval, error_rate
 from f5_tts.files import write_atomically
 from f5_tts.report.table import Table, percent
 from f5_tts.rewards.asr.normal_form import words_of
-from f5_tts.rewards.registry import is_reward
 
 FILE = "results.md"
 KINDS = {"replace": "substituted", "delete": "deleted", "insert": "inserted"}

@@ -9,6 +9,7 @@ from typing import Any
 
 from f5_tts.commands import new_parser
 from f5_tts.config.command_line import load_config
+from f5_tts.config.reward_names import provider_path
 from f5_tts.config.schema import RLTrainConfig, dataset_dir
 from f5_tts.data.paths import require_data_set
 from f5_tts.files import HUB, expand_texts
@@ -54,9 +55,13 @@ def serve_parser() -> ArgumentParser:
 
 
 def serve(argv: list[str]) -> Namespace:
-    """Read the arguments of serve-reward; raise ValueError if its config is none, which a run with --owned asks for."""
+    """Read the arguments of serve-reward; raise ValueError if NAME or --config is none.
+
+    With --owned the command itself says so, to the run that started it.
+    """
     arguments = serve_parser().parse_args(argv)
     if not arguments.owned:
+        provider_path(arguments.name, "serve")
         read_config(arguments.config)
     return arguments
 

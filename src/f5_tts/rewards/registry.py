@@ -17,42 +17,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from f5_tts.config.foreign import ABSENT_REWARD_KEYS
+from f5_tts.config.reward_names import provider_path
 from f5_tts.config.schema import ProviderConfig
 from f5_tts.data.texts import normalize
 from f5_tts.entrypoint import USER_ERRORS
-from f5_tts.plugins import exit_is_error, import_attribute, is_module_attribute, same_working_dir
+from f5_tts.plugins import exit_is_error, import_attribute, same_working_dir
 from f5_tts.rewards.remote.protocol import WorkerError
 from f5_tts.rewards.types import build_fork_reward, is_fork_reward
 from f5_tts.types import DifferentiableReward, Numbers, ProviderScores, RewardInput, RewardProvider, Scores
 
-PROVIDERS = {
-    "digits_wer": "f5_tts.rewards.asr.digits_wer:DigitsWer",
-    "digits_ctc": "f5_tts.rewards.asr.digits_ctc:DigitsCtc",
-    "voice_sim": "f5_tts.rewards.speaker.voice_sim:VoiceSim",
-    "funasr_wer": "f5_tts.rewards.asr.funasr_wer:FunasrWer",
-    "paraformer_wer": "f5_tts.rewards.asr.paraformer:ParaformerWer",
-    "whisper_wer": "f5_tts.rewards.asr.whisper:WhisperWer",
-    "ecapa_sim": "f5_tts.rewards.speaker.ecapa_sim:EcapaSim",
-    "wavlm_sim": "f5_tts.rewards.speaker.wavlm_sim:WavlmSim",
-    "wespeaker_sim": "f5_tts.rewards.speaker.wespeaker_sim:WespeakerSim",
-    "distill_mos": "f5_tts.rewards.distill_mos:DistillMos",
-    "speech_rate": "f5_tts.rewards.guards:SpeechRate",
-    "f0_spread": "f5_tts.rewards.guards:F0Spread",
-    "long_silence": "f5_tts.rewards.guards:LongSilence",
-    "clicks": "f5_tts.rewards.guards:Clicks",
-    "clipping": "f5_tts.rewards.guards:Clipping",
-    "spectral_match": "f5_tts.rewards.spectral_match:SpectralMatch",
-}
-ALIASES = {  # short names of models: as a judge, what a model measures is known
-    "pocketsphinx": "digits_wer",
-    "whisper": "whisper_wer",
-    "funasr": "funasr_wer",
-    "paraformer": "paraformer_wer",
-    "wespeaker": "wespeaker_sim",
-    "resemblyzer": "voice_sim",
-    "ecapa": "ecapa_sim",
-    "wavlm": "wavlm_sim",
-}
 MAX_SHOWN = 3  # unknown words that are listed
 HEARD = "heard"  # component with the transcripts of a reward that transcribes
 
@@ -139,32 +112,12 @@ def wrong_keys(config: Mapping[str, Any], keys: Sequence[str], config_key: str) 
 
 def find_provider(name: str, config_key: str) -> Callable[..., Any]:
     """Import the class or function of a built-in name or of module:attribute; raise ValueError if there is none."""
-    path = PROVIDERS.get(full_name(name), name)
-    if not is_module_attribute(path):
-        raise ValueError(
-            f"{config_key}.name: no reward provider is called {name!r}; known: {', '.join([*PROVIDERS, *ALIASES])}, or "
-            "your own as module:attribute"
-        )
+    path = provider_path(name, config_key)
     target = import_attribute(path, f"{config_key}.name")
     if not callable(target):
         module, _, attribute = path.partition(":")
         raise ValueError(f"{config_key}.name: module {module} has no class or function {attribute!r}")
     return target
-
-
-def full_name(name: str) -> str:
-    """Return the name of a provider in PROVIDERS, given by it or by a short name; other names stay."""
-    return ALIASES.get(name, name)
-
-
-def is_reward(name: str, rewards: Iterable[str]) -> bool:
-    """Check whether a model is one of the rewards, whatever name each goes by."""
-    return full_name(name) in map(full_name, rewards)
-
-
-def rewarded(entries: Iterable[ProviderConfig]) -> list[str]:
-    """List the names of the entries with a weight: the rewards of a run."""
-    return [full_name(entry.name) for entry in entries if entry.weight != 0]
 
 
 def check_words(providers: Mapping[str, RewardProvider], texts: Sequence[str], config_key: str) -> None:

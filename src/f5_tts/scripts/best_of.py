@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from f5_tts.config.reward_names import full_name, rewarded
 from f5_tts.config.schema import ConfigError, RewardsConfig, RLTrainConfig
 from f5_tts.eval.evaluator import (
     EvalSynthesizer,
@@ -37,7 +38,7 @@ from f5_tts.eval.test_set import EvalItem, items_folder, read_items
 from f5_tts.files import ensure_writable_dir
 from f5_tts.model.checkpoint import ModelSpec, check_spec, read_checkpoint
 from f5_tts.rewards.combine import combine
-from f5_tts.rewards.registry import build_providers, component_weights, full_name, rewarded, score_all
+from f5_tts.rewards.registry import build_providers, component_weights, score_all
 from f5_tts.types import RewardProvider
 
 

@@ -12,15 +12,16 @@ if __name__ == "__main__":  # before the imports below, which take seconds
     start("doctor")
 
 import sys
-from argparse import Namespace
 
-from f5_tts.config.schema import RLTrainConfig
-from f5_tts.doctor.checks import load_run_under_test, run_check
+from f5_tts.config.schema import RLTrainConfig, TrainConfig
+from f5_tts.doctor.checks import CHECKS, run_check
+from f5_tts.doctor.context import RunUnderTest
 
 
-def run(args: Namespace) -> bool:
+def run(arguments: tuple[str, TrainConfig]) -> bool:
     """Run the command: print a line for each check, and exit with code 2 if one failed."""
-    run_under_test, checks = load_run_under_test(args.config_name, args.overrides)
+    run_under_test = RunUnderTest(*arguments)
+    checks = CHECKS[type(run_under_test.cfg)]
     count = {"ok": 0, "FAIL": 0, "--": 0}
     for check in checks:
         state, text = run_check(check, run_under_test)

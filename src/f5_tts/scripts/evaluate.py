@@ -21,6 +21,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from f5_tts.config.reward_names import full_name
 from f5_tts.config.schema import ConfigError, EvalConfig, TrainConfig
 from f5_tts.data.audio import load_audio
 from f5_tts.data.paths import exists
@@ -50,7 +51,6 @@ from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import Checkpoint, ModelSpec, check_spec, read_checkpoint
 from f5_tts.model.mel import LogMel
 from f5_tts.report.evaluation import describe_errors, write_page
-from f5_tts.rewards.registry import full_name
 
 
 def evaluate(cfg: TrainConfig) -> Result:

@@ -10,7 +10,7 @@ from pathlib import Path
 from f5_tts.commands import new_parser
 from f5_tts.config.checks import require
 from f5_tts.config.command_line import key_parser, load_config, read_keys
-from f5_tts.config.load import compose_config, read_yaml
+from f5_tts.config.load import compose_config, read_yaml, schema_of
 from f5_tts.config.schema import TOKENIZERS, EvalConfig, RLTrainConfig, TrainConfig
 from f5_tts.data.paths import require_data_set
 from f5_tts.download.hub import require_file
@@ -248,9 +248,10 @@ def serve_speech(argv: list[str]) -> Namespace:
 # --- runs ---
 
 
-def doctor(argv: list[str]) -> Namespace:
-    """Read the arguments of doctor; what is wrong with the keys is for the doctor to say."""
-    return read_keys(key_parser("doctor", "F5TTS_RL"), argv)
+def doctor(argv: list[str]) -> tuple[str, TrainConfig]:
+    """Read the arguments of doctor: the config's name, and the config; files are for the doctor to look for."""
+    args = read_keys(key_parser("doctor", "F5TTS_RL"), argv)
+    return args.config_name, compose_config(args.config_name, args.overrides, schema_of(args.config_name))
 
 
 def budget(argv: list[str]) -> tuple[Namespace, RLTrainConfig]:

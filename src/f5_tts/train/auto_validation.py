@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from statistics import fmean
 from typing import Any
 
+from f5_tts.config.reward_names import rewarded
 from f5_tts.config.schema import RLTrainConfig, TrainConfig, dataset_dir, group_size, updates_per_rollout
 from f5_tts.data.audio import MIN_SECONDS
 from f5_tts.data.batching import BatchPlan
@@ -16,7 +17,6 @@ from f5_tts.eval.texts import read_eval_list
 from f5_tts.extras import install_hint
 from f5_tts.model.build import build_vocoder
 from f5_tts.model.checkpoint import Checkpoint
-from f5_tts.rewards.registry import rewarded
 from f5_tts.train.build import build_plan, count_updates, plan_batches, text_rules, unpair_unknown
 from f5_tts.train.build_eval import dev_items, listed_items
 from f5_tts.train.distributed import RanksOfRun

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 
+from f5_tts.config.reward_names import full_name, is_reward, rewarded
 from f5_tts.config.schema import EvalConfig, RLTrainConfig, TrainConfig
 from f5_tts.data.batching import BatchPlan
 from f5_tts.data.quality import scan_row
@@ -18,7 +19,6 @@ from f5_tts.eval.results import metric_prefix
 from f5_tts.eval.test_set import EvalItem, items_folder, read_items, unseen_speakers
 from f5_tts.eval.texts import read_eval_list
 from f5_tts.model.mel import LogMel
-from f5_tts.rewards.registry import full_name, is_reward, rewarded
 from f5_tts.train.checkpoint_dir import CheckpointDir
 from f5_tts.train.distributed import RanksOfRun
 from f5_tts.train.held_out import HELD_OUT, items_of

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from f5_tts.config.reward_names import full_name, is_reward, rewarded
 from f5_tts.config.schema import ConfigError, ModelConfig, RLConfig, RLTrainConfig, group_size
 from f5_tts.data.tokenizer import Vocabulary
 from f5_tts.eval.judges import describe_rewarded
@@ -21,7 +22,7 @@ from f5_tts.model.grow import grow_to
 from f5_tts.model.lora import add_adapters, with_zero_adapters
 from f5_tts.model.precision import choose_precision
 from f5_tts.model.snapshot import Snapshot
-from f5_tts.rewards.registry import build_providers, full_name, is_reward, rewarded
+from f5_tts.rewards.registry import build_providers
 from f5_tts.rl.advantage import GroupAdvantage, RunningBaseline
 from f5_tts.rl.algorithms import find_algorithm
 from f5_tts.rl.kernel import trainable_steps

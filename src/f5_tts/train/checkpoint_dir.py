@@ -26,6 +26,7 @@ from f5_tts.model.checkpoint import (
 )
 from f5_tts.model.fsdp import gather_full_state
 from f5_tts.model.lora import merged_weights
+from f5_tts.train.flags import no_policy
 from f5_tts.train.set_aside import set_aside_others
 from f5_tts.train.train_state import TrainState, first_bad_state
 
@@ -112,10 +113,7 @@ class CheckpointDir:
         """
         checkpoint = self.find_latest(pretrained=False)
         if checkpoint is None:
-            raise FileNotFoundError(
-                f"no model_last.pt or model_<update>.pt in ckpts.save_dir={self.path}: copy the model_last.pt of "
-                "stage 1 there, or name a checkpoint in ckpts.init_from"
-            )
+            raise no_policy(self.path)
         return checkpoint
 
     def save_initial_weights(self, state: TrainState) -> None:

@@ -25,7 +25,9 @@ def stage_2(argv: list[str]) -> RLTrainConfig:
 def file_checks(cfg: TrainConfig) -> list[Callable[[], None]]:
     """List the checks of the data set, of the vocabulary and of the checkpoints that a run begins with."""
     checks = [lambda: require_data(cfg), lambda: require_vocabulary(cfg), lambda: require_start(cfg.ckpts)]
-    return [*checks, lambda: require_reference(cfg.rl)] if isinstance(cfg, RLTrainConfig) else checks
+    if not isinstance(cfg, RLTrainConfig):
+        return checks
+    return [*checks, lambda: require_policy(cfg.ckpts), lambda: require_reference(cfg.rl)]
 
 
 def require_data(cfg: TrainConfig) -> None:
@@ -45,6 +47,20 @@ def require_start(ckpts: CkptsConfig) -> None:
     is_new = not any(file for name in ("model_*", "pretrained_*") for file in Path(ckpts.save_dir).glob(name))
     if is_new and ckpts.init_from is not None:
         require_file(ckpts.init_from, "ckpts.init_from")
+
+
+def require_policy(ckpts: CkptsConfig) -> None:
+    """Raise FileNotFoundError unless there is a checkpoint that stage 2 starts or resumes from."""
+    if ckpts.init_from is None and not any(Path(ckpts.save_dir).glob("model_*")):
+        raise no_policy(ckpts.save_dir)
+
+
+def no_policy(folder: Path | str) -> FileNotFoundError:
+    """Build the error for a folder without a checkpoint for stage 2."""
+    return FileNotFoundError(
+        f"no model_last.pt or model_<update>.pt in ckpts.save_dir={folder}: copy the model_last.pt of stage 1 there, "
+        "or name a checkpoint in ckpts.init_from"
+    )
 
 
 def require_reference(rl: RLConfig) -> None:

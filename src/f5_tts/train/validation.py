@@ -13,12 +13,12 @@ import torch
 from accelerate.utils.memory import clear_device_cache
 from torch import nn
 
+from f5_tts.config.reward_names import is_reward, rewarded
 from f5_tts.config.schema import ProviderConfig
 from f5_tts.eval.evaluator import Evaluator, Share
 from f5_tts.eval.results import metric_prefix
 from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import BEST
-from f5_tts.rewards.registry import is_reward, rewarded
 from f5_tts.train.checkpoint_dir import CheckpointDir
 from f5_tts.train.distributed import RanksOfRun
 from f5_tts.train.oom import is_oom
