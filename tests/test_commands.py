@@ -57,6 +57,7 @@ answers = [ended(*words) for words in asked] + [flags_of_f5_tts()]
 print(json.dumps([answers, [name for name in heavy if name in sys.modules]]))
 """
 START = "ckpts.init_from=pretrained/F5TTS_Mini/model_800.safetensors"
+CLIPS = "eval.wavs=docs eval.out=b"
 MISTAKES = {
     f"train-rl -cn F5TTS_Mini_RL {START} rl.stpes=8": "unknown key rl.stpes in F5TTS_Mini_RL: did you mean rl.steps?",
     "train -cn F5TTS_Mini datasets.name=gone": "no data set at data/gone_custom",
@@ -68,13 +69,13 @@ MISTAKES = {
     "report runs/gone": "no folder at runs/gone; a report is of a run (ckpts.save_dir)",
     "train-rl -cn F5TTS_Mini_RL ckpts.save_dir=gone": "no model_last.pt or model_<update>.pt in ckpts.save_dir=gone",
     f"train-rl -cn F5TTS_Mini_RL {START} rl.rewards.providers.0.name=a": "no reward provider is called 'a'; known: ",
-    "evaluate eval.recognisers=[whispr]": "eval.recognisers.0.name: no reward provider is called 'whispr' (did",
+    f"evaluate {CLIPS} eval.recognisers=[whispr]": "eval.recognisers.0.name: no reward provider is called 'whispr' (did",
     "doctor -cn F5TTS_Mini rl.step=2": "unknown key rl.step",
     "serve-reward voice_simm": "serve.name: no reward provider is called 'voice_simm' (did you mean voice_sim?)",
     "serve-reward funasr_wer --config gone.json": "--config gone.json is not JSON",
     "ui gone": "no folder at gone",
-    "evaluate eval.items_dir=docs": "no dev.jsonl and no test.jsonl in eval.items_dir=docs, seen from here: guidance",
-    "evaluate eval.list=gone.lst": "no file at gone.lst, which eval.list names",
+    f"evaluate {CLIPS} eval.items_dir=docs": "no dev.jsonl and no test.jsonl in eval.items_dir=docs, seen from here",
+    f"evaluate {CLIPS} eval.list=gone.lst": "no file at gone.lst, which eval.list names",
     "infer model.vocoder.name=griffin_lim": "takes flags, not keys: --vocoder_name griffin_lim; usage: f5-tts infer -m",
     "infer -r a.wav": "no audio file at a.wav",
     "infer -p a.pt": "no file at a.pt, which ckpt_file names",

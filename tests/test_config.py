@@ -545,7 +545,7 @@ def test_in_stage_1_a_model_in_shards_does_not_speak_and_in_stage_2_it_need_not(
 
 def test_stage_1_refuses_the_objective_of_stage_2_and_says_who_runs_it():
     overrides = ["model.objective=grpo", "model.output_dist=gaussian", "model.use_rl_head=true"]
-    with pytest.raises(ConfigError, match=r"model\.objective=grpo is stage 2; run python -m f5_tts\.train\.train_rl"):
+    with pytest.raises(ConfigError, match=r"model\.objective=grpo is stage 2; run f5-tts train-rl"):
         mini(*overrides)
 
 

@@ -231,7 +231,7 @@ def test_a_judge_that_training_could_not_load_is_refused_with_its_sentence(ward,
 
 def test_a_missing_data_set_hides_no_checkpoint(examine, tuned):
     seen = examine(2, tuned, "datasets.name=nowhere")
-    assert seen["data"][0] == "FAIL" and "python -m f5_tts.scripts.prepare makes one" in seen["data"][1]
+    assert seen["data"][0] == "FAIL" and "f5-tts prepare makes one" in seen["data"][1]
     assert states(seen, "ok") == ["packages", "machine", "config", "checkpoint"]
     assert seen["rollout"] == ("--", "skipped: needs data")
 
@@ -247,9 +247,7 @@ def test_a_broken_recording_is_named_and_the_rest_is_tried(examine, tuned, ward)
         path.write_bytes(whole)
     assert states(seen, "FAIL") == ["data"] and states(seen, "--") == []
     output = seen["data"][1]
-    assert output.startswith(
-        "1 of 8 rows decoded are bad: repair or remove them (python -m f5_tts.scripts.check_dataset data/"
-    )
+    assert output.startswith("1 of 8 rows decoded are bad: repair or remove them (f5-tts check-dataset data/")
     assert "; row 3, unreadable: cannot read data/own_custom/3.wav as audio" in output
 
 

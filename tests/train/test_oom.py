@@ -105,7 +105,7 @@ def test_one_sample_that_does_not_fit_ends_the_run_with_what_would_spare_memory(
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("MemoryError: ") and "can't allocate memory" in last
-    assert "python -m f5_tts.scripts.budget" in last
+    assert "f5-tts budget" in last
 
 
 @dataclass

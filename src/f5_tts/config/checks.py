@@ -67,7 +67,7 @@ def disagreements(cfg: TrainConfig | SynthesisConfig) -> Iterator[str]:
         )
         yield from unless(
             cfg.model.objective != "grpo",
-            "model.objective=grpo is stage 2; run python -m f5_tts.train.train_rl with an *_RL config",
+            "model.objective=grpo is stage 2; run f5-tts train-rl with an *_RL config",
         )
 
 
@@ -273,7 +273,7 @@ def rl_problems(cfg: RLTrainConfig) -> Iterator[str]:
     yield from unless(
         cfg.model.objective == "grpo",
         f"model.objective={cfg.model.objective} is not stage 2; train_rl needs model.objective=grpo, "
-        "the other objectives run with python -m f5_tts.train.train",
+        "the other objectives run with f5-tts train",
     )
     yield from algorithm_problems(rl)
     yield from head_problems(cfg)
@@ -419,5 +419,5 @@ def worker_problems(entry: ProviderConfig, worker: WorkerConfig, config_key: str
         not given_keys,
         f"{config_key}.config.{', '.join(given_keys)} would not reach {config_key}.worker.url={url}; set it to null, "
         "and give it "
-        f"to the server: python -m f5_tts.rewards.serve {entry.name} --config JSON",
+        f"to the server: f5-tts serve-reward {entry.name} --config JSON",
     )

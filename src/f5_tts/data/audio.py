@@ -190,7 +190,7 @@ def say_scaled(source: Source) -> None:
         said.append(source)
         print(
             f"{source} has float samples in the range of 16-bit integers: they are scaled, here and in other such "
-            "files (check_dataset lists them)"
+            "files (check-dataset lists them)"
         )
 
 

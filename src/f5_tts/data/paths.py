@@ -51,8 +51,8 @@ def require_data_set(folder: Path) -> None:
     if not raw.is_dir() and not raw.with_suffix(".arrow").is_file():
         raise FileNotFoundError(
             f"no data set at {folder}: expected {raw} (or {raw}.arrow) and {durations} (the folder is "
-            "data/<datasets.name>_<model.tokenizer>, relative to the working directory; python -m "
-            "f5_tts.scripts.prepare makes one)"
+            "data/<datasets.name>_<model.tokenizer>, relative to the working directory; f5-tts "
+            "prepare makes one)"
         )
     if not durations.is_file():
         raise FileNotFoundError(f'no {durations}: it must hold {{"duration": [seconds of each row]}}')

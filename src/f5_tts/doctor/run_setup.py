@@ -138,7 +138,7 @@ def data(run: RunUnderTest) -> str:
 
 def unusable_rows(cfg: TrainConfig, problem: str, first: BadRow) -> ValueError:
     """Build the error for rows that training would leave out; it names the first one."""
-    command = f" (python -m f5_tts.scripts.check_dataset {dataset_dir(cfg)})"
+    command = f" (f5-tts check-dataset {dataset_dir(cfg)})"
     more = "" if cfg.datasets.name.startswith(HUB) else command
     return ValueError(f"{problem}: repair or remove them{more}; row {first.index}, {first.kind}: {first.reason}")
 

@@ -234,8 +234,8 @@ def memory(run: RunUnderTest) -> str:
     needed = sum(total_bytes(items, device) for device in (["GPU"] if on_gpu else ["GPU", "CPU"]))
     if needed > free:
         raise ValueError(
-            f"the longest clips need {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free: python -m "
-            "f5_tts.scripts.budget with the same arguments says what to change"
+            f"the longest clips need {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free: f5-tts "
+            "budget with the same arguments says what to change"
         )
     return f"{summary}, {needed / 1e9:.1f} estimated for the longest clips"
 

@@ -112,7 +112,7 @@ def read_result(folder: Path) -> Result:
     """
     path = folder / FILE
     if not path.is_file():
-        raise FileNotFoundError(f"no {path}: make it with python -m f5_tts.scripts.evaluate eval.out={folder}")
+        raise FileNotFoundError(f"no {path}: make it with f5-tts evaluate eval.out={folder}")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         values.pop("metrics", None)  # they are computed from the other fields
@@ -121,8 +121,8 @@ def read_result(folder: Path) -> Result:
         check_result(result)
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise ValueError(
-            f"{path} is damaged, or of another version ({error}): remove it, and make it with python -m "
-            f"f5_tts.scripts.evaluate eval.out={folder}"
+            f"{path} is damaged, or of another version ({error}): remove it, and make it with f5-tts "
+            f"evaluate eval.out={folder}"
         ) from error
     return result
 

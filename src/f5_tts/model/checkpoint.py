@@ -53,7 +53,7 @@ RUNTIME_KEYS = {
     "arch.checkpoint_activations",
     "arch.attn_backend",
 }  # keys among them that a run may change
-EXTEND = "python -m f5_tts.scripts.extend_vocab"
+EXTEND = "f5-tts extend-vocab"
 CHECKSUM = "checksum"  # key in the header of exported weights
 
 

@@ -10,5 +10,5 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(name)
     raise ImportError(
         f"{__name__}.{name} of F5-TTS is not offered here: "
-        "python -m f5_tts.scripts.prepare makes data sets, f5_tts.data reads them; docs/compatibility.md lists what is"
+        "f5-tts prepare makes data sets, f5_tts.data reads them; docs/compatibility.md lists what is"
     )

@@ -10,5 +10,5 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(name)
     raise ImportError(
         f"{__name__}.{name} of F5-TTS is not offered here: "
-        "python -m f5_tts.train.train and f5_tts.train.train_rl train; docs/compatibility.md lists what is"
+        "f5-tts train and f5-tts train-rl train; docs/compatibility.md lists what is"
     )

@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from f5_tts.config.reward_names import full_name, rewarded
-from f5_tts.config.schema import ConfigError, RewardsConfig, RLTrainConfig
+from f5_tts.config.schema import RewardsConfig, RLTrainConfig
 from f5_tts.eval.evaluator import (
     EvalSynthesizer,
     build_eval_synthesizer,
@@ -39,6 +39,7 @@ from f5_tts.files import ensure_writable_dir
 from f5_tts.model.checkpoint import ModelSpec, check_spec, read_checkpoint
 from f5_tts.rewards.combine import combine
 from f5_tts.rewards.registry import build_providers, component_weights, score_all
+from f5_tts.scripts.flags import require_best_of
 from f5_tts.types import RewardProvider
 
 
@@ -51,15 +52,12 @@ def best_of(cfg: RLTrainConfig) -> Result:
         ConfigError: eval.ckpt or eval.out is missing, or eval.cfg_strengths does not hold exactly one value.
     """
     settings = cfg.eval
-    if settings.ckpt is None or settings.out is None:
-        raise ConfigError("best of N needs eval.ckpt=FILE (a checkpoint) and eval.out=FOLDER (for its results)")
-    if len(settings.cfg_strengths) != 1:
-        raise ConfigError(f"eval.cfg_strengths={settings.cfg_strengths}: name one, e.g. that of the model's evaluation")
-    (strength,) = settings.cfg_strengths
-    checkpoint = read_checkpoint(Path(settings.ckpt)).with_weights()
+    require_best_of(settings)
+    out, (strength,) = Path(str(settings.out)), settings.cfg_strengths
+    checkpoint = read_checkpoint(Path(str(settings.ckpt))).with_weights()
     vocabulary = find_eval_vocabulary(cfg, checkpoint)
     check_spec(checkpoint, ModelSpec.of(cfg.model, vocabulary))
-    ensure_writable_dir(Path(settings.out), "eval.out")
+    ensure_writable_dir(out, "eval.out")
     providers, judges = build_providers(cfg.rl.rewards.providers), build_judges(settings)
     test = read_items(items_folder(settings.items_dir) / "test.jsonl")
     check_judges(judges, test, settings)
@@ -76,7 +74,7 @@ def best_of(cfg: RLTrainConfig) -> Result:
     scores = score_clips(items, clips, synthesizer, judges)
     guidance = dict.fromkeys(judges.recognizers, strength)
     result = Result(
-        ckpt=settings.ckpt,
+        ckpt=str(settings.ckpt),
         guidance=guidance,
         dev_error_rates={},
         scores=scores,
@@ -85,7 +83,7 @@ def best_of(cfg: RLTrainConfig) -> Result:
         titles=judges.titles(),
         rewards=rewarded(cfg.rl.rewards.providers),
     )
-    write_result(result, Path(settings.out))
+    write_result(result, out)
     return result
 
 

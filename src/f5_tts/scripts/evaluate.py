@@ -51,6 +51,7 @@ from f5_tts.model.cfm import CFM
 from f5_tts.model.checkpoint import Checkpoint, ModelSpec, check_spec, read_checkpoint
 from f5_tts.model.mel import LogMel
 from f5_tts.report.evaluation import describe_errors, write_page
+from f5_tts.scripts.flags import require_task
 
 
 def evaluate(cfg: TrainConfig) -> Result:
@@ -61,21 +62,18 @@ def evaluate(cfg: TrainConfig) -> Result:
             eval.against is eval.out.
     """
     settings = cfg.eval
-    if (settings.ckpt is None) == (settings.wavs is None) or settings.out is None:
-        raise ConfigError(
-            "evaluation needs eval.out=FOLDER (for its results), and eval.ckpt=FILE (a checkpoint), or else "
-            "eval.wavs=FOLDER (clips <id>.wav of another system)"
-        )
+    require_task(settings)
+    out = Path(str(settings.out))
     dev, test = evaluation_items(settings)
     if settings.against is not None:
-        if Path(settings.against).resolve() == Path(settings.out).resolve():
+        if Path(settings.against).resolve() == out.resolve():
             raise ConfigError(f"eval.against={settings.against} is eval.out, which is written; name another folder")
         check_comparable(read_result(Path(settings.against)), test, settings)
-    ensure_writable_dir(Path(settings.out), "eval.out")
+    ensure_writable_dir(out, "eval.out")
     result = evaluate_weights(cfg, dev, test) if settings.ckpt else evaluate_clips(cfg, test)
-    write_result(result, Path(settings.out))
-    write_page(result, Path(settings.out))
-    close_progress(Path(settings.out))
+    write_result(result, out)
+    write_page(result, out)
+    close_progress(out)
     return result
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
+from functools import partial
 from math import inf
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from f5_tts.commands import new_parser
 from f5_tts.config.checks import require
 from f5_tts.config.command_line import key_parser, load_config, read_keys
 from f5_tts.config.load import compose_config, read_yaml, schema_of
-from f5_tts.config.schema import TOKENIZERS, EvalConfig, RLTrainConfig, TrainConfig
+from f5_tts.config.schema import TOKENIZERS, ConfigError, EvalConfig, RLTrainConfig, TrainConfig
 from f5_tts.data.paths import require_data_set
 from f5_tts.download.hub import require_file
 from f5_tts.files import HUB, user_path
@@ -297,39 +298,77 @@ def with_clip_length(args: Namespace, *above_zero: str) -> RLTrainConfig:
 
 def evaluate(argv: list[str]) -> TrainConfig:
     """Load the config of evaluate; raise FileNotFoundError if a file is missing that it names."""
-    cfg = load_config(argv, default="F5TTS_Mini", schema=TrainConfig, command="evaluate")
-    require_checkpoint(cfg.eval)
-    require_lists(cfg.eval)
-    return cfg
-
-
-def require_lists(settings: EvalConfig) -> None:
-    """Raise FileNotFoundError unless the lists are there: those that are named, or else both of eval.items_dir."""
-    for key in ("list", "dev_list", "prompts"):
-        name = getattr(settings, key)
-        if name is not None and Path(name).suffix and not Path(name).exists():  # others may be names of shipped lists
-            raise FileNotFoundError(f"no file at {name}, which eval.{key} names")
-    if settings.items_dir is None or settings.list is not None:
-        return
-    missing = [name for name in ("dev.jsonl", "test.jsonl") if not Path(settings.items_dir, name).is_file()]
-    if missing:
-        raise FileNotFoundError(
-            f"no {' and no '.join(missing)} in eval.items_dir={settings.items_dir}, seen from here: guidance is chosen "
-            "on dev.jsonl, and test.jsonl is measured; a single list is named by eval.list=FILE instead"
-        )
+    return load_config(
+        argv,
+        default="F5TTS_Mini",
+        schema=TrainConfig,
+        command="evaluate",
+        more_checks=lambda cfg: [lambda: require_task(cfg.eval), *checkpoint_checks(cfg.eval), *list_checks(cfg.eval)],
+    )
 
 
 def best_of(argv: list[str]) -> RLTrainConfig:
     """Load the config of best-of; raise FileNotFoundError if a file is missing that it names."""
-    cfg = load_config(argv, default="F5TTS_Mini_RL", schema=RLTrainConfig, command="best-of")
-    require_checkpoint(cfg.eval)
-    return cfg
+    return load_config(
+        argv,
+        default="F5TTS_Mini_RL",
+        schema=RLTrainConfig,
+        command="best-of",
+        more_checks=lambda cfg: [lambda: require_best_of(cfg.eval), *checkpoint_checks(cfg.eval)],
+    )
 
 
-def require_checkpoint(settings: EvalConfig) -> None:
+def require_task(settings: EvalConfig) -> None:
+    """Raise ConfigError unless an evaluation has a folder for its results, and either a checkpoint or clips."""
+    if (settings.ckpt is None) == (settings.wavs is None) or settings.out is None:
+        raise ConfigError(
+            "evaluation needs eval.out=FOLDER (for its results), and eval.ckpt=FILE (a checkpoint), or else "
+            "eval.wavs=FOLDER (clips <id>.wav of another system)"
+        )
+
+
+def require_best_of(settings: EvalConfig) -> None:
+    """Raise ConfigError unless best-of-N has a checkpoint, a folder for its results, and one guidance strength."""
+    if settings.ckpt is None or settings.out is None:
+        raise ConfigError("best of N needs eval.ckpt=FILE (a checkpoint) and eval.out=FOLDER (for its results)")
+    if len(settings.cfg_strengths) != 1:
+        raise ConfigError(f"eval.cfg_strengths={settings.cfg_strengths}: name one, e.g. that of the model's evaluation")
+
+
+def checkpoint_checks(settings: EvalConfig) -> list[Callable[[], None]]:
+    """List the check of the checkpoint of an evaluation, if it names one."""
+    return [] if settings.ckpt is None else [lambda: require_checkpoint(str(settings.ckpt))]
+
+
+def require_checkpoint(name: str) -> None:
     """Raise FileNotFoundError unless the checkpoint of an evaluation is there."""
-    if settings.ckpt is not None and not Path(settings.ckpt).is_file():
-        raise FileNotFoundError(f"no checkpoint at {settings.ckpt}, which eval.ckpt names")
+    if not Path(name).is_file():
+        raise FileNotFoundError(f"no checkpoint at {name}, which eval.ckpt names")
+
+
+def list_checks(settings: EvalConfig) -> list[Callable[[], None]]:
+    """List the checks of the lists of an evaluation: those that are named, or else both of eval.items_dir."""
+    named = [(key, getattr(settings, key)) for key in ("list", "dev_list", "prompts")]
+    files = [(key, name) for key, name in named if name is not None and Path(name).suffix]  # others may be shipped ones
+    checks = [partial(require_list, key, name) for key, name in files]
+    return [*checks, lambda: require_items(settings.items_dir)] if settings.list is None else checks
+
+
+def require_list(key: str, name: str) -> None:
+    """Raise FileNotFoundError unless there is the list that a key of the section eval names."""
+    if not Path(name).exists():
+        raise FileNotFoundError(f"no file at {name}, which eval.{key} names")
+
+
+def require_items(folder: str | None) -> None:
+    """Raise FileNotFoundError unless eval.items_dir has both of its lists."""
+    lists = ("dev.jsonl", "test.jsonl")
+    missing = [name for name in lists if folder is not None and not Path(folder, name).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"no {' and no '.join(missing)} in eval.items_dir={folder}, seen from here: guidance is chosen on "
+            "dev.jsonl, and test.jsonl is measured; a single list is named by eval.list=FILE instead"
+        )
 
 
 def env(argv: list[str]) -> Namespace:

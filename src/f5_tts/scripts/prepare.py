@@ -176,7 +176,7 @@ def prepare(
     rows = [result for result in journal.results if "left_out" not in result]
     left_out = [result for result in journal.results if "left_out" in result]
     for kind, num in Counter(kind for row in rows for kind in row.pop(ODD, [])).items():
-        print(f"{num} recordings are odd: {kind} (they are used; check_dataset lists them)")
+        print(f"{num} recordings are odd: {kind} (they are used; check-dataset lists them)")
     if not rows:
         remove_unfinished(folder, unfinished)
         raise ValueError(f"none of {len(entries)} entries can be used; {left_out[0]['place']}: {left_out[0]['reason']}")

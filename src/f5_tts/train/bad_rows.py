@@ -75,6 +75,6 @@ def all_rows_bad(rows: Sequence[BadRow]) -> ValueError:
     """Build the error for rows none of which can be used; it names the first one."""
     first = min(rows, key=lambda row: row.index)
     return ValueError(
-        f"none of the {len(rows)} rows tried can be used; row {first.index} is {first.kind}: {first.reason} (python -m "
-        "f5_tts.scripts.check_dataset and the data set's folder shows all)"
+        f"none of the {len(rows)} rows tried can be used; row {first.index} is {first.kind}: {first.reason} (f5-tts "
+        "check-dataset and the data set's folder shows all)"
     )

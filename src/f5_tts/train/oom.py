@@ -87,5 +87,5 @@ def explain_oom() -> Iterator[None]:
         clear_frames(error.__traceback__)  # they hold activations, and the state is about to be saved
         raise MemoryError(
             f"{str(error).partition(chr(10))[0]}; lower rl.mini_repeat_count or datasets.batch_size_per_gpu, or see "
-            "what else would save memory: python -m f5_tts.scripts.budget, with the same -cn and keys"
+            "what else would save memory: f5-tts budget, with the same -cn and keys"
         ) from error

@@ -26,7 +26,7 @@ from f5_tts.types import RewardInput
 
 pytestmark = pytest.mark.slow  # importing funasr takes ten seconds, training its tiny model eight
 
-FETCH = "run: python -m f5_tts.scripts.fetch_reward_asr_model --cache_dir"
+FETCH = "run: f5-tts fetch asr --cache_dir"
 
 
 @pytest.fixture(scope="module")

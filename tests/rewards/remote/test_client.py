@@ -346,7 +346,7 @@ def test_an_answer_that_is_cut_short_is_asked_for_again():
 def test_a_url_where_nobody_listens_is_one_error_after_the_last_try(until_the_end):
     with scripted([]) as (url, _):
         pass  # the server has ended, and its port is free again
-    message = rf"^{WHERE}\.worker\.url={url}: .*Connection refused.*, at the last of 2 tries; is python -m f5_tts"
+    message = rf"^{WHERE}\.worker\.url={url}: .*Connection refused.*, at the last of 2 tries; is f5-tts serve-reward"
     with (
         pytest.warns(UserWarning, match="Connection refused.*; retrying"),
         pytest.raises(WorkerError, match=message),

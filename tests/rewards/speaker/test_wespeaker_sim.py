@@ -225,7 +225,7 @@ def test_without_model_dir_it_lies_in_wespeaker_home(tmp_path, monkeypatch, insi
 
 
 FETCH = (
-    r"python -m f5_tts\.scripts\.fetch_reward_spk_model --cache_dir checkpoints/wespeaker/cnceleb_resnet34 and set "
+    r"f5-tts fetch speaker --cache_dir checkpoints/wespeaker/cnceleb_resnet34 and set "
     r"config\.model_dir to checkpoints/wespeaker/cnceleb_resnet34/cnceleb_resnet34"
 )
 
@@ -284,7 +284,7 @@ def test_a_device_that_is_not_here_is_refused(folder, device):
 def test_a_config_of_another_network_or_of_other_features_is_refused(tmp_path, key, value, message):
     folder = make_small(tmp_path)
     change_config(folder, key, value)
-    with pytest.raises(ValueError, match=rf"config\.yaml has .*{message}.*use cnceleb_resnet34: python -m"):
+    with pytest.raises(ValueError, match=rf"config\.yaml has .*{message}.*use cnceleb_resnet34: f5-tts fetch"):
         WespeakerSim(str(folder))
 
 

@@ -27,7 +27,7 @@ SENSEVOICE = FunasrKind(
     },
     tokenizer={"bpemodel": BPE},
     directory=DEFAULT_DIRECTORY,
-    advice="run: python -m f5_tts.scripts.fetch_reward_asr_model --cache_dir {directory}",
+    advice="run: f5-tts fetch asr --cache_dir {directory}",
     hub_names={"iic/SenseVoiceSmall": "FunAudioLLM/SenseVoiceSmall"},
 )
 FILES = SENSEVOICE.files

@@ -58,8 +58,7 @@ def read_description(answer: bytes, expected: str, server: str) -> dict[str, Any
     description = json_object(answer)
     if description.get("protocol") != PROTOCOL:
         raise WorkerError(
-            f"{server} is not a reward server of this release; start one there: python -m f5_tts.rewards.serve "
-            f"{expected}"
+            f"{server} is not a reward server of this release; start one there: f5-tts serve-reward {expected}"
         )
     if any(not isinstance(description.get(key), kind) for key, kind in DESCRIPTION_TYPES.items()):
         raise WorkerError(f"{server} does not describe its reward; it must give {', '.join(DESCRIPTION_TYPES)}")
@@ -109,7 +108,7 @@ class UrlServer:
     pause_s = 0.5  # before the first retry; doubles with each further one
 
     def __init__(self, url: str, config_key: str) -> None:
-        self.name, self.hint = f"{config_key}.worker.url={url}", "is python -m f5_tts.rewards.serve running there?"
+        self.name, self.hint = f"{config_key}.worker.url={url}", "is f5-tts serve-reward running there?"
         self.address = Address(url.rstrip("/"), shared_token())
 
     def ensure_running(self) -> Address:

@@ -29,7 +29,7 @@ HOME = "WESPEAKER_HOME"  # environment variable of the package wespeaker
 # folders of the model inside it; the package itself creates the last
 HOME_SUBDIRS = (".", "cnceleb_resnet34", "chinese")
 FETCH_DIR = "checkpoints/wespeaker/cnceleb_resnet34"
-FETCH_COMMAND = f"python -m f5_tts.scripts.fetch_reward_spk_model --cache_dir {FETCH_DIR}"
+FETCH_COMMAND = f"f5-tts fetch speaker --cache_dir {FETCH_DIR}"
 FETCH_HINT = f"run: {FETCH_COMMAND} and set config.model_dir to {FETCH_DIR}/cnceleb_resnet34"
 MODEL_HINT = f"use cnceleb_resnet34: {FETCH_COMMAND}"
 
