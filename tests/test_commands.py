@@ -69,7 +69,7 @@ MISTAKES = {
     "report runs/gone": "no folder at runs/gone; a report is of a run (ckpts.save_dir)",
     "train-rl -cn F5TTS_Mini_RL ckpts.save_dir=gone": "no model_last.pt or model_<update>.pt in ckpts.save_dir=gone",
     f"train-rl -cn F5TTS_Mini_RL {START} rl.rewards.providers.0.name=a": "no reward provider is called 'a'; known: ",
-    f"evaluate {CLIPS} eval.recognisers=[whispr]": "eval.recognisers.0.name: no reward provider is called 'whispr' (did",
+    f"evaluate {CLIPS} eval.recognisers=[whispr]": "eval.recognisers.0.name: no reward provider is called 'whispr'",
     "doctor -cn F5TTS_Mini rl.step=2": "unknown key rl.step",
     "serve-reward voice_simm": "serve.name: no reward provider is called 'voice_simm' (did you mean voice_sim?)",
     "serve-reward funasr_wer --config gone.json": "--config gone.json is not JSON",

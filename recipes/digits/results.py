@@ -1,10 +1,11 @@
 """Train the quick start's model with each algorithm at equal CPU time, and measure it with judges that are no rewards.
 
-`make results`, or `python -m recipes.digits.results --seeds 1 2 3`, takes about two hours on two CPU cores and resumes
-after an interruption. It writes runs/results/results.md. Each algorithm gets `BUDGET` CPU seconds of updates for each
-seed, with one thread. Validations, the evaluation, and stage 1 of gaussian_grpo, the only algorithm that needs it, come
-on top: a cell of algorithm and seed takes less than 15 minutes. The tables also have best-of-8 sampling, which needs no
-training, and, with the first seed, variants: nft with the gradient of draft, and ablations of draft.
+`make results`, or `python -m recipes.digits.results --seeds 1 2 3`, takes about two hours on two CPU cores and writes
+runs/results/results.md. After an interruption the tables are of what is complete, and the same command resumes. Each
+algorithm gets `BUDGET` CPU seconds of updates for each seed, with one thread. Validations, the evaluation, and stage 1
+of gaussian_grpo, the only algorithm that needs it, come on top: a cell of algorithm and seed takes less than 15
+minutes. The tables also have best-of-8 sampling, which needs no training, and, with the first seed, variants: nft with
+the gradient of draft, and ablations of draft.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 from statistics import fmean
 
 from f5_tts.entrypoint import run_command
-from f5_tts.eval.results import Result, read_result
+from f5_tts.eval.results import FILE, Result, read_result
 from f5_tts.eval.statistics import (
     Interval,
     RatioMetric,
@@ -123,10 +124,20 @@ class Cell:
         """Return the folder of the evaluation."""
         return self.folder / "eval"
 
+    @property
+    def evaluation(self) -> Phase:
+        """Return the phase that evaluates the trained model."""
+        return evaluation(self.folder / BEST, self.out)
+
+    @property
+    def is_complete(self) -> bool:
+        """Check whether the cell was trained and evaluated."""
+        return self.evaluation.is_complete
+
     def lane(self, logs: Path) -> Lane:
         """Build the lane of this cell: training and evaluation."""
         name = f"{self.folder.name}_seed_{self.seed}"
-        return Lane(name=name, phases=[*self.training, evaluation(self.folder / BEST, self.out)], folder=logs)
+        return Lane(name=name, phases=[*self.training, self.evaluation], folder=logs)
 
 
 def cells(seeds: Sequence[int], run_dir: Path = RUN_DIR) -> dict[str, list[Cell]]:
@@ -209,10 +220,16 @@ def measures(base: Result) -> list[Measure]:
 
 
 def tables(run_dir: Path, seeds: Sequence[int]) -> str:
-    """Format the table of the models, means over seeds, and that of single seeds by the judge."""
-    base, runs = read_result(run_dir / "base"), cells(seeds, run_dir)
+    """Format the table of the models, means over the seeds that are complete, and that of single seeds by the judge."""
+    base, runs = read_result(run_dir / "base"), complete_cells(seeds, run_dir)
     results = {name: [read_result(cell.out) for cell in row] for name, row in runs.items()}
     return "\n".join([over_seeds(base, run_dir, runs, results).markdown(), by_seed(base, runs, results).markdown()])
+
+
+def complete_cells(seeds: Sequence[int], run_dir: Path) -> dict[str, list[Cell]]:
+    """List the cells that are evaluated; an algorithm without any is left out."""
+    rows = {name: [cell for cell in row if cell.is_complete] for name, row in cells(seeds, run_dir).items()}
+    return {name: row for name, row in rows.items() if row}
 
 
 def over_seeds(
@@ -279,14 +296,14 @@ def with_interval(interval: Interval, style: str) -> str:
 
 
 def main(argv: list[str]) -> bool:
-    """Run the command: all cells, then the tables; return False if the user stopped it."""
+    """Run the command: all cells, then the tables, of what is complete if the user stopped it; then return False."""
     seeds = command_line().parse_args(argv).seeds
-    if not run_lanes(lanes(seeds), at_once=min(2, usable_cpus())):
-        return False
-    text = tables(RUN_DIR, seeds)
-    (RUN_DIR / "results.md").write_text(text, encoding="utf-8")
-    print(f"\n{text}\nwrote {RUN_DIR / 'results.md'}; next: f5-tts report {RUN_DIR} for curves and clips")
-    return True
+    is_complete = run_lanes(lanes(seeds), at_once=min(2, usable_cpus()))
+    if all((RUN_DIR / name / FILE).exists() for name in ("base", "best_of")):
+        text = tables(RUN_DIR, seeds)
+        (RUN_DIR / "results.md").write_text(text, encoding="utf-8")
+        print(f"\n{text}\nwrote {RUN_DIR / 'results.md'}; next: f5-tts report {RUN_DIR} for curves and clips")
+    return is_complete
 
 
 if __name__ == "__main__":

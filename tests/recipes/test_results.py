@@ -49,6 +49,18 @@ def test_the_tables_compare_each_algorithm_with_the_base_over_all_seeds_and_say_
     assert cells["draft", "9"] == ["0.0 %", "-100.0% (-100.0% to -100.0%)"]
 
 
+def test_after_an_interruption_the_tables_are_of_what_is_complete(tmp_path: Path) -> None:
+    for name, edits in {"base": 2, "best_of": 1}.items():
+        write_result(result(edits), tmp_path / name)
+    planned = results.cells([4, 9], tmp_path)
+    write_cell(planned["nft"][0], 1, 10.0)
+    write_metrics(planned["nft"][1].folder)  # trained, and not yet evaluated
+    table = results.tables(tmp_path, [4, 9])
+    rows = [line.split() for line in table.splitlines() if line.startswith("| nft")]
+    assert [row[:4] for row in rows] == [["|", "nft", "|", "1"], ["|", "nft", "|", "4"]]  # seeds, and the seed
+    assert "draft" not in table
+
+
 def test_all_algorithms_spend_as_many_cpu_seconds_in_updates_and_validate_after_the_last_one() -> None:
     for algorithm in [*results.ALGORITHMS.values(), *results.VARIANTS.values()]:
         assert algorithm.updates * algorithm.cpu_seconds == pytest.approx(results.BUDGET, rel=0.02)
