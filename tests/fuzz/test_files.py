@@ -72,6 +72,7 @@ def test_soak(files: dict[str, Case], capsys):
         for case in files.values():
             each_example(case.check, edits(), 200 // case.cost, number)
         number += 1
+    assert sorted(TRIED) == sorted(NAMES) and any(REFUSED.values())
     with capsys.disabled():
         for name in NAMES:
             print(f"{name}: {TRIED[name]} inputs, {REFUSED[name]} refused")

@@ -7,9 +7,9 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -35,6 +35,7 @@ BUCKET_BYTES = 25 * 2**20  # bytes of gradients that are averaged over the ranks
 Item = TypeVar("Item")
 ComputeLoss = Callable[[CFM, Item], Iterable[LossOutput]]
 Validate = Callable[[TrainState], dict[str, float]]
+Ending = Literal["complete", "stopped", "alarm"]  # what ended a run: no updates or items left, the user, an alarm
 
 
 def no_validation(state: TrainState) -> dict[str, float]:
@@ -79,63 +80,92 @@ def fit(
     smaller micro-batches, see `oom.py`. Each rank draws its own noise, and all ranks stop after the same update,
     whichever of them received the signal.
     """
-    accelerator, checkpoints, metrics_log, optim = (
-        context.accelerator,
-        context.checkpoints,
-        context.metrics_log,
-        context.optim,
-    )
-    if state.update >= context.total:
-        beyond = "" if state.update == context.total else f", and is at update {state.update}"
-        run = f"this run ({state.describe_run()}){beyond}"
-        accelerator.print(f"{checkpoints.path} holds all {context.total} updates of {run}: nothing left to do")
+    if has_all_updates(state, context):
         return True
-    oom_retry = OomRetry(metrics_log.write_line, can_retry=not optim.shard)
-    accelerator.wait_for_everyone()  # until all ranks have read their checkpoint
+    checkpoints = context.checkpoints
+    context.accelerator.wait_for_everyone()  # until all ranks have read their checkpoint
     checkpoints.set_aside_others(state)
     with GracefulStop(checkpoints.is_main) as stop:
-        with (
-            save_on_error(state, checkpoints),
-            checkpoints.explain_divergence(state),
-            close_on_exit(metrics_log),  # before an error is printed
-            explain_oom(),
-            exit_is_error(USERS_CODE),
-        ):
-            if state.update == 0 and (start_metrics := validate(state)):
-                metrics_log(start_metrics, 0)
-            done, stopped, ended = time.perf_counter(), False, False
-            while state.update < context.total:
-                if state.update % context.updates_per_rollout == 0:
-                    stopped, ended = any_rank(stop.requested, accelerator), is_ended_by_alarm(context)
-                if stopped or ended:
-                    break
-                started = time.perf_counter()
-                set_seed(update_seed(optim.seed, state.update, accelerator.process_index))
-                item = next(items, None)
-                if item is None:
-                    break
-                skips = state.skips.total
-                compares = is_comparison_due(state.update, checkpoints)
-                metrics = train_update(state, policy, item, compute_loss, accelerator, optim, oom_retry, compares)
-                metrics |= throughput_metrics(metrics.pop("seconds"), time.perf_counter() - started) | memory_metrics()
-                try:
-                    metrics |= validate(state)
-                finally:  # an update that is made has its row, whatever a judge does
-                    before, done = done, time.perf_counter()
-                    metrics_log(metrics | {"time/step": done - before}, state.update)
-                is_between_rollouts = state.update % context.updates_per_rollout == 0
-                is_saved = is_between_rollouts and checkpoints.save_if_due(state, state.skips.total > skips)
-                if make_samples is not None and is_saved:
-                    metrics_log.log_samples(make_samples(state.model, item), state.update)
-        check_weights_in_sync(state.model, accelerator, state.update)
+        with explained_errors(state, context):
+            ending = make_updates(state, policy, items, compute_loss, context, stop, validate, make_samples)
+        check_weights_in_sync(state.model, context.accelerator, state.update)
         checkpoints.save_end(state)  # a signal does not interrupt the save
     checkpoints.release_lock()
-    if ended and accelerator.is_main_process:
-        print(
+    if ending == "alarm":
+        context.accelerator.print(
             f"the run ended after update {state.update} of {context.total}, because the alarm {context.stop_alarm} is "
             f"active: {checkpoints.path} has this state and model_best.pt; rl.stop_when=null goes on from here"
         )
-    return not stopped
+    return ending != "stopped"
+
+
+def has_all_updates(state: TrainState, context: LoopContext) -> bool:
+    """Check whether the run made its last update before, and say so."""
+    if state.update < context.total:
+        return False
+    beyond = "" if state.update == context.total else f", and is at update {state.update}"
+    run = f"this run ({state.describe_run()}){beyond}"
+    context.accelerator.print(
+        f"{context.checkpoints.path} holds all {context.total} updates of {run}: nothing left to do"
+    )
+    return True
+
+
+@contextmanager
+def explained_errors(state: TrainState, context: LoopContext) -> Iterator[None]:
+    """Save the state where training raises an error, and end the metrics before the error is printed with its cure."""
+    with (
+        save_on_error(state, context.checkpoints),
+        context.checkpoints.explain_divergence(state),
+        close_on_exit(context.metrics_log),
+        explain_oom(),
+        exit_is_error(USERS_CODE),
+    ):
+        yield
+
+
+def make_updates(
+    state: TrainState,
+    policy: CFM,
+    items: Iterator[Item],
+    compute_loss: ComputeLoss[Item],
+    context: LoopContext,
+    stop: GracefulStop,
+    validate: Validate,
+    make_samples: MakeSamples[Item] | None,
+) -> Ending:
+    """Make, validate, log and save the updates that the run lacks; return what ended it."""
+    checkpoints, metrics_log = context.checkpoints, context.metrics_log
+    oom_retry = OomRetry(metrics_log.write_line, can_retry=not context.optim.shard)
+    if state.update == 0 and (start_metrics := validate(state)):
+        metrics_log(start_metrics, 0)
+    done = time.perf_counter()
+    while state.update < context.total:
+        if state.update % context.updates_per_rollout == 0:
+            if any_rank(stop.requested, context.accelerator):
+                return "stopped"
+            if is_ended_by_alarm(context):
+                return "alarm"
+        started = time.perf_counter()
+        set_seed(update_seed(context.optim.seed, state.update, context.accelerator.process_index))
+        item = next(items, None)
+        if item is None:
+            break
+        skips, compares = state.skips.total, is_comparison_due(state.update, checkpoints)
+        metrics = train_update(
+            state, policy, item, compute_loss, context.accelerator, context.optim, oom_retry, compares
+        )
+        metrics |= throughput_metrics(metrics.pop("seconds"), time.perf_counter() - started) | memory_metrics()
+        try:
+            metrics |= validate(state)
+        finally:  # an update that is made has its row, whatever a judge does
+            before, done = done, time.perf_counter()
+            metrics_log(metrics | {"time/step": done - before}, state.update)
+        is_between_rollouts = state.update % context.updates_per_rollout == 0
+        is_saved = is_between_rollouts and checkpoints.save_if_due(state, state.skips.total > skips)
+        if make_samples is not None and is_saved:
+            metrics_log.log_samples(make_samples(state.model, item), state.update)
+    return "complete"
 
 
 def is_comparison_due(update: int, checkpoints: CheckpointDir) -> bool:
