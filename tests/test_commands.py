@@ -19,8 +19,9 @@ import f5_tts
 from f5_tts.__main__ import Branch, Leaf
 from f5_tts.commands import COMMANDS, Command, commands_table, find_command
 from f5_tts.config.command_line import load_config
-from f5_tts.config.load import key_paths, read_yaml
+from f5_tts.config.keys import key_paths
 from f5_tts.config.schema import TOKENIZERS, ConfigError, RLTrainConfig
+from f5_tts.config.yaml_files import read_yaml
 from f5_tts.data import formats, tokenizer
 from f5_tts.scripts import flags
 

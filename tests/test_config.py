@@ -12,18 +12,10 @@ import pytest
 from f5_tts.config.checks import check
 from f5_tts.config.command_line import load_config
 from f5_tts.config.foreign import ABSENT_KEYS, FOREIGN_NAMES, ForeignName, foreign_table
-from f5_tts.config.load import (
-    CONFIG_DIR,
-    compose_config,
-    compose_synthesis_config,
-    config_names,
-    has_key,
-    look_alikes,
-    read_config,
-    schema_of,
-    with_overrides,
-)
+from f5_tts.config.keys import has_key
+from f5_tts.config.load import compose_config, compose_synthesis_config, read_config, schema_of, with_overrides
 from f5_tts.config.schema import ConfigError, RLTrainConfig, TrainConfig, WorkerConfig, group_size, vocab_path
+from f5_tts.config.yaml_files import CONFIG_DIR, config_names, look_alikes
 
 
 def words(command: str, folder: str = "/home/someone/f5") -> list[str]:

@@ -10,8 +10,10 @@ from omegaconf import OmegaConf
 from tests import guide
 
 from f5_tts.config.command_line import load_config
-from f5_tts.config.load import CONFIG_DIR, compose_config, key_paths
+from f5_tts.config.keys import key_paths
+from f5_tts.config.load import compose_config
 from f5_tts.config.schema import ConfigError, ProviderConfig, RLTrainConfig, TrainConfig, dataset_dir
+from f5_tts.config.yaml_files import CONFIG_DIR
 from f5_tts.rewards.registry import build_providers
 
 STAGES = {"F5TTS_v1_Base": ("f5_tts.train.train", TrainConfig), "F5TTS_RL": ("f5_tts.train.train_rl", RLTrainConfig)}

@@ -17,8 +17,9 @@ from recipes.digits import quickstart, results
 from tests import guide
 
 from f5_tts.commands import COMMANDS, find_command
-from f5_tts.config.load import compose_config, read_yaml
+from f5_tts.config.load import compose_config
 from f5_tts.config.schema import ProviderConfig, RLTrainConfig, TrainConfig
+from f5_tts.config.yaml_files import read_yaml
 from f5_tts.data.formats import FORMATS
 from f5_tts.data.tokenizer import TOKENIZERS
 from f5_tts.infer import settings

@@ -14,7 +14,8 @@ from click.shell_completion import CompletionItem
 import f5_tts
 from f5_tts.commands import COMMANDS, Command
 from f5_tts.config.key_help import key_comments
-from f5_tts.config.load import config_names, nearest
+from f5_tts.config.keys import nearest
+from f5_tts.config.yaml_files import config_names
 from f5_tts.entrypoint import run_command
 
 NAME = "f5-tts"

@@ -17,7 +17,8 @@ from tests.compat.conftest import BINS, HOP, RATE, RECORDING, SAID, STEPS, Publi
 from tests.compat.speech import TEXT, assert_speech, num_frames
 
 from f5_tts.api import F5TTS
-from f5_tts.config.load import compose_config, config_names, schema_of
+from f5_tts.config.load import compose_config, schema_of
+from f5_tts.config.yaml_files import config_names
 from f5_tts.data.audio import load_audio
 from f5_tts.infer.reference import read_reference
 from f5_tts.model.mel import LogMel

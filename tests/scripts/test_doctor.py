@@ -21,9 +21,10 @@ from datasets import Dataset as Table
 from packaging.requirements import Requirement
 
 from f5_tts.commands import find_command
-from f5_tts.config.load import compose_config, config_names, schema_of
+from f5_tts.config.load import compose_config, schema_of
 from f5_tts.config.reward_names import PROVIDERS
 from f5_tts.config.schema import ConfigError, RLTrainConfig, TrainConfig
+from f5_tts.config.yaml_files import config_names
 from f5_tts.doctor.checks import COMMON_CHECKS, Check, run_check
 from f5_tts.doctor.context import RunUnderTest
 from f5_tts.doctor.rewards import max_group_sum

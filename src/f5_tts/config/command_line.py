@@ -9,8 +9,9 @@ from typing import Any, NoReturn
 from f5_tts.commands import new_parser
 from f5_tts.config.foreign import find_foreign
 from f5_tts.config.key_help import explain_section, list_sections
-from f5_tts.config.load import MoreChecks, TrainConfigT, compose_config, config_names, no_checks
+from f5_tts.config.load import MoreChecks, TrainConfigT, compose_config, no_checks
 from f5_tts.config.schema import ConfigError
+from f5_tts.config.yaml_files import config_names
 
 ABOUT_KEYS = "keys, explained by --help SECTION or --help KEY (and in _base.yaml and _rl.yaml):"
 

@@ -10,8 +10,9 @@ from textwrap import fill
 from omegaconf import OmegaConf
 
 from f5_tts.config.checks import as_override
-from f5_tts.config.load import CONFIG_DIR, nearest, read_yaml
+from f5_tts.config.keys import nearest
 from f5_tts.config.schema import ConfigError
+from f5_tts.config.yaml_files import CONFIG_DIR, read_yaml
 
 WIDTH = 100  # characters
 KEY = re.compile(r"(?P<indent> *)(?P<name>\w+):(?P<value>.*?)(?: +# (?P<comment>.*))?$")

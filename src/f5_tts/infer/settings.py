@@ -15,8 +15,10 @@ from f5_tts.commands import new_parser
 from f5_tts.config.checks import check
 from f5_tts.config.command_line import CommandLine
 from f5_tts.config.key_help import key_comments
-from f5_tts.config.load import compose_synthesis_config, config_names, nearest
+from f5_tts.config.keys import nearest
+from f5_tts.config.load import compose_synthesis_config
 from f5_tts.config.schema import ConfigError, InferConfig, SynthesisConfig
+from f5_tts.config.yaml_files import config_names
 from f5_tts.data.paths import require_audio
 from f5_tts.data.tables import read_text as read_text_file
 from f5_tts.download.hub import require_file

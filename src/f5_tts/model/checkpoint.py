@@ -18,8 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from f5_tts.config.load import WITHOUT_TENSORS, look_alikes
 from f5_tts.config.schema import ModelConfig
+from f5_tts.config.yaml_files import WITHOUT_TENSORS, look_alikes
 from f5_tts.data.tokenizer import Vocabulary, with_space
 from f5_tts.files import write_atomically
 from f5_tts.model.cfm import CFM

@@ -11,8 +11,9 @@ from pathlib import Path
 from f5_tts.commands import new_parser
 from f5_tts.config.checks import require
 from f5_tts.config.command_line import key_parser, load_config, read_keys
-from f5_tts.config.load import compose_config, read_yaml, schema_of
+from f5_tts.config.load import compose_config, schema_of
 from f5_tts.config.schema import TOKENIZERS, ConfigError, EvalConfig, RLTrainConfig, TrainConfig
+from f5_tts.config.yaml_files import read_yaml
 from f5_tts.data.paths import require_data_set
 from f5_tts.download.hub import require_file
 from f5_tts.files import HUB, user_path

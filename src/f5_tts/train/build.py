@@ -15,8 +15,8 @@ from ema_pytorch import EMA
 from torch.optim.lr_scheduler import LambdaLR
 
 from f5_tts.config.checks import as_override
-from f5_tts.config.load import read_yaml
 from f5_tts.config.schema import OptimConfig, RLTrainConfig, TrainConfig, updates_per_rollout
+from f5_tts.config.yaml_files import read_yaml
 from f5_tts.data.batching import BatchPlan, load_batches
 from f5_tts.data.dataset import AudioReader, SpeechDataset
 from f5_tts.data.quality import bad_texts

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import jinja2
 
-from f5_tts.config.load import config_names
+from f5_tts.config.yaml_files import config_names
 from f5_tts.data.formats import FORMATS
 from f5_tts.data.tokenizer import TOKENIZERS
 from f5_tts.extras import install_hint

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from f5_tts.config.key_help import key_comments
-from f5_tts.config.load import config_names, read_yaml
+from f5_tts.config.yaml_files import config_names, read_yaml
 from f5_tts.data.formats import FORMATS
 from f5_tts.data.tokenizer import TOKENIZERS
 from f5_tts.report.run_record import read_record
