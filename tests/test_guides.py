@@ -208,6 +208,14 @@ def test_the_site_has_every_page_once() -> None:
     assert sorted(listed) == sorted(pages)
 
 
+@pytest.mark.parametrize("start", ["README.md", "docs/index.md"])
+def test_every_page_can_be_reached_from_where_readers_begin(start: str) -> None:
+    text, folder = (ROOT / start).read_text("utf-8"), (ROOT / start).parent
+    linked = {(folder / name).resolve() for name in re.findall(r"\]\(([\w/]+\.md)", text)}
+    pages = {path.resolve() for path in (ROOT / "docs").glob("*.md")} - {ROOT / "docs/index.md"}
+    assert pages - linked == set()
+
+
 def test_every_source_file_has_its_line_in_the_architecture_page() -> None:
     """The line says what the first sentences of the file's docstring say."""
     text = (ROOT / "docs/architecture.md").read_text("utf-8")
