@@ -23,3 +23,12 @@ def test_a_finished_run_says_what_it_wrote_and_what_to_type_next(name: str, over
     words = shlex.split(line.partition("f5-tts ")[2])
     assert words[0] == find_command(command).name
     assert any(word.removeprefix("ckpts.init_from=") == "my runs/a/model_last.pt" for word in words)
+
+
+@pytest.mark.parametrize(("name", "command"), [("F5TTS_Mini", "infer"), ("F5TTS_Mini_RL", "export")])
+def test_the_weights_that_validations_chose_are_the_ones_to_go_on_with(tmp_path, name: str, command: str):
+    (tmp_path / "model_best.pt").touch()
+    line = describe_end(compose_config(name, [f"ckpts.save_dir={tmp_path}"], schema_of(name)))
+    assert line.startswith(f"wrote {tmp_path}/model_last.pt, and model_best.pt, which validations chose; next: f5-tts ")
+    words = shlex.split(line.partition("f5-tts ")[2])
+    assert words[0] == command and f"{tmp_path}/model_best.pt" in words

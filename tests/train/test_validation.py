@@ -401,6 +401,16 @@ def test_the_best_weights_are_written_with_the_rule_that_chose_them_and_stay(eva
     assert output[1].endswith("the best so far is that of update 0")
 
 
+def test_fewer_errors_in_a_voice_that_is_lost_are_refused_with_the_reason():
+    best = Best("judge/wer", "mine")
+    assert best.is_new_best({"judge/wer": 0.5, "eval/sim": 0.8, "eval/sim_ci95": 0.05}, 0)
+    assert not best.is_new_best({"judge/wer": 0.3, "eval/sim": 0.74}, 1)
+    reason = best.describe_refusal({"judge/wer": 0.3, "eval/sim": 0.74})
+    assert reason == ": here judge/wer is lower, but eval/sim is below 0.750"
+    assert best.describe_refusal({"judge/wer": 0.6, "eval/sim": 0.74}) == ""
+    assert best.describe_refusal({"judge/wer": 0.6, "eval/sim": 0.9}) == ""
+
+
 def test_a_best_whose_file_was_set_aside_is_followed_by_the_next_that_is_similar_enough(evaluator, state, tmp_path):
     """Let a run that keeps its record, at an error rate of 0, go on without the file of it."""
     validate = validation(evaluator, tmp_path, output := [])

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from f5_tts.config.schema import TrainConfig
+from f5_tts.model.checkpoint import BEST, LAST
 from f5_tts.train.checkpoint_dir import CheckpointDir
 from f5_tts.train.distributed import is_on_all_ranks
 from f5_tts.train.metrics_log import MetricsLog
@@ -79,15 +80,17 @@ def save_after_error(state: TrainState, checkpoints: CheckpointDir, log: Callabl
 
 
 def describe_end(cfg: TrainConfig) -> str:
-    """Say what a finished run wrote, and what to type next."""
-    last = Path(cfg.ckpts.save_dir) / "model_last.pt"
-    quoted = shlex.quote(str(last))
+    """Say what a finished run wrote, and what to type next, with the weights that validations chose."""
+    last, best = (Path(cfg.ckpts.save_dir) / name for name in (LAST, BEST))
+    is_chosen = best.is_file()
+    start, chosen = (shlex.quote(str(path)) for path in (last, best if is_chosen else last))
     by_objective = {
-        "gaussian_nll": f"stage 2, f5-tts train-rl -cn NAME ckpts.init_from={quoted}",
-        "mse": f"f5-tts infer -m {cfg.model.name} -p {quoted} -t TEXT, or f5-tts export {quoted} FOLDER",
-        "grpo": f"f5-tts export {quoted} FOLDER, or f5-tts infer -m {cfg.model.name} -p {quoted} -t TEXT",
+        "gaussian_nll": f"stage 2, f5-tts train-rl -cn NAME ckpts.init_from={start}",
+        "mse": f"f5-tts infer -m {cfg.model.name} -p {chosen} -t TEXT, or f5-tts export {chosen} FOLDER",
+        "grpo": f"f5-tts export {chosen} FOLDER, or f5-tts infer -m {cfg.model.name} -p {chosen} -t TEXT",
     }
-    return f"wrote {last}; next: {by_objective[cfg.model.objective]}"
+    more = f", and {BEST}, which validations chose" if is_chosen else ""
+    return f"wrote {last}{more}; next: {by_objective[cfg.model.objective]}"
 
 
 @contextmanager

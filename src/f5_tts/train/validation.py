@@ -70,14 +70,25 @@ class Best:
         if self.judges != self.compared:
             self.compared, self.first_similarity = self.judges, similarity
             self.allowed_drop = max(MIN_ALLOWED_DROP, metrics.get("eval/sim_ci95", 0.0))
-        elif (has_file and error >= self.value) or similarity < self.first_similarity - self.allowed_drop:
+        elif (has_file and error >= self.value) or similarity < self.lowest_similarity:
             return False
         self.value, self.update = error, update
         return True
 
+    @property
+    def lowest_similarity(self) -> float:
+        """Return the eval/sim that the best must have."""
+        return self.first_similarity - self.allowed_drop
+
+    def describe_refusal(self, metrics: Mapping[str, float]) -> str:
+        """Say that a validation has a lower error rate and has lost the voice; return an empty string for others."""
+        if not (metrics[self.judges[0]] < self.value and metrics["eval/sim"] < self.lowest_similarity):
+            return ""
+        return f": here {self.judges[0]} is lower, but eval/sim is below {self.lowest_similarity:.3f}"
+
     def __str__(self) -> str:
         return (
-            f"lowest {self.judges[0]} so far with eval/sim at least {self.first_similarity - self.allowed_drop:.3f}"
+            f"lowest {self.judges[0]} so far with eval/sim at least {self.lowest_similarity:.3f}"
             f" ({self.allowed_drop:.2g} below the start)"
         )
 
@@ -226,7 +237,8 @@ class Validation:
         has_file = self.ranks.gather_objects((self.checkpoints.path / BEST).is_file())[0]  # as the main rank sees it
         is_lost = self.best.update >= 0 and not has_file
         if not self.best.is_new_best(metrics, state.update, has_file):
-            return f"; the best so far is that of update {self.best.update}{', whose file is gone' if is_lost else ''}"
+            problem = ", whose file is gone" if is_lost else self.best.describe_refusal(metrics)
+            return f"; the best so far is that of update {self.best.update}{problem}"
         with self.ranks.raise_on_all_ranks():
             self.checkpoints.save_best(state)
         return f"; {'the best before is no longer there' if is_lost else self.best}: written to {BEST}"
