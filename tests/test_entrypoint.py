@@ -105,7 +105,7 @@ def test_ctrl_c_is_one_line_and_waits_for_no_thread():
     "words",
     [
         "f5_tts.train.train -cn F5TTS_Mini datasets.name=mini",
-        "f5_tts.train.train_rl -cn F5TTS_Mini_RL",
+        "f5_tts.train.train_rl -cn F5TTS_Mini_RL ckpts.init_from=hf://a/b/c.pt",
         "f5_tts.scripts.doctor",
         "f5_tts.infer.cli",
         "recipes.digits.make_corpus mini",

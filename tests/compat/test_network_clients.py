@@ -209,9 +209,9 @@ def test_mel_in_the_public_layout() -> None:
     ("line", "advice"),
     [
         ("from f5_tts.model import MMDiT", "the networks here are DiT and UNetT"),
-        ("from f5_tts.model import Trainer", "f5_tts.train.train_rl train"),
-        ("from f5_tts.model.trainer import Trainer", "f5_tts.train.train_rl train"),
-        ("from f5_tts.model.dataset import load_dataset", "f5_tts.scripts.prepare makes data sets"),
+        ("from f5_tts.model import Trainer", "f5-tts train-rl train"),
+        ("from f5_tts.model.trainer import Trainer", "f5-tts train-rl train"),
+        ("from f5_tts.model.dataset import load_dataset", "f5-tts prepare makes data sets"),
     ],
 )
 def test_modules_of_forks_say_what_to_use(line: str, advice: str) -> None:

@@ -370,8 +370,8 @@ def test_without_the_vocabulary_of_the_run_the_released_one_is_counted_and_that_
 
 
 def test_rewards_of_unknown_size_are_named(capsys: pytest.CaptureFixture[str]):
-    main([*GUIDE, *TINY, "rl.rewards.providers.0.name=mine", "--seconds", "1"])
-    assert "and mine, whose size is not known here" in capsys.readouterr().out
+    main([*GUIDE, *TINY, "rl.rewards.providers.0.name=mine:Reward", "--seconds", "1"])
+    assert "and mine:Reward, whose size is not known here" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("flag", ["--seconds", "--limit"])

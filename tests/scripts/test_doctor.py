@@ -335,7 +335,7 @@ def test_each_reward_is_tried_whatever_is_wrong_with_the_one_before(examine, tun
         "{name: 'nobody:here'}, {name: wespeaker_sim, config: {model_dir: nowhere}}, {name: 'ward_rewards:loudness'}"
     )
     state, output = examine(2, tuned, f"rl.rewards.providers=[{names}]")["rewards"]
-    assert state == "FAIL" and "there is no module nobody for nobody:x" in output
+    assert state == "FAIL" and "there is no module nobody for nobody:here" in output
     assert (
         "wespeaker_sim: " in output
         and "nowhere" in output

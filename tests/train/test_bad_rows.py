@@ -80,7 +80,7 @@ def test_too_many_empty_batches_in_a_row_are_an_outage_and_the_position_is_from_
     reading = Reading(num_rows=1000)
     outage = [LoadedBatch(None, bad(i)) for i in (7, 5, 6)]
     with pytest.raises(
-        ValueError, match=r"none of the 3 rows tried .*row 5 is missing: no audio file at 5\.wav.*check_"
+        ValueError, match=r"none of the 3 rows tried .*row 5 is missing: no audio file at 5\.wav.*check-dataset"
     ) as e:
         reading.read(LoadedBatch(batch_of(1), bad(9)), *outage[:2], LoadedBatch(batch_of(2), []), *outage)
     assert "3 batches in a row have nothing to read" in str(e.value)

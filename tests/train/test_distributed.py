@@ -110,14 +110,14 @@ def draft_gradient(places: range, ranks: Ranks) -> torch.Tensor:
     """Compute the gradient of one update of draft on these prompts, without the average over processes."""
     overrides = ["rl.algorithm=draft", "rl.draft.last_steps=3", "rl.mini_repeat_count=1", "rl.kl_weight=0"]
     rl = compose_config(
-        "F5TTS_Mini_RL", [*overrides, "rl.rewards.providers=[{name: quiet}]", "rl.credit=sample"], RLTrainConfig
+        "F5TTS_Mini_RL", [*overrides, "rl.rewards.providers=[{name: 'mine:quiet'}]", "rl.credit=sample"], RLTrainConfig
     ).rl
     torch.manual_seed(0)
     model = CFM(DiT(tiny_arch(), 6, num_tokens=9, gaussian=False))
     with torch.no_grad():
         for parameter in model.parameters():  # a new model predicts zeros
             parameter.add_(0.1 * torch.randn_like(parameter))
-    scorer = RewardScorer(lambda mel, lens: [], {"quiet": Quiet()}, rl, MINI_MEL)
+    scorer = RewardScorer(lambda mel, lens: [], {"mine:quiet": Quiet()}, rl, MINI_MEL)
     batches = Seeded(map(prompt, places))
     experience = next(collect_experience(model, [batches], scorer, None, rl, ranks=ranks))
     for output in PolicyLoss(rl)(model, experience):

@@ -371,7 +371,10 @@ def test_a_proxys_passing_trouble_is_waited_out():
 @pytest.mark.parametrize(
     "answer, message",
     [
-        ((200, b"<html>welcome"), "is not a reward server of this release; start one there: python -m .* probe$"),
+        (
+            (200, b"<html>welcome"),
+            "is not a reward server of this release; start one there: f5-tts .* probe$",
+        ),
         ((200, b"[]"), "is not a reward server of this release"),
         (described(protocol=PROTOCOL + 1), "is not a reward server of this release"),
         (described(name="other"), "serves other, not probe; correct one of them"),
