@@ -36,8 +36,11 @@ class ShowHelp(Action):
     ) -> None:
         """Print what was asked for."""
         wanted = str(values) if values and "=" not in values else ""
-        parser.epilog = f"{ABOUT_KEYS}\n{list_sections(parser.get_default('config_name'))}"
-        print(explain_section(wanted, namespace.config_name) if wanted else parser.format_help())
+        if wanted:
+            print(explain_section(wanted, namespace.config_name))
+        else:
+            parser.epilog = f"{ABOUT_KEYS}\n{list_sections(parser.get_default('config_name'))}"
+            parser.print_help()
         parser.exit()
 
 
