@@ -324,6 +324,7 @@ def test_an_infinite_or_undefined_number_is_not_allowed():
         ("~rl.steps", "~rl.steps would remove a key"),
         ("optim.seed=1,2", "optim.seed=1,2 names several values"),
         ("datasets.name=/a (b)/c", "could not read datasets.name=/a (b)/c; put the value into quotes"),
+        ("eval.recognisers=[耳语]", "could not read eval.recognisers=[耳语]; close its brackets, and put its texts into q"),
         ("ckpts.save_dir=${nope}", "ckpts.save_dir cannot be resolved"),
         ("rl.steps=???", "rl.steps has no value"),
         ("rl.rewards.providers=[{weight: 1}]", "rl.rewards.providers.0.name has no value"),
@@ -383,6 +384,10 @@ def test_a_config_of_the_other_stage_is_answered_with_those_that_fit():
         (
             "rl.rewards.providers.1.worker={python: a, url: http://b}",
             "rl.rewards.providers.1.worker has python=a and url=http://b; give exactly one",
+        ),
+        (
+            "rl.rewards.providers=[{name: voice_simm, worker: {python: python3}}]",
+            "rl.rewards.providers.0.name: no reward provider is called 'voice_simm' (did you mean voice_sim?)",
         ),
         ("rl.rewards.providers.1.worker.url=b:80", "rl.rewards.providers.1.worker.url=b:80 is not allowed"),
         (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
@@ -83,6 +84,7 @@ ORDER = {
         *["rollout", "ratio", "gradient", "advantages", "cost"],
     ],
 }
+FILES = ("data", "checkpoint")  # checks whose missing files are told first
 Examine = Callable[..., dict[str, tuple[str, str]]]
 
 
@@ -121,7 +123,9 @@ def examine(ward, tiny, capsys) -> Examine:
         *lines, last = capsys.readouterr().out.splitlines()
         result = [re.fullmatch(r"(ok|FAIL|--) +(\w+): (.+)", line) for line in lines]
         seen = {line[2]: (line[1], line[3]) for line in result if line}
-        assert list(seen) == ORDER[stage] and len(lines) == len(seen)
+        assert set(seen) == set(ORDER[stage]) and len(lines) == len(seen)
+        later = [*itertools.dropwhile(lambda name: seen[name][0] == "FAIL" and name in FILES, seen)]
+        assert later == [name for name in ORDER[stage] if name in later]
         failed = sum(state == "FAIL" for state, _ in seen.values())
         skipped = sum(state == "--" for state, _ in seen.values())
         command = "train-rl" if stage == 2 else "train"
@@ -414,16 +418,30 @@ def test_a_full_disk_is_an_error_that_names_another_volume(ward, tiny, tmp_path,
 # --- its own functions ---
 
 
+def test_all_missing_files_are_told_before_torch_is_imported(tmp_path):
+    source = (
+        "import sys; from f5_tts.scripts import flags\n"
+        "arguments = ['-cn', 'F5TTS_Mini_RL', 'datasets.name=gone', 'model.tokenizer_path=gone.txt']\n"
+        "print(flags.doctor(arguments)[2], 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, cwd=tmp_path)
+    data, checkpoint, last = done.stdout.splitlines()
+    assert data.startswith("FAIL data: no data set at data/gone_custom: ") and "no file at gone.txt" in data
+    assert checkpoint.startswith("FAIL checkpoint: no model_last.pt or model_<update>.pt in ckpts.save_dir=")
+    assert last == "['data', 'checkpoint'] False"
+
+
 @pytest.mark.slow
 def test_an_extra_that_is_not_installed_is_named(tmp_path):
     source = (
         "import sys; sys.modules['peft'] = None\n"
         "from f5_tts.scripts import doctor, flags\n"
-        "run = doctor.RunUnderTest(*flags.doctor(['-cn', 'F5TTS_Mini_RL', 'lora.rank=2']))\n"
+        "name, cfg, _ = flags.doctor(['-cn', 'F5TTS_Mini_RL', 'lora.rank=2'])\n"
+        "run = doctor.RunUnderTest(name, cfg)\n"
         "print(*doctor.run_check(doctor.CHECKS[type(run.cfg)][0], run))"
     )
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, cwd=tmp_path)
-    assert done.stdout == 'FAIL no peft: pip install -e ".[lora]"\n', done.stderr
+    assert done.stdout.splitlines()[-1] == 'FAIL no peft: pip install -e ".[lora]"', done.stderr
 
 
 def test_every_library_that_is_asked_for_comes_with_the_extra_that_is_named():

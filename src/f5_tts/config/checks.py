@@ -391,10 +391,14 @@ def interval_problems(cfg: RLTrainConfig) -> Iterator[str]:
 
 
 def provider_problems(entry: ProviderConfig, config_key: str) -> Iterator[str]:
-    """Yield the problems of a reward: a name that is unknown here, a worker that its config would not reach."""
+    """Yield the problems of a reward: an unknown name, a worker that its config would not reach.
+
+    The name of a reward that a server gives is a label.
+    """
     if entry.worker is not None:
         yield from worker_problems(entry, entry.worker, config_key)
-        return
+        if entry.worker.url:
+            return
     try:
         provider_path(entry.name, config_key)
     except ValueError as error:

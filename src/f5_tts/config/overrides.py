@@ -81,10 +81,17 @@ def parse_value(key: str, text: str) -> Any:
     try:
         parsed = OverridesParser.create().parse_override(f"{key}={text}")
     except HydraException as error:
-        raise ConfigError(f"could not read {key}={text}; put the value into quotes: '{key}=\"{text}\"'") from error
+        raise ConfigError(f"could not read {key}={text}; {quoting_advice(key, text)}") from error
     if parsed.is_sweep_override():
         raise ConfigError(f"{key}={text} names several values and a run takes one; a list is written {key}=[{text}]")
     return parsed.value()
+
+
+def quoting_advice(key: str, text: str) -> str:
+    """Say what makes a value readable: quotes around a text, or around the texts in a list or a section."""
+    if text[:1] in ("[", "{"):
+        return f"close its brackets, and put its texts into quotes, as in '{key}=[\"a text\"]'"
+    return f"put the value into quotes: '{key}=\"{text}\"'"
 
 
 def entries_by_name(hint: Any, value: Any) -> Any:

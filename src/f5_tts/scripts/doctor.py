@@ -1,7 +1,7 @@
 """Check a run before it starts: `python -m f5_tts.scripts.doctor`, with the arguments of train or train_rl.
 
-Each check prints one line: ok and what it measured, or FAIL and what to change. Nothing is written except a test file
-in ckpts.save_dir, which is removed again; output of libraries goes to stderr.
+Each check prints one line: ok and what it measured, or FAIL and what to change. Files that are missing are told first.
+Nothing is written except a test file in ckpts.save_dir, which is removed again; output of libraries goes to stderr.
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ from f5_tts.doctor.checks import CHECKS, run_check
 from f5_tts.doctor.context import RunUnderTest
 
 
-def run(arguments: tuple[str, TrainConfig]) -> bool:
-    """Run the command: print a line for each check, and exit with code 2 if one failed."""
-    run_under_test = RunUnderTest(*arguments)
-    checks = CHECKS[type(run_under_test.cfg)]
-    count = {"ok": 0, "FAIL": 0, "--": 0}
+def run(arguments: tuple[str, TrainConfig, list[str]]) -> bool:
+    """Run the command: print a line for each check that has none yet, and exit with code 2 if one failed."""
+    name, cfg, failed = arguments
+    run_under_test = RunUnderTest(name, cfg)
+    checks = CHECKS[type(cfg)]
+    count = {"ok": 0, "FAIL": len(failed), "--": 0}
     for check in checks:
+        if check.name in failed:
+            continue
         state, text = run_check(check, run_under_test)
         count[state] += 1
         print(f"{state:4} {check.name}: {text}", flush=True)
@@ -31,6 +34,6 @@ def run(arguments: tuple[str, TrainConfig]) -> bool:
     if count["FAIL"]:
         print(f"{summary}; mend what failed, and ask again")
         sys.exit(2)
-    command = "train-rl" if isinstance(run_under_test.cfg, RLTrainConfig) else "train"
+    command = "train-rl" if isinstance(cfg, RLTrainConfig) else "train"
     print(f"{summary}; next: f5-tts {command} with the same arguments")
     return True

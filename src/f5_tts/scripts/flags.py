@@ -15,6 +15,7 @@ from f5_tts.config.load import compose_config, schema_of
 from f5_tts.config.schema import TOKENIZERS, ConfigError, EvalConfig, RLTrainConfig, TrainConfig
 from f5_tts.config.yaml_files import read_yaml
 from f5_tts.data.paths import require_data_set
+from f5_tts.doctor.missing_files import missing_files
 from f5_tts.download.hub import require_file
 from f5_tts.files import HUB, user_path
 from f5_tts.infer.settings import MODEL
@@ -250,10 +251,17 @@ def serve_speech(argv: list[str]) -> Namespace:
 # --- runs ---
 
 
-def doctor(argv: list[str]) -> tuple[str, TrainConfig]:
-    """Read the arguments of doctor: the config's name, and the config; files are for the doctor to look for."""
+def doctor(argv: list[str]) -> tuple[str, TrainConfig, list[str]]:
+    """Read the arguments of doctor: the config's name, the config, and the checks that files are missing for.
+
+    The lines of these checks are printed here, before the libraries are imported that the other checks need.
+    """
     args = read_keys(key_parser("doctor", "F5TTS_RL"), argv)
-    return args.config_name, compose_config(args.config_name, args.overrides, schema_of(args.config_name))
+    cfg, failed = compose_config(args.config_name, args.overrides, schema_of(args.config_name)), []
+    for check, message in missing_files(cfg):
+        print(f"FAIL {check}: {message}", flush=True)
+        failed.append(check)
+    return args.config_name, cfg, failed
 
 
 def budget(argv: list[str]) -> tuple[Namespace, RLTrainConfig]:

@@ -24,10 +24,20 @@ def stage_2(argv: list[str]) -> RLTrainConfig:
 
 def file_checks(cfg: TrainConfig) -> list[Callable[[], None]]:
     """List the checks of the data set, of the vocabulary and of the checkpoints that a run begins with."""
-    checks = [lambda: require_data(cfg), lambda: require_vocabulary(cfg), lambda: require_start(cfg.ckpts)]
+    return [*data_checks(cfg), *start_checks(cfg)]
+
+
+def data_checks(cfg: TrainConfig) -> list[Callable[[], None]]:
+    """List the checks of the data set and of the vocabulary."""
+    return [lambda: require_data(cfg), lambda: require_vocabulary(cfg)]
+
+
+def start_checks(cfg: TrainConfig) -> list[Callable[[], None]]:
+    """List the checks of the checkpoints that a run begins with."""
     if not isinstance(cfg, RLTrainConfig):
-        return checks
-    return [*checks, lambda: require_policy(cfg.ckpts), lambda: require_reference(cfg.rl)]
+        return [lambda: require_start(cfg.ckpts)]
+    rl = cfg.rl
+    return [lambda: require_start(cfg.ckpts), lambda: require_policy(cfg.ckpts), lambda: require_reference(rl)]
 
 
 def require_data(cfg: TrainConfig) -> None:
