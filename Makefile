@@ -80,7 +80,7 @@ reward: $(MINI) ## train the recognizers of the reward digits_ctc and the speake
 	$(RUN) -m recipes.digits.train_reward
 	$(RUN) -m recipes.digits.train_speaker_judge
 
-results: $(EVAL) ## every algorithm at equal CPU time: 3 seeds, measured by judges that are no rewards (about two hours)
+results: $(EVAL) ## every algorithm at equal CPU time: 3 seeds, measured by judges that are no rewards (about an hour and a half)
 	$(RUN) -m recipes.digits.results
 
 corpus: $(MINI) ## make the shipped speech anew, from its seed

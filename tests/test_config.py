@@ -324,7 +324,10 @@ def test_an_infinite_or_undefined_number_is_not_allowed():
         ("~rl.steps", "~rl.steps would remove a key"),
         ("optim.seed=1,2", "optim.seed=1,2 names several values"),
         ("datasets.name=/a (b)/c", "could not read datasets.name=/a (b)/c; put the value into quotes"),
-        ("eval.recognisers=[耳语]", "could not read eval.recognisers=[耳语]; close its brackets, and put its texts into q"),
+        (
+            "eval.recognisers=[耳语]",
+            "could not read eval.recognisers=[耳语]; close its brackets, and put its texts into q",
+        ),
         ("ckpts.save_dir=${nope}", "ckpts.save_dir cannot be resolved"),
         ("rl.steps=???", "rl.steps has no value"),
         ("rl.rewards.providers=[{weight: 1}]", "rl.rewards.providers.0.name has no value"),

@@ -311,9 +311,8 @@ def write_training(folder: Path, out: Path, per_voice: int, speak: DigitSynthesi
     (folder / "vocab.txt").write_text("".join(f"{symbol}\n" for symbol in SYMBOLS))
 
 
-def write_eval_set(folder: Path, out: Path, split: str, speak: DigitSynthesizer) -> None:
+def write_eval_set(folder: Path, out: Path, split: str, items: Sequence[EvalItem], speak: DigitSynthesizer) -> None:
     """Write the evaluation list of a split and its prompts; targets are synthesized to measure their duration."""
-    items = eval_items(split)
     write_clips(dict.fromkeys(item.prompt for item in items), folder / "wavs", speak)
     rows = [
         {
@@ -343,7 +342,7 @@ def make_corpus(recipe: Recipe, out: Path) -> None:
     speak = DigitSynthesizer()
     write_training(folder, out, recipe.per_voice, speak)
     for split in recipe.eval_splits:
-        write_eval_set(folder, out, split, speak)
+        write_eval_set(folder, out, split, eval_items(split), speak)
     if out.exists():
         shutil.rmtree(out)
     folder.rename(out)

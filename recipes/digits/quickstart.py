@@ -37,7 +37,7 @@ JUDGES = [
     "eval.normaliser=recipes.digits.judges:digit_words",
     "eval.providers=[{name: voice_sim}, {name: 'recipes.digits.judges:SampledMos'}]",
 ]
-SHORT_NFT = ["optim.max_updates=150", "eval.every_updates=50", "eval.dev_takes=1"]  # ends when draft does
+SHORT_NFT = ["optim.max_updates=100", "eval.every_updates=50", "eval.dev_takes=1"]  # ends when draft does
 BEST = "model_best.pt"  # chosen on dev by pocketsphinx
 HELD_OUT = "Held-out digit strings in voices that no training used, with 95 % intervals over items"
 TITLE = "Before and after reinforcement learning"

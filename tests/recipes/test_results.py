@@ -71,7 +71,7 @@ def test_all_algorithms_spend_as_many_cpu_seconds_in_updates_and_validate_after_
 def test_algorithms_run_seed_by_seed_and_variants_last() -> None:
     names = [lane.name for lane in results.lanes([1, 2])]
     algorithms = ["nft", "gaussian_grpo", "flow_grpo", "draft"]
-    variants = ["nft_draft", "no_augmentation", "last_step", "no_anchor", "no_voice", "no_guidance", "spectrum"]
+    variants = ["nft_draft", "no_augmentation", "last_step", "no_anchor", "no_voice"]
     seed_by_seed = [f"{name}_seed_{seed}" for seed in (1, 2) for name in algorithms]
     assert names == ["base", "best_of", *seed_by_seed, *(f"{name}_seed_1" for name in variants)]
 
