@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from f5_tts.model.backbones.kernels import Dropout, Mish, add_product, attention, torch_kernels
+from f5_tts.model.backbones.kernels import GELU, Dropout, Mish, add_product, attention, torch_kernels
 
 HALF = torch.bfloat16
 ROUNDING = 2**-8  # largest relative error of one rounding to bfloat16
@@ -56,6 +56,7 @@ def test_single_precision_and_torchs_kernels_are_torchs(heads):
     expected = F.scaled_dot_product_attention(*single, attn_mask=mask[:, None, None])
     assert torch.equal(attention(single[0], single[1], single[2], mask), expected)
     assert torch.equal(Mish()(single[0]), F.mish(single[0]))
+    assert torch.equal(GELU()(single[0]), F.gelu(single[0], approximate="tanh"))
     torch.manual_seed(1)
     dropped = Dropout(0.3)(single[0])
     torch.manual_seed(1)
@@ -63,6 +64,7 @@ def test_single_precision_and_torchs_kernels_are_torchs(heads):
     with torch_kernels():
         assert torch.equal(attention(heads[0], heads[1], heads[2], None), F.scaled_dot_product_attention(*heads[:3]))
         assert torch.equal(Mish()(heads[0]), F.mish(heads[0]))
+        assert torch.equal(GELU()(heads[0]), F.gelu(heads[0], approximate="tanh"))
     assert not torch.equal(attention(heads[0], heads[1], heads[2], None), F.scaled_dot_product_attention(*heads[:3]))
 
 
@@ -73,6 +75,21 @@ def test_mish_in_bfloat16_is_that_in_single_precision_from_minus_to_plus_a_hundr
     torch.testing.assert_close(found.float(), expected, atol=ROUNDING, rtol=2 * ROUNDING)
     (gradient,), (wanted,) = (torch.autograd.grad(out.sum(), at) for out, at in ((found, x), (expected, single)))
     torch.testing.assert_close(gradient.float(), wanted, atol=6 * ROUNDING, rtol=6 * ROUNDING)
+
+
+def test_gelu_in_bfloat16_is_as_close_to_that_in_single_precision_as_torchs_own_and_so_is_its_gradient():
+    x = torch.linspace(-9, 9, 40_001).to(HALF)
+    single = x.float().requires_grad_()
+    expected = F.gelu(single, approximate="tanh")
+    (wanted,) = torch.autograd.grad(expected.sum(), single)
+    errors = {}
+    for name, activation in (("own", GELU()), ("torch", nn.GELU(approximate="tanh"))):
+        half = x.clone().requires_grad_()
+        found = activation(half)
+        (gradient,) = torch.autograd.grad(found.sum(), half)
+        errors[name] = [(found - expected).abs().mean().item(), (gradient - wanted).abs().mean().item()]
+    assert not torch.equal(GELU()(x), F.gelu(x, approximate="tanh"))
+    assert all(own < 1.2 * theirs for own, theirs in zip(errors["own"], errors["torch"], strict=True)), errors
 
 
 def test_dropout_in_bfloat16_drops_its_share_scales_the_rest_and_rests_outside_training():

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from f5_tts.config.schema import ArchConfig
-from f5_tts.model.backbones.kernels import Dropout, Mish, attention
+from f5_tts.model.backbones.kernels import GELU, Dropout, Mish, attention
 from f5_tts.model.heads import Velocity
 
 
@@ -262,7 +262,7 @@ class FeedForward(nn.Module):
     def __init__(self, arch: ArchConfig) -> None:
         super().__init__()
         inner = arch.dim * arch.ff_mult
-        expand = nn.Sequential(nn.Linear(arch.dim, inner), nn.GELU(approximate="tanh"))
+        expand = nn.Sequential(nn.Linear(arch.dim, inner), GELU())
         self.ff = nn.Sequential(expand, Dropout(arch.dropout), nn.Linear(inner, arch.dim))
 
     def forward(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
@@ -293,7 +293,7 @@ class Attention(nn.Module):
         out = attention(q, k, v, mask if self.uses_mask else None)
         for layer in self.to_out:
             out = layer(out if out.ndim == 3 else out.transpose(1, 2).flatten(2))
-        return mask_frames(out, mask)
+        return out if mask is None else out.masked_fill_(~mask[..., None], 0.0)
 
     def apply_positions(
         self, x: Float[Tensor, "b heads n d"], rotations: Complex[Tensor, "n h"]
