@@ -133,9 +133,10 @@ class Cell:
         return self.evaluation.is_complete
 
     def lane(self, logs: Path) -> Lane:
-        """Build the lane of this cell: training and evaluation."""
+        """Build the lane of this cell: training and evaluation, or the latter alone if it is complete."""
         name = f"{self.folder.name}_seed_{self.seed}"
-        return Lane(name=name, phases=[*self.training, self.evaluation], folder=logs)
+        phases = [self.evaluation] if self.is_complete else [*self.training, self.evaluation]
+        return Lane(name=name, phases=phases, folder=logs)
 
 
 def cells(seeds: Sequence[int], run_dir: Path = RUN_DIR) -> dict[str, list[Cell]]:

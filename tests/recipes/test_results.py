@@ -59,6 +59,8 @@ def test_after_an_interruption_the_tables_are_of_what_is_complete(tmp_path: Path
     rows = [line.split() for line in table.splitlines() if line.startswith("| nft")]
     assert [row[:4] for row in rows] == [["|", "nft", "|", "1"], ["|", "nft", "|", "4"]]  # seeds, and the seed
     assert "draft" not in table
+    phases = {lane.name: len(lane.phases) for lane in results.lanes([4, 9], tmp_path)}
+    assert (phases["nft_seed_4"], phases["nft_seed_9"]) == (1, 2)  # what is complete is not trained again
 
 
 def test_all_algorithms_spend_as_many_cpu_seconds_in_updates_and_validate_after_the_last_one() -> None:
