@@ -28,7 +28,12 @@ def dev_items() -> list[EvalItem]:
 
 
 def make_list(out: Path) -> None:
-    """Write prompts and list to a temporary folder beside `out`, then rename it; an earlier list is replaced."""
+    """Write prompts and list to a temporary folder beside `out`, then rename it; an earlier list is replaced.
+
+    Raises FileExistsError if something else is there, such as a data set of that name.
+    """
+    if out.exists() and not (out / "dev.jsonl").is_file():
+        raise FileExistsError(f"{out} exists and is no list of this command: rename it, and ask again")
     folder = out.with_name(out.name + ".partial")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

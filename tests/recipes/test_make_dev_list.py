@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pytest
 import soundfile
 from recipes.digits import make_dev_list
 from recipes.digits.make_corpus import DEV_VOICES, SEED, TEST_VOICES, TRAIN_VOICES, text_lists
@@ -31,3 +32,10 @@ def test_the_written_list_names_prompts_that_exist_and_replaces_an_earlier_one(t
     assert [row["text"] for row in rows] == [item.text for item in items]
     assert all(soundfile.info(row["prompt_audio"]).samplerate == 16_000 and not row["seen"] for row in rows)
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["mini_dev_custom"]
+
+
+def test_a_data_set_of_that_name_is_kept(tmp_path):
+    (tmp_path / "mini_dev_custom" / "raw").mkdir(parents=True)
+    with pytest.raises(FileExistsError, match="is no list of this command"):
+        make_dev_list.make_list(tmp_path / "mini_dev_custom")
+    assert (tmp_path / "mini_dev_custom" / "raw").is_dir()
