@@ -55,6 +55,11 @@ def reward(name: str, config: str = "") -> str:
     return f"rl.rewards.providers=[{{name: {name}, floor: 0.02, config: {{{config}}}}}]"
 
 
+def block(frames: int, bins: int) -> str:
+    """Return the override for noise in blocks."""
+    return f"rl.window.noise_block=[{frames},{bins}]"
+
+
 SAMPLE, WORD = "rl.credit=sample", "rl.credit=word"
 ACC, FIT = reward("digits_ctc", "component: acc"), reward("digits_ctc", "component: fit")
 DRAFT = ["rl.algorithm=draft", FIT, SAMPLE, "rl.mini_repeat_count=1", "datasets.batch_size_per_gpu=8"]
@@ -62,6 +67,7 @@ NFT = ["rl.algorithm=nft"]
 FLOW = ["rl.algorithm=flow_grpo", "rl.shared_noise=true"]
 GAUSSIAN = ["rl.algorithm=gaussian_grpo", "rl.shared_noise=true", FIT, SAMPLE]
 FLOW_FIT = [*FLOW, FIT, SAMPLE]
+FLOW_WORD = [*FLOW, FIT, WORD, "rl.sde.a=1"]
 ROWS = {  # name: changes of F5TTS_Mini_RL, which has 4 solver steps, from t = 0, 0.08, 0.29 and 0.62
     **{f"draft, K={steps}": [*DRAFT, f"rl.draft.last_steps={steps}"] for steps in (4, 2, 1)},
     "draft, K=4, augmented": [*DRAFT, "rl.draft.last_steps=4", "rl.draft.augmentation=1"],
@@ -77,10 +83,19 @@ ROWS = {  # name: changes of F5TTS_Mini_RL, which has 4 solver steps, from t = 0
     "flow_grpo, fit, step at 0": [*FLOW_FIT, "rl.window.t_range=[0,0.05]"],
     "flow_grpo, fit, step at 0.08": [*FLOW_FIT, "rl.window.t_range=[0.05,0.1]"],
     "flow_grpo, fit, step at 0.29": [*FLOW_FIT, "rl.window.t_range=[0.25,0.35]"],
+    "flow_grpo, fit by word, a=1": FLOW_WORD,
+    **{
+        f"flow_grpo, fit by word, a=1, blocks of {frames} x {bins}": [*FLOW_WORD, block(frames, bins)]
+        for frames, bins in ((4, 10), (8, 10), (16, 10), (8, 25), (16, 20))
+    },
     "flow_grpo, fit, 2 steps": [*FLOW_FIT, "rl.window.size=2"],
     **{f"gaussian_grpo, fit, T={value}": [*GAUSSIAN, f"rl.temperature={value}"] for value in (1, 3)},
     "gaussian_grpo, fit, T=3, 2 steps": [*GAUSSIAN, "rl.window.size=2"],
     **{f"gaussian_grpo, fit, T=3, group of {size}": [*GAUSSIAN, f"rl.group_size={size}"] for size in (16, 32)},
+    **{
+        f"gaussian_grpo, fit by word, T={t}, blocks of 16 x 10": [*GAUSSIAN, WORD, f"rl.temperature={t}", block(16, 10)]
+        for t in (1, 2, 3)
+    },
     "gaussian_grpo, fit, T=3, step at 0.62": [*GAUSSIAN, "rl.window.t_range=[0.6,0.7]"],
 }
 

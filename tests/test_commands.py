@@ -84,6 +84,7 @@ MISTAKES = {
     "check-dataset data/b_custom": "no data set at data/b_custom",
     "export a.pt out": "no checkpoint at a.pt",
     "extend-vocab a.pt a.txt out": "no file at a.pt, which CKPT names",
+    "interpolate a.pt b.safetensors": "no file at a.pt, which CKPT names",
     "trian": "has no command trian: did you mean train?",
     "fetch asrr": "has no command asrr: did you mean asr?",
 }

@@ -245,7 +245,8 @@ def test_a_mistyped_key_names_the_nearest_one():
 
 def test_a_key_like_no_other_gets_the_keys_beside_it():
     assert sentence("rl.window.foo=8") == (
-        "unknown key rl.window.foo in F5TTS_Mini_RL; known there: rl.window.size, rl.window.t_range, rl.window.schedule"
+        "unknown key rl.window.foo in F5TTS_Mini_RL; known there: rl.window.size, rl.window.t_range, "
+        "rl.window.schedule, rl.window.noise_block"
     )
     assert sentence("foo=8").endswith("known there: datasets, model, optim, ckpts, eval, infer, lora, rl, audition")
 

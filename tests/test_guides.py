@@ -45,6 +45,7 @@ FETCHES = {module.__name__: module.command_line for module in (fetch_reward_asr_
 CHECKPOINT_COMMANDS = {
     "f5_tts.scripts.export": flags.export_parser,
     "f5_tts.scripts.extend_vocab": flags.extend_vocab_parser,
+    "f5_tts.scripts.interpolate": flags.interpolate_parser,
 }
 DATA_COMMANDS = {
     "f5_tts.scripts.prepare": flags.prepare_parser,

@@ -21,8 +21,7 @@ from f5_tts.entrypoint import run_command
 NAME = "f5-tts"
 TAKES_CONFIG = ("-cn", "--config-name", "-m", "--model")  # options whose value is the name of a config
 OPTION = re.compile(r"(?<![\w-])--?[a-z][\w-]*")
-END = """
-f5-tts COMMAND --help shows examples and arguments; --help rl explains keys of rl.
+END = """f5-tts COMMAND --help shows examples and arguments; --help rl explains keys of rl.
 completion: eval "$(_F5_TTS_COMPLETE=bash_source f5-tts)"; or zsh_source, fish_source
 """
 

@@ -240,6 +240,19 @@ COMMANDS = (
         computes=True,
     ),
     Command(
+        name="interpolate",
+        module="f5_tts.scripts.interpolate",
+        group="Using a model",
+        brief="weights between those before and after a run",
+        does="Interpolate between the weights at the start of a run and those that it trained.",
+        examples=(
+            "ckpts/mine/model_best.pt ckpts/mine/model_80.safetensors",
+            "ckpts/mine/model_best.pt ckpts/mine/model_60.safetensors --share 0.6",
+        ),
+        arguments="f5_tts.scripts.flags:interpolate",
+        run="f5_tts.scripts.interpolate:run",
+    ),
+    Command(
         name="export",
         module="f5_tts.scripts.export",
         group="Using a model",

@@ -9,6 +9,7 @@ from torch.distributions import kl_divergence as exact_kl
 
 from f5_tts.rl.gaussian import (
     Gaussian,
+    block_noise,
     entropy,
     entry_mean,
     guarded_log_ratio,
@@ -107,3 +108,38 @@ def test_draws_have_the_mean_and_the_spread_of_the_policy():
     draws = Gaussian(torch.full((100_000, 1, 1), 2.0), torch.tensor(0.5)).sample()
     assert draws.mean().item() == pytest.approx(2.0, abs=4 * 0.5 / 316)
     assert draws.std().item() == pytest.approx(0.5, abs=4 * 0.5 / 447)
+
+
+def test_noise_is_the_same_within_blocks_and_of_unit_variance():
+    torch.manual_seed(0)
+    noise = block_noise(torch.zeros(20_000, 5, 7), (2, 3))
+    for frames in (slice(0, 2), slice(2, 4), slice(4, 5)):  # the last blocks are cut
+        for bins in (slice(0, 3), slice(3, 6), slice(6, 7)):
+            block = noise[:, frames, bins]
+            assert torch.equal(block, block[:, :1, :1].expand_as(block))
+    each = noise[:, ::2, ::3].flatten(1)  # one entry of each of the 3 x 3 blocks
+    torch.testing.assert_close(each.T @ each / len(each), torch.eye(9), atol=4 * (2 / 20_000) ** 0.5, rtol=0)
+
+
+def test_noise_in_blocks_of_one_entry_is_that_of_older_versions():
+    torch.manual_seed(3)
+    expected = torch.randn(2, 5, 7)
+    torch.manual_seed(3)
+    assert torch.equal(block_noise(torch.zeros(2, 5, 7), [1, 1]), expected)
+
+
+def test_the_policy_gradient_with_noise_in_blocks_is_the_exact_one_of_the_block_means():
+    """Compare E[R ∇ mean log π] for the reward R = <w, a> with its closed form: each block's sum of w, by N entries."""
+    torch.manual_seed(0)
+    draws, weights = 50_000, torch.arange(24.0).view(4, 6) / 24
+    mean = torch.zeros(draws, 4, 6, requires_grad=True)
+    policy = Gaussian(mean, torch.tensor(0.5))
+    with torch.no_grad():
+        action = policy.sample((2, 3))
+        reward = (action * weights).sum(dim=(1, 2))
+    (log_density(action, policy).mean(dim=(1, 2)) * reward).sum().backward()
+    assert mean.grad is not None
+    by_block = weights.view(2, 2, 2, 3).sum(dim=(1, 3)) / 24
+    expected = by_block.repeat_interleave(2, dim=0).repeat_interleave(3, dim=1)
+    error = mean.grad.std(dim=0) / draws**0.5
+    assert ((mean.grad.mean(dim=0) - expected).abs() < 4 * error).all()

@@ -57,6 +57,11 @@ def is_range(pair: list[float]) -> bool:
     return is_interval(pair) and pair[0] >= 0 and pair[1] <= 1
 
 
+def is_block(pair: list[int]) -> bool:
+    """Check whether a pair is the size of a block."""
+    return len(pair) == 2 and min(pair) >= 1
+
+
 PATH = Constraint("a path; a leading ~ is your home folder, $NAME a variable that is set", is_expanded)
 VOCODERS = Constraint(
     "vocos or griffin_lim; BigVGAN's decoder is not built in, and griffin_lim speaks its mels (mel_spec_type=bigvgan)",
@@ -75,6 +80,7 @@ Fraction = Annotated[float, Constraint("a number from 0 to 1", lambda x: 0 <= x 
 Sway = Annotated[float, Constraint("a number from -1 to 1", lambda x: -1 <= x <= 1)]
 Range = Annotated[list[float], Constraint("[low, high] with 0 <= low <= high <= 1", is_range)]
 NonNegatives = Annotated[list[float], Constraint("a list of numbers, each 0 or more", lambda xs: xs and min(xs) >= 0)]
+Block = Annotated[list[int], Constraint("[frames, bins], whole numbers of 1 or more", is_block)]
 TOKENIZERS = ("custom", "char", "pinyin", "byte")  # ways to split a text
 TYPE_NAMES = {bool: "true or false", float: "a number", str: "text", type(None): "null"}
 
@@ -293,6 +299,7 @@ class WindowConfig:
     size: Count
     t_range: Range
     schedule: Annotated[str, one_of("fixed", "random")]
+    noise_block: Block
 
 
 @dataclass(kw_only=True, slots=True)

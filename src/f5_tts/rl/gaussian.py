@@ -7,6 +7,8 @@ are small.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import ceil
 from typing import NamedTuple
 
 import torch
@@ -20,9 +22,20 @@ class Gaussian(NamedTuple):
     mean: Tensor  # b n d
     std: Tensor  # b n d, or a scalar
 
-    def sample(self) -> Float[Tensor, "b n d"]:
-        """Draw one sample."""
-        return self.mean + self.std * torch.randn_like(self.mean)
+    def sample(self, block: Sequence[int] = (1, 1)) -> Float[Tensor, "b n d"]:
+        """Draw one sample, whose noise is the same within blocks of so many frames and bins; see `block_noise`."""
+        return self.mean + self.std * block_noise(self.mean, block)
+
+
+def block_noise(like: Float[Tensor, "b n d"], block: Sequence[int]) -> Float[Tensor, "b n d"]:
+    """Draw standard normal noise that is the same within blocks of `block` = (frames, bins); the last ones may be cut.
+
+    A density averaged over entries then weighs each block by its size, and its gradient stays exact on policy: that of
+    the density of the block's mean (docs/rl.md).
+    """
+    (frames, bins), (size, length, width) = block, like.shape
+    noise = torch.randn(size, ceil(length / frames), ceil(width / bins), device=like.device, dtype=like.dtype)
+    return noise.repeat_interleave(frames, dim=1)[:, :length].repeat_interleave(bins, dim=2)[..., :width]
 
 
 def log_density(action: Float[Tensor, "b n d"], policy: Gaussian) -> Float[Tensor, "b n d"]:

@@ -135,7 +135,7 @@ def draw_rollout(
         if step in trained_indices:
             distributions.append(kernel.policy(velocity, x, time, next_time))
             states.append(x)
-            actions.append(distributions[-1].sample())
+            actions.append(distributions[-1].sample(rl.window.noise_block))
             x = kernel.step(actions[-1], x, time, next_time)
         else:
             x = x + (next_time - time) * velocity.mean

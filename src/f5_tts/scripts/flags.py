@@ -128,6 +128,13 @@ def positive(kind: type[int] | type[float]) -> Callable[[str], int | float]:
     return number
 
 
+def fraction(text: str) -> float:
+    """Parse a number above 0 and at most 1; raise ArgumentTypeError for any other."""
+    if not 0 < float(text) <= 1:
+        raise ArgumentTypeError(f"{text} is not above 0 and at most 1")
+    return float(text)
+
+
 # --- checkpoints ---
 
 
@@ -186,6 +193,31 @@ def export(argv: list[str]) -> Namespace:
     arguments = export_parser().parse_args(argv)
     if not arguments.checkpoint.is_file():
         raise FileNotFoundError(f"no checkpoint at {arguments.checkpoint}")
+    return arguments
+
+
+def interpolate_parser() -> ArgumentParser:
+    """Build the argument parser of interpolate."""
+    parser = new_parser("interpolate")
+    parser.add_argument("checkpoint", type=user_path, metavar="CKPT", help="of a run of stage 2, e.g. model_best.pt")
+    parser.add_argument("out", type=user_path, metavar="OUT", help="gets the weights; a file that ends in .safetensors")
+    parser.add_argument(
+        "--share",
+        type=fraction,
+        default=0.8,
+        help="of the way from the first weights to those of CKPT; above 0, at most 1; default: 0.8",
+    )
+    parser.add_argument("--base", type=user_path, metavar="FILE", help="the first weights; default: those CKPT names")
+    parser.add_argument("--weights", choices=["raw", "ema"], help="of CKPT; default: those that it recommends")
+    return parser
+
+
+def interpolate(argv: list[str]) -> Namespace:
+    """Read the arguments of interpolate; raise FileNotFoundError unless the files are there."""
+    arguments = interpolate_parser().parse_args(argv)
+    require_file(str(arguments.checkpoint), "CKPT")
+    if arguments.base:
+        require_file(str(arguments.base), "--base")
     return arguments
 
 
