@@ -23,6 +23,9 @@ def words(command: str, folder: str = "/home/someone/f5") -> list[str]:
     return shlex.split(command.replace("$PWD", folder))
 
 
+STAGE_2 = ("_RL", "_Draft", "_GRPO")  # how the names of its configs end
+
+
 def mini_rl(*overrides: str) -> RLTrainConfig:
     return load_config(list(overrides), default="F5TTS_Mini_RL", schema=RLTrainConfig)
 
@@ -109,7 +112,7 @@ def test_a_whole_number_beyond_64_bits_is_said_so(key: str):
 
 @pytest.mark.parametrize("name", config_names())
 def test_every_config_fits_its_schema_and_its_own_checks(name: str):
-    schema = RLTrainConfig if name.endswith(("_RL", "_Draft")) else TrainConfig
+    schema = RLTrainConfig if name.endswith(STAGE_2) else TrainConfig
     assert type(compose_config(name, [], schema)) is schema
 
 
@@ -353,14 +356,14 @@ def test_an_unknown_config_is_answered_with_the_known_ones():
     assert sentence("-cn", "F5TTS_Mnii_RL") == (
         "no config is named F5TTS_Mnii_RL: did you mean F5TTS_Mini_RL?; "
         "known: E2TTS_Base, E2TTS_Base_RL, E2TTS_Small, F5TTS_Base, F5TTS_Base_RL, F5TTS_Mini, "
-        "F5TTS_Mini_Draft, F5TTS_Mini_RL, F5TTS_RL, F5TTS_Small, F5TTS_v1_Base, F5TTS_v1_Small"
+        "F5TTS_Mini_Draft, F5TTS_Mini_GRPO, F5TTS_Mini_RL, F5TTS_RL, F5TTS_Small, F5TTS_v1_Base, F5TTS_v1_Small"
     )
 
 
 def test_a_config_of_the_other_stage_is_answered_with_those_that_fit():
     assert sentence("-cn", "F5TTS_Mini") == (
         "config F5TTS_Mini has no section audition, rl and is not for this command; "
-        "it takes E2TTS_Base_RL or F5TTS_Base_RL or F5TTS_Mini_Draft or F5TTS_Mini_RL or F5TTS_RL"
+        "it takes E2TTS_Base_RL or F5TTS_Base_RL or F5TTS_Mini_Draft or F5TTS_Mini_GRPO or F5TTS_Mini_RL or F5TTS_RL"
     )
     with pytest.raises(ConfigError, match=r"has a section audition, rl .* it takes E2TTS_Base or .* or F5TTS_v1_Small"):
         mini("-cn", "F5TTS_RL")
@@ -603,7 +606,7 @@ def own_file(folder: Path, text: str, *overrides: str):
 
 @pytest.mark.parametrize("name", config_names())
 def test_every_config_says_how_its_model_speaks(name: str):
-    cfg = compose_config(name, [], RLTrainConfig if name.endswith(("_RL", "_Draft")) else TrainConfig)
+    cfg = compose_config(name, [], RLTrainConfig if name.endswith(STAGE_2) else TrainConfig)
     speech = compose_synthesis_config(name, [])
     assert (speech.model, speech.infer) == (cfg.model, cfg.infer)
 

@@ -90,7 +90,10 @@ def own_commands() -> list[list[str]]:
     return [[phase.module, *phase.arguments] for lane in lanes for phase in lane.phases]
 
 
-@pytest.mark.parametrize("words", calls_of(SCHEMAS) + own_commands(), ids=" ".join)
+OWN = own_commands()
+
+
+@pytest.mark.parametrize("words", calls_of(SCHEMAS) + [words for words in OWN if words[0] in SCHEMAS], ids=" ".join)
 def test_every_command_that_we_print_composes(words: list[str]) -> None:
     module, *arguments = words
     default, schema = SCHEMAS[module]
@@ -120,7 +123,9 @@ def test_every_report_that_we_print_is_of_the_folder_of_a_run() -> None:
     assert runs and all(run.parts[0] in ("ckpts", "runs") for run in runs)
 
 
-@pytest.mark.parametrize("words", calls_of(CHECKPOINT_COMMANDS), ids=" ".join)
+@pytest.mark.parametrize(
+    "words", calls_of(CHECKPOINT_COMMANDS) + [words for words in OWN if words[0] in CHECKPOINT_COMMANDS], ids=" ".join
+)
 def test_every_command_that_writes_a_checkpoint_is_understood(words: list[str]) -> None:
     module, *arguments = words
     assert Path(CHECKPOINT_COMMANDS[module]().parse_args(arguments).checkpoint).suffix == ".pt"

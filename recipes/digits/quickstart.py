@@ -1,4 +1,4 @@
-"""Run the whole workflow on spoken digits: evaluate the base model, train by nft and by draft, evaluate, report.
+"""Run the whole workflow on spoken digits: evaluate the base model, train by GRPO and by draft, evaluate, report.
 
 `make quickstart`, or `python -m recipes.digits.quickstart`. Each phase is a command that a user can repeat. The command
 is printed and run, unless its result exists in runs/quickstart. Two lanes of commands run beside each other, with one
@@ -23,7 +23,7 @@ from recipes.digits.lanes import Lane, Phase, run_lanes
 
 RUN_DIR = Path("runs/quickstart")
 BASE = Path("pretrained/F5TTS_Mini/model_800.safetensors")
-ALGORITHMS = ("nft", "draft")  # each is the folder of its run, too
+ALGORITHMS = ("grpo", "draft")  # each is the folder of its run, too
 SELECTING, JUDGE = "pocketsphinx", "whisper"  # the first chooses guidance and weights on dev; the second only measures
 CHECKSUM_DIGITS = 12  # hexadecimal, of SHA-256
 STAGE_1 = [
@@ -37,8 +37,8 @@ JUDGES = [
     "eval.normaliser=recipes.digits.judges:digit_words",
     "eval.providers=[{name: voice_sim}, {name: 'recipes.digits.judges:SampledMos'}]",
 ]
-SHORT_NFT = ["optim.max_updates=100", "eval.every_updates=50", "eval.dev_takes=1"]  # ends when draft does
 BEST = "model_best.pt"  # chosen on dev by pocketsphinx
+SHARE, BETWEEN = 0.9, "model_between.safetensors"  # of the way from the base to draft's weights, and the file for it
 HELD_OUT = "Held-out digit strings in voices that no training used, with 95 % intervals over items"
 TITLE = "Before and after reinforcement learning"
 INTRODUCTION = (
@@ -49,23 +49,24 @@ INTRODUCTION = (
 
 
 def lanes(run_dir: Path = RUN_DIR) -> list[Lane]:
-    """List the lanes of the workflow: the base model and both stages with nft; draft, which needs no stage 1.
+    """List the lanes of the workflow: the base model and both stages with GRPO; draft, which needs no stage 1.
 
     They take about as long as each other.
     """
-    warmup, nft, draft = (run_dir / name for name in ("warmup", *ALGORITHMS))
-    by_nft = [
+    warmup, grpo, draft = (run_dir / name for name in ("warmup", *ALGORITHMS))
+    by_grpo = [
         evaluation(BASE, run_dir / "eval" / "base"),
         stage_1(warmup),
-        stage_2(warmup, nft, *SHORT_NFT),
-        evaluation(nft / BEST, run_dir / "eval" / "nft"),
+        stage_2(warmup, grpo),
+        evaluation(grpo / BEST, run_dir / "eval" / "grpo"),
     ]
     by_draft = [
         draft_from_base(draft),
-        evaluation(draft / BEST, run_dir / "eval" / "draft"),
+        between(draft),
+        evaluation(draft / BETWEEN, run_dir / "eval" / "draft"),
     ]
     return [
-        Lane(name="nft", phases=by_nft, folder=run_dir / "logs"),
+        Lane(name="grpo", phases=by_grpo, folder=run_dir / "logs"),
         Lane(name="draft", phases=by_draft, folder=run_dir / "logs"),
     ]
 
@@ -85,7 +86,7 @@ def stage_2(warmup: Path, folder: Path, *more: str) -> Phase:
     return Phase(
         title="stage 2, rewards compared within groups",
         module="f5_tts.train.train_rl",
-        arguments=["-cn", "F5TTS_Mini_RL", *more, f"ckpts.save_dir={folder}"],
+        arguments=["-cn", "F5TTS_Mini_GRPO", *more, f"ckpts.save_dir={folder}"],
         copies=(warmup / "model_last.pt", folder / "model_last.pt"),
     )
 
@@ -96,6 +97,16 @@ def draft_from_base(folder: Path, *more: str) -> Phase:
         title="stage 2, gradients of rewards",
         module="f5_tts.train.train_rl",
         arguments=["-cn", "F5TTS_Mini_Draft", f"ckpts.init_from={BASE}", *more, f"ckpts.save_dir={folder}"],
+    )
+
+
+def between(folder: Path) -> Phase:
+    """Build the phase that takes back a part of what a run changed, which keeps more of the voice."""
+    return Phase(
+        title="weights between those of the base model and the trained ones",
+        module="f5_tts.scripts.interpolate",
+        arguments=[str(folder / BEST), str(folder / BETWEEN), f"--share={SHARE}"],
+        result=folder / BETWEEN,
     )
 
 

@@ -33,17 +33,28 @@ from f5_tts.report.metric_rows import metric_rows
 from f5_tts.report.table import Table, asr_title, judge_title, other_judges
 from f5_tts.threads import usable_cpus
 from recipes.digits.lanes import Lane, Phase, cpu_seconds, run_lanes
-from recipes.digits.quickstart import BASE, BEST, HELD_OUT, JUDGE, JUDGES, SELECTING, evaluation, stage_1, stage_2
+from recipes.digits.quickstart import (
+    BASE,
+    BEST,
+    BETWEEN,
+    HELD_OUT,
+    JUDGE,
+    JUDGES,
+    SELECTING,
+    between,
+    evaluation,
+    stage_1,
+    stage_2,
+)
 
 RUN_DIR = Path("runs/results")
 SEEDS = [1, 2, 3]
 BEST_OF = 8
-BUDGET = 390.0  # CPU seconds of updates; those of draft in the quick start
+BUDGET = 585.0  # CPU seconds of updates; those of draft in the quick start
 REWARDS = ["digits_ctc", "voice_sim"]  # of all algorithms
-INTERVALS = 3  # between the validations of a run, the one before it and the one after it included
+INTERVALS = 2  # between the validations of a run, the one before it and the one after it included
 COSTS = ("updates", "training, CPU s", "peak MiB", "inference cost")
 NO_HEAD = [f"ckpts.init_from={BASE}", "model.output_dist=deterministic", "model.use_rl_head=false"]
-SDE = ["rl.shared_noise=true", "rl.kl_weight=0.02", "optim.learning_rate=2e-4"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +66,7 @@ class Algorithm:
     overrides: Sequence[str] = field(default_factory=list)
     cpu_seconds: float  # of an update
     needs_head: bool = False  # it then starts from stage 1, else from the base model
+    interpolates: bool = False  # whether a part of what it changed is taken back, as in the quick start
 
     @property
     def updates(self) -> int:
@@ -69,17 +81,21 @@ class Algorithm:
 
 
 def variant(title: str, override: str) -> Algorithm:
-    """Return draft with another override."""
+    """Return draft with another override, at the same share of the way."""
     return replace(DRAFT, title=title, overrides=[*DRAFT.overrides, override])
 
 
-DRAFT = Algorithm(title="draft", config="F5TTS_Mini_Draft", overrides=[f"ckpts.init_from={BASE}"], cpu_seconds=2.6)
+DRAFT = Algorithm(
+    title="draft",
+    config="F5TTS_Mini_Draft",
+    overrides=[f"ckpts.init_from={BASE}"],
+    cpu_seconds=2.6,
+    interpolates=True,
+)
 ALGORITHMS = {  # by folder
     "nft": Algorithm(title="nft", overrides=NO_HEAD, cpu_seconds=2.7),
-    "gaussian_grpo": Algorithm(
-        title="gaussian_grpo", overrides=["rl.algorithm=gaussian_grpo", *SDE], cpu_seconds=2.3, needs_head=True
-    ),
-    "flow_grpo": Algorithm(title="flow_grpo", overrides=["rl.algorithm=flow_grpo", *SDE, *NO_HEAD], cpu_seconds=2.3),
+    "gaussian_grpo": Algorithm(title="gaussian_grpo", config="F5TTS_Mini_GRPO", cpu_seconds=3.3, needs_head=True),
+    "flow_grpo": Algorithm(title="flow_grpo", config="F5TTS_Mini_GRPO", overrides=NO_HEAD, cpu_seconds=3.3),
     "draft": DRAFT,
 }
 VARIANTS = {  # with the first seed alone; of draft, each changes one key and has as many updates
@@ -109,13 +125,12 @@ class Cell:
         more, warmup = [f"optim.seed={self.seed}", *self.algorithm.settings], self.folder / "warmup"
         if self.algorithm.needs_head:
             return [stage_1(warmup, f"optim.seed={self.seed}"), stage_2(warmup, self.folder, *more)]
-        return [
-            Phase(
-                title=f"{self.algorithm.title}, seed {self.seed}",
-                module="f5_tts.train.train_rl",
-                arguments=["-cn", self.algorithm.config, *more, f"ckpts.save_dir={self.folder}"],
-            )
-        ]
+        run = Phase(
+            title=f"{self.algorithm.title}, seed {self.seed}",
+            module="f5_tts.train.train_rl",
+            arguments=["-cn", self.algorithm.config, *more, f"ckpts.save_dir={self.folder}"],
+        )
+        return [run, between(self.folder)] if self.algorithm.interpolates else [run]
 
     @property
     def out(self) -> Path:
@@ -125,7 +140,7 @@ class Cell:
     @property
     def evaluation(self) -> Phase:
         """Return the phase that evaluates the trained model."""
-        return evaluation(self.folder / BEST, self.out)
+        return evaluation(self.folder / (BETWEEN if self.algorithm.interpolates else BEST), self.out)
 
     @property
     def is_complete(self) -> bool:

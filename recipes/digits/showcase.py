@@ -26,7 +26,7 @@ from f5_tts.report.table import Table, asr_title, compare
 from recipes.digits.quickstart import HELD_OUT, JUDGE, RUN_DIR, SELECTING, describe_results, sources_of
 
 PICTURE, AUDIO = Path("docs/quickstart.png"), Path("docs/audio")
-CLIPS = {"base": "base.flac", "nft": "stage_2_nft.flac", "draft": "stage_2.flac"}  # file by title of the model
+CLIPS = {"base": "base.flac", "grpo": "stage_2_grpo.flac", "draft": "stage_2.flac"}  # file by title of the model
 ITEMS = Path("data/mini_custom/test.jsonl")
 SCALE = 2  # pixels of the picture for one of the page
 

@@ -64,11 +64,11 @@ def write_metrics(folder: Path, updates: Sequence[int] = (1, 2, 3)) -> None:
 
 
 def test_one_lane_evaluates_the_base_and_runs_both_stages_and_the_other_one_runs_draft(tmp_path: Path) -> None:
-    nft, draft = (lane.phases for lane in lanes(tmp_path))
-    assert [phase.module.rpartition(".")[2] for phase in nft] == ["evaluate", "train", "train_rl", "evaluate"]
-    assert [phase.module.rpartition(".")[2] for phase in draft] == ["train_rl", "evaluate"]
-    assert nft[1].copies == (BASE, tmp_path / "warmup" / f"pretrained_{BASE.name}")
-    assert nft[2].copies == (tmp_path / "warmup" / "model_last.pt", tmp_path / "nft" / "model_last.pt")
+    grpo, draft = (lane.phases for lane in lanes(tmp_path))
+    assert [phase.module.rpartition(".")[2] for phase in grpo] == ["evaluate", "train", "train_rl", "evaluate"]
+    assert [phase.module.rpartition(".")[2] for phase in draft] == ["train_rl", "interpolate", "evaluate"]
+    assert grpo[1].copies == (BASE, tmp_path / "warmup" / f"pretrained_{BASE.name}")
+    assert grpo[2].copies == (tmp_path / "warmup" / "model_last.pt", tmp_path / "grpo" / "model_last.pt")
 
 
 def test_every_model_is_evaluated_by_the_same_judges_and_pocketsphinx_chooses(tmp_path: Path) -> None:
@@ -77,12 +77,14 @@ def test_every_model_is_evaluated_by_the_same_judges_and_pocketsphinx_chooses(tm
     assert len(phases) == 3 and kept[0] == kept[1] == kept[2]
     assert "eval.recognisers=[pocketsphinx,whisper]" in kept[0]
     tested = [word for phase in phases for word in phase.arguments if word.startswith("eval.ckpt=")]
-    nft, draft = (f"eval.ckpt={tmp_path / name / 'model_best.pt'}" for name in ("nft", "draft"))
-    assert tested == [f"eval.ckpt={BASE}", nft, draft]
+    files = [BASE, tmp_path / "grpo" / "model_best.pt", tmp_path / "draft" / "model_between.safetensors"]
+    assert tested == [f"eval.ckpt={file}" for file in files]
+    _, interpolation, _ = lanes(tmp_path)[1].phases
+    assert interpolation.arguments[:2] == [str(tmp_path / "draft" / "model_best.pt"), str(files[2])]
 
 
 def test_a_printed_command_is_the_one_that_runs(tmp_path: Path) -> None:
-    (draft, _) = lanes(tmp_path)[1].phases
+    draft, *_ = lanes(tmp_path)[1].phases
     words = shlex.split(draft.command)
     assert words[:4] == ["OMP_NUM_THREADS=1", ".venv/bin/python", "-m", "f5_tts.train.train_rl"]
     assert words[4:] == draft.arguments and f"ckpts.init_from={BASE}" in words
@@ -90,24 +92,24 @@ def test_a_printed_command_is_the_one_that_runs(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_complete_run_leaves_table_picture_and_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for folder, trained in {"base": result(2), "nft": result(2), "draft": result(1, similarity=0.65)}.items():
+    for folder, trained in {"base": result(2), "grpo": result(2), "draft": result(1, similarity=0.65)}.items():
         write_result(trained, tmp_path / "eval" / folder)
-    for name in ("nft", "draft"):
+    for name in ("grpo", "draft"):
         write_metrics(tmp_path / name)
     write_report(tmp_path)
     printed = capsys.readouterr().out
     text = (tmp_path / "results.md").read_text("utf-8")
     assert text.strip() in printed
-    header, _, base, nft, draft = ([cell.strip() for cell in row.split("|")[1:-1]] for row in text.splitlines()[2:7])
+    header, _, base, grpo, draft = ([cell.strip() for cell in row.split("|")[1:-1]] for row in text.splitlines()[2:7])
     errors = ["error rate by Whisper tiny.en", "error rate by pocketsphinx"]
     judges = ["similarity by ecapa_sim", "similarity by voice_sim (reward)", "MOS by DistillMOS"]
     assert header == ["model", "guidance", *errors, *judges, "clips"]
     assert base[:2] == [f"base (sha256 {sha256(BASE.read_bytes()).hexdigest()[:12]})", "2"]
     assert base[2:4] == ["50.0 % (50.0 to 50.0)", "25.0 % (25.0 to 25.0)"]
     assert base[5:] == ["0.700 (0.700 to 0.700)", "2.000 (2.000 to 2.000)", "20"]
-    assert nft[:3] == ["stage 2 (nft)", "2", "50.0 % (50.0 to 50.0)"]
+    assert grpo[:3] == ["stage 2 (grpo)", "2", "50.0 % (50.0 to 50.0)"]
     assert draft[:3] == ["stage 2 (draft)", "1", "25.0 % (25.0 to 25.0)"]
-    assert "nft: no clear difference from base, +0 % (+0 to +0) by Whisper tiny.en." in text
+    assert "grpo: no clear difference from base, +0 % (+0 to +0) by Whisper tiny.en." in text
     assert "draft: fewer word errors than base, -50 % (-50 to -50) by Whisper tiny.en." in text
     assert "a voice closer to the prompt's, similarity +0.050 (+0.050 to +0.050) by ecapa_sim." in text
     assert ">MOS by DistillMOS</th>" in (tmp_path / "report.html").read_text("utf-8")

@@ -82,7 +82,9 @@ def test_only_gaussian_grpo_starts_from_stage_1_and_an_ablation_changes_one_key_
     runs = results.cells([1])
     modules = {name: [phase.module.rpartition(".")[2] for phase in row[0].training] for name, row in runs.items()}
     assert modules.pop("gaussian_grpo") == ["train", "train_rl"]
-    assert set(map(tuple, modules.values())) == {("train_rl",)}
+    by_scores = {name: modules.pop(name) for name in ("nft", "flow_grpo", "nft_draft")}
+    assert set(map(tuple, by_scores.values())) == {("train_rl",)}
+    assert set(map(tuple, modules.values())) == {("train_rl", "interpolate")}
     draft = set(runs["draft"][0].training[0].arguments)
     for name in results.VARIANTS:
         if name != "nft_draft":

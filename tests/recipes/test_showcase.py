@@ -15,7 +15,7 @@ from tests.report.folders import RATE, TEXTS, score, write_evaluation
 from f5_tts.report.charts import WIDTH
 
 ITEM = "test-test_00-000"
-HEARD = {"base": "x x x x", "nft": "one x x x", "draft": "one two three four"}  # 4, 3 and 0 wrong words of 4
+HEARD = {"base": "x x x x", "grpo": "one x x x", "draft": "one two three four"}  # 4, 3 and 0 wrong words of 4
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         }
         more = {"scores": by, "guidance": {}, "ckpt": f"{name}.pt", "rewards": [] if name == "base" else ["voice_sim"]}
         write_evaluation(tmp_path / "eval" / name, sentences, **more)
-    for name in ("nft", "draft"):
+    for name in ("grpo", "draft"):
         write_metrics(tmp_path / name)
     return tmp_path
 
@@ -46,14 +46,14 @@ def test_picture_clips_and_tables_are_those_of_the_run(run_dir: Path):
     if reason := missing():
         pytest.skip(reason)
     text = showcase(run_dir, run_dir / "picture.png", run_dir, None)
-    for name, file in (("base", "base.flac"), ("nft", "stage_2_nft.flac"), ("draft", "stage_2.flac")):
+    for name, file in (("base", "base.flac"), ("grpo", "stage_2_grpo.flac"), ("draft", "stage_2.flac")):
         clip, rate = soundfile.read(run_dir / file)
         kept, _ = soundfile.read(run_dir / "eval" / name / "wavs" / f"{ITEM}.wav")
         assert rate == RATE and (clip == kept).all()
         assert HEARD[name] in next(line for line in text.splitlines() if f"(audio/{file})" in line)
     assert "| draft | 37.5 %" in " ".join(text.split()), text  # 3 of 8 words
     assert "The prompt: data/mini_custom/wavs/test_00_test_prompt_0.flac" in text
-    assert f"{ITEM}: One Two Three Four: wrong words base 4, nft 3, draft 0\nb: " in text
+    assert f"{ITEM}: One Two Three Four: wrong words base 4, grpo 3, draft 0\nb: " in text
     with Image.open(run_dir / "picture.png") as picture:
         low, high = picture.convert("L").getextrema()
         assert picture.width == SCALE * 2 * WIDTH and high == 255 and isinstance(low, int) and low < 128
