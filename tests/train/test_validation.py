@@ -23,7 +23,7 @@ from f5_tts.eval.judges import Judges, build_scorers
 from f5_tts.eval.test_set import EvalItem
 from f5_tts.model.backbones.dit import DiT
 from f5_tts.model.cfm import CFM
-from f5_tts.model.checkpoint import ModelSpec, read_checkpoint
+from f5_tts.model.checkpoint import BEST, ModelSpec, read_checkpoint
 from f5_tts.model.mel import LogMel
 from f5_tts.train.alarms import AlarmMonitor
 from f5_tts.train.build import build_ema
@@ -319,6 +319,25 @@ def test_raw_and_averaged_weights_are_heard_when_it_is_due_and_nothing_is_change
     state.update = 4
     validate(state)
     assert re.search(r"; took \d+\.\d s, (100\.0|\d\d?\.\d)% of the time since the last; the best", output[1])
+
+
+def test_the_best_is_the_better_of_the_raw_and_the_averaged_weights(evaluator, state, tmp_path):
+    validate = validation(evaluator, tmp_path, [])
+
+    def kept(update: int, raw: dict[str, float], ema: dict[str, float]) -> tuple[str, str, int]:
+        state.update = update
+        end = validate.keep_best({"raw": raw, "ema": ema}, state)
+        best = read_checkpoint(tmp_path / BEST)
+        return end.partition(": ")[2], best.payload["recommended"], best.update
+
+    start = metrics(0.5, judge=0.5)
+    assert kept(0, start, start) == (f"written to {BEST}", "raw", 0)  # of equal ones the raw weights
+    assert kept(2, metrics(0.5, judge=0.4), metrics(0.5, judge=0.3))[0] == f"averaged weights written to {BEST}"
+    assert kept(4, metrics(0.5, judge=0.2), metrics(0.5, judge=0.25)) == (f"written to {BEST}", "raw", 4)
+    said, *best = kept(6, metrics(0.5, judge=0.2), metrics(0.5, judge=0.1, sim=0.2))  # an average without the voice
+    assert best == ["raw", 4] and "here judge/wer is lower, but eval/sim is below" in said
+    (tmp_path / BEST).unlink()
+    assert kept(8, metrics(0.5, judge=0.4), metrics(0.5, judge=0.3))[1:] == ("ema", 8)
 
 
 def test_a_judge_that_fails_on_the_average_leaves_both_models_with_their_weights(evaluator, state, tmp_path):

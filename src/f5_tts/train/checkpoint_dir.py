@@ -193,9 +193,9 @@ class CheckpointDir:
             left = f"{' and '.join(saved)} in {self.path} are from before" if saved else "nothing was saved before"
             raise FloatingPointError(f"{error}; {left}") from error
 
-    def save_best(self, state: TrainState) -> None:
-        """Save `model_best.pt`, which recommends the raw weights; no run resumes from it, and it is never pruned."""
-        self.write(BEST, lambda: state.payload() | {"recommended": "raw"})
+    def save_best(self, state: TrainState, weights_kind: str = "raw") -> None:
+        """Save `model_best.pt`, which recommends these weights; no run resumes from it, and it is never pruned."""
+        self.write(BEST, lambda: state.payload() | {"recommended": weights_kind})
 
 
 def saved_state(settings: CkptsConfig) -> Checkpoint | None:

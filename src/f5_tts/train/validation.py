@@ -44,8 +44,8 @@ class Best:
     """Best validation of a run so far; `model_best.pt` holds its weights.
 
     It has the lowest error rate by `selecting` (see `selecting_metric`) of all validations whose eval/sim is not below
-    that of the first one by more than 0.02 or its own uncertainty there, eval/sim_ci95; of equal ones the oldest. All
-    metrics are those of the raw weights.
+    that of the first one by more than 0.02 or its own uncertainty there, eval/sim_ci95; of equal ones the oldest. The
+    raw and the averaged weights are candidates of each validation.
     """
 
     def __init__(self, selecting: str, speaker_judge: str) -> None:
@@ -191,7 +191,8 @@ class Validation:
         metrics = raw | {f"{name}_ema": averaged[name] for name in averaged if not name.endswith(("_ci95", "/rtf"))}
         metrics |= {f"forgot/{name}": value for name, value in second.items()}
         summary, duration = self.summarize(metrics), self.describe_duration(started)
-        self.log(f"validation at update {state.update}: {summary}; {duration}{self.keep_best(raw, state)}")
+        candidates = {"raw": raw, "ema": averaged}
+        self.log(f"validation at update {state.update}: {summary}; {duration}{self.keep_best(candidates, state)}")
         self.ended = time.perf_counter()
         return metrics | {"time/validation": self.ended - started}
 
@@ -230,15 +231,25 @@ class Validation:
             settings.batch_size = (settings.batch_size + 1) // 2
             self.log(f"{reason}: the validation is repeated with eval.batch_size={settings.batch_size}")
 
-    def keep_best(self, metrics: Mapping[str, float], state: TrainState) -> str:
-        """Save the weights if this validation is the best so far; return the end of the line about it."""
+    def keep_best(self, candidates: Mapping[str, Mapping[str, float]], state: TrainState) -> str:
+        """Save the weights (raw or ema) that are the best so far, if any are; return the end of the line about it."""
         if self.best is None:
             return ""
         has_file = self.ranks.gather_objects((self.checkpoints.path / BEST).is_file())[0]  # as the main rank sees it
         is_lost = self.best.update >= 0 and not has_file
-        if not self.best.is_new_best(metrics, state.update, has_file):
-            problem = ", whose file is gone" if is_lost else self.best.describe_refusal(metrics)
-            return f"; the best so far is that of update {self.best.update}{problem}"
+        chosen = ""
+        for kind, metrics in candidates.items():
+            if self.best.is_new_best(metrics, state.update, has_file or chosen != ""):
+                chosen = kind
+        if not chosen:
+            problems = ", whose file is gone" if is_lost else self.describe_refusals(candidates)
+            return f"; the best so far is that of update {self.best.update}{problems}"
         with self.ranks.raise_on_all_ranks():
-            self.checkpoints.save_best(state)
-        return f"; {'the best before is no longer there' if is_lost else self.best}: written to {BEST}"
+            self.checkpoints.save_best(state, chosen)
+        what = "the best before is no longer there" if is_lost else f"{self.best}"
+        return f"; {what}: {'averaged weights ' if chosen == 'ema' else ''}written to {BEST}"
+
+    def describe_refusals(self, candidates: Mapping[str, Mapping[str, float]]) -> str:
+        """Say why candidates with fewer errors are not the best; return an empty string without any."""
+        assert self.best is not None
+        return next(filter(None, map(self.best.describe_refusal, candidates.values())), "")
