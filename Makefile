@@ -14,7 +14,7 @@ export PYTHONDONTWRITEBYTECODE :=  # else each command that the tests start woul
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
 
-quickstart: $(EVAL) ## the whole job in about ten minutes: evaluate, train by GRPO and by draft, evaluate again; goes on where it stopped
+quickstart: $(EVAL) ## the whole job in about 14 minutes: evaluate, train by GRPO and by draft, evaluate again; goes on where it stopped
 	$(RUN) -m recipes.digits.quickstart
 
 showcase: $(DEV) ## renew docs/quickstart.png and docs/audio from runs/quickstart, and print the tables of README and docs (ITEM=ID: other clips)
