@@ -470,7 +470,7 @@ def test_only_what_a_config_uses_is_asked_for():
 
 @pytest.mark.parametrize("name", config_names())
 def test_a_config_says_of_which_stage_it_is(name: str):
-    assert schema_of(f"{name}.yaml") is (RLTrainConfig if name.endswith(("_RL", "_Draft")) else TrainConfig)
+    assert schema_of(f"{name}.yaml") is (RLTrainConfig if name.endswith(("_RL", "_Draft", "_GRPO")) else TrainConfig)
 
 
 def test_rows_are_taken_from_the_first_to_the_last():
