@@ -79,6 +79,10 @@ def test_what_cannot_be_interpolated_is_refused_in_a_sentence(run_dir: Path, mon
         "more.pt and model_best.pt are not weights of one model: only one has transformer.x"
     )
     assert refusal(ValueError, "model_best.pt", "a.pt") == "OUT is a.pt: a file of weights ends in .safetensors"
+    (run_dir / "reference.pt").unlink()
+    assert refusal(FileNotFoundError, "model_best.pt", "b.safetensors") == (
+        "no reference.pt, the weights at the start of model_best.pt: restore it, or add --base FILE"
+    )
     (run_dir / "a.safetensors").touch()
     assert "a.safetensors would be overwritten" in refusal(FileExistsError, "model_best.pt", "a.safetensors")
     assert (run_dir / "a.safetensors").stat().st_size == 0

@@ -52,9 +52,16 @@ def describe_difference(old: dict[str, Tensor], new: dict[str, Tensor]) -> str:
 
 def base_of(trained: Checkpoint, base: Path | None) -> Checkpoint:
     """Read the weights at the start: the file `base`, else those that the checkpoint names; ValueError without any."""
-    if base is None and "origin" not in trained.payload:
+    if base is not None:
+        return read_checkpoint(base).with_weights()
+    if "origin" not in trained.payload:
         raise ValueError(f"{trained.path} does not name the weights at its start: add --base FILE")
-    return (initial_weights(trained) if base is None else read_checkpoint(base)).with_weights()
+    file = trained.path.with_name(trained.payload["origin"]["file"])
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"no {file}, the weights at the start of {trained.path}: restore it, or add --base FILE"
+        )
+    return initial_weights(trained).with_weights()
 
 
 def run(arguments: Namespace) -> bool:
