@@ -238,12 +238,12 @@ def start_of(checkpoints: CheckpointDir, objective: str) -> TrainState:
 
 @pytest.mark.parametrize("objective", ["gaussian_nll", "grpo"])
 @pytest.mark.parametrize("made_by", ["gaussian_nll", "grpo"])
-def test_init_from_gives_either_stage_the_raw_weights_of_a_training_checkpoint_and_no_more(
+def test_init_from_gives_either_stage_the_recommended_weights_of_a_training_checkpoint_and_no_more(
     tmp_path, objective, made_by
 ):
     other = train_state(made_by)
     folder(tmp_path).save_initial_weights(other)
-    folder(tmp_path).save_last(after(other, 3))
+    folder(tmp_path).save_last(after(other, 3))  # so early a checkpoint recommends its raw weights
     given = str(tmp_path / "model_last.pt")
     run = start_of(folder(tmp_path / "new", init_from=given), objective)
     assert_equal(run.model.state_dict(), other.model.state_dict())
@@ -251,6 +251,16 @@ def test_init_from_gives_either_stage_the_raw_weights_of_a_training_checkpoint_a
     assert run.update == 0
     checkpoint = folder(tmp_path / "new", init_from=given).find_start()
     assert initial_weights(checkpoint) is checkpoint
+
+
+@pytest.mark.parametrize("kind", ["raw", "ema"])
+def test_init_from_takes_of_model_best_the_weights_that_were_the_best(tmp_path, kind):
+    run = train_state("grpo")
+    for value in run.model.parameters():
+        value.data.add_(1.0)  # and the average has not seen it
+    folder(tmp_path).save_best(run, kind)
+    new = start_of(folder(tmp_path / "new", init_from=str(tmp_path / "model_best.pt")), "grpo")
+    assert_equal(new.model.state_dict(), (run.model if kind == "raw" else run.ema.ema_model).state_dict())
 
 
 @pytest.mark.parametrize("objective", ["gaussian_nll", "grpo"])

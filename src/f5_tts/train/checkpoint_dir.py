@@ -85,19 +85,17 @@ class CheckpointDir:
     def find_latest(self, *, pretrained: bool) -> Checkpoint | None:
         """Find the checkpoint that a run starts or resumes from: the folder's own, else ckpts.init_from, else None.
 
-        Of `pretrained_*` files it takes the weights that they recommend (the average, where they do not say), and of
-        ckpts.init_from the weights only.
+        Of `pretrained_*` files and of ckpts.init_from it takes the weights alone: those that the file recommends, as
+        evaluation does, and the average where it does not say.
         """
         path, init_from = find_checkpoint(self.path, pretrained=pretrained), self.settings.init_from
         self.start = path
         if path is None:
-            return (
-                None if init_from is None else read_checkpoint(find_file(init_from, "ckpts.init_from")).weights_only()
-            )
+            return None if init_from is None else start_weights(read_checkpoint(find_file(init_from, "ckpts.init_from")))
         if init_from is not None and self.is_main:
             print(f"ckpts.init_from={init_from} applies to new runs only and is ignored: {path} exists")
         checkpoint = self.read(path)
-        return checkpoint.with_weights().weights_only() if path.name.startswith("pretrained_") else checkpoint
+        return start_weights(checkpoint) if path.name.startswith("pretrained_") else checkpoint
 
     def read(self, path: Path) -> Checkpoint:
         """Read a checkpoint; for a damaged one, raise ValueError that says how to go on without it."""
@@ -196,6 +194,11 @@ class CheckpointDir:
     def save_best(self, state: TrainState, weights_kind: str = "raw") -> None:
         """Save `model_best.pt`, which recommends these weights; no run resumes from it, and it is never pruned."""
         self.write(BEST, lambda: state.payload() | {"recommended": weights_kind})
+
+
+def start_weights(checkpoint: Checkpoint) -> Checkpoint:
+    """Return the weights alone that a checkpoint recommends, as the start of a new run."""
+    return checkpoint.with_weights().weights_only()
 
 
 def saved_state(settings: CkptsConfig) -> Checkpoint | None:
