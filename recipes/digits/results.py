@@ -93,7 +93,12 @@ DRAFT = Algorithm(
     interpolates=True,
 )
 ALGORITHMS = {  # by folder
-    "nft": Algorithm(title="nft", overrides=NO_HEAD, cpu_seconds=2.7),
+    "nft": Algorithm(
+        title="nft",
+        config="F5TTS_Mini_GRPO",
+        overrides=["rl.algorithm=nft", "rl.kl_weight=0.15", *NO_HEAD],
+        cpu_seconds=3.3,
+    ),
     "gaussian_grpo": Algorithm(title="gaussian_grpo", config="F5TTS_Mini_GRPO", cpu_seconds=3.3, needs_head=True),
     "flow_grpo": Algorithm(title="flow_grpo", config="F5TTS_Mini_GRPO", overrides=NO_HEAD, cpu_seconds=3.3),
     "draft": DRAFT,

@@ -196,9 +196,10 @@ def test_at_the_reference_nothing_pulls_back_and_away_from_it_the_squared_distan
     assert output.metrics["loss"] + output.metrics["loss/pro_adv"] == pytest.approx(2.5, rel=1e-4)
 
 
-def test_a_group_shares_time_and_noise_and_updates_cover_all_times(rollout, rl):
-    uniform = rl(*NFT, "sway_sampling_coef=null")
-    for part, (low, high) in enumerate([(0.0, 0.5), (0.5, 1.0)]):
+@pytest.mark.parametrize(("first", "middle", "last"), [(0.0, 0.5, 1.0), (0.2, 0.3, 0.4)])
+def test_a_group_shares_time_and_noise_and_updates_cover_all_times(rollout, rl, first, middle, last):
+    uniform = rl(*NFT, "sway_sampling_coef=null", f"nft.t_range=[{first},{last}]")
+    for part, (low, high) in enumerate([(first, middle), (middle, last)]):
         time, noise = sample_times_and_noise(rollout, part, uniform)
         assert time[:3].eq(time[0]).all() and noise[:3].eq(noise[0]).all()
         assert time[0] != time[3] and not noise[0].eq(noise[3]).any()

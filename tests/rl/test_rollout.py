@@ -19,6 +19,7 @@ from f5_tts.rl.rollout import cut_prompts, draw_finished, draw_group, draw_rollo
 from f5_tts.types import ExperienceBatch, Rollout, SpeechBatch, padding_mask
 
 EARLY = ("window.t_range=[0.0,0.5]", "window.schedule=fixed")  # the window begins at the first step
+LATER = ("window.t_range=[0.05,0.1]",)  # at 0 any level renews all of the noise
 BOTH = pytest.mark.parametrize("algorithm", ["gaussian_grpo", "flow_grpo"])
 
 
@@ -60,6 +61,25 @@ def test_without_shared_noise_every_sample_starts_elsewhere(rl, policy, batch):
     first, second = group_of(policy, batch, config)
     start = torch.cat([first.states[0], second.states[0]]).flatten(1)
     assert len(start.unique(dim=0)) == 8
+
+
+@pytest.mark.parametrize(("level", "equal"), [(1e-3, True), (1.0, False)])
+def test_finished_samples_with_shared_noise_differ_by_the_noise_of_the_window_alone(rl, policy, batch, level, equal):
+    config = rl("algorithm=nft", "shared_noise=true", "mini_repeat_count=3", "steps=4", f"sde.a={level}", *LATER)
+    (rollout,) = draw_finished(policy, batch, config)
+    for sample in (1, 2):
+        assert torch.allclose(rollout.mel[sample], rollout.mel[0], atol=0.02) == equal
+
+
+def test_finished_samples_with_shared_noise_are_those_of_flow_grpo_without_its_record(rl, policy, batch):
+    changes = ("shared_noise=true", "mini_repeat_count=2", "steps=4", "window.noise_block=[2,3]", *EARLY)
+    torch.manual_seed(0)
+    (finished,) = draw_finished(policy, batch, rl("algorithm=nft", *changes))
+    torch.manual_seed(0)
+    (recorded,) = draw_group(policy, batch, rl("algorithm=flow_grpo", *changes))
+    assert torch.equal(finished.mel, recorded.mel)
+    steps = (finished.times, finished.next_times, finished.states, finished.actions, finished.means, finished.stds)
+    assert [part.untyped_storage().nbytes() for part in steps] == [0] * 6
 
 
 @pytest.mark.parametrize("temperature, equal", [(1e-6, True), (1.0, False)])

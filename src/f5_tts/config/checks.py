@@ -310,11 +310,6 @@ def algorithm_problems(rl: RLConfig) -> Iterator[str]:
         "change one of them, or set rl.group_size=null",
     )
     yield from unless(
-        rl.algorithm != "nft" or not rl.shared_noise,
-        "rl.algorithm=nft adds no noise during sampling, so with rl.shared_noise=true all samples of a group would "
-        "be the same; set it to false",
-    )
-    yield from unless(
         rl.algorithm != "f5r" or rl.steps > 1,
         f"rl.steps={rl.steps} is no interval for rl.algorithm=f5r, which counts grid points; set it to 2 or more",
     )

@@ -294,7 +294,7 @@ class InferConfig:
 
 @dataclass(kw_only=True, slots=True)
 class WindowConfig:
-    """Window of the solver steps that are sampled with noise and trained."""
+    """Window of the solver steps that are sampled with noise, and trained by policy gradients."""
 
     size: Count
     t_range: Range
@@ -304,7 +304,7 @@ class WindowConfig:
 
 @dataclass(kw_only=True, slots=True)
 class SdeConfig:
-    """Noise of the trained steps of flow_grpo."""
+    """Noise of the steps in the window: flow_grpo, and nft with rl.shared_noise."""
 
     kernel: Annotated[str, one_of("exact", "em", "cps")]
     a: NonNegative
@@ -317,6 +317,7 @@ class NftConfig:
 
     beta: Positive
     num_times: Count
+    t_range: Range
     adv_max: Positive
     old_decay: Fraction
 

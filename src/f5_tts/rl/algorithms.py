@@ -33,7 +33,7 @@ class Algorithm:
             activations of one term at a time.
         draw: draws a group of samples for each prompt of a batch, one forward pass after the other.
         needs_trained_head: whether it draws from a trained Gaussian head, whose σ rl.train_sigma may then train.
-        uses_window: whether it trains the solver steps of rl.window.
+        uses_window: whether it draws the solver steps of rl.window with noise.
         recorded_arrays: number of arrays of a sample's size that a rollout holds for its trained steps.
         uses_reward_gradients: whether it learns from the gradients of rewards, in place of their scores within groups.
         reference_arrays: number of arrays of a sample's size that all answers of the reference hold, where it is asked
@@ -47,7 +47,7 @@ class Algorithm:
     loss_terms: Callable[[RLConfig, Rollout, bool], list[LossTerm]]
     draw: DrawFn = draw_finished
     needs_trained_head: bool = False
-    uses_window: bool = False
+    uses_window: Callable[[RLConfig], bool] = lambda rl: rl.shared_noise  # see draw_finished
     uses_reward_gradients: bool = False
     recorded_arrays: Callable[[RLConfig], int] = lambda rl: 0
     reference_arrays: Callable[[RLConfig], int] = lambda rl: 0
@@ -107,7 +107,7 @@ ALGORITHMS = {
         loss_terms=policy_gradient_terms,
         draw=draw_group,
         needs_trained_head=True,
-        uses_window=True,
+        uses_window=lambda rl: True,
         recorded_arrays=lambda rl: 4 * num_trained_steps(rl),  # state, action, mean, standard deviation
         reference_arrays=lambda rl: (
             2 * (num_trained_steps(rl) + has_anchor(rl))
@@ -116,7 +116,7 @@ ALGORITHMS = {
     "flow_grpo": Algorithm(
         loss_terms=policy_gradient_terms,
         draw=draw_group,
-        uses_window=True,
+        uses_window=lambda rl: True,
         # state, action and mean; the standard deviation is one number per step
         recorded_arrays=lambda rl: 3 * num_trained_steps(rl),
         reference_arrays=lambda rl: num_trained_steps(rl) + 2 * has_anchor(rl),
@@ -130,6 +130,7 @@ ALGORITHMS = {
     "draft": Algorithm(
         loss_terms=draft_terms,
         draw=draw_last_steps,
+        uses_window=lambda rl: False,
         uses_reward_gradients=True,
         recorded_arrays=lambda rl: rl.draft.last_steps + 1,  # a state for each step, and the gradient of the rewards
         reference_arrays=lambda rl: 2,  # noise and velocity
@@ -138,6 +139,7 @@ ALGORITHMS = {
     "f5r": Algorithm(
         loss_terms=f5r_terms,
         draw=draw_with_gradients,
+        uses_window=lambda rl: False,
         needs_trained_head=True,
         recorded_arrays=lambda rl: 4 * rl.steps,
         reference_arrays=lambda rl: 2 * rl.steps,

@@ -65,7 +65,9 @@ class VelocityKernel:
 
 
 class SdeKernel:
-    """Kernel of flow_grpo: the action is the next state, drawn by a stochastic step that renews a part of the noise.
+    """Kernel of flow_grpo, and of losses of finished samples that differ by the noise of rl.window.
+
+    The action is the next state, drawn by a stochastic step that renews a part of the noise.
 
     x' ~ N(t' x̂1 + (1-t') ρ x̂0, (1-t')² (1-ρ²)), where the subclass gives ρ, the share of the noise that is retained.
     ρ = 1 is Euler's step. At t' = 1 no noise is left for any ρ.
@@ -149,7 +151,7 @@ class EulerMaruyamaKernel(SdeKernel):
 def build_kernel(rl: RLConfig) -> Kernel:
     """Build the kernel of rl.algorithm, which must be resolved (not auto)."""
     sde = rl.sde
-    if rl.algorithm != "flow_grpo":
+    if rl.algorithm == "gaussian_grpo":
         return VelocityKernel(rl.temperature, rl.train_sigma)
     kernels = {"exact": ExactKernel(sde.a), "em": EulerMaruyamaKernel(sde.a), "cps": CpsKernel(sde.eta)}
     return kernels[sde.kernel]
@@ -182,7 +184,7 @@ def trainable_steps(times: Float[Tensor, " s"], rl: RLConfig) -> list[int]:
         raise ValueError(f"no solver step starts in rl.window.t_range=[{low}, {high}]; the grid is {grid}")
     if noiseless:
         raise ValueError(
-            f"flow_grpo has no noise at step {noiseless[0]} of the grid {grid}: a trained step needs rl.sde.a > 0 "
-            "(cps: rl.sde.eta > 0) and must end before 1; lower rl.window.t_range"
+            f"rl.algorithm={rl.algorithm} has no noise at step {noiseless[0]} of the grid {grid}: a step of the "
+            "window needs rl.sde.a > 0 (cps: rl.sde.eta > 0) and must end before 1; lower rl.window.t_range"
         )
     return candidates

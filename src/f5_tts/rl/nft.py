@@ -28,7 +28,7 @@ def nft_loss(models: Models, batch: ExperienceBatch, step: int, rl: RLConfig) ->
     A_max/b mean_b [ r ‖x̂1(v+) - x1‖² / w+ + (1-r) ‖x̂1(v-) - x1‖² / w- ] + β mean_D (v - v_ref)², where a finished
     sample x1 is noised anew, x_t = (1-t) ε + t x1; v± = v_old ± b (v - v_old); r = 1/2 + clip(A / A_max, -1, 1) / 2; w±
     = mean|x̂1(v±) - x1|, without gradient; v_old is the policy that drew. `step`, from 0, selects which of the
-    rl.nft.num_times parts of [0, 1] the times lie in. On policy, where v_old = v, the gradient is that of (1-t)
+    rl.nft.num_times parts of rl.nft.t_range the times lie in. On policy, where v_old = v, the gradient is that of (1-t)
     mean_D(A (v - u)²) / mean_D|v - u| with u = x1 - ε: b and A_max then cancel.
     """
     rollout, settings = batch.rollout, rl.nft
@@ -83,12 +83,14 @@ def velocity_without_gradient(model: Any, rollout: Rollout, state: Tensor, time:
 def sample_times_and_noise(rollout: Rollout, step: int, rl: RLConfig) -> tuple[Tensor, Tensor]:
     """Draw a time and a noise for each sample, the same within a group, so that what its samples share cancels.
 
-    The times are as dense as the solver's steps and stratified over the groups.
+    The times are stratified over the groups, and as dense as the solver's steps, whose whole range is mapped to
+    rl.nft.t_range.
     """
     group, num = rollout.group, rollout.num_groups
     stratum = torch.randperm(num, device=group.device) + torch.rand(num, device=group.device)
     quantile = (step + stratum / num) / rl.nft.num_times
-    time = quantile if rl.sway_sampling_coef is None else sway(quantile, rl.sway_sampling_coef)
+    (low, high), coef = rl.nft.t_range, rl.sway_sampling_coef
+    time = low + (high - low) * (quantile if coef is None else sway(quantile, coef))
     noise = torch.randn(num, *rollout.mel.shape[1:], device=rollout.mel.device)
     return time[group], noise[group]
 

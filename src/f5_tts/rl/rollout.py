@@ -51,8 +51,19 @@ def draw_group(
 
 
 def draw_finished(policy: VelocityModel, batch: SpeechBatch, rl: RLConfig) -> Iterator[Rollout]:
-    """Draw a group as `draw_group` does without recording a step, for losses of finished samples."""
-    return draw_group(policy, batch, rl, lambda times, rl: [])
+    """Draw a group as `draw_group` does, for losses of finished samples, which need no record of a step.
+
+    With rl.shared_noise the samples differ by the noise of the steps in rl.window alone, else by their initial noise
+    alone.
+    """
+    for rollout in draw_group(policy, batch, rl, sample_trained_steps if rl.shared_noise else lambda times, rl: []):
+        yield without_steps(rollout)
+
+
+def without_steps(rollout: Rollout) -> Rollout:
+    """Return a rollout without its record of trained steps, whose memory is then free."""
+    names = ("times", "next_times", "states", "actions", "means", "stds")
+    return replace(rollout, **{name: getattr(rollout, name)[:0].clone() for name in names})
 
 
 def drawing_model(policy: VelocityModel, rl: RLConfig) -> VelocityModel:

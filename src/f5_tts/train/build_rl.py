@@ -128,7 +128,7 @@ def resolve_rollout_precision(
 
 def check_window(rl: RLConfig) -> None:
     """Raise ValueError with the time grid when rl.window contains no step that can be trained."""
-    if find_algorithm(rl.algorithm).uses_window:
+    if find_algorithm(rl.algorithm).uses_window(rl):
         trainable_steps(rollout_grid(rl), rl)
 
 
