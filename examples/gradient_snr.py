@@ -68,6 +68,8 @@ FLOW = ["rl.algorithm=flow_grpo", "rl.shared_noise=true"]
 GAUSSIAN = ["rl.algorithm=gaussian_grpo", "rl.shared_noise=true", FIT, SAMPLE]
 FLOW_FIT = [*FLOW, FIT, SAMPLE]
 FLOW_WORD = [*FLOW, FIT, WORD, "rl.sde.a=1"]
+GUIDED = [FIT, WORD, "rl.cfg_strength=1", "rl.cfg_grad_uncond=false"]
+BLOCKS = ["rl.shared_noise=true", "rl.window.t_range=[0.05,0.1]", block(8, 10), "rl.sde.a=1"]
 ROWS = {  # name: changes of F5TTS_Mini_RL, which has 4 solver steps, from t = 0, 0.08, 0.29 and 0.62
     **{f"draft, K={steps}": [*DRAFT, f"rl.draft.last_steps={steps}"] for steps in (4, 2, 1)},
     "draft, K=4, augmented": [*DRAFT, "rl.draft.last_steps=4", "rl.draft.augmentation=1"],
@@ -75,6 +77,10 @@ ROWS = {  # name: changes of F5TTS_Mini_RL, which has 4 solver steps, from t = 0
     "nft, acc by word": [*NFT, ACC, WORD],
     "nft, fit": [*NFT, FIT, SAMPLE],
     "nft, fit by word": [*NFT, FIT, WORD],
+    "nft, guided": [*NFT, *GUIDED],
+    "nft, guided, blocks of 8 x 10": [*NFT, *GUIDED, *BLOCKS],
+    "nft, guided, blocks of 8 x 10, t to 0.4": [*NFT, *GUIDED, *BLOCKS, "rl.nft.t_range=[0,0.4]"],
+    "nft, guided, t to 0.4": [*NFT, *GUIDED, "rl.nft.t_range=[0,0.4]"],
     "nft, pocketsphinx by word": [*NFT, reward("digits_wer"), WORD],
     "flow_grpo, acc by word": [*FLOW, ACC, WORD],
     "flow_grpo, fit": FLOW_FIT,
@@ -88,6 +94,7 @@ ROWS = {  # name: changes of F5TTS_Mini_RL, which has 4 solver steps, from t = 0
         f"flow_grpo, fit by word, a=1, blocks of {frames} x {bins}": [*FLOW_WORD, block(frames, bins)]
         for frames, bins in ((4, 10), (8, 10), (16, 10), (8, 25), (16, 20))
     },
+    "flow_grpo, guided, blocks of 8 x 10": ["rl.algorithm=flow_grpo", *GUIDED, *BLOCKS],
     "flow_grpo, fit, 2 steps": [*FLOW_FIT, "rl.window.size=2"],
     **{f"gaussian_grpo, fit, T={value}": [*GAUSSIAN, f"rl.temperature={value}"] for value in (1, 3)},
     "gaussian_grpo, fit, T=3, 2 steps": [*GAUSSIAN, "rl.window.size=2"],
