@@ -65,7 +65,8 @@ def test_without_shared_noise_every_sample_starts_elsewhere(rl, policy, batch):
 
 @pytest.mark.parametrize(("level", "equal"), [(1e-3, True), (1.0, False)])
 def test_finished_samples_with_shared_noise_differ_by_the_noise_of_the_window_alone(rl, policy, batch, level, equal):
-    config = rl("algorithm=nft", "shared_noise=true", "mini_repeat_count=3", "steps=4", f"sde.a={level}", *LATER)
+    group = ("shared_noise=true", "window.noise_block=[2,1]", "mini_repeat_count=3")
+    config = rl("algorithm=nft", *group, "steps=4", f"sde.a={level}", *LATER)
     (rollout,) = draw_finished(policy, batch, config)
     for sample in (1, 2):
         assert torch.allclose(rollout.mel[sample], rollout.mel[0], atol=0.02) == equal

@@ -310,6 +310,12 @@ def algorithm_problems(rl: RLConfig) -> Iterator[str]:
         "change one of them, or set rl.group_size=null",
     )
     yield from unless(
+        rl.algorithm != "nft" or not rl.shared_noise or list(rl.window.noise_block) != [1, 1],
+        "rl.algorithm=nft with rl.shared_noise=true compares samples that differ by the noise of rl.window alone, and "
+        "noise of its own in every mel entry changes little that a reward hears: set rl.shared_noise=false, or blocks "
+        "of noise, as rl.window.noise_block=[8,10]",
+    )
+    yield from unless(
         rl.algorithm != "f5r" or rl.steps > 1,
         f"rl.steps={rl.steps} is no interval for rl.algorithm=f5r, which counts grid points; set it to 2 or more",
     )
