@@ -401,7 +401,7 @@ def test_a_config_of_the_other_stage_is_answered_with_those_that_fit():
             "rl.rewards.providers=[{name: a:b, config: {x: 1, y: null}, worker: {url: http://c}}]",
             "rl.rewards.providers.0.config.x would not reach rl.rewards.providers.0.worker.url=http://c; set it",
         ),
-        ("rl.shared_noise=true", "rl.algorithm=nft with rl.shared_noise=true compares samples that differ by the noise"),
+        ("rl.shared_noise=true", "rl.algorithm=nft with rl.shared_noise=true compares samples"),
         ("rl.ref_model_use_ema=true", "rl.ref_model_use_ema=true is for rl.ref_model_ckpt, which is null"),
         ("lora.dropout=0.1", "lora.dropout=0.1: stage 2 samples and trains without dropout"),
         ("rl.updates_per_rollout=7", "optim.max_updates=180 is not a multiple of rl.updates_per_rollout=7"),

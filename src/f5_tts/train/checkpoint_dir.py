@@ -91,7 +91,9 @@ class CheckpointDir:
         path, init_from = find_checkpoint(self.path, pretrained=pretrained), self.settings.init_from
         self.start = path
         if path is None:
-            return None if init_from is None else start_weights(read_checkpoint(find_file(init_from, "ckpts.init_from")))
+            return (
+                None if init_from is None else start_weights(read_checkpoint(find_file(init_from, "ckpts.init_from")))
+            )
         if init_from is not None and self.is_main:
             print(f"ckpts.init_from={init_from} applies to new runs only and is ignored: {path} exists")
         checkpoint = self.read(path)
