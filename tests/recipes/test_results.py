@@ -67,7 +67,7 @@ def test_all_algorithms_spend_as_many_cpu_seconds_in_updates_and_validate_after_
     for algorithm in [*results.ALGORITHMS.values(), *results.VARIANTS.values()]:
         assert algorithm.updates * algorithm.cpu_seconds == pytest.approx(results.BUDGET, rel=0.02)
         cfg = compose_config(algorithm.config, algorithm.settings, RLTrainConfig)
-        assert cfg.optim.max_updates == algorithm.updates == results.INTERVALS * (cfg.eval.every_updates or 0)
+        assert cfg.optim.max_updates == algorithm.updates == algorithm.validations * (cfg.eval.every_updates or 0)
 
 
 def test_algorithms_run_seed_by_seed_and_variants_last() -> None:
