@@ -72,7 +72,7 @@ class Algorithm:
 
     @property
     def updates(self) -> int:
-        """Return how many updates `BUDGET` pays for: a multiple of the validations, so that the last one is validated."""
+        """Return how many updates `BUDGET` pays for: a multiple of the validations, which end with the last update."""
         return self.validations * round(BUDGET / self.cpu_seconds / self.validations)
 
     @property
