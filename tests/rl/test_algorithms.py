@@ -37,10 +37,11 @@ def test_a_name_gives_its_entry_and_auto_the_larger_of_what_it_may_become():
 
 
 def test_module_and_attribute_give_an_algorithm_of_ones_own(own_module: str):
-    result = find_algorithm(rl(f"algorithm={own_module}:mine").algorithm)
+    own = f"algorithm={own_module}:mine"
+    result = find_algorithm(rl(own).algorithm)
     assert isinstance(result, Algorithm) and result.loss_terms is ALGORITHMS["nft"].loss_terms
     assert not result.needs_trained_head and result.warning is None
-    uses = [result.uses_window(rl(f"shared_noise={shared}")) for shared in ("false", "true")]
+    uses = [result.uses_window(rl(own, f"shared_noise={shared}")) for shared in ("false", "true")]
     assert uses == [False, True]  # as it draws by `draw_finished`
 
 

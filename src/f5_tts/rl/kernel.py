@@ -149,9 +149,9 @@ class EulerMaruyamaKernel(SdeKernel):
 
 
 def build_kernel(rl: RLConfig) -> Kernel:
-    """Build the kernel of rl.algorithm, which must be resolved (not auto)."""
+    """Build the kernel of rl.algorithm; auto gives that of gaussian_grpo, as in estimates before a checkpoint is read."""
     sde = rl.sde
-    if rl.algorithm == "gaussian_grpo":
+    if rl.algorithm in ("gaussian_grpo", "auto"):
         return VelocityKernel(rl.temperature, rl.train_sigma)
     kernels = {"exact": ExactKernel(sde.a), "em": EulerMaruyamaKernel(sde.a), "cps": CpsKernel(sde.eta)}
     return kernels[sde.kernel]
