@@ -149,7 +149,7 @@ class EulerMaruyamaKernel(SdeKernel):
 
 
 def build_kernel(rl: RLConfig) -> Kernel:
-    """Build the kernel of rl.algorithm; auto gives that of gaussian_grpo, as in estimates before a checkpoint is read."""
+    """Build the kernel of rl.algorithm; auto has that of gaussian_grpo, as in estimates made before a run."""
     sde = rl.sde
     if rl.algorithm in ("gaussian_grpo", "auto"):
         return VelocityKernel(rl.temperature, rl.train_sigma)
