@@ -265,6 +265,14 @@ def test_init_from_takes_of_model_best_the_weights_that_were_the_best(tmp_path, 
     assert_equal(new.model.state_dict(), run.model.state_dict() if kind == "raw" else average)
 
 
+def test_init_from_takes_the_raw_weights_of_a_file_whose_recommended_average_was_removed(tmp_path):
+    run = train_state("grpo")
+    payload = run.payload() | {"recommended": "ema"}
+    torch.save({key: value for key, value in payload.items() if key != "ema_model_state_dict"}, tmp_path / "small.pt")
+    new = start_of(folder(tmp_path / "new", init_from=str(tmp_path / "small.pt")), "grpo")
+    assert_equal(new.model.state_dict(), run.model.state_dict())
+
+
 @pytest.mark.parametrize("objective", ["gaussian_nll", "grpo"])
 def test_init_from_gives_either_stage_the_average_of_a_published_file(tmp_path, objective: str):
     published = after(train_state(), 3)

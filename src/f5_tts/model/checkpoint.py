@@ -112,12 +112,13 @@ class Checkpoint:
     def with_weights(self, weights_kind: str | None = None) -> Checkpoint:
         """Return the same file with its `raw` or `ema` weights; None selects those that the file recommends.
 
-        A file without a recommendation uses its EMA weights if it has them, as in F5-TTS.
+        A file without a recommendation uses its EMA weights if it has them, as in F5-TTS. Where it recommends an
+        average that somebody has removed, None selects its raw weights.
 
         Raises:
             ValueError: the file does not hold the requested weights.
         """
-        weights_kind = weights_kind or self.payload.get("recommended", "ema" if EMA in self.payload else "raw")
+        weights_kind = weights_kind or (self.payload.get("recommended", "ema") if EMA in self.payload else "raw")
         key, other_kind = (RAW, "ema") if weights_kind == "raw" else (EMA, "raw")
         if key not in self.payload:
             raise ValueError(f"{self.path} holds no {weights_kind} weights; it has the {other_kind} ones")
