@@ -64,9 +64,7 @@ class Algorithm:
     config: str
     overrides: Sequence[str] = field(default_factory=list)
     cpu_seconds: float  # of an update
-    validations: int = (
-        1  # after the start: at the end alone, where the rate is 0; few clips would choose others by chance
-    )
+    validations: int = 1  # at the end alone, where the rate is 0: of several, few clips would choose one by chance
     needs_head: bool = False  # it then starts from stage 1, else from the base model
     interpolates: bool = False  # whether a part of what it changed is taken back, as in the quick start
 
